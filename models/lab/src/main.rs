@@ -1,0 +1,3 @@
+//! The `moodstream-lab` binary.
+
+fn main() {}

@@ -1,0 +1,1 @@
+//! Tokenising, micro-batching, ONNX sessions, decoding.

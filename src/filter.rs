@@ -1,0 +1,1 @@
+//! Which posts are wanted: languages and tracked topics.

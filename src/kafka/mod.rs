@@ -1,0 +1,1 @@
+//! Consuming, assignment and pausing, dead letters, feeding.

@@ -1,0 +1,31 @@
+//! A streaming monitor of what people feel on social media.
+//!
+//! Posts arrive on Kafka topics, are cleaned, classified into emotions by an ONNX encoder and
+//! written to Postgres together with rolling aggregates and the offsets they came from, in one
+//! transaction: each post counts exactly once.
+//!
+//! The modules, in the way of the data:
+//!
+//! - [`post`]: a Kafka record's bytes become a [`post::Post`], a [`post::Deletion`] or a
+//!   [`post::Reject`] with its reason;
+//! - [`filter`]: which posts are wanted, and which tracked topics they touch;
+//! - [`clean`]: the cleaning profile that the model was trained with;
+//! - [`model`]: a model folder: manifest, labels, groups, thresholds, tokenizer;
+//! - [`classify`]: tokenising, micro-batching, ONNX sessions, decoding;
+//! - [`store`]: rows, rollups, offsets, deletions, partitions and retention in Postgres;
+//! - [`kafka`]: consuming, assignment and pausing, dead letters, feeding;
+//! - [`pipeline`]: the stages joined; shutdown;
+//! - [`observe`]: metrics, logs, health;
+//! - [`config`]: settings from file, environment and flags; [`cli`]: one file a subcommand.
+
+pub mod classify;
+pub mod clean;
+pub mod cli;
+pub mod config;
+pub mod filter;
+pub mod kafka;
+pub mod model;
+pub mod observe;
+pub mod pipeline;
+pub mod post;
+pub mod store;

@@ -1,0 +1,3 @@
+//! The `moodstream` binary.
+
+fn main() {}

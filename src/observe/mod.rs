@@ -1,0 +1,3 @@
+//! Metrics, logs, health.
+
+pub mod metric;

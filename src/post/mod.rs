@@ -1,0 +1,151 @@
+//! Parsing: a record's bytes become one [`Post`], one [`Deletion`], or a [`Reject`] with its reason.
+
+use std::{fmt, sync::Arc};
+
+use time::OffsetDateTime;
+
+/// Where a post was published. Stored as [`Source::as_str`] in the `source` column.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, PartialOrd, Ord)]
+pub enum Source {
+    /// Twitter / X, whichever wire format it came in.
+    Twitter,
+    /// Bluesky.
+    Bluesky,
+    /// Mastodon and what speaks its API.
+    Mastodon,
+    /// Anything else, in the plain format.
+    Plain,
+}
+
+impl Source {
+    /// The name in tables, metrics and settings.
+    #[must_use]
+    pub const fn as_str(self) -> &'static str {
+        match self {
+            Self::Twitter => "twitter",
+            Self::Bluesky => "bluesky",
+            Self::Mastodon => "mastodon",
+            Self::Plain => "plain",
+        }
+    }
+}
+
+impl fmt::Display for Source {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(self.as_str())
+    }
+}
+
+/// One post, as far as the monitor needs it. `text` holds no NUL character.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Post {
+    /// Where it was published.
+    pub source: Source,
+    /// Its identity within the source.
+    pub id: String,
+    /// Event time, UTC.
+    pub created_at: OffsetDateTime,
+    /// The author's identity within the source, where known.
+    pub author_id: Option<String>,
+    /// BCP 47 language, lower case; `und` where unknown.
+    pub lang: String,
+    /// The whole text (for a repost: the original's whole text), entities and HTML resolved.
+    pub text: String,
+    /// For a repost: the original's id.
+    pub repost_of: Option<String>,
+    /// The whole text of a quoted post, where it travels along.
+    pub quoted_text: Option<String>,
+    /// Hashtags without `#`, lower case, in order of appearance, without repeats.
+    pub hashtags: Vec<String>,
+}
+
+/// A notice that a post was deleted.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Deletion {
+    /// Where the post was published.
+    pub source: Source,
+    /// The deleted post's id.
+    pub post_id: String,
+}
+
+/// What a record held.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum Record {
+    /// A post.
+    Post(Box<Post>),
+    /// A deletion notice.
+    Deletion(Deletion),
+}
+
+/// Why a record can't be handled: the bounded set used as a metric label and in the dead-letter header.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, PartialOrd, Ord)]
+pub enum Reason {
+    /// The record has no bytes.
+    Empty,
+    /// More bytes than the settings allow.
+    TooLarge,
+    /// Not UTF-8.
+    NotUtf8,
+    /// Looks like JSON and is not.
+    NotJson,
+    /// JSON nested deeper than the parser's limit.
+    TooDeep,
+    /// JSON that is no known format of a post or a deletion.
+    UnknownFormat,
+    /// A control or keep-alive message of a stream, or an event that is not about a post.
+    NotAPost,
+    /// Several posts in one record.
+    SeveralPosts,
+    /// A post without an id.
+    NoId,
+    /// A post without a text.
+    NoText,
+    /// A post without a time, or one that can't be read or lies outside the years 1970 to 2200.
+    BadTime,
+    /// A field of the wrong type or with an impossible value.
+    BadField,
+    /// The model fails on this text.
+    Model,
+}
+
+/// A record that can't be handled, and why.
+#[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
+#[error("{}: {detail}", reason.as_str())]
+pub struct Reject {
+    /// The kind of fault.
+    pub reason: Reason,
+    /// One line: what was wrong and where.
+    pub detail: String,
+}
+
+/// How the bytes of a record are to be read.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default, serde::Deserialize, serde::Serialize)]
+#[serde(rename_all = "kebab-case")]
+pub enum Format {
+    /// Found for each record from its shape.
+    #[default]
+    Auto,
+    /// Twitter API v1.1 (streams and responses).
+    TwitterV1,
+    /// Twitter API v2, with or without the `data` envelope.
+    TwitterV2,
+    /// Activity Streams (GNIP).
+    ActivityStreams,
+    /// Bluesky Jetstream.
+    Jetstream,
+    /// Mastodon status or streaming event.
+    Mastodon,
+    /// `{id, text, created_at, ...}`.
+    Plain,
+    /// The whole record is the text.
+    Text,
+}
+
+/// What a record brings beside its bytes: used where the format lacks it.
+#[derive(Debug, Clone)]
+pub struct Envelope {
+    /// The record's time at the broker: the event time of formats that have none.
+    pub timestamp: Option<OffsetDateTime>,
+    /// An identity for posts that bring none: `topic/partition/offset`.
+    pub fallback_id: Arc<str>,
+}

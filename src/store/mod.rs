@@ -1,0 +1,1 @@
+//! Rows, rollups, offsets, deletions, partitions and retention in Postgres.
