@@ -51,7 +51,8 @@ impl Drop for Batch {
         if self.items.is_empty() {
             return;
         }
-        let fault = self.board.stopped().unwrap_or_else(|| ModelFault::Stopped("it was shut down".into()));
+        let reason = if std::thread::panicking() { "its thread panicked" } else { "it was shut down" };
+        let fault = self.board.stopped().unwrap_or_else(|| ModelFault::Stopped(reason.into()));
         for item in self.items.drain(..) {
             self.board.settle(item.key, Err(fault.clone()));
         }

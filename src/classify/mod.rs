@@ -19,6 +19,7 @@ mod feeder;
 mod options;
 pub mod plan;
 mod queue;
+mod ready;
 mod runtime;
 mod session;
 mod stats;
@@ -37,6 +38,7 @@ use tokio::sync::Semaphore;
 pub use self::{
     fault::ModelFault,
     options::{ClassifyError, ClassifyOptions, Optimization},
+    ready::{Order, ReadyBatches, ReadyRun},
     stats::Stats,
 };
 use self::{
@@ -90,26 +92,12 @@ impl Classifier {
     /// that can't be had is never replaced by another.
     pub fn start(folder: &ModelFolder, options: &ClassifyOptions) -> Result<Self, ClassifyError> {
         let options = options.resolved(folder.info().provider);
-        let environment = runtime::environment(&options)?;
-        // The first alone, so that what is wrong with the model is found once; the others at the same time.
-        let first = OrtSession::load(&environment, folder, &options)?;
-        let rest: Vec<Result<OrtSession, ClassifyError>> = thread::scope(|scope| {
-            let loads: Vec<_> = (1..options.sessions).map(|_| scope.spawn(|| OrtSession::load(&environment, folder, &options))).collect();
-            loads
-                .into_iter()
-                .map(|load| load.join().unwrap_or_else(|_| Err(graph_error(folder, "loading it panics".to_owned()))))
-                .collect()
-        });
-        let mut sessions = vec![first];
-        for session in rest {
-            sessions.push(session?);
-        }
-        let sessions_count = sessions.len();
+        let sessions = load_sessions(folder, &options)?;
         let classifier = Self::with_backends(folder, &options, sessions)?;
         tracing::info!(
             model = %folder.info().id,
             provider = %folder.info().provider,
-            sessions = sessions_count,
+            sessions = options.sessions,
             intra_threads = options.intra_threads,
             max_batch_posts = options.max_batch_posts,
             max_batch_tokens = options.max_batch_tokens,
@@ -143,16 +131,7 @@ impl Classifier {
 
     fn with_backends<B: Backend + 'static>(folder: &ModelFolder, options: &ClassifyOptions, backends: Vec<B>) -> Result<Self, ClassifyError> {
         let info = folder.info().clone();
-        let limits = BatchLimits {
-            max_tokens: options.max_batch_tokens,
-            max_posts: options.max_batch_posts,
-            multiple_of: if info.provider.is_gpu() { 8 } else { 1 },
-            overhead_tokens: overhead_tokens(info.provider),
-        };
-        let max_tokens = limits.padded(folder.tokenizer().max_tokens());
-        if max_tokens > limits.max_tokens {
-            return Err(ClassifyError::BatchTokens { max_batch_tokens: limits.max_tokens, max_tokens });
-        }
+        let limits = limits(folder, options)?;
         let probe = folder.tokenizer().encode("good morning").map_err(|error| graph_error(folder, error.to_string()))?;
         let board = Arc::new(Board::new(options.cache_entries));
         let queue = Arc::new(Queue::new());
@@ -279,6 +258,40 @@ impl fmt::Debug for Classifier {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.debug_struct("Classifier").field("model", &self.info.id).field("stats", &self.stats()).finish_non_exhaustive()
     }
+}
+
+/// What bounds the batches, where a text has room in them.
+fn limits(folder: &ModelFolder, options: &ClassifyOptions) -> Result<BatchLimits, ClassifyError> {
+    let provider = folder.info().provider;
+    let limits = BatchLimits {
+        max_tokens: options.max_batch_tokens,
+        max_posts: options.max_batch_posts,
+        multiple_of: if provider.is_gpu() { 8 } else { 1 },
+        overhead_tokens: overhead_tokens(provider),
+    };
+    let max_tokens = limits.padded(folder.tokenizer().max_tokens());
+    if max_tokens > limits.max_tokens {
+        return Err(ClassifyError::BatchTokens { max_batch_tokens: limits.max_tokens, max_tokens });
+    }
+    Ok(limits)
+}
+
+/// As many sessions as the options, resolved, ask for.
+fn load_sessions(folder: &ModelFolder, options: &ClassifyOptions) -> Result<Vec<OrtSession>, ClassifyError> {
+    let environment = runtime::environment(options)?;
+    // The first alone, so that what is wrong with the model is found once; the others at the same time.
+    let mut sessions = vec![OrtSession::load(&environment, folder, options)?];
+    let rest: Vec<Result<OrtSession, ClassifyError>> = thread::scope(|scope| {
+        let loads: Vec<_> = (1..options.sessions).map(|_| scope.spawn(|| OrtSession::load(&environment, folder, options))).collect();
+        loads
+            .into_iter()
+            .map(|load| load.join().unwrap_or_else(|_| Err(graph_error(folder, "loading it panics".to_owned()))))
+            .collect()
+    });
+    for session in rest {
+        sessions.push(session?);
+    }
+    Ok(sessions)
 }
 
 fn graph_error(folder: &ModelFolder, detail: String) -> ClassifyError {

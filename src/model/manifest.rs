@@ -34,7 +34,7 @@ impl Manifest {
         let text = std::str::from_utf8(bytes).map_err(|error| invalid(format!("not UTF-8: {error}")))?;
         // The parser's message is several lines with a drawing; one line must do.
         let manifest: Self = toml::from_str(text).map_err(|error| {
-            let line = error.span().map_or(1, |span| text[..span.start.min(text.len())].lines().count().max(1));
+            let line = error.span().map_or(1, |span| bytes[..span.start.min(bytes.len())].iter().filter(|&&byte| byte == b'\n').count() + 1);
             invalid(format!("line {line}: {}", error.message()))
         })?;
         manifest.check(labels).map_err(invalid)?;
