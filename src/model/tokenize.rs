@@ -22,6 +22,8 @@ pub struct Tokenizer {
     options: EncodeOptions,
     prefix: Vec<u32>,
     suffix: Vec<u32>,
+    /// A text that does not start with a space is given one.
+    prefix_space: bool,
     max_tokens: usize,
 }
 
@@ -43,6 +45,7 @@ impl Tokenizer {
                 "the vocabulary has the id {largest}, but the model's embedding has {rows} rows (vocab_size in config.json): tokenizer and model do not belong together"
             )));
         }
+        let prefix_space = take_prefix_space(&mut json);
         // Upgrading panics on none of the shapes we know of, but the files come from anywhere.
         let pipeline = catch_unwind(AssertUnwindSafe(|| {
             tokenizers::canonicalize_value(&mut json).map_err(|error| error.to_string())?;
@@ -65,7 +68,7 @@ impl Tokenizer {
             padding: Override::Off,
             truncation: Override::Off,
         };
-        Ok(Self { pipeline, options, prefix, suffix, max_tokens })
+        Ok(Self { pipeline, options, prefix, suffix, prefix_space, max_tokens })
     }
 
     /// Most tokens a text becomes, special tokens included.
@@ -80,6 +83,8 @@ impl Tokenizer {
     /// The tokenizer library fails or panics on the text.
     pub fn encode(&self, text: &str) -> Result<Vec<u32>, TokenizeError> {
         let text = &text[..text.floor_char_boundary(self.max_tokens * BYTES_PER_TOKEN)];
+        let spaced = (self.prefix_space && !text.is_empty() && !text.starts_with(' ')).then(|| format!(" {text}"));
+        let text = spaced.as_deref().unwrap_or(text);
         let mut tokens = Vec::with_capacity(text.len() / 3);
         catch_unwind(AssertUnwindSafe(|| self.pipeline.encode_into(text, &self.options, &mut tokens)))
             .map_err(|_| TokenizeError("it panics".to_owned()))?
@@ -96,6 +101,18 @@ impl Tokenizer {
 impl std::fmt::Debug for Tokenizer {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
         f.debug_struct("Tokenizer").field("max_tokens", &self.max_tokens).finish_non_exhaustive()
+    }
+}
+
+/// Whether a byte-level pre-tokenizer wants a space before each text; the library does not do that any more,
+/// so it is told no, and [`Tokenizer::encode`] does it.
+fn take_prefix_space(json: &mut Value) -> bool {
+    let Some(pre_tokenizer) = json.get_mut("pre_tokenizer").filter(|value| value.get("type").and_then(Value::as_str) == Some("ByteLevel")) else {
+        return false;
+    };
+    match pre_tokenizer.get_mut("add_prefix_space") {
+        Some(wanted) => std::mem::replace(wanted, Value::Bool(false)).as_bool().unwrap_or(false),
+        None => false,
     }
 }
 
