@@ -1,0 +1,1 @@
+//! Moving a recording in time.
