@@ -3,7 +3,7 @@
 //! Every metric the service exports is a [`Metric`] in [`ALL`]; nothing else may be recorded.
 
 /// What a metric measures.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+#[derive(Debug, Clone, Copy, PartialEq)]
 pub enum Kind {
     /// A number that only grows.
     Counter,

@@ -108,9 +108,31 @@ pub enum Reason {
     Model,
 }
 
+impl Reason {
+    /// The name in metrics and dead-letter headers.
+    #[must_use]
+    pub const fn as_str(self) -> &'static str {
+        match self {
+            Self::Empty => "empty",
+            Self::TooLarge => "too_large",
+            Self::NotUtf8 => "not_utf8",
+            Self::NotJson => "not_json",
+            Self::TooDeep => "too_deep",
+            Self::UnknownFormat => "unknown_format",
+            Self::NotAPost => "not_a_post",
+            Self::SeveralPosts => "several_posts",
+            Self::NoId => "no_id",
+            Self::NoText => "no_text",
+            Self::BadTime => "bad_time",
+            Self::BadField => "bad_field",
+            Self::Model => "model",
+        }
+    }
+}
+
 /// A record that can't be handled, and why.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
-#[error("{}: {detail}", reason.as_str())]
+#[error("{}: {detail}", .reason.as_str())]
 pub struct Reject {
     /// The kind of fault.
     pub reason: Reason,
