@@ -45,9 +45,16 @@ bench: setup ## Measure the rates and ratios named in the documentation
 	cargo bench --package moodstream --bench '*'
 
 .PHONY: audit
-audit: ## Check licences, sources and known vulnerabilities of the dependencies
+audit: ## Check licences, bans, sources and known vulnerabilities of the dependencies
 	@deploy/setup --audit
-	$(MOODSTREAM_RUNTIME)/cargo/bin/cargo-deny --all-features check
+	$(MOODSTREAM_RUNTIME)/cargo/bin/cargo-deny --all-features check bans licenses sources
+ifeq ($(OFFLINE),)
+	@# The advisory database is a git repository of its own; where it can't be had, say so rather than pass.
+	$(MOODSTREAM_RUNTIME)/cargo/bin/cargo-deny --all-features check advisories \
+	    || { echo 'audit: advisories failed; without access to the advisory database run make audit OFFLINE=1' >&2; exit 1; }
+else
+	@echo 'audit: OFFLINE is set: known vulnerabilities were NOT checked' >&2
+endif
 
 .PHONY: clean-runtime
 clean-runtime: ## Remove what setup installed under .runtime/

@@ -2,9 +2,9 @@
 
 use std::{
     ffi::{OsStr, OsString},
-    fs::File,
-    io::{Read, Seek, SeekFrom},
-    os::unix::fs::chown,
+    fs::{File, OpenOptions, Permissions},
+    io::{Read, Seek, SeekFrom, Write},
+    os::unix::fs::{OpenOptionsExt, PermissionsExt, chown, fchown},
     path::{Path, PathBuf},
     process::{ExitStatus, Stdio},
     time::Duration,
@@ -25,12 +25,11 @@ pub(super) struct Scratch {
 
 impl Scratch {
     pub(super) fn new() -> Result<Self> {
-        use std::os::unix::fs::PermissionsExt;
         // Root's database runs as another user, who must be able to pass through.
         let mode = if geteuid().is_root() { 0o711 } else { 0o700 };
         let dir = tempfile::Builder::new()
             .prefix("moodstream-demo-")
-            .permissions(std::fs::Permissions::from_mode(mode))
+            .permissions(Permissions::from_mode(mode))
             .tempdir()
             .with_context(|| format!("no temporary folder can be made in {}", std::env::temp_dir().display()))?;
         Ok(Self { dir })
@@ -48,6 +47,19 @@ impl Scratch {
             chown(&path, Some(NOBODY), Some(NOBODY))
                 .with_context(|| format!("{} can't be handed to user {NOBODY}", path.display()))?;
         }
+        Ok(path)
+    }
+
+    /// A file that only the user of [`Job::unprivileged`] can read.
+    pub(super) fn unprivileged_secret(&self, name: &str, secret: &str) -> Result<PathBuf> {
+        let path = self.path(name);
+        let written = OpenOptions::new().write(true).create_new(true).mode(0o600).open(&path).and_then(|mut file| {
+            if geteuid().is_root() {
+                fchown(&file, Some(NOBODY), Some(NOBODY))?;
+            }
+            file.write_all(secret.as_bytes())
+        });
+        written.with_context(|| format!("{} can't be written", path.display()))?;
         Ok(path)
     }
 
