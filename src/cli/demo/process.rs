@@ -53,12 +53,17 @@ impl Scratch {
     /// A file that only the user of [`Job::unprivileged`] can read.
     pub(super) fn unprivileged_secret(&self, name: &str, secret: &str) -> Result<PathBuf> {
         let path = self.path(name);
-        let written = OpenOptions::new().write(true).create_new(true).mode(0o600).open(&path).and_then(|mut file| {
-            if geteuid().is_root() {
-                fchown(&file, Some(NOBODY), Some(NOBODY))?;
-            }
-            file.write_all(secret.as_bytes())
-        });
+        let written = OpenOptions::new()
+            .write(true)
+            .create_new(true)
+            .mode(0o600)
+            .open(&path)
+            .and_then(|mut file| {
+                if geteuid().is_root() {
+                    fchown(&file, Some(NOBODY), Some(NOBODY))?;
+                }
+                file.write_all(secret.as_bytes())
+            });
         written.with_context(|| format!("{} can't be written", path.display()))?;
         Ok(path)
     }

@@ -62,10 +62,7 @@ pub(super) async fn start_postgres(runtime: &Path, scratch: &Scratch) -> Result<
     let data = scratch.unprivileged_folder("postgres")?;
     // Other users of this machine can reach the port too.
     let password = format!("{:016x}", RandomState::new().hash_one("password"));
-    let password_file = data.join("../postgres.password");
-    fs::write(&password_file, &password).context("the password file can't be written")?;
-    fs::set_permissions(&password_file, fs::Permissions::from_mode(0o644))
-        .context("the password file can't be read")?;
+    let password_file = scratch.unprivileged_secret("postgres.password", &password)?;
     let cluster = data.join("cluster");
     Job::new("initdb", install.join("bin/initdb"))
         .unprivileged()
@@ -168,7 +165,11 @@ mod tests {
             .fetch_all(&mut connection)
             .await
             .unwrap();
-        assert_eq!(sorted, ["A", "z", "é"], "code points decide the order, on every machine");
+        assert_eq!(
+            sorted,
+            ["A", "z", "é"],
+            "code points decide the order, on every machine"
+        );
         let wrong = url.replacen("moodstream:", "moodstream:x", 1);
         assert!(PgConnection::connect(&wrong).await.is_err(), "the password counts");
 
