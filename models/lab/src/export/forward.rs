@@ -3,7 +3,7 @@
 //! It is what a graph is compared with, and where calibration reads the activations from. Texts are not padded:
 //! their tokens lie one below the other in one matrix, and only attention looks at the texts one by one.
 
-use ndarray::{Array1, Array2, ArrayView1, Axis, concatenate, s};
+use ndarray::{Array1, Array2, ArrayView1, Axis, Slice, concatenate};
 
 use super::checkpoint::{Classifier, HeadActivation, Layer, LayerNorm, Linear};
 
@@ -48,8 +48,8 @@ pub(crate) fn logits(model: &Classifier, tokens: &Tokens, mut watch: impl FnMut(
     for range in tokens.ranges() {
         // Padding never reaches this far, so the positions of a text simply count up.
         let first = model.first_position();
-        let positions = model.position_embeddings.slice(s![first..first + range.len(), ..]);
-        let mut rows = hidden.slice_mut(s![range, ..]);
+        let positions = model.position_embeddings.slice_axis(Axis(0), Slice::from(first..first + range.len()));
+        let mut rows = hidden.slice_axis_mut(Axis(0), range.into());
         rows += &positions;
     }
     if let Some(types) = &model.type_embeddings {
@@ -106,15 +106,19 @@ fn attention(model: &Classifier, layer: &Layer, hidden: &Array2<f32>, tokens: &T
     let mut context = Array2::zeros(hidden.raw_dim());
     for range in tokens.ranges() {
         for head in 0..model.heads {
-            let part = s![range.clone(), head * size..(head + 1) * size];
-            let mut weights = query.slice(part).dot(&key.slice(part).t()) * scale;
+            let columns = Slice::from(head * size..(head + 1) * size);
+            let part = |x: &'_ Array2<f32>| {
+                x.slice_axis(Axis(0), Slice::from(range.clone())).slice_axis(Axis(1), columns).to_owned()
+            };
+            let mut weights = part(&query).dot(&part(&key).t()) * scale;
             for mut row in weights.rows_mut() {
                 let top = row.fold(f32::NEG_INFINITY, |a, &b| a.max(b));
                 row.mapv_inplace(|x| (x - top).exp());
                 let sum = row.sum();
                 row /= sum;
             }
-            context.slice_mut(part).assign(&weights.dot(&value.slice(part)));
+            let mut rows = context.slice_axis_mut(Axis(0), Slice::from(range.clone()));
+            rows.slice_axis_mut(Axis(1), columns).assign(&weights.dot(&part(&value)));
         }
     }
     context

@@ -184,7 +184,7 @@ impl<'a> Writer<'a> {
         let (heads, width) = (self.model.heads, self.model.width());
         let split = self.g.int64(&[4], &[0, 0, heads as i64, (width / heads) as i64]);
         let joined = self.g.int64(&[3], &[0, 0, width as i64]);
-        let mut split_heads = |writer: &mut Self, linear: &Linear, order: &'static [i64]| {
+        let split_heads = |writer: &mut Self, linear: &Linear, order: &'static [i64]| {
             let product = writer.product(linear, hidden);
             let bias = writer.vector("bias", &linear.bias);
             let sum = writer.g.call(Op::Onnx("Add"), &[&product, &bias], &[]);
