@@ -31,6 +31,7 @@ mod resolver;
 mod worker;
 
 pub use assignment::{Assignment, Held};
+pub use budget::Permit;
 pub use check::{BrokerReport, check_broker};
 pub use consumer::Consumer;
 pub use dead_letter::{DeadLetter, DeadLetterError, DeadLetters, Sent, header};

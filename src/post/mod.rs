@@ -11,6 +11,7 @@ mod html;
 mod jetstream;
 mod json;
 mod mastodon;
+mod origin;
 mod parse;
 mod plain;
 mod shape;
@@ -21,6 +22,7 @@ mod twitter_v2;
 
 use std::{fmt, sync::Arc};
 
+pub use origin::Origin;
 pub use parse::{Limits, key, parse};
 
 use time::OffsetDateTime;
