@@ -248,11 +248,9 @@ async fn a_record_greater_than_the_budget_passes_alone() {
     let mut options = options(&broker, &["posts"]);
     options.max_in_flight_bytes = 1_000;
     let (_consumer, mut messages) = Consumer::start(&options, Offsets::with(&[])).unwrap();
-    let lengths: Vec<usize> = [next(&mut messages).await, next(&mut messages).await, next(&mut messages).await]
-        .iter()
-        .map(|message| message.payload.len())
-        .collect::<Vec<_>>();
-    assert_eq!(lengths, [10, 3_000_000, 10]);
+    for length in [10, 3_000_000, 10] {
+        assert_eq!(next(&mut messages).await.payload.len(), length);
+    }
 }
 
 #[tokio::test(flavor = "multi_thread")]
@@ -443,16 +441,50 @@ async fn members_come_and_go_and_every_record_counts_once() {
     until("the lag is gone", || second.consumer.positions().len() == 4 && second.consumer.positions().iter().all(|held| held.lag() == Some(0))).await;
 }
 
+/// Ten records in a mock of Kafka, which refuses offsets out of range as Kafka does.
+fn mock() -> (rdkafka::mocking::MockCluster<'static, rdkafka::producer::DefaultProducerContext>, KafkaOptions) {
+    use rdkafka::producer::Producer as _;
+    let mock = rdkafka::mocking::MockCluster::new(1).unwrap();
+    mock.create_topic("posts", 1, 1).unwrap();
+    let producer: rdkafka::producer::BaseProducer = rdkafka::ClientConfig::new().set("bootstrap.servers", mock.bootstrap_servers()).create().unwrap();
+    for _ in 0..10 {
+        producer.send(rdkafka::producer::BaseRecord::<(), str>::to("posts").payload("text")).unwrap();
+    }
+    producer.flush(PATIENCE).unwrap();
+    let options = KafkaOptions { brokers: mock.bootstrap_servers(), topics: vec!["posts".into()], ..KafkaOptions::default() };
+    (mock, options)
+}
+
+async fn stops_out_of_range(options: &KafkaOptions) {
+    let (consumer, mut messages) = Consumer::start(options, Offsets::with(&[("posts", 0, 5_000)])).unwrap();
+    assert!(timeout(PATIENCE, messages.recv()).await.expect("it stops in time").is_none());
+    let error = consumer.close().await.unwrap_err();
+    assert!(matches!(&error, KafkaError::OffsetOutOfRange { offset: 5_000, low: 0, high: 10, .. }), "{error}");
+    assert!(error.to_string().contains("kafka.on_offset_out_of_range"));
+}
+
+async fn goes_on_out_of_range(options: &KafkaOptions) {
+    for (policy, expected) in [(OutOfRange::Earliest, 0), (OutOfRange::Latest, 10)] {
+        let options = KafkaOptions { on_offset_out_of_range: policy, group: format!("{policy:?}"), ..options.clone() };
+        let offsets = Offsets::with(&[("posts", 0, 5_000)]);
+        let (consumer, mut messages) = Consumer::start(&options, offsets.clone()).unwrap();
+        until("it goes on elsewhere", || consumer.positions().iter().any(|held| held.committed == expected)).await;
+        assert_eq!(offsets.get("posts", 0), Some(expected), "written down");
+        if policy == OutOfRange::Earliest {
+            assert_eq!(next(&mut messages).await.origin.offset, 0);
+        }
+        consumer.close().await.unwrap();
+    }
+}
+
 #[tokio::test(flavor = "multi_thread")]
 async fn an_offset_that_is_not_at_the_broker_stops_the_consumer_with_clear_words() {
     let broker = Broker::start();
     broker.create_topic("posts", 1);
     fill(&broker, "posts", 1, 10);
-    let (consumer, mut messages) = Consumer::start(&options(&broker, &["posts"]), Offsets::with(&[("posts", 0, 5_000)])).unwrap();
-    assert!(timeout(PATIENCE, messages.recv()).await.expect("it stops in time").is_none());
-    let error = consumer.close().await.unwrap_err();
-    assert!(matches!(&error, KafkaError::OffsetOutOfRange { offset: 5_000, low: 0, high: 10, .. }), "{error}");
-    assert!(error.to_string().contains("kafka.on_offset_out_of_range"));
+    stops_out_of_range(&options(&broker, &["posts"])).await;
+    let (_mock, options) = mock();
+    stops_out_of_range(&options).await;
 }
 
 #[tokio::test(flavor = "multi_thread")]
@@ -460,12 +492,29 @@ async fn an_offset_that_is_not_at_the_broker_is_replaced_where_the_settings_say_
     let broker = Broker::start();
     broker.create_topic("posts", 1);
     fill(&broker, "posts", 1, 10);
-    let offsets = Offsets::with(&[("posts", 0, 5_000)]);
-    let mut options = options(&broker, &["posts"]);
-    options.on_offset_out_of_range = OutOfRange::Earliest;
-    let (_consumer, mut messages) = Consumer::start(&options, offsets.clone()).unwrap();
-    assert_eq!(next(&mut messages).await.origin.offset, 0);
-    assert_eq!(offsets.get("posts", 0), Some(0), "written down");
+    goes_on_out_of_range(&options(&broker, &["posts"])).await;
+    let (_mock, options) = mock();
+    goes_on_out_of_range(&options).await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn the_end_is_one_that_a_consumer_reaches_also_behind_a_transaction() {
+    use rdkafka::producer::Producer as _;
+    let broker = Broker::start();
+    broker.create_topic("posts", 1);
+    let producer: rdkafka::producer::BaseProducer = broker.config().set("transactional.id", "t").create().unwrap();
+    producer.init_transactions(PATIENCE).unwrap();
+    producer.begin_transaction().unwrap();
+    for _ in 0..5 {
+        producer.send(rdkafka::producer::BaseRecord::<(), str>::to("posts").payload("text")).unwrap();
+    }
+    producer.flush(PATIENCE).unwrap();
+    producer.commit_transaction(PATIENCE).unwrap();
+    let options = options(&broker, &["posts"]);
+    let end = end_offsets(&options, PATIENCE).await.unwrap().into_values().next().unwrap().end;
+    let (_consumer, mut messages) = Consumer::start(&options, Offsets::with(&[])).unwrap();
+    let taken = take(&mut messages, 5).await;
+    assert_eq!(taken.last().unwrap().origin.offset + 1, end);
 }
 
 #[tokio::test(flavor = "multi_thread")]
@@ -481,8 +530,10 @@ async fn a_broker_that_was_away_needs_no_restart_of_the_consumer() {
     };
     produce("before");
     let options = KafkaOptions { brokers: mock.bootstrap_servers(), topics: vec!["posts".into()], ..KafkaOptions::default() };
-    let (_consumer, mut messages) = Consumer::start(&options, Offsets::with(&[])).unwrap();
+    let offsets = Offsets::with(&[]);
+    let (_consumer, mut messages) = Consumer::start(&options, offsets.clone()).unwrap();
     assert_eq!(next(&mut messages).await.payload, "before");
+    offsets.set("posts", 0, 1);
     // Longer than the session.
     mock.broker_down(1).unwrap();
     nothing_for(&mut messages, Duration::from_secs(8)).await;

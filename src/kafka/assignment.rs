@@ -52,6 +52,8 @@ struct Reading {
     position: i64,
     committed: i64,
     end: Option<i64>,
+    /// How many times running the broker has told a high watermark before the position.
+    beyond: u32,
 }
 
 #[derive(Debug, Default)]
@@ -86,7 +88,7 @@ impl Assignment {
             .slots
             .iter()
             .filter_map(|((topic, partition), slot)| {
-                let Reading { epoch, position, committed, end } = slot.reading?;
+                let Reading { epoch, position, committed, end, .. } = slot.reading?;
                 Some(Held { topic: Arc::clone(topic), partition: *partition, epoch, position, committed, end })
             })
             .collect();
@@ -145,7 +147,7 @@ impl Assignment {
         let mut state = lock(&self.state);
         let slot = state.slots.get_mut(partition).filter(|slot| slot.ticket == ticket && slot.reading.is_none())?;
         slot.fetching = true;
-        slot.reading = Some(Reading { epoch, position: offset, committed: offset, end: None });
+        slot.reading = Some(Reading { epoch, position: offset, committed: offset, end: None, beyond: 0 });
         Some(epoch)
     }
 
@@ -188,19 +190,17 @@ impl Assignment {
         }
     }
 
-    /// The broker has told a partition's end.
-    pub(super) fn ends_at(&self, topic: &str, partition: i32, end: i64) {
+    /// The broker has told a partition's end and high watermark. Returns the partition if its
+    /// position lies beyond the latter for the second time running: the first may be a word from
+    /// before the assignment.
+    pub(super) fn ends_at(&self, topic: &str, partition: i32, end: i64, high: i64) -> Option<Partition> {
         let mut state = lock(&self.state);
-        for (key, slot) in &mut state.slots {
-            if key.1 == partition
-                && *key.0 == *topic
-                && let Some(reading) = &mut slot.reading
-            {
-                reading.end = Some(end);
-                lag_gauge(key, end - reading.committed);
-                return;
-            }
-        }
+        let (key, slot) = state.slots.iter_mut().find(|(key, _)| key.1 == partition && *key.0 == *topic)?;
+        let reading = slot.reading.as_mut()?;
+        reading.end = Some(end);
+        lag_gauge(key, end - reading.committed);
+        reading.beyond = if high < reading.position { reading.beyond + 1 } else { 0 };
+        (reading.beyond == 2).then(|| key.clone())
     }
 }
 
@@ -295,12 +295,25 @@ mod tests {
     }
 
     #[test]
+    fn a_position_beyond_the_partition_is_told_when_it_is_certain() {
+        let assignment = Assignment::default();
+        let ticket = assignment.given([partition(0)])[0].1;
+        assignment.begin(&partition(0), ticket, 50).unwrap();
+        assert_eq!(assignment.ends_at("posts", 0, 10, 10), None);
+        assert_eq!(assignment.ends_at("posts", 0, 60, 60), None);
+        assert_eq!(assignment.ends_at("posts", 0, 10, 10), None);
+        assert_eq!(assignment.ends_at("posts", 0, 10, 10), Some(partition(0)));
+        assert_eq!(assignment.ends_at("posts", 0, 10, 10), None, "once");
+        assert_eq!(assignment.ends_at("posts", 0, 50, 50), None, "the end itself is not beyond it");
+    }
+
+    #[test]
     fn lag_runs_from_committed_to_the_end() {
         let assignment = Assignment::default();
         let ticket = assignment.given([partition(0)])[0].1;
         assignment.begin(&partition(0), ticket, 10).unwrap();
         assert_eq!(assignment.current()[0].lag(), None);
-        assignment.ends_at("posts", 0, 25);
+        assignment.ends_at("posts", 0, 25, 25);
         assert_eq!(assignment.current()[0].lag(), Some(15));
         assignment.committed(&partition(0), 20);
         assignment.committed(&partition(0), 18);

@@ -61,18 +61,25 @@ pub(super) struct GroupContext {
     pub(super) read_committed: bool,
     /// Given by the group, to be asked for their starts, with their tickets.
     given: Mutex<Vec<(Partition, u64)>>,
+    /// Whose position lies beyond what the broker has.
+    beyond: Mutex<Vec<Partition>>,
     names: Mutex<HashMap<String, Arc<str>>>,
     quiet: Quiet,
 }
 
 impl GroupContext {
     pub(super) fn new(assignment: Assignment, read_committed: bool) -> Self {
-        Self { assignment, read_committed, given: Mutex::default(), names: Mutex::default(), quiet: Quiet::default() }
+        Self { assignment, read_committed, given: Mutex::default(), beyond: Mutex::default(), names: Mutex::default(), quiet: Quiet::default() }
     }
 
     /// Takes what the group has given since the last call.
     pub(super) fn take_given(&self) -> Vec<(Partition, u64)> {
         std::mem::take(&mut lock(&self.given))
+    }
+
+    /// Takes the partitions found since the last call whose position the broker doesn't have.
+    pub(super) fn take_beyond(&self) -> Vec<Partition> {
+        std::mem::take(&mut lock(&self.beyond))
     }
 
     fn partitions(&self, list: &TopicPartitionList) -> Vec<Partition> {
@@ -113,7 +120,8 @@ impl ClientContext for GroupContext {
         for (topic, statistics) in &statistics.topics {
             for (partition, statistics) in &statistics.partitions {
                 if let Some(end) = statistics.end(self.read_committed) {
-                    self.assignment.ends_at(topic, *partition, end);
+                    // Kafka refuses to fetch there; others answer with nothing for ever.
+                    lock(&self.beyond).extend(self.assignment.ends_at(topic, *partition, end, statistics.hi_offset));
                 }
             }
         }

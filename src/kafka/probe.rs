@@ -127,7 +127,13 @@ impl Probe {
 
     /// Moves each end to the one after the last record that a consumer is given.
     fn last_records(&self, extents: BTreeMap<Partition, Extent>) -> Result<BTreeMap<Partition, Extent>, KafkaError> {
-        // Drops the queues of the first look before they are split.
+        // What the first look has paused would stay so.
+        let mut looked_at = TopicPartitionList::new();
+        for (topic, partition) in extents.keys() {
+            looked_at.add_partition(topic, *partition);
+        }
+        self.consumer.resume(&looked_at).map_err(|error| KafkaError::client("resuming partitions to look at", &error))?;
+        // Nothing fetched by the first look may reach the queues that are split off now.
         self.assign(&TopicPartitionList::new())?;
         let mut found = BTreeMap::new();
         let mut open = Vec::new();

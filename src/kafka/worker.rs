@@ -162,6 +162,9 @@ impl Worker {
             if state == State::Consuming && !given.is_empty() {
                 self.resolver.start(given);
             }
+            for partition in self.consumer.context().take_beyond() {
+                self.out_of_range(&partition)?;
+            }
             self.drop_stale_lanes();
             let busy = state == State::Consuming && self.read()?;
             self.show();
