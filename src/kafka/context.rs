@@ -8,7 +8,7 @@ use std::{
 use rdkafka::{
     ClientContext, TopicPartitionList,
     consumer::{BaseConsumer, Consumer as _, ConsumerContext},
-    error::{KafkaResult, KafkaError as RdError},
+    error::{KafkaError as RdError, KafkaResult},
     types::RDKafkaRespErr,
 };
 use serde::Deserialize;
@@ -50,7 +50,11 @@ impl PartitionStatistics {
 
     /// How far a consumer can read: open transactions end it for one that reads what is committed.
     pub(super) fn end(self, read_committed: bool) -> Option<i64> {
-        let end = if read_committed && self.ls_offset >= 0 { self.ls_offset } else { self.hi_offset };
+        let end = if read_committed && self.ls_offset >= 0 {
+            self.ls_offset
+        } else {
+            self.hi_offset
+        };
         (end >= 0).then_some(end)
     }
 }
@@ -69,7 +73,14 @@ pub(super) struct GroupContext {
 
 impl GroupContext {
     pub(super) fn new(assignment: Assignment, read_committed: bool) -> Self {
-        Self { assignment, read_committed, given: Mutex::default(), beyond: Mutex::default(), names: Mutex::default(), quiet: Quiet::default() }
+        Self {
+            assignment,
+            read_committed,
+            given: Mutex::default(),
+            beyond: Mutex::default(),
+            names: Mutex::default(),
+            quiet: Quiet::default(),
+        }
     }
 
     /// Takes what the group has given since the last call.
@@ -87,7 +98,9 @@ impl GroupContext {
         list.elements()
             .iter()
             .map(|element| {
-                let name = names.entry(element.topic().to_owned()).or_insert_with(|| Arc::from(element.topic()));
+                let name = names
+                    .entry(element.topic().to_owned())
+                    .or_insert_with(|| Arc::from(element.topic()));
                 (Arc::clone(name), element.partition())
             })
             .collect()
@@ -116,7 +129,9 @@ impl ClientContext for GroupContext {
     }
 
     fn stats_raw(&self, statistics: &[u8]) {
-        let Ok(statistics) = serde_json::from_slice::<Statistics>(statistics) else { return };
+        let Ok(statistics) = serde_json::from_slice::<Statistics>(statistics) else {
+            return;
+        };
         for (topic, statistics) in &statistics.topics {
             for (partition, statistics) in &statistics.partitions {
                 if let Some(end) = statistics.end(self.read_committed) {
@@ -166,6 +181,8 @@ struct Shown<'a>(&'a [Partition]);
 
 impl std::fmt::Debug for Shown<'_> {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
-        f.debug_list().entries(self.0.iter().map(|(topic, partition)| format!("{topic}/{partition}"))).finish()
+        f.debug_list()
+            .entries(self.0.iter().map(|(topic, partition)| format!("{topic}/{partition}")))
+            .finish()
     }
 }

@@ -45,7 +45,12 @@ pub struct FeedOptions {
 
 impl Default for FeedOptions {
     fn default() -> Self {
-        Self { topic: String::new(), rate: None, create_partitions: None, compression: "lz4".into() }
+        Self {
+            topic: String::new(),
+            rate: None,
+            create_partitions: None,
+            compression: "lz4".into(),
+        }
     }
 }
 
@@ -191,7 +196,10 @@ pub fn feed(
 
     let started = Instant::now();
     let mut pace = Pace::new(options.rate, started);
-    let mut state = FeedProgress { source_length: lines.length(), ..FeedProgress::default() };
+    let mut state = FeedProgress {
+        source_length: lines.length(),
+        ..FeedProgress::default()
+    };
     let (mut without_key, mut interrupted, mut shown) = (0, false, started);
     while let Some(line) = lines.next().map_err(|error| read_error(source, error, state.sent))? {
         if line.is_empty() {
@@ -205,7 +213,7 @@ pub fn feed(
         state.sent += 1;
         state.bytes += line.len() as u64;
         state.source_bytes = lines.position();
-        if state.sent % 64 == 0 || options.rate.is_some() {
+        if state.sent.is_multiple_of(64) || options.rate.is_some() {
             producer.poll(Duration::ZERO);
             failures(&producer, options)?;
         }
@@ -221,11 +229,20 @@ pub fn feed(
     flush(&producer, options, &mut state, &mut progress)?;
     state.source_bytes = lines.position();
     let _ = progress(&state);
-    Ok(FeedSummary { progress: state, without_key, interrupted, elapsed: started.elapsed() })
+    Ok(FeedSummary {
+        progress: state,
+        without_key,
+        interrupted,
+        elapsed: started.elapsed(),
+    })
 }
 
 fn read_error(source: &Source, error: std::io::Error, sent: u64) -> FeedError {
-    FeedError::Read { source_name: source.to_string(), error, sent }
+    FeedError::Read {
+        source_name: source.to_string(),
+        error,
+        sent,
+    }
 }
 
 fn producer(kafka: &KafkaOptions, options: &FeedOptions) -> Result<BaseProducer<Deliveries>, KafkaError> {
@@ -242,18 +259,32 @@ fn producer(kafka: &KafkaOptions, options: &FeedOptions) -> Result<BaseProducer<
             config.set(name, value);
         }
     }
-    config.create_with_context(Deliveries::default()).map_err(|error| KafkaError::client("making the producer", &error))
+    config
+        .create_with_context(Deliveries::default())
+        .map_err(|error| KafkaError::client("making the producer", &error))
 }
 
-fn send(producer: &BaseProducer<Deliveries>, topic: &str, line: &[u8], key: Option<&str>, options: &FeedOptions) -> Result<(), FeedError> {
+fn send(
+    producer: &BaseProducer<Deliveries>,
+    topic: &str,
+    line: &[u8],
+    key: Option<&str>,
+    options: &FeedOptions,
+) -> Result<(), FeedError> {
     let mut record: BaseRecord<'_, str, [u8]> = BaseRecord::to(topic).payload(line);
     if let Some(key) = key {
         record = record.key(key);
     }
     loop {
-        let Err((error, unsent)) = producer.send(record) else { return Ok(()) };
+        let Err((error, unsent)) = producer.send(record) else {
+            return Ok(());
+        };
         if error.rdkafka_error_code() != Some(RDKafkaErrorCode::QueueFull) {
-            return Err(FeedError::NotAcknowledged { topic: topic.to_owned(), failed: 1, detail: describe(&error) });
+            return Err(FeedError::NotAcknowledged {
+                topic: topic.to_owned(),
+                failed: 1,
+                detail: describe(&error),
+            });
         }
         // Sleeps until the broker has acknowledged something, and with that made room.
         producer.poll(Duration::from_millis(100));
@@ -286,21 +317,36 @@ fn failures(producer: &BaseProducer<Deliveries>, options: &FeedOptions) -> Resul
         return Ok(());
     }
     let detail = lock(&producer.context().first_error).clone().unwrap_or_default();
-    Err(FeedError::NotAcknowledged { topic: options.topic.clone(), failed, detail })
+    Err(FeedError::NotAcknowledged {
+        topic: options.topic.clone(),
+        failed,
+        detail,
+    })
 }
 
 /// Sees that the topic is there, with the partitions asked for.
 fn prepare_topic(kafka: &KafkaOptions, options: &FeedOptions) -> Result<(), FeedError> {
     const WAIT: Duration = Duration::from_secs(15);
     let partitions_of = |metadata: &rdkafka::metadata::Metadata| {
-        metadata.topics().iter().find(|topic| topic.name() == options.topic && topic.error().is_none()).map(|topic| topic.partitions().len())
+        metadata
+            .topics()
+            .iter()
+            .find(|topic| topic.name() == options.topic && topic.error().is_none())
+            .map(|topic| topic.partitions().len())
     };
     let found = partitions_of(&fetch_metadata(kafka, WAIT)?);
     match (found, options.create_partitions) {
-        (None, None) => Err(KafkaError::TopicsAbsent { topics: vec![options.topic.clone()] }.into()),
+        (None, None) => Err(KafkaError::TopicsAbsent {
+            topics: vec![options.topic.clone()],
+        }
+        .into()),
         (Some(_), None) => Ok(()),
         (Some(found), Some(wanted)) if usize::try_from(wanted).is_ok_and(|wanted| wanted == found) => Ok(()),
-        (Some(found), Some(wanted)) => Err(FeedError::Partitions { topic: options.topic.clone(), wanted, found }),
+        (Some(found), Some(wanted)) => Err(FeedError::Partitions {
+            topic: options.topic.clone(),
+            wanted,
+            found,
+        }),
         (None, Some(wanted)) => {
             if wanted < 1 {
                 return Err(KafkaError::setting("create_partitions", "must be at least 1").into());
@@ -310,7 +356,10 @@ fn prepare_topic(kafka: &KafkaOptions, options: &FeedOptions) -> Result<(), Feed
             let deadline = Instant::now() + WAIT;
             while partitions_of(&fetch_metadata(kafka, WAIT)?).is_none() {
                 if Instant::now() > deadline {
-                    return Err(KafkaError::TopicsAbsent { topics: vec![options.topic.clone()] }.into());
+                    return Err(KafkaError::TopicsAbsent {
+                        topics: vec![options.topic.clone()],
+                    }
+                    .into());
                 }
             }
             Ok(())
@@ -319,15 +368,23 @@ fn prepare_topic(kafka: &KafkaOptions, options: &FeedOptions) -> Result<(), Feed
 }
 
 fn create(kafka: &KafkaOptions, topic: &str, partitions: i32) -> Result<(), KafkaError> {
-    let admin: AdminClient<client::Plain> =
-        kafka.admin_config().create_with_context(client::Plain::default()).map_err(|error| KafkaError::client("making an admin client", &error))?;
-    let options = AdminOptions::new().request_timeout(Some(Duration::from_secs(15))).operation_timeout(Some(Duration::from_secs(15)));
-    let refused = |detail: String| KafkaError::Client { what: "creating the topic", detail: format!("{topic}: {detail}") };
+    let admin: AdminClient<client::Plain> = kafka
+        .admin_config()
+        .create_with_context(client::Plain::default())
+        .map_err(|error| KafkaError::client("making an admin client", &error))?;
+    let options = AdminOptions::new()
+        .request_timeout(Some(Duration::from_secs(15)))
+        .operation_timeout(Some(Duration::from_secs(15)));
+    let refused = |detail: String| KafkaError::Client {
+        what: "creating the topic",
+        detail: format!("{topic}: {detail}"),
+    };
     // -1 is the broker's own default; brokers from before 2.4 don't know it.
     let mut last = String::new();
     for replication in [-1, 1] {
         let new = NewTopic::new(topic, partitions, TopicReplication::Fixed(replication));
-        let results = futures::executor::block_on(admin.create_topics([&new], &options)).map_err(|error| refused(describe(&error)))?;
+        let results = futures::executor::block_on(admin.create_topics([&new], &options))
+            .map_err(|error| refused(describe(&error)))?;
         match results.into_iter().next() {
             None | Some(Ok(_) | Err((_, RDKafkaErrorCode::TopicAlreadyExists))) => return Ok(()),
             Some(Err((_, code))) => last = code.to_string(),
@@ -346,12 +403,17 @@ struct Pace {
 
 impl Pace {
     fn new(rate: Option<f64>, now: Instant) -> Self {
-        Self { interval: rate.map(|rate| Duration::from_secs_f64((1.0 / rate).min(1e9))), due: now }
+        Self {
+            interval: rate.map(|rate| Duration::from_secs_f64((1.0 / rate).min(1e9))),
+            due: now,
+        }
     }
 
     /// How long to wait at `now` before the next record.
     fn next(&mut self, now: Instant) -> Duration {
-        let Some(interval) = self.interval else { return Duration::ZERO };
+        let Some(interval) = self.interval else {
+            return Duration::ZERO;
+        };
         if let Some(limit) = now.checked_sub(Duration::from_secs(1)) {
             self.due = self.due.max(limit);
         }
@@ -370,7 +432,11 @@ impl Pace {
                 return;
             }
             // The producer sleeps in whole milliseconds; the rest is slept exactly.
-            if left >= Duration::from_millis(2) { serve(left - Duration::from_millis(1)) } else { std::thread::sleep(left) }
+            if left >= Duration::from_millis(2) {
+                serve(left - Duration::from_millis(1))
+            } else {
+                std::thread::sleep(left)
+            }
         }
     }
 }
