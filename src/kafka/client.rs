@@ -23,17 +23,17 @@ pub(super) fn count_error(kind: &'static str) {
 pub(super) fn log(level: RDKafkaLogLevel, facility: &str, message: &str) {
     match level {
         RDKafkaLogLevel::Emerg | RDKafkaLogLevel::Alert | RDKafkaLogLevel::Critical => {
-            tracing::error!(target: "librdkafka", facility, "{message}")
+            tracing::error!(target: "librdkafka", facility, "{message}");
         }
         // Also told as an error, which is logged at a bounded rate.
         RDKafkaLogLevel::Error | RDKafkaLogLevel::Warning if matches!(facility, "FAIL" | "ERROR") => {
             tracing::debug!(target: "librdkafka", facility, "{message}");
         }
         RDKafkaLogLevel::Error | RDKafkaLogLevel::Warning => {
-            tracing::warn!(target: "librdkafka", facility, "{message}")
+            tracing::warn!(target: "librdkafka", facility, "{message}");
         }
         RDKafkaLogLevel::Notice | RDKafkaLogLevel::Info | RDKafkaLogLevel::Debug => {
-            tracing::trace!(target: "librdkafka", facility, "{message}")
+            tracing::trace!(target: "librdkafka", facility, "{message}");
         }
     }
 }

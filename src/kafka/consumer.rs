@@ -170,7 +170,8 @@ impl Consumer {
         self.tell(Command::Drain);
     }
 
-    /// Leaves the group after sending the last commits, and tells how the consumer ended.
+    /// Leaves the group after sending the last commits, and tells how the consumer ended. Where
+    /// the broker is away, commits on their way hold it up for about `session.timeout.ms`.
     ///
     /// # Errors
     /// The [`KafkaError`] that had ended it before.

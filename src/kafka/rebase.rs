@@ -205,7 +205,7 @@ fn walk(line: &[u8], visit: &mut dyn FnMut(Time) -> Option<String>) -> Vec<Chang
                         }
                     }
                     Some(key) if !person && key == NESTED && text.starts_with(b"{") => {
-                        nested(line, at..end + 1, visit, &mut changes)
+                        nested(line, at..end + 1, visit, &mut changes);
                     }
                     _ => {}
                 }

@@ -10,15 +10,12 @@ use std::{
     time::{Duration, Instant},
 };
 
-use bytes::Bytes;
 use rdkafka::{
     Message as _, Offset, TopicPartitionList,
-    consumer::{BaseConsumer, CommitMode, Consumer as _, base_consumer::PartitionQueue},
+    consumer::{BaseConsumer, CommitMode, Consumer as _},
     error::KafkaError as RdError,
-    message::BorrowedMessage,
     types::RDKafkaErrorCode,
 };
-use time::OffsetDateTime;
 use tokio::sync::mpsc;
 
 use super::{
@@ -27,7 +24,8 @@ use super::{
     client::{Quiet, count_error},
     context::{GroupContext, list},
     error::{KafkaError, describe, is_authentication},
-    message::{Message, Origin, Partition},
+    lane::{Lane, OVERHEAD, Stranded},
+    message::{Message, Partition},
     options::KafkaOptions,
     resolver::Resolver,
 };
@@ -51,8 +49,6 @@ pub(super) enum Command {
     Close,
 }
 
-/// What a record takes beside its own bytes, roughly: its place in the channel and its parts.
-const OVERHEAD: usize = 160;
 /// Records taken of one partition before the next has its turn.
 const TURN: usize = 256;
 /// How often the broker is asked for the partitions' ends while nothing is fetched.
@@ -60,30 +56,6 @@ const TURN: usize = 256;
 const LOOK: Duration = Duration::from_secs(20);
 /// The longest sleep: a bound on what a lost wake could cost.
 const NAP: Duration = Duration::from_millis(100);
-
-/// A partition being read.
-struct Lane {
-    partition: Partition,
-    epoch: u64,
-    queue: PartitionQueue<GroupContext>,
-    records: metrics::Counter,
-    bytes: metrics::Counter,
-}
-
-/// A record that was read while no room was left.
-struct Stranded {
-    origin: Origin,
-    epoch: u64,
-    timestamp: Option<OffsetDateTime>,
-    key: Option<Bytes>,
-    payload: Bytes,
-}
-
-impl Stranded {
-    fn bytes(&self) -> usize {
-        self.payload.len() + self.key.as_ref().map_or(0, Bytes::len) + OVERHEAD
-    }
-}
 
 enum Delivery {
     Sent,
@@ -355,7 +327,7 @@ impl Worker {
                 return Ok(None);
             }
         };
-        let stranded = detach(&record, lane);
+        let stranded = Stranded::of(&record, lane);
         drop(record);
         lane.records.increment(1);
         lane.bytes.increment((stranded.bytes() - OVERHEAD) as u64);
@@ -482,23 +454,5 @@ impl Worker {
         let (records, bytes) = self.budget.in_flight();
         metrics::gauge!(metric::QUEUE_DEPTH, "queue" => "records").set(records as f64);
         metrics::gauge!(metric::QUEUE_BYTES, "queue" => "records").set(bytes as f64);
-    }
-}
-
-fn detach(record: &BorrowedMessage<'_>, lane: &Lane) -> Stranded {
-    let timestamp = record
-        .timestamp()
-        .to_millis()
-        .and_then(|millis| OffsetDateTime::from_unix_timestamp_nanos(i128::from(millis) * 1_000_000).ok());
-    Stranded {
-        origin: Origin {
-            topic: Arc::clone(&lane.partition.0),
-            partition: lane.partition.1,
-            offset: record.offset(),
-        },
-        epoch: lane.epoch,
-        timestamp,
-        key: record.key().map(Bytes::copy_from_slice),
-        payload: record.payload().map(Bytes::copy_from_slice).unwrap_or_default(),
     }
 }
