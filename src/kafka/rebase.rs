@@ -9,14 +9,32 @@
 
 use std::{borrow::Cow, io};
 
-use time::{Duration, OffsetDateTime, PrimitiveDateTime, UtcOffset, format_description::BorrowedFormatItem, macros::format_description};
+use time::{
+    Duration, OffsetDateTime, PrimitiveDateTime, UtcOffset, format_description::BorrowedFormatItem,
+    macros::format_description,
+};
 
 use super::lines::{Lines, Source};
 
 /// The fields that hold event times.
-const FIELDS: &[&[u8]] = &[b"created_at", b"createdAt", b"edited_at", b"postedTime", b"timestamp_ms", b"time_us"];
+const FIELDS: &[&[u8]] = &[
+    b"created_at",
+    b"createdAt",
+    b"edited_at",
+    b"postedTime",
+    b"timestamp_ms",
+    b"time_us",
+];
 /// What lies within these describes a person.
-const PEOPLE: &[&[u8]] = &[b"user", b"users", b"author", b"account", b"accounts", b"actor", b"profile"];
+const PEOPLE: &[&[u8]] = &[
+    b"user",
+    b"users",
+    b"author",
+    b"account",
+    b"accounts",
+    b"actor",
+    b"profile",
+];
 /// Values that hold JSON as text: Mastodon's streaming events.
 const NESTED: &[u8] = b"payload";
 /// Deeper lines stay as they are.
@@ -70,7 +88,11 @@ enum Style {
     /// `Wed Oct 10 20:19:24 +0000 2018`, as Twitter's API v1.1 writes it.
     Twitter,
     /// ISO 8601 with so many digits after the second, at an offset; `true`: written as `Z`.
-    Iso { digits: usize, offset: UtcOffset, zulu: bool },
+    Iso {
+        digits: usize,
+        offset: UtcOffset,
+        zulu: bool,
+    },
     /// So many to the second since 1970.
     Epoch { per_second: i128 },
 }
@@ -91,22 +113,38 @@ const NANOS: i128 = 1_000_000_000;
 impl Time {
     fn parse_text(text: &str) -> Option<Self> {
         if let Ok(at) = OffsetDateTime::parse(text, TWITTER) {
-            return Some(Self { at, style: Style::Twitter });
+            return Some(Self {
+                at,
+                style: Style::Twitter,
+            });
         }
         if !text.is_empty() && text.bytes().all(|byte| byte.is_ascii_digit()) {
             return Self::parse_number(text);
         }
         let (second, rest) = text.split_at_checked(19)?;
         let second = PrimitiveDateTime::parse(second, ISO_SECOND).ok()?;
-        let digits = rest.strip_prefix('.').map_or(0, |rest| rest.bytes().take_while(u8::is_ascii_digit).count());
-        let (fraction, zone) = if rest.starts_with('.') { rest.get(1..)?.split_at_checked(digits)? } else { ("", rest) };
+        let digits = rest
+            .strip_prefix('.')
+            .map_or(0, |rest| rest.bytes().take_while(u8::is_ascii_digit).count());
+        let (fraction, zone) = if rest.starts_with('.') {
+            rest.get(1..)?.split_at_checked(digits)?
+        } else {
+            ("", rest)
+        };
         if digits > 9 || (rest.starts_with('.') && digits == 0) {
             return None;
         }
         let nanos: u32 = format!("{fraction:0<9}").parse().ok()?;
         let zulu = zone == "Z";
-        let offset = if zulu { UtcOffset::UTC } else { UtcOffset::parse(zone, ISO_OFFSET).ok()? };
-        Some(Self { at: second.replace_nanosecond(nanos).ok()?.assume_offset(offset), style: Style::Iso { digits, offset, zulu } })
+        let offset = if zulu {
+            UtcOffset::UTC
+        } else {
+            UtcOffset::parse(zone, ISO_OFFSET).ok()?
+        };
+        Some(Self {
+            at: second.replace_nanosecond(nanos).ok()?.assume_offset(offset),
+            style: Style::Iso { digits, offset, zulu },
+        })
     }
 
     /// Seconds, milliseconds or microseconds since 1970, told apart by their size.
@@ -119,7 +157,10 @@ impl Time {
             _ => return None,
         };
         let at = OffsetDateTime::from_unix_timestamp_nanos(number * (NANOS / per_second)).ok()?;
-        Some(Self { at, style: Style::Epoch { per_second } })
+        Some(Self {
+            at,
+            style: Style::Epoch { per_second },
+        })
     }
 
     /// The time moved, in the style it had; `None` where that leaves the calendar.
@@ -136,7 +177,11 @@ impl Time {
                     text.push('.');
                     text.push_str(nanos.get(..digits)?);
                 }
-                text.push_str(&if zulu { "Z".to_owned() } else { at.format(ISO_OFFSET).ok()? });
+                text.push_str(&if zulu {
+                    "Z".to_owned()
+                } else {
+                    at.format(ISO_OFFSET).ok()?
+                });
                 Some(text)
             }
         }
@@ -156,7 +201,9 @@ fn walk(line: &[u8], visit: &mut dyn FnMut(Time) -> Option<String>) -> Vec<Chang
     while let Some(&byte) = line.get(at) {
         match byte {
             b'"' => {
-                let Some(end) = string_end(line, at) else { return changes };
+                let Some(end) = string_end(line, at) else {
+                    return changes;
+                };
                 let text = &line[at + 1..end];
                 let after = skip_space(line, end + 1);
                 if line.get(after) == Some(&b':') {
@@ -172,7 +219,9 @@ fn walk(line: &[u8], visit: &mut dyn FnMut(Time) -> Option<String>) -> Vec<Chang
                             changes.push((at + 1..end, new));
                         }
                     }
-                    Some(key) if !person && key == NESTED && text.starts_with(b"{") => nested(line, at..end + 1, visit, &mut changes),
+                    Some(key) if !person && key == NESTED && text.starts_with(b"{") => {
+                        nested(line, at..end + 1, visit, &mut changes);
+                    }
                     _ => {}
                 }
                 at = end + 1;
@@ -182,7 +231,8 @@ fn walk(line: &[u8], visit: &mut dyn FnMut(Time) -> Option<String>) -> Vec<Chang
                     return changes;
                 }
                 // An array's elements lie where the array lies, so its key counts for them.
-                let person = within.last().copied().unwrap_or(false) || key.take().is_some_and(|key| PEOPLE.contains(&key));
+                let person =
+                    within.last().copied().unwrap_or(false) || key.take().is_some_and(|key| PEOPLE.contains(&key));
                 within.push(person);
                 at += 1;
             }
@@ -218,8 +268,15 @@ fn walk(line: &[u8], visit: &mut dyn FnMut(Time) -> Option<String>) -> Vec<Chang
 }
 
 /// JSON within a JSON text; its escapes may be written anew, its meaning stays.
-fn nested(line: &[u8], range: std::ops::Range<usize>, visit: &mut dyn FnMut(Time) -> Option<String>, changes: &mut Vec<Change>) {
-    let Ok(inner) = serde_json::from_slice::<String>(&line[range.clone()]) else { return };
+fn nested(
+    line: &[u8],
+    range: std::ops::Range<usize>,
+    visit: &mut dyn FnMut(Time) -> Option<String>,
+    changes: &mut Vec<Change>,
+) {
+    let Ok(inner) = serde_json::from_slice::<String>(&line[range.clone()]) else {
+        return;
+    };
     // The text holds no brackets of the line's own, so this goes one level down at most per level of escapes.
     let found = walk(inner.as_bytes(), visit);
     if found.is_empty() {
@@ -251,7 +308,9 @@ fn string_end(line: &[u8], start: usize) -> Option<usize> {
 }
 
 fn skip_space(line: &[u8], from: usize) -> usize {
-    from + line.get(from..).map_or(0, |rest| rest.iter().take_while(|byte| byte.is_ascii_whitespace()).count())
+    from + line.get(from..).map_or(0, |rest| {
+        rest.iter().take_while(|byte| byte.is_ascii_whitespace()).count()
+    })
 }
 
 #[cfg(test)]
@@ -296,7 +355,10 @@ mod tests {
                 r#"{"event":"update","payload":"{\"created_at\":\"2024-02-01T10:00:00.5+01:00\",\"account\":{\"created_at\":\"2017-01-01T00:00:00.000Z\"}}"}"#,
             ),
             // Plain, in seconds and milliseconds.
-            (r#"{"created_at": 1700000000 ,"text":"a"}"#, r#"{"created_at": 1700086400 ,"text":"a"}"#),
+            (
+                r#"{"created_at": 1700000000 ,"text":"a"}"#,
+                r#"{"created_at": 1700086400 ,"text":"a"}"#,
+            ),
             (r#"{"created_at":1700000000123}"#, r#"{"created_at":1700086400123}"#),
         ];
         for (before, after) in cases {
@@ -322,7 +384,10 @@ mod tests {
             "\"\\",
         ];
         for line in lines {
-            assert!(matches!(shift(line.as_bytes(), Duration::DAY), Cow::Borrowed(_)), "{line}");
+            assert!(
+                matches!(shift(line.as_bytes(), Duration::DAY), Cow::Borrowed(_)),
+                "{line}"
+            );
             assert_eq!(newest(line.as_bytes()), None, "{line}");
         }
     }
