@@ -10,7 +10,7 @@ use serde::{
 use super::{Reason, Reject};
 
 /// The longest identity, in bytes: some servers' ids are whole URIs; a database index bears no more.
-const MAX_ID_BYTES: usize = 1024;
+const MAX_ID_BYTES: usize = 512;
 
 /// Reads `json` as `T`.
 ///
