@@ -6,14 +6,14 @@
 //! to commit is waited for. So a record's effects happen once, whoever handles it how many times.
 //!
 //! Locks are taken in one order by everybody (offsets, then keys, then the days of `post`, then rollup rows,
-//! each sorted), so consumers don't deadlock. `post_key` decides what is new, over all days; posts that are new
-//! go into `post` by binary COPY, and no staging table is between.
+//! each sorted), so consumers don't deadlock. `post_key` decides what is new, over all days; no staging
+//! table is between, as the program knows which posts are new before it sends them.
 //!
 //! A day of `post` and of `emotion_rollup` is a partition each. There is no default partition: with one,
 //! making a day's partition would mean to search it for that day's rows under a lock that stops all writers.
 //! [`Store::ensure_partitions`] makes the coming days ahead, and a flush makes what it lacks.
 
-mod copy;
+mod columns;
 mod error;
 mod flush;
 mod migrate;

@@ -8,7 +8,7 @@ use std::{borrow::Cow, cmp::Ordering};
 use time::OffsetDateTime;
 
 use super::{
-    copy::sql_text,
+    columns::sql_text,
     error::FlushError,
     flush::{Flush, Flushed, RunIndex, Tally},
 };

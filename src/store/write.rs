@@ -7,7 +7,7 @@ use time::{Date, OffsetDateTime};
 
 use super::{
     Store,
-    copy::{COPY_POST, CopyWriter},
+    columns::insert_posts,
     error::{Fault, FencedRun, FlushError, StoreError},
     flush::{Flush, Flushed, Tally},
     lock,
@@ -15,9 +15,6 @@ use super::{
     plan::{KeyChange, KeyPlan, Plan, Removal},
     rollup::{Delta, Deleted, Deltas, RollupKey},
 };
-
-/// Bytes of rows sent at a time.
-const COPY_CHUNK: usize = 1 << 20;
 
 /// Unanswered commits remembered: a caller tries one flush again until it is settled, so more than its
 /// consumers means that somebody gave up.
@@ -51,7 +48,7 @@ impl Store {
         }
         let changes = claim_keys(&mut tx, &plan.keys).await.map_err(StoreError::when("writing post_key"))?;
         let (written, removals) = plan.resolve(&changes);
-        copy_posts(&mut tx, flush, &written).await.map_err(StoreError::when("writing post"))?;
+        insert_posts(&mut tx, flush, &written).await.map_err(StoreError::when("writing post"))?;
         let (deleted, removed) =
             remove_posts(&mut tx, &removals, flush.runs.len()).await.map_err(StoreError::when("deleting from post"))?;
         let mut deltas = Deltas::default();
@@ -171,27 +168,6 @@ async fn claim_keys(tx: &mut PgConnection, keys: &[KeyPlan<'_>]) -> Result<Vec<K
     .fetch_all(tx)
     .await?;
     Ok(rows.into_iter().map(|(source, id, created_at, fresh)| KeyChange { source, id, created_at, fresh }).collect())
-}
-
-async fn copy_posts(tx: &mut PgConnection, flush: &Flush, written: &[usize]) -> Result<(), sqlx::Error> {
-    if written.is_empty() {
-        return Ok(());
-    }
-    // COPY inserts many rows at once as long as they go to the same partition.
-    let mut rows: Vec<_> = written.iter().map(|&place| &flush.posts[place]).collect();
-    rows.sort_by_key(|row| row.created_at());
-    let mut writer = CopyWriter::new(&flush.model);
-    let mut copy = tx.copy_in_raw(COPY_POST).await?;
-    for row in rows {
-        writer.row(row);
-        if writer.bytes().len() >= COPY_CHUNK {
-            copy.send(writer.bytes()).await?;
-            writer.clear();
-        }
-    }
-    writer.end();
-    copy.send(writer.bytes()).await?;
-    copy.finish().await.map(drop)
 }
 
 /// Deletes posts, a day at a time: with the day in the statement's text, the planner looks at, and locks, that

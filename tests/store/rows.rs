@@ -20,7 +20,7 @@ async fn a_row_comes_back_as_it_went_in() {
     row.post.source = Source::Mastodon;
     row.post.text = nasty.into();
     row.post.repost_of = Some("orig'inal".into());
-    row.post.hashtags = vec!["a,b".into(), "\"q\"".into(), "null".into(), "\u{1f389}".into(), "x".repeat(600)];
+    row.post.hashtags = vec!["a,b".into(), "\"q\"".into(), "null".into(), "b\\s".into(), "".into(), "\u{1f389}".into(), "x".repeat(600)];
     row.topics = vec!["t{1}".into(), "t 2".into(), "t{1}".into()];
     row.post.lang = "pt-br".into();
     all.posts.push(row);
@@ -46,7 +46,7 @@ async fn a_row_comes_back_as_it_went_in() {
     assert_eq!(first.get::<String, _>("text"), nasty);
     assert_eq!(first.get::<OffsetDateTime, _>("created_at"), datetime!(2019-07-03 07:04:56.789_012 UTC));
     assert_eq!(first.get::<Option<String>, _>("repost_of").as_deref(), Some("orig'inal"));
-    assert_eq!(first.get::<Vec<String>, _>("hashtags"), ["a,b", "\"q\"", "null", "\u{1f389}"]);
+    assert_eq!(first.get::<Vec<String>, _>("hashtags"), ["a,b", "\"q\"", "null", "b\\s", "", "\u{1f389}"]);
     assert_eq!(first.get::<Vec<String>, _>("topics"), ["t{1}", "t 2"]);
     assert_eq!(first.get::<String, _>("lang"), "pt-br");
     assert_eq!(first.get::<String, _>("emotion"), "joy");
@@ -196,7 +196,8 @@ async fn days_of_a_flush_are_bounded() {
 #[tokio::test]
 async fn contradictions_are_refused_before_anything_is_written() {
     let world = World::with_partitions(1).await;
-    let cases: [(&str, fn(&mut Flush)); 10] = [
+    type Spoil = fn(&mut Flush);
+    let cases: [(&str, Spoil); 10] = [
         ("belongs to no run", |f| f.posts.push(post("a", NOON, 9, 0))),
         ("belongs to no run", |f| f.deletions.push(deletion("a", 9, 0))),
         ("lies outside its run", |f| f.posts.push(post("a", NOON, 0, 10))),

@@ -3,6 +3,7 @@
 //!
 //! Uses the standard library and `tempfile` alone, so that tests, benches and examples can include
 //! it by path.
+#![allow(dead_code, unreachable_pub)]
 
 use std::{
     env, fs,
