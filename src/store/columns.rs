@@ -18,7 +18,11 @@ const MAX_LANG_BYTES: usize = 35;
 
 /// The text as Postgres can hold it: it has no NUL character.
 pub(super) fn sql_text(text: &str) -> Cow<'_, str> {
-    if text.as_bytes().contains(&0) { Cow::Owned(text.replace('\0', "\u{fffd}")) } else { Cow::Borrowed(text) }
+    if text.as_bytes().contains(&0) {
+        Cow::Owned(text.replace('\0', "\u{fffd}"))
+    } else {
+        Cow::Borrowed(text)
+    }
 }
 
 /// A post's language as it is stored.
@@ -42,7 +46,12 @@ pub(super) fn topics(row: &PostRow) -> Vec<&str> {
 
 /// A post's hashtags as they are stored: each is an index entry, whose length is limited.
 fn hashtags(row: &PostRow) -> Vec<&str> {
-    row.post.hashtags.iter().map(String::as_str).filter(|tag| tag.len() <= MAX_HASHTAG_BYTES).collect()
+    row.post
+        .hashtags
+        .iter()
+        .map(String::as_str)
+        .filter(|tag| tag.len() <= MAX_HASHTAG_BYTES)
+        .collect()
 }
 
 /// Scores as the object `{"joy": 0.93, ...}`.
@@ -113,7 +122,12 @@ pub(super) async fn insert_posts(tx: &mut PgConnection, flush: &Flush, written: 
     .bind(column(&rows, |row| row.post.repost_of.as_deref().map(sql_text)))
     .bind(column(&rows, |row| sql_text(&row.verdict.emotion)))
     .bind(column(&rows, |row| row.verdict.score))
-    .bind(column(&rows, |row| Json(Scores { model: &flush.model, row })))
+    .bind(column(&rows, |row| {
+        Json(Scores {
+            model: &flush.model,
+            row,
+        })
+    }))
     .bind(column(&rows, |row| array_literal(&topics(row))))
     .bind(column(&rows, |row| array_literal(&hashtags(row))))
     .bind(column(&rows, |row| &*row.origin.topic))
@@ -133,10 +147,21 @@ mod tests {
     #![allow(clippy::unwrap_used)]
     use super::*;
     use crate::{
-        model::Verdict,
-        post::{Post, Source},
-        store::Origin,
+        model::{Precision, ProblemType, Provider, Verdict},
+        post::{Origin, Post, Source},
     };
+
+    fn model() -> ModelInfo {
+        ModelInfo {
+            id: "m@1".into(),
+            labels: ["joy".into(), "a\"b".into()].into(),
+            profile: "twitter-roberta".into(),
+            groups: std::collections::BTreeMap::new(),
+            problem_type: ProblemType::SingleLabelClassification,
+            precision: Precision::Fp32,
+            provider: Provider::Cpu,
+        }
+    }
 
     fn row() -> PostRow {
         PostRow {
@@ -151,9 +176,17 @@ mod tests {
                 quoted_text: None,
                 hashtags: vec!["x".repeat(MAX_HASHTAG_BYTES + 1), "y".into()],
             }),
-            verdict: Verdict { emotion: "joy".into(), score: 0.5, scores: [0.5, 2f64.powi(-20)].into() },
+            verdict: Verdict {
+                emotion: "joy".into(),
+                score: 0.5,
+                scores: [0.5, 2f64.powi(-20)].into(),
+            },
             topics: vec!["t1".into(), "t2".into(), "t1".into()],
-            origin: Origin { topic: "k".into(), partition: 1, offset: 2 },
+            origin: Origin {
+                topic: "k".into(),
+                partition: 1,
+                offset: 2,
+            },
         }
     }
 
@@ -172,8 +205,12 @@ mod tests {
 
     #[test]
     fn scores_read_back_as_they_were() {
-        let model = ModelInfo { id: "m@1".into(), labels: ["joy".into(), "a\"b".into()].into() };
-        let json = serde_json::to_string(&Scores { model: &model, row: &row() }).unwrap();
+        let model = model();
+        let json = serde_json::to_string(&Scores {
+            model: &model,
+            row: &row(),
+        })
+        .unwrap();
         let back: serde_json::Value = serde_json::from_str(&json).unwrap();
         assert_eq!(back, serde_json::json!({"joy": 0.5, "a\"b": 2f64.powi(-20)}));
     }
@@ -182,6 +219,9 @@ mod tests {
     fn array_literals_quote_everything() {
         assert_eq!(array_literal(&[]), "{}");
         assert_eq!(array_literal(&["a", "NULL", ""]), r#"{"a","NULL",""}"#);
-        assert_eq!(array_literal(&["\"", "\\", "a,{b}", "\0"]), "{\"\\\"\",\"\\\\\",\"a,{b}\",\"\u{fffd}\"}");
+        assert_eq!(
+            array_literal(&["\"", "\\", "a,{b}", "\0"]),
+            "{\"\\\"\",\"\\\\\",\"a,{b}\",\"\u{fffd}\"}"
+        );
     }
 }

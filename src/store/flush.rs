@@ -15,7 +15,7 @@ use super::{
 };
 use crate::{
     model::{ModelInfo, Verdict},
-    post::{Deletion, Post},
+    post::{Deletion, Origin, Post},
 };
 
 /// Longest post id, in bytes: it is part of an index entry.
@@ -27,17 +27,6 @@ pub const MAX_HASHTAG_BYTES: usize = 512;
 /// Most days that the posts of one flush may lie on: each is a partition with indexes to lock, and the
 /// server's lock table has a fixed size.
 pub const MAX_DAYS: usize = 256;
-
-/// Where a record came from.
-#[derive(Debug, Clone, PartialEq, Eq)]
-pub struct Origin {
-    /// Kafka topic.
-    pub topic: Arc<str>,
-    /// Kafka partition.
-    pub partition: i32,
-    /// Kafka offset.
-    pub offset: i64,
-}
 
 /// A post with its emotion, ready to be stored.
 #[derive(Debug, Clone)]
@@ -96,7 +85,15 @@ impl FlushId {
 impl fmt::Display for FlushId {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         let hex = format!("{:032x}", self.0);
-        write!(f, "{}-{}-{}-{}-{}", &hex[..8], &hex[8..12], &hex[12..16], &hex[16..20], &hex[20..])
+        write!(
+            f,
+            "{}-{}-{}-{}-{}",
+            &hex[..8],
+            &hex[8..12],
+            &hex[12..16],
+            &hex[16..20],
+            &hex[20..]
+        )
     }
 }
 
@@ -128,7 +125,14 @@ impl Flush {
     /// An empty flush.
     #[must_use]
     pub fn new(group: Arc<str>, model: Arc<ModelInfo>) -> Self {
-        Self { id: FlushId::fresh(), group, model, runs: Vec::new(), posts: Vec::new(), deletions: Vec::new() }
+        Self {
+            id: FlushId::fresh(),
+            group,
+            model,
+            runs: Vec::new(),
+            posts: Vec::new(),
+            deletions: Vec::new(),
+        }
     }
 
     /// Its identity.
@@ -139,11 +143,18 @@ impl Flush {
 
     /// Drops the runs that were fenced, with their posts and deletions.
     pub fn drop_runs(&mut self, fenced: &[FencedRun]) {
-        let gone =
-            |topic: &str, partition: i32| fenced.iter().any(|f| &*f.topic == topic && f.partition == partition);
-        self.runs.retain(|run| !gone(&run.topic, run.partition));
-        self.posts.retain(|row| !gone(&row.origin.topic, row.origin.partition));
-        self.deletions.retain(|row| !gone(&row.origin.topic, row.origin.partition));
+        for run in fenced {
+            self.drop_partition(&run.topic, run.partition);
+        }
+    }
+
+    /// Drops the run of one partition, with its posts and deletions.
+    pub fn drop_partition(&mut self, topic: &str, partition: i32) {
+        let other = |other: &str, number: i32| other != topic || number != partition;
+        self.runs.retain(|run| other(&run.topic, run.partition));
+        self.posts.retain(|row| other(&row.origin.topic, row.origin.partition));
+        self.deletions
+            .retain(|row| other(&row.origin.topic, row.origin.partition));
         // What is left is another transaction than the one that was refused.
         self.id = FlushId::fresh();
     }
@@ -161,7 +172,10 @@ impl Flush {
         let mut index = RunIndex(BTreeMap::new());
         for (place, run) in self.runs.iter().enumerate() {
             if run.expected < 0 || run.next < run.expected {
-                return invalid(format!("{}/{} goes from {} to {}", run.topic, run.partition, run.expected, run.next));
+                return invalid(format!(
+                    "{}/{} goes from {} to {}",
+                    run.topic, run.partition, run.expected, run.next
+                ));
             }
             if index.0.insert((&run.topic, run.partition), place).is_some() {
                 return invalid(format!("two runs of {}/{}", run.topic, run.partition));
@@ -169,11 +183,15 @@ impl Flush {
         }
         let too_long = |name: &str| name.len() > MAX_NAME_BYTES;
         if too_long(&self.model.id) || self.model.labels.iter().any(|label| too_long(label)) {
-            return invalid(format!("the model's id or a label of it is longer than {MAX_NAME_BYTES} bytes"));
+            return invalid(format!(
+                "the model's id or a label of it is longer than {MAX_NAME_BYTES} bytes"
+            ));
         }
         for (row, place) in self.posts.iter().map(|row| (row, index.find(&row.origin))) {
             let at = || format!("{}/{}@{}", row.origin.topic, row.origin.partition, row.origin.offset);
-            let Some(place) = place else { return invalid(format!("{} belongs to no run", at())) };
+            let Some(place) = place else {
+                return invalid(format!("{} belongs to no run", at()));
+            };
             if !(self.runs[place].expected..self.runs[place].next).contains(&row.origin.offset) {
                 return invalid(format!("{} lies outside its run", at()));
             }
@@ -193,12 +211,18 @@ impl Flush {
         }
         for row in &self.deletions {
             let at = || format!("{}/{}@{}", row.origin.topic, row.origin.partition, row.origin.offset);
-            let Some(place) = index.find(&row.origin) else { return invalid(format!("{} belongs to no run", at())) };
+            let Some(place) = index.find(&row.origin) else {
+                return invalid(format!("{} belongs to no run", at()));
+            };
             if !(self.runs[place].expected..self.runs[place].next).contains(&row.origin.offset) {
                 return invalid(format!("{} lies outside its run", at()));
             }
             if row.deletion.post_id.is_empty() || row.deletion.post_id.len() > MAX_ID_BYTES {
-                return invalid(format!("{} has a post id of {} bytes", at(), row.deletion.post_id.len()));
+                return invalid(format!(
+                    "{} has a post id of {} bytes",
+                    at(),
+                    row.deletion.post_id.len()
+                ));
             }
         }
         Ok(index)
@@ -210,7 +234,10 @@ impl Flush {
         days.sort_unstable();
         days.dedup();
         if days.len() > MAX_DAYS {
-            return Err(FlushError::TooManyDays { found: days.len(), limit: MAX_DAYS });
+            return Err(FlushError::TooManyDays {
+                found: days.len(),
+                limit: MAX_DAYS,
+            });
         }
         Ok(days)
     }

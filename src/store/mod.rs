@@ -30,18 +30,14 @@ use std::{
     sync::{Arc, Mutex, MutexGuard, PoisonError},
 };
 
-use sqlx::{
-    Connection, PgConnection, PgPool, Postgres,
-    pool::PoolConnection,
-    postgres::PgPoolOptions,
-};
+use sqlx::{Connection, PgConnection, PgPool, Postgres, pool::PoolConnection, postgres::PgPoolOptions};
 use time::Date;
 
 pub use self::{
     error::{Fault, FencedRun, FlushError, StoreError},
     flush::{
-        DeletionRow, Flush, FlushId, Flushed, MAX_DAYS, MAX_HASHTAG_BYTES, MAX_ID_BYTES, MAX_NAME_BYTES, Origin,
-        PostRow, Run, Tally,
+        DeletionRow, Flush, FlushId, Flushed, MAX_DAYS, MAX_HASHTAG_BYTES, MAX_ID_BYTES, MAX_NAME_BYTES, PostRow, Run,
+        Tally,
     },
     options::{DatabaseUrl, StoreOptions},
     partition::day_of,
@@ -84,11 +80,18 @@ impl Store {
             .after_connect(move |connection, _| {
                 let session = session.clone();
                 Box::pin(async move {
-                    sqlx::raw_sql(sqlx::AssertSqlSafe(session)).execute(connection).await.map(drop)
+                    sqlx::raw_sql(sqlx::AssertSqlSafe(session))
+                        .execute(connection)
+                        .await
+                        .map(drop)
                 })
             })
             .connect_lazy_with(connect);
-        let store = Self { pool, options: Arc::new(options.clone()), state: Arc::default() };
+        let store = Self {
+            pool,
+            options: Arc::new(options.clone()),
+            state: Arc::default(),
+        };
         store.ping().await?;
         Ok(store)
     }
@@ -96,7 +99,10 @@ impl Store {
     /// Asks the database for a sign of life.
     pub async fn ping(&self) -> Result<(), StoreError> {
         let mut connection = self.acquire("asking for a sign of life").await?;
-        connection.ping().await.map_err(StoreError::when("asking for a sign of life"))
+        connection
+            .ping()
+            .await
+            .map_err(StoreError::when("asking for a sign of life"))
     }
 
     /// Ends all connections, once they are idle.

@@ -59,7 +59,11 @@ impl<'a> Deltas<'a> {
             model_id: columns::sql_text(&flush.model.id),
             shard: row.origin.partition,
         };
-        let delta = Delta { posts: 1, score_sum: row.verdict.score, taken: false };
+        let delta = Delta {
+            posts: 1,
+            score_sum: row.verdict.score,
+            taken: false,
+        };
         self.apply(key, columns::topics(row).into_iter().map(columns::sql_text), delta);
     }
 
@@ -73,7 +77,11 @@ impl<'a> Deltas<'a> {
             model_id: Cow::Borrowed(&row.model_id),
             shard: row.kafka_partition,
         };
-        let delta = Delta { posts: -1, score_sum: -row.score, taken: true };
+        let delta = Delta {
+            posts: -1,
+            score_sum: -row.score,
+            taken: true,
+        };
         self.apply(key, row.topics.iter().map(|topic| Cow::Borrowed(topic.as_str())), delta);
     }
 

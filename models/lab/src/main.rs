@@ -1,3 +1,50 @@
-//! The `moodstream-lab` binary.
+//! The `moodstream-lab` binary: one subcommand a step from labelled posts to a served model.
 
-fn main() {}
+use std::process::ExitCode;
+
+use clap::{Parser, Subcommand};
+use moodstream_lab::{carry, evaluate, export, prepare, pretrain, thresholds, train};
+
+#[derive(Debug, Parser)]
+#[command(name = "moodstream-lab", version, about, max_term_width = 100)]
+struct Cli {
+    #[command(subcommand)]
+    step: Step,
+}
+
+#[derive(Debug, Subcommand)]
+enum Step {
+    /// Read labelled sets, clean, map, merge, de-duplicate, split and balance them
+    Prepare(prepare::Args),
+    /// Make a RoBERTa checkpoint with a vocabulary of its own out of a BERT-like one
+    Carry(carry::Args),
+    /// Adapt a checkpoint to raw text by masked-language-model training
+    Pretrain(pretrain::Args),
+    /// Fine-tune a checkpoint on labelled text
+    Train(train::Args),
+    /// Turn a checkpoint into an ONNX model folder
+    Export(export::Args),
+    /// Judge a model folder on labelled text in the runtime that serves it
+    Evaluate(evaluate::Args),
+    /// Fit thresholds or a temperature on a validation split and write them to the manifest
+    Thresholds(thresholds::Args),
+}
+
+fn main() -> ExitCode {
+    let outcome = match Cli::parse().step {
+        Step::Prepare(args) => prepare::run(args),
+        Step::Carry(args) => carry::run(args),
+        Step::Pretrain(args) => pretrain::run(args),
+        Step::Train(args) => train::run(args),
+        Step::Export(args) => export::run(args),
+        Step::Evaluate(args) => evaluate::run(args),
+        Step::Thresholds(args) => thresholds::run(args),
+    };
+    match outcome {
+        Ok(()) => ExitCode::SUCCESS,
+        Err(error) => {
+            eprintln!("error: {error:#}");
+            ExitCode::FAILURE
+        }
+    }
+}

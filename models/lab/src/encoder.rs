@@ -1,0 +1,1 @@
+//! The encoder: forward and backward passes.

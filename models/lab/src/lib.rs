@@ -1,0 +1,25 @@
+//! From labelled posts to a model that moodstream serves.
+//!
+//! The modules, in the order of the work:
+//!
+//! - [`prepare`]: labelled sets as published become one clean, split, de-duplicated TSV;
+//! - [`carry`]: a BERT-like checkpoint becomes a RoBERTa one with a vocabulary of its own;
+//! - [`pretrain`]: masked-language-model adaptation of a checkpoint to raw text;
+//! - [`train`]: a checkpoint is fine-tuned on labelled text;
+//! - [`export`]: a checkpoint becomes an ONNX model folder in fp32, fp16 or int8;
+//! - [`evaluate`]: a model folder is judged in the runtime that serves it;
+//! - [`thresholds`]: thresholds or a temperature are fitted and written to the manifest.
+//!
+//! Under `train`, `carry` and `pretrain` stand [`encoder`] (forward and backward passes),
+//! [`optim`] (AdamW) and [`checkpoint`] (Hugging Face's folder layout).
+
+pub mod carry;
+pub mod checkpoint;
+pub mod encoder;
+pub mod evaluate;
+pub mod export;
+pub mod optim;
+pub mod prepare;
+pub mod pretrain;
+pub mod thresholds;
+pub mod train;
