@@ -10,7 +10,7 @@ const TIMEOUT: std::time::Duration = std::time::Duration::from_secs(10);
 
 /// Arguments of `moodstream check`.
 #[derive(Debug, clap::Args)]
-pub struct Args {
+pub(super) struct Args {
     #[command(flatten)]
     settings: SettingsArgs,
 }

@@ -17,7 +17,7 @@ const WINDOW: usize = 1_024;
 
 /// Arguments of `moodstream classify`.
 #[derive(Debug, clap::Args)]
-pub struct Args {
+pub(super) struct Args {
     /// Texts, one an argument; `-` or nothing reads lines from standard input.
     texts: Vec<String>,
     #[command(flatten)]

@@ -26,7 +26,7 @@ use crate::{
 
 /// Arguments of `moodstream feed`.
 #[derive(Debug, clap::Args)]
-pub struct Args {
+pub(super) struct Args {
     /// The file, one record a line; .zst and .gz are read as they are; `-` is standard input.
     file: PathBuf,
     /// The topic.

@@ -12,7 +12,7 @@ use crate::{
 
 /// Arguments of `moodstream run`.
 #[derive(Debug, clap::Args)]
-pub struct Args {
+pub(super) struct Args {
     #[command(flatten)]
     settings: SettingsArgs,
     /// Exit with 0 once everything is committed that was in the topics at the start, and print a summary in JSON.

@@ -81,7 +81,7 @@ impl Batch {
                     timestamp: message.timestamp,
                     key: message.key,
                     payload: message.payload,
-                    reason: reason.as_str().into(),
+                    reason: reason.as_str(),
                     detail,
                 });
             }

@@ -37,7 +37,7 @@ const LINGER: Duration = Duration::from_millis(3);
 
 /// A record with its fate.
 #[derive(Debug)]
-pub struct Item {
+pub(super) struct Item {
     /// The record; dropping it gives its bytes back to the consumer's budget.
     pub message: Message,
     /// What is to become of it.
@@ -46,7 +46,7 @@ pub struct Item {
 
 /// A record whose fate is settled as far as the model goes.
 #[derive(Debug)]
-pub struct Judged {
+pub(super) struct Judged {
     /// The record.
     pub message: Message,
     /// What is to become of it: never [`Fate::Post`] without a verdict.
@@ -56,7 +56,7 @@ pub struct Judged {
 }
 
 /// A window in work; windows are awaited in the order they were closed.
-pub type Pending = JoinHandle<anyhow::Result<Vec<Judged>>>;
+pub(super) type Pending = JoinHandle<anyhow::Result<Vec<Judged>>>;
 
 #[derive(Default)]
 struct Window {
@@ -88,7 +88,7 @@ struct Load {
 ///
 /// # Errors
 /// A reading task failed, which no input makes it do.
-pub async fn gather(
+pub(super) async fn gather(
     records: mpsc::Receiver<Message>,
     reader: Arc<Reader>,
     classifier: Arc<Classifier>,

@@ -164,7 +164,7 @@ fn stacked(out: &mut String, series: &[Series], grouped: &[Vec<u64>], column_wid
                 }
             } else {
                 at(column, row)
-                    .map_or(' ', |index| letter(index))
+                    .map_or(' ', letter)
                     .to_string()
                     .repeat(column_width)
             };
@@ -244,7 +244,7 @@ pub(super) fn thousands(n: u64) -> String {
     let digits = n.to_string();
     let mut out = String::with_capacity(digits.len() * 4 / 3);
     for (index, digit) in digits.chars().enumerate() {
-        if index > 0 && (digits.len() - index) % 3 == 0 {
+        if index > 0 && (digits.len() - index).is_multiple_of(3) {
             out.push(',');
         }
         out.push(digit);
