@@ -145,8 +145,11 @@ impl Bench {
         let mut config = self.broker.config();
         config.set("group.id", "letters").set("auto.offset.reset", "earliest").set("enable.auto.commit", "false");
         let consumer: BaseConsumer = config.create().unwrap();
+        let metadata = consumer.fetch_metadata(Some(topic), PATIENCE).unwrap();
         let mut partitions = rdkafka::TopicPartitionList::new();
-        partitions.add_partition_offset(topic, 0, rdkafka::Offset::Beginning).unwrap();
+        for partition in metadata.topics()[0].partitions() {
+            partitions.add_partition_offset(topic, partition.id(), rdkafka::Offset::Beginning).unwrap();
+        }
         consumer.assign(&partitions).unwrap();
         let mut letters = Vec::new();
         wait_for("the dead letters", || {

@@ -35,6 +35,11 @@ impl Staging {
         Ok(Self { target: target.to_owned(), folder })
     }
 
+    /// Where it is until it is published.
+    pub(crate) fn path(&self) -> &Path {
+        self.folder.path()
+    }
+
     /// Copies the configuration and the tokenizer, and writes the manifest.
     pub(crate) fn describe(&self, checkpoint: &Path, name: Option<&str>) -> Result<(), ExportError> {
         for file in NEEDED {

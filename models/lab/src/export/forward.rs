@@ -152,3 +152,34 @@ pub(crate) fn argmax(row: ArrayView1<'_, f32>) -> usize {
 pub(crate) fn column_maxima(x: &Array2<f32>) -> Array1<f32> {
     x.fold_axis(Axis(0), 0.0_f32, |top, value| top.max(value.abs()))
 }
+
+#[cfg(test)]
+mod tests {
+    #![allow(clippy::unwrap_used, clippy::indexing_slicing)]
+
+    use std::path::Path;
+
+    use super::*;
+
+    #[test]
+    fn logits_are_those_of_transformers() {
+        let fixtures = Path::new(env!("CARGO_MANIFEST_DIR")).join("tests/fixtures/parity");
+        for family in ["roberta", "xlm-roberta", "bert", "distilbert"] {
+            let model = Classifier::open(&fixtures.join(family)).unwrap();
+            let bytes = std::fs::read(fixtures.join(family).join("expected.json")).unwrap();
+            let expected: serde_json::Value = serde_json::from_slice(&bytes).unwrap();
+            let rows = |name: &str| -> Vec<Vec<f64>> { serde_json::from_value(expected[name].clone()).unwrap() };
+            let mut tokens = Tokens::default();
+            for (ids, mask) in rows("input_ids").iter().zip(rows("attention_mask")) {
+                let real: Vec<u32> = ids.iter().zip(mask).filter(|(_, mask)| *mask > 0.0).map(|(&id, _)| id as u32).collect();
+                tokens.push(&real);
+            }
+            let mut seen = 0;
+            let logits = logits(&model, &tokens, |_, _, _| seen += 1);
+            assert_eq!(seen, 4 * model.layers.len());
+            for (ours, theirs) in logits.iter().zip(rows("logits").concat()) {
+                assert!((f64::from(*ours) - theirs).abs() < 1e-5, "{family}: {ours} against {theirs}");
+            }
+        }
+    }
+}

@@ -3,6 +3,7 @@
 use std::fs::File;
 use std::io::{BufRead, BufReader, Read};
 use std::path::{Path, PathBuf};
+use std::sync::Arc;
 
 use serde_json::Value;
 use tokenizers::pipeline::{EncodeOptions, Override, PipelineTokenizer};
@@ -12,6 +13,36 @@ use super::error::ExportError;
 
 /// Texts are cut here, as the service does unless told otherwise.
 const MAX_TOKENS: usize = 128;
+
+/// Texts of a calibration file, in two parts that share none.
+#[derive(Debug)]
+pub(crate) struct CalibrationTexts {
+    pub(crate) fitted: Vec<Arc<str>>,
+    pub(crate) held_out: Vec<Arc<str>>,
+}
+
+impl CalibrationTexts {
+    /// Takes `count` texts for each part where there are enough, evenly from all of the file; a line's first column is
+    /// its text.
+    pub(crate) fn read(path: &Path, count: usize) -> Result<Self, ExportError> {
+        let lines = read_lines(path).map_err(|source| ExportError::Read { path: path.to_owned(), source })?;
+        if lines.len() < 2 || count == 0 {
+            let why = "holds too few texts to calibrate with: it takes hundreds".to_owned();
+            return Err(ExportError::Invalid { path: path.to_owned(), why });
+        }
+        let stride = (lines.len() / count.saturating_mul(2)).max(1);
+        let mut taken = lines.into_iter().step_by(stride).map(Arc::from);
+        let (mut fitted, mut held_out) = (Vec::new(), Vec::new());
+        while let (Some(one), Some(other)) = (taken.next(), taken.next()) {
+            if fitted.len() == count {
+                break;
+            }
+            fitted.push(one);
+            held_out.push(other);
+        }
+        Ok(Self { fitted, held_out })
+    }
+}
 
 /// A tokenizer that was held against the model it is for.
 pub(crate) struct CheckpointTokenizer {
@@ -42,14 +73,9 @@ impl CheckpointTokenizer {
         Ok(Self { tokenizer, path, max_tokens: model.max_tokens().min(MAX_TOKENS) })
     }
 
-    /// Token ids of `count` texts, evenly from all of the file; a line's first column is its text.
-    pub(crate) fn sample(&self, path: &Path, count: usize) -> Result<Vec<Vec<u32>>, ExportError> {
-        let lines = read_lines(path).map_err(|source| ExportError::Read { path: path.to_owned(), source })?;
-        if lines.is_empty() {
-            return Err(ExportError::Invalid { path: path.to_owned(), why: "holds no text to calibrate with".to_owned() });
-        }
-        let stride = lines.len().div_ceil(count.max(1)).max(1);
-        lines.iter().step_by(stride).map(|line| self.encode(line)).collect()
+    /// The ids of each text.
+    pub(crate) fn encode_all(&self, texts: &[Arc<str>]) -> Result<Vec<Vec<u32>>, ExportError> {
+        texts.iter().map(|text| self.encode(text)).collect()
     }
 
     /// The ids of one text with its special tokens, cut to what the model takes.

@@ -21,6 +21,15 @@ pub(crate) enum Style {
     Subtracted,
 }
 
+/// Which tokens a layer is computed for.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum Reach {
+    /// All: the next layer attends to them.
+    All,
+    /// The first of each text: behind the last layer nothing looks at the others.
+    First,
+}
+
 /// What is added to the attention scores of padding: its weight after softmax is exactly 0, and half precision holds it.
 const MASKED: f32 = 10_000.0;
 
@@ -57,7 +66,8 @@ pub(crate) fn float_graph(model: &Classifier, float: FloatType, style: Style) ->
     let words = writer.word_embeddings(&inputs);
     let mut hidden = writer.embeddings(&inputs, &words);
     for (index, layer) in model.layers.iter().enumerate() {
-        hidden = writer.layer(index, layer, &hidden, &padding);
+        let reach = if index + 1 == model.layers.len() { Reach::First } else { Reach::All };
+        hidden = writer.layer(index, layer, &hidden, &padding, reach);
     }
     writer.head(&hidden);
     writer.g
@@ -151,43 +161,56 @@ impl<'a> Writer<'a> {
         self.g.call(Op::Onnx("Add"), &[&count, &pad], &[])
     }
 
-    fn layer(&mut self, index: usize, layer: &Layer, hidden: &Value, padding: &Padding) -> Value {
+    fn layer(&mut self, index: usize, layer: &Layer, hidden: &Value, padding: &Padding, reach: Reach) -> Value {
         self.g.scope(format!("layer.{index}/attention"));
-        let context = self.attention(layer, hidden, padding);
+        let asking = match reach {
+            Reach::All => hidden.clone(),
+            Reach::First => self.first_token(hidden),
+        };
+        let context = self.attention(layer, hidden, &asking, padding, reach);
         self.g.scope(format!("layer.{index}/attention/output"));
-        let hidden = self.residual(&layer.attention_output, &context, hidden, &layer.attention_norm);
+        let hidden = self.residual(&layer.attention_output, &context, &asking, &layer.attention_norm);
         self.g.scope(format!("layer.{index}/intermediate"));
         let inner = self.gelu(&layer.intermediate, &hidden);
         self.g.scope(format!("layer.{index}/output"));
         self.residual(&layer.output, &inner, &hidden, &layer.output_norm)
     }
 
-    fn attention(&mut self, layer: &Layer, hidden: &Value, padding: &Padding) -> Value {
+    /// The first token of each text, `[batch, 1, width]`.
+    pub(crate) fn first_token(&mut self, hidden: &Value) -> Value {
+        let first = self.g.int64(&[1], &[0]);
+        self.g.call(Op::Onnx("Gather"), &[hidden, &first], &[("axis", Attr::Int(1))])
+    }
+
+    /// What the tokens of `asking` draw from all of `hidden`.
+    fn attention(&mut self, layer: &Layer, hidden: &Value, asking: &Value, padding: &Padding, reach: Reach) -> Value {
         match padding {
             Padding::Lengths(lengths) => {
                 let joined = layer.query_key_value();
                 let weight = self.table("query_key_value", &joined.weight);
                 let bias = self.vector("query_key_value_bias", &joined.bias);
                 let heads = ("num_heads", Attr::Int(self.model.heads as i64));
-                self.g.call(Op::Runtime("Attention"), &[hidden, &weight, &bias, lengths], &[heads])
+                let context = self.g.call(Op::Runtime("Attention"), &[hidden, &weight, &bias, lengths], &[heads]);
+                // The operator knows no queries of some tokens only.
+                if reach == Reach::First { self.first_token(&context) } else { context }
             }
-            Padding::Added(added) => self.plain_attention(layer, hidden, added),
+            Padding::Added(added) => self.plain_attention(layer, hidden, asking, added),
         }
     }
 
-    fn plain_attention(&mut self, layer: &Layer, hidden: &Value, added: &Value) -> Value {
+    fn plain_attention(&mut self, layer: &Layer, hidden: &Value, asking: &Value, added: &Value) -> Value {
         let (heads, width) = (self.model.heads, self.model.width());
         let split = self.g.int64(&[4], &[0, 0, heads as i64, (width / heads) as i64]);
         let joined = self.g.int64(&[3], &[0, 0, width as i64]);
-        let split_heads = |writer: &mut Self, linear: &Linear, order: &'static [i64]| {
-            let product = writer.product(linear, hidden);
+        let split_heads = |writer: &mut Self, linear: &Linear, x: &Value, order: &'static [i64]| {
+            let product = writer.product(linear, x);
             let sum = writer.plus_bias(&product, &linear.bias);
             let split = writer.g.call(Op::Onnx("Reshape"), &[&sum, &split], &[]);
             writer.g.call(Op::Onnx("Transpose"), &[&split], &[("perm", Attr::Ints(order))])
         };
-        let query = split_heads(self, &layer.query, &[0, 2, 1, 3]);
-        let key = split_heads(self, &layer.key, &[0, 2, 3, 1]);
-        let value = split_heads(self, &layer.value, &[0, 2, 1, 3]);
+        let query = split_heads(self, &layer.query, asking, &[0, 2, 1, 3]);
+        let key = split_heads(self, &layer.key, hidden, &[0, 2, 3, 1]);
+        let value = split_heads(self, &layer.value, hidden, &[0, 2, 1, 3]);
         let scores = self.g.call(Op::Onnx("MatMul"), &[&query, &key], &[]);
         let scale = self.g.float_scalar(1.0 / ((width / heads) as f32).sqrt());
         let scores = self.g.call(Op::Onnx("Mul"), &[&scores, &scale], &[]);
