@@ -16,6 +16,7 @@ use std::{
 use anyhow::{Context, Result, bail, ensure};
 use clap::ValueEnum;
 use indicatif::{ProgressBar, ProgressStyle};
+use moodstream::clean::Profile;
 use rand::{SeedableRng, rngs::StdRng};
 
 use self::{
@@ -29,16 +30,6 @@ use crate::{
     optim::{AdamW, Settings},
     tokenizer::Tokenizer,
 };
-
-/// PLACEHOLDER-PROFILE
-#[derive(Debug, Clone, Copy, Default)]
-pub(crate) struct Profile;
-
-impl Profile {
-    fn clean(self, text: &str) -> String {
-        text.trim().to_owned()
-    }
-}
 
 /// What the command line says.
 #[derive(Debug, Clone, clap::Args)]
@@ -97,6 +88,9 @@ pub struct Args {
     /// Epochs without a better validation macro-F1 after which to stop
     #[arg(long, default_value_t = 3)]
     patience: usize,
+    /// How the texts are cleaned: as the service will do it
+    #[arg(long, default_value_t = Profile::TwitterRoberta)]
+    profile: Profile,
     /// Minutes after which to stop; the learning rate falls to 0 by then
     #[arg(long)]
     minutes: Option<f32>,
@@ -140,9 +134,8 @@ pub fn run(args: Args) -> Result<()> {
     check(&args)?;
     let base = Checkpoint::read(&args.base)?.encoder;
     let tokenizer = Tokenizer::read(&args.base)?;
-    let profile = Profile::default();
-    let train_rows = data::read(&args.train, profile)?;
-    let valid_rows = data::read(&args.valid, profile)?;
+    let train_rows = data::read(&args.train, args.profile)?;
+    let valid_rows = data::read(&args.valid, args.profile)?;
     let labels = data::label_names(&train_rows);
     ensure!(labels.len() > 1, "{}: one label alone, `{}`", args.train.display(), labels[0]);
     let longest = args.max_tokens.min(base.shape.longest());
@@ -462,7 +455,7 @@ fn work_folder(out: &Path) -> PathBuf {
 fn describe(args: &Args) -> String {
     format!(
         "base {} train {} valid {} epochs {} lr {} head-lr-factor {} batch {} warmup {} weight-decay {} \
-         label-smoothing {} class-weights {:?} head {:?} seed {} dropout {} max-tokens {} clip {}",
+         label-smoothing {} class-weights {:?} head {:?} seed {} dropout {} max-tokens {} clip {} profile {}",
         args.base.display(),
         args.train.display(),
         args.valid.display(),
@@ -479,6 +472,7 @@ fn describe(args: &Args) -> String {
         args.dropout,
         args.max_tokens,
         args.clip,
+        args.profile,
     )
 }
 

@@ -3,7 +3,7 @@
 use std::{collections::BTreeMap, fs, path::Path};
 
 use anyhow::{Context, Result, bail, ensure};
-use super::Profile;
+use moodstream::clean::Profile;
 use rand::{SeedableRng, rngs::StdRng, seq::SliceRandom};
 
 use crate::tokenizer::Tokenizer;
