@@ -60,7 +60,7 @@ fn own_stream(posts: usize) -> Vec<Vec<u8>> {
         let (mood, minute) = (moods[n % moods.len()], 10 + n % 40);
         let number = if n % 3 == 0 { String::new() } else { format!(" number {n}") };
         let post = serde_json::json!({
-            "id": n.to_string(), "text": format!("{mood}{number} #tag{}", n % 7), "lang": ["en", "es"][n % 2],
+            "id": n.to_string(), "text": format!("{mood}{number} #tag{}", n % 7), "lang": (["en", "es"][n % 2]),
             "created_at": format!("2026-03-01T12:{minute}:00Z"), "author_id": format!("a{}", n % 50),
         });
         let post = post.to_string().into_bytes();

@@ -16,6 +16,8 @@ mod mask;
 mod normalise;
 mod words;
 
+pub use normalise::normalise;
+
 use std::{fmt, str::FromStr};
 
 use serde::{Deserialize, Serialize};

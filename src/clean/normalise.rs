@@ -9,7 +9,10 @@ const MAX_ENTITY: usize = 40;
 
 /// NFC; HTML entities resolved, however often they were escaped; control and zero-width characters
 /// removed; each run of whitespace one space, none at the ends.
-pub(super) fn normalise(text: &str) -> String {
+///
+/// What every [`Profile`](super::Profile) does first. Alone it makes a text one line of a file.
+#[must_use]
+pub fn normalise(text: &str) -> String {
     let mut pass = Pass {
         out: String::with_capacity(text.len()),
         space: false,

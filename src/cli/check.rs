@@ -31,7 +31,7 @@ pub(super) async fn run(args: Args) -> anyhow::Result<ExitCode> {
     });
     let model = model.map_err(|error| format!("{error:#}"));
     line("model", &model);
-    let broker = kafka::check_broker(&settings.kafka, TIMEOUT).await.map(|report| format!("ok: {report}")).map_err(|error| error.to_string());
+    let broker = kafka::check_broker(&settings.kafka, TIMEOUT).await.map(|report| describe(&report)).map_err(|error| error.to_string());
     line("broker", &broker);
     let database = check_database(&settings).await.map_err(|error| format!("{error:#}"));
     line("database", &database);
@@ -46,6 +46,11 @@ async fn check_database(settings: &crate::config::Settings) -> anyhow::Result<St
     }
     anyhow::ensure!(settings.store.migrate, "the schema is not this version's: run `moodstream migrate`");
     Ok("ok: the schema is not this version's yet; `run` applies the migrations".to_owned())
+}
+
+fn describe(report: &kafka::BrokerReport) -> String {
+    let topics: Vec<String> = report.topics.iter().map(|(topic, partitions)| format!("{topic} ({partitions} partitions)")).collect();
+    format!("ok: {}; topics {}", report.brokers.join(", "), topics.join(", "))
 }
 
 fn line(what: &str, result: &Result<String, String>) {

@@ -13,12 +13,14 @@ use std::{
     time::Duration,
 };
 
+use anyhow::Context as _;
 use indicatif::{ProgressBar, ProgressStyle};
+use time::OffsetDateTime;
 
 use super::{SettingsArgs, stop_signal};
 use crate::{
     config::SettingsError,
-    kafka::{self, FeedError, FeedOptions, FeedProgress, FeedSource, rebase::Shift},
+    kafka::{self, FeedOptions, FeedProgress, FeedSource, rebase},
     observe, post,
 };
 
@@ -63,15 +65,15 @@ pub(super) async fn run(args: Args) -> anyhow::Result<ExitCode> {
         signal.store(true, Ordering::Relaxed);
     });
     let summary = tokio::task::spawn_blocking(move || {
-        let shift = args.rebase_time.then(|| Shift::to_now(&source)).transpose()?;
-        let rewrite = |line: &'_ [u8]| shift.as_ref().map_or(Cow::Borrowed(line), |shift| shift.apply(line));
+        let newest = if args.rebase_time { rebase::newest_in(&source).context("reading event times")? } else { None };
+        let shift = newest.map(|newest| OffsetDateTime::now_utc() - newest);
         let bar = bar();
-        let summary = kafka::feed(&settings.kafka, &options, &source, rewrite, post::key, |progress| {
+        let summary = kafka::feed(&settings.kafka, &options, &source, |line| rewrite(line, shift), post::key, |progress| {
             show(&bar, progress);
             if stopped.load(Ordering::Relaxed) { ControlFlow::Break(()) } else { ControlFlow::Continue(()) }
         })?;
         bar.finish_and_clear();
-        Ok::<_, FeedError>(summary)
+        anyhow::Ok(summary)
     })
     .await??;
     eprintln!(
@@ -84,6 +86,10 @@ pub(super) async fn run(args: Args) -> anyhow::Result<ExitCode> {
         if summary.interrupted { ", interrupted" } else { "" },
     );
     Ok(if summary.interrupted { ExitCode::FAILURE } else { ExitCode::SUCCESS })
+}
+
+fn rewrite(line: &[u8], shift: Option<time::Duration>) -> Cow<'_, [u8]> {
+    shift.map_or(Cow::Borrowed(line), |shift| rebase::shift(line, shift))
 }
 
 fn bar() -> ProgressBar {

@@ -269,9 +269,6 @@ impl Settings {
         if self.store.maintenance_interval_seconds == 0 {
             return fail("store.maintenance_interval_seconds is 0: give at least 1");
         }
-        if self.posts.only_tracked && self.topics.is_empty() {
-            return fail("posts.only_tracked is on and no [[topics]] are given: every post would be dropped");
-        }
         Ok(())
     }
 }

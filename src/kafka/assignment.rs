@@ -52,6 +52,8 @@ struct Reading {
     position: i64,
     committed: i64,
     end: Option<i64>,
+    /// How many times running the broker has told a high watermark before the position.
+    beyond: u32,
 }
 
 #[derive(Debug, Default)]
@@ -75,7 +77,8 @@ impl Assignment {
     pub fn holds(&self, topic: &Arc<str>, partition: i32, epoch: u64) -> bool {
         let state = lock(&self.state);
         let slot = state.slots.get(&(Arc::clone(topic), partition));
-        slot.and_then(|slot| slot.reading).is_some_and(|reading| reading.epoch == epoch)
+        slot.and_then(|slot| slot.reading)
+            .is_some_and(|reading| reading.epoch == epoch)
     }
 
     /// The partitions being read, in order of topic and partition.
@@ -86,8 +89,21 @@ impl Assignment {
             .slots
             .iter()
             .filter_map(|((topic, partition), slot)| {
-                let Reading { epoch, position, committed, end } = slot.reading?;
-                Some(Held { topic: Arc::clone(topic), partition: *partition, epoch, position, committed, end })
+                let Reading {
+                    epoch,
+                    position,
+                    committed,
+                    end,
+                    ..
+                } = slot.reading?;
+                Some(Held {
+                    topic: Arc::clone(topic),
+                    partition: *partition,
+                    epoch,
+                    position,
+                    committed,
+                    end,
+                })
             })
             .collect();
         held.sort_by(|a, b| (&a.topic, a.partition).cmp(&(&b.topic, b.partition)));
@@ -113,7 +129,14 @@ impl Assignment {
             .into_iter()
             .map(|partition| {
                 let ticket = self.next();
-                state.slots.insert(partition.clone(), Slot { ticket, fetching: false, reading: None });
+                state.slots.insert(
+                    partition.clone(),
+                    Slot {
+                        ticket,
+                        fetching: false,
+                        reading: None,
+                    },
+                );
                 (partition, ticket)
             })
             .collect();
@@ -124,7 +147,11 @@ impl Assignment {
     /// The group takes partitions; returns those that librdkafka fetches.
     pub(super) fn taken(&self, partitions: &[Partition]) -> Vec<Partition> {
         let mut state = lock(&self.state);
-        let fetched = partitions.iter().filter(|partition| state.slots.get(*partition).is_some_and(|slot| slot.fetching)).cloned().collect();
+        let fetched = partitions
+            .iter()
+            .filter(|partition| state.slots.get(*partition).is_some_and(|slot| slot.fetching))
+            .cloned()
+            .collect();
         for partition in partitions {
             if state.slots.remove(partition).is_some() {
                 lag_gauge(partition, 0);
@@ -136,23 +163,37 @@ impl Assignment {
 
     /// Whether the answer to a question for a start is still wanted.
     pub(super) fn awaits(&self, partition: &Partition, ticket: u64) -> bool {
-        lock(&self.state).slots.get(partition).is_some_and(|slot| slot.ticket == ticket && slot.reading.is_none())
+        lock(&self.state)
+            .slots
+            .get(partition)
+            .is_some_and(|slot| slot.ticket == ticket && slot.reading.is_none())
     }
 
     /// Begins reading under a fresh epoch, if the answer is still wanted.
     pub(super) fn begin(&self, partition: &Partition, ticket: u64, offset: i64) -> Option<u64> {
         let epoch = self.next();
         let mut state = lock(&self.state);
-        let slot = state.slots.get_mut(partition).filter(|slot| slot.ticket == ticket && slot.reading.is_none())?;
+        let slot = state
+            .slots
+            .get_mut(partition)
+            .filter(|slot| slot.ticket == ticket && slot.reading.is_none())?;
         slot.fetching = true;
-        slot.reading = Some(Reading { epoch, position: offset, committed: offset, end: None });
+        slot.reading = Some(Reading {
+            epoch,
+            position: offset,
+            committed: offset,
+            end: None,
+            beyond: 0,
+        });
         Some(epoch)
     }
 
     /// Ends an epoch at once: its records are stale from here on. Returns whether it was the current one.
     pub(super) fn interrupt(&self, topic: &Arc<str>, partition: i32, epoch: u64) -> bool {
         let mut state = lock(&self.state);
-        let Some(slot) = state.slots.get_mut(&(Arc::clone(topic), partition)) else { return false };
+        let Some(slot) = state.slots.get_mut(&(Arc::clone(topic), partition)) else {
+            return false;
+        };
         let current = slot.reading.is_some_and(|reading| reading.epoch == epoch);
         if current {
             slot.reading = None;
@@ -181,26 +222,42 @@ impl Assignment {
     /// Effects up to `offset` are committed.
     pub(super) fn committed(&self, partition: &Partition, offset: i64) {
         let mut state = lock(&self.state);
-        let Some(reading) = reading(&mut state, partition) else { return };
+        let Some(reading) = reading(&mut state, partition) else {
+            return;
+        };
         reading.committed = reading.committed.max(offset);
         if let Some(end) = reading.end {
             lag_gauge(partition, end - reading.committed);
         }
     }
 
-    /// The broker has told a partition's end.
-    pub(super) fn ends_at(&self, topic: &str, partition: i32, end: i64) {
+    /// A look at the broker has told a partition's end.
+    pub(super) fn looked_at(&self, partition: &Partition, end: i64) {
         let mut state = lock(&self.state);
-        for (key, slot) in &mut state.slots {
-            if key.1 == partition
-                && *key.0 == *topic
-                && let Some(reading) = &mut slot.reading
-            {
-                reading.end = Some(end);
-                lag_gauge(key, end - reading.committed);
-                return;
-            }
-        }
+        let Some(reading) = reading(&mut state, partition) else {
+            return;
+        };
+        let end = reading.end.map_or(end, |known| known.max(end));
+        reading.end = Some(end);
+        lag_gauge(partition, end - reading.committed);
+    }
+
+    /// The broker has told a partition's end and high watermark. Returns the partition if its
+    /// position lies beyond the latter for the second time running: the first may be a word from
+    /// before the assignment.
+    pub(super) fn ends_at(&self, topic: &str, partition: i32, end: i64, high: i64) -> Option<Partition> {
+        let mut state = lock(&self.state);
+        let (key, slot) = state
+            .slots
+            .iter_mut()
+            .find(|(key, _)| key.1 == partition && *key.0 == *topic)?;
+        let reading = slot.reading.as_mut()?;
+        // The statistics repeat the latest fetch, while a closer look may have told more since.
+        let end = reading.end.map_or(end, |known| known.max(end));
+        reading.end = Some(end);
+        lag_gauge(key, end - reading.committed);
+        reading.beyond = if high < reading.position { reading.beyond + 1 } else { 0 };
+        (reading.beyond == 2).then(|| key.clone())
     }
 }
 
@@ -211,7 +268,8 @@ fn reading<'a>(state: &'a mut State, partition: &Partition) -> Option<&'a mut Re
 // Gauges take doubles; offsets stay far below 2⁵³.
 #[allow(clippy::cast_precision_loss)]
 fn lag_gauge((topic, partition): &Partition, lag: i64) {
-    metrics::gauge!(metric::LAG, "topic" => topic.to_string(), "partition" => partition.to_string()).set(lag.max(0) as f64);
+    metrics::gauge!(metric::LAG, "topic" => topic.to_string(), "partition" => partition.to_string())
+        .set(lag.max(0) as f64);
 }
 
 #[allow(clippy::cast_precision_loss)]
@@ -269,7 +327,10 @@ mod tests {
         assert!(assignment.begin(&partition(0), old, 0).is_none());
         assert!(assignment.awaits(&partition(0), new));
         assert!(assignment.begin(&partition(0), new, 0).is_some());
-        assert!(assignment.begin(&partition(0), new, 0).is_none(), "an answer counts once");
+        assert!(
+            assignment.begin(&partition(0), new, 0).is_none(),
+            "an answer counts once"
+        );
     }
 
     #[test]
@@ -295,15 +356,39 @@ mod tests {
     }
 
     #[test]
+    fn a_position_beyond_the_partition_is_told_when_it_is_certain() {
+        let assignment = Assignment::default();
+        let ticket = assignment.given([partition(0)])[0].1;
+        assignment.begin(&partition(0), ticket, 50).unwrap();
+        assert_eq!(assignment.ends_at("posts", 0, 10, 10), None);
+        assert_eq!(assignment.ends_at("posts", 0, 60, 60), None);
+        assert_eq!(assignment.ends_at("posts", 0, 10, 10), None);
+        assert_eq!(assignment.ends_at("posts", 0, 10, 10), Some(partition(0)));
+        assert_eq!(assignment.ends_at("posts", 0, 10, 10), None, "once");
+        assert_eq!(
+            assignment.ends_at("posts", 0, 50, 50),
+            None,
+            "the end itself is not beyond it"
+        );
+    }
+
+    #[test]
     fn lag_runs_from_committed_to_the_end() {
         let assignment = Assignment::default();
         let ticket = assignment.given([partition(0)])[0].1;
         assignment.begin(&partition(0), ticket, 10).unwrap();
         assert_eq!(assignment.current()[0].lag(), None);
-        assignment.ends_at("posts", 0, 25);
+        assignment.ends_at("posts", 0, 25, 25);
         assert_eq!(assignment.current()[0].lag(), Some(15));
         assignment.committed(&partition(0), 20);
         assignment.committed(&partition(0), 18);
         assert_eq!(assignment.current()[0].lag(), Some(5));
+        assignment.looked_at(&partition(0), 40);
+        assignment.ends_at("posts", 0, 25, 25);
+        assert_eq!(
+            assignment.current()[0].lag(),
+            Some(20),
+            "an older word takes nothing back"
+        );
     }
 }

@@ -51,7 +51,12 @@ pub(super) struct Budget {
 
 impl Budget {
     pub(super) fn new(max_records: usize, max_bytes: usize, waker: Arc<Waker>) -> Arc<Self> {
-        Arc::new(Self { max_records: max_records.max(1), max_bytes: max_bytes.max(1), used: Mutex::default(), waker })
+        Arc::new(Self {
+            max_records: max_records.max(1),
+            max_bytes: max_bytes.max(1),
+            used: Mutex::default(),
+            waker,
+        })
     }
 
     /// Room for a record of so many bytes, if there is any. A record beyond the whole budget takes all of it.
@@ -66,12 +71,16 @@ impl Budget {
         used.waiting = false;
         used.records += 1;
         used.bytes += bytes;
-        Some(Permit { bytes, budget: Arc::clone(self) })
+        Some(Permit {
+            bytes,
+            budget: Arc::clone(self),
+        })
     }
 
     /// Whether a closed budget has enough room to open again.
     fn reopened(&self, used: &Used) -> bool {
-        used.records <= self.max_records - self.max_records.div_ceil(4) && used.bytes <= self.max_bytes - self.max_bytes.div_ceil(4)
+        used.records <= self.max_records - self.max_records.div_ceil(4)
+            && used.bytes <= self.max_bytes - self.max_bytes.div_ceil(4)
     }
 
     /// Records and bytes in flight.
@@ -162,7 +171,10 @@ mod tests {
         let mut held: Vec<_> = (0..8).map(|_| budget.try_acquire(1).unwrap()).collect();
         assert!(budget.try_acquire(1).is_none());
         held.pop();
-        assert!(budget.try_acquire(1).is_none(), "one place free is not worth opening for");
+        assert!(
+            budget.try_acquire(1).is_none(),
+            "one place free is not worth opening for"
+        );
         held.pop();
         assert!(budget.try_acquire(1).is_some());
     }

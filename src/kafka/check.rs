@@ -35,17 +35,26 @@ pub async fn check_broker(options: &KafkaOptions, timeout: Duration) -> Result<B
     blocking(move || {
         let metadata = fetch_metadata(&options, timeout)?;
         let topics = select(&metadata, &options.topics)?;
-        let brokers = metadata.brokers().iter().map(|broker| format!("{}:{}", broker.host(), broker.port())).collect();
+        let brokers = metadata
+            .brokers()
+            .iter()
+            .map(|broker| format!("{}:{}", broker.host(), broker.port()))
+            .collect();
         Ok(BrokerReport { brokers, topics })
     })
     .await
 }
 
 /// Runs a blocking question on a thread made for such.
-pub(super) async fn blocking<T: Send + 'static>(question: impl FnOnce() -> Result<T, KafkaError> + Send + 'static) -> Result<T, KafkaError> {
+pub(super) async fn blocking<T: Send + 'static>(
+    question: impl FnOnce() -> Result<T, KafkaError> + Send + 'static,
+) -> Result<T, KafkaError> {
     match tokio::task::spawn_blocking(question).await {
         Ok(answer) => answer,
-        Err(error) => Err(KafkaError::Client { what: "asking the broker", detail: error.to_string() }),
+        Err(error) => Err(KafkaError::Client {
+            what: "asking the broker",
+            detail: error.to_string(),
+        }),
     }
 }
 
@@ -63,11 +72,15 @@ pub(super) fn partitions(options: &KafkaOptions, timeout: Duration) -> Result<Ve
 
 /// Metadata of all topics: asking for one by name could create it.
 pub(super) fn fetch_metadata(options: &KafkaOptions, timeout: Duration) -> Result<Metadata, KafkaError> {
-    let client: BaseConsumer<Plain> =
-        options.admin_config().create_with_context(Plain::default()).map_err(|error| KafkaError::client("making a client", &error))?;
+    let client: BaseConsumer<Plain> = options
+        .admin_config()
+        .create_with_context(Plain::default())
+        .map_err(|error| KafkaError::client("making a client", &error))?;
     let deadline = Instant::now() + timeout;
     loop {
-        let slice = deadline.saturating_duration_since(Instant::now()).min(Duration::from_millis(500));
+        let slice = deadline
+            .saturating_duration_since(Instant::now())
+            .min(Duration::from_millis(500));
         let error = match client.fetch_metadata(None, slice) {
             Ok(metadata) => return Ok(metadata),
             Err(error) => error,
@@ -77,9 +90,16 @@ pub(super) fn fetch_metadata(options: &KafkaOptions, timeout: Duration) -> Resul
         let reason = client.context().last_error();
         let brokers = options.brokers.clone();
         match reason {
-            Some((code, detail)) if is_authentication(code) => return Err(KafkaError::Authentication { brokers, detail }),
+            Some((code, detail)) if is_authentication(code) => {
+                return Err(KafkaError::Authentication { brokers, detail });
+            }
             Some((_, detail)) if Instant::now() >= deadline => return Err(KafkaError::Unreachable { brokers, detail }),
-            None if Instant::now() >= deadline => return Err(KafkaError::Unreachable { brokers, detail: describe(&error) }),
+            None if Instant::now() >= deadline => {
+                return Err(KafkaError::Unreachable {
+                    brokers,
+                    detail: describe(&error),
+                });
+            }
             _ => {}
         }
     }
@@ -97,7 +117,10 @@ fn select(metadata: &Metadata, wanted: &[String]) -> Result<Vec<(String, usize)>
         };
         let mut found = false;
         for topic in metadata.topics() {
-            if regex.as_ref().map_or(topic.name() == pattern, |regex| regex.is_match(topic.name())) {
+            if regex
+                .as_ref()
+                .map_or(topic.name() == pattern, |regex| regex.is_match(topic.name()))
+            {
                 match topic.error().map(RDKafkaErrorCode::from) {
                     None => {}
                     Some(RDKafkaErrorCode::UnknownTopicOrPartition) => continue,
@@ -107,7 +130,12 @@ fn select(metadata: &Metadata, wanted: &[String]) -> Result<Vec<(String, usize)>
                             detail: RDKafkaErrorCode::TopicAuthorizationFailed.to_string(),
                         });
                     }
-                    Some(code) => return Err(KafkaError::Client { what: "asking for the topics", detail: format!("{}: {code}", topic.name()) }),
+                    Some(code) => {
+                        return Err(KafkaError::Client {
+                            what: "asking for the topics",
+                            detail: format!("{}: {code}", topic.name()),
+                        });
+                    }
                 }
                 found = true;
                 chosen.insert(topic.name().to_owned(), topic.partitions().len());
@@ -117,5 +145,9 @@ fn select(metadata: &Metadata, wanted: &[String]) -> Result<Vec<(String, usize)>
             absent.push(pattern.clone());
         }
     }
-    if absent.is_empty() { Ok(chosen.into_iter().collect()) } else { Err(KafkaError::TopicsAbsent { topics: absent }) }
+    if absent.is_empty() {
+        Ok(chosen.into_iter().collect())
+    } else {
+        Err(KafkaError::TopicsAbsent { topics: absent })
+    }
 }

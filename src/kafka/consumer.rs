@@ -46,35 +46,76 @@ impl Consumer {
     /// # Errors
     /// [`KafkaError`] for settings that can't be right. A broker that is away is no error: the
     /// consumer waits for it.
-    pub fn start(options: &KafkaOptions, offsets: Arc<dyn StartOffsets>) -> Result<(Self, mpsc::Receiver<Message>), KafkaError> {
+    pub fn start(
+        options: &KafkaOptions,
+        offsets: Arc<dyn StartOffsets>,
+    ) -> Result<(Self, mpsc::Receiver<Message>), KafkaError> {
         options.check()?;
-        let runtime = tokio::runtime::Handle::try_current()
-            .map_err(|error| KafkaError::Client { what: "starting the consumer", detail: error.to_string() })?;
+        let runtime = tokio::runtime::Handle::try_current().map_err(|error| KafkaError::Client {
+            what: "starting the consumer",
+            detail: error.to_string(),
+        })?;
         let assignment = Assignment::default();
         let waker = Arc::new(Waker::default());
         let context = GroupContext::new(assignment.clone(), options.read_committed());
-        let mut consumer: BaseConsumer<GroupContext> =
-            options.consumer_config().create_with_context(context).map_err(|error| KafkaError::client("making the consumer", &error))?;
+        let mut consumer: BaseConsumer<GroupContext> = options
+            .consumer_config()
+            .create_with_context(context)
+            .map_err(|error| KafkaError::client("making the consumer", &error))?;
         let on_event = Arc::clone(&waker);
         consumer.set_nonempty_callback(move || on_event.wake());
         let topics: Vec<&str> = options.topics.iter().map(String::as_str).collect();
-        consumer.subscribe(&topics).map_err(|error| KafkaError::client("subscribing", &error))?;
+        consumer
+            .subscribe(&topics)
+            .map_err(|error| KafkaError::client("subscribing", &error))?;
 
-        let budget = Budget::new(options.max_in_flight_records, options.max_in_flight_bytes, Arc::clone(&waker));
+        let budget = Budget::new(
+            options.max_in_flight_records,
+            options.max_in_flight_bytes,
+            Arc::clone(&waker),
+        );
         // Permits bound the records in flight, so the channel is never full when one is at hand.
         let (sender, receiver) = mpsc::channel(options.max_in_flight_records);
         let (commands, inbox) = channel();
         let (end, ended) = oneshot::channel();
-        let resolver = Resolver::new(runtime, options.clone(), offsets, assignment.clone(), commands.clone(), Arc::clone(&waker));
-        let worker = Worker::new(Arc::new(consumer), assignment.clone(), Arc::clone(&budget), Arc::clone(&waker), sender, inbox, resolver, options);
+        let resolver = Resolver::new(
+            runtime,
+            options.clone(),
+            offsets,
+            assignment.clone(),
+            commands.clone(),
+            Arc::clone(&waker),
+        );
+        let worker = Worker::new(
+            Arc::new(consumer),
+            assignment.clone(),
+            Arc::clone(&budget),
+            Arc::clone(&waker),
+            sender,
+            inbox,
+            resolver,
+            options,
+        );
         thread::Builder::new()
             .name("kafka-consumer".into())
             .spawn(move || {
                 // No one may be left to hear how it ended.
                 let _ = end.send(worker.run());
             })
-            .map_err(|error| KafkaError::Client { what: "starting the consumer's thread", detail: error.to_string() })?;
-        Ok((Self { assignment, budget, commands, waker, ended: Mutex::new(Some(ended)) }, receiver))
+            .map_err(|error| KafkaError::Client {
+                what: "starting the consumer's thread",
+                detail: error.to_string(),
+            })?;
+        Ok((
+            Self {
+                assignment,
+                budget,
+                commands,
+                waker,
+                ended: Mutex::new(Some(ended)),
+            },
+            receiver,
+        ))
     }
 
     /// The partitions held, shared.
@@ -129,13 +170,16 @@ impl Consumer {
         self.tell(Command::Drain);
     }
 
-    /// Leaves the group after sending the last commits, and tells how the consumer ended.
+    /// Leaves the group after sending the last commits, and tells how the consumer ended. Where
+    /// the broker is away, commits on their way hold it up for about `session.timeout.ms`.
     ///
     /// # Errors
     /// The [`KafkaError`] that had ended it before.
     pub async fn close(self) -> Result<(), KafkaError> {
         self.tell(Command::Close);
-        let Some(ended) = lock(&self.ended).take() else { return Ok(()) };
+        let Some(ended) = lock(&self.ended).take() else {
+            return Ok(());
+        };
         match ended.await {
             Ok(result) => result,
             Err(_) => Err(KafkaError::Fatal("the consumer's thread ended without a word".into())),

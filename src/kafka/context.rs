@@ -8,7 +8,7 @@ use std::{
 use rdkafka::{
     ClientContext, TopicPartitionList,
     consumer::{BaseConsumer, Consumer as _, ConsumerContext},
-    error::{KafkaResult, KafkaError as RdError},
+    error::{KafkaError as RdError, KafkaResult},
     types::RDKafkaRespErr,
 };
 use serde::Deserialize;
@@ -50,7 +50,11 @@ impl PartitionStatistics {
 
     /// How far a consumer can read: open transactions end it for one that reads what is committed.
     pub(super) fn end(self, read_committed: bool) -> Option<i64> {
-        let end = if read_committed && self.ls_offset >= 0 { self.ls_offset } else { self.hi_offset };
+        let end = if read_committed && self.ls_offset >= 0 {
+            self.ls_offset
+        } else {
+            self.hi_offset
+        };
         (end >= 0).then_some(end)
     }
 }
@@ -61,13 +65,22 @@ pub(super) struct GroupContext {
     pub(super) read_committed: bool,
     /// Given by the group, to be asked for their starts, with their tickets.
     given: Mutex<Vec<(Partition, u64)>>,
+    /// Whose position lies beyond what the broker has.
+    beyond: Mutex<Vec<Partition>>,
     names: Mutex<HashMap<String, Arc<str>>>,
     quiet: Quiet,
 }
 
 impl GroupContext {
     pub(super) fn new(assignment: Assignment, read_committed: bool) -> Self {
-        Self { assignment, read_committed, given: Mutex::default(), names: Mutex::default(), quiet: Quiet::default() }
+        Self {
+            assignment,
+            read_committed,
+            given: Mutex::default(),
+            beyond: Mutex::default(),
+            names: Mutex::default(),
+            quiet: Quiet::default(),
+        }
     }
 
     /// Takes what the group has given since the last call.
@@ -75,12 +88,19 @@ impl GroupContext {
         std::mem::take(&mut lock(&self.given))
     }
 
+    /// Takes the partitions found since the last call whose position the broker doesn't have.
+    pub(super) fn take_beyond(&self) -> Vec<Partition> {
+        std::mem::take(&mut lock(&self.beyond))
+    }
+
     fn partitions(&self, list: &TopicPartitionList) -> Vec<Partition> {
         let mut names = lock(&self.names);
         list.elements()
             .iter()
             .map(|element| {
-                let name = names.entry(element.topic().to_owned()).or_insert_with(|| Arc::from(element.topic()));
+                let name = names
+                    .entry(element.topic().to_owned())
+                    .or_insert_with(|| Arc::from(element.topic()));
                 (Arc::clone(name), element.partition())
             })
             .collect()
@@ -109,11 +129,14 @@ impl ClientContext for GroupContext {
     }
 
     fn stats_raw(&self, statistics: &[u8]) {
-        let Ok(statistics) = serde_json::from_slice::<Statistics>(statistics) else { return };
+        let Ok(statistics) = serde_json::from_slice::<Statistics>(statistics) else {
+            return;
+        };
         for (topic, statistics) in &statistics.topics {
             for (partition, statistics) in &statistics.partitions {
                 if let Some(end) = statistics.end(self.read_committed) {
-                    self.assignment.ends_at(topic, *partition, end);
+                    // Kafka refuses to fetch there; others answer with nothing for ever.
+                    lock(&self.beyond).extend(self.assignment.ends_at(topic, *partition, end, statistics.hi_offset));
                 }
             }
         }
@@ -158,6 +181,8 @@ struct Shown<'a>(&'a [Partition]);
 
 impl std::fmt::Debug for Shown<'_> {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
-        f.debug_list().entries(self.0.iter().map(|(topic, partition)| format!("{topic}/{partition}"))).finish()
+        f.debug_list()
+            .entries(self.0.iter().map(|(topic, partition)| format!("{topic}/{partition}")))
+            .finish()
     }
 }

@@ -117,7 +117,9 @@ pub struct DeadLetters {
 
 impl std::fmt::Debug for DeadLetters {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
-        f.debug_struct("DeadLetters").field("topic", &self.topic).finish_non_exhaustive()
+        f.debug_struct("DeadLetters")
+            .field("topic", &self.topic)
+            .finish_non_exhaustive()
     }
 }
 
@@ -135,13 +137,19 @@ impl DeadLetters {
     pub fn new(options: &KafkaOptions) -> Result<Self, KafkaError> {
         options.check()?;
         let mut config = options.producer_config();
-        if options.properties.0.get("linger.ms").is_none() {
+        if !options.properties.0.contains_key("linger.ms") {
             // Letters come in batches already, and flushes wait for them.
             config.set("linger.ms", "1");
         }
         let client = Plain::default();
-        let producer = config.create_with_context(client.clone()).map_err(|error| KafkaError::client("making the dead-letter producer", &error))?;
-        Ok(Self { producer, client, topic: options.dead_letter_topic().into() })
+        let producer = config
+            .create_with_context(client.clone())
+            .map_err(|error| KafkaError::client("making the dead-letter producer", &error))?;
+        Ok(Self {
+            producer,
+            client,
+            topic: options.dead_letter_topic().into(),
+        })
     }
 
     /// The dead-letter topic.
@@ -164,7 +172,16 @@ impl DeadLetters {
             let (window, later) = rest.split_at(window(rest));
             rest = later;
             let outcomes = join_all(window.iter().map(|letter| self.write(letter, &letter.payload))).await;
-            let failures: Vec<&String> = outcomes.iter().filter_map(|outcome| if let Outcome::Failed(detail) = outcome { Some(detail) } else { None }).collect();
+            let failures: Vec<&String> = outcomes
+                .iter()
+                .filter_map(|outcome| {
+                    if let Outcome::Failed(detail) = outcome {
+                        Some(detail)
+                    } else {
+                        None
+                    }
+                })
+                .collect();
             if let Some(detail) = failures.first() {
                 return Err(self.not_acknowledged(failures.len(), letters.len(), (*detail).clone()));
             }
@@ -200,19 +217,26 @@ impl DeadLetters {
         match self.write(letter, &bytes).await {
             Outcome::Written => Ok(bytes.len() == letter.payload.len()),
             Outcome::Failed(detail) => Err(self.not_acknowledged(1, all, detail)),
-            Outcome::RefusedBySize => {
-                Err(DeadLetterError::TooLarge { topic: self.topic.to_string(), origin: letter.origin.clone(), bytes: bytes.len() })
-            }
+            Outcome::RefusedBySize => Err(DeadLetterError::TooLarge {
+                topic: self.topic.to_string(),
+                origin: letter.origin.clone(),
+                bytes: bytes.len(),
+            }),
         }
     }
 
     async fn write(&self, letter: &DeadLetter, bytes: &Bytes) -> Outcome {
         let headers = headers(letter, bytes.len());
-        let mut record: FutureRecord<'_, [u8], [u8]> = FutureRecord::to(&self.topic).payload(&bytes[..]).headers(headers);
+        let mut record: FutureRecord<'_, [u8], [u8]> =
+            FutureRecord::to(&self.topic).payload(&bytes[..]).headers(headers);
         if let Some(key) = &letter.key {
             record = record.key(&key[..]);
         }
-        let error = match self.producer.send(record, Timeout::After(Duration::from_secs(30))).await {
+        let error = match self
+            .producer
+            .send(record, Timeout::After(Duration::from_secs(30)))
+            .await
+        {
             Ok(_) => return Outcome::Written,
             Err((error, _)) => error,
         };
@@ -221,12 +245,20 @@ impl DeadLetters {
         }
         count_error("produce");
         metrics::counter!(metric::DEAD_LETTER_ERRORS).increment(1);
-        let reason = self.client.last_error().map_or_else(String::new, |(_, reason)| format!(" ({reason})"));
+        let reason = self
+            .client
+            .last_error()
+            .map_or_else(String::new, |(_, reason)| format!(" ({reason})"));
         Outcome::Failed(format!("{}{reason}", describe(&error)))
     }
 
     fn not_acknowledged(&self, failed: usize, all: usize, detail: String) -> DeadLetterError {
-        DeadLetterError::NotAcknowledged { topic: self.topic.to_string(), failed, all, detail }
+        DeadLetterError::NotAcknowledged {
+            topic: self.topic.to_string(),
+            failed,
+            all,
+            detail,
+        }
     }
 }
 
@@ -243,7 +275,14 @@ fn window(letters: &[DeadLetter]) -> usize {
 }
 
 fn headers(letter: &DeadLetter, kept: usize) -> OwnedHeaders {
-    let DeadLetter { origin, timestamp, payload, reason, detail, .. } = letter;
+    let DeadLetter {
+        origin,
+        timestamp,
+        payload,
+        reason,
+        detail,
+        ..
+    } = letter;
     let rfc3339 = |time: OffsetDateTime| time.format(&Rfc3339).ok();
     let mut headers = vec![
         (header::REASON, Some((*reason).to_owned())),
@@ -263,7 +302,12 @@ fn headers(letter: &DeadLetter, kept: usize) -> OwnedHeaders {
     headers
         .iter()
         .filter_map(|(key, value)| Some((*key, value.as_ref()?)))
-        .fold(OwnedHeaders::new(), |headers, (key, value)| headers.insert(Header { key, value: Some(value) }))
+        .fold(OwnedHeaders::new(), |headers, (key, value)| {
+            headers.insert(Header {
+                key,
+                value: Some(value),
+            })
+        })
 }
 
 #[cfg(test)]
@@ -272,7 +316,11 @@ mod tests {
 
     fn letter(bytes: usize) -> DeadLetter {
         DeadLetter {
-            origin: Origin { topic: Arc::from("posts"), partition: 0, offset: 0 },
+            origin: Origin {
+                topic: Arc::from("posts"),
+                partition: 0,
+                offset: 0,
+            },
             timestamp: None,
             key: None,
             payload: Bytes::from(vec![0; bytes]),

@@ -2,7 +2,7 @@
 
 use rdkafka::types::RDKafkaErrorCode;
 
-use super::options::is_secret;
+use super::properties::is_secret;
 
 /// A fault of the settings or of the broker, in words for the person who runs the service.
 #[derive(Debug, thiserror::Error)]
@@ -25,7 +25,9 @@ pub enum KafkaError {
         detail: String,
     },
     /// The broker refuses who we are.
-    #[error("the kafka broker at {brokers} refuses the login: {detail}; check the sasl.* and ssl.* entries of kafka.properties")]
+    #[error(
+        "the kafka broker at {brokers} refuses the login: {detail}; check the sasl.* and ssl.* entries of kafka.properties"
+    )]
     Authentication {
         /// The configured addresses.
         brokers: String,
@@ -79,28 +81,40 @@ pub enum KafkaError {
 
 impl KafkaError {
     pub(super) fn setting(setting: impl Into<String>, problem: impl Into<String>) -> Self {
-        Self::Setting { setting: setting.into(), problem: problem.into() }
+        Self::Setting {
+            setting: setting.into(),
+            problem: problem.into(),
+        }
     }
 
     /// Wraps the client library's error. The library repeats a refused property's value, which may be a secret.
     pub(super) fn client(what: &'static str, error: &rdkafka::error::KafkaError) -> Self {
         use rdkafka::error::KafkaError as Rd;
         match error {
-            Rd::ClientConfig(_, description, name, _) if is_secret(name) => {
-                Self::setting(format!("kafka.properties.{name}"), format!("{} (value not shown)", without_value(description)))
-            }
-            Rd::ClientConfig(_, description, name, value) => {
-                Self::setting(format!("kafka.properties.{name}"), format!("{description} (value {value:?})"))
-            }
+            Rd::ClientConfig(_, description, name, _) if is_secret(name) => Self::setting(
+                format!("kafka.properties.{name}"),
+                format!("{} (value not shown)", without_value(description)),
+            ),
+            Rd::ClientConfig(_, description, name, value) => Self::setting(
+                format!("kafka.properties.{name}"),
+                format!("{description} (value {value:?})"),
+            ),
             Rd::ClientCreation(description) => Self::setting("kafka.properties", description.clone()),
-            other => Self::Client { what, detail: describe(other) },
+            other => Self::Client {
+                what,
+                detail: describe(other),
+            },
         }
     }
 }
 
 /// The part of librdkafka's refusal that can't repeat the value.
 fn without_value(description: &str) -> &'static str {
-    if description.contains("No such configuration property") { "no such property" } else { "not a valid value" }
+    if description.contains("No such configuration property") {
+        "no such property"
+    } else {
+        "not a valid value"
+    }
 }
 
 /// The error in the client's words, without the name of the enum around it.
@@ -113,5 +127,8 @@ pub(super) fn describe(error: &rdkafka::error::KafkaError) -> String {
 
 /// Whether the broker has refused who we are.
 pub(super) fn is_authentication(code: RDKafkaErrorCode) -> bool {
-    matches!(code, RDKafkaErrorCode::Authentication | RDKafkaErrorCode::SaslAuthenticationFailed | RDKafkaErrorCode::SSL)
+    matches!(
+        code,
+        RDKafkaErrorCode::Authentication | RDKafkaErrorCode::SaslAuthenticationFailed | RDKafkaErrorCode::SSL
+    )
 }

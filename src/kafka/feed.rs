@@ -12,7 +12,6 @@ use std::{
 
 use rdkafka::{
     ClientContext,
-    admin::{AdminClient, AdminOptions, NewTopic, TopicReplication},
     error::KafkaError as RdError,
     message::DeliveryResult,
     producer::{BaseProducer, BaseRecord, Producer as _, ProducerContext},
@@ -22,11 +21,12 @@ use serde::Deserialize;
 
 use super::{
     budget::lock,
-    check::fetch_metadata,
     client,
     error::{KafkaError, describe},
     lines::{Lines, Source},
     options::KafkaOptions,
+    pace::Pace,
+    topic,
 };
 
 /// How a topic is filled.
@@ -45,7 +45,12 @@ pub struct FeedOptions {
 
 impl Default for FeedOptions {
     fn default() -> Self {
-        Self { topic: String::new(), rate: None, create_partitions: None, compression: "lz4".into() }
+        Self {
+            topic: String::new(),
+            rate: None,
+            create_partitions: None,
+            compression: "lz4".into(),
+        }
     }
 }
 
@@ -186,12 +191,15 @@ pub fn feed(
         return Err(KafkaError::setting("rate", "must be a number of records a second above 0").into());
     }
     let mut lines = Lines::open(source).map_err(|error| read_error(source, error, 0))?;
-    prepare_topic(kafka, options)?;
+    topic::prepare(kafka, options)?;
     let producer = producer(kafka, options)?;
 
     let started = Instant::now();
     let mut pace = Pace::new(options.rate, started);
-    let mut state = FeedProgress { source_length: lines.length(), ..FeedProgress::default() };
+    let mut state = FeedProgress {
+        source_length: lines.length(),
+        ..FeedProgress::default()
+    };
     let (mut without_key, mut interrupted, mut shown) = (0, false, started);
     while let Some(line) = lines.next().map_err(|error| read_error(source, error, state.sent))? {
         if line.is_empty() {
@@ -205,7 +213,7 @@ pub fn feed(
         state.sent += 1;
         state.bytes += line.len() as u64;
         state.source_bytes = lines.position();
-        if state.sent % 64 == 0 || options.rate.is_some() {
+        if state.sent.is_multiple_of(64) || options.rate.is_some() {
             producer.poll(Duration::ZERO);
             failures(&producer, options)?;
         }
@@ -221,11 +229,20 @@ pub fn feed(
     flush(&producer, options, &mut state, &mut progress)?;
     state.source_bytes = lines.position();
     let _ = progress(&state);
-    Ok(FeedSummary { progress: state, without_key, interrupted, elapsed: started.elapsed() })
+    Ok(FeedSummary {
+        progress: state,
+        without_key,
+        interrupted,
+        elapsed: started.elapsed(),
+    })
 }
 
 fn read_error(source: &Source, error: std::io::Error, sent: u64) -> FeedError {
-    FeedError::Read { source_name: source.to_string(), error, sent }
+    FeedError::Read {
+        source_name: source.to_string(),
+        error,
+        sent,
+    }
 }
 
 fn producer(kafka: &KafkaOptions, options: &FeedOptions) -> Result<BaseProducer<Deliveries>, KafkaError> {
@@ -242,18 +259,32 @@ fn producer(kafka: &KafkaOptions, options: &FeedOptions) -> Result<BaseProducer<
             config.set(name, value);
         }
     }
-    config.create_with_context(Deliveries::default()).map_err(|error| KafkaError::client("making the producer", &error))
+    config
+        .create_with_context(Deliveries::default())
+        .map_err(|error| KafkaError::client("making the producer", &error))
 }
 
-fn send(producer: &BaseProducer<Deliveries>, topic: &str, line: &[u8], key: Option<&str>, options: &FeedOptions) -> Result<(), FeedError> {
+fn send(
+    producer: &BaseProducer<Deliveries>,
+    topic: &str,
+    line: &[u8],
+    key: Option<&str>,
+    options: &FeedOptions,
+) -> Result<(), FeedError> {
     let mut record: BaseRecord<'_, str, [u8]> = BaseRecord::to(topic).payload(line);
     if let Some(key) = key {
         record = record.key(key);
     }
     loop {
-        let Err((error, unsent)) = producer.send(record) else { return Ok(()) };
+        let Err((error, unsent)) = producer.send(record) else {
+            return Ok(());
+        };
         if error.rdkafka_error_code() != Some(RDKafkaErrorCode::QueueFull) {
-            return Err(FeedError::NotAcknowledged { topic: topic.to_owned(), failed: 1, detail: describe(&error) });
+            return Err(FeedError::NotAcknowledged {
+                topic: topic.to_owned(),
+                failed: 1,
+                detail: describe(&error),
+            });
         }
         // Sleeps until the broker has acknowledged something, and with that made room.
         producer.poll(Duration::from_millis(100));
@@ -286,120 +317,9 @@ fn failures(producer: &BaseProducer<Deliveries>, options: &FeedOptions) -> Resul
         return Ok(());
     }
     let detail = lock(&producer.context().first_error).clone().unwrap_or_default();
-    Err(FeedError::NotAcknowledged { topic: options.topic.clone(), failed, detail })
-}
-
-/// Sees that the topic is there, with the partitions asked for.
-fn prepare_topic(kafka: &KafkaOptions, options: &FeedOptions) -> Result<(), FeedError> {
-    const WAIT: Duration = Duration::from_secs(15);
-    let partitions_of = |metadata: &rdkafka::metadata::Metadata| {
-        metadata.topics().iter().find(|topic| topic.name() == options.topic && topic.error().is_none()).map(|topic| topic.partitions().len())
-    };
-    let found = partitions_of(&fetch_metadata(kafka, WAIT)?);
-    match (found, options.create_partitions) {
-        (None, None) => Err(KafkaError::TopicsAbsent { topics: vec![options.topic.clone()] }.into()),
-        (Some(_), None) => Ok(()),
-        (Some(found), Some(wanted)) if usize::try_from(wanted).is_ok_and(|wanted| wanted == found) => Ok(()),
-        (Some(found), Some(wanted)) => Err(FeedError::Partitions { topic: options.topic.clone(), wanted, found }),
-        (None, Some(wanted)) => {
-            if wanted < 1 {
-                return Err(KafkaError::setting("create_partitions", "must be at least 1").into());
-            }
-            create(kafka, &options.topic, wanted)?;
-            // A new topic takes a moment until every broker knows it.
-            let deadline = Instant::now() + WAIT;
-            while partitions_of(&fetch_metadata(kafka, WAIT)?).is_none() {
-                if Instant::now() > deadline {
-                    return Err(KafkaError::TopicsAbsent { topics: vec![options.topic.clone()] }.into());
-                }
-            }
-            Ok(())
-        }
-    }
-}
-
-fn create(kafka: &KafkaOptions, topic: &str, partitions: i32) -> Result<(), KafkaError> {
-    let admin: AdminClient<client::Plain> =
-        kafka.admin_config().create_with_context(client::Plain::default()).map_err(|error| KafkaError::client("making an admin client", &error))?;
-    let options = AdminOptions::new().request_timeout(Some(Duration::from_secs(15))).operation_timeout(Some(Duration::from_secs(15)));
-    let refused = |detail: String| KafkaError::Client { what: "creating the topic", detail: format!("{topic}: {detail}") };
-    // -1 is the broker's own default; brokers from before 2.4 don't know it.
-    let mut last = String::new();
-    for replication in [-1, 1] {
-        let new = NewTopic::new(topic, partitions, TopicReplication::Fixed(replication));
-        let results = futures::executor::block_on(admin.create_topics([&new], &options)).map_err(|error| refused(describe(&error)))?;
-        match results.into_iter().next() {
-            None | Some(Ok(_) | Err((_, RDKafkaErrorCode::TopicAlreadyExists))) => return Ok(()),
-            Some(Err((_, code))) => last = code.to_string(),
-        }
-    }
-    Err(refused(last))
-}
-
-/// Keeps a rate: the nth record goes n / rate after the first. What a slow broker has held up is
-/// made good, but for no more than a second, so that no flood follows a pause.
-#[derive(Debug)]
-struct Pace {
-    interval: Option<Duration>,
-    due: Instant,
-}
-
-impl Pace {
-    fn new(rate: Option<f64>, now: Instant) -> Self {
-        Self { interval: rate.map(|rate| Duration::from_secs_f64((1.0 / rate).min(1e9))), due: now }
-    }
-
-    /// How long to wait at `now` before the next record.
-    fn next(&mut self, now: Instant) -> Duration {
-        let Some(interval) = self.interval else { return Duration::ZERO };
-        if let Some(limit) = now.checked_sub(Duration::from_secs(1)) {
-            self.due = self.due.max(limit);
-        }
-        let wait = self.due.saturating_duration_since(now);
-        self.due += interval;
-        wait
-    }
-
-    /// Waits with `serve`, which sleeps for at most the time it is given.
-    fn wait(&mut self, mut serve: impl FnMut(Duration)) {
-        let wait = self.next(Instant::now());
-        let until = Instant::now() + wait;
-        loop {
-            let left = until.saturating_duration_since(Instant::now());
-            if left.is_zero() {
-                return;
-            }
-            // The producer sleeps in whole milliseconds; the rest is slept exactly.
-            if left >= Duration::from_millis(2) { serve(left - Duration::from_millis(1)) } else { std::thread::sleep(left) }
-        }
-    }
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    #[test]
-    fn records_are_due_at_even_times() {
-        let start = Instant::now();
-        let mut pace = Pace::new(Some(100.0), start);
-        let waits: Vec<u128> = (0..4).map(|_| pace.next(start).as_millis()).collect();
-        assert_eq!(waits, [0, 10, 20, 30]);
-    }
-
-    #[test]
-    fn lost_time_is_made_good_for_a_second_at_most() {
-        let start = Instant::now();
-        let mut pace = Pace::new(Some(10.0), start);
-        pace.next(start);
-        let later = start + Duration::from_secs(60);
-        let at_once = (0..).take_while(|_| pace.next(later).is_zero()).count();
-        assert_eq!(at_once, 11);
-    }
-
-    #[test]
-    fn no_rate_no_wait() {
-        let mut pace = Pace::new(None, Instant::now());
-        assert!((0..1_000).all(|_| pace.next(Instant::now()).is_zero()));
-    }
+    Err(FeedError::NotAcknowledged {
+        topic: options.topic.clone(),
+        failed,
+        detail,
+    })
 }

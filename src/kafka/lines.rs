@@ -69,8 +69,16 @@ impl Lines {
             Source::Stdin => (Box::new(io::stdin()), None),
         };
         let position = Arc::new(AtomicU64::new(0));
-        let counted = Counted { inner, count: Arc::clone(&position) };
-        Ok(Self { reader: unpack(BufReader::with_capacity(128 << 10, counted))?, line: Vec::new(), position, length })
+        let counted = Counted {
+            inner,
+            count: Arc::clone(&position),
+        };
+        Ok(Self {
+            reader: unpack(BufReader::with_capacity(128 << 10, counted))?,
+            line: Vec::new(),
+            position,
+            length,
+        })
     }
 
     /// The next line, without `\n` or `\r\n`.
@@ -84,7 +92,10 @@ impl Lines {
             return Ok(None);
         }
         if self.line.len() as u64 >= LONGEST {
-            return Err(io::Error::new(io::ErrorKind::InvalidData, "a line is longer than 512 MiB"));
+            return Err(io::Error::new(
+                io::ErrorKind::InvalidData,
+                "a line is longer than 512 MiB",
+            ));
         }
         let line = self.line.strip_suffix(b"\n").unwrap_or(&self.line);
         Ok(Some(line.strip_suffix(b"\r").unwrap_or(line)))
@@ -109,7 +120,10 @@ fn unpack(mut packed: impl BufRead + 'static) -> io::Result<Box<dyn BufRead>> {
     }
     if magic.starts_with(&[0x1f, 0x8b]) {
         // Several members one after another are one file, as `cat a.gz b.gz` makes it.
-        return Ok(Box::new(BufReader::with_capacity(1 << 20, flate2::bufread::MultiGzDecoder::new(packed))));
+        return Ok(Box::new(BufReader::with_capacity(
+            1 << 20,
+            flate2::bufread::MultiGzDecoder::new(packed),
+        )));
     }
     Ok(Box::new(packed))
 }
@@ -136,7 +150,9 @@ mod tests {
     const TEXT: &[u8] = b"one\r\n\ntwo\xff\nthree\rx\nlast";
 
     fn expected() -> Vec<Vec<u8>> {
-        [&b"one"[..], b"", b"two\xff", b"three\rx", b"last"].map(<[u8]>::to_vec).to_vec()
+        [&b"one"[..], b"", b"two\xff", b"three\rx", b"last"]
+            .map(<[u8]>::to_vec)
+            .to_vec()
     }
 
     #[test]
@@ -151,7 +167,11 @@ mod tests {
     #[test]
     fn members_and_frames_one_after_another_are_one_file() {
         let halves = TEXT.split_at(7);
-        let zstd = [zstd::encode_all(halves.0, 3).unwrap(), zstd::encode_all(halves.1, 3).unwrap()].concat();
+        let zstd = [
+            zstd::encode_all(halves.0, 3).unwrap(),
+            zstd::encode_all(halves.1, 3).unwrap(),
+        ]
+        .concat();
         assert_eq!(read(&zstd).unwrap(), expected());
         let gzip = |part: &[u8]| {
             let mut gzip = flate2::write::GzEncoder::new(Vec::new(), flate2::Compression::default());

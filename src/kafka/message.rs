@@ -1,39 +1,15 @@
 //! What the consumer hands out.
 
-use std::{fmt, sync::Arc};
+use std::sync::Arc;
 
 use bytes::Bytes;
 use time::OffsetDateTime;
 
 use super::budget::Permit;
+pub use crate::post::Origin;
 
 /// A partition of a topic.
 pub type Partition = (Arc<str>, i32);
-
-/// Where a record lies: its identity.
-#[derive(Debug, Clone, PartialEq, Eq, Hash, PartialOrd, Ord)]
-pub struct Origin {
-    /// The topic.
-    pub topic: Arc<str>,
-    /// The partition within the topic.
-    pub partition: i32,
-    /// The offset within the partition.
-    pub offset: i64,
-}
-
-impl Origin {
-    /// The partition that the record lies in.
-    #[must_use]
-    pub fn topic_partition(&self) -> Partition {
-        (Arc::clone(&self.topic), self.partition)
-    }
-}
-
-impl fmt::Display for Origin {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        write!(f, "{}/{}/{}", self.topic, self.partition, self.offset)
-    }
-}
 
 /// One record, and the room that it takes up among the records in flight until it is dropped.
 #[derive(Debug)]

@@ -1,11 +1,12 @@
 //! The `[kafka]` section of the settings.
 
-use std::{collections::BTreeMap, fmt};
-
 use rdkafka::ClientConfig;
 use serde::Deserialize;
 
-use super::error::KafkaError;
+use super::{
+    error::KafkaError,
+    properties::{CONSUMER_ONLY, PRODUCER_ONLY, Properties},
+};
 
 /// Where a partition starts that the group has never read.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default, Deserialize)]
@@ -29,57 +30,6 @@ pub enum OutOfRange {
     Earliest,
     /// Go on with the records that come from now on.
     Latest,
-}
-
-/// librdkafka's own properties, by their documented names. Values of secrets never show in
-/// `Debug`, in logs or in errors.
-#[derive(Clone, Default, PartialEq, Eq, Deserialize)]
-#[serde(transparent)]
-pub struct Properties(pub BTreeMap<String, Value>);
-
-/// A property's value as settings files write it: text, number or truth value.
-#[derive(Clone, PartialEq, Eq, Deserialize)]
-#[serde(untagged)]
-pub enum Value {
-    /// `true` or `false`.
-    Bool(bool),
-    /// A whole number.
-    Integer(i64),
-    /// Text.
-    Text(String),
-}
-
-impl fmt::Display for Value {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        match self {
-            Self::Bool(value) => write!(f, "{value}"),
-            Self::Integer(value) => write!(f, "{value}"),
-            Self::Text(value) => f.write_str(value),
-        }
-    }
-}
-
-impl fmt::Debug for Properties {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        let mut map = f.debug_map();
-        for (name, value) in &self.0 {
-            if is_secret(name) { map.entry(name, &"***") } else { map.entry(name, &value.to_string()) };
-        }
-        map.finish()
-    }
-}
-
-impl<N: Into<String>, V: Into<String>> FromIterator<(N, V)> for Properties {
-    fn from_iter<I: IntoIterator<Item = (N, V)>>(entries: I) -> Self {
-        Self(entries.into_iter().map(|(name, value)| (name.into(), Value::Text(value.into()))).collect())
-    }
-}
-
-/// Whether a property's value must not be shown. Errs on the side of hiding.
-pub(super) fn is_secret(name: &str) -> bool {
-    let name = name.to_ascii_lowercase();
-    // `sasl.jaas.config` and `sasl.oauthbearer.config` hold credentials within; PEM texts may hold a key.
-    ["password", "secret", "jaas", "oauthbearer.config", "assertion", "token", "credential", ".pem", "ssl.key"].iter().any(|part| name.contains(part))
 }
 
 /// Settings of everything that speaks to Kafka.
@@ -125,38 +75,6 @@ impl Default for KafkaOptions {
     }
 }
 
-/// Properties that can't be passed through, with the reason.
-const REFUSED: &[(&str, &str)] = &[
-    ("enable.auto.commit", "offsets are committed after the database transaction only; anything else would break exactly-once"),
-    ("auto.commit.enable", "offsets are committed after the database transaction only; anything else would break exactly-once"),
-    ("enable.auto.offset.store", "offsets are committed after the database transaction only; anything else would break exactly-once"),
-    ("auto.offset.reset", "a silent reset would skip or repeat records; use kafka.start and kafka.on_offset_out_of_range"),
-    ("partition.assignment.strategy", "only cooperative-sticky takes nothing from a member but what it must give up"),
-    ("enable.partition.eof", "the consumer sets it itself where it needs it"),
-    ("enable.idempotence", "without it a retried dead letter or fed record could appear twice"),
-    ("transactional.id", "the database transaction is the one that counts; producers here are idempotent, not transactional"),
-    ("group.id", "use kafka.group"),
-    ("bootstrap.servers", "use kafka.brokers"),
-    ("metadata.broker.list", "use kafka.brokers"),
-];
-
-/// Properties that a producer would only warn about.
-const CONSUMER_ONLY: &[&str] = &[
-    "fetch.", "queued.", "session.timeout.ms", "heartbeat.interval.ms", "max.poll.interval.ms", "group.", "isolation.level", "check.crcs",
-    "max.partition.fetch.bytes", "coordinator.query.interval.ms", "consume.", "allow.auto.create.topics", "client.rack",
-];
-
-/// Properties that a consumer would only warn about.
-const PRODUCER_ONLY: &[&str] = &[
-    "queue.buffering.", "linger.ms", "message.send.max.retries", "retries", "compression.", "batch.", "delivery.report.only.error", "acks",
-    "request.required.acks", "request.timeout.ms", "message.timeout.ms", "delivery.timeout.ms", "partitioner", "sticky.partitioning.",
-    "enable.gapless.guarantee", "transaction.timeout.ms",
-];
-
-fn matches(list: &[&str], name: &str) -> bool {
-    list.iter().any(|entry| if entry.ends_with('.') { name.starts_with(entry) } else { name == *entry })
-}
-
 impl KafkaOptions {
     /// Checks what can be checked without a broker.
     ///
@@ -164,7 +82,10 @@ impl KafkaOptions {
     /// [`KafkaError::Setting`] for the first setting that can't be right.
     pub fn check(&self) -> Result<(), KafkaError> {
         if self.brokers.split(',').all(|broker| broker.trim().is_empty()) {
-            return Err(KafkaError::setting("kafka.brokers", "is empty; give at least one host:port"));
+            return Err(KafkaError::setting(
+                "kafka.brokers",
+                "is empty; give at least one host:port",
+            ));
         }
         if self.topics.is_empty() {
             return Err(KafkaError::setting("kafka.topics", "is empty; name at least one topic"));
@@ -176,20 +97,28 @@ impl KafkaOptions {
             let dead_letters = self.dead_letter_topic();
             let reads_dead_letters = if topic.starts_with('^') {
                 regex::Regex::new(topic)
-                    .map_err(|error| KafkaError::setting("kafka.topics", format!("{topic:?} is no regular expression: {error}")))?
+                    .map_err(|error| {
+                        KafkaError::setting("kafka.topics", format!("{topic:?} is no regular expression: {error}"))
+                    })?
                     .is_match(&dead_letters)
             } else {
                 *topic == dead_letters
             };
             if reads_dead_letters {
-                return Err(KafkaError::setting("kafka.dead_letter_topic", format!("{topic:?} is also read from: dead letters would go round in circles")));
+                return Err(KafkaError::setting(
+                    "kafka.dead_letter_topic",
+                    format!("{topic:?} is also read from: dead letters would go round in circles"),
+                ));
             }
         }
         if self.group.is_empty() {
             return Err(KafkaError::setting("kafka.group", "is empty; name the consumer group"));
         }
         if self.max_in_flight_records == 0 || self.max_in_flight_bytes == 0 {
-            return Err(KafkaError::setting("kafka.max_in_flight_records", "and kafka.max_in_flight_bytes must be at least 1"));
+            return Err(KafkaError::setting(
+                "kafka.max_in_flight_records",
+                "and kafka.max_in_flight_bytes must be at least 1",
+            ));
         }
         self.properties.check()
     }
@@ -208,7 +137,10 @@ impl KafkaOptions {
 
     /// Whether records of open or aborted transactions stay out of sight: librdkafka's default.
     pub(super) fn read_committed(&self) -> bool {
-        self.properties.0.get("isolation.level").is_none_or(|level| level.to_string() != "read_uncommitted")
+        self.properties
+            .0
+            .get("isolation.level")
+            .is_none_or(|level| level.to_string() != "read_uncommitted")
     }
 
     pub(super) fn consumer_config(&self) -> ClientConfig {
@@ -220,9 +152,16 @@ impl KafkaOptions {
             .set("queued.max.messages.kbytes", self.prefetch_kib.max(1).to_string())
             // The default of a second is made for deep queues; ours are shallow.
             .set("fetch.queue.backoff.ms", "20");
-        let next_generation = self.properties.0.get("group.protocol").is_some_and(|protocol| protocol.to_string() == "consumer");
+        let next_generation = self
+            .properties
+            .0
+            .get("group.protocol")
+            .is_some_and(|protocol| protocol.to_string() == "consumer");
         if !next_generation {
-            config.set("partition.assignment.strategy", "cooperative-sticky").set("session.timeout.ms", "6000").set("heartbeat.interval.ms", "1500");
+            config
+                .set("partition.assignment.strategy", "cooperative-sticky")
+                .set("session.timeout.ms", "6000")
+                .set("heartbeat.interval.ms", "1500");
         }
         self.properties.apply(&mut config, PRODUCER_ONLY);
         config
@@ -270,7 +209,8 @@ impl KafkaOptions {
     /// For questions about topics and brokers.
     pub(super) fn admin_config(&self) -> ClientConfig {
         let mut config = self.base_config();
-        self.properties.apply(&mut config, &[CONSUMER_ONLY, PRODUCER_ONLY].concat());
+        self.properties
+            .apply(&mut config, &[CONSUMER_ONLY, PRODUCER_ONLY].concat());
         config
     }
 
@@ -285,56 +225,30 @@ impl KafkaOptions {
     }
 }
 
-impl Properties {
-    /// Refuses properties that would break the service's promises.
-    ///
-    /// # Errors
-    /// [`KafkaError::Setting`] with the property's name and the reason.
-    pub fn check(&self) -> Result<(), KafkaError> {
-        for (name, value) in &self.0 {
-            let setting = || format!("kafka.properties.{name}");
-            if let Some((_, reason)) = REFUSED.iter().find(|(refused, _)| refused == name) {
-                return Err(KafkaError::setting(setting(), format!("can't be set: {reason}")));
-            }
-            let value = value.to_string();
-            match (name.as_str(), value.as_str()) {
-                ("acks" | "request.required.acks", value) if value != "all" && value != "-1" => {
-                    return Err(KafkaError::setting(setting(), "can't be lowered: an acknowledged dead letter must be on all replicas"));
-                }
-                ("statistics.interval.ms", "0") => {
-                    return Err(KafkaError::setting(setting(), "can't be 0: lag is read from the statistics"));
-                }
-                _ => {}
-            }
-        }
-        Ok(())
-    }
-
-    fn apply(&self, config: &mut ClientConfig, unused: &[&str]) {
-        for (name, value) in &self.0 {
-            if !matches(unused, name) {
-                config.set(name, value.to_string());
-            }
-        }
-    }
-}
-
 #[cfg(test)]
 mod tests {
     #![allow(clippy::unwrap_used)]
 
-    use super::*;
+    use super::{super::properties::REFUSED, *};
 
     fn options() -> KafkaOptions {
-        KafkaOptions { topics: vec!["posts".into()], ..KafkaOptions::default() }
+        KafkaOptions {
+            topics: vec!["posts".into()],
+            ..KafkaOptions::default()
+        }
     }
 
     #[test]
     fn secrets_do_not_show() {
         let mut options = options();
-        options.properties = [("sasl.password", "hunter2"), ("ssl.key.pem", "hunter2"), ("sasl.oauthbearer.client.secret", "hunter2"), ("sasl.username", "me")]
-            .into_iter()
-            .collect();
+        options.properties = [
+            ("sasl.password", "hunter2"),
+            ("ssl.key.pem", "hunter2"),
+            ("sasl.oauthbearer.client.secret", "hunter2"),
+            ("sasl.username", "me"),
+        ]
+        .into_iter()
+        .collect();
         let shown = format!("{options:?}");
         assert!(!shown.contains("hunter2"), "{shown}");
         assert!(shown.contains("sasl.password") && shown.contains("me"), "{shown}");
@@ -361,13 +275,22 @@ mod tests {
     #[test]
     fn properties_win_over_defaults_and_reach_only_the_clients_that_know_them() {
         let mut options = options();
-        options.properties = [("session.timeout.ms", "9000"), ("linger.ms", "7"), ("security.protocol", "ssl")].into_iter().collect();
+        options.properties = [
+            ("session.timeout.ms", "9000"),
+            ("linger.ms", "7"),
+            ("security.protocol", "ssl"),
+        ]
+        .into_iter()
+        .collect();
         let (consumer, producer) = (options.consumer_config(), options.producer_config());
         assert_eq!(consumer.get("session.timeout.ms"), Some("9000"));
         assert_eq!(consumer.get("linger.ms"), None);
         assert_eq!(producer.get("linger.ms"), Some("7"));
         assert_eq!(producer.get("session.timeout.ms"), None);
-        assert_eq!((consumer.get("security.protocol"), producer.get("security.protocol")), (Some("ssl"), Some("ssl")));
+        assert_eq!(
+            (consumer.get("security.protocol"), producer.get("security.protocol")),
+            (Some("ssl"), Some("ssl"))
+        );
     }
 
     #[test]
@@ -393,14 +316,32 @@ mod tests {
     #[test]
     fn settings_that_can_not_be_right_are_named() {
         let wrong = [
-            KafkaOptions { brokers: " , ".into(), ..options() },
-            KafkaOptions { topics: vec![], ..options() },
-            KafkaOptions { topics: vec!["^(".into()], ..options() },
-            KafkaOptions { group: String::new(), ..options() },
-            KafkaOptions { max_in_flight_bytes: 0, ..options() },
+            KafkaOptions {
+                brokers: " , ".into(),
+                ..options()
+            },
+            KafkaOptions {
+                topics: vec![],
+                ..options()
+            },
+            KafkaOptions {
+                topics: vec!["^(".into()],
+                ..options()
+            },
+            KafkaOptions {
+                group: String::new(),
+                ..options()
+            },
+            KafkaOptions {
+                max_in_flight_bytes: 0,
+                ..options()
+            },
         ];
         for options in wrong {
-            assert!(matches!(options.check(), Err(KafkaError::Setting { .. })), "{options:?}");
+            assert!(
+                matches!(options.check(), Err(KafkaError::Setting { .. })),
+                "{options:?}"
+            );
         }
         assert!(options().check().is_ok());
     }

@@ -63,7 +63,11 @@ pub async fn end_offsets(options: &KafkaOptions, timeout: Duration) -> Result<BT
 }
 
 /// Log start and end of the partitions, markers included: where reading may begin.
-pub(super) async fn extents(options: &KafkaOptions, partitions: Vec<Partition>, timeout: Duration) -> Result<BTreeMap<Partition, Extent>, KafkaError> {
+pub(super) async fn extents(
+    options: &KafkaOptions,
+    partitions: Vec<Partition>,
+    timeout: Duration,
+) -> Result<BTreeMap<Partition, Extent>, KafkaError> {
     let options = options.clone();
     blocking(move || Probe::new(&options, Instant::now() + timeout)?.extents(&partitions)).await
 }
@@ -91,8 +95,16 @@ struct Search {
 
 impl Probe {
     fn new(options: &KafkaOptions, deadline: Instant) -> Result<Self, KafkaError> {
-        let consumer = options.probe_config().create_with_context(Plain::default()).map_err(|error| KafkaError::client("making a consumer", &error))?;
-        Ok(Self { consumer: Arc::new(consumer), brokers: options.brokers.clone(), read_committed: options.read_committed(), deadline })
+        let consumer = options
+            .probe_config()
+            .create_with_context(Plain::default())
+            .map_err(|error| KafkaError::client("making a consumer", &error))?;
+        Ok(Self {
+            consumer: Arc::new(consumer),
+            brokers: options.brokers.clone(),
+            read_committed: options.read_committed(),
+            deadline,
+        })
     }
 
     fn extents(&self, partitions: &[Partition]) -> Result<BTreeMap<Partition, Extent>, KafkaError> {
@@ -108,11 +120,18 @@ impl Probe {
             // The records are not wanted, only what the responses tell beside them.
             let _ = self.consumer.poll(STEP);
             let statistics = self.consumer.context().take_statistics();
-            let Ok(statistics) = serde_json::from_slice::<Statistics>(&statistics) else { continue };
+            let Ok(statistics) = serde_json::from_slice::<Statistics>(&statistics) else {
+                continue;
+            };
             let mut answered = TopicPartitionList::new();
             missing.retain(|partition| {
-                let statistics = statistics.topics.get(&*partition.0).and_then(|topic| topic.partitions.get(&partition.1));
-                let Some((start, end)) = statistics.and_then(|partition| Some((partition.start()?, partition.end(self.read_committed)?))) else {
+                let statistics = statistics
+                    .topics
+                    .get(&*partition.0)
+                    .and_then(|topic| topic.partitions.get(&partition.1));
+                let Some((start, end)) =
+                    statistics.and_then(|partition| Some((partition.start()?, partition.end(self.read_committed)?)))
+                else {
                     return true;
                 };
                 found.insert((*partition).clone(), Extent { start, end });
@@ -127,7 +146,15 @@ impl Probe {
 
     /// Moves each end to the one after the last record that a consumer is given.
     fn last_records(&self, extents: BTreeMap<Partition, Extent>) -> Result<BTreeMap<Partition, Extent>, KafkaError> {
-        // Drops the queues of the first look before they are split.
+        // What the first look has paused would stay so.
+        let mut looked_at = TopicPartitionList::new();
+        for (topic, partition) in extents.keys() {
+            looked_at.add_partition(topic, *partition);
+        }
+        self.consumer
+            .resume(&looked_at)
+            .map_err(|error| KafkaError::client("resuming partitions to look at", &error))?;
+        // Nothing fetched by the first look may reach the queues that are split off now.
         self.assign(&TopicPartitionList::new())?;
         let mut found = BTreeMap::new();
         let mut open = Vec::new();
@@ -139,26 +166,60 @@ impl Probe {
             let queue = self
                 .consumer
                 .split_partition_queue(&partition.0, partition.1)
-                .ok_or_else(|| KafkaError::Client { what: "looking at a partition", detail: format!("{}/{} is unknown", partition.0, partition.1) })?;
-            open.push(Search { partition, extent, back: 1, queue, last: None, done: false });
+                .ok_or_else(|| KafkaError::Client {
+                    what: "looking at a partition",
+                    detail: format!("{}/{} is unknown", partition.0, partition.1),
+                })?;
+            open.push(Search {
+                partition,
+                extent,
+                back: 1,
+                queue,
+                last: None,
+                done: false,
+            });
         }
         while !open.is_empty() {
             let mut list = TopicPartitionList::new();
             for search in &mut open {
                 search.done = false;
-                add(&mut list, &search.partition.0, search.partition.1, Offset::Offset(search.from()))?;
+                add(
+                    &mut list,
+                    &search.partition.0,
+                    search.partition.1,
+                    Offset::Offset(search.from()),
+                )?;
             }
             self.assign(&list)?;
             while open.iter().any(|search| !search.done) {
-                self.in_time("the last record of", open.iter().filter(|search| !search.done).map(|search| &search.partition))?;
+                self.in_time(
+                    "the last record of",
+                    open.iter()
+                        .filter(|search| !search.done)
+                        .map(|search| &search.partition),
+                )?;
                 let _ = self.consumer.poll(STEP);
                 for search in open.iter_mut().filter(|search| !search.done) {
                     search.read();
                 }
             }
-            let (settled, rest): (Vec<_>, Vec<_>) = open.into_iter().partition(|search| search.last.is_some() || search.from() <= search.extent.start);
-            for Search { partition, extent, last, .. } in settled {
-                found.insert(partition, Extent { end: last.map_or(extent.start, |last| last + 1), ..extent });
+            let (settled, rest): (Vec<_>, Vec<_>) = open
+                .into_iter()
+                .partition(|search| search.last.is_some() || search.from() <= search.extent.start);
+            for Search {
+                partition,
+                extent,
+                last,
+                ..
+            } in settled
+            {
+                found.insert(
+                    partition,
+                    Extent {
+                        end: last.map_or(extent.start, |last| last + 1),
+                        ..extent
+                    },
+                );
             }
             open = rest;
             for search in &mut open {
@@ -170,16 +231,28 @@ impl Probe {
     }
 
     fn assign(&self, list: &TopicPartitionList) -> Result<(), KafkaError> {
-        self.consumer.assign(list).map_err(|error| KafkaError::client("assigning partitions to look at", &error))
+        self.consumer
+            .assign(list)
+            .map_err(|error| KafkaError::client("assigning partitions to look at", &error))
     }
 
     fn in_time<'a>(&self, what: &str, waiting: impl Iterator<Item = &'a Partition>) -> Result<(), KafkaError> {
         if Instant::now() < self.deadline {
             return Ok(());
         }
-        let names: Vec<String> = waiting.take(3).map(|(topic, partition)| format!("{topic}/{partition}")).collect();
-        let reason = self.consumer.context().last_error().map_or_else(String::new, |(_, reason)| format!(" ({reason})"));
-        Err(KafkaError::Unreachable { brokers: self.brokers.clone(), detail: format!("no answer in time for {what} {}{reason}", names.join(", ")) })
+        let names: Vec<String> = waiting
+            .take(3)
+            .map(|(topic, partition)| format!("{topic}/{partition}"))
+            .collect();
+        let reason = self
+            .consumer
+            .context()
+            .last_error()
+            .map_or_else(String::new, |(_, reason)| format!(" ({reason})"));
+        Err(KafkaError::Unreachable {
+            brokers: self.brokers.clone(),
+            detail: format!("no answer in time for {what} {}{reason}", names.join(", ")),
+        })
     }
 }
 
@@ -209,5 +282,6 @@ impl Search {
 }
 
 fn add(list: &mut TopicPartitionList, topic: &str, partition: i32, offset: Offset) -> Result<(), KafkaError> {
-    list.add_partition_offset(topic, partition, offset).map_err(|error| KafkaError::client("naming an offset", &error))
+    list.add_partition_offset(topic, partition, offset)
+        .map_err(|error| KafkaError::client("naming an offset", &error))
 }

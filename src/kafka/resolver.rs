@@ -53,7 +53,18 @@ impl Resolver {
     ) -> Self {
         let stopped = CancellationToken::new();
         let stop = stopped.clone().drop_guard();
-        Self { runtime, task: Task { options: Arc::new(options), offsets, assignment, commands, waker, stopped }, _stop: stop }
+        Self {
+            runtime,
+            task: Task {
+                options: Arc::new(options),
+                offsets,
+                assignment,
+                commands,
+                waker,
+                stopped,
+            },
+            _stop: stop,
+        }
     }
 
     /// Finds where the partitions start, and tells the consumer's thread.
@@ -65,12 +76,38 @@ impl Resolver {
         });
     }
 
+    /// Looks how far the partitions held reach, for the lag to be true while nothing is fetched.
+    pub(super) fn look(&self) {
+        let task = self.task.clone();
+        self.runtime.spawn(async move {
+            let partitions: Vec<Partition> = task
+                .assignment
+                .current()
+                .into_iter()
+                .map(|held| (held.topic, held.partition))
+                .collect();
+            // A failed look is made good by the next.
+            let Some(Ok(extents)) = task
+                .stopped
+                .run_until_cancelled(probe::extents(&task.options, partitions, TRY))
+                .await
+            else {
+                return;
+            };
+            for (partition, extent) in extents {
+                task.assignment.looked_at(&partition, extent.end);
+            }
+        });
+    }
+
     /// Settles where a partition goes on whose next offset is not at the broker.
     pub(super) fn out_of_range(&self, partition: Partition, ticket: u64, offset: i64) {
         let task = self.task.clone();
         self.runtime.spawn(async move {
             let stopped = task.stopped.clone();
-            stopped.run_until_cancelled(task.out_of_range(partition, ticket, offset)).await;
+            stopped
+                .run_until_cancelled(task.out_of_range(partition, ticket, offset))
+                .await;
         });
     }
 }
@@ -110,7 +147,9 @@ impl Task {
         let unread = waiting.iter().map(|(partition, _)| partition.clone()).collect();
         let extents = probe::extents(&self.options, unread, TRY).await?;
         while let Some((partition, ticket)) = waiting.last() {
-            let Some(extent) = extents.get(partition) else { return Err("the broker has not told where the partition starts".into()) };
+            let Some(extent) = extents.get(partition) else {
+                return Err("the broker has not told where the partition starts".into());
+            };
             let offset = match self.options.start {
                 StartFrom::Earliest => extent.start,
                 StartFrom::Latest => extent.end,
@@ -134,7 +173,9 @@ impl Task {
 
     async fn try_reset(&self, partition: &Partition, ticket: u64, offset: i64) -> Result<(), StartOffsetsError> {
         let extents = probe::extents(&self.options, vec![partition.clone()], TRY).await?;
-        let Some(Extent { start, end }) = extents.get(partition).copied() else { return Err("the broker has not told what the partition holds".into()) };
+        let Some(Extent { start, end }) = extents.get(partition).copied() else {
+            return Err("the broker has not told what the partition holds".into());
+        };
         if (start..=end).contains(&offset) {
             // A passing fault, such as a new leader that was behind: it is there after all.
             self.tell_start(partition, ticket, offset);
@@ -143,7 +184,13 @@ impl Task {
         let to = match self.options.on_offset_out_of_range {
             OutOfRange::Stop => {
                 let (topic, partition) = (partition.0.to_string(), partition.1);
-                self.tell(Command::Fail(KafkaError::OffsetOutOfRange { topic, partition, offset, low: start, high: end }));
+                self.tell(Command::Fail(KafkaError::OffsetOutOfRange {
+                    topic,
+                    partition,
+                    offset,
+                    low: start,
+                    high: end,
+                }));
                 return Ok(());
             }
             OutOfRange::Earliest => start,
@@ -156,7 +203,11 @@ impl Task {
     }
 
     fn tell_start(&self, partition: &Partition, ticket: u64, offset: i64) {
-        self.tell(Command::Start { partition: partition.clone(), ticket, offset });
+        self.tell(Command::Start {
+            partition: partition.clone(),
+            ticket,
+            offset,
+        });
     }
 
     fn tell(&self, command: Command) {
@@ -175,7 +226,8 @@ async fn attempt(work: impl Future<Output = Result<(), StartOffsetsError>>) -> R
 
 /// Waits before the next try; returns the pause after that.
 async fn rest(pause: Duration, error: &StartOffsetsError, partitions: usize) -> Duration {
-    metrics::counter!(metric::RETRIES, "what" => "start_offsets").increment(1);
+    let what = if error.is::<KafkaError>() { "kafka" } else { "database" };
+    metrics::counter!(metric::RETRIES, "what" => what).increment(1);
     // The pauses bound the rate of this line.
     tracing::warn!(%error, partitions, retry_in = ?pause, "finding where partitions start; their reading waits");
     time::sleep(pause).await;

@@ -7,18 +7,15 @@ use std::{
         mpsc::{Receiver, TryRecvError},
     },
     thread,
-    time::Duration,
+    time::{Duration, Instant},
 };
 
-use bytes::Bytes;
 use rdkafka::{
     Message as _, Offset, TopicPartitionList,
-    consumer::{BaseConsumer, CommitMode, Consumer as _, base_consumer::PartitionQueue},
+    consumer::{BaseConsumer, CommitMode, Consumer as _},
     error::KafkaError as RdError,
-    message::BorrowedMessage,
     types::RDKafkaErrorCode,
 };
-use time::OffsetDateTime;
 use tokio::sync::mpsc;
 
 use super::{
@@ -27,7 +24,8 @@ use super::{
     client::{Quiet, count_error},
     context::{GroupContext, list},
     error::{KafkaError, describe, is_authentication},
-    message::{Message, Origin, Partition},
+    lane::{Lane, OVERHEAD, Stranded},
+    message::{Message, Partition},
     options::KafkaOptions,
     resolver::Resolver,
 };
@@ -37,7 +35,11 @@ use crate::observe::metric;
 #[derive(Debug)]
 pub(super) enum Command {
     /// A partition's start is known.
-    Start { partition: Partition, ticket: u64, offset: i64 },
+    Start {
+        partition: Partition,
+        ticket: u64,
+        offset: i64,
+    },
     /// A partition was interrupted and is to be started anew.
     Again(Partition),
     /// Nothing helps: the consumer ends.
@@ -47,36 +49,13 @@ pub(super) enum Command {
     Close,
 }
 
-/// What a record takes beside its own bytes, roughly: its place in the channel and its parts.
-const OVERHEAD: usize = 160;
 /// Records taken of one partition before the next has its turn.
 const TURN: usize = 256;
+/// How often the broker is asked for the partitions' ends while nothing is fetched.
+/// Longer than such a look may take.
+const LOOK: Duration = Duration::from_secs(20);
 /// The longest sleep: a bound on what a lost wake could cost.
 const NAP: Duration = Duration::from_millis(100);
-
-/// A partition being read.
-struct Lane {
-    partition: Partition,
-    epoch: u64,
-    queue: PartitionQueue<GroupContext>,
-    records: metrics::Counter,
-    bytes: metrics::Counter,
-}
-
-/// A record that was read while no room was left.
-struct Stranded {
-    origin: Origin,
-    epoch: u64,
-    timestamp: Option<OffsetDateTime>,
-    key: Option<Bytes>,
-    payload: Bytes,
-}
-
-impl Stranded {
-    fn bytes(&self) -> usize {
-        self.payload.len() + self.key.as_ref().map_or(0, Bytes::len) + OVERHEAD
-    }
-}
 
 enum Delivery {
     Sent,
@@ -103,7 +82,8 @@ pub(super) struct Worker {
     resolver: Resolver,
     brokers: String,
     stranded: Option<Stranded>,
-    paused: bool,
+    /// Since when no room is left, or since the last look at the ends.
+    paused: Option<Instant>,
     quiet: Quiet,
     turn: usize,
 }
@@ -131,7 +111,7 @@ impl Worker {
             resolver,
             brokers: options.brokers.clone(),
             stranded: None,
-            paused: false,
+            paused: None,
             quiet: Quiet::default(),
             turn: 0,
         }
@@ -162,8 +142,12 @@ impl Worker {
             if state == State::Consuming && !given.is_empty() {
                 self.resolver.start(given);
             }
+            for partition in self.consumer.context().take_beyond() {
+                self.out_of_range(&partition)?;
+            }
             self.drop_stale_lanes();
             let busy = state == State::Consuming && self.read()?;
+            self.look_while_paused();
             self.show();
             if !busy {
                 // One poll serves one event; this one serves all there are before the nap.
@@ -180,7 +164,12 @@ impl Worker {
             None => Ok(()),
             Some(Err(error)) => self.trouble(&error),
             // Every partition's queue is split off before it is fetched, so none comes this way.
-            Some(Ok(record)) => Err(KafkaError::Fatal(format!("record {}/{}/{} came unasked", record.topic(), record.partition(), record.offset()))),
+            Some(Ok(record)) => Err(KafkaError::Fatal(format!(
+                "record {}/{}/{} came unasked",
+                record.topic(),
+                record.partition(),
+                record.offset()
+            ))),
         }
     }
 
@@ -189,7 +178,11 @@ impl Worker {
         let mut state = State::Consuming;
         loop {
             match self.inbox.try_recv() {
-                Ok(Command::Start { partition, ticket, offset }) => self.start(partition, ticket, offset)?,
+                Ok(Command::Start {
+                    partition,
+                    ticket,
+                    offset,
+                }) => self.start(partition, ticket, offset)?,
                 Ok(Command::Again(partition)) => self.again(&partition)?,
                 Ok(Command::Fail(error)) => return Err(error),
                 Ok(Command::Commit(offsets)) => self.commit(&offsets),
@@ -204,10 +197,15 @@ impl Worker {
         if self.sender.is_none() {
             return Ok(());
         }
-        let Some(epoch) = self.assignment.begin(&partition, ticket, offset) else { return Ok(()) };
+        let Some(epoch) = self.assignment.begin(&partition, ticket, offset) else {
+            return Ok(());
+        };
         // Split first: what is fetched then stays in the queue of its own from the first record on.
         let Some(mut queue) = self.consumer.split_partition_queue(&partition.0, partition.1) else {
-            return Err(KafkaError::Fatal(format!("{}/{} has no queue", partition.0, partition.1)));
+            return Err(KafkaError::Fatal(format!(
+                "{}/{} has no queue",
+                partition.0, partition.1
+            )));
         };
         let waker = Arc::clone(&self.waker);
         queue.set_nonempty_callback(move || waker.wake());
@@ -229,7 +227,9 @@ impl Worker {
     }
 
     fn again(&mut self, partition: &Partition) -> Result<(), KafkaError> {
-        let Some((ticket, fetching)) = self.assignment.again(partition) else { return Ok(()) };
+        let Some((ticket, fetching)) = self.assignment.again(partition) else {
+            return Ok(());
+        };
         self.stop_fetching(partition, fetching)?;
         if self.sender.is_some() {
             self.resolver.start(vec![(partition.clone(), ticket)]);
@@ -239,7 +239,9 @@ impl Worker {
 
     fn stop_fetching(&mut self, partition: &Partition, fetching: bool) -> Result<(), KafkaError> {
         if fetching {
-            self.consumer.incremental_unassign(&list([partition])).map_err(|error| KafkaError::client("interrupting a partition", &error))?;
+            self.consumer
+                .incremental_unassign(&list([partition]))
+                .map_err(|error| KafkaError::client("interrupting a partition", &error))?;
         }
         self.drop_stale_lanes();
         Ok(())
@@ -309,7 +311,9 @@ impl Worker {
 
     /// Takes one record of a partition; `None` if there is none.
     fn take(&mut self, index: usize) -> Result<Option<Delivery>, KafkaError> {
-        let Some(lane) = self.lanes.get(index) else { return Ok(None) };
+        let Some(lane) = self.lanes.get(index) else {
+            return Ok(None);
+        };
         let record = match lane.queue.poll(Duration::ZERO) {
             None => return Ok(None),
             Some(Ok(record)) => record,
@@ -323,7 +327,7 @@ impl Worker {
                 return Ok(None);
             }
         };
-        let stranded = detach(&record, lane);
+        let stranded = Stranded::of(&record, lane);
         drop(record);
         lane.records.increment(1);
         lane.bytes.increment((stranded.bytes() - OVERHEAD) as u64);
@@ -331,18 +335,36 @@ impl Worker {
     }
 
     fn deliver(&mut self, record: Stranded) -> Delivery {
-        if !self.assignment.holds(&record.origin.topic, record.origin.partition, record.epoch) {
+        if !self
+            .assignment
+            .holds(&record.origin.topic, record.origin.partition, record.epoch)
+        {
             return Delivery::Sent;
         }
-        let Some(sender) = &self.sender else { return Delivery::Unwanted };
+        let Some(sender) = &self.sender else {
+            return Delivery::Unwanted;
+        };
         let Some(permit) = self.budget.try_acquire(record.bytes()) else {
             self.set_paused(true);
             self.stranded = Some(record);
             return Delivery::NoRoom;
         };
-        let Stranded { origin, epoch, timestamp, key, payload } = record;
+        let Stranded {
+            origin,
+            epoch,
+            timestamp,
+            key,
+            payload,
+        } = record;
         let (partition, next) = (origin.topic_partition(), origin.offset + 1);
-        match sender.try_send(Message { origin, epoch, timestamp, key, payload, permit }) {
+        match sender.try_send(Message {
+            origin,
+            epoch,
+            timestamp,
+            key,
+            payload,
+            permit,
+        }) {
             Ok(()) => {
                 self.assignment.advance(&partition, epoch, next);
                 self.set_paused(false);
@@ -353,10 +375,23 @@ impl Worker {
                 Delivery::Unwanted
             }
             Err(mpsc::error::TrySendError::Full(message)) => {
-                let Message { origin, epoch, timestamp, key, payload, permit } = message;
+                let Message {
+                    origin,
+                    epoch,
+                    timestamp,
+                    key,
+                    payload,
+                    permit,
+                } = message;
                 // A permit may be dropped before its message's place in the channel is free again.
                 drop(permit);
-                self.stranded = Some(Stranded { origin, epoch, timestamp, key, payload });
+                self.stranded = Some(Stranded {
+                    origin,
+                    epoch,
+                    timestamp,
+                    key,
+                    payload,
+                });
                 Delivery::NoRoom
             }
         }
@@ -364,11 +399,17 @@ impl Worker {
 
     /// The stored offset is not at the broker.
     fn out_of_range(&mut self, partition: &Partition) -> Result<(), KafkaError> {
-        let held = self.assignment.current().into_iter().find(|held| held.topic == partition.0 && held.partition == partition.1);
+        let held = self
+            .assignment
+            .current()
+            .into_iter()
+            .find(|held| held.topic == partition.0 && held.partition == partition.1);
         let Some(held) = held else { return Ok(()) };
         count_error("consume");
         self.assignment.interrupt(&partition.0, partition.1, held.epoch);
-        let Some((ticket, fetching)) = self.assignment.again(partition) else { return Ok(()) };
+        let Some((ticket, fetching)) = self.assignment.again(partition) else {
+            return Ok(());
+        };
         self.stop_fetching(partition, fetching)?;
         self.resolver.out_of_range(partition.clone(), ticket, held.position);
         Ok(())
@@ -392,9 +433,18 @@ impl Worker {
     }
 
     fn set_paused(&mut self, paused: bool) {
-        if self.paused != paused {
-            self.paused = paused;
+        if self.paused.is_some() != paused {
+            self.paused = paused.then(Instant::now);
             metrics::gauge!(metric::PAUSED).set(if paused { 1.0 } else { 0.0 });
+        }
+    }
+
+    /// A full queue ends the fetching, and with it the news of the partitions' ends: just then
+    /// the lag must not seem to stand still.
+    fn look_while_paused(&mut self) {
+        if self.paused.is_some_and(|since| since.elapsed() >= LOOK) {
+            self.paused = Some(Instant::now());
+            self.resolver.look();
         }
     }
 
@@ -404,16 +454,5 @@ impl Worker {
         let (records, bytes) = self.budget.in_flight();
         metrics::gauge!(metric::QUEUE_DEPTH, "queue" => "records").set(records as f64);
         metrics::gauge!(metric::QUEUE_BYTES, "queue" => "records").set(bytes as f64);
-    }
-}
-
-fn detach(record: &BorrowedMessage<'_>, lane: &Lane) -> Stranded {
-    let timestamp = record.timestamp().to_millis().and_then(|millis| OffsetDateTime::from_unix_timestamp_nanos(i128::from(millis) * 1_000_000).ok());
-    Stranded {
-        origin: Origin { topic: Arc::clone(&lane.partition.0), partition: lane.partition.1, offset: record.offset() },
-        epoch: lane.epoch,
-        timestamp,
-        key: record.key().map(Bytes::copy_from_slice),
-        payload: record.payload().map(Bytes::copy_from_slice).unwrap_or_default(),
     }
 }

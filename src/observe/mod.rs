@@ -4,6 +4,8 @@ pub mod health;
 pub mod http;
 pub mod metric;
 
+use std::io::IsTerminal as _;
+
 use metrics_exporter_prometheus::{Matcher, PrometheusBuilder, PrometheusHandle};
 use tracing_subscriber::{EnvFilter, layer::SubscriberExt as _, util::SubscriberInitExt as _};
 
@@ -15,10 +17,11 @@ use metric::Kind;
 /// # Errors
 /// The level is no filter that `tracing` knows.
 pub fn init_logs(settings: &LogSettings) -> Result<(), SettingsError> {
-    let filter = EnvFilter::try_new(&settings.level)
+    // ONNX Runtime tells of every allocation at `info`: of interest only to who asks for it by name.
+    let filter = EnvFilter::try_new(format!("ort=warn,{}", settings.level))
         .map_err(|error| SettingsError(format!("log.level {:?}: {error}", settings.level)))?;
     let registry = tracing_subscriber::registry().with(filter);
-    let lines = tracing_subscriber::fmt::layer().with_writer(std::io::stderr);
+    let lines = tracing_subscriber::fmt::layer().with_writer(std::io::stderr).with_ansi(std::io::stderr().is_terminal());
     // A second call (tests in one process) keeps the first subscriber.
     let _ = match settings.format {
         LogFormat::Text => registry.with(lines.with_target(false)).try_init(),

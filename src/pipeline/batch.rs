@@ -11,7 +11,7 @@ use super::{read::Fate, window::Judged};
 use crate::{
     kafka::{DeadLetter, Partition, Permit},
     model::ModelInfo,
-    post::Reject,
+    post::{Origin, Reject},
     store::{self, DeletionRow, Flush, PostRow, Run},
 };
 
@@ -91,7 +91,7 @@ impl Batch {
 
     /// Takes everything of a partition out.
     pub(super) fn drop_partition(&mut self, (topic, partition): &Partition) {
-        let other = |origin: &crate::post::Origin| origin.topic != *topic || origin.partition != *partition;
+        let other = |origin: &Origin| origin.topic != *topic || origin.partition != *partition;
         let mut places = self.flush.posts.iter().map(|row| other(&row.origin));
         self.timestamps.retain(|_| places.next().unwrap_or(true));
         drop(places);

@@ -39,7 +39,7 @@ use crate::{
     classify::Classifier,
     clean::Profile,
     config::{Settings, SettingsError, StoreSettings},
-    filter::{Languages, TopicSet},
+    filter::{Languages, PostFilter, TopicSet},
     kafka::{Assignment, Consumer, DeadLetters, KafkaError},
     model::ModelFolder,
     observe::{
@@ -79,12 +79,13 @@ pub fn start_classifier(settings: &Settings) -> anyhow::Result<(ModelFolder, Cla
 /// # Errors
 /// A topic, a language or the cleaning profile can't be used.
 pub fn reader(settings: &Settings, folder: &ModelFolder) -> Result<Reader, SettingsError> {
+    let languages = Languages::new(&settings.posts.languages).map_err(|error| SettingsError(format!("posts.languages: {error}")))?;
+    let topics = TopicSet::new(&settings.topics).map_err(|error| SettingsError(error.to_string()))?;
+    let filter = PostFilter::new(languages, topics, settings.posts.only_tracked).map_err(|error| SettingsError(error.to_string()))?;
     Ok(Reader {
         format: settings.posts.format,
         limits: Limits { max_bytes: settings.posts.max_bytes, max_text_chars: settings.posts.max_text_chars, ..Limits::default() },
-        languages: Languages::new(&settings.posts.languages).map_err(|error| SettingsError(format!("posts.languages: {error}")))?,
-        topics: TopicSet::new(&settings.topics).map_err(|error| SettingsError(error.to_string()))?,
-        only_tracked: settings.posts.only_tracked,
+        filter,
         profile: profile(settings, folder)?,
         retention: settings.store.retention(),
     })

@@ -6,7 +6,7 @@ use time::OffsetDateTime;
 
 use crate::{
     clean::Profile,
-    filter::{Languages, TopicSet},
+    filter::PostFilter,
     kafka::Message,
     post::{self, Deletion, Envelope, Format, Limits, Post, Record, Reject},
     store::Retention,
@@ -41,12 +41,8 @@ pub struct Reader {
     pub format: Format,
     /// Bounds on size.
     pub limits: Limits,
-    /// Languages to keep.
-    pub languages: Languages,
-    /// Tracked topics.
-    pub topics: TopicSet,
-    /// Whether a post must match a tracked topic.
-    pub only_tracked: bool,
+    /// Which posts are wanted, and their tracked topics.
+    pub filter: PostFilter,
     /// The cleaning that the model was trained with.
     pub profile: Profile,
     /// What is too old to keep.
@@ -66,13 +62,7 @@ impl Reader {
         if self.retention.is_late(post.created_at, now) {
             return Fate::Late;
         }
-        if !self.languages.keeps(&post.lang) {
-            return Fate::Filtered;
-        }
-        let topics = self.topics.matches(&post);
-        if self.only_tracked && topics.is_empty() {
-            return Fate::Filtered;
-        }
+        let Some(topics) = self.filter.admit(&post) else { return Fate::Filtered };
         let cleaned = self.profile.clean(&post.text).into();
         Fate::Post { post, topics, cleaned }
     }

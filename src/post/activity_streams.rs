@@ -59,7 +59,10 @@ impl<'a> Activity<'a> {
         if let Some(long) = self.long_object.as_ref()
             && let Some(text) = long.body.text("long_object.body")?
         {
-            return Ok((Some(text), long.twitter_entities.as_ref().or(self.twitter_entities.as_ref())));
+            return Ok((
+                Some(text),
+                long.twitter_entities.as_ref().or(self.twitter_entities.as_ref()),
+            ));
         }
         let text = match (self.body.text("body")?, self.object.as_ref()) {
             (None, Some(note)) => note.summary.text("object.summary")?,
@@ -74,31 +77,42 @@ pub(super) fn parse(json: &str, input: Input<'_>) -> Result<Record, Reject> {
     let activity: Activity<'_> = json::read(json)?;
     match activity.verb.as_str() {
         Some("post") | None => post(&activity, None, input),
-        Some("share") => post(&activity, activity.object.as_ref(), input),
+        Some("share") => post(&activity, activity.object.as_ref().map(Box::as_ref), input),
         Some("delete") => deletion(&activity),
         Some(verb) => Err(not_a_post(&format!("an activity of the verb `{verb}`"))),
     }
 }
 
-fn post(activity: &Activity<'_>, shared: Option<&Box<Activity<'_>>>, input: Input<'_>) -> Result<Record, Reject> {
+fn post(activity: &Activity<'_>, shared: Option<&Activity<'_>>, input: Input<'_>) -> Result<Record, Reject> {
     // Some shares name their original without its body: then the share's own text is all there is.
     let original = shared.filter(|original| !original.body.is_absent() || original.long_object.as_ref().is_some());
-    let (text, entities) = original.map_or(activity, Box::as_ref).whole()?;
+    let (text, entities) = original.unwrap_or(activity).whole()?;
     let quoted = activity.twitter_quoted_status.as_ref();
     let quoted = quoted.or_else(|| original.and_then(|original| original.twitter_quoted_status.as_ref()));
     let quoted_text = match quoted {
         Some(quoted) => quoted.whole()?.0,
         None => None,
     };
-    let author_id = activity.actor.as_ref().map(|actor| number(&actor.id, "actor.id")).transpose()?.flatten();
+    let author_id = activity
+        .actor
+        .as_ref()
+        .map(|actor| number(&actor.id, "actor.id"))
+        .transpose()?
+        .flatten();
     Draft {
         source: Source::Twitter,
         id: number(&activity.id, "id")?,
         created_at: clock::read(&activity.posted_time, "postedTime")?,
         author_id,
-        lang: activity.twitter_lang.as_str().or_else(|| original.and_then(|original| original.twitter_lang.as_str())),
+        lang: activity
+            .twitter_lang
+            .as_str()
+            .or_else(|| original.and_then(|original| original.twitter_lang.as_str())),
         text: text.map(twitter_unescape),
-        repost_of: shared.map(|original| number(&original.id, "object.id")).transpose()?.flatten(),
+        repost_of: shared
+            .map(|original| number(&original.id, "object.id"))
+            .transpose()?
+            .flatten(),
         quoted_text: quoted_text.map(twitter_unescape),
         hashtags: entities.and_then(Entities::tags),
     }
@@ -106,8 +120,17 @@ fn post(activity: &Activity<'_>, shared: Option<&Box<Activity<'_>>>, input: Inpu
 }
 
 fn deletion(activity: &Activity<'_>) -> Result<Record, Reject> {
-    match activity.object.as_ref().map(|deleted| number(&deleted.id, "object.id")).transpose()?.flatten() {
-        Some(post_id) => Ok(Record::Deletion(Deletion { source: Source::Twitter, post_id })),
+    match activity
+        .object
+        .as_ref()
+        .map(|deleted| number(&deleted.id, "object.id"))
+        .transpose()?
+        .flatten()
+    {
+        Some(post_id) => Ok(Record::Deletion(Deletion {
+            source: Source::Twitter,
+            post_id,
+        })),
         None => Err(Reject::new(Reason::NoId, "a deletion without the id of its object")),
     }
 }
@@ -116,7 +139,9 @@ fn deletion(activity: &Activity<'_>) -> Result<Record, Reject> {
 fn number(id: &Scalar<'_>, field: &str) -> Result<Option<String>, Reject> {
     let id = id.id(field)?;
     Ok(id.map(|uri| match uri.rsplit_once(':') {
-        Some((_, number)) if !number.is_empty() && number.bytes().all(|byte| byte.is_ascii_digit()) => number.to_owned(),
+        Some((_, number)) if !number.is_empty() && number.bytes().all(|byte| byte.is_ascii_digit()) => {
+            number.to_owned()
+        }
         _ => uri,
     }))
 }

@@ -44,30 +44,45 @@ impl Draft<'_> {
     /// [`Reason::TooLarge`] for a text past the limit.
     pub(super) fn finish(self, limits: &Limits) -> Result<Record, Reject> {
         let Some(id) = self.id else {
-            return Err(Reject::new(Reason::NoId, format!("a {} post without an id", self.source)));
+            return Err(Reject::new(
+                Reason::NoId,
+                format!("a {} post without an id", self.source),
+            ));
         };
         let Some(text) = self.text else {
-            return Err(Reject::new(Reason::NoText, format!("the {} post {id} has no text", self.source)));
+            return Err(Reject::new(
+                Reason::NoText,
+                format!("the {} post {id} has no text", self.source),
+            ));
         };
         let text = without_nul(&text);
         if text.trim().is_empty() {
-            return Err(Reject::new(Reason::NoText, format!("the text of the {} post {id} is empty", self.source)));
+            return Err(Reject::new(
+                Reason::NoText,
+                format!("the text of the {} post {id} is empty", self.source),
+            ));
         }
         let chars = text.chars().count();
         if chars > limits.max_text_chars {
-            let detail = format!("the text of the post {id} has {chars} characters, more than {}", limits.max_text_chars);
+            let detail = format!(
+                "the text of the post {id} has {chars} characters, more than {}",
+                limits.max_text_chars
+            );
             return Err(Reject::new(Reason::TooLarge, detail));
         }
         let Some(created_at) = self.created_at else {
-            return Err(Reject::new(Reason::BadTime, format!("the {} post {id} has no time of creation", self.source)));
+            return Err(Reject::new(
+                Reason::BadTime,
+                format!("the {} post {id} has no time of creation", self.source),
+            ));
         };
         let hashtags = match self.hashtags {
             Some(listed) => distinct(listed.into_iter(), limits),
             None => distinct(hashtags_in(&text).into_iter(), limits),
         };
-        let quoted_text = self.quoted_text.map(|quoted| -> String {
-            without_nul(&quoted).chars().take(limits.max_text_chars).collect()
-        });
+        let quoted_text = self
+            .quoted_text
+            .map(|quoted| -> String { without_nul(&quoted).chars().take(limits.max_text_chars).collect() });
         Ok(Record::Post(Box::new(Post {
             source: self.source,
             created_at,
@@ -115,7 +130,8 @@ fn distinct<'a>(tags: impl Iterator<Item = &'a str>, limits: &Limits) -> Vec<Str
 
 /// The hashtags written in a text: `#` at the start of a word, then letters, marks, digits and `_`, not all of them digits.
 fn hashtags_in(text: &str) -> Vec<&str> {
-    let in_word = |c: char| c.is_alphanumeric() || c == '_' || is_combining_mark(c) || matches!(c, '\u{200c}' | '\u{200d}');
+    let in_word =
+        |c: char| c.is_alphanumeric() || c == '_' || is_combining_mark(c) || matches!(c, '\u{200c}' | '\u{200d}');
     let mut tags = Vec::new();
     let mut before = None;
     let mut rest = text;
@@ -137,7 +153,9 @@ fn hashtags_in(text: &str) -> Vec<&str> {
 
 /// Twitter escapes three characters in its texts, and only these.
 pub(super) fn twitter_unescape(text: &str) -> Cow<'_, str> {
-    let Some(first) = text.find('&') else { return Cow::Borrowed(text) };
+    let Some(first) = text.find('&') else {
+        return Cow::Borrowed(text);
+    };
     let mut plain = String::with_capacity(text.len());
     plain.push_str(&text[..first]);
     let mut rest = &text[first..];
@@ -185,7 +203,9 @@ pub(super) struct Hashtag<'a> {
 /// The words of a list of hashtags, if there is one.
 pub(super) fn tag_names<'t>(tags: &'t List<Object<Hashtag<'_>>>) -> Option<Vec<&'t str>> {
     let word = |tag: &'t Hashtag<'_>| [&tag.text, &tag.tag, &tag.name].into_iter().find_map(Scalar::as_str);
-    tags.0.as_ref().map(|list| list.iter().filter_map(Object::as_ref).filter_map(word).collect())
+    tags.0
+        .as_ref()
+        .map(|list| list.iter().filter_map(Object::as_ref).filter_map(word).collect())
 }
 
 #[cfg(test)]
@@ -194,7 +214,15 @@ mod tests {
 
     #[test]
     fn languages_are_primary_subtags_without_deprecated_codes() {
-        for (given, expected) in [("en", "en"), ("EN-gb", "en"), ("pt_BR", "pt"), ("in", "id"), ("iw", "he"), ("ckb", "ckb"), ("zxx", "zxx")] {
+        for (given, expected) in [
+            ("en", "en"),
+            ("EN-gb", "en"),
+            ("pt_BR", "pt"),
+            ("in", "id"),
+            ("iw", "he"),
+            ("ckb", "ckb"),
+            ("zxx", "zxx"),
+        ] {
             assert_eq!(language(given), expected);
         }
         for unknown in ["", "e", "e1", "日本", "averylongone", "-", "en us"] {
@@ -205,14 +233,20 @@ mod tests {
     #[test]
     fn hashtags_are_found_where_a_word_starts() {
         let found = |text| distinct(hashtags_in(text).into_iter(), &Limits::default());
-        assert_eq!(found("#Tea and #tea, (#milk_2) ＃お茶、#हिन्दी!"), ["tea", "milk_2", "お茶", "हिन्दी"]);
+        assert_eq!(
+            found("#Tea and #tea, (#milk_2) ＃お茶、#हिन्दी!"),
+            ["tea", "milk_2", "お茶", "हिन्दी"]
+        );
         assert_eq!(found("a#b &#39; /#x ##y #1 # #"), [""; 0]);
         assert_eq!(found("#a#b #c"), ["a", "c"]);
     }
 
     #[test]
     fn three_entities_are_unescaped_and_only_once() {
-        assert_eq!(twitter_unescape("a &amp;lt; b &lt;3 &gt; &quot; & &amp"), "a &lt; b <3 > &quot; & &amp");
+        assert_eq!(
+            twitter_unescape("a &amp;lt; b &lt;3 &gt; &quot; & &amp"),
+            "a &lt; b <3 > &quot; & &amp"
+        );
         assert!(matches!(twitter_unescape("plain"), Cow::Borrowed("plain")));
     }
 

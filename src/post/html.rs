@@ -1,14 +1,31 @@
 //! The text of a status's HTML: the small, sanitised subset that Mastodon's API hands out, but any bytes do no harm.
 
 /// Elements whose ends are the ends of a line.
-const BLOCKS: &[&str] = &["blockquote", "div", "h1", "h2", "h3", "h4", "h5", "h6", "li", "ol", "pre", "tr", "ul"];
+const BLOCKS: &[&str] = &[
+    "blockquote",
+    "div",
+    "h1",
+    "h2",
+    "h3",
+    "h4",
+    "h5",
+    "h6",
+    "li",
+    "ol",
+    "pre",
+    "tr",
+    "ul",
+];
 
 /// The visible text: paragraphs parted by an empty line, `<br>` and blocks by a line end, entities resolved.
 ///
 /// Mastodon hides the ends of a long link in `invisible` spans; they are kept, so the whole URL stands
 /// in the text. A link without a text gives its address.
 pub(super) fn to_text(html: &str) -> String {
-    let mut page = Page { text: String::with_capacity(html.len()), ..Page::default() };
+    let mut page = Page {
+        text: String::with_capacity(html.len()),
+        ..Page::default()
+    };
     let mut link = None;
     let mut rest = html;
     while let Some(at) = rest.find('<') {
@@ -102,7 +119,11 @@ impl Tag {
     fn at(source: &str) -> Option<Self> {
         if source.starts_with("<!--") {
             let length = source.find("-->").map_or(source.len(), |end| end + 3);
-            return Some(Self { name: String::new(), closes: false, length: Some(length) });
+            return Some(Self {
+                name: String::new(),
+                closes: false,
+                length: Some(length),
+            });
         }
         let body = &source[1..];
         let closes = body.starts_with('/');
@@ -110,8 +131,16 @@ impl Tag {
         if !body.starts_with(|c: char| c.is_ascii_alphabetic() || c == '!') {
             return None;
         }
-        let name = body.split(|c: char| !c.is_ascii_alphanumeric()).next().unwrap_or_default().to_ascii_lowercase();
-        Some(Self { name, closes, length: end_of_tag(source) })
+        let name = body
+            .split(|c: char| !c.is_ascii_alphanumeric())
+            .next()
+            .unwrap_or_default()
+            .to_ascii_lowercase();
+        Some(Self {
+            name,
+            closes,
+            length: end_of_tag(source),
+        })
     }
 }
 
@@ -134,7 +163,10 @@ fn skip_past<'a>(source: &'a str, name: &str) -> &'a str {
     let mut rest = source;
     while let Some(at) = rest.find("</") {
         rest = &rest[at + 2..];
-        if rest.get(..name.len()).is_some_and(|start| start.eq_ignore_ascii_case(name)) {
+        if rest
+            .get(..name.len())
+            .is_some_and(|start| start.eq_ignore_ascii_case(name))
+        {
             return rest.find('>').map_or("", |end| &rest[end + 1..]);
         }
     }
@@ -147,7 +179,9 @@ fn attribute<'a>(tag: &'a str, name: &str) -> Option<&'a str> {
     while let Some(at) = rest.find(name) {
         let starts_word = rest[..at].ends_with(|c: char| c.is_ascii_whitespace());
         rest = &rest[at + name.len()..];
-        let Some(value) = rest.strip_prefix('=').filter(|_| starts_word) else { continue };
+        let Some(value) = rest.strip_prefix('=').filter(|_| starts_word) else {
+            continue;
+        };
         let quote = value.chars().next().filter(|c| matches!(c, '"' | '\''))?;
         return value[1..].split(quote).next();
     }
@@ -174,8 +208,14 @@ mod tests {
         let html = "<p>see <a href=\"https://ex.example/a/long/way\" rel=\"nofollow\"><span class=\"invisible\">https://</span>\
             <span class=\"ellipsis\">ex.example/a/lo</span><span class=\"invisible\">ng/way</span></a>!</p>";
         assert_eq!(to_text(html), "see https://ex.example/a/long/way!");
-        assert_eq!(to_text("<a href='https://ex.example/?a=1&amp;b=2'></a>"), "https://ex.example/?a=1&b=2");
-        assert_eq!(to_text("<a data-href=\"x\" href=\"https://ex.example\">here</a>"), "here");
+        assert_eq!(
+            to_text("<a href='https://ex.example/?a=1&amp;b=2'></a>"),
+            "https://ex.example/?a=1&b=2"
+        );
+        assert_eq!(
+            to_text("<a data-href=\"x\" href=\"https://ex.example\">here</a>"),
+            "here"
+        );
     }
 
     #[test]
@@ -187,14 +227,20 @@ mod tests {
 
     #[test]
     fn entities_are_resolved_once_and_never_become_tags() {
-        assert_eq!(to_text("<p>it&#39;s &lt;b&gt; &amp;amp; &quot;so&quot; &eacute; &#x1F600;</p>"), "it's <b> &amp; \"so\" é 😀");
+        assert_eq!(
+            to_text("<p>it&#39;s &lt;b&gt; &amp;amp; &quot;so&quot; &eacute; &#x1F600;</p>"),
+            "it's <b> &amp; \"so\" é 😀"
+        );
     }
 
     #[test]
     fn what_is_no_tag_is_text() {
         assert_eq!(to_text("I <3 you, 1 < 2 <"), "I <3 you, 1 < 2 <");
         assert_eq!(to_text("never ends <a href=\"x"), "never ends <a href=\"x");
-        assert_eq!(to_text("a<!-- hidden --><script>if (a < b) {}</script ><style>p{}</style>b"), "ab");
+        assert_eq!(
+            to_text("a<!-- hidden --><script>if (a < b) {}</script ><style>p{}</style>b"),
+            "ab"
+        );
     }
 
     proptest! {

@@ -103,8 +103,14 @@ impl PostRecord<'_> {
         if self.facets.0.is_none() && self.tags.0.is_none() {
             return None;
         }
-        let features = self.facets.iter().filter_map(Object::as_ref).flat_map(|facet| facet.features.iter());
-        let in_text = features.filter_map(Object::as_ref).filter_map(|feature| feature.tag.as_str());
+        let features = self
+            .facets
+            .iter()
+            .filter_map(Object::as_ref)
+            .flat_map(|facet| facet.features.iter());
+        let in_text = features
+            .filter_map(Object::as_ref)
+            .filter_map(|feature| feature.tag.as_str());
         Some(in_text.chain(self.tags.iter().filter_map(Scalar::as_str)).collect())
     }
 
@@ -119,12 +125,17 @@ impl PostRecord<'_> {
 pub(super) fn parse(json: &str, input: Input<'_>) -> Result<Record, Reject> {
     let event: Event<'_> = json::read(json)?;
     let Some(commit) = event.commit.as_ref() else {
-        return Err(not_a_post(&format!("an event of the kind `{}`", event.kind.as_str().unwrap_or("unnamed"))));
+        return Err(not_a_post(&format!(
+            "an event of the kind `{}`",
+            event.kind.as_str().unwrap_or("unnamed")
+        )));
     };
     let collection = commit.collection.as_str().unwrap_or("unnamed");
     let operation = commit.operation.as_str().unwrap_or("unnamed");
     if collection != POSTS {
-        return Err(not_a_post(&format!("a commit ({operation}) to the collection `{collection}`")));
+        return Err(not_a_post(&format!(
+            "a commit ({operation}) to the collection `{collection}`"
+        )));
     }
     let did = event.did.id("did")?;
     let (Some(author), Some(key)) = (&did, commit.rkey.id("commit.rkey")?) else {
@@ -132,9 +143,15 @@ pub(super) fn parse(json: &str, input: Input<'_>) -> Result<Record, Reject> {
     };
     let id = format!("at://{author}/{POSTS}/{key}");
     match operation {
-        "delete" => Ok(Record::Deletion(Deletion { source: Source::Bluesky, post_id: id })),
+        "delete" => Ok(Record::Deletion(Deletion {
+            source: Source::Bluesky,
+            post_id: id,
+        })),
         "create" | "update" => post(&event, commit, id, did, input),
-        other => Err(Reject::new(Reason::BadField, format!("`commit.operation` is `{other}`, not create, update or delete"))),
+        other => Err(Reject::new(
+            Reason::BadField,
+            format!("`commit.operation` is `{other}`, not create, update or delete"),
+        )),
     }
 }
 
@@ -146,7 +163,10 @@ fn post(
     input: Input<'_>,
 ) -> Result<Record, Reject> {
     let Some(record) = commit.record.as_ref() else {
-        return Err(Reject::new(Reason::NoText, format!("the commit of the post {id} has no record")));
+        return Err(Reject::new(
+            Reason::NoText,
+            format!("the commit of the post {id} has no record"),
+        ));
     };
     let created_at = match clock::read(&record.created_at, "createdAt")? {
         Some(time) => Some(time),

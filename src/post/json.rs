@@ -10,7 +10,7 @@ use serde::{
 use super::{Reason, Reject};
 
 /// The longest identity, in bytes: some servers' ids are whole URIs; a database index bears no more.
-const MAX_ID_BYTES: usize = 1024;
+const MAX_ID_BYTES: usize = 512;
 
 /// Reads `json` as `T`.
 ///
@@ -91,7 +91,9 @@ fn escaped_unit(bytes: &[u8], at: usize) -> Option<u32> {
     if !escape.starts_with(b"\\u") {
         return None;
     }
-    escape[2..].iter().try_fold(0, |unit, &digit| Some(unit << 4 | char::from(digit).to_digit(16)?))
+    escape[2..]
+        .iter()
+        .try_fold(0, |unit, &digit| Some(unit << 4 | char::from(digit).to_digit(16)?))
 }
 
 /// A value that should be a string or a number.
@@ -135,7 +137,10 @@ impl Scalar<'_> {
 
     /// The fault of a `field` that holds this.
     pub(super) fn wrong(&self, field: &str, expected: &str) -> Reject {
-        Reject::new(Reason::BadField, format!("`{field}` is {}, not {expected}", self.kind()))
+        Reject::new(
+            Reason::BadField,
+            format!("`{field}` is {}, not {expected}", self.kind()),
+        )
     }
 
     /// The string, or nothing if absent.
@@ -176,7 +181,11 @@ pub(super) fn id_of(string: &Scalar<'_>, number: &Scalar<'_>, field: &str) -> Re
 
 /// The string without NUL, which Postgres refuses.
 pub(super) fn without_nul(text: &str) -> Cow<'_, str> {
-    if text.contains('\0') { Cow::Owned(text.replace('\0', "")) } else { Cow::Borrowed(text) }
+    if text.contains('\0') {
+        Cow::Owned(text.replace('\0', ""))
+    } else {
+        Cow::Borrowed(text)
+    }
 }
 
 impl<'de: 'a, 'a> Deserialize<'de> for Scalar<'a> {

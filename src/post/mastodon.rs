@@ -22,6 +22,9 @@ struct Status<'a> {
     created_at: Scalar<'a>,
     #[serde(borrow, default)]
     content: Scalar<'a>,
+    /// The source, which the server hands out instead of `content` when the status was deleted.
+    #[serde(borrow, default)]
+    text: Scalar<'a>,
     #[serde(borrow, default)]
     spoiler_text: Scalar<'a>,
     #[serde(borrow, default)]
@@ -53,7 +56,10 @@ struct Quote<'a> {
 
 impl Quote<'_> {
     fn text(&self) -> Option<String> {
-        let content = self.quoted_status.as_ref().map_or(&self.content, |status| &status.content);
+        let content = self
+            .quoted_status
+            .as_ref()
+            .map_or(&self.content, |status| &status.content);
         content.as_str().map(html::to_text)
     }
 }
@@ -90,9 +96,10 @@ pub(super) fn parse(json: &str, shape: Shape, input: Input<'_>) -> Result<Record
 
 fn event(name: &str, payload: &str, input: Input<'_>) -> Result<Record, Reject> {
     match name {
-        "update" | "status.update" if payload.is_empty() => {
-            Err(Reject::new(Reason::NoText, format!("the event `{name}` has no payload")))
-        }
+        "update" | "status.update" if payload.is_empty() => Err(Reject::new(
+            Reason::NoText,
+            format!("the event `{name}` has no payload"),
+        )),
         "update" | "status.update" => status(payload, input).or_else(|reject| match json::mend_surrogates(payload) {
             Some(mended) => status(&mended, input),
             None => Err(reject),
@@ -100,7 +107,10 @@ fn event(name: &str, payload: &str, input: Input<'_>) -> Result<Record, Reject> 
         "delete" => {
             let id = Scalar::Text(Cow::Borrowed(payload)).id("payload")?;
             match id {
-                Some(post_id) => Ok(Record::Deletion(Deletion { source: Source::Mastodon, post_id })),
+                Some(post_id) => Ok(Record::Deletion(Deletion {
+                    source: Source::Mastodon,
+                    post_id,
+                })),
                 None => Err(Reject::new(Reason::NoId, "the event `delete` names no status")),
             }
         }
@@ -110,6 +120,18 @@ fn event(name: &str, payload: &str, input: Input<'_>) -> Result<Record, Reject> 
 
 fn status(json: &str, input: Input<'_>) -> Result<Record, Reject> {
     let status: Status<'_> = json::read(json)?;
+    let Some(id) = status.id.id("id")? else {
+        return Err(Reject::new(
+            Reason::NoId,
+            "content without a status's id: a translation or an earlier edition?",
+        ));
+    };
+    if status.content.is_absent() && !status.text.is_absent() {
+        return Ok(Record::Deletion(Deletion {
+            source: Source::Mastodon,
+            post_id: id,
+        }));
+    }
     let reblogged = status.reblog.as_ref();
     let original = reblogged.map_or(&status, Box::as_ref);
     let mut text = original.content.text("content")?.map(html::to_text);
@@ -122,12 +144,18 @@ fn status(json: &str, input: Input<'_>) -> Result<Record, Reject> {
     let account = status.account.as_ref();
     Draft {
         source: Source::Mastodon,
-        id: status.id.id("id")?,
+        id: Some(id),
         created_at: clock::read(&status.created_at, "created_at")?,
-        author_id: account.map(|account| account.id.id("account.id")).transpose()?.flatten(),
+        author_id: account
+            .map(|account| account.id.id("account.id"))
+            .transpose()?
+            .flatten(),
         lang: status.language.as_str().or_else(|| original.language.as_str()),
         text: text.map(Cow::Owned),
-        repost_of: reblogged.map(|original| original.id.id("reblog.id")).transpose()?.flatten(),
+        repost_of: reblogged
+            .map(|original| original.id.id("reblog.id"))
+            .transpose()?
+            .flatten(),
         quoted_text: original.quote.as_ref().and_then(|quote| quote.text()).map(Cow::Owned),
         hashtags: tag_names(&original.tags),
     }
@@ -137,15 +165,24 @@ fn status(json: &str, input: Input<'_>) -> Result<Record, Reject> {
 /// Whether a record is a block of server-sent events, as the streaming API writes them over plain HTTP.
 pub(super) fn is_server_sent(record: &str) -> bool {
     let mut lines = record.lines().filter(|line| !line.starts_with(':'));
-    lines.next().is_some_and(|line| line.starts_with("event:")) && lines.next().is_some_and(|line| line.starts_with("data:"))
+    lines.next().is_some_and(|line| line.starts_with("event:"))
+        && lines.next().is_some_and(|line| line.starts_with("data:"))
 }
 
 /// A block that holds one server-sent event; comments (heartbeats) don't count.
 pub(super) fn server_sent(record: &str, input: Input<'_>) -> Result<Record, Reject> {
     let named = record.lines().filter(|line| line.starts_with("event:")).count();
     if named > 1 {
-        return Err(Reject::new(Reason::SeveralPosts, format!("{named} server-sent events: feed them one a record")));
+        return Err(Reject::new(
+            Reason::SeveralPosts,
+            format!("{named} server-sent events: feed them one a record"),
+        ));
     }
-    let field = |name: &str| record.lines().find_map(|line| line.strip_prefix(name)).map_or("", str::trim);
+    let field = |name: &str| {
+        record
+            .lines()
+            .find_map(|line| line.strip_prefix(name))
+            .map_or("", str::trim)
+    };
     event(field("event:"), field("data:"), input)
 }

@@ -1,6 +1,6 @@
 //! Parsing: a record's bytes become one [`Post`], one [`Deletion`], or a [`Reject`] with its reason.
 //!
-//! [`parse`] is the verb. Behind it, a record's shape (the keys of its outermost object) decides the
+//! [`parse()`] is the verb. Behind it, a record's shape (the keys of its outermost object) decides the
 //! format, and one file a wire format reads it with types that borrow from the record. Fields that
 //! don't matter are skipped unread; fields that do are read leniently and named when they are wrong.
 
@@ -11,6 +11,7 @@ mod html;
 mod jetstream;
 mod json;
 mod mastodon;
+mod origin;
 mod parse;
 mod plain;
 mod shape;
@@ -21,6 +22,7 @@ mod twitter_v2;
 
 use std::{fmt, sync::Arc};
 
+pub use origin::Origin;
 pub use parse::{Limits, key, parse};
 
 use time::OffsetDateTime;
@@ -169,7 +171,12 @@ impl Reject {
     #[must_use]
     pub fn new(reason: Reason, detail: impl AsRef<str>) -> Self {
         let printable = |c: char| if c.is_control() { ' ' } else { c };
-        let detail = detail.as_ref().chars().take(Self::MAX_DETAIL_CHARS).map(printable).collect();
+        let detail = detail
+            .as_ref()
+            .chars()
+            .take(Self::MAX_DETAIL_CHARS)
+            .map(printable)
+            .collect();
         Self { reason, detail }
     }
 }

@@ -29,14 +29,19 @@ pub struct Limits {
 
 impl Default for Limits {
     fn default() -> Self {
-        Self { max_bytes: 1 << 20, max_text_chars: 25_000, max_depth: 128, max_hashtags: 100 }
+        Self {
+            max_bytes: 1 << 20,
+            max_text_chars: 25_000,
+            max_depth: 128,
+            max_hashtags: 100,
+        }
     }
 }
 
 /// Reads one record.
 ///
-/// `envelope` gives the time and the identity of posts whose format has none. Never panics, and takes
-/// time linear in the record's length for each level of nested lists, of which there is at most one.
+/// `envelope` gives the time and the identity of posts whose format has none. Never panics. The work
+/// is linear in the record's length, once for each level of lists within lists.
 ///
 /// # Errors
 ///
@@ -47,11 +52,18 @@ pub fn parse(format: Format, payload: &[u8], envelope: &Envelope, limits: &Limit
         return Err(Reject::new(Reason::TooLarge, detail));
     }
     let record = std::str::from_utf8(payload).map_err(|error| {
-        Reject::new(Reason::NotUtf8, format!("not UTF-8 from byte {} on", error.valid_up_to()))
+        Reject::new(
+            Reason::NotUtf8,
+            format!("not UTF-8 from byte {} on", error.valid_up_to()),
+        )
     })?;
     let record = record.trim_start_matches('\u{feff}').trim();
     if record.is_empty() {
-        let what = if payload.is_empty() { "no bytes" } else { "nothing but white space" };
+        let what = if payload.is_empty() {
+            "no bytes"
+        } else {
+            "nothing but white space"
+        };
         return Err(Reject::new(Reason::Empty, format!("the record has {what}")));
     }
     let input = Input { envelope, limits };
@@ -68,7 +80,10 @@ pub fn parse(format: Format, payload: &[u8], envelope: &Envelope, limits: &Limit
 /// Nothing for records that are neither, and for posts without an id of their own.
 #[must_use]
 pub fn key(payload: &[u8]) -> Option<String> {
-    let envelope = Envelope { timestamp: Some(OffsetDateTime::UNIX_EPOCH), fallback_id: Arc::from("") };
+    let envelope = Envelope {
+        timestamp: Some(OffsetDateTime::UNIX_EPOCH),
+        fallback_id: Arc::from(""),
+    };
     let id = match parse(Format::Auto, payload, &envelope, &Limits::default()).ok()? {
         Record::Post(post) => post.id,
         Record::Deletion(deletion) => deletion.post_id,
@@ -151,9 +166,7 @@ struct Page<'a> {
 fn page(json: &str, input: Input<'_>) -> Result<Record, Reject> {
     let page: Page<'_> = json::read(json)?;
     match page.statuses.or(page.results).or(page.tweet_create_events) {
-        Some(list) if list.get().starts_with('[') => {
-            one_of(list.get(), |element| object(Format::Auto, element, input))
-        }
+        Some(list) if list.get().starts_with('[') => one_of(list.get(), |element| object(Format::Auto, element, input)),
         _ => Err(shape::unknown(json)),
     }
 }
@@ -164,14 +177,14 @@ fn page(json: &str, input: Input<'_>) -> Result<Record, Reject> {
 ///
 /// [`Reason::SeveralPosts`] if posts are among several elements, [`Reason::NotAPost`] for an empty
 /// list, else the first element's reason.
-pub(super) fn one_of(
-    list: &str,
-    each: impl Fn(&str) -> Result<Record, Reject>,
-) -> Result<Record, Reject> {
+pub(super) fn one_of(list: &str, each: impl Fn(&str) -> Result<Record, Reject>) -> Result<Record, Reject> {
     let elements: Vec<&RawValue> = json::read(list)?;
     let one = |element: &RawValue| match element.get() {
         json if json.starts_with('{') => each(json),
-        _ => Err(Reject::new(Reason::UnknownFormat, "a list of values that are no objects")),
+        _ => Err(Reject::new(
+            Reason::UnknownFormat,
+            "a list of values that are no objects",
+        )),
     };
     let mut failed = None;
     match elements[..] {
@@ -185,14 +198,26 @@ pub(super) fn one_of(
                 failed.get_or_insert(reject);
             }
             _ => {
-                let detail = format!("a list of {} elements with posts among them: feed them one a record", elements.len());
+                let detail = format!(
+                    "a list of {} elements with posts among them: feed them one a record",
+                    elements.len()
+                );
                 return Err(Reject::new(Reason::SeveralPosts, detail));
             }
         }
     }
     Err(failed.map_or_else(
         || not_a_post("an empty list"),
-        |first| Reject::new(first.reason, format!("a list of {} elements, none a post; the first: {}", elements.len(), first.detail)),
+        |first| {
+            Reject::new(
+                first.reason,
+                format!(
+                    "a list of {} elements, none a post; the first: {}",
+                    elements.len(),
+                    first.detail
+                ),
+            )
+        },
     ))
 }
 

@@ -44,7 +44,12 @@ pub(super) fn parse(json: &str, input: Input<'_>) -> Result<Record, Reject> {
     let hashtags = plain.hashtags.0.as_ref();
     Draft {
         source,
-        id: Some(plain.id.id("id")?.unwrap_or_else(|| input.envelope.fallback_id.to_string())),
+        id: Some(
+            plain
+                .id
+                .id("id")?
+                .unwrap_or_else(|| input.envelope.fallback_id.to_string()),
+        ),
         created_at: clock::read(&plain.created_at, "created_at")?.or(input.envelope.timestamp),
         author_id: plain.author_id.id("author_id")?,
         lang: plain.lang.as_str(),

@@ -16,6 +16,9 @@ macro_rules! keys {
         #[repr(u8)]
         pub(super) enum Key { $($key,)* }
 
+        /// A [`Shape`] has one bit a key.
+        const _: () = assert!([$(Key::$key),*].len() <= u128::BITS as usize);
+
         impl Key {
             fn of(name: &str) -> Option<Self> {
                 match name {
@@ -65,7 +68,7 @@ const CONTROL_MESSAGES: &[(Key, &str)] = &[
 
 /// The known keys of an object.
 #[derive(Debug, Clone, Copy, Default)]
-pub(super) struct Shape(u64);
+pub(super) struct Shape(u128);
 
 impl Shape {
     /// Reads the keys, and checks the whole syntax on the way.
@@ -125,8 +128,14 @@ impl Shape {
             return Some(Format::TwitterV1);
         }
         let v2_fields = [
-            K::EditHistory, K::ConversationId, K::PublicMetrics, K::ReferencedTweets, K::NoteTweet, K::ReplySettings,
-            K::EventType, K::Entities,
+            K::EditHistory,
+            K::ConversationId,
+            K::PublicMetrics,
+            K::ReferencedTweets,
+            K::NoteTweet,
+            K::ReplySettings,
+            K::EventType,
+            K::Entities,
         ];
         if self.has(K::Text) && self.has_any(&v2_fields) || self.has(K::NoteTweet) {
             return Some(Format::TwitterV2);
@@ -136,7 +145,10 @@ impl Shape {
 
     /// What the object is, if it is a stream's control message.
     pub(super) fn control_message(self) -> Option<&'static str> {
-        CONTROL_MESSAGES.iter().find(|(key, _)| self.has(*key)).map(|(_, what)| *what)
+        CONTROL_MESSAGES
+            .iter()
+            .find(|(key, _)| self.has(*key))
+            .map(|(_, what)| *what)
     }
 
     /// What the object is, if it is a known one that is no post.
@@ -209,7 +221,13 @@ pub(super) fn unknown(json: &str) -> Reject {
     if keys.is_empty() {
         return Reject::new(Reason::UnknownFormat, "an empty object");
     }
-    Reject::new(Reason::UnknownFormat, format!("an object with the keys {} is no known format of a post", keys.join(", ")))
+    Reject::new(
+        Reason::UnknownFormat,
+        format!(
+            "an object with the keys {} is no known format of a post",
+            keys.join(", ")
+        ),
+    )
 }
 
 /// The first few keys of an object.

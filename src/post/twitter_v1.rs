@@ -122,7 +122,10 @@ fn status(json: &str, input: Input<'_>) -> Result<Record, Reject> {
     // A retweet's own text is the original's, cut short behind `RT @name:`.
     let original = status.retweeted_status.as_ref();
     let (text, entities) = original.map_or(&status, Box::as_ref).whole()?;
-    let quoted = status.quoted_status.as_ref().or_else(|| original.and_then(|original| original.quoted_status.as_ref()));
+    let quoted = status
+        .quoted_status
+        .as_ref()
+        .or_else(|| original.and_then(|original| original.quoted_status.as_ref()));
     let quoted_text = match quoted {
         Some(quoted) => quoted.whole()?.0,
         None => None,
@@ -140,7 +143,10 @@ fn status(json: &str, input: Input<'_>) -> Result<Record, Reject> {
         id: status.post_id()?,
         created_at,
         author_id,
-        lang: status.lang.as_str().or_else(|| original.and_then(|original| original.lang.as_str())),
+        lang: status
+            .lang
+            .as_str()
+            .or_else(|| original.and_then(|original| original.lang.as_str())),
         text: text.map(twitter_unescape),
         repost_of: original.map(|original| original.post_id()).transpose()?.flatten(),
         quoted_text: quoted_text.map(twitter_unescape),
@@ -155,8 +161,10 @@ fn deletion(json: &str) -> Result<Record, Reject> {
         return Err(not_a_post("a deletion of something else"));
     };
     match id_of(&status.id_str, &status.id, "delete.status.id")? {
-        Some(post_id) => Ok(Record::Deletion(Deletion { source: Source::Twitter, post_id })),
+        Some(post_id) => Ok(Record::Deletion(Deletion {
+            source: Source::Twitter,
+            post_id,
+        })),
         None => Err(Reject::new(Reason::NoId, "a deletion notice without the status's id")),
     }
 }
-

@@ -76,7 +76,10 @@ impl<'a> Tweet<'a> {
 
     /// The reference to a tweet that this one has retweeted, quoted ...
     fn reference(&self, kind: &str) -> Option<&Self> {
-        self.referenced_tweets.iter().filter_map(Object::as_ref).find(|reference| reference.kind.as_str() == Some(kind))
+        self.referenced_tweets
+            .iter()
+            .filter_map(Object::as_ref)
+            .find(|reference| reference.kind.as_str() == Some(kind))
     }
 
     /// The tweet that this reference names, where it travels along.
@@ -129,9 +132,7 @@ pub(super) fn parse(json: &str, shape: Shape, input: Input<'_>) -> Result<Record
     let response: Response<'_> = json::read(json)?;
     let includes = response.includes.0.unwrap_or_default();
     match response.data.map(RawValue::get) {
-        Some(list) if list.starts_with('[') => {
-            one_of(list, |tweet| item(tweet, Shape::of(tweet)?, &includes, input))
-        }
+        Some(list) if list.starts_with('[') => one_of(list, |tweet| item(tweet, Shape::of(tweet)?, &includes, input)),
         Some(data) if data.starts_with('{') => item(data, Shape::of(data)?, &includes, input),
         _ => Err(without_data(&response.errors)),
     }
@@ -141,7 +142,9 @@ fn without_data(errors: &List<Object<Problem<'_>>>) -> Reject {
     let Some(first) = errors.iter().find_map(Object::as_ref) else {
         return not_a_post("a response without data");
     };
-    let said = [&first.title, &first.detail, &first.message].into_iter().find_map(Scalar::as_str);
+    let said = [&first.title, &first.detail, &first.message]
+        .into_iter()
+        .find_map(Scalar::as_str);
     not_a_post(&format!("an error message ({})", said.unwrap_or("untitled")))
 }
 
@@ -160,8 +163,17 @@ fn item(json: &str, shape: Shape, includes: &Includes<'_>, input: Input<'_>) -> 
         return Err(not_a_post(what));
     }
     // A tweet always has a text; what has none is an answer about something else.
-    let v2_tweet = [Key::EditHistory, Key::ConversationId, Key::ReferencedTweets, Key::ReplySettings];
-    if shape.has_any(&v2_tweet) { tweet(json, includes, input) } else { Err(shape::unknown(json)) }
+    let v2_tweet = [
+        Key::EditHistory,
+        Key::ConversationId,
+        Key::ReferencedTweets,
+        Key::ReplySettings,
+    ];
+    if shape.has_any(&v2_tweet) {
+        tweet(json, includes, input)
+    } else {
+        Err(shape::unknown(json))
+    }
 }
 
 fn tweet(json: &str, includes: &Includes<'_>, input: Input<'_>) -> Result<Record, Reject> {
@@ -172,8 +184,14 @@ fn tweet(json: &str, includes: &Includes<'_>, input: Input<'_>) -> Result<Record
         None => None,
     };
     let (text, entities) = original.unwrap_or(&tweet).whole()?;
-    let quoting = tweet.reference("quoted").or_else(|| original.and_then(|original| original.reference("quoted")));
-    let quoted_text = match quoting.map(|reference| reference.resolve(includes)).transpose()?.flatten() {
+    let quoting = tweet
+        .reference("quoted")
+        .or_else(|| original.and_then(|original| original.reference("quoted")));
+    let quoted_text = match quoting
+        .map(|reference| reference.resolve(includes))
+        .transpose()?
+        .flatten()
+    {
         Some(quoted) => quoted.whole()?.0,
         None => None,
     };
@@ -190,7 +208,10 @@ fn tweet(json: &str, includes: &Includes<'_>, input: Input<'_>) -> Result<Record
         author_id: tweet.author_id.id("author_id")?,
         lang: tweet.lang.as_str(),
         text: text.map(twitter_unescape),
-        repost_of: retweeted.map(|reference| reference.id.id("referenced_tweets.id")).transpose()?.flatten(),
+        repost_of: retweeted
+            .map(|reference| reference.id.id("referenced_tweets.id"))
+            .transpose()?
+            .flatten(),
         quoted_text: quoted_text.map(twitter_unescape),
         hashtags: entities.and_then(Entities::tags),
     }
@@ -200,13 +221,19 @@ fn tweet(json: &str, includes: &Includes<'_>, input: Input<'_>) -> Result<Record
 /// A compliance event: `{"delete": {"tweet": {"id": ...}}}` of the stream, `{"action": "delete", "id": ...}` of a job's result.
 fn compliance(json: &str) -> Result<Record, Reject> {
     let event: Compliance<'_> = json::read(json)?;
-    let id = match (event.delete.as_ref().and_then(|delete| delete.tweet.as_ref()), event.action.as_str()) {
+    let id = match (
+        event.delete.as_ref().and_then(|delete| delete.tweet.as_ref()),
+        event.action.as_str(),
+    ) {
         (Some(tweet), _) => tweet.id.id("delete.tweet.id")?,
         (None, Some("delete")) => event.id.id("id")?,
         _ => return Err(not_a_post("a compliance event that deletes no post")),
     };
     match id {
-        Some(post_id) => Ok(Record::Deletion(Deletion { source: Source::Twitter, post_id })),
+        Some(post_id) => Ok(Record::Deletion(Deletion {
+            source: Source::Twitter,
+            post_id,
+        })),
         None => Err(Reject::new(Reason::NoId, "a deletion event without the tweet's id")),
     }
 }

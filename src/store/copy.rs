@@ -177,8 +177,7 @@ mod tests {
     use super::*;
     use crate::{
         model::Verdict,
-        post::{Post, Source},
-        store::Origin,
+        post::{Post, Source, Origin},
     };
 
     fn row() -> PostRow {

@@ -15,7 +15,7 @@ use super::{
 };
 use crate::{
     model::{ModelInfo, Verdict},
-    post::{Deletion, Post},
+    post::{Deletion, Origin, Post},
 };
 
 /// Longest post id, in bytes: it is part of an index entry.
@@ -27,17 +27,6 @@ pub const MAX_HASHTAG_BYTES: usize = 512;
 /// Most days that the posts of one flush may lie on: each is a partition with indexes to lock, and the
 /// server's lock table has a fixed size.
 pub const MAX_DAYS: usize = 256;
-
-/// Where a record came from.
-#[derive(Debug, Clone, PartialEq, Eq)]
-pub struct Origin {
-    /// Kafka topic.
-    pub topic: Arc<str>,
-    /// Kafka partition.
-    pub partition: i32,
-    /// Kafka offset.
-    pub offset: i64,
-}
 
 /// A post with its emotion, ready to be stored.
 #[derive(Debug, Clone)]
@@ -139,11 +128,17 @@ impl Flush {
 
     /// Drops the runs that were fenced, with their posts and deletions.
     pub fn drop_runs(&mut self, fenced: &[FencedRun]) {
-        let gone =
-            |topic: &str, partition: i32| fenced.iter().any(|f| &*f.topic == topic && f.partition == partition);
-        self.runs.retain(|run| !gone(&run.topic, run.partition));
-        self.posts.retain(|row| !gone(&row.origin.topic, row.origin.partition));
-        self.deletions.retain(|row| !gone(&row.origin.topic, row.origin.partition));
+        for run in fenced {
+            self.drop_partition(&run.topic, run.partition);
+        }
+    }
+
+    /// Drops the run of one partition, with its posts and deletions.
+    pub fn drop_partition(&mut self, topic: &str, partition: i32) {
+        let other = |other: &str, number: i32| other != topic || number != partition;
+        self.runs.retain(|run| other(&run.topic, run.partition));
+        self.posts.retain(|row| other(&row.origin.topic, row.origin.partition));
+        self.deletions.retain(|row| other(&row.origin.topic, row.origin.partition));
         // What is left is another transaction than the one that was refused.
         self.id = FlushId::fresh();
     }

@@ -40,7 +40,7 @@ use time::Date;
 pub use self::{
     error::{Fault, FencedRun, FlushError, StoreError},
     flush::{
-        DeletionRow, Flush, FlushId, Flushed, MAX_DAYS, MAX_HASHTAG_BYTES, MAX_ID_BYTES, MAX_NAME_BYTES, Origin,
+        DeletionRow, Flush, FlushId, Flushed, MAX_DAYS, MAX_HASHTAG_BYTES, MAX_ID_BYTES, MAX_NAME_BYTES,
         PostRow, Run, Tally,
     },
     options::{DatabaseUrl, StoreOptions},

@@ -54,4 +54,30 @@ impl Store {
         .await
         .map_err(StoreError::when(DOING))
     }
+
+    /// Moves a group's offset of a partition from `from`, where it stands, to `to`; returns the one that holds.
+    pub async fn reset_offset(
+        &self,
+        group: &str,
+        topic: &str,
+        partition: i32,
+        from: i64,
+        to: i64,
+    ) -> Result<i64, StoreError> {
+        let mut connection = self.acquire(DOING).await?;
+        sqlx::query(
+            "UPDATE consumer_offset SET next_offset = $5, updated_at = now()
+             WHERE consumer_group = $1 AND topic = $2 AND partition = $3 AND next_offset = $4",
+        )
+        .bind(group)
+        .bind(topic)
+        .bind(partition)
+        .bind(from)
+        .bind(to)
+        .execute(&mut *connection)
+        .await
+        .map_err(StoreError::when("resetting an offset"))?;
+        drop(connection);
+        self.begin_offset(group, topic, partition, to).await
+    }
 }

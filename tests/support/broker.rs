@@ -1,6 +1,7 @@
 //! A throwaway Kafka-compatible broker on a free loopback port.
 
-#![allow(dead_code, clippy::unwrap_used, clippy::expect_used, clippy::panic)]
+// Each test binary takes this in as a module of its own, and uses a part of it.
+#![allow(dead_code, unreachable_pub, clippy::unwrap_used, clippy::expect_used, clippy::panic)]
 
 use std::{
     collections::BTreeMap,
@@ -29,12 +30,23 @@ pub struct Broker {
 impl Broker {
     /// Starts one, or says why there is none: `MOODSTREAM_TANSU`, else `.runtime/bin/tansu`.
     pub fn start() -> Self {
-        let runtime = std::env::var_os("MOODSTREAM_RUNTIME").map_or_else(|| PathBuf::from(env!("CARGO_MANIFEST_DIR")).join(".runtime"), PathBuf::from);
+        let runtime = std::env::var_os("MOODSTREAM_RUNTIME").map_or_else(
+            || PathBuf::from(env!("CARGO_MANIFEST_DIR")).join(".runtime"),
+            PathBuf::from,
+        );
         let program = std::env::var_os("MOODSTREAM_TANSU").map_or_else(|| runtime.join("bin/tansu"), PathBuf::from);
-        assert!(program.exists(), "no broker at {}: `make setup` fetches it", program.display());
+        assert!(
+            program.exists(),
+            "no broker at {}: `make setup` fetches it",
+            program.display()
+        );
         // The port is free between this bind and the broker's, but for a very unlucky moment.
         let port = TcpListener::bind("127.0.0.1:0").unwrap().local_addr().unwrap().port();
-        let mut broker = Self { program, port, child: None };
+        let mut broker = Self {
+            program,
+            port,
+            child: None,
+        };
         broker.restart();
         broker
     }
@@ -57,7 +69,15 @@ impl Broker {
         self.kill();
         let url = format!("tcp://{}", self.address());
         let child = Command::new(&self.program)
-            .args(["broker", "--listener-url", &url, "--advertised-listener-url", &url, "--storage-engine", "memory://tansu/"])
+            .args([
+                "broker",
+                "--listener-url",
+                &url,
+                "--advertised-listener-url",
+                &url,
+                "--storage-engine",
+                "memory://tansu/",
+            ])
             .stdout(Stdio::null())
             .stderr(Stdio::null())
             .spawn()
@@ -73,7 +93,10 @@ impl Broker {
     /// A client's settings for this broker.
     pub fn config(&self) -> ClientConfig {
         let mut config = ClientConfig::new();
-        config.set("bootstrap.servers", self.address()).set("reconnect.backoff.ms", "10").set("reconnect.backoff.max.ms", "50");
+        config
+            .set("bootstrap.servers", self.address())
+            .set("reconnect.backoff.ms", "10")
+            .set("reconnect.backoff.max.ms", "50");
         config
     }
 
@@ -91,7 +114,12 @@ impl Broker {
     }
 
     /// The same with properties of the producer.
-    pub fn produce_with<'a>(&self, properties: &[(&str, &str)], topic: &str, records: impl IntoIterator<Item = (i32, &'a [u8])>) {
+    pub fn produce_with<'a>(
+        &self,
+        properties: &[(&str, &str)],
+        topic: &str,
+        records: impl IntoIterator<Item = (i32, &'a [u8])>,
+    ) {
         let mut config = self.config();
         config.set("linger.ms", "1").set("message.max.bytes", "100000000");
         for (name, value) in properties {
@@ -101,7 +129,11 @@ impl Broker {
         for (partition, payload) in records {
             let mut record = BaseRecord::<(), [u8]>::to(topic).partition(partition).payload(payload);
             while let Err((error, unsent)) = producer.send(record) {
-                assert_eq!(error.rdkafka_error_code(), Some(rdkafka::types::RDKafkaErrorCode::QueueFull), "{error}");
+                assert_eq!(
+                    error.rdkafka_error_code(),
+                    Some(rdkafka::types::RDKafkaErrorCode::QueueFull),
+                    "{error}"
+                );
                 producer.poll(Duration::from_millis(10));
                 record = unsent;
             }
@@ -118,6 +150,13 @@ impl Drop for Broker {
 
 /// Headers as a map.
 pub fn header_map(headers: &impl rdkafka::message::Headers) -> BTreeMap<String, String> {
-    headers.iter().map(|Header { key, value }| (key.to_owned(), String::from_utf8(value.unwrap_or_default().to_vec()).unwrap())).collect()
+    headers
+        .iter()
+        .map(|Header { key, value }| {
+            (
+                key.to_owned(),
+                String::from_utf8(value.unwrap_or_default().to_vec()).unwrap(),
+            )
+        })
+        .collect()
 }
-

@@ -27,9 +27,9 @@ pub fn root() -> &'static Path {
     Path::new(env!("CARGO_MANIFEST_DIR"))
 }
 
-/// The model that ships with the project.
+/// The model that ships with the project, unless `MOODSTREAM_TEST_MODEL` names another folder.
 pub fn model() -> PathBuf {
-    root().join("models/emotion-roberta-6x384")
+    std::env::var_os("MOODSTREAM_TEST_MODEL").map_or_else(|| root().join("models/emotion-roberta-6x384"), PathBuf::from)
 }
 
 /// Data that is not part of the project, where it is at hand.

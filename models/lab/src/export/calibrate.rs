@@ -10,7 +10,7 @@ use super::forward::{self, Site, Tokens};
 use super::quantise::{Coding, QuantisedLinear};
 
 /// How many tokens the search looks at: enough rows for every channel's outliers, few enough for seconds of work.
-const ROWS: usize = 1_536;
+const ROWS: usize = 3_072;
 /// Texts that go through the model at once.
 const CHUNK: usize = 64;
 
@@ -34,9 +34,11 @@ pub(crate) fn quantise_layers(model: &Classifier, texts: &[Vec<u32>]) -> Vec<Qua
         .into_par_iter()
         .map(|(layer, site)| {
             let linear = linear(model, layer, site);
-            let coding = if site == Site::Output { Coding::ShiftedGelu } else { Coding::Symmetric };
+            let coding = if site == Site::Output { Coding::Gelu } else { Coding::Symmetric };
+            // A normalised input has no outlying rows; what attention mixes and GELU lets through has.
+            let static_too = matches!(site, Site::Attention | Site::Intermediate);
             let quantised = match samples.get(&(layer, site)) {
-                Some(rows) => QuantisedLinear::calibrated(&linear, coding, rows),
+                Some(rows) => QuantisedLinear::calibrated(&linear, coding, static_too, rows),
                 None => QuantisedLinear::blind(&linear, coding),
             };
             ((layer, site), quantised)
@@ -51,6 +53,7 @@ pub(crate) fn quantise_layers(model: &Classifier, texts: &[Vec<u32>]) -> Vec<Qua
                 output: products.remove(&(layer, Site::Output))?,
             };
             layer.fold_context_smoothing();
+            layer.fold_score_scale(model.width() / model.heads);
             Some(layer)
         })
         .collect()
@@ -64,6 +67,16 @@ impl QuantisedLayer {
         for outputs in [&mut self.query_key_value.scale, &mut self.query_key_value.bias] {
             let mut outputs = outputs.slice_axis_mut(Axis(0), values);
             outputs /= &factors;
+        }
+    }
+
+    /// Divides the queries by the square root of a head's width, which else the scores would be.
+    fn fold_score_scale(&mut self, head_width: usize) {
+        let scale = 1.0 / (head_width as f32).sqrt();
+        let width = self.query_key_value.bias.len() / 3;
+        for outputs in [&mut self.query_key_value.scale, &mut self.query_key_value.bias] {
+            let mut outputs = outputs.slice_axis_mut(Axis(0), Slice::from(..width));
+            outputs *= scale;
         }
     }
 }
@@ -112,7 +125,7 @@ pub(crate) fn describe(layers: &[QuantisedLayer]) -> impl Iterator<Item = String
         ];
         parts.map(|(name, product)| {
             let exponent = f32::from(product.exponent) / 10.0;
-            format!("layer {index} {name}: smoothing {exponent:.1}, noise {:.2e}", product.noise)
+            format!("layer {index} {name}: {}, smoothing {exponent:.1}, noise {:.2e}", product.coding.as_str(), product.noise)
         })
     })
 }

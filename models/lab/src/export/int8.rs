@@ -1,121 +1,174 @@
 //! A classifier as a graph of byte products, for the CPU.
+//!
+//! The operators are chosen by their time in ONNX Runtime's CPU provider, one thread, posts of 5 to 60 tokens:
+//!
+//! - all tokens of a batch lie in one matrix, `[tokens, width]`, so that `QuantizeLinear` can take a scale a row;
+//! - residuals and biases are subtracted with their sign turned in the weights' scales, for the reason that
+//!   [`Style::Subtracted`] gives;
+//! - attention in plain operators beats `MultiHeadAttention`, which copies more than it computes at such lengths.
 
 use ndarray::{Array1, Array2, Axis, Slice};
 
 use super::calibrate::QuantisedLayer;
-use super::checkpoint::{Classifier, Layer};
+use super::checkpoint::{Classifier, Layer, LayerNorm};
 use super::graph::{Attr, FloatType, GraphBuilder, Op, Value};
-use super::quantise::{Coding, GELU_SHIFT, LEAST_SCALE, QuantisedLinear, SIGNED_STEPS, UNSIGNED_STEPS};
-use super::writer::{Padding, Style, Writer};
-
-/// The byte that stands for zero where values have either sign.
-const ZERO_POINT: u8 = 128;
+use super::quantise::{Coding, QuantisedLinear};
+use super::writer::{Inputs, Style, Writer};
 
 /// The whole model: bytes in the layers' products and the word embeddings, floats elsewhere.
 pub(crate) fn int8_graph(model: &Classifier, layers: &[QuantisedLayer]) -> GraphBuilder {
-    let mut writer = Writer::new(model, FloatType::Single);
+    let mut writer = Writer::new(model, FloatType::Single, Style::Subtracted);
     let inputs = writer.inputs();
-    let padding = writer.mask_padding(&inputs);
     let words = writer.quantised_word_embeddings(&inputs);
-    let mut hidden = writer.embeddings(&inputs, &words, Style::Fused);
+    let embedded = writer.embeddings(&inputs, &words);
+    let frame = writer.frame(&inputs, &embedded);
+    let mut hidden = writer.g.call(Op::Onnx("Reshape"), &[&embedded, &frame.flat], &[]);
     for (index, (layer, quantised)) in model.layers.iter().zip(layers).enumerate() {
-        hidden = writer.quantised_layer(index, layer, quantised, &hidden, &padding);
+        hidden = writer.quantised_layer(index, layer, quantised, &hidden, &frame);
     }
+    let hidden = writer.g.call(Op::Onnx("Reshape"), &[&hidden, &frame.batched], &[]);
     writer.head(&hidden);
     writer.g
 }
 
-/// A product's input as bytes, and what one step of each row is worth in units of the static scale.
+/// What is the same for all layers.
+struct Frame {
+    /// Shapes: `[tokens, width]`, `[batch, length, width]`, `[batch, length, heads, width of one]`.
+    flat: Value,
+    batched: Value,
+    heads: Value,
+    /// `[batch, 1, 1, length]`, added to the attention scores.
+    padding: Value,
+    /// `[tokens]` of each zero point in use.
+    centre: Value,
+    gelu_zero: Value,
+}
+
+/// A product's input as bytes; where each row has its own step, `[tokens, 1]` of them.
 struct Coded {
     bytes: Value,
-    /// `[batch, tokens, 1]`
-    rows: Value,
-    step: f32,
+    rows: Option<Value>,
     zero_point: u8,
 }
 
 impl Writer<'_> {
-    fn quantised_layer(&mut self, index: usize, layer: &Layer, quantised: &QuantisedLayer, hidden: &Value, padding: &Padding) -> Value {
-        self.g.scope(format!("layer.{index}/attention"));
-        let context = self.quantised_attention(quantised, hidden, padding);
-        self.g.scope(format!("layer.{index}/attention/output"));
-        let mixed = self.quantised_product(&quantised.attention_output, &context);
-        let bias = self.vector("bias", &quantised.attention_output.bias);
-        let hidden = self.skip_norm(&mixed, hidden, Some(&bias), &layer.attention_norm, Style::Fused);
-        self.g.scope(format!("layer.{index}/intermediate"));
-        let inner = self.quantised_product(&quantised.intermediate, &hidden);
-        let inner = self.bias_gelu(&inner, &quantised.intermediate.bias, Style::Fused);
-        self.g.scope(format!("layer.{index}/output"));
-        let out = self.quantised_product(&quantised.output, &inner);
-        let bias = self.vector("bias", &quantised.output.bias);
-        self.skip_norm(&out, &hidden, Some(&bias), &layer.output_norm, Style::Fused)
+    fn frame(&mut self, inputs: &Inputs, embedded: &Value) -> Frame {
+        let padding = self.added_padding(inputs);
+        self.g.scope("frame");
+        let (heads, width) = (self.model.heads as i64, self.model.width() as i64);
+        let flat = self.g.int64(&[2], &[-1, width]);
+        let batched = self.g.call(Op::Onnx("Shape"), &[embedded], &[]);
+        let texts = self.g.call(Op::Onnx("Shape"), &[embedded], &[("start", Attr::Int(0)), ("end", Attr::Int(2))]);
+        let head = self.g.int64(&[2], &[heads, width / heads]);
+        let heads = self.g.call(Op::Onnx("Concat"), &[&texts, &head], &[("axis", Attr::Int(0))]);
+        let all = self.g.int64(&[1], &[0]);
+        let tokens = self.g.call(Op::Onnx("ReduceProd"), &[&texts, &all], &[]);
+        let mut repeated = |zero_point| {
+            let byte = self.g.uint8_scalar(zero_point);
+            self.g.call(Op::Onnx("Expand"), &[&byte, &tokens], &[])
+        };
+        let (centre, gelu_zero) = (repeated(Coding::Symmetric.zero_point()), repeated(Coding::Gelu.zero_point()));
+        Frame { flat, batched, heads, padding, centre, gelu_zero }
     }
 
-    /// Queries, keys and values come of the same bytes; the attention operator adds the biases.
+    fn quantised_layer(&mut self, index: usize, layer: &Layer, quantised: &QuantisedLayer, hidden: &Value, frame: &Frame) -> Value {
+        self.g.scope(format!("layer.{index}/attention"));
+        let context = self.quantised_attention(quantised, hidden, frame);
+        self.g.scope(format!("layer.{index}/attention/output"));
+        let hidden = self.quantised_residual(&quantised.attention_output, &context, hidden, &layer.attention_norm, frame);
+        self.g.scope(format!("layer.{index}/intermediate"));
+        let coded = self.code(&quantised.intermediate, &hidden, frame);
+        let inner = self.biased_product(&quantised.intermediate, &coded, 0..quantised.intermediate.bias.len());
+        let inner = self.g.call(Op::Runtime("Gelu"), &[&inner], &[]);
+        self.g.scope(format!("layer.{index}/output"));
+        self.quantised_residual(&quantised.output, &inner, &hidden, &layer.output_norm, frame)
+    }
+
+    /// Queries, keys and values come of the same bytes.
     ///
     /// The smoothing of the context needs no operator: a channel of it is a mix of that same channel of the values,
-    /// so it is in their scale and bias already.
-    fn quantised_attention(&mut self, layer: &QuantisedLayer, hidden: &Value, padding: &Padding) -> Value {
+    /// so it is in their scale and bias already; so is the scale of the scores in that of the queries.
+    fn quantised_attention(&mut self, layer: &QuantisedLayer, hidden: &Value, frame: &Frame) -> Value {
         let joined = &layer.query_key_value;
-        let coded = self.code(joined, hidden);
+        let coded = self.code(joined, hidden, frame);
         let width = self.model.width();
-        let mut part = |index: usize| {
-            let columns = Slice::from(index * width..(index + 1) * width);
-            let weight = joined.weight.slice_axis(Axis(1), columns).to_owned();
-            let scale = joined.scale.slice_axis(Axis(0), columns).to_owned();
-            self.byte_product(&coded, &weight, &scale)
+        let mut part = |index: usize, order: &'static [i64]| {
+            let product = self.biased_product(joined, &coded, index * width..(index + 1) * width);
+            let split = self.g.call(Op::Onnx("Reshape"), &[&product, &frame.heads], &[]);
+            self.g.call(Op::Onnx("Transpose"), &[&split], &[("perm", Attr::Ints(order))])
         };
-        let (query, key, value) = (part(0), part(1), part(2));
-        let bias = self.vector("query_key_value_bias", &joined.bias);
-        let mask = match padding {
-            Padding::Mask(mask) | Padding::Added(mask) => mask,
-        };
-        let heads = ("num_heads", Attr::Int(self.model.heads as i64));
-        self.g.call(Op::Runtime("MultiHeadAttention"), &[&query, &key, &value, &bias, mask], &[heads])
+        let (query, key, value) = (part(0, &[0, 2, 1, 3]), part(1, &[0, 2, 3, 1]), part(2, &[0, 2, 1, 3]));
+        let scores = self.g.call(Op::Onnx("MatMul"), &[&query, &key], &[]);
+        let scores = self.g.call(Op::Onnx("Add"), &[&scores, &frame.padding], &[]);
+        let weights = self.g.call(Op::Onnx("Softmax"), &[&scores], &[("axis", Attr::Int(-1))]);
+        let context = self.g.call(Op::Onnx("MatMul"), &[&weights, &value], &[]);
+        let context = self.g.call(Op::Onnx("Transpose"), &[&context], &[("perm", Attr::Ints(&[0, 2, 1, 3]))]);
+        self.g.call(Op::Onnx("Reshape"), &[&context, &frame.flat], &[])
     }
 
-    /// `x W`, the bias left to who follows.
-    fn quantised_product(&mut self, linear: &QuantisedLinear, x: &Value) -> Value {
-        let coded = self.code(linear, x);
-        self.byte_product(&coded, &linear.weight, &linear.scale)
+    /// `norm(skip + x W + b)`, by subtraction.
+    fn quantised_residual(&mut self, linear: &QuantisedLinear, x: &Value, skip: &Value, norm: &LayerNorm, frame: &Frame) -> Value {
+        let coded = self.code(linear, x, frame);
+        let negated = QuantisedLinear { scale: -&linear.scale, bias: -&linear.bias, ..linear.clone() };
+        let product = self.biased_product(&negated, &coded, 0..linear.bias.len());
+        let sum = self.g.call(Op::Onnx("Sub"), &[skip, &product], &[]);
+        self.norm(&sum, norm)
     }
 
-    fn byte_product(&mut self, coded: &Coded, weight: &Array2<i8>, scale: &Array1<f32>) -> Value {
-        let bytes = weight.as_standard_layout();
-        let weight = self.g.int8("weight", &[weight.nrows(), weight.ncols()], bytes.as_slice().unwrap_or_default());
-        let scale = self.vector("weight_scale", scale);
-        let step = self.g.float_scalar(coded.step);
+    /// `x W + b` for the given outputs of a product.
+    fn biased_product(&mut self, linear: &QuantisedLinear, coded: &Coded, outputs: std::ops::Range<usize>) -> Value {
+        let outputs = Slice::from(outputs);
+        let weight: Array2<i8> = linear.weight.slice_axis(Axis(1), outputs).as_standard_layout().into_owned();
+        let scale: Array1<f32> = linear.scale.slice_axis(Axis(0), outputs).to_owned();
+        let bias: Array1<f32> = linear.bias.slice_axis(Axis(0), outputs).to_owned();
+        let dims = [weight.nrows(), weight.ncols()];
+        let weight = self.g.int8("weight", &dims, weight.as_slice().unwrap_or_default());
+        let scale = self.vector("weight_scale", &scale);
+        let step = self.g.float_scalar(1.0);
         let zero_point = self.g.uint8_scalar(coded.zero_point);
-        let product = self.g.call(
-            Op::Runtime("MatMulIntegerToFloat"),
-            &[&coded.bytes, &weight, &step, &scale, &zero_point],
-            &[],
-        );
-        self.g.call(Op::Onnx("Mul"), &[&product, &coded.rows], &[])
+        let product = Op::Runtime("MatMulIntegerToFloat");
+        let inputs = [Some(&coded.bytes), Some(&weight), Some(&step), Some(&scale), Some(&zero_point)];
+        match &coded.rows {
+            // One step for all rows: the product adds the bias itself.
+            None => {
+                let bias = self.vector("bias", &bias);
+                let [a, b, c, d, e] = inputs;
+                self.g.call_with_optional(product, &[a, b, c, d, e, None, Some(&bias)], &[])
+            }
+            Some(rows) => {
+                let product = self.g.call_with_optional(product, &inputs, &[]);
+                let scaled = self.g.call(Op::Onnx("Mul"), &[&product, rows], &[]);
+                let bias = self.vector("bias", &-bias);
+                self.g.call(Op::Onnx("Sub"), &[&scaled, &bias], &[])
+            }
+        }
     }
 
-    fn code(&mut self, linear: &QuantisedLinear, x: &Value) -> Coded {
+    fn code(&mut self, linear: &QuantisedLinear, x: &Value, frame: &Frame) -> Coded {
         let mut x = x.clone();
         if let Some(factors) = &linear.smoothing {
             let inverse = self.vector("smoothing", &factors.mapv(f32::recip));
             x = self.g.call(Op::Onnx("Mul"), &[&x, &inverse], &[]);
         }
-        let (x, magnitudes, steps, zero_point) = match linear.coding {
-            Coding::Symmetric => (x.clone(), self.g.call(Op::Onnx("Abs"), &[&x], &[]), SIGNED_STEPS, ZERO_POINT),
-            Coding::ShiftedGelu => {
-                let shift = self.g.float_scalar(GELU_SHIFT);
-                let shifted = self.g.call(Op::Onnx("Add"), &[&x, &shift], &[]);
-                (shifted.clone(), shifted, UNSIGNED_STEPS, 0)
+        let zero_point = linear.coding.zero_point();
+        let (magnitudes, zero) = match linear.coding {
+            Coding::Static => {
+                let (step, zero) = (self.g.float_scalar(1.0), self.g.uint8_scalar(zero_point));
+                let bytes = self.g.call(Op::Onnx("QuantizeLinear"), &[&x, &step, &zero], &[]);
+                return Coded { bytes, rows: None, zero_point };
             }
+            Coding::Symmetric => (self.g.call(Op::Onnx("Abs"), &[&x], &[]), &frame.centre),
+            Coding::Gelu => (x.clone(), &frame.gelu_zero),
         };
         let last = self.g.int64(&[1], &[-1]);
         let top = self.g.call(Op::Onnx("ReduceMax"), &[&magnitudes, &last], &[]);
-        let least = self.g.float_scalar(LEAST_SCALE);
-        let rows = self.g.call(Op::Onnx("Max"), &[&top, &least], &[]);
-        let unit = self.g.call(Op::Onnx("Div"), &[&x, &rows], &[]);
-        let step = self.g.float_scalar(1.0 / steps);
-        let zero = self.g.uint8_scalar(zero_point);
-        let bytes = self.g.call(Op::Onnx("QuantizeLinear"), &[&unit, &step, &zero], &[]);
-        Coded { bytes, rows, step: 1.0 / steps, zero_point }
+        let least = self.g.float_scalar(linear.coding.least());
+        let top = self.g.call(Op::Onnx("Max"), &[&top, &least], &[]);
+        let step = self.g.float_scalar(1.0 / linear.coding.steps());
+        let rows = self.g.call(Op::Onnx("Mul"), &[&top, &step], &[]);
+        let vector = self.g.int64(&[1], &[-1]);
+        let scales = self.g.call(Op::Onnx("Reshape"), &[&rows, &vector], &[]);
+        let bytes = self.g.call(Op::Onnx("QuantizeLinear"), &[&x, &scales, zero], &[("axis", Attr::Int(0))]);
+        Coded { bytes, rows: Some(rows), zero_point }
     }
 }

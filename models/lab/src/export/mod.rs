@@ -12,6 +12,7 @@ mod graph;
 mod int8;
 mod proto;
 mod quantise;
+mod rounding;
 mod texts;
 mod writer;
 
@@ -61,10 +62,20 @@ impl Precision {
 /// Which operators the floating-point graphs are made of; int8 always needs ONNX Runtime's own.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, ValueEnum)]
 pub enum GraphStyle {
-    /// ONNX Runtime's operators for attention, skip connections and GELU
+    /// The fastest where the precision is meant to run: fp32 on the CPU, fp16 on the GPU; ONNX Runtime's own operators
     Fused,
     /// Operators of the ONNX standard alone, which any runtime reads
     Plain,
+}
+
+impl GraphStyle {
+    /// Single precision is for the CPU first, half for the GPU: what is fast differs.
+    fn style(self, fastest: Style) -> Style {
+        match self {
+            Self::Fused => fastest,
+            Self::Plain => Style::Plain,
+        }
+    }
 }
 
 /// What the command line says.
@@ -114,14 +125,10 @@ pub fn export(args: &Args) -> Result<(), ExportError> {
     let staging = Staging::begin(&args.out)?;
     staging.describe(&args.checkpoint, args.name.as_deref())?;
 
-    let style = match args.graph {
-        GraphStyle::Fused => Style::Fused,
-        GraphStyle::Plain => Style::Plain,
-    };
     for &precision in &args.precision {
         let graph = match precision {
-            Precision::Fp32 => writer::float_graph(&model, FloatType::Single, style),
-            Precision::Fp16 => writer::float_graph(&model, FloatType::Half, style),
+            Precision::Fp32 => writer::float_graph(&model, FloatType::Single, args.graph.style(Style::Subtracted)),
+            Precision::Fp16 => writer::float_graph(&model, FloatType::Half, args.graph.style(Style::Fused)),
             Precision::Int8 => int8(&model, &tokenizer, args)?,
         };
         let bytes = graph.finish().ok_or(ExportError::TooLarge { precision: precision.as_str() })?;
