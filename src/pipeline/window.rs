@@ -68,7 +68,10 @@ struct Window {
 impl Window {
     fn extend(&mut self, items: Vec<Item>) {
         self.opened.get_or_insert_with(Instant::now);
-        self.posts += items.iter().filter(|item| matches!(item.fate, Fate::Post { .. })).count();
+        self.posts += items
+            .iter()
+            .filter(|item| matches!(item.fate, Fate::Post { .. }))
+            .count();
         self.items.extend(items);
     }
 
@@ -201,17 +204,33 @@ async fn judge(items: Vec<Item>, classifier: &Classifier) -> anyhow::Result<Vec<
         })
         .collect();
     let posts = texts.len();
-    let verdicts = if texts.is_empty() { Vec::new() } else { classifier.classify(texts).await };
-    anyhow::ensure!(verdicts.len() == posts, "the classifier answered {} of {posts} texts", verdicts.len());
+    let verdicts = if texts.is_empty() {
+        Vec::new()
+    } else {
+        classifier.classify(texts).await
+    };
+    anyhow::ensure!(
+        verdicts.len() == posts,
+        "the classifier answered {} of {posts} texts",
+        verdicts.len()
+    );
     let mut verdicts = verdicts.into_iter();
     let judged = items
         .into_iter()
         .map(|Item { message, fate }| {
             if !matches!(fate, Fate::Post { .. }) {
-                return Judged { message, fate, verdict: None };
+                return Judged {
+                    message,
+                    fate,
+                    verdict: None,
+                };
             }
             match verdicts.next() {
-                Some(Ok(verdict)) => Judged { message, fate, verdict: Some(verdict) },
+                Some(Ok(verdict)) => Judged {
+                    message,
+                    fate,
+                    verdict: Some(verdict),
+                },
                 Some(Err(fault)) => rejected(message, fault.to_string()),
                 None => rejected(message, "no answer".to_owned()),
             }
@@ -223,5 +242,12 @@ async fn judge(items: Vec<Item>, classifier: &Classifier) -> anyhow::Result<Vec<
 }
 
 fn rejected(message: Message, detail: String) -> Judged {
-    Judged { message, fate: Fate::Rejected(Reject { reason: Reason::Model, detail }), verdict: None }
+    Judged {
+        message,
+        fate: Fate::Rejected(Reject {
+            reason: Reason::Model,
+            detail,
+        }),
+        verdict: None,
+    }
 }

@@ -165,10 +165,7 @@ fn stacked(out: &mut String, series: &[Series], grouped: &[Vec<u64>], column_wid
                     ),
                 }
             } else {
-                at(column, row)
-                    .map_or(' ', letter)
-                    .to_string()
-                    .repeat(column_width)
+                at(column, row).map_or(' ', letter).to_string().repeat(column_width)
             };
             out.push_str(&cell);
         }

@@ -344,7 +344,10 @@ mod tests {
     }
 
     fn parsed(record: &[u8]) -> Result<Record, Reject> {
-        let envelope = Envelope { timestamp: Some(NOW), fallback_id: "posts/0/0".into() };
+        let envelope = Envelope {
+            timestamp: Some(NOW),
+            fallback_id: "posts/0/0".into(),
+        };
         parse(Format::Auto, record, &envelope, &Limits::default())
     }
 
@@ -362,7 +365,10 @@ mod tests {
         }
         assert_eq!((deletions, rejects), (counts.deletions, counts.damaged));
         assert!(reposts >= counts.reposts);
-        assert_eq!(posts + reposts, counts.posts + counts.reposts + counts.quotes + counts.duplicates);
+        assert_eq!(
+            posts + reposts,
+            counts.posts + counts.reposts + counts.quotes + counts.duplicates
+        );
     }
 
     #[test]
@@ -375,9 +381,17 @@ mod tests {
                 panic!("no post: {}", String::from_utf8_lossy(&bytes));
             };
             let words = |text: &str| text.split_whitespace().map(str::to_owned).collect::<Vec<_>>();
-            assert_eq!(words(&post.text), words(&draft.text), "{}", String::from_utf8_lossy(&bytes));
+            assert_eq!(
+                words(&post.text),
+                words(&draft.text),
+                "{}",
+                String::from_utf8_lossy(&bytes)
+            );
             assert_eq!((post.lang.as_str(), post.created_at), (draft.lang, NOW));
-            assert_eq!(post.repost_of.is_some(), matches!(draft.relation, Relation::RepostOf(_)));
+            assert_eq!(
+                post.repost_of.is_some(),
+                matches!(draft.relation, Relation::RepostOf(_))
+            );
         }
     }
 
