@@ -1,1 +1,335 @@
 //! Tokenising, micro-batching, ONNX sessions, decoding.
+//!
+//! ```text
+//! classify() ─▶ feeder thread ──────────────────▶ queue of batches ─▶ a thread a session
+//!               cache, equal texts, tokens, plan                      inference, decoding
+//!     ▲                                                                    │
+//!     └──────────── board: who waits for which text ◀──────────────────────┘
+//! ```
+//!
+//! A window is one call of [`Classifier::classify`]. Windows are taken in their order and their batches run
+//! in their order, so the first is done first. A window's texts are ordered by token count before they are
+//! cut into batches, since a batch computes all its texts as if they were as long as the longest. While
+//! the sessions compute one window, the next is tokenised.
+
+mod backend;
+mod board;
+mod fault;
+mod feeder;
+mod options;
+pub mod plan;
+mod queue;
+mod ready;
+mod runtime;
+mod session;
+mod stats;
+#[cfg(test)]
+mod tests;
+mod worker;
+
+use std::{
+    fmt,
+    sync::{Arc, mpsc},
+    thread::{self, JoinHandle},
+};
+
+use tokio::sync::Semaphore;
+
+use self::{
+    backend::{Backend, Constant},
+    board::{Board, Window},
+    feeder::{Batch, Feeder, Job},
+    plan::BatchLimits,
+    queue::Queue,
+    session::OrtSession,
+    worker::{Buffers, Worker},
+};
+pub use self::{
+    fault::ModelFault,
+    options::{ClassifyError, ClassifyOptions, Optimization},
+    ready::{Order, ReadyBatches, ReadyRun},
+    stats::Stats,
+};
+use crate::model::{ModelFolder, ModelInfo, Provider, Verdict};
+
+/// What starting a batch costs, in the time of tokens. On the processor from `benches/classify.rs`, where
+/// batches of 1, 2 and 4 posts take as much longer as 15 to 27 tokens a batch would make them; for a GPU,
+/// which some thousand tokens must fill before it is busy, an estimate.
+const fn overhead_tokens(provider: Provider) -> usize {
+    match provider {
+        Provider::Cpu => 16,
+        Provider::Cuda | Provider::TensorRt => 512,
+    }
+}
+
+/// Gives texts their verdicts. Dropping it ends its threads; texts still in flight are given up.
+pub struct Classifier {
+    info: ModelInfo,
+    engine: Engine,
+}
+
+enum Engine {
+    /// The same verdict for all.
+    Constant(Verdict),
+    Running(Running),
+}
+
+struct Running {
+    board: Arc<Board>,
+    queue: Arc<Queue<Batch>>,
+    windows: Arc<Semaphore>,
+    /// Gone only while the classifier is being dropped.
+    jobs: Option<mpsc::Sender<Job>>,
+    threads: Vec<JoinHandle<()>>,
+}
+
+impl Classifier {
+    /// Loads the model into its sessions, and has each answer a first text.
+    ///
+    /// It blocks for as long as loading takes (a second or so): call it off the async threads.
+    ///
+    /// # Errors
+    /// The ONNX Runtime library, the provider or the model can't be used; the message says why. A provider
+    /// that can't be had is never replaced by another.
+    pub fn start(folder: &ModelFolder, options: &ClassifyOptions) -> Result<Self, ClassifyError> {
+        let options = options.resolved(folder.info().provider);
+        let sessions = load_sessions(folder, &options)?;
+        let classifier = Self::with_backends(folder, &options, sessions)?;
+        tracing::info!(
+            model = %folder.info().id,
+            provider = %folder.info().provider,
+            sessions = options.sessions,
+            intra_threads = options.intra_threads,
+            max_batch_posts = options.max_batch_posts,
+            max_batch_tokens = options.max_batch_tokens,
+            "classifier started"
+        );
+        Ok(classifier)
+    }
+
+    /// Everything of [`Classifier::start`] except the model: texts are tokenised, batched and decoded, and all
+    /// logits are zero. For measuring what surrounds inference.
+    ///
+    /// # Errors
+    /// The batch limits don't fit, or a thread can't be started.
+    pub fn start_without_inference(folder: &ModelFolder, options: &ClassifyOptions) -> Result<Self, ClassifyError> {
+        let options = options.resolved(folder.info().provider);
+        let labels = folder.info().labels.len();
+        let sessions = (0..options.sessions).map(|_| Constant { labels }).collect();
+        Self::with_backends(folder, &options, sessions)
+    }
+
+    /// Gives every text the first label with the score 1, at once. For tests and for measuring other stages.
+    #[must_use]
+    pub fn constant(info: ModelInfo) -> Self {
+        let scores: Arc<[f64]> = (0..info.labels.len())
+            .map(|label| if label == 0 { 1.0 } else { 0.0 })
+            .collect();
+        let emotion = info.labels.first().cloned().unwrap_or_else(|| "none".into());
+        Self {
+            info,
+            engine: Engine::Constant(Verdict {
+                emotion,
+                score: 1.0,
+                scores,
+            }),
+        }
+    }
+
+    fn with_backends<B: Backend + 'static>(
+        folder: &ModelFolder,
+        options: &ClassifyOptions,
+        backends: Vec<B>,
+    ) -> Result<Self, ClassifyError> {
+        let info = folder.info().clone();
+        let limits = limits(folder, options)?;
+        let probe = folder
+            .tokenizer()
+            .encode("good morning")
+            .map_err(|error| graph_error(folder, error.to_string()))?;
+        let board = Arc::new(Board::new(options.cache_entries));
+        let queue = Arc::new(Queue::new());
+        let (jobs, incoming) = mpsc::channel();
+        let mut running = Running {
+            board: Arc::clone(&board),
+            queue: Arc::clone(&queue),
+            windows: Arc::new(Semaphore::new(options.max_windows)),
+            jobs: Some(jobs),
+            threads: Vec::with_capacity(backends.len() + 1),
+        };
+        let feeder = Feeder {
+            board: Arc::clone(&board),
+            queue: Arc::clone(&queue),
+            tokenizer: folder.tokenizer().clone(),
+            limits,
+        };
+        running.spawn("tokenizer", move || feeder.run(&incoming))?;
+        let mut workers = Vec::with_capacity(backends.len());
+        for backend in backends {
+            let mut worker = Worker {
+                backend,
+                board: Arc::clone(&board),
+                queue: Arc::clone(&queue),
+                decoder: folder.decoder().clone(),
+                limits,
+                pad_id: folder.pad_id(),
+                probe: probe.clone(),
+                buffers: Buffers::default(),
+            };
+            worker
+                .check()
+                .map_err(|reason| graph_error(folder, format!("it fails on a plain text: {reason}")))?;
+            workers.push(worker);
+        }
+        for (number, mut worker) in workers.into_iter().enumerate() {
+            running.spawn(&format!("session-{number}"), move || worker.run())?;
+        }
+        Ok(Self {
+            info,
+            engine: Engine::Running(running),
+        })
+    }
+
+    /// The model that answers.
+    #[must_use]
+    pub const fn info(&self) -> &ModelInfo {
+        &self.info
+    }
+
+    /// Totals since the start.
+    #[must_use]
+    pub fn stats(&self) -> Stats {
+        match &self.engine {
+            Engine::Constant(_) => Stats::default(),
+            Engine::Running(running) => running.board.counters.snapshot(),
+        }
+    }
+
+    /// Classifies a window of cleaned texts: one answer a text, in their order.
+    ///
+    /// Several windows may be in flight; they are done in the order they were submitted, and beyond
+    /// [`ClassifyOptions::max_windows`] the caller waits. A text on which the model fails gets the fault
+    /// alone, the others are classified. It never hangs: should the classifier stop, every open answer is
+    /// [`ModelFault::Stopped`]. Dropping the future is safe: work already handed over goes on to the cache.
+    pub async fn classify(&self, texts: Vec<Arc<str>>) -> Vec<Result<Verdict, ModelFault>> {
+        match &self.engine {
+            Engine::Constant(verdict) => vec![Ok(verdict.clone()); texts.len()],
+            Engine::Running(running) => running.classify(texts).await,
+        }
+    }
+}
+
+impl Running {
+    async fn classify(&self, texts: Vec<Arc<str>>) -> Vec<Result<Verdict, ModelFault>> {
+        let count = texts.len();
+        if count == 0 {
+            return Vec::new();
+        }
+        let permit = Arc::clone(&self.windows).acquire_owned().await.ok();
+        let (window, answers) = Window::new(count, permit);
+        let sent = self.jobs.as_ref().map(|jobs| jobs.send(Job { texts, window }));
+        if let Some(Ok(())) = sent
+            && let Ok(answers) = answers.await
+        {
+            return answers;
+        }
+        let fault = self
+            .board
+            .stopped()
+            .unwrap_or_else(|| ModelFault::Stopped("its tokenizer thread has ended".into()));
+        vec![Err(fault); count]
+    }
+
+    /// Starts a thread whose panic stops the classifier, with what is in flight answered so.
+    fn spawn(&mut self, name: &str, work: impl FnOnce() + Send + 'static) -> Result<(), ClassifyError> {
+        struct StopOnPanic(Arc<Board>, Arc<Queue<Batch>>, String);
+        impl Drop for StopOnPanic {
+            fn drop(&mut self) {
+                if thread::panicking() {
+                    self.0.stop(&format!("its thread {} panicked", self.2));
+                    self.1.close();
+                }
+            }
+        }
+        let guard = StopOnPanic(Arc::clone(&self.board), Arc::clone(&self.queue), name.to_owned());
+        let thread = thread::Builder::new()
+            .name(name.to_owned())
+            .spawn(move || {
+                // Moved in, and dropped after the work's own unwinding.
+                let _guard = guard;
+                work();
+            })
+            .map_err(ClassifyError::Thread)?;
+        self.threads.push(thread);
+        Ok(())
+    }
+}
+
+impl Drop for Running {
+    fn drop(&mut self) {
+        self.jobs = None;
+        self.queue.close();
+        for thread in self.threads.drain(..) {
+            // A panic was told when it happened.
+            let _ = thread.join();
+        }
+    }
+}
+
+impl fmt::Debug for Classifier {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Classifier")
+            .field("model", &self.info.id)
+            .field("stats", &self.stats())
+            .finish_non_exhaustive()
+    }
+}
+
+/// What bounds the batches, where a text has room in them.
+fn limits(folder: &ModelFolder, options: &ClassifyOptions) -> Result<BatchLimits, ClassifyError> {
+    let provider = folder.info().provider;
+    let limits = BatchLimits {
+        max_tokens: options.max_batch_tokens,
+        max_posts: options.max_batch_posts,
+        multiple_of: if provider.is_gpu() { 8 } else { 1 },
+        overhead_tokens: overhead_tokens(provider),
+    };
+    let max_tokens = limits.padded(folder.tokenizer().max_tokens());
+    if max_tokens > limits.max_tokens {
+        return Err(ClassifyError::BatchTokens {
+            max_batch_tokens: limits.max_tokens,
+            max_tokens,
+        });
+    }
+    Ok(limits)
+}
+
+/// As many sessions as the options, resolved, ask for.
+fn load_sessions(folder: &ModelFolder, options: &ClassifyOptions) -> Result<Vec<OrtSession>, ClassifyError> {
+    let environment = runtime::environment(options)?;
+    // The first alone, so that what is wrong with the model is found once; the others at the same time.
+    let mut sessions = vec![OrtSession::load(&environment, folder, options)?];
+    let rest: Vec<Result<OrtSession, ClassifyError>> = thread::scope(|scope| {
+        let loads: Vec<_> = (1..options.sessions)
+            .map(|_| scope.spawn(|| OrtSession::load(&environment, folder, options)))
+            .collect();
+        loads
+            .into_iter()
+            .map(|load| {
+                load.join()
+                    .unwrap_or_else(|_| Err(graph_error(folder, "loading it panics".to_owned())))
+            })
+            .collect()
+    });
+    for session in rest {
+        sessions.push(session?);
+    }
+    Ok(sessions)
+}
+
+fn graph_error(folder: &ModelFolder, detail: String) -> ClassifyError {
+    ClassifyError::Graph {
+        path: folder.onnx().to_owned(),
+        detail,
+    }
+}

@@ -1,6 +1,42 @@
 //! A model folder: manifest, labels, groups, thresholds, tokenizer.
+//!
+//! [`ModelFolder::open`] reads what people bring, in Hugging Face's layout:
+//!
+//! - `config.json`: labels, `problem_type`, limits;
+//! - `tokenizer.json`;
+//! - `model.onnx`, `model_fp16.onnx`, `model_quantized.onnx` ..., at the top or under `onnx/`;
+//! - `moodstream.toml`, which may be absent: see [`Manifest`].
 
-use std::sync::Arc;
+mod config;
+mod decode;
+mod error;
+mod files;
+pub mod groups;
+mod manifest;
+mod options;
+mod tokenize;
+
+use std::{
+    collections::BTreeMap,
+    fs,
+    path::{Path, PathBuf},
+    sync::Arc,
+};
+
+use self::{config::Config, files::Fingerprint, groups::default_groups};
+pub use self::{
+    decode::{Decoder, NotFinite},
+    error::ModelError,
+    manifest::Manifest,
+    options::{ModelOptions, Precision, ProblemType, Provider},
+    tokenize::{TokenizeError, Tokenizer},
+};
+
+/// The cleaning profile of a model whose manifest names none: what the Twitter RoBERTa family was trained with.
+pub const DEFAULT_PROFILE: &str = "twitter-roberta";
+
+/// The threshold of a multi-label model's label whose manifest names none.
+pub const DEFAULT_THRESHOLD: f64 = 0.5;
 
 /// What is known of a model once its folder was read: goes with every row it labels.
 #[derive(Debug, Clone)]
@@ -9,6 +45,16 @@ pub struct ModelInfo {
     pub id: Arc<str>,
     /// The labels, in the order of the scores.
     pub labels: Arc<[Arc<str>]>,
+    /// The cleaning profile that its texts must have passed.
+    pub profile: Arc<str>,
+    /// Named groups of labels (`positive`, `negative` ...); a label may be in none or several.
+    pub groups: BTreeMap<Arc<str>, Vec<Arc<str>>>,
+    /// How logits become scores.
+    pub problem_type: ProblemType,
+    /// The precision of the ONNX file; never [`Precision::Auto`].
+    pub precision: Precision,
+    /// Where it runs.
+    pub provider: Provider,
 }
 
 /// A post's emotion.
@@ -20,4 +66,174 @@ pub struct Verdict {
     pub score: f64,
     /// All scores, in the order of [`ModelInfo::labels`], each in `0..=1` and a multiple of 2⁻²⁰.
     pub scores: Arc<[f64]>,
+}
+
+/// A model folder that was read and found whole; the ONNX file itself is read by
+/// [`Classifier::start`](crate::classify::Classifier::start).
+#[derive(Debug, Clone)]
+pub struct ModelFolder {
+    info: ModelInfo,
+    onnx: PathBuf,
+    tokenizer: Tokenizer,
+    decoder: Decoder,
+    pad_id: u32,
+    first_position: u32,
+}
+
+impl ModelFolder {
+    /// Reads a model folder and checks what can be checked without running the model.
+    ///
+    /// # Errors
+    /// A file is absent or does not say what it should; the message says which and what to do.
+    pub fn open(path: impl AsRef<Path>, options: &ModelOptions) -> Result<Self, ModelError> {
+        let folder = path.as_ref();
+        if !folder.is_dir() {
+            return Err(ModelError::NoFolder(folder.to_owned()));
+        }
+        let config_path = folder.join("config.json");
+        let config_bytes = read(&config_path)?;
+        let config = Config::parse(&config_path, &config_bytes)?;
+
+        let manifest_path = folder.join("moodstream.toml");
+        let manifest_bytes = if manifest_path.exists() {
+            read(&manifest_path)?
+        } else {
+            Vec::new()
+        };
+        let manifest = Manifest::parse(&manifest_path, &manifest_bytes, &config.labels)?;
+
+        let problem_type = options
+            .problem_type
+            .or(manifest.problem_type)
+            .or(config.problem_type)
+            .ok_or(ModelError::NoProblemType { config: config_path })?;
+
+        let max_tokens = config
+            .max_tokens
+            .map_or(options.max_tokens, |most| most.min(options.max_tokens));
+        let tokenizer_path = folder.join("tokenizer.json");
+        let tokenizer_bytes = read(&tokenizer_path)?;
+        let tokenizer = Tokenizer::parse(&tokenizer_path, &tokenizer_bytes, max_tokens, config.vocab_size)?;
+
+        let (onnx, precision) = files::find_onnx(folder, options)?;
+
+        let mut fingerprint = Fingerprint::new();
+        for bytes in [&config_bytes, &manifest_bytes, &tokenizer_bytes] {
+            fingerprint.part(bytes);
+        }
+        fingerprint.part(problem_type.as_str().as_bytes());
+        fingerprint.part(&(max_tokens as u64).to_le_bytes());
+        fingerprint.file(&onnx)?;
+        for data in files::external_data(&onnx) {
+            fingerprint.file(&data)?;
+        }
+        let id = format!("{}@{}", model_name(&manifest, folder), fingerprint.hex());
+
+        let labels: Arc<[Arc<str>]> = config.labels.into();
+        let decoder = decoder(&labels, problem_type, &manifest);
+        let info = ModelInfo {
+            id: id.into(),
+            profile: manifest.profile.as_deref().unwrap_or(DEFAULT_PROFILE).into(),
+            groups: manifest.groups.clone().unwrap_or_else(|| default_groups(&labels)),
+            labels,
+            problem_type,
+            precision,
+            provider: options.provider,
+        };
+        log_choices(&info, &manifest, &manifest_path, &onnx, max_tokens);
+        Ok(Self {
+            info,
+            onnx,
+            tokenizer,
+            decoder,
+            pad_id: config.pad_id,
+            first_position: config.first_position,
+        })
+    }
+
+    /// What goes with every row.
+    #[must_use]
+    pub const fn info(&self) -> &ModelInfo {
+        &self.info
+    }
+
+    /// The ONNX file chosen.
+    #[must_use]
+    pub fn onnx(&self) -> &Path {
+        &self.onnx
+    }
+
+    /// The tokenizer.
+    #[must_use]
+    pub const fn tokenizer(&self) -> &Tokenizer {
+        &self.tokenizer
+    }
+
+    /// How its logits are read.
+    #[must_use]
+    pub const fn decoder(&self) -> &Decoder {
+        &self.decoder
+    }
+
+    /// The token id that fills a batch up.
+    #[must_use]
+    pub const fn pad_id(&self) -> u32 {
+        self.pad_id
+    }
+
+    /// The position of a text's first token, for models that take `position_ids`.
+    #[must_use]
+    pub const fn first_position(&self) -> u32 {
+        self.first_position
+    }
+}
+
+fn read(path: &Path) -> Result<Vec<u8>, ModelError> {
+    fs::read(path).map_err(|source| ModelError::Read {
+        path: path.to_owned(),
+        source,
+    })
+}
+
+fn model_name(manifest: &Manifest, folder: &Path) -> String {
+    if let Some(name) = &manifest.name {
+        return name.clone();
+    }
+    // `.` and `..` have a name only once resolved.
+    let resolved = folder.canonicalize();
+    let folder = resolved.as_deref().unwrap_or(folder);
+    folder
+        .file_name()
+        .map_or_else(|| "model".to_owned(), |name| name.to_string_lossy().replace('@', "-"))
+}
+
+fn decoder(labels: &Arc<[Arc<str>]>, problem_type: ProblemType, manifest: &Manifest) -> Decoder {
+    let thresholds = labels
+        .iter()
+        .map(|label| manifest.thresholds.get(label).copied().unwrap_or(DEFAULT_THRESHOLD))
+        .collect();
+    let fallback = manifest.fallback.as_deref().unwrap_or("neutral");
+    let fallback = labels.iter().position(|label| &**label == fallback);
+    Decoder::new(
+        Arc::clone(labels),
+        problem_type,
+        manifest.temperature.unwrap_or(1.0),
+        thresholds,
+        fallback,
+    )
+}
+
+fn log_choices(info: &ModelInfo, manifest: &Manifest, manifest_path: &Path, onnx: &Path, max_tokens: usize) {
+    tracing::info!(model = %info.id, file = %onnx.display(), precision = %info.precision, problem_type = %info.problem_type, max_tokens, "model folder read");
+    if !manifest_path.exists() {
+        tracing::info!(
+            manifest = %manifest_path.display(),
+            profile = %info.profile,
+            groups = ?info.groups.keys().collect::<Vec<_>>(),
+            threshold = DEFAULT_THRESHOLD,
+            "no manifest: defaults apply"
+        );
+    } else if manifest.groups.is_none() {
+        tracing::info!(groups = ?info.groups.keys().collect::<Vec<_>>(), "the manifest names no groups: defaults apply");
+    }
 }

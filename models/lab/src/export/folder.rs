@@ -1,0 +1,120 @@
+//! The model folder, built beside its place and moved there when it is whole.
+
+use std::fs;
+use std::path::{Path, PathBuf};
+
+use super::error::ExportError;
+
+/// Files of the checkpoint that go with the model as they are.
+const NEEDED: [&str; 2] = ["config.json", "tokenizer.json"];
+const OPTIONAL: [&str; 2] = ["tokenizer_config.json", "special_tokens_map.json"];
+const MANIFEST: &str = "moodstream.toml";
+
+/// A folder under construction; dropped before [`Self::publish`], it leaves nothing.
+#[derive(Debug)]
+pub(crate) struct Staging {
+    target: PathBuf,
+    folder: tempfile::TempDir,
+}
+
+impl Staging {
+    /// Begins a folder that will be `target`.
+    pub(crate) fn begin(target: &Path) -> Result<Self, ExportError> {
+        if target.exists() {
+            return Err(ExportError::Exists(target.to_owned()));
+        }
+        // Beside the target, so that the last step is a rename within one file system.
+        let parent = match target.parent() {
+            Some(parent) if !parent.as_os_str().is_empty() => parent,
+            _ => Path::new("."),
+        };
+        let write = |path: &Path, source| ExportError::Write {
+            path: path.to_owned(),
+            source,
+        };
+        fs::create_dir_all(parent).map_err(|source| write(parent, source))?;
+        let folder = tempfile::Builder::new()
+            .prefix(".export-")
+            .tempdir_in(parent)
+            .map_err(|source| write(parent, source))?;
+        fs::create_dir(folder.path().join("onnx")).map_err(|source| write(folder.path(), source))?;
+        Ok(Self {
+            target: target.to_owned(),
+            folder,
+        })
+    }
+
+    /// Where it is until it is published.
+    pub(crate) fn path(&self) -> &Path {
+        self.folder.path()
+    }
+
+    /// Copies the configuration and the tokenizer, and writes the manifest.
+    pub(crate) fn describe(&self, checkpoint: &Path, name: Option<&str>) -> Result<(), ExportError> {
+        for file in NEEDED {
+            self.copy(checkpoint, file)?;
+        }
+        for file in OPTIONAL {
+            if checkpoint.join(file).is_file() {
+                self.copy(checkpoint, file)?;
+            }
+        }
+        self.write(MANIFEST, manifest(checkpoint, name)?.as_bytes())
+    }
+
+    pub(crate) fn write_onnx(&self, file: &str, bytes: &[u8]) -> Result<(), ExportError> {
+        self.write(&format!("onnx/{file}"), bytes)
+    }
+
+    /// Puts the folder in its place.
+    pub(crate) fn publish(self) -> Result<(), ExportError> {
+        let Self { target, folder } = self;
+        fs::rename(folder.path(), &target).map_err(|source| ExportError::Write {
+            path: target.clone(),
+            source,
+        })?;
+        // A temporary folder is its owner's alone; a model is for the service's account too.
+        #[cfg(unix)]
+        {
+            use std::os::unix::fs::PermissionsExt as _;
+            fs::set_permissions(&target, fs::Permissions::from_mode(0o755))
+                .map_err(|source| ExportError::Write { path: target, source })?;
+        }
+        Ok(())
+    }
+
+    fn copy(&self, checkpoint: &Path, file: &str) -> Result<(), ExportError> {
+        let path = checkpoint.join(file);
+        let bytes = fs::read(&path).map_err(|source| ExportError::Read { path, source })?;
+        self.write(file, &bytes)
+    }
+
+    fn write(&self, file: &str, bytes: &[u8]) -> Result<(), ExportError> {
+        let path = self.folder.path().join(file);
+        fs::write(&path, bytes).map_err(|source| ExportError::Write { path, source })
+    }
+}
+
+/// The checkpoint's manifest under the name asked for, or one that holds a name alone.
+fn manifest(checkpoint: &Path, name: Option<&str>) -> Result<String, ExportError> {
+    let path = checkpoint.join(MANIFEST);
+    let text = match fs::read_to_string(&path) {
+        Ok(text) => text,
+        Err(error) if error.kind() == std::io::ErrorKind::NotFound => String::new(),
+        Err(source) => return Err(ExportError::Read { path, source }),
+    };
+    let mut table: toml::Table = text.parse().map_err(|error: toml::de::Error| ExportError::Invalid {
+        path: path.clone(),
+        why: error.message().to_owned(),
+    })?;
+    let folder_name = checkpoint.file_name().map(|name| name.to_string_lossy().into_owned());
+    let name = name
+        .map(str::to_owned)
+        .or_else(|| if table.contains_key("name") { None } else { folder_name });
+    let Some(name) = name else { return Ok(text) };
+    table.insert("name".to_owned(), name.into());
+    toml::to_string(&table).map_err(|error| ExportError::Invalid {
+        path,
+        why: error.to_string(),
+    })
+}

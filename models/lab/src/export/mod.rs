@@ -1,0 +1,196 @@
+//! A checkpoint becomes an ONNX model folder in fp32, fp16 or int8.
+//!
+//! [`Classifier::open`] reads the checkpoint, whatever its family; a graph of it is written per precision, and the
+//! folder appears under its name only once everything in it is whole.
+
+mod agreement;
+mod calibrate;
+mod checkpoint;
+mod error;
+mod folder;
+mod forward;
+mod graph;
+mod int8;
+mod proto;
+mod quantise;
+mod rounding;
+mod texts;
+mod writer;
+
+use std::path::PathBuf;
+
+use clap::ValueEnum;
+
+pub use checkpoint::{Classifier, Family};
+pub use error::ExportError;
+
+use folder::Staging;
+use graph::FloatType;
+use texts::{CalibrationTexts, CheckpointTokenizer};
+use writer::Style;
+
+/// What the weights are stored and computed in.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, ValueEnum)]
+pub enum Precision {
+    /// Single precision: the reference.
+    Fp32,
+    /// Half precision, for the GPU.
+    Fp16,
+    /// Bytes, for the CPU.
+    Int8,
+}
+
+impl Precision {
+    /// The name of its file below `onnx/`, the one that Hugging Face's exporters give it.
+    #[must_use]
+    pub const fn file_name(self) -> &'static str {
+        match self {
+            Self::Fp32 => "model.onnx",
+            Self::Fp16 => "model_fp16.onnx",
+            Self::Int8 => "model_int8.onnx",
+        }
+    }
+
+    const fn as_str(self) -> &'static str {
+        match self {
+            Self::Fp32 => "fp32",
+            Self::Fp16 => "fp16",
+            Self::Int8 => "int8",
+        }
+    }
+}
+
+/// Which operators the floating-point graphs are made of; int8 always needs ONNX Runtime's own.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, ValueEnum)]
+pub enum GraphStyle {
+    /// The fastest where the precision is meant to run: fp32 on the CPU, fp16 on the GPU; ONNX Runtime's own operators
+    Fused,
+    /// Operators of the ONNX standard alone, which any runtime reads
+    Plain,
+}
+
+impl GraphStyle {
+    /// Single precision is for the CPU first, half for the GPU: what is fast differs.
+    fn style(self, fastest: Style) -> Style {
+        match self {
+            Self::Fused => fastest,
+            Self::Plain => Style::Plain,
+        }
+    }
+}
+
+/// What the command line says.
+#[derive(Debug, clap::Args)]
+pub struct Args {
+    /// Checkpoint folder: config.json, model.safetensors, tokenizer.json
+    #[arg(long, value_name = "DIR")]
+    pub checkpoint: PathBuf,
+    /// Model folder to write; must not be there yet
+    #[arg(long, value_name = "DIR")]
+    pub out: PathBuf,
+    /// Precisions to write
+    #[arg(long, value_delimiter = ',', default_value = "fp32,fp16,int8")]
+    pub precision: Vec<Precision>,
+    /// Operators of the fp32 and fp16 graphs
+    #[arg(long, default_value = "fused")]
+    pub graph: GraphStyle,
+    /// Texts like those to be classified, one a line (or the first column of a TSV, .zst too), cleaned as for the
+    /// model: int8 is fitted to them. Training texts will do; without any, int8 loses more
+    #[arg(long, value_name = "FILE")]
+    pub calibrate: Option<PathBuf>,
+    /// How many of those texts to fit to, evenly from the whole file; as many others are held out to judge the result
+    #[arg(long, default_value_t = 512)]
+    pub calibrate_texts: usize,
+    /// Fail where int8 gives fewer of the held-out calibration texts the label of the checkpoint than this (0.99: 99 %)
+    #[arg(long, value_name = "SHARE")]
+    pub min_agreement: Option<f64>,
+    /// The model's name in the manifest, the first part of its id [default: the manifest's, else the checkpoint's folder name]
+    #[arg(long)]
+    pub name: Option<String>,
+}
+
+/// Runs the step.
+///
+/// # Errors
+///
+/// When the input is unfit or the output can't be written.
+pub fn run(args: Args) -> anyhow::Result<()> {
+    Ok(export(&args)?)
+}
+
+/// Writes the model folder that `args` ask for.
+///
+/// # Errors
+///
+/// When the checkpoint, its tokenizer or the texts are unfit, or a file can't be written; nothing is left then.
+pub fn export(args: &Args) -> Result<(), ExportError> {
+    let model = Classifier::open(&args.checkpoint)?;
+    let tokenizer = CheckpointTokenizer::open(&args.checkpoint, &model)?;
+    let calibration = match &args.calibrate {
+        Some(path) if args.precision.contains(&Precision::Int8) => {
+            Some(CalibrationTexts::read(path, args.calibrate_texts)?)
+        }
+        None if args.precision.contains(&Precision::Int8) => {
+            eprintln!(
+                "warning: int8 without --calibrate is neither smoothed nor corrected: expect more labels to change"
+            );
+            None
+        }
+        _ => None,
+    };
+    let staging = Staging::begin(&args.out)?;
+    staging.describe(&args.checkpoint, args.name.as_deref())?;
+
+    for &precision in &args.precision {
+        let graph = match precision {
+            Precision::Fp32 => writer::float_graph(&model, FloatType::Single, args.graph.style(Style::Subtracted)),
+            Precision::Fp16 => writer::float_graph(&model, FloatType::Half, args.graph.style(Style::Fused)),
+            Precision::Int8 => {
+                let texts = calibration
+                    .as_ref()
+                    .map(|texts| tokenizer.encode_all(&texts.fitted))
+                    .transpose()?;
+                let layers = calibrate::quantise_layers(&model, &texts.unwrap_or_default());
+                calibrate::describe(&layers).for_each(|line| println!("{line}"));
+                int8::int8_graph(&model, &layers)
+            }
+        };
+        let bytes = graph.finish().ok_or(ExportError::TooLarge {
+            precision: precision.as_str(),
+        })?;
+        staging.write_onnx(precision.file_name(), &bytes)?;
+        println!("{}: {:.2} MB", precision.file_name(), bytes.len() as f64 / 1e6);
+        if let (Precision::Int8, Some(texts)) = (precision, &calibration) {
+            check_agreement(&staging, &model, &tokenizer, texts, args.min_agreement)?;
+        }
+    }
+    staging.publish()
+}
+
+/// Prints how often int8 agrees with the checkpoint on texts that it was not fitted to.
+fn check_agreement(
+    staging: &Staging,
+    model: &Classifier,
+    tokenizer: &CheckpointTokenizer,
+    texts: &CalibrationTexts,
+    least: Option<f64>,
+) -> Result<(), ExportError> {
+    let count = texts.held_out.len();
+    match agreement::measure(staging.path(), model, tokenizer, texts.held_out.clone()) {
+        Ok(share) => {
+            println!(
+                "int8 agrees with the checkpoint on {:.2} % of {count} held-out texts",
+                share * 100.0
+            );
+            match least {
+                Some(least) if share < least => Err(ExportError::Disagrees { share, least, count }),
+                _ => Ok(()),
+            }
+        }
+        Err(error) if least.is_none() => {
+            eprintln!("warning: how often int8 agrees with the checkpoint was not measured: {error:#}");
+            Ok(())
+        }
+        Err(error) => Err(ExportError::NotMeasured(format!("{error:#}"))),
+    }
+}

@@ -1,0 +1,158 @@
+//! The checkpoint's tokenizer, and the texts that int8 is fitted to.
+
+use std::fs::File;
+use std::io::{BufRead, BufReader, Read};
+use std::path::{Path, PathBuf};
+use std::sync::Arc;
+
+use serde_json::Value;
+use tokenizers::pipeline::{EncodeOptions, Override, PipelineTokenizer};
+
+use super::checkpoint::Classifier;
+use super::error::ExportError;
+
+/// Texts are cut here, as the service does unless told otherwise.
+const MAX_TOKENS: usize = 128;
+
+/// Texts of a calibration file, in two parts that share none.
+#[derive(Debug)]
+pub(crate) struct CalibrationTexts {
+    pub(crate) fitted: Vec<Arc<str>>,
+    pub(crate) held_out: Vec<Arc<str>>,
+}
+
+impl CalibrationTexts {
+    /// Takes `count` texts for each part where there are enough, evenly from all of the file; a line's first column is
+    /// its text.
+    pub(crate) fn read(path: &Path, count: usize) -> Result<Self, ExportError> {
+        let lines = read_lines(path).map_err(|source| ExportError::Read {
+            path: path.to_owned(),
+            source,
+        })?;
+        if lines.len() < 2 || count == 0 {
+            let why = "holds too few texts to calibrate with: it takes hundreds".to_owned();
+            return Err(ExportError::Invalid {
+                path: path.to_owned(),
+                why,
+            });
+        }
+        let stride = (lines.len() / count.saturating_mul(2)).max(1);
+        let mut taken = lines.into_iter().step_by(stride).map(Arc::from);
+        let (mut fitted, mut held_out) = (Vec::new(), Vec::new());
+        while let (Some(one), Some(other)) = (taken.next(), taken.next()) {
+            if fitted.len() == count {
+                break;
+            }
+            fitted.push(one);
+            held_out.push(other);
+        }
+        Ok(Self { fitted, held_out })
+    }
+}
+
+/// A tokenizer that was held against the model it is for.
+pub(crate) struct CheckpointTokenizer {
+    tokenizer: PipelineTokenizer,
+    path: PathBuf,
+    max_tokens: usize,
+}
+
+impl CheckpointTokenizer {
+    /// Reads `tokenizer.json` of the folder `checkpoint` and checks that it can be `model`'s.
+    pub(crate) fn open(checkpoint: &Path, model: &Classifier) -> Result<Self, ExportError> {
+        let path = checkpoint.join("tokenizer.json");
+        let bytes = std::fs::read(&path).map_err(|source| ExportError::Read {
+            path: path.clone(),
+            source,
+        })?;
+        let invalid = |why: String| ExportError::Invalid {
+            path: path.clone(),
+            why,
+        };
+        let mut json: Value = serde_json::from_slice(&bytes).map_err(|error| invalid(format!("not JSON: {error}")))?;
+        if let Some(largest) = largest_id(&json).filter(|&id| id >= model.vocabulary() as u64) {
+            return Err(invalid(format!(
+                "its largest id is {largest}, but the model's word embeddings have {} rows: it is another model's tokenizer",
+                model.vocabulary()
+            )));
+        }
+        if let Some(pad) = json
+            .pointer("/padding/pad_id")
+            .and_then(Value::as_i64)
+            .filter(|&pad| pad != model.pad_token_id)
+        {
+            return Err(invalid(format!(
+                "it pads with id {pad}, but config.json says pad_token_id {}",
+                model.pad_token_id
+            )));
+        }
+        let not_read = |error: &dyn std::fmt::Display| invalid(format!("not a tokenizer that can be read: {error}"));
+        tokenizers::canonicalize_value(&mut json).map_err(|error| not_read(&error))?;
+        let tokenizer = tokenizers::from_json(&json.to_string()).map_err(|error| not_read(&error))?;
+        Ok(Self {
+            tokenizer,
+            path,
+            max_tokens: model.max_tokens().min(MAX_TOKENS),
+        })
+    }
+
+    /// The ids of each text.
+    pub(crate) fn encode_all(&self, texts: &[Arc<str>]) -> Result<Vec<Vec<u32>>, ExportError> {
+        texts.iter().map(|text| self.encode(text)).collect()
+    }
+
+    /// The ids of one text with its special tokens, cut to what the model takes.
+    pub(crate) fn encode(&self, text: &str) -> Result<Vec<u32>, ExportError> {
+        let options = EncodeOptions {
+            add_special_tokens: true,
+            encode_special_tokens: true,
+            padding: Override::Off,
+            truncation: Override::Off,
+        };
+        let mut tokens = Vec::new();
+        self.tokenizer
+            .encode_into(text, &options, &mut tokens)
+            .map_err(|error| ExportError::Invalid {
+                path: self.path.clone(),
+                why: error.to_string(),
+            })?;
+        Ok(tokens
+            .iter()
+            .take(self.max_tokens)
+            .map(|&token| u32::from(token))
+            .collect())
+    }
+}
+
+/// The largest id in a `tokenizer.json`: the vocabulary is a map (BPE, WordPiece) or a list (Unigram).
+fn largest_id(json: &Value) -> Option<u64> {
+    let model = match json.pointer("/model/vocab") {
+        Some(Value::Object(vocabulary)) => vocabulary.values().filter_map(Value::as_u64).max(),
+        Some(Value::Array(vocabulary)) => (vocabulary.len() as u64).checked_sub(1),
+        _ => None,
+    };
+    let added = json.get("added_tokens").and_then(Value::as_array).into_iter().flatten();
+    model
+        .into_iter()
+        .chain(added.filter_map(|token| token.get("id").and_then(Value::as_u64)))
+        .max()
+}
+
+/// The texts of a file: the first column of each line that has one.
+fn read_lines(path: &Path) -> std::io::Result<Vec<String>> {
+    let file = File::open(path)?;
+    let reader: Box<dyn Read> = match path.extension() {
+        Some(extension) if extension == "zst" => Box::new(zstd::Decoder::new(file)?),
+        _ => Box::new(file),
+    };
+    let mut lines = Vec::new();
+    for line in BufReader::new(reader).split(b'\n') {
+        let line = line?;
+        let text = String::from_utf8_lossy(&line);
+        let text = text.split('\t').next().unwrap_or_default().trim();
+        if !text.is_empty() {
+            lines.push(text.to_owned());
+        }
+    }
+    Ok(lines)
+}

@@ -1,0 +1,379 @@
+//! A classifier as a graph of floating-point operators; what int8 shares with it.
+
+use ndarray::Array1;
+
+use super::checkpoint::{Classifier, Family, HeadActivation, Layer, LayerNorm, Linear};
+use super::graph::{Attr, Dim, FloatType, GraphBuilder, Op, Value};
+use super::proto::ElementType;
+
+/// Which operators a graph is made of.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum Style {
+    /// Those of the ONNX standard alone: any runtime reads it.
+    Plain,
+    /// ONNX Runtime's own for attention, skip connections and GELU: the fastest on a GPU.
+    Fused,
+    /// The fastest on the CPU, where those operators cost more than they save: `LayerNormalization` runs eight times as
+    /// fast as `SkipLayerNormalization`, `Gelu` after a bias twice as fast as `BiasGelu`, and attention over texts of a
+    /// few dozen tokens twice as fast in single steps. When the runtime loads a graph, it looks for an `Add` and fuses
+    /// it with what follows into just these; it does not look at `Sub`, so residuals and biases are negated and
+    /// subtracted.
+    Subtracted,
+}
+
+/// Which tokens a layer is computed for.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum Reach {
+    /// All: the next layer attends to them.
+    All,
+    /// The first of each text: behind the last layer nothing looks at the others.
+    First,
+}
+
+/// What is added to the attention scores of padding: its weight after softmax is exactly 0, and half precision holds it.
+const MASKED: f32 = 10_000.0;
+
+/// The inputs of a graph, and what each layer needs of them.
+pub(crate) struct Inputs {
+    ids: Value,
+    types: Option<Value>,
+    mask: Value,
+}
+
+/// How padding is told to the attention operator.
+enum Padding {
+    /// `[batch, 1, 1, tokens]`, added to the scores.
+    Added(Value),
+    /// `[batch]`, how many tokens of each text are real: what ONNX Runtime's operator takes.
+    Lengths(Value),
+}
+
+/// Writes the parts of a classifier into a graph.
+pub(crate) struct Writer<'a> {
+    pub(crate) g: GraphBuilder,
+    pub(crate) model: &'a Classifier,
+    style: Style,
+}
+
+/// The whole model in floating point.
+pub(crate) fn float_graph(model: &Classifier, float: FloatType, style: Style) -> GraphBuilder {
+    let mut writer = Writer::new(model, float, style);
+    let inputs = writer.inputs();
+    let padding = match style {
+        Style::Plain | Style::Subtracted => Padding::Added(writer.added_padding(&inputs)),
+        Style::Fused => Padding::Lengths(writer.lengths(&inputs)),
+    };
+    let words = writer.word_embeddings(&inputs);
+    let mut hidden = writer.embeddings(&inputs, &words);
+    for (index, layer) in model.layers.iter().enumerate() {
+        let reach = if index + 1 == model.layers.len() {
+            Reach::First
+        } else {
+            Reach::All
+        };
+        hidden = writer.layer(index, layer, &hidden, &padding, reach);
+    }
+    writer.head(&hidden);
+    writer.g
+}
+
+impl<'a> Writer<'a> {
+    pub(crate) fn new(model: &'a Classifier, float: FloatType, style: Style) -> Self {
+        Self {
+            g: GraphBuilder::new("classifier", float),
+            model,
+            style,
+        }
+    }
+
+    /// Declares the inputs that exporters of this family declare.
+    pub(crate) fn inputs(&mut self) -> Inputs {
+        let dims = [Dim::Named("batch_size"), Dim::Named("sequence_length")];
+        let ids = self.g.input("input_ids", ElementType::Int64, &dims);
+        let mask = self.g.input("attention_mask", ElementType::Int64, &dims);
+        let types = self
+            .model
+            .type_embeddings
+            .is_some()
+            .then(|| self.g.input("token_type_ids", ElementType::Int64, &dims));
+        Inputs { ids, types, mask }
+    }
+
+    /// `[batch, 1, 1, tokens]`: 0 for tokens, far below any score for padding.
+    pub(crate) fn added_padding(&mut self, inputs: &Inputs) -> Value {
+        self.g.scope("padding");
+        let float = self.g.float().element_type();
+        let axes = self.g.int64(&[2], &[1, 2]);
+        let mask = self.g.call(Op::Onnx("Unsqueeze"), &[&inputs.mask, &axes], &[]);
+        let mask = self.g.cast(&mask, float);
+        let (one, masked) = (self.g.float_scalar(1.0), self.g.float_scalar(MASKED));
+        let below = self.g.call(Op::Onnx("Sub"), &[&mask, &one], &[]);
+        self.g.call(Op::Onnx("Mul"), &[&below, &masked], &[])
+    }
+
+    /// The GPU's fast attention kernels take lengths, not masks; the service pads on the right.
+    fn lengths(&mut self, inputs: &Inputs) -> Value {
+        self.g.scope("padding");
+        let mask = self.g.cast(&inputs.mask, ElementType::Int32);
+        let axis = self.g.int64(&[1], &[1]);
+        self.g
+            .call(Op::Onnx("ReduceSum"), &[&mask, &axis], &[("keepdims", Attr::Int(0))])
+    }
+
+    fn word_embeddings(&mut self, inputs: &Inputs) -> Value {
+        self.g.scope("embeddings");
+        let table = self.table("word_embeddings", &self.model.word_embeddings);
+        self.g.call(Op::Onnx("Gather"), &[&table, &inputs.ids], &[])
+    }
+
+    /// As [`Self::word_embeddings`], from a table of signed bytes with one scale a word.
+    pub(crate) fn quantised_word_embeddings(&mut self, inputs: &Inputs) -> Value {
+        self.g.scope("embeddings");
+        let (bytes, scale) = super::quantise::quantise_rows(&self.model.word_embeddings);
+        let table = self.g.int8(
+            "word_embeddings",
+            &[bytes.nrows(), bytes.ncols()],
+            &bytes.into_raw_vec_and_offset().0,
+        );
+        let scales = self
+            .g
+            .weight("word_embeddings_scale", &[scale.len(), 1], &scale.to_vec());
+        let steps = self.g.call(Op::Onnx("Gather"), &[&table, &inputs.ids], &[]);
+        let steps = self.g.cast(&steps, ElementType::Float32);
+        let scale = self.g.call(Op::Onnx("Gather"), &[&scales, &inputs.ids], &[]);
+        self.g.call(Op::Onnx("Mul"), &[&steps, &scale], &[])
+    }
+
+    /// Adds positions and types to `words` and normalises.
+    pub(crate) fn embeddings(&mut self, inputs: &Inputs, words: &Value) -> Value {
+        self.g.scope("embeddings");
+        let sign = if self.style == Style::Subtracted { -1.0 } else { 1.0 };
+        let positions = self.position_ids(inputs);
+        let table = self.table("position_embeddings", &(&self.model.position_embeddings * sign));
+        let positions = self.g.call(Op::Onnx("Gather"), &[&table, &positions], &[]);
+        let add = if self.style == Style::Subtracted {
+            Op::Onnx("Sub")
+        } else {
+            Op::Onnx("Add")
+        };
+        let mut sum = self.g.call(add, &[words, &positions], &[]);
+        if let (Some(types), Some(rows)) = (&inputs.types, &self.model.type_embeddings) {
+            let table = self.table("token_type_embeddings", &(rows * sign));
+            let types = self.g.call(Op::Onnx("Gather"), &[&table, types], &[]);
+            sum = self.g.call(add, &[&sum, &types], &[]);
+        }
+        self.norm(&sum, &self.model.embedding_norm)
+    }
+
+    fn position_ids(&mut self, inputs: &Inputs) -> Value {
+        if self.model.family != Family::Roberta {
+            let shape = self.g.call(
+                Op::Onnx("Shape"),
+                &[&inputs.ids],
+                &[("start", Attr::Int(1)), ("end", Attr::Int(2))],
+            );
+            let scalar = self.g.int64(&[0], &[]);
+            let tokens = self.g.call(Op::Onnx("Reshape"), &[&shape, &scalar], &[]);
+            let (zero, one) = (self.g.int64(&[], &[0]), self.g.int64(&[], &[1]));
+            return self.g.call(Op::Onnx("Range"), &[&zero, &tokens, &one], &[]);
+        }
+        let pad = self.g.int64(&[], &[self.model.pad_token_id]);
+        let is_pad = self.g.call(Op::Onnx("Equal"), &[&inputs.ids, &pad], &[]);
+        let is_token = self.g.call(Op::Onnx("Not"), &[&is_pad], &[]);
+        let is_token = self.g.cast(&is_token, ElementType::Int64);
+        let axis = self.g.int64(&[], &[1]);
+        let count = self.g.call(Op::Onnx("CumSum"), &[&is_token, &axis], &[]);
+        let count = self.g.call(Op::Onnx("Mul"), &[&count, &is_token], &[]);
+        self.g.call(Op::Onnx("Add"), &[&count, &pad], &[])
+    }
+
+    fn layer(&mut self, index: usize, layer: &Layer, hidden: &Value, padding: &Padding, reach: Reach) -> Value {
+        self.g.scope(format!("layer.{index}/attention"));
+        let asking = match reach {
+            Reach::All => hidden.clone(),
+            Reach::First => self.first_token(hidden),
+        };
+        let context = self.attention(layer, hidden, &asking, padding, reach);
+        self.g.scope(format!("layer.{index}/attention/output"));
+        let hidden = self.residual(&layer.attention_output, &context, &asking, &layer.attention_norm);
+        self.g.scope(format!("layer.{index}/intermediate"));
+        let inner = self.gelu(&layer.intermediate, &hidden);
+        self.g.scope(format!("layer.{index}/output"));
+        self.residual(&layer.output, &inner, &hidden, &layer.output_norm)
+    }
+
+    /// The first token of each text, `[batch, 1, width]`.
+    pub(crate) fn first_token(&mut self, hidden: &Value) -> Value {
+        let first = self.g.int64(&[1], &[0]);
+        self.g
+            .call(Op::Onnx("Gather"), &[hidden, &first], &[("axis", Attr::Int(1))])
+    }
+
+    /// What the tokens of `asking` draw from all of `hidden`.
+    fn attention(&mut self, layer: &Layer, hidden: &Value, asking: &Value, padding: &Padding, reach: Reach) -> Value {
+        match padding {
+            Padding::Lengths(lengths) => {
+                let joined = layer.query_key_value();
+                let weight = self.table("query_key_value", &joined.weight);
+                let bias = self.vector("query_key_value_bias", &joined.bias);
+                let heads = ("num_heads", Attr::Int(self.model.heads as i64));
+                let context = self
+                    .g
+                    .call(Op::Runtime("Attention"), &[hidden, &weight, &bias, lengths], &[heads]);
+                // The operator knows no queries of some tokens only.
+                if reach == Reach::First {
+                    self.first_token(&context)
+                } else {
+                    context
+                }
+            }
+            Padding::Added(added) => self.plain_attention(layer, hidden, asking, added),
+        }
+    }
+
+    fn plain_attention(&mut self, layer: &Layer, hidden: &Value, asking: &Value, added: &Value) -> Value {
+        let (heads, width) = (self.model.heads, self.model.width());
+        let split = self.g.int64(&[4], &[0, 0, heads as i64, (width / heads) as i64]);
+        let joined = self.g.int64(&[3], &[0, 0, width as i64]);
+        let split_heads = |writer: &mut Self, linear: &Linear, x: &Value, order: &'static [i64]| {
+            let product = writer.product(linear, x);
+            let sum = writer.plus_bias(&product, &linear.bias);
+            let split = writer.g.call(Op::Onnx("Reshape"), &[&sum, &split], &[]);
+            writer
+                .g
+                .call(Op::Onnx("Transpose"), &[&split], &[("perm", Attr::Ints(order))])
+        };
+        let query = split_heads(self, &layer.query, asking, &[0, 2, 1, 3]);
+        let key = split_heads(self, &layer.key, hidden, &[0, 2, 3, 1]);
+        let value = split_heads(self, &layer.value, hidden, &[0, 2, 1, 3]);
+        let scores = self.g.call(Op::Onnx("MatMul"), &[&query, &key], &[]);
+        let scale = self.g.float_scalar(1.0 / ((width / heads) as f32).sqrt());
+        let scores = self.g.call(Op::Onnx("Mul"), &[&scores, &scale], &[]);
+        let scores = self.g.call(Op::Onnx("Add"), &[&scores, added], &[]);
+        let weights = self.g.call(Op::Onnx("Softmax"), &[&scores], &[("axis", Attr::Int(-1))]);
+        let context = self.g.call(Op::Onnx("MatMul"), &[&weights, &value], &[]);
+        let context = self.g.call(
+            Op::Onnx("Transpose"),
+            &[&context],
+            &[("perm", Attr::Ints(&[0, 2, 1, 3]))],
+        );
+        self.g.call(Op::Onnx("Reshape"), &[&context, &joined], &[])
+    }
+
+    /// `norm(skip + x W + b)`
+    fn residual(&mut self, linear: &Linear, x: &Value, skip: &Value, norm: &LayerNorm) -> Value {
+        if self.style == Style::Subtracted {
+            let negated = Linear {
+                weight: -&linear.weight,
+                bias: -&linear.bias,
+            };
+            let product = self.product(&negated, x);
+            let sum = self.g.call(Op::Onnx("Sub"), &[skip, &product], &[]);
+            let sum = self.plus_bias(&sum, &linear.bias);
+            return self.norm(&sum, norm);
+        }
+        let product = self.product(linear, x);
+        if self.style == Style::Fused {
+            let gain = self.vector("norm", &norm.gain);
+            let offset = self.vector("norm_bias", &norm.offset);
+            let bias = self.vector("bias", &linear.bias);
+            let epsilon = ("epsilon", Attr::Float(self.model.norm_epsilon));
+            let inputs = [&product, skip, &gain, &offset, &bias];
+            return self.g.call(Op::Runtime("SkipLayerNormalization"), &inputs, &[epsilon]);
+        }
+        let product = self.plus_bias(&product, &linear.bias);
+        let sum = self.g.call(Op::Onnx("Add"), &[&product, skip], &[]);
+        self.norm(&sum, norm)
+    }
+
+    /// Layer normalisation over the width.
+    pub(crate) fn norm(&mut self, x: &Value, norm: &LayerNorm) -> Value {
+        let gain = self.vector("norm", &norm.gain);
+        let offset = self.vector("norm_bias", &norm.offset);
+        let epsilon = ("epsilon", Attr::Float(self.model.norm_epsilon));
+        self.g.call(
+            Op::Onnx("LayerNormalization"),
+            &[x, &gain, &offset],
+            &[("axis", Attr::Int(-1)), epsilon],
+        )
+    }
+
+    /// `gelu(x W + b)`, by the error function.
+    fn gelu(&mut self, linear: &Linear, x: &Value) -> Value {
+        let product = self.product(linear, x);
+        if self.style == Style::Subtracted {
+            let sum = self.plus_bias(&product, &linear.bias);
+            return self.g.call(Op::Runtime("Gelu"), &[&sum], &[]);
+        }
+        if self.style == Style::Fused {
+            let bias = self.vector("bias", &linear.bias);
+            return self.g.call(Op::Runtime("BiasGelu"), &[&product, &bias], &[]);
+        }
+        let (root, one, half) = (
+            self.g.float_scalar(std::f32::consts::SQRT_2),
+            self.g.float_scalar(1.0),
+            self.g.float_scalar(0.5),
+        );
+        let x = self.plus_bias(&product, &linear.bias);
+        let scaled = self.g.call(Op::Onnx("Div"), &[&x, &root], &[]);
+        let erf = self.g.call(Op::Onnx("Erf"), &[&scaled], &[]);
+        let erf = self.g.call(Op::Onnx("Add"), &[&erf, &one], &[]);
+        let gated = self.g.call(Op::Onnx("Mul"), &[&x, &erf], &[]);
+        self.g.call(Op::Onnx("Mul"), &[&gated, &half], &[])
+    }
+
+    /// The logits from the first token of each text, declared the output.
+    pub(crate) fn head(&mut self, hidden: &Value) {
+        self.g.scope("head");
+        let zero = self.g.int64(&[], &[0]);
+        let first = self
+            .g
+            .call(Op::Onnx("Gather"), &[hidden, &zero], &[("axis", Attr::Int(1))]);
+        let dense = self.gemm(&self.model.head_dense, &first);
+        let kind = match self.model.head_activation {
+            HeadActivation::Tanh => "Tanh",
+            HeadActivation::Relu => "Relu",
+        };
+        let pooled = self.g.call(Op::Onnx(kind), &[&dense], &[]);
+        let mut logits = self.gemm(&self.model.head_output, &pooled);
+        if self.g.float() == FloatType::Half {
+            logits = self.g.cast(&logits, ElementType::Float32);
+        }
+        let dims = [Dim::Named("batch_size"), Dim::Fixed(self.model.labels())];
+        self.g.output("logits", &logits, ElementType::Float32, &dims);
+    }
+
+    /// `x W`, the bias left to who follows.
+    fn product(&mut self, linear: &Linear, x: &Value) -> Value {
+        let weight = self.table("weight", &linear.weight);
+        self.g.call(Op::Onnx("MatMul"), &[x, &weight], &[])
+    }
+
+    fn plus_bias(&mut self, x: &Value, bias: &Array1<f32>) -> Value {
+        if self.style == Style::Subtracted {
+            let bias = self.vector("bias", &-bias);
+            return self.g.call(Op::Onnx("Sub"), &[x, &bias], &[]);
+        }
+        let bias = self.vector("bias", bias);
+        self.g.call(Op::Onnx("Add"), &[x, &bias], &[])
+    }
+
+    fn gemm(&mut self, linear: &Linear, x: &Value) -> Value {
+        let weight = self.table("weight", &linear.weight);
+        let bias = self.vector("bias", &linear.bias);
+        self.g.call(Op::Onnx("Gemm"), &[x, &weight, &bias], &[])
+    }
+
+    pub(crate) fn vector(&mut self, name: &str, values: &Array1<f32>) -> Value {
+        self.g.weight(name, &[values.len()], &values.to_vec())
+    }
+
+    fn table(&mut self, name: &str, values: &ndarray::Array2<f32>) -> Value {
+        let data = values.as_standard_layout();
+        self.g.weight(
+            name,
+            &[values.nrows(), values.ncols()],
+            data.as_slice().unwrap_or_default(),
+        )
+    }
+}

@@ -1,0 +1,64 @@
+//! What computes logits.
+
+/// A batch as the model takes it: `rows` texts of `columns` tokens, row by row.
+#[derive(Debug, Default)]
+pub(super) struct Padded {
+    pub(super) rows: usize,
+    pub(super) columns: usize,
+    /// Token ids, filled up with the padding id.
+    pub(super) ids: Vec<i64>,
+    /// 1 for a token, 0 for padding.
+    pub(super) mask: Vec<i64>,
+}
+
+impl Padded {
+    /// Puts texts into the rows. The vectors' memory is used again from batch to batch.
+    pub(super) fn fill<'a>(&mut self, texts: impl ExactSizeIterator<Item = &'a [u32]>, columns: usize, pad_id: u32) {
+        self.rows = texts.len();
+        self.columns = columns;
+        self.ids.clear();
+        self.mask.clear();
+        for text in texts {
+            let row = self.ids.len() + columns;
+            self.ids.extend(text.iter().map(|&id| i64::from(id)));
+            self.mask.resize(self.ids.len(), 1);
+            self.ids.resize(row, i64::from(pad_id));
+            self.mask.resize(row, 0);
+        }
+    }
+}
+
+/// One session: belongs to one thread.
+pub(super) trait Backend: Send {
+    /// Computes the logits of a batch, one row a text, into `logits` (which comes empty).
+    fn run(&mut self, batch: &Padded, logits: &mut Vec<f32>) -> Result<(), String>;
+}
+
+/// Computes nothing: what is left is the cost of everything else.
+#[derive(Debug)]
+pub(super) struct Constant {
+    pub(super) labels: usize,
+}
+
+impl Backend for Constant {
+    fn run(&mut self, batch: &Padded, logits: &mut Vec<f32>) -> Result<(), String> {
+        logits.resize(batch.rows * self.labels, 0.0);
+        Ok(())
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn rows_are_filled_up() {
+        let mut padded = Padded::default();
+        for _ in 0..2 {
+            padded.fill([&[5u32, 6, 7][..], &[8]].into_iter(), 4, 1);
+            assert_eq!((padded.rows, padded.columns), (2, 4));
+            assert_eq!(padded.ids, [5, 6, 7, 1, 8, 1, 1, 1]);
+            assert_eq!(padded.mask, [1, 1, 1, 0, 1, 0, 0, 0]);
+        }
+    }
+}

@@ -1,0 +1,85 @@
+//! The queue of batches between the tokenizer and the sessions.
+
+use std::{
+    collections::VecDeque,
+    sync::{Condvar, Mutex, MutexGuard, PoisonError},
+};
+
+use crate::observe::metric;
+
+/// First in, first out; many takers. It holds no bound of its own: what is in it belongs to windows,
+/// and these are counted before they come in.
+#[derive(Debug)]
+pub(super) struct Queue<T> {
+    state: Mutex<State<T>>,
+    filled: Condvar,
+}
+
+#[derive(Debug)]
+struct State<T> {
+    items: VecDeque<T>,
+    closed: bool,
+}
+
+impl<T> Queue<T> {
+    pub(super) const fn new() -> Self {
+        Self {
+            state: Mutex::new(State {
+                items: VecDeque::new(),
+                closed: false,
+            }),
+            filled: Condvar::new(),
+        }
+    }
+
+    /// Adds items in their order; drops them where the queue is closed.
+    pub(super) fn push_all(&self, items: impl IntoIterator<Item = T>) {
+        let mut rejected = Vec::new();
+        let mut state = self.lock();
+        if state.closed {
+            rejected.extend(items);
+        } else {
+            state.items.extend(items);
+            gauge(state.items.len());
+        }
+        drop(state);
+        self.filled.notify_all();
+        // Only now, since an item's own drop may come back here.
+        drop(rejected);
+    }
+
+    /// The next item, waiting for it; `None` once the queue is closed.
+    pub(super) fn pop(&self) -> Option<T> {
+        let mut state = self.lock();
+        loop {
+            if state.closed {
+                return None;
+            }
+            if let Some(item) = state.items.pop_front() {
+                gauge(state.items.len());
+                return Some(item);
+            }
+            state = self.filled.wait(state).unwrap_or_else(PoisonError::into_inner);
+        }
+    }
+
+    /// Ends the queue: what is in it is dropped, takers get `None`.
+    pub(super) fn close(&self) {
+        let mut state = self.lock();
+        state.closed = true;
+        let dropped = std::mem::take(&mut state.items);
+        gauge(0);
+        drop(state);
+        self.filled.notify_all();
+        drop(dropped);
+    }
+
+    /// A poisoned lock is taken as it is: no step under it can stop half way.
+    fn lock(&self) -> MutexGuard<'_, State<T>> {
+        self.state.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
+fn gauge(depth: usize) {
+    metrics::gauge!(metric::QUEUE_DEPTH, "queue" => "batches").set(depth as f64);
+}

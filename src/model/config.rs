@@ -1,0 +1,190 @@
+//! Hugging Face's `config.json`, as far as serving needs it.
+
+use std::{collections::BTreeMap, path::Path, sync::Arc};
+
+use serde::Deserialize;
+
+use super::{ModelError, ProblemType};
+
+/// Families that number positions from `pad_token_id + 1`, so that two of the table's rows are never used.
+const OFFSET_POSITIONS: &[&str] = &[
+    "roberta",
+    "xlm-roberta",
+    "xlm-roberta-xl",
+    "camembert",
+    "roberta-prelayernorm",
+    "data2vec-text",
+    "longformer",
+    "mpnet",
+    "xmod",
+    "ibert",
+];
+
+/// The fields that matter here; the many others are nobody's business.
+#[derive(Debug, Deserialize)]
+struct Raw {
+    id2label: Option<BTreeMap<String, String>>,
+    problem_type: Option<String>,
+    model_type: Option<String>,
+    max_position_embeddings: Option<usize>,
+    pad_token_id: Option<u32>,
+    vocab_size: Option<usize>,
+}
+
+/// What `config.json` says.
+#[derive(Debug)]
+pub(super) struct Config {
+    /// The labels, in the order of the logits.
+    pub(super) labels: Vec<Arc<str>>,
+    /// How logits become scores, where the file says.
+    pub(super) problem_type: Option<ProblemType>,
+    /// Most tokens a text can have, special tokens included; `None` where the model has no such limit.
+    pub(super) max_tokens: Option<usize>,
+    /// The id that fills a batch up; 0 where the file does not say (it is masked either way).
+    pub(super) pad_id: u32,
+    /// The first position of a text, for models that take `position_ids`.
+    pub(super) first_position: u32,
+    /// Rows of the embedding.
+    pub(super) vocab_size: Option<usize>,
+}
+
+impl Config {
+    pub(super) fn parse(path: &Path, bytes: &[u8]) -> Result<Self, ModelError> {
+        let invalid = |detail: String| ModelError::Invalid {
+            path: path.to_owned(),
+            detail,
+        };
+        let raw: Raw =
+            serde_json::from_slice(bytes).map_err(|error| invalid(format!("not a model configuration: {error}")))?;
+
+        let labels = labels(raw.id2label.unwrap_or_default()).map_err(&invalid)?;
+        let problem_type = match raw.problem_type.as_deref() {
+            None => None,
+            Some("single_label_classification") => Some(ProblemType::SingleLabelClassification),
+            Some("multi_label_classification") => Some(ProblemType::MultiLabelClassification),
+            Some(other) => {
+                return Err(invalid(format!(
+                    "problem_type {other:?} gives no emotions: it must be \"single_label_classification\" or \"multi_label_classification\""
+                )));
+            }
+        };
+        let offset = raw
+            .model_type
+            .as_deref()
+            .is_some_and(|family| OFFSET_POSITIONS.contains(&family));
+        // The family's own default, 1, is what its exporters leave out.
+        let pad_id = raw.pad_token_id.unwrap_or(u32::from(offset));
+        let first_position = if offset { pad_id.saturating_add(1) } else { 0 };
+        let max_tokens = raw
+            .max_position_embeddings
+            .map(|rows| rows.saturating_sub(first_position as usize));
+        if max_tokens == Some(0) {
+            return Err(invalid(
+                "max_position_embeddings leaves no position for a token".to_owned(),
+            ));
+        }
+        Ok(Self {
+            labels,
+            problem_type,
+            max_tokens,
+            pad_id,
+            first_position,
+            vocab_size: raw.vocab_size,
+        })
+    }
+}
+
+fn labels(id2label: BTreeMap<String, String>) -> Result<Vec<Arc<str>>, String> {
+    let count = id2label.len();
+    if count == 0 {
+        return Err("id2label is missing or empty: it must name the label of each logit".to_owned());
+    }
+    let mut labels: Vec<Option<Arc<str>>> = vec![None; count];
+    for (id, label) in id2label {
+        let slot = id
+            .parse::<usize>()
+            .ok()
+            .and_then(|index| labels.get_mut(index))
+            .ok_or_else(|| {
+                format!(
+                    "id2label has the id {id:?}; with {count} labels the ids must be 0 to {}",
+                    count - 1
+                )
+            })?;
+        if label.trim().is_empty() {
+            return Err(format!("id2label gives {id} an empty label"));
+        }
+        *slot = Some(label.into());
+    }
+    let labels: Vec<Arc<str>> = labels.into_iter().flatten().collect();
+    if labels.len() != count {
+        return Err(format!(
+            "id2label names an id twice; with {count} labels the ids must be 0 to {}",
+            count - 1
+        ));
+    }
+    for (index, label) in labels.iter().enumerate() {
+        if labels[..index].contains(label) {
+            return Err(format!("id2label has the label {label:?} twice"));
+        }
+    }
+    Ok(labels)
+}
+
+#[cfg(test)]
+mod tests {
+    #![allow(clippy::unwrap_used)]
+
+    use super::*;
+
+    fn parse(json: &str) -> Result<Config, String> {
+        Config::parse(Path::new("config.json"), json.as_bytes()).map_err(|error| error.to_string())
+    }
+
+    #[test]
+    fn labels_stand_in_the_order_of_their_ids() {
+        let many: Vec<String> = (0..12).map(|id| format!("\"{id}\": \"label {id}\"")).collect();
+        let config = parse(&format!("{{\"id2label\": {{{}}}}}", many.join(","))).unwrap();
+        assert_eq!(&*config.labels[2], "label 2");
+        assert_eq!(&*config.labels[11], "label 11");
+    }
+
+    #[test]
+    fn roberta_counts_positions_from_its_padding() {
+        let config = parse(
+            r#"{"id2label": {"0": "joy"}, "model_type": "roberta", "max_position_embeddings": 514, "pad_token_id": 1}"#,
+        )
+        .unwrap();
+        assert_eq!(
+            (config.max_tokens, config.first_position, config.pad_id),
+            (Some(512), 2, 1)
+        );
+        let config = parse(
+            r#"{"id2label": {"0": "joy"}, "model_type": "bert", "max_position_embeddings": 512, "pad_token_id": 0}"#,
+        )
+        .unwrap();
+        assert_eq!(
+            (config.max_tokens, config.first_position, config.pad_id),
+            (Some(512), 0, 0)
+        );
+    }
+
+    #[test]
+    fn damaged_labels_are_refused_with_a_reason() {
+        for (json, reason) in [
+            ("{}", "id2label is missing"),
+            (r#"{"id2label": {"0": "a", "2": "b"}}"#, "has the id \"2\""),
+            (r#"{"id2label": {"0": "a", "00": "b"}}"#, "twice"),
+            (r#"{"id2label": {"0": "a", "1": "a"}}"#, "twice"),
+            (r#"{"id2label": {"0": " "}}"#, "empty label"),
+            (
+                r#"{"id2label": {"0": "a"}, "problem_type": "regression"}"#,
+                "gives no emotions",
+            ),
+            ("[", "not a model configuration"),
+        ] {
+            let error = parse(json).unwrap_err();
+            assert!(error.contains(reason), "{json}: {error}");
+        }
+    }
+}

@@ -1,0 +1,138 @@
+//! `moodstream.toml`: what Hugging Face's files do not hold.
+
+use std::{collections::BTreeMap, path::Path, sync::Arc};
+
+use serde::Deserialize;
+
+use super::{ModelError, ProblemType};
+
+/// The manifest. Every field may be left out; unknown ones are errors.
+#[derive(Debug, Default, Clone, PartialEq, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct Manifest {
+    /// The model's name, the first part of its id; else the folder's name.
+    pub name: Option<String>,
+    /// The cleaning profile it was trained with; else `twitter-roberta`.
+    pub profile: Option<String>,
+    /// How logits become scores, where `config.json` does not say or is wrong.
+    pub problem_type: Option<ProblemType>,
+    /// The emotion of a post on which no label of a multi-label model reaches its threshold;
+    /// else `neutral` where that is a label, else the label with the highest score.
+    pub fallback: Option<Arc<str>>,
+    /// Divides the logits before softmax or sigmoid; 1 where absent.
+    pub temperature: Option<f64>,
+    /// Named groups of labels; else [`default_groups`](super::groups::default_groups).
+    pub groups: Option<BTreeMap<Arc<str>, Vec<Arc<str>>>>,
+    /// The score from which a multi-label model's label counts; 0.5 for labels not named here.
+    #[serde(default)]
+    pub thresholds: BTreeMap<Arc<str>, f64>,
+}
+
+impl Manifest {
+    pub(super) fn parse(path: &Path, bytes: &[u8], labels: &[Arc<str>]) -> Result<Self, ModelError> {
+        let invalid = |detail: String| ModelError::Invalid {
+            path: path.to_owned(),
+            detail,
+        };
+        let text = std::str::from_utf8(bytes).map_err(|error| invalid(format!("not UTF-8: {error}")))?;
+        // The parser's message is several lines with a drawing; one line must do.
+        let manifest: Self = toml::from_str(text).map_err(|error| {
+            let line = error.span().map_or(1, |span| {
+                bytes[..span.start.min(bytes.len())]
+                    .iter()
+                    .filter(|&&byte| byte == b'\n')
+                    .count()
+                    + 1
+            });
+            invalid(format!("line {line}: {}", error.message()))
+        })?;
+        manifest.check(labels).map_err(invalid)?;
+        Ok(manifest)
+    }
+
+    fn check(&self, labels: &[Arc<str>]) -> Result<(), String> {
+        let known = |label: &Arc<str>, place: &str| {
+            if labels.contains(label) {
+                return Ok(());
+            }
+            Err(format!(
+                "{place} names {label:?}, which is not a label of the model ({})",
+                labels.join(", ")
+            ))
+        };
+        if let Some(fallback) = &self.fallback {
+            known(fallback, "fallback")?;
+        }
+        for (group, members) in self.groups.iter().flatten() {
+            for label in members {
+                known(label, &format!("group {group:?}"))?;
+            }
+        }
+        for (label, threshold) in &self.thresholds {
+            known(label, "thresholds")?;
+            if !(0.0..=1.0).contains(threshold) {
+                return Err(format!(
+                    "the threshold of {label:?} is {threshold}: it must lie between 0 and 1"
+                ));
+            }
+        }
+        if let Some(temperature) = self.temperature.filter(|t| !(t.is_finite() && *t > 0.0)) {
+            return Err(format!("temperature is {temperature}: it must be above 0"));
+        }
+        // The name becomes part of a row's model_id, where `@` sets it off from the hash.
+        if let Some(name) = self
+            .name
+            .as_deref()
+            .filter(|name| name.is_empty() || name.contains('@') || name.contains(char::is_control))
+        {
+            return Err(format!(
+                "name is {name:?}: it must not be empty nor hold `@` or control characters"
+            ));
+        }
+        Ok(())
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    #![allow(clippy::unwrap_used)]
+
+    use super::*;
+
+    fn parse(text: &str) -> Result<Manifest, String> {
+        let labels = ["joy".into(), "anger".into(), "neutral".into()];
+        Manifest::parse(Path::new("moodstream.toml"), text.as_bytes(), &labels).map_err(|error| error.to_string())
+    }
+
+    #[test]
+    fn a_whole_manifest_is_read() {
+        let manifest = parse(
+            "name = \"moods\"\nprofile = \"classical\"\nproblem_type = \"multi_label_classification\"\nfallback = \"neutral\"\ntemperature = 1.5\n\
+             [groups]\npositive = [\"joy\"]\n[thresholds]\njoy = 0.3\n",
+        )
+        .unwrap();
+        assert_eq!(manifest.problem_type, Some(ProblemType::MultiLabelClassification));
+        assert_eq!(manifest.thresholds["joy"], 0.3);
+        assert_eq!(parse("").unwrap(), Manifest::default());
+    }
+
+    #[test]
+    fn mistakes_are_named_in_one_line() {
+        for (text, reason) in [
+            ("nmae = \"x\"", "unknown field `nmae`"),
+            ("name = \"a\"\n\nprofil = \"x\"", "line 3"),
+            ("fallback = \"calm\"", "fallback names \"calm\""),
+            ("[groups]\npositive = [\"glee\"]", "group \"positive\" names \"glee\""),
+            ("[thresholds]\njoy = 1.5", "between 0 and 1"),
+            ("[thresholds]\nglee = 0.5", "not a label"),
+            ("temperature = 0.0", "above 0"),
+            ("temperature = nan", "above 0"),
+            ("name = \"a@b\"", "must not be empty"),
+            ("problem_type = \"regression\"", "unknown variant"),
+        ] {
+            let error = parse(text).unwrap_err();
+            assert!(error.contains(reason), "{text}: {error}");
+            assert_eq!(error.lines().count(), 1, "{error}");
+        }
+    }
+}
