@@ -513,3 +513,6 @@ pub(crate) fn bar(length: usize, epoch: usize, epochs: usize) -> ProgressBar {
     bar.set_prefix(format!("epoch {epoch}/{epochs}"));
     bar
 }
+
+#[cfg(test)]
+mod tests;
