@@ -6,14 +6,15 @@
 mod postgres;
 
 use std::{
+    collections::BTreeMap,
     sync::Arc,
     time::{Duration, Instant},
 };
 
 use moodstream::{
-    model::{ModelInfo, Verdict},
-    post::{Deletion, Post, Source},
-    store::{DeletionRow, Flush, Origin, PostRow, Run, Store, StoreOptions},
+    model::{ModelInfo, Precision, ProblemType, Provider, Verdict},
+    post::{Deletion, Origin, Post, Source},
+    store::{DeletionRow, Flush, PostRow, Run, Store, StoreOptions},
 };
 use sqlx::PgPool;
 use time::macros::datetime;
@@ -27,7 +28,11 @@ fn mix(n: u64) -> u64 {
 }
 
 fn origin(topic: &Arc<str>, offset: i64) -> Origin {
-    Origin { topic: topic.clone(), partition: 0, offset }
+    Origin {
+        topic: topic.clone(),
+        partition: 0,
+        offset,
+    }
 }
 
 /// A post such as the real stream has: 100 characters of text, a hashtag on one in four.
@@ -44,13 +49,28 @@ fn post(topic: &Arc<str>, offset: i64) -> PostRow {
             created_at: datetime!(2019-07-03 12:00 UTC) + Duration::from_millis(offset.unsigned_abs() * 20),
             author_id: Some((n % 10_000_000_000).to_string()),
             lang: LANGUAGES[(n % 8) as usize].into(),
-            text: format!("post {n:020} {}", "some words as people write them ".repeat(1 + (n % 5) as usize)),
+            text: format!(
+                "post {n:020} {}",
+                "some words as people write them ".repeat(1 + (n % 5) as usize)
+            ),
             repost_of: (n % 5 < 2).then(|| (id - 77).to_string()),
             quoted_text: None,
-            hashtags: if n.is_multiple_of(4) { vec![format!("tag{}", n % 500)] } else { Vec::new() },
+            hashtags: if n.is_multiple_of(4) {
+                vec![format!("tag{}", n % 500)]
+            } else {
+                Vec::new()
+            },
         }),
-        verdict: Verdict { emotion: emotion.into(), score, scores: [score; 7].into() },
-        topics: if n.is_multiple_of(10) { vec!["work".into()] } else { Vec::new() },
+        verdict: Verdict {
+            emotion: emotion.into(),
+            score,
+            scores: [score; 7].into(),
+        },
+        topics: if n.is_multiple_of(10) {
+            vec!["work".into()]
+        } else {
+            Vec::new()
+        },
         origin: origin(topic, offset),
     }
 }
@@ -58,7 +78,13 @@ fn post(topic: &Arc<str>, offset: i64) -> PostRow {
 /// A notice about a post never seen.
 fn deletion(topic: &Arc<str>, offset: i64) -> DeletionRow {
     let id = 400_000_000_000_000_000 + mix(offset.unsigned_abs());
-    DeletionRow { deletion: Deletion { source: Source::Twitter, post_id: id.to_string() }, origin: origin(topic, offset) }
+    DeletionRow {
+        deletion: Deletion {
+            source: Source::Twitter,
+            post_id: id.to_string(),
+        },
+        origin: origin(topic, offset),
+    }
 }
 
 struct Bench {
@@ -72,12 +98,31 @@ struct Bench {
 impl Bench {
     async fn new(cluster: &postgres::Postgres) -> Self {
         let url = cluster.database().unwrap();
-        let store = Store::connect(&StoreOptions { url: url.as_str().into(), ..StoreOptions::default() }).await.unwrap();
+        let store = Store::connect(&StoreOptions {
+            url: url.as_str().into(),
+            ..StoreOptions::default()
+        })
+        .await
+        .unwrap();
         store.migrate().await.unwrap();
         store.begin_offset("bench", "posts", 0, 0).await.unwrap();
         let labels = EMOTIONS.map(Arc::from).into();
-        let model = Arc::new(ModelInfo { id: "bench@00000000".into(), labels });
-        Self { store, pool: PgPool::connect(&url).await.unwrap(), topic: "posts".into(), model, next: 0 }
+        let model = Arc::new(ModelInfo {
+            id: "bench@00000000".into(),
+            labels,
+            profile: "twitter-roberta".into(),
+            groups: BTreeMap::new(),
+            problem_type: ProblemType::SingleLabelClassification,
+            precision: Precision::Fp32,
+            provider: Provider::Cpu,
+        });
+        Self {
+            store,
+            pool: PgPool::connect(&url).await.unwrap(),
+            topic: "posts".into(),
+            model,
+            next: 0,
+        }
     }
 
     fn flush(&mut self, records: i64, is_post: impl Fn(i64) -> bool) -> Flush {
@@ -85,7 +130,15 @@ impl Bench {
         self.next = next;
         let mut flush = Flush::new("bench".into(), self.model.clone());
         let topic = self.topic.clone();
-        flush.runs.push(Run { topic: topic.clone(), partition: 0, expected: from, next, filtered: 0, late: 0, rejected: 0 });
+        flush.runs.push(Run {
+            topic: topic.clone(),
+            partition: 0,
+            expected: from,
+            next,
+            filtered: 0,
+            late: 0,
+            rejected: 0,
+        });
         for offset in from..next {
             if is_post(offset) {
                 flush.posts.push(post(&topic, offset));
@@ -122,8 +175,14 @@ async fn main() {
         println!("{:>34} {records:>8} {rate:>12.0}", "posts");
         let rate = Bench::new(&cluster).await.measure(records, flushes, |_| false).await;
         println!("{:>34} {records:>8} {rate:>12.0}", "deletions of posts never seen");
-        let rate = Bench::new(&cluster).await.measure(records, flushes, |offset| offset % 4 == 0).await;
-        println!("{:>34} {records:>8} {rate:>12.0}", "the real stream: 1 post, 3 deletions");
+        let rate = Bench::new(&cluster)
+            .await
+            .measure(records, flushes, |offset| offset % 4 == 0)
+            .await;
+        println!(
+            "{:>34} {records:>8} {rate:>12.0}",
+            "the real stream: 1 post, 3 deletions"
+        );
     }
     // What each index costs: the same with it left out.
     for (index, what) in [
@@ -132,7 +191,10 @@ async fn main() {
         ("post_hashtags", "posts, without index hashtags"),
     ] {
         let mut bench = Bench::new(&cluster).await;
-        sqlx::query(sqlx::AssertSqlSafe(format!("DROP INDEX {index}"))).execute(&bench.pool).await.unwrap();
+        sqlx::query(sqlx::AssertSqlSafe(format!("DROP INDEX {index}")))
+            .execute(&bench.pool)
+            .await
+            .unwrap();
         let rate = bench.measure(4_000, 40, |_| true).await;
         println!("{what:>34} {:>8} {rate:>12.0}", 4_000);
     }

@@ -22,18 +22,33 @@ fn fixture() -> PathBuf {
 }
 
 fn open(precision: Precision) -> ModelFolder {
-    ModelFolder::open(fixture(), &ModelOptions { precision, ..ModelOptions::default() }).unwrap()
+    ModelFolder::open(
+        fixture(),
+        &ModelOptions {
+            precision,
+            ..ModelOptions::default()
+        },
+    )
+    .unwrap()
 }
 
 fn uncached() -> ClassifyOptions {
-    ClassifyOptions { sessions: 2, cache_entries: 0, ..ClassifyOptions::default() }
+    ClassifyOptions {
+        sessions: 2,
+        cache_entries: 0,
+        ..ClassifyOptions::default()
+    }
 }
 
 static RUNTIME: LazyLock<Runtime> = LazyLock::new(|| Runtime::new().unwrap());
 
 fn classify<T: AsRef<str>>(classifier: &Classifier, texts: &[T]) -> Vec<Result<Verdict, ModelFault>> {
     let texts = texts.iter().map(|text| Arc::from(text.as_ref())).collect();
-    RUNTIME.block_on(async { timeout(Duration::from_secs(60), classifier.classify(texts)).await.unwrap() })
+    RUNTIME.block_on(async {
+        timeout(Duration::from_secs(60), classifier.classify(texts))
+            .await
+            .unwrap()
+    })
 }
 
 fn assert_same(a: &Verdict, b: &Verdict) {
@@ -43,7 +58,12 @@ fn assert_same(a: &Verdict, b: &Verdict) {
     // Two labels within the tolerance may change places; otherwise the label is the same.
     let mut sorted = a.scores.to_vec();
     sorted.sort_by(|a, b| b.total_cmp(a));
-    assert!(a.emotion == b.emotion || sorted[0] - sorted[1] <= 2e-3, "{} and {}", a.emotion, b.emotion);
+    assert!(
+        a.emotion == b.emotion || sorted[0] - sorted[1] <= 2e-3,
+        "{} and {}",
+        a.emotion,
+        b.emotion
+    );
 }
 
 /// Posts as varied as strings can be, from a single character to far above the model's limit.
@@ -78,7 +98,14 @@ proptest! {
 #[test]
 fn the_cache_changes_no_verdict() {
     let folder = open(Precision::Fp32);
-    let cached = Classifier::start(&folder, &ClassifyOptions { cache_entries: 100, ..uncached() }).unwrap();
+    let cached = Classifier::start(
+        &folder,
+        &ClassifyOptions {
+            cache_entries: 100,
+            ..uncached()
+        },
+    )
+    .unwrap();
     let posts = ["so happy", "so sad", "so happy", "what now"];
     let first = classify(&cached, &posts);
     assert_eq!(classify(&cached, &posts), first);
@@ -92,12 +119,22 @@ fn posts_that_the_session_fails_on_are_found() {
     posts[7] = "beyond the embedding: POISON".to_owned();
     posts[31] = "no number: NANNAN".to_owned();
     let answers = classify(&classifier, &posts);
-    let alone = Classifier::start(&open(Precision::Fp32), &ClassifyOptions { max_batch_posts: 1, ..uncached() }).unwrap();
+    let alone = Classifier::start(
+        &open(Precision::Fp32),
+        &ClassifyOptions {
+            max_batch_posts: 1,
+            ..uncached()
+        },
+    )
+    .unwrap();
     for (place, answer) in answers.iter().enumerate() {
         match place {
             7 => assert!(matches!(answer, Err(ModelFault::Inference(_))), "{answer:?}"),
             31 => assert!(matches!(answer, Err(ModelFault::NotFinite(_))), "{answer:?}"),
-            _ => assert_same(answer.as_ref().unwrap(), classify(&alone, &[&posts[place]])[0].as_ref().unwrap()),
+            _ => assert_same(
+                answer.as_ref().unwrap(),
+                classify(&alone, &[&posts[place]])[0].as_ref().unwrap(),
+            ),
         }
     }
     assert!(classify(&classifier, &["still there"])[0].is_ok());
@@ -129,10 +166,26 @@ fn long_posts_are_cut_and_special_tokens_in_posts_are_text() {
 
 #[test]
 fn a_provider_that_is_not_there_is_an_error() {
-    let folder = ModelFolder::open(fixture(), &ModelOptions { provider: Provider::Cuda, ..ModelOptions::default() }).unwrap();
-    assert_eq!(folder.info().precision, Precision::Fp16, "on a GPU fp16 is what auto takes");
+    let folder = ModelFolder::open(
+        fixture(),
+        &ModelOptions {
+            provider: Provider::Cuda,
+            ..ModelOptions::default()
+        },
+    )
+    .unwrap();
+    assert_eq!(
+        folder.info().precision,
+        Precision::Fp16,
+        "on a GPU fp16 is what auto takes"
+    );
     match Classifier::start(&folder, &ClassifyOptions::default()) {
-        Err(error @ ClassifyError::Provider { provider: Provider::Cuda, .. }) => assert_eq!(error.to_string().lines().count(), 1),
+        Err(
+            error @ ClassifyError::Provider {
+                provider: Provider::Cuda,
+                ..
+            },
+        ) => assert_eq!(error.to_string().lines().count(), 1),
         Err(other) => unreachable!("{other}"),
         // Only where there is a GPU: then it has to work there.
         Ok(classifier) => assert!(classify(&classifier, &["hello"])[0].is_ok()),
@@ -141,9 +194,17 @@ fn a_provider_that_is_not_there_is_an_error() {
 
 #[test]
 fn an_absent_library_is_an_error() {
-    let options = ClassifyOptions { onnxruntime: Some("/nowhere/libonnxruntime.so".into()), ..uncached() };
-    let error = Classifier::start(&open(Precision::Fp32), &options).unwrap_err().to_string();
-    assert!(error.contains("/nowhere/libonnxruntime.so") && error.contains("ORT_DYLIB_PATH"), "{error}");
+    let options = ClassifyOptions {
+        onnxruntime: Some("/nowhere/libonnxruntime.so".into()),
+        ..uncached()
+    };
+    let error = Classifier::start(&open(Precision::Fp32), &options)
+        .unwrap_err()
+        .to_string();
+    assert!(
+        error.contains("/nowhere/libonnxruntime.so") && error.contains("ORT_DYLIB_PATH"),
+        "{error}"
+    );
 }
 
 /// A copy of the fixture with one file changed.
@@ -158,7 +219,9 @@ fn changed(file: &str, change: impl FnOnce(String) -> String) -> TempDir {
 }
 
 fn open_error(folder: &TempDir) -> String {
-    let error = ModelFolder::open(folder.path(), &ModelOptions::default()).unwrap_err().to_string();
+    let error = ModelFolder::open(folder.path(), &ModelOptions::default())
+        .unwrap_err()
+        .to_string();
     assert_eq!(error.lines().count(), 1, "{error}");
     error
 }
@@ -167,10 +230,15 @@ fn open_error(folder: &TempDir) -> String {
 fn what_is_wrong_with_a_folder_is_said_in_one_line() {
     let folder = changed("config.json", |text| text.replace("\"problem_type\"", "\"other\""));
     assert!(open_error(&folder).contains("guessing it would give wrong scores"));
-    let given = ModelOptions { problem_type: Some(ProblemType::MultiLabelClassification), ..ModelOptions::default() };
+    let given = ModelOptions {
+        problem_type: Some(ProblemType::MultiLabelClassification),
+        ..ModelOptions::default()
+    };
     assert!(ModelFolder::open(folder.path(), &given).is_ok());
 
-    let folder = changed("config.json", |text| text.replace("\"vocab_size\": 263", "\"vocab_size\": 262"));
+    let folder = changed("config.json", |text| {
+        text.replace("\"vocab_size\": 263", "\"vocab_size\": 262")
+    });
     assert!(open_error(&folder).contains("has the id 262, but the model's embedding has 262 rows"));
 
     let folder = changed("tokenizer.json", |_| "{\"version\": \"1.0\"}".to_owned());
@@ -186,13 +254,22 @@ fn what_is_wrong_with_a_folder_is_said_in_one_line() {
     }
     let absent = ModelFolder::open("/nowhere", &ModelOptions::default()).unwrap_err();
     assert!(absent.to_string().contains("/nowhere is not a directory"));
-    let few = ModelFolder::open(fixture(), &ModelOptions { max_tokens: 2, ..ModelOptions::default() }).unwrap_err();
+    let few = ModelFolder::open(
+        fixture(),
+        &ModelOptions {
+            max_tokens: 2,
+            ..ModelOptions::default()
+        },
+    )
+    .unwrap_err();
     assert!(few.to_string().contains("at least 3"), "{few}");
 }
 
 #[test]
 fn a_graph_that_does_not_fit_its_labels_is_an_error() {
-    let folder = changed("config.json", |text| text.replace("\"3\": \"sadness\"", "\"3\": \"sadness\", \"4\": \"surprise\""));
+    let folder = changed("config.json", |text| {
+        text.replace("\"3\": \"sadness\"", "\"3\": \"sadness\", \"4\": \"surprise\"")
+    });
     let folder = ModelFolder::open(folder.path(), &ModelOptions::default()).unwrap();
     let error = Classifier::start(&folder, &uncached()).unwrap_err().to_string();
     assert!(error.contains("4 logits") && error.contains("5 labels"), "{error}");
@@ -207,10 +284,31 @@ fn a_graph_that_does_not_fit_its_labels_is_an_error() {
 fn the_id_changes_with_what_changes_answers() {
     let id = |folder: &Path, options: &ModelOptions| ModelFolder::open(folder, options).unwrap().info().id.to_string();
     let whole = id(&fixture(), &ModelOptions::default());
-    assert!(whole.starts_with("tiny-roberta@") && whole.len() == "tiny-roberta@".len() + 8, "{whole}");
+    assert!(
+        whole.starts_with("tiny-roberta@") && whole.len() == "tiny-roberta@".len() + 8,
+        "{whole}"
+    );
     assert_eq!(whole, id(&fixture(), &ModelOptions::default()));
-    assert_ne!(whole, id(&fixture(), &ModelOptions { max_tokens: 32, ..ModelOptions::default() }));
-    assert_ne!(whole, id(&fixture(), &ModelOptions { precision: Precision::Fp16, ..ModelOptions::default() }));
+    assert_ne!(
+        whole,
+        id(
+            &fixture(),
+            &ModelOptions {
+                max_tokens: 32,
+                ..ModelOptions::default()
+            }
+        )
+    );
+    assert_ne!(
+        whole,
+        id(
+            &fixture(),
+            &ModelOptions {
+                precision: Precision::Fp16,
+                ..ModelOptions::default()
+            }
+        )
+    );
     let named = changed("moodstream.toml", |_| "name = \"tiny-roberta\"".to_owned());
     assert_ne!(whole, id(named.path(), &ModelOptions::default()));
 }
@@ -225,7 +323,16 @@ fn the_starter_knows_joy_from_anger() {
     let folder = ModelFolder::open(&starter, &ModelOptions::default()).unwrap();
     assert_eq!(folder.info().precision, Precision::Int8);
     let classifier = Classifier::start(&folder, &ClassifyOptions::default()).unwrap();
-    let answers = classify(&classifier, &["this is the best day of my life, i am so happy!", "i hate this, it makes me furious"]);
-    let emotions: Vec<&str> = answers.iter().map(|answer| &*answer.as_ref().unwrap().emotion).collect();
+    let answers = classify(
+        &classifier,
+        &[
+            "this is the best day of my life, i am so happy!",
+            "i hate this, it makes me furious",
+        ],
+    );
+    let emotions: Vec<&str> = answers
+        .iter()
+        .map(|answer| &*answer.as_ref().unwrap().emotion)
+        .collect();
     assert_eq!(emotions, ["joy", "anger"]);
 }

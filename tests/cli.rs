@@ -43,10 +43,21 @@ fn assert_fault(output: &Output, code: i32, words: &[&str]) {
 #[test]
 fn a_wrong_setting_is_named_and_exits_with_2() {
     assert_fault(&run(&[("MOODSTREAM_KAFKA__GRUOP", "x")]), 2, &["gruop"]);
-    assert_fault(&run(&[("MOODSTREAM_WINDOW__MAX_POSTS", "0")]), 2, &["window.max_posts", "0"]);
+    assert_fault(
+        &run(&[("MOODSTREAM_WINDOW__MAX_POSTS", "0")]),
+        2,
+        &["window.max_posts", "0"],
+    );
     assert_fault(&run(&[("MOODSTREAM_MODEL__PROVIDER", "tpu")]), 2, &["tpu"]);
-    assert_fault(&run(&[("MOODSTREAM_KAFKA__PROPERTIES__ENABLE_AUTO_COMMIT", "true")]), 2, &["enable.auto.commit"]);
-    let output = moodstream().args(["run", "--config", "/nowhere.toml"]).output().unwrap();
+    assert_fault(
+        &run(&[("MOODSTREAM_KAFKA__PROPERTIES__ENABLE_AUTO_COMMIT", "true")]),
+        2,
+        &["enable.auto.commit"],
+    );
+    let output = moodstream()
+        .args(["run", "--config", "/nowhere.toml"])
+        .output()
+        .unwrap();
     assert_fault(&output, 2, &["/nowhere.toml"]);
 }
 
@@ -63,7 +74,10 @@ fn a_provider_that_can_not_be_had_is_an_error_and_no_fall_back() {
 
 #[test]
 fn a_database_that_is_away_or_denies_is_named_without_its_password() {
-    let away = run(&[("MOODSTREAM_DATABASE__URL", "postgres://someone:hunter2@127.0.0.1:1/moods")]);
+    let away = run(&[(
+        "MOODSTREAM_DATABASE__URL",
+        "postgres://someone:hunter2@127.0.0.1:1/moods",
+    )]);
     assert_fault(&away, 1, &["database"]);
     assert!(!String::from_utf8_lossy(&away.stderr).contains("hunter2"));
 
@@ -71,14 +85,29 @@ fn a_database_that_is_away_or_denies_is_named_without_its_password() {
     let database = postgres.database().unwrap();
     postgres.execute("CREATE ROLE nobody_much LOGIN").unwrap();
     let denied = database.replace("postgres@", "nobody_much@");
-    assert_fault(&run(&[("MOODSTREAM_DATABASE__URL", &denied)]), 1, &["permission denied"]);
+    assert_fault(
+        &run(&[("MOODSTREAM_DATABASE__URL", &denied)]),
+        1,
+        &["permission denied"],
+    );
 }
 
 #[test]
 fn an_unreachable_broker_is_named_when_the_end_of_the_topics_is_asked_for() {
     let postgres = Postgres::start().unwrap();
     let output = moodstream()
-        .args(["run", "--until-caught-up", "--topics", "posts", "--brokers", "127.0.0.1:1", "--log-level", "off", "--listen", "127.0.0.1:0"])
+        .args([
+            "run",
+            "--until-caught-up",
+            "--topics",
+            "posts",
+            "--brokers",
+            "127.0.0.1:1",
+            "--log-level",
+            "off",
+            "--listen",
+            "127.0.0.1:0",
+        ])
         .env("MOODSTREAM_MODEL__PATH", model())
         .env("MOODSTREAM_DATABASE__URL", postgres.database().unwrap())
         .output()
@@ -98,17 +127,32 @@ fn check_says_a_line_for_each_part() {
     let text = String::from_utf8_lossy(&output.stdout);
     let lines: Vec<&str> = text.lines().collect();
     assert_eq!(lines.len(), 4, "{text}");
-    assert!(lines[0].starts_with("+ settings") && lines[1].starts_with("+ model"), "{text}");
-    assert!(lines[2].starts_with("! broker") && lines[3].starts_with("+ database"), "{text}");
+    assert!(
+        lines[0].starts_with("+ settings") && lines[1].starts_with("+ model"),
+        "{text}"
+    );
+    assert!(
+        lines[2].starts_with("! broker") && lines[3].starts_with("+ database"),
+        "{text}"
+    );
     assert_eq!(output.status.code(), Some(1));
 }
 
 #[test]
 fn classifies_texts_from_arguments_and_from_standard_input() {
-    let output = moodstream().args(["classify", "i am so happy today!", "--log-level", "off"]).env("MOODSTREAM_MODEL__PATH", model()).output().unwrap();
+    let output = moodstream()
+        .args(["classify", "i am so happy today!", "--log-level", "off"])
+        .env("MOODSTREAM_MODEL__PATH", model())
+        .output()
+        .unwrap();
     let line: Value = serde_json::from_slice(&output.stdout).unwrap();
     assert_eq!(line["emotion"], "joy", "{line}");
-    let sum: f64 = line["scores"].as_object().unwrap().values().map(|score| score.as_f64().unwrap()).sum();
+    let sum: f64 = line["scores"]
+        .as_object()
+        .unwrap()
+        .values()
+        .map(|score| score.as_f64().unwrap())
+        .sum();
     assert!((sum - 1.0).abs() < 1e-4, "{line}");
 
     let mut child = moodstream()
@@ -119,9 +163,21 @@ fn classifies_texts_from_arguments_and_from_standard_input() {
         .stderr(Stdio::null())
         .spawn()
         .unwrap();
-    child.stdin.take().unwrap().write_all(b"this makes me furious\nwhat a day\n\xff\xfe\n").unwrap();
+    child
+        .stdin
+        .take()
+        .unwrap()
+        .write_all(b"this makes me furious\nwhat a day\n\xff\xfe\n")
+        .unwrap();
     let output = child.wait_with_output().unwrap();
-    assert_eq!(output.stdout.split(|byte| *byte == b'\n').filter(|line| !line.is_empty()).count(), 3);
+    assert_eq!(
+        output
+            .stdout
+            .split(|byte| *byte == b'\n')
+            .filter(|line| !line.is_empty())
+            .count(),
+        3
+    );
 }
 
 #[test]
@@ -129,7 +185,11 @@ fn migrating_twice_is_the_same_as_once() {
     let postgres = Postgres::start().unwrap();
     let url = postgres.database().unwrap();
     for _ in 0..2 {
-        let output = moodstream().arg("migrate").env("MOODSTREAM_DATABASE__URL", &url).output().unwrap();
+        let output = moodstream()
+            .arg("migrate")
+            .env("MOODSTREAM_DATABASE__URL", &url)
+            .output()
+            .unwrap();
         assert!(output.status.success(), "{}", String::from_utf8_lossy(&output.stderr));
     }
 }

@@ -15,7 +15,8 @@ use sqlx::{AssertSqlSafe, Connection as _, PgConnection};
 use support::service::{Bench, end_of, shared, terminate, wait_for};
 
 /// Rows of `post`, without the time of ingestion, which no two runs share.
-const POSTS: &str = "SELECT concat_ws('|', source, post_id, created_at, author_id, lang, text, repost_of, emotion, score,
+const POSTS: &str =
+    "SELECT concat_ws('|', source, post_id, created_at, author_id, lang, text, repost_of, emotion, score,
     scores, model_id, topics, hashtags, kafka_partition, kafka_offset) FROM post ORDER BY 1";
 const ROLLUPS: &str = "SELECT concat_ws('|', bucket, topic, lang, source, emotion, model_id, shard, posts, score_sum)
     FROM emotion_rollup ORDER BY 1";
@@ -28,13 +29,19 @@ const TALLY: &str = "SELECT coalesce(sum(records), 0)::bigint FROM consumer_tall
 
 async fn lines(url: &str, sql: &str) -> Vec<String> {
     let mut connection = PgConnection::connect(url).await.unwrap();
-    sqlx::query_scalar(AssertSqlSafe(sql.to_owned())).fetch_all(&mut connection).await.unwrap()
+    sqlx::query_scalar(AssertSqlSafe(sql.to_owned()))
+        .fetch_all(&mut connection)
+        .await
+        .unwrap()
 }
 
 /// A count; 0 while the table is not there yet.
 async fn number(url: &str, sql: &str) -> i64 {
     let mut connection = PgConnection::connect(url).await.unwrap();
-    sqlx::query_scalar(AssertSqlSafe(sql.to_owned())).fetch_one(&mut connection).await.unwrap_or(0)
+    sqlx::query_scalar(AssertSqlSafe(sql.to_owned()))
+        .fetch_one(&mut connection)
+        .await
+        .unwrap_or(0)
 }
 
 fn number_now(url: &str, sql: &str) -> i64 {
@@ -58,9 +65,13 @@ fn own_stream(posts: usize) -> Vec<Vec<u8>> {
     let mut out = Vec::new();
     for n in 0..posts {
         let (mood, minute) = (moods[n % moods.len()], 10 + n % 40);
-        let number = if n % 3 == 0 { String::new() } else { format!(" number {n}") };
+        let number = if n % 3 == 0 {
+            String::new()
+        } else {
+            format!(" number {n}")
+        };
         let post = serde_json::json!({
-            "id": n.to_string(), "text": format!("{mood}{number} #tag{}", n % 7), "lang": ["en", "es"][n % 2],
+            "id": n.to_string(), "text": format!("{mood}{number} #tag{}", n % 7), "lang": (["en", "es"][n % 2]),
             "created_at": format!("2026-03-01T12:{minute}:00Z"), "author_id": format!("a{}", n % 50),
         });
         let post = post.to_string().into_bytes();
@@ -160,7 +171,10 @@ async fn a_slice_of_the_real_archive_ends_exactly() {
     assert_eq!(count("deletions"), deletions);
     assert_eq!(count("inserted") + count("duplicates"), seen);
 
-    let ids: BTreeSet<String> = lines(&service.url, "SELECT post_id FROM post").await.into_iter().collect();
+    let ids: BTreeSet<String> = lines(&service.url, "SELECT post_id FROM post")
+        .await
+        .into_iter()
+        .collect();
     assert_eq!(ids, expected);
     assert_rollups_equal_recount(&service.url).await;
 
@@ -179,10 +193,22 @@ async fn what_cannot_be_handled_becomes_a_dead_letter_and_the_rest_goes_on() {
         (vec![b'x'; 5 << 20], Some("too_large")),
         ([vec![b'['; 5_000], vec![b']'; 5_000]].concat(), Some("too_deep")),
         (b"\xff\xfe\xfd".to_vec(), Some("not_utf8")),
-        (format!("{{\"id\":\"2\",\"text\":\"half a \\ud83d pair\",{at}}}").into_bytes(), None),
-        (b"{\"id\":\"3\",\"text\":\"when?\",\"created_at\":\"9999-99-99\"}".to_vec(), Some("bad_time")),
-        (format!("{{\"id\":\"4\",\"text\":\"{}\",{at}}}", "w".repeat(10_000)).into_bytes(), None),
-        (format!("{{\"id\":\"5\",\"text\":\"nul \\u0000 in it\",{at}}}").into_bytes(), None),
+        (
+            format!("{{\"id\":\"2\",\"text\":\"half a \\ud83d pair\",{at}}}").into_bytes(),
+            None,
+        ),
+        (
+            b"{\"id\":\"3\",\"text\":\"when?\",\"created_at\":\"9999-99-99\"}".to_vec(),
+            Some("bad_time"),
+        ),
+        (
+            format!("{{\"id\":\"4\",\"text\":\"{}\",{at}}}", "w".repeat(10_000)).into_bytes(),
+            None,
+        ),
+        (
+            format!("{{\"id\":\"5\",\"text\":\"nul \\u0000 in it\",{at}}}").into_bytes(),
+            None,
+        ),
     ];
     bench.broker.create_topic("poison", 1);
     bench.broker.produce_with(
@@ -199,14 +225,25 @@ async fn what_cannot_be_handled_becomes_a_dead_letter_and_the_rest_goes_on() {
     assert_eq!(summary["rejected_by_reason"], serde_json::to_value(&reasons).unwrap());
     assert_eq!(number(&service.url, "SELECT count(*) FROM post").await, 4);
 
-    let mut wanted: Vec<&[u8]> = stream.iter().filter(|(_, reason)| reason.is_some()).map(|(record, _)| &**record).collect();
+    let mut wanted: Vec<&[u8]> = stream
+        .iter()
+        .filter(|(_, reason)| reason.is_some())
+        .map(|(record, _)| &**record)
+        .collect();
     let letters = bench.letters("poison.dead-letter", wanted.len());
     let mut bytes: Vec<&[u8]> = letters.iter().map(|letter| &*letter.payload).collect();
     bytes.sort_unstable();
     wanted.sort_unstable();
-    assert!(bytes == wanted, "the dead letters are not the rejected records, byte for byte");
+    assert!(
+        bytes == wanted,
+        "the dead letters are not the rejected records, byte for byte"
+    );
     for letter in &letters {
-        assert!(reasons.contains_key(letter.headers["reason"].as_str()), "{:?}", letter.headers);
+        assert!(
+            reasons.contains_key(letter.headers["reason"].as_str()),
+            "{:?}",
+            letter.headers
+        );
         assert_eq!(letter.headers["origin_topic"], "poison");
     }
 }
@@ -217,11 +254,28 @@ async fn serves_metrics_and_health_and_stops_on_sigterm() {
     bench.feed(&own_stream(200), "served", 2);
     let service = bench.service("served");
     let mut child = service.command().stderr(Stdio::piped()).spawn().unwrap();
-    wait_for("readiness", || service.get("/ready").is_some_and(|page| page.starts_with("HTTP/1.1 200")));
-    wait_for("stored posts", || service.get("/metrics").is_some_and(|page| page.contains("outcome=\"inserted\"")));
+    wait_for("readiness", || {
+        service
+            .get("/ready")
+            .is_some_and(|page| page.starts_with("HTTP/1.1 200"))
+    });
+    wait_for("stored posts", || {
+        service
+            .get("/metrics")
+            .is_some_and(|page| page.contains("outcome=\"inserted\""))
+    });
     let page = service.get("/metrics").unwrap();
-    for name in ["records_total", "batch_posts_bucket", "transactions_total", "event_delay_seconds_count", "lag_records"] {
-        assert!(page.contains(&format!("moodstream_{name}")), "{name} is not on /metrics");
+    for name in [
+        "records_total",
+        "batch_posts_bucket",
+        "transactions_total",
+        "event_delay_seconds_count",
+        "lag_records",
+    ] {
+        assert!(
+            page.contains(&format!("moodstream_{name}")),
+            "{name} is not on /metrics"
+        );
     }
     assert!(service.get("/live").unwrap().starts_with("HTTP/1.1 200"));
     terminate(&child);
@@ -238,11 +292,30 @@ async fn keeps_the_languages_and_tracks_the_topics_of_the_settings() {
     let settings = "[posts]\nlanguages = [\"en\"]\n
         [[topics]]\nname = \"joyful\"\nkeywords = [\"happy\"]\n
         [[topics]]\nname = \"tagged\"\nhashtags = [\"tag4\"]\n";
-    let service = bench.service("filtered").with_config(&bench.write("filter.toml", settings));
+    let service = bench
+        .service("filtered")
+        .with_config(&bench.write("filter.toml", settings));
     let summary = service.run_until_caught_up();
     assert!(summary["filtered"].as_u64() > Some(0));
-    assert_eq!(number(&service.url, "SELECT count(*) FROM post WHERE lang <> 'en'").await, 0);
-    assert!(number(&service.url, "SELECT count(*) FROM post WHERE topics = '{joyful}' AND text LIKE '%happy%'").await > 0);
-    assert!(number(&service.url, "SELECT sum(posts)::bigint FROM emotion_by_minute WHERE topic = 'tagged'").await > 0);
+    assert_eq!(
+        number(&service.url, "SELECT count(*) FROM post WHERE lang <> 'en'").await,
+        0
+    );
+    assert!(
+        number(
+            &service.url,
+            "SELECT count(*) FROM post WHERE topics = '{joyful}' AND text LIKE '%happy%'"
+        )
+        .await
+            > 0
+    );
+    assert!(
+        number(
+            &service.url,
+            "SELECT sum(posts)::bigint FROM emotion_by_minute WHERE topic = 'tagged'"
+        )
+        .await
+            > 0
+    );
     assert_rollups_equal_recount(&service.url).await;
 }

@@ -53,7 +53,10 @@ pub fn plan(lengths: &[usize], limits: &BatchLimits) -> Plan {
             if padded > limits.max_tokens && end - start > 1 {
                 break;
             }
-            let cost = best[start].0.saturating_add(padded).saturating_add(limits.overhead_tokens);
+            let cost = best[start]
+                .0
+                .saturating_add(padded)
+                .saturating_add(limits.overhead_tokens);
             if cost < best[end].0 {
                 best[end] = (cost, start);
             }
@@ -88,7 +91,10 @@ pub fn arrival_plan(lengths: &[usize], limits: &BatchLimits) -> Plan {
         longest = tokens;
         batches.push(text..text + 1);
     }
-    Plan { order: (0..lengths.len()).collect(), batches }
+    Plan {
+        order: (0..lengths.len()).collect(),
+        batches,
+    }
 }
 
 #[cfg(test)]
@@ -98,9 +104,18 @@ mod tests {
     use super::*;
 
     fn limits() -> impl Strategy<Value = BatchLimits> {
-        (16usize..2000, 1usize..40, prop_oneof![Just(1usize), Just(8)], 0usize..200).prop_map(|(max_tokens, max_posts, multiple_of, overhead_tokens)| {
-            BatchLimits { max_tokens, max_posts, multiple_of, overhead_tokens }
-        })
+        (
+            16usize..2000,
+            1usize..40,
+            prop_oneof![Just(1usize), Just(8)],
+            0usize..200,
+        )
+            .prop_map(|(max_tokens, max_posts, multiple_of, overhead_tokens)| BatchLimits {
+                max_tokens,
+                max_posts,
+                multiple_of,
+                overhead_tokens,
+            })
     }
 
     fn batch_tokens(lengths: &[usize], texts: &[usize], limits: &BatchLimits) -> usize {
@@ -109,11 +124,18 @@ mod tests {
 
     /// What a plan costs, with that much for starting a batch.
     fn cost(lengths: &[usize], limits: &BatchLimits, plan: &Plan) -> usize {
-        plan.batches.iter().map(|batch| limits.overhead_tokens + batch_tokens(lengths, &plan.order[batch.clone()], limits)).sum()
+        plan.batches
+            .iter()
+            .map(|batch| limits.overhead_tokens + batch_tokens(lengths, &plan.order[batch.clone()], limits))
+            .sum()
     }
 
     fn assert_sound(lengths: &[usize], limits: &BatchLimits, plan: &Plan) -> Result<(), TestCaseError> {
-        let mut seen: Vec<usize> = plan.batches.iter().flat_map(|batch| plan.order[batch.clone()].to_vec()).collect();
+        let mut seen: Vec<usize> = plan
+            .batches
+            .iter()
+            .flat_map(|batch| plan.order[batch.clone()].to_vec())
+            .collect();
         seen.sort_unstable();
         prop_assert_eq!(seen, (0..lengths.len()).collect::<Vec<_>>());
         for batch in &plan.batches {
@@ -147,7 +169,12 @@ mod tests {
 
     #[test]
     fn the_cut_falls_where_lengths_jump() {
-        let limits = BatchLimits { max_tokens: 1000, max_posts: 4, multiple_of: 1, overhead_tokens: 10 };
+        let limits = BatchLimits {
+            max_tokens: 1000,
+            max_posts: 4,
+            multiple_of: 1,
+            overhead_tokens: 10,
+        };
         let plan = plan(&[10, 100, 10, 100, 10], &limits);
         assert_eq!(plan.order, [1, 3, 0, 2, 4]);
         assert_eq!(plan.batches, [0..2, 2..5]);
@@ -155,7 +182,12 @@ mod tests {
 
     #[test]
     fn a_text_above_the_budget_goes_alone() {
-        let limits = BatchLimits { max_tokens: 64, max_posts: 8, multiple_of: 8, overhead_tokens: 10 };
+        let limits = BatchLimits {
+            max_tokens: 64,
+            max_posts: 8,
+            multiple_of: 8,
+            overhead_tokens: 10,
+        };
         assert_eq!(plan(&[5, 100, 5], &limits).batches, [0..1, 1..3]);
     }
 }

@@ -54,7 +54,13 @@ impl ReadyBatches {
     ///
     /// # Errors
     /// As [`Classifier::start`](super::Classifier::start); a text that can't be tokenised is an error too.
-    pub fn prepare(folder: &ModelFolder, options: &ClassifyOptions, texts: &[Arc<str>], window: usize, order: Order) -> Result<Self, ClassifyError> {
+    pub fn prepare(
+        folder: &ModelFolder,
+        options: &ClassifyOptions,
+        texts: &[Arc<str>],
+        window: usize,
+        order: Order,
+    ) -> Result<Self, ClassifyError> {
         let options = options.resolved(folder.info().provider);
         let limits = limits(folder, &options)?;
         let ids = texts
@@ -73,7 +79,11 @@ impl ReadyBatches {
                 let places = &plan.order[batch];
                 let longest = places.iter().map(|&place| lengths[place]).max().unwrap_or(0);
                 let mut padded = Padded::default();
-                padded.fill(places.iter().map(|&place| &window[place][..]), limits.padded(longest), folder.pad_id());
+                padded.fill(
+                    places.iter().map(|&place| &window[place][..]),
+                    limits.padded(longest),
+                    folder.pad_id(),
+                );
                 batches.push(padded);
             }
         }

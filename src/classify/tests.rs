@@ -28,7 +28,12 @@ impl<F: FnMut(&Rows) -> Result<(), String> + Send> Backend for Played<F> {
         let rows: Rows = (0..batch.rows)
             .map(|row| {
                 let cells = row * batch.columns..(row + 1) * batch.columns;
-                batch.ids[cells.clone()].iter().zip(&batch.mask[cells]).filter(|(_, mask)| **mask == 1).map(|(id, _)| *id).collect()
+                batch.ids[cells.clone()]
+                    .iter()
+                    .zip(&batch.mask[cells])
+                    .filter(|(_, mask)| **mask == 1)
+                    .map(|(id, _)| *id)
+                    .collect()
             })
             .collect();
         (self.0)(&rows)?;
@@ -37,8 +42,17 @@ impl<F: FnMut(&Rows) -> Result<(), String> + Send> Backend for Played<F> {
                 logits.extend([f32::NAN; 4]);
             } else {
                 // Depends on the text alone, and differs from text to text.
-                let sum = row.iter().enumerate().map(|(place, id)| (place as i64 + 1) * id).sum::<i64>();
-                logits.extend([0.0, (sum % 97) as f32 / 10.0, row.len() as f32 / 10.0, (sum % 89) as f32 / 10.0]);
+                let sum = row
+                    .iter()
+                    .enumerate()
+                    .map(|(place, id)| (place as i64 + 1) * id)
+                    .sum::<i64>();
+                logits.extend([
+                    0.0,
+                    (sum % 97) as f32 / 10.0,
+                    row.len() as f32 / 10.0,
+                    (sum % 89) as f32 / 10.0,
+                ]);
             }
         }
         Ok(())
@@ -47,14 +61,27 @@ impl<F: FnMut(&Rows) -> Result<(), String> + Send> Backend for Played<F> {
 
 fn folder() -> ModelFolder {
     let path = Path::new(env!("CARGO_MANIFEST_DIR")).join("tests/fixtures/tiny-roberta");
-    ModelFolder::open(path, &ModelOptions { max_tokens: 64, ..ModelOptions::default() }).unwrap()
+    ModelFolder::open(
+        path,
+        &ModelOptions {
+            max_tokens: 64,
+            ..ModelOptions::default()
+        },
+    )
+    .unwrap()
 }
 
 fn options() -> ClassifyOptions {
-    ClassifyOptions { sessions: 1, ..ClassifyOptions::default() }
+    ClassifyOptions {
+        sessions: 1,
+        ..ClassifyOptions::default()
+    }
 }
 
-fn start<F: FnMut(&Rows) -> Result<(), String> + Send + 'static>(options: &ClassifyOptions, sessions: Vec<F>) -> Classifier {
+fn start<F: FnMut(&Rows) -> Result<(), String> + Send + 'static>(
+    options: &ClassifyOptions,
+    sessions: Vec<F>,
+) -> Classifier {
     let folder = folder();
     let options = options.resolved(folder.info().provider);
     Classifier::with_backends(&folder, &options, sessions.into_iter().map(Played).collect()).unwrap()
@@ -65,7 +92,9 @@ fn texts(texts: &[&str]) -> Vec<Arc<str>> {
 }
 
 async fn classify(classifier: &Classifier, window: &[&str]) -> Vec<Result<Verdict, ModelFault>> {
-    timeout(Duration::from_secs(20), classifier.classify(texts(window))).await.unwrap()
+    timeout(Duration::from_secs(20), classifier.classify(texts(window)))
+        .await
+        .unwrap()
 }
 
 fn is_probe(rows: &Rows) -> bool {
@@ -75,11 +104,24 @@ fn is_probe(rows: &Rows) -> bool {
 
 #[tokio::test]
 async fn answers_stand_in_the_order_of_the_texts() {
-    let classifier = start(&ClassifyOptions { sessions: 3, max_batch_posts: 4, ..options() }, vec![|_: &Rows| Ok(()); 3]);
+    let classifier = start(
+        &ClassifyOptions {
+            sessions: 3,
+            max_batch_posts: 4,
+            ..options()
+        },
+        vec![|_: &Rows| Ok(()); 3],
+    );
     let window: Vec<String> = (0..200).map(|n| format!("{n} {}", "x".repeat(n * 7 % 40))).collect();
     let window: Vec<&str> = window.iter().map(String::as_str).collect();
     let together = classify(&classifier, &window).await;
-    let alone = start(&ClassifyOptions { max_batch_posts: 1, ..options() }, vec![|_: &Rows| Ok(())]);
+    let alone = start(
+        &ClassifyOptions {
+            max_batch_posts: 1,
+            ..options()
+        },
+        vec![|_: &Rows| Ok(())],
+    );
     for (text, answer) in window.iter().zip(together) {
         assert_eq!(classify(&alone, &[text]).await[0], answer);
     }
@@ -104,13 +146,21 @@ async fn equal_texts_are_computed_once() {
     assert_ne!(answers[0], answers[1]);
     assert_eq!(computed.load(Ordering::Relaxed), 2);
     assert_eq!(classify(&classifier, &["two", "one"]).await[1], answers[0]);
-    assert_eq!(computed.load(Ordering::Relaxed), 2, "the second window comes from the cache");
+    assert_eq!(
+        computed.load(Ordering::Relaxed),
+        2,
+        "the second window comes from the cache"
+    );
     let stats = classifier.stats();
     assert_eq!((stats.texts, stats.repeated, stats.cached, stats.batches), (6, 2, 2, 1));
 }
 
 /// A session that waits at each batch until it is let on, and tells of each batch it begins.
-fn gated() -> (impl FnMut(&Rows) -> Result<(), String> + Send + 'static, mpsc::Sender<()>, mpsc::Receiver<Rows>) {
+fn gated() -> (
+    impl FnMut(&Rows) -> Result<(), String> + Send + 'static,
+    mpsc::Sender<()>,
+    mpsc::Receiver<Rows>,
+) {
     let (go, gate) = mpsc::channel();
     let (begun, seen) = mpsc::channel();
     let session = move |rows: &Rows| {
@@ -126,7 +176,13 @@ fn gated() -> (impl FnMut(&Rows) -> Result<(), String> + Send + 'static, mpsc::S
 #[tokio::test(flavor = "multi_thread")]
 async fn a_text_in_flight_is_not_computed_again() {
     let (session, go, begun) = gated();
-    let classifier = Arc::new(start(&ClassifyOptions { cache_entries: 0, ..options() }, vec![session]));
+    let classifier = Arc::new(start(
+        &ClassifyOptions {
+            cache_entries: 0,
+            ..options()
+        },
+        vec![session],
+    ));
     let window = |text: &'static str| {
         let classifier = Arc::clone(&classifier);
         tokio::spawn(async move { classify(&classifier, &[text]).await })
@@ -145,7 +201,14 @@ async fn a_text_in_flight_is_not_computed_again() {
 #[tokio::test(flavor = "multi_thread")]
 async fn no_more_windows_come_in_than_allowed_and_they_run_in_their_order() {
     let (session, go, begun) = gated();
-    let classifier = Arc::new(start(&ClassifyOptions { max_windows: 2, max_batch_posts: 1, ..options() }, vec![session]));
+    let classifier = Arc::new(start(
+        &ClassifyOptions {
+            max_windows: 2,
+            max_batch_posts: 1,
+            ..options()
+        },
+        vec![session],
+    ));
     let mut windows = Vec::new();
     for text in ["a", "bb", "ccc"] {
         let mut window = Box::pin({
@@ -175,7 +238,13 @@ async fn no_more_windows_come_in_than_allowed_and_they_run_in_their_order() {
 #[tokio::test(flavor = "multi_thread")]
 async fn a_caller_that_goes_away_leaves_the_others_their_answers() {
     let (session, go, begun) = gated();
-    let classifier = Arc::new(start(&ClassifyOptions { max_windows: 2, ..options() }, vec![session]));
+    let classifier = Arc::new(start(
+        &ClassifyOptions {
+            max_windows: 2,
+            ..options()
+        },
+        vec![session],
+    ));
     let mut gone = Box::pin(classifier.classify(texts(&["same", "other"])));
     assert!(futures::poll!(&mut gone).is_pending());
     begun.recv().unwrap();
@@ -203,10 +272,20 @@ async fn the_text_that_fails_is_found_and_the_others_are_classified() {
         let runs = Arc::clone(&runs);
         move |rows: &Rows| {
             runs.fetch_add(1, Ordering::Relaxed);
-            if rows.iter().flatten().any(|&id| id == POISON) { Err("out of range".to_owned()) } else { Ok(()) }
+            if rows.iter().flatten().any(|&id| id == POISON) {
+                Err("out of range".to_owned())
+            } else {
+                Ok(())
+            }
         }
     };
-    let classifier = start(&ClassifyOptions { max_batch_posts: 64, ..options() }, vec![session]);
+    let classifier = start(
+        &ClassifyOptions {
+            max_batch_posts: 64,
+            ..options()
+        },
+        vec![session],
+    );
     let mut window: Vec<String> = (0..64).map(|n| format!("text {n}")).collect();
     window[13] = "some POISON here".to_owned();
     window[40] = "some NANNAN here".to_owned();
@@ -232,9 +311,21 @@ async fn a_session_that_fails_every_text_stops_the_classifier_and_blames_none() 
     let healthy = Arc::new(Mutex::new(true));
     let session = {
         let healthy = Arc::clone(&healthy);
-        move |_: &Rows| if *healthy.lock().unwrap() { Ok(()) } else { Err("device lost".to_owned()) }
+        move |_: &Rows| {
+            if *healthy.lock().unwrap() {
+                Ok(())
+            } else {
+                Err("device lost".to_owned())
+            }
+        }
     };
-    let classifier = start(&ClassifyOptions { max_batch_posts: 4, ..options() }, vec![session]);
+    let classifier = start(
+        &ClassifyOptions {
+            max_batch_posts: 4,
+            ..options()
+        },
+        vec![session],
+    );
     assert!(classify(&classifier, &["before"]).await[0].is_ok());
     *healthy.lock().unwrap() = false;
     for _ in 0..2 {
@@ -249,8 +340,20 @@ async fn a_session_that_fails_every_text_stops_the_classifier_and_blames_none() 
 
 #[tokio::test]
 async fn a_thread_that_panics_stops_the_classifier() {
-    let session = |rows: &Rows| if is_probe(rows) { Ok(()) } else { panic!("as a test wants") };
-    let classifier = start(&ClassifyOptions { max_batch_posts: 1, ..options() }, vec![session]);
+    let session = |rows: &Rows| {
+        if is_probe(rows) {
+            Ok(())
+        } else {
+            panic!("as a test wants")
+        }
+    };
+    let classifier = start(
+        &ClassifyOptions {
+            max_batch_posts: 1,
+            ..options()
+        },
+        vec![session],
+    );
     for _ in 0..2 {
         for answer in classify(&classifier, &["a", "b", "c"]).await {
             assert!(matches!(answer, Err(ModelFault::Stopped(_))), "{answer:?}");
@@ -265,7 +368,14 @@ async fn batches_keep_to_their_bounds() {
         assert!(rows.len() <= 5 && rows.len() * columns <= 100);
         Ok(())
     };
-    let classifier = start(&ClassifyOptions { max_batch_posts: 5, max_batch_tokens: 100, ..options() }, vec![session]);
+    let classifier = start(
+        &ClassifyOptions {
+            max_batch_posts: 5,
+            max_batch_tokens: 100,
+            ..options()
+        },
+        vec![session],
+    );
     let window: Vec<String> = (0..100).map(|n| "y".repeat(n % 70 + 1) + &n.to_string()).collect();
     let window: Vec<&str> = window.iter().map(String::as_str).collect();
     assert!(classify(&classifier, &window).await.iter().all(Result::is_ok));
@@ -273,7 +383,10 @@ async fn batches_keep_to_their_bounds() {
 
 #[test]
 fn limits_that_leave_no_room_for_a_text_are_refused() {
-    let options = ClassifyOptions { max_batch_tokens: 32, ..options() };
+    let options = ClassifyOptions {
+        max_batch_tokens: 32,
+        ..options()
+    };
     let error = Classifier::start_without_inference(&folder(), &options).unwrap_err();
     assert!(error.to_string().contains("`max_batch_tokens` is 32"), "{error}");
 }

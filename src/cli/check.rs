@@ -10,7 +10,7 @@ const TIMEOUT: std::time::Duration = std::time::Duration::from_secs(10);
 
 /// Arguments of `moodstream check`.
 #[derive(Debug, clap::Args)]
-pub struct Args {
+pub(super) struct Args {
     #[command(flatten)]
     settings: SettingsArgs,
 }
@@ -24,14 +24,24 @@ pub(super) async fn run(args: Args) -> anyhow::Result<ExitCode> {
         }
     };
     line("settings", &Ok("ok".to_owned()));
-    let model = tokio::task::block_in_place(|| pipeline::start_classifier(&settings)).and_then(|(folder, _classifier)| {
-        pipeline::reader(&settings, &folder)?;
-        let info = folder.info();
-        Ok(format!("ok: {} ({}, {}), labels {}", info.id, info.precision, info.provider, info.labels.join(", ")))
-    });
+    let model =
+        tokio::task::block_in_place(|| pipeline::start_classifier(&settings)).and_then(|(folder, _classifier)| {
+            pipeline::reader(&settings, &folder)?;
+            let info = folder.info();
+            Ok(format!(
+                "ok: {} ({}, {}), labels {}",
+                info.id,
+                info.precision,
+                info.provider,
+                info.labels.join(", ")
+            ))
+        });
     let model = model.map_err(|error| format!("{error:#}"));
     line("model", &model);
-    let broker = kafka::check_broker(&settings.kafka, TIMEOUT).await.map(|report| describe(&report)).map_err(|error| error.to_string());
+    let broker = kafka::check_broker(&settings.kafka, TIMEOUT)
+        .await
+        .map(|report| describe(&report))
+        .map_err(|error| error.to_string());
     line("broker", &broker);
     let database = check_database(&settings).await.map_err(|error| format!("{error:#}"));
     line("database", &database);
@@ -44,12 +54,19 @@ async fn check_database(settings: &crate::config::Settings) -> anyhow::Result<St
     if store.schema_is_current().await? {
         return Ok("ok: schema up to date".to_owned());
     }
-    anyhow::ensure!(settings.store.migrate, "the schema is not this version's: run `moodstream migrate`");
+    anyhow::ensure!(
+        settings.store.migrate,
+        "the schema is not this version's: run `moodstream migrate`"
+    );
     Ok("ok: the schema is not this version's yet; `run` applies the migrations".to_owned())
 }
 
 fn describe(report: &kafka::BrokerReport) -> String {
-    let topics: Vec<String> = report.topics.iter().map(|(topic, partitions)| format!("{topic} ({partitions} partitions)")).collect();
+    let topics: Vec<String> = report
+        .topics
+        .iter()
+        .map(|(topic, partitions)| format!("{topic} ({partitions} partitions)"))
+        .collect();
     format!("ok: {}; topics {}", report.brokers.join(", "), topics.join(", "))
 }
 

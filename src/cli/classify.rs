@@ -17,7 +17,7 @@ const WINDOW: usize = 1_024;
 
 /// Arguments of `moodstream classify`.
 #[derive(Debug, clap::Args)]
-pub struct Args {
+pub(super) struct Args {
     /// Texts, one an argument; `-` or nothing reads lines from standard input.
     texts: Vec<String>,
     #[command(flatten)]
@@ -27,7 +27,10 @@ pub struct Args {
 pub(super) async fn run(args: Args) -> anyhow::Result<ExitCode> {
     let settings = args.settings.merge()?;
     if settings.model.path.as_os_str().is_empty() {
-        return Err(SettingsError("no model is named: give --model DIR, MOODSTREAM_MODEL__PATH or model.path in the settings file".to_owned()).into());
+        return Err(SettingsError(
+            "no model is named: give --model DIR, MOODSTREAM_MODEL__PATH or model.path in the settings file".to_owned(),
+        )
+        .into());
     }
     observe::init_logs(&settings.log)?;
     let (folder, classifier) = tokio::task::block_in_place(|| pipeline::start_classifier(&settings))?;
@@ -67,6 +70,10 @@ pub(super) async fn run(args: Args) -> anyhow::Result<ExitCode> {
 }
 
 fn line(text: &str, verdict: &Verdict, labels: &[Arc<str>], model_id: &str) -> serde_json::Value {
-    let scores: serde_json::Map<_, _> = labels.iter().zip(verdict.scores.iter()).map(|(label, score)| (label.to_string(), json!(score))).collect();
+    let scores: serde_json::Map<_, _> = labels
+        .iter()
+        .zip(verdict.scores.iter())
+        .map(|(label, score)| (label.to_string(), json!(score)))
+        .collect();
     json!({"text": text, "emotion": &*verdict.emotion, "score": verdict.score, "scores": scores, "model_id": model_id})
 }

@@ -26,7 +26,7 @@ use crate::{
 
 /// Arguments of `moodstream feed`.
 #[derive(Debug, clap::Args)]
-pub struct Args {
+pub(super) struct Args {
     /// The file, one record a line; .zst and .gz are read as they are; `-` is standard input.
     file: PathBuf,
     /// The topic.
@@ -48,7 +48,11 @@ pub struct Args {
 pub(super) async fn run(args: Args) -> anyhow::Result<ExitCode> {
     let settings = args.settings.merge()?;
     observe::init_logs(&settings.log)?;
-    let source = if args.file.as_os_str() == "-" { FeedSource::Stdin } else { FeedSource::File(args.file.clone()) };
+    let source = if args.file.as_os_str() == "-" {
+        FeedSource::Stdin
+    } else {
+        FeedSource::File(args.file.clone())
+    };
     if args.rebase_time && source == FeedSource::Stdin {
         return Err(SettingsError("--rebase-time reads the input twice: give a file instead of -".to_owned()).into());
     }
@@ -65,13 +69,28 @@ pub(super) async fn run(args: Args) -> anyhow::Result<ExitCode> {
         signal.store(true, Ordering::Relaxed);
     });
     let summary = tokio::task::spawn_blocking(move || {
-        let newest = if args.rebase_time { rebase::newest_in(&source).context("reading event times")? } else { None };
+        let newest = if args.rebase_time {
+            rebase::newest_in(&source).context("reading event times")?
+        } else {
+            None
+        };
         let shift = newest.map(|newest| OffsetDateTime::now_utc() - newest);
         let bar = bar();
-        let summary = kafka::feed(&settings.kafka, &options, &source, |line| rewrite(line, shift), post::key, |progress| {
-            show(&bar, progress);
-            if stopped.load(Ordering::Relaxed) { ControlFlow::Break(()) } else { ControlFlow::Continue(()) }
-        })?;
+        let summary = kafka::feed(
+            &settings.kafka,
+            &options,
+            &source,
+            |line| rewrite(line, shift),
+            post::key,
+            |progress| {
+                show(&bar, progress);
+                if stopped.load(Ordering::Relaxed) {
+                    ControlFlow::Break(())
+                } else {
+                    ControlFlow::Continue(())
+                }
+            },
+        )?;
         bar.finish_and_clear();
         anyhow::Ok(summary)
     })
@@ -85,7 +104,11 @@ pub(super) async fn run(args: Args) -> anyhow::Result<ExitCode> {
         summary.rate(),
         if summary.interrupted { ", interrupted" } else { "" },
     );
-    Ok(if summary.interrupted { ExitCode::FAILURE } else { ExitCode::SUCCESS })
+    Ok(if summary.interrupted {
+        ExitCode::FAILURE
+    } else {
+        ExitCode::SUCCESS
+    })
 }
 
 fn rewrite(line: &[u8], shift: Option<time::Duration>) -> Cow<'_, [u8]> {

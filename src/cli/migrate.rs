@@ -7,7 +7,7 @@ use crate::pipeline;
 
 /// Arguments of `moodstream migrate`.
 #[derive(Debug, clap::Args)]
-pub struct Args {
+pub(super) struct Args {
     #[command(flatten)]
     settings: SettingsArgs,
 }

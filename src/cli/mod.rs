@@ -140,7 +140,14 @@ impl Cli {
 fn fail(error: &anyhow::Error) -> ExitCode {
     let line = format!("{error:#}").split_whitespace().collect::<Vec<_>>().join(" ");
     eprintln!("moodstream: {line}");
-    if error.chain().any(|cause| cause.is::<SettingsError>()) { ExitCode::from(2) } else { ExitCode::FAILURE }
+    if error
+        .chain()
+        .any(<dyn std::error::Error>::is::<SettingsError>)
+    {
+        ExitCode::from(2)
+    } else {
+        ExitCode::FAILURE
+    }
 }
 
 /// Resolves at SIGTERM or Ctrl-C.

@@ -12,7 +12,7 @@ use crate::{
 
 /// Arguments of `moodstream run`.
 #[derive(Debug, clap::Args)]
-pub struct Args {
+pub(super) struct Args {
     #[command(flatten)]
     settings: SettingsArgs,
     /// Exit with 0 once everything is committed that was in the topics at the start, and print a summary in JSON.
@@ -27,10 +27,15 @@ pub(super) async fn run(args: Args) -> anyhow::Result<ExitCode> {
     let health = Health::starting();
     let ended = CancellationToken::new();
     if settings.http.enabled {
-        let (address, _task) = observe::http::serve(settings.http.listen, metrics, health.clone(), ended.clone()).await?;
+        let (address, _task) =
+            observe::http::serve(settings.http.listen, metrics, health.clone(), ended.clone()).await?;
         tracing::info!("serving http://{address}/metrics, /ready and /live");
     }
-    let until = if args.until_caught_up { Until::CaughtUp } else { Until::Stopped };
+    let until = if args.until_caught_up {
+        Until::CaughtUp
+    } else {
+        Until::Stopped
+    };
     // Registered before work starts: a signal during start-up must not kill half-way.
     let stop = tokio::spawn(stop_signal());
     let outcome = pipeline::run(&settings, until, health, async {
@@ -42,7 +47,11 @@ pub(super) async fn run(args: Args) -> anyhow::Result<ExitCode> {
     if args.until_caught_up {
         println!("{}", serde_json::to_string(&summary)?);
     } else {
-        tracing::info!(records = summary.totals.records, inserted = summary.totals.inserted, "stopped");
+        tracing::info!(
+            records = summary.totals.records,
+            inserted = summary.totals.inserted,
+            "stopped"
+        );
     }
     Ok(ExitCode::SUCCESS)
 }

@@ -55,7 +55,10 @@ pub fn merge(
         Some(path) => read_file(path)?,
         None => Table::new(),
     };
-    let mut variables: Vec<_> = environment.into_iter().filter(|(name, _)| name.starts_with(PREFIX) && name.contains("__")).collect();
+    let mut variables: Vec<_> = environment
+        .into_iter()
+        .filter(|(name, _)| name.starts_with(PREFIX) && name.contains("__"))
+        .collect();
     variables.sort();
     for (name, value) in &variables {
         let path = variable_path(name);
@@ -68,7 +71,10 @@ pub fn merge(
     }
     // Deserialising from text again would lose which layer was at fault; the key path in toml's message is enough.
     Settings::deserialize_from(table).map_err(|error| {
-        let origin = file.map_or_else(|| "settings".to_owned(), |path| format!("settings ({} and environment)", path.display()));
+        let origin = file.map_or_else(
+            || "settings".to_owned(),
+            |path| format!("settings ({} and environment)", path.display()),
+        );
         SettingsError(format!("{origin}: {}", one_line(&error.to_string())))
     })
 }
@@ -84,10 +90,20 @@ fn read_file(path: &Path) -> Result<Table, SettingsError> {
     let text = std::fs::read_to_string(path)
         .map_err(|error| SettingsError(format!("settings file {}: {error}", path.display())))?;
     // Typed once here so that a fault is reported with its line, which the merged table no longer knows.
-    toml::from_str::<Settings>(&text)
-        .map_err(|error| SettingsError(format!("settings file {}: {}", path.display(), one_line(&error.to_string()))))?;
-    text.parse::<Table>()
-        .map_err(|error| SettingsError(format!("settings file {}: {}", path.display(), one_line(&error.to_string()))))
+    toml::from_str::<Settings>(&text).map_err(|error| {
+        SettingsError(format!(
+            "settings file {}: {}",
+            path.display(),
+            one_line(&error.to_string())
+        ))
+    })?;
+    text.parse::<Table>().map_err(|error| {
+        SettingsError(format!(
+            "settings file {}: {}",
+            path.display(),
+            one_line(&error.to_string())
+        ))
+    })
 }
 
 fn one_line(text: &str) -> String {
@@ -161,14 +177,24 @@ mod tests {
     use super::*;
 
     fn environment(pairs: &[(&str, &str)]) -> Vec<(String, String)> {
-        pairs.iter().map(|(name, value)| ((*name).to_owned(), (*value).to_owned())).collect()
+        pairs
+            .iter()
+            .map(|(name, value)| ((*name).to_owned(), (*value).to_owned()))
+            .collect()
     }
 
     #[test]
     fn later_layers_win() {
         let mut file = tempfile::NamedTempFile::new().unwrap();
-        writeln!(file, "[kafka]\nbrokers = \"a:1\"\ngroup = \"file\"\n[model]\npath = \"m\"").unwrap();
-        let vars = environment(&[("MOODSTREAM_KAFKA__BROKERS", "b:2"), ("MOODSTREAM_KAFKA__TOPICS", "x, y")]);
+        writeln!(
+            file,
+            "[kafka]\nbrokers = \"a:1\"\ngroup = \"file\"\n[model]\npath = \"m\""
+        )
+        .unwrap();
+        let vars = environment(&[
+            ("MOODSTREAM_KAFKA__BROKERS", "b:2"),
+            ("MOODSTREAM_KAFKA__TOPICS", "x, y"),
+        ]);
         let settings = load(Some(file.path()), vars, &[("kafka.brokers", "c:3".to_owned())]).unwrap();
         assert_eq!(settings.kafka.brokers, "c:3");
         assert_eq!(settings.kafka.group, "file");
@@ -198,7 +224,12 @@ mod tests {
 
     #[test]
     fn variables_of_other_tools_are_left_alone() {
-        merge(None, environment(&[("MOODSTREAM_RUNTIME", "/x"), ("OTHER__KEY", "1")]), &[]).unwrap();
+        merge(
+            None,
+            environment(&[("MOODSTREAM_RUNTIME", "/x"), ("OTHER__KEY", "1")]),
+            &[],
+        )
+        .unwrap();
     }
 
     proptest! {

@@ -110,7 +110,11 @@ impl ModelSettings {
         ModelOptions {
             provider: self.provider,
             precision: self.precision,
-            max_tokens: if self.max_tokens == 0 { defaults.max_tokens } else { self.max_tokens },
+            max_tokens: if self.max_tokens == 0 {
+                defaults.max_tokens
+            } else {
+                self.max_tokens
+            },
             problem_type: self.problem_type,
         }
     }
@@ -132,7 +136,12 @@ pub struct WindowSettings {
 
 impl Default for WindowSettings {
     fn default() -> Self {
-        Self { max_posts: 1_024, max_records: 16_384, max_delay_ms: 100, in_flight: 3 }
+        Self {
+            max_posts: 1_024,
+            max_records: 16_384,
+            max_delay_ms: 100,
+            in_flight: 3,
+        }
     }
 }
 
@@ -154,7 +163,13 @@ pub struct StoreSettings {
 
 impl Default for StoreSettings {
     fn default() -> Self {
-        Self { retention_days: None, partitions_ahead: 3, maintenance_interval_seconds: 600, max_flush_records: 32_768, migrate: true }
+        Self {
+            retention_days: None,
+            partitions_ahead: 3,
+            maintenance_interval_seconds: 600,
+            max_flush_records: 32_768,
+            migrate: true,
+        }
     }
 }
 
@@ -162,7 +177,9 @@ impl StoreSettings {
     /// What is too old to keep.
     #[must_use]
     pub const fn retention(&self) -> Retention {
-        Retention { days: self.retention_days }
+        Retention {
+            days: self.retention_days,
+        }
     }
 }
 
@@ -192,7 +209,10 @@ pub struct HttpSettings {
 
 impl Default for HttpSettings {
     fn default() -> Self {
-        Self { listen: SocketAddr::from(([127, 0, 0, 1], 9464)), enabled: true }
+        Self {
+            listen: SocketAddr::from(([127, 0, 0, 1], 9464)),
+            enabled: true,
+        }
     }
 }
 
@@ -219,7 +239,10 @@ pub struct LogSettings {
 
 impl Default for LogSettings {
     fn default() -> Self {
-        Self { level: "info".to_owned(), format: LogFormat::Text }
+        Self {
+            level: "info".to_owned(),
+            format: LogFormat::Text,
+        }
     }
 }
 
@@ -257,7 +280,9 @@ impl Settings {
             ("store.max_flush_records", self.store.max_flush_records, 1, 1 << 20),
         ] {
             if !(least..=most).contains(&value) {
-                return Err(SettingsError(format!("{name} is {value}: give a number from {least} to {most}")));
+                return Err(SettingsError(format!(
+                    "{name} is {value}: give a number from {least} to {most}"
+                )));
             }
         }
         if self.posts.max_bytes > self.kafka.max_in_flight_bytes {

@@ -44,6 +44,7 @@ impl Pace {
             if left >= Duration::from_millis(2) {
                 serve(left - Duration::from_millis(1));
             } else {
+                #[allow(clippy::disallowed_methods)] // the rate is the condition: nothing but time brings it about
                 std::thread::sleep(left);
             }
         }

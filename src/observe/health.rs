@@ -66,7 +66,10 @@ impl Health {
     #[must_use]
     pub fn report(&self) -> Vec<String> {
         let faults = self.faults.lock().unwrap_or_else(PoisonError::into_inner);
-        faults.iter().map(|(part, why)| format!("{}: {why}", part.as_str())).collect()
+        faults
+            .iter()
+            .map(|(part, why)| format!("{}: {why}", part.as_str()))
+            .collect()
     }
 
     fn change(&self, apply: impl FnOnce(&mut BTreeMap<Part, String>) -> bool) {

@@ -35,9 +35,9 @@ pub async fn serve(
     health: Health,
     stop: CancellationToken,
 ) -> anyhow::Result<(SocketAddr, tokio::task::JoinHandle<()>)> {
-    let listener = TcpListener::bind(listen)
-        .await
-        .with_context(|| format!("can't listen on {listen}: choose another http.listen, or stop what holds the port"))?;
+    let listener = TcpListener::bind(listen).await.with_context(|| {
+        format!("can't listen on {listen}: choose another http.listen, or stop what holds the port")
+    })?;
     let bound = listener.local_addr()?;
     let upkeep = metrics.clone();
     let upkeep_stop = stop.clone();
@@ -70,7 +70,10 @@ async fn ready(State(shared): State<Shared>) -> impl IntoResponse {
 }
 
 async fn render(State(shared): State<Shared>) -> impl IntoResponse {
-    ([(header::CONTENT_TYPE, "text/plain; version=0.0.4; charset=utf-8")], shared.metrics.render())
+    (
+        [(header::CONTENT_TYPE, "text/plain; version=0.0.4; charset=utf-8")],
+        shared.metrics.render(),
+    )
 }
 
 async fn home() -> Html<&'static str> {

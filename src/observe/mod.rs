@@ -21,7 +21,9 @@ pub fn init_logs(settings: &LogSettings) -> Result<(), SettingsError> {
     let filter = EnvFilter::try_new(format!("ort=warn,{}", settings.level))
         .map_err(|error| SettingsError(format!("log.level {:?}: {error}", settings.level)))?;
     let registry = tracing_subscriber::registry().with(filter);
-    let lines = tracing_subscriber::fmt::layer().with_writer(std::io::stderr).with_ansi(std::io::stderr().is_terminal());
+    let lines = tracing_subscriber::fmt::layer()
+        .with_writer(std::io::stderr)
+        .with_ansi(std::io::stderr().is_terminal());
     // A second call (tests in one process) keeps the first subscriber.
     let _ = match settings.format {
         LogFormat::Text => registry.with(lines.with_target(false)).try_init(),

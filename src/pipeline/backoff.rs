@@ -14,7 +14,11 @@ impl Backoff {
     /// Pauses from `first`, doubling up to `longest`.
     #[must_use]
     pub const fn new(first: Duration, longest: Duration) -> Self {
-        Self { first, longest, next: first }
+        Self {
+            first,
+            longest,
+            next: first,
+        }
     }
 
     /// The pause before the next try.

@@ -47,7 +47,9 @@ impl Batch {
 
     /// Whether a post of this record would lie on one day more than a transaction may touch.
     pub(super) fn is_full_for(&self, judged: &Judged) -> bool {
-        let Fate::Post { post, .. } = &judged.fate else { return false };
+        let Fate::Post { post, .. } = &judged.fate else {
+            return false;
+        };
         self.days.len() >= store::MAX_DAYS && !self.days.contains(&store::day_of(post.created_at))
     }
 
@@ -57,7 +59,15 @@ impl Batch {
         let partition = message.origin.topic_partition();
         let place = *self.runs.entry(partition.clone()).or_insert_with(|| {
             let (topic, number) = partition.clone();
-            self.flush.runs.push(Run { topic, partition: number, expected, next: expected, filtered: 0, late: 0, rejected: 0 });
+            self.flush.runs.push(Run {
+                topic,
+                partition: number,
+                expected,
+                next: expected,
+                filtered: 0,
+                late: 0,
+                rejected: 0,
+            });
             self.flush.runs.len() - 1
         });
         self.epochs.insert(partition.clone(), message.epoch);
@@ -67,21 +77,34 @@ impl Batch {
             (Fate::Post { post, topics, .. }, Some(verdict)) => {
                 self.days.insert(store::day_of(post.created_at));
                 self.timestamps.push(message.timestamp);
-                self.flush.posts.push(PostRow { post, verdict, topics, origin: message.origin });
+                self.flush.posts.push(PostRow {
+                    post,
+                    verdict,
+                    topics,
+                    origin: message.origin,
+                });
             }
             // The window stage gives every post a verdict or a rejection.
             (Fate::Post { .. } | Fate::Filtered, _) => run.filtered += 1,
             (Fate::Late, _) => run.late += 1,
-            (Fate::Deletion(deletion), _) => self.flush.deletions.push(DeletionRow { deletion, origin: message.origin }),
+            (Fate::Deletion(deletion), _) => self.flush.deletions.push(DeletionRow {
+                deletion,
+                origin: message.origin,
+            }),
             (Fate::Rejected(Reject { reason, detail }), _) => {
                 run.rejected += 1;
-                *self.rejects.entry(partition).or_default().entry(reason.as_str()).or_default() += 1;
+                *self
+                    .rejects
+                    .entry(partition)
+                    .or_default()
+                    .entry(reason.as_str())
+                    .or_default() += 1;
                 self.letters.push(DeadLetter {
                     origin: message.origin,
                     timestamp: message.timestamp,
                     key: message.key,
                     payload: message.payload,
-                    reason: reason.as_str().into(),
+                    reason: reason.as_str(),
                     detail,
                 });
             }
@@ -100,7 +123,13 @@ impl Batch {
         self.epochs.remove(&(Arc::clone(topic), *partition));
         self.rejects.remove(&(Arc::clone(topic), *partition));
         // Runs have moved up; nothing is pushed after a partition is dropped, but a stale place must not be left.
-        self.runs = self.flush.runs.iter().enumerate().map(|(place, run)| ((Arc::clone(&run.topic), run.partition), place)).collect();
+        self.runs = self
+            .flush
+            .runs
+            .iter()
+            .enumerate()
+            .map(|(place, run)| ((Arc::clone(&run.topic), run.partition), place))
+            .collect();
     }
 
     pub(super) fn is_empty(&self) -> bool {

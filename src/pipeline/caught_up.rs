@@ -26,14 +26,25 @@ pub(super) struct Target {
 impl Target {
     /// Asks the broker.
     pub(super) async fn find(options: &KafkaOptions) -> anyhow::Result<Self> {
-        let extents = kafka::end_offsets(options, TIMEOUT).await.context("can't tell how far the topics reach")?;
+        let extents = kafka::end_offsets(options, TIMEOUT)
+            .await
+            .context("can't tell how far the topics reach")?;
         // An empty partition has nothing to wait for.
-        let ends = extents.into_iter().filter(|(_, extent)| !extent.is_empty()).map(|(partition, extent)| (partition, extent.end)).collect();
+        let ends = extents
+            .into_iter()
+            .filter(|(_, extent)| !extent.is_empty())
+            .map(|(partition, extent)| (partition, extent.end))
+            .collect();
         Ok(Self { ends })
     }
 
     /// Waits until every partition is committed up to its end, by whichever member of the group.
-    pub(super) async fn reached(&self, store: &Store, group: &str, mut totals: watch::Receiver<Totals>) -> anyhow::Result<()> {
+    pub(super) async fn reached(
+        &self,
+        store: &Store,
+        group: &str,
+        mut totals: watch::Receiver<Totals>,
+    ) -> anyhow::Result<()> {
         let partitions: Vec<Partition> = self.ends.keys().cloned().collect();
         loop {
             totals.mark_unchanged();
@@ -48,7 +59,9 @@ impl Target {
     }
 
     fn met_by(&self, known: &HashMap<Partition, i64>) -> bool {
-        self.ends.iter().all(|(partition, end)| known.get(partition).is_some_and(|next| next >= end))
+        self.ends
+            .iter()
+            .all(|(partition, end)| known.get(partition).is_some_and(|next| next >= end))
     }
 }
 
@@ -58,7 +71,9 @@ mod tests {
 
     #[test]
     fn met_when_every_partition_is_at_its_end() {
-        let target = Target { ends: HashMap::from([(("a".into(), 0), 10), (("a".into(), 1), 5)]) };
+        let target = Target {
+            ends: HashMap::from([(("a".into(), 0), 10), (("a".into(), 1), 5)]),
+        };
         assert!(!target.met_by(&HashMap::from([(("a".into(), 0), 10)])));
         assert!(!target.met_by(&HashMap::from([(("a".into(), 0), 9), (("a".into(), 1), 5)])));
         assert!(target.met_by(&HashMap::from([(("a".into(), 0), 12), (("a".into(), 1), 5)])));

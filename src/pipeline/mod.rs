@@ -79,12 +79,18 @@ pub fn start_classifier(settings: &Settings) -> anyhow::Result<(ModelFolder, Cla
 /// # Errors
 /// A topic, a language or the cleaning profile can't be used.
 pub fn reader(settings: &Settings, folder: &ModelFolder) -> Result<Reader, SettingsError> {
-    let languages = Languages::new(&settings.posts.languages).map_err(|error| SettingsError(format!("posts.languages: {error}")))?;
+    let languages = Languages::new(&settings.posts.languages)
+        .map_err(|error| SettingsError(format!("posts.languages: {error}")))?;
     let topics = TopicSet::new(&settings.topics).map_err(|error| SettingsError(error.to_string()))?;
-    let filter = PostFilter::new(languages, topics, settings.posts.only_tracked).map_err(|error| SettingsError(error.to_string()))?;
+    let filter = PostFilter::new(languages, topics, settings.posts.only_tracked)
+        .map_err(|error| SettingsError(error.to_string()))?;
     Ok(Reader {
         format: settings.posts.format,
-        limits: Limits { max_bytes: settings.posts.max_bytes, max_text_chars: settings.posts.max_text_chars, ..Limits::default() },
+        limits: Limits {
+            max_bytes: settings.posts.max_bytes,
+            max_text_chars: settings.posts.max_text_chars,
+            ..Limits::default()
+        },
         filter,
         profile: profile(settings, folder)?,
         retention: settings.store.retention(),
@@ -128,7 +134,12 @@ async fn maintain(store: &Store, settings: &StoreSettings) -> Result<(), StoreEr
 ///
 /// # Errors
 /// Something that no retry mends: settings, model, schema, or a consumer that had to stop.
-pub async fn run(settings: &Settings, until: Until, health: Health, stop: impl Future<Output = ()>) -> anyhow::Result<Summary> {
+pub async fn run(
+    settings: &Settings,
+    until: Until,
+    health: Health,
+    stop: impl Future<Output = ()>,
+) -> anyhow::Result<Summary> {
     let (folder, classifier) = tokio::task::block_in_place(|| start_classifier(settings))?;
     run_with(settings, &folder, classifier, until, health, stop).await
 }
@@ -158,17 +169,30 @@ pub async fn run_with(
         Until::Stopped => None,
         Until::CaughtUp => Some(Target::find(&settings.kafka).await?),
     };
-    let offsets = Arc::new(GroupOffsets { store: store.clone(), group: Arc::clone(&group) });
+    let offsets = Arc::new(GroupOffsets {
+        store: store.clone(),
+        group: Arc::clone(&group),
+    });
     let (consumer, records) = Consumer::start(&settings.kafka, offsets)?;
     let consumer = Arc::new(consumer);
     let assignment = consumer.assignment();
-    let dead_letters = settings.dead_letter.enabled.then(|| DeadLetters::new(&settings.kafka)).transpose()?;
+    let dead_letters = settings
+        .dead_letter
+        .enabled
+        .then(|| DeadLetters::new(&settings.kafka))
+        .transpose()?;
     tracing::info!(model = %model.id, topics = ?settings.kafka.topics, group = %group, "running");
 
     let abandon = CancellationToken::new();
     let (windows, pending) = mpsc::channel(settings.window.in_flight);
     let (committed, totals) = watch::channel(Totals::default());
-    let gatherer = tokio::spawn(window::gather(records, reader, Arc::clone(&classifier), settings.window.clone(), windows));
+    let gatherer = tokio::spawn(window::gather(
+        records,
+        reader,
+        Arc::clone(&classifier),
+        settings.window.clone(),
+        windows,
+    ));
     let settler = Settler {
         store: store.clone(),
         consumer: Arc::clone(&consumer),
@@ -212,7 +236,12 @@ pub async fn run_with(
         anyhow::bail!("the consumer ended by itself");
     }
     consumer.drain();
-    finish(settling, Duration::from_secs(settings.shutdown.deadline_seconds), &abandon).await?;
+    finish(
+        settling,
+        Duration::from_secs(settings.shutdown.deadline_seconds),
+        &abandon,
+    )
+    .await?;
     gatherer.abort();
     if let Err(error) = close(consumer).await {
         tracing::warn!(%error, "leaving the group failed; the offsets are in the database");
@@ -230,11 +259,18 @@ async fn close(consumer: Arc<Consumer>) -> Result<(), KafkaError> {
 }
 
 /// Waits for the last commit; past the deadline gives up what is not committed, which the next start takes up again.
-async fn finish(mut settling: JoinHandle<anyhow::Result<()>>, deadline: Duration, abandon: &CancellationToken) -> anyhow::Result<()> {
+async fn finish(
+    mut settling: JoinHandle<anyhow::Result<()>>,
+    deadline: Duration,
+    abandon: &CancellationToken,
+) -> anyhow::Result<()> {
     if let Ok(ended) = tokio::time::timeout(deadline, &mut settling).await {
         return ended.context("the settling stage ended")?;
     }
-    tracing::warn!(seconds = deadline.as_secs(), "the shutdown's deadline has passed: what is not committed is left to the next start");
+    tracing::warn!(
+        seconds = deadline.as_secs(),
+        "the shutdown's deadline has passed: what is not committed is left to the next start"
+    );
     abandon.cancel();
     // A statement under way may take its own timeout; it is cut off with the process.
     if let Ok(ended) = tokio::time::timeout(Duration::from_secs(1), settling).await {
@@ -277,7 +313,11 @@ fn summarise(totals: Totals, model_id: &str, elapsed: Duration, classifier: &Cla
         texts: stats.texts,
         texts_cached: stats.cached,
         tokens: stats.tokens,
-        padding_share: if all_tokens == 0 { 0.0 } else { stats.padding as f64 / all_tokens as f64 },
+        padding_share: if all_tokens == 0 {
+            0.0
+        } else {
+            stats.padding as f64 / all_tokens as f64
+        },
         batches: stats.batches,
         totals,
     }

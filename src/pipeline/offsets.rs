@@ -16,19 +16,36 @@ pub(super) struct GroupOffsets {
 }
 
 impl StartOffsets for GroupOffsets {
-    fn start_offsets<'a>(&'a self, partitions: &'a [Partition]) -> BoxFuture<'a, Result<HashMap<Partition, Option<i64>>, StartOffsetsError>> {
+    fn start_offsets<'a>(
+        &'a self,
+        partitions: &'a [Partition],
+    ) -> BoxFuture<'a, Result<HashMap<Partition, Option<i64>>, StartOffsetsError>> {
         async move {
             let known = self.store.start_offsets(&self.group, partitions).await?;
-            Ok(partitions.iter().map(|partition| (partition.clone(), known.get(partition).copied())).collect())
+            Ok(partitions
+                .iter()
+                .map(|partition| (partition.clone(), known.get(partition).copied()))
+                .collect())
         }
         .boxed()
     }
 
-    fn begin<'a>(&'a self, topic: &'a str, partition: i32, offset: i64) -> BoxFuture<'a, Result<i64, StartOffsetsError>> {
+    fn begin<'a>(
+        &'a self,
+        topic: &'a str,
+        partition: i32,
+        offset: i64,
+    ) -> BoxFuture<'a, Result<i64, StartOffsetsError>> {
         async move { Ok(self.store.begin_offset(&self.group, topic, partition, offset).await?) }.boxed()
     }
 
-    fn reset<'a>(&'a self, topic: &'a str, partition: i32, from: i64, to: i64) -> BoxFuture<'a, Result<i64, StartOffsetsError>> {
+    fn reset<'a>(
+        &'a self,
+        topic: &'a str,
+        partition: i32,
+        from: i64,
+        to: i64,
+    ) -> BoxFuture<'a, Result<i64, StartOffsetsError>> {
         async move { Ok(self.store.reset_offset(&self.group, topic, partition, from, to).await?) }.boxed()
     }
 }

@@ -53,7 +53,10 @@ impl Reader {
     /// Parses, filters and cleans one record.
     #[must_use]
     pub fn read(&self, message: &Message, now: OffsetDateTime) -> Fate {
-        let envelope = Envelope { timestamp: message.timestamp, fallback_id: message.origin.to_string().into() };
+        let envelope = Envelope {
+            timestamp: message.timestamp,
+            fallback_id: message.origin.to_string().into(),
+        };
         let post = match post::parse(self.format, &message.payload, &envelope, &self.limits) {
             Err(reject) => return Fate::Rejected(reject),
             Ok(Record::Deletion(deletion)) => return Fate::Deletion(deletion),
@@ -62,7 +65,9 @@ impl Reader {
         if self.retention.is_late(post.created_at, now) {
             return Fate::Late;
         }
-        let Some(topics) = self.filter.admit(&post) else { return Fate::Filtered };
+        let Some(topics) = self.filter.admit(&post) else {
+            return Fate::Filtered;
+        };
         let cleaned = self.profile.clean(&post.text).into();
         Fate::Post { post, topics, cleaned }
     }

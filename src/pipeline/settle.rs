@@ -122,21 +122,31 @@ impl Settler {
 
     /// Settles what windows brought: in one transaction, or more where their posts lie on too many days for one.
     async fn settle(&mut self, judged: Vec<Judged>) {
-        let starts: HashMap<Partition, i64> =
-            self.assignment.current().into_iter().map(|held| ((held.topic, held.partition), held.committed)).collect();
+        let starts: HashMap<Partition, i64> = self
+            .assignment
+            .current()
+            .into_iter()
+            .map(|held| ((held.topic, held.partition), held.committed))
+            .collect();
         let mut batch = Batch::new(&self.group, &self.model);
         for judged in judged {
             if batch.is_full_for(&judged) {
-                self.commit(std::mem::replace(&mut batch, Batch::new(&self.group, &self.model))).await;
+                self.commit(std::mem::replace(&mut batch, Batch::new(&self.group, &self.model)))
+                    .await;
             }
             let origin = &judged.message.origin;
             // Stale: revoked or read anew since. The next owner, or this one again, starts from what is committed.
-            if !self.assignment.holds(&origin.topic, origin.partition, judged.message.epoch) {
+            if !self
+                .assignment
+                .holds(&origin.topic, origin.partition, judged.message.epoch)
+            {
                 continue;
             }
             let partition = origin.topic_partition();
             let Some(start) = starts.get(&partition) else { continue };
-            let Some(expected) = self.positions.expected(&partition, judged.message.epoch, *start) else { continue };
+            let Some(expected) = self.positions.expected(&partition, judged.message.epoch, *start) else {
+                continue;
+            };
             batch.push(judged, expected);
         }
         self.commit(batch).await;
@@ -202,11 +212,16 @@ impl Settler {
     }
 
     async fn write_letters(&self, batch: &Batch) -> Result<(), String> {
-        let Some(dead_letters) = &self.dead_letters else { return Ok(()) };
+        let Some(dead_letters) = &self.dead_letters else {
+            return Ok(());
+        };
         if batch.letters.is_empty() {
             return Ok(());
         }
-        dead_letters.send(&batch.letters).await.map_err(|error| error.to_string())?;
+        dead_letters
+            .send(&batch.letters)
+            .await
+            .map_err(|error| error.to_string())?;
         self.health.well(Part::DeadLetters);
         Ok(())
     }
@@ -228,7 +243,10 @@ impl Settler {
     /// The transaction is committed: positions, Kafka's offsets, counts.
     fn done(&mut self, batch: &Batch, flushed: &Flushed) {
         let runs = &batch.flush.runs;
-        let offsets: Vec<(Arc<str>, i32, i64)> = runs.iter().map(|run| (Arc::clone(&run.topic), run.partition, run.next)).collect();
+        let offsets: Vec<(Arc<str>, i32, i64)> = runs
+            .iter()
+            .map(|run| (Arc::clone(&run.topic), run.partition, run.next))
+            .collect();
         for run in runs {
             let partition = (Arc::clone(&run.topic), run.partition);
             if let Some(epoch) = batch.epochs.get(&partition) {
@@ -242,9 +260,14 @@ impl Settler {
     fn count(&self, batch: &Batch, flushed: &Flushed) {
         let now = OffsetDateTime::now_utc();
         let mut emotions: HashMap<&str, u64> = HashMap::new();
-        let (event_delay, broker_delay) = (metrics::histogram!(metric::EVENT_DELAY), metrics::histogram!(metric::BROKER_DELAY));
+        let (event_delay, broker_delay) = (
+            metrics::histogram!(metric::EVENT_DELAY),
+            metrics::histogram!(metric::BROKER_DELAY),
+        );
         for place in &flushed.written {
-            let Some(row) = batch.flush.posts.get(*place) else { continue };
+            let Some(row) = batch.flush.posts.get(*place) else {
+                continue;
+            };
             *emotions.entry(&row.verdict.emotion).or_default() += 1;
             event_delay.record((now - row.post.created_at).as_seconds_f64().max(0.0));
             if let Some(Some(timestamp)) = batch.timestamps.get(*place) {

@@ -37,7 +37,7 @@ const LINGER: Duration = Duration::from_millis(3);
 
 /// A record with its fate.
 #[derive(Debug)]
-pub struct Item {
+pub(super) struct Item {
     /// The record; dropping it gives its bytes back to the consumer's budget.
     pub message: Message,
     /// What is to become of it.
@@ -46,7 +46,7 @@ pub struct Item {
 
 /// A record whose fate is settled as far as the model goes.
 #[derive(Debug)]
-pub struct Judged {
+pub(super) struct Judged {
     /// The record.
     pub message: Message,
     /// What is to become of it: never [`Fate::Post`] without a verdict.
@@ -56,7 +56,7 @@ pub struct Judged {
 }
 
 /// A window in work; windows are awaited in the order they were closed.
-pub type Pending = JoinHandle<anyhow::Result<Vec<Judged>>>;
+pub(super) type Pending = JoinHandle<anyhow::Result<Vec<Judged>>>;
 
 #[derive(Default)]
 struct Window {
@@ -68,7 +68,10 @@ struct Window {
 impl Window {
     fn extend(&mut self, items: Vec<Item>) {
         self.opened.get_or_insert_with(Instant::now);
-        self.posts += items.iter().filter(|item| matches!(item.fate, Fate::Post { .. })).count();
+        self.posts += items
+            .iter()
+            .filter(|item| matches!(item.fate, Fate::Post { .. }))
+            .count();
         self.items.extend(items);
     }
 
@@ -88,7 +91,7 @@ struct Load {
 ///
 /// # Errors
 /// A reading task failed, which no input makes it do.
-pub async fn gather(
+pub(super) async fn gather(
     records: mpsc::Receiver<Message>,
     reader: Arc<Reader>,
     classifier: Arc<Classifier>,
@@ -201,17 +204,33 @@ async fn judge(items: Vec<Item>, classifier: &Classifier) -> anyhow::Result<Vec<
         })
         .collect();
     let posts = texts.len();
-    let verdicts = if texts.is_empty() { Vec::new() } else { classifier.classify(texts).await };
-    anyhow::ensure!(verdicts.len() == posts, "the classifier answered {} of {posts} texts", verdicts.len());
+    let verdicts = if texts.is_empty() {
+        Vec::new()
+    } else {
+        classifier.classify(texts).await
+    };
+    anyhow::ensure!(
+        verdicts.len() == posts,
+        "the classifier answered {} of {posts} texts",
+        verdicts.len()
+    );
     let mut verdicts = verdicts.into_iter();
     let judged = items
         .into_iter()
         .map(|Item { message, fate }| {
             if !matches!(fate, Fate::Post { .. }) {
-                return Judged { message, fate, verdict: None };
+                return Judged {
+                    message,
+                    fate,
+                    verdict: None,
+                };
             }
             match verdicts.next() {
-                Some(Ok(verdict)) => Judged { message, fate, verdict: Some(verdict) },
+                Some(Ok(verdict)) => Judged {
+                    message,
+                    fate,
+                    verdict: Some(verdict),
+                },
                 Some(Err(fault)) => rejected(message, fault.to_string()),
                 None => rejected(message, "no answer".to_owned()),
             }
@@ -223,5 +242,12 @@ async fn judge(items: Vec<Item>, classifier: &Classifier) -> anyhow::Result<Vec<
 }
 
 fn rejected(message: Message, detail: String) -> Judged {
-    Judged { message, fate: Fate::Rejected(Reject { reason: Reason::Model, detail }), verdict: None }
+    Judged {
+        message,
+        fate: Fate::Rejected(Reject {
+            reason: Reason::Model,
+            detail,
+        }),
+        verdict: None,
+    }
 }

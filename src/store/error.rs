@@ -45,7 +45,12 @@ pub struct StoreError {
 
 impl StoreError {
     pub(super) fn new(fault: Fault, doing: &'static str, detail: impl fmt::Display) -> Self {
-        Self { fault, doing, detail: detail.to_string(), source: None }
+        Self {
+            fault,
+            doing,
+            detail: detail.to_string(),
+            source: None,
+        }
     }
 
     /// Whether the same call may well succeed later: try again, with backoff.
@@ -71,7 +76,12 @@ impl StoreError {
             sqlx::Error::PoolTimedOut => "no connection within the connect timeout".to_owned(),
             other => format!("{other}{hint}").replace('\n', " "),
         };
-        Self { fault, doing, detail, source: Some(Box::new(error)) }
+        Self {
+            fault,
+            doing,
+            detail,
+            source: Some(Box::new(error)),
+        }
     }
 
     /// For `map_err`: what was being done when it failed.
@@ -132,7 +142,11 @@ pub struct FencedRun {
 
 impl fmt::Display for FencedRun {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        write!(f, "{}/{} (expected offset {}, found ", self.topic, self.partition, self.expected)?;
+        write!(
+            f,
+            "{}/{} (expected offset {}, found ",
+            self.topic, self.partition, self.expected
+        )?;
         match self.found {
             Some(found) => write!(f, "{found})"),
             None => f.write_str("none)"),
@@ -205,12 +219,21 @@ mod tests {
         }
         let transient = [Fault::Unreachable, Fault::Busy, Fault::NoSpace, Fault::ReadOnly];
         assert!(transient.into_iter().all(Fault::is_transient));
-        assert!(![Fault::Denied, Fault::Schema, Fault::Settings, Fault::Other].into_iter().any(Fault::is_transient));
+        assert!(
+            ![Fault::Denied, Fault::Schema, Fault::Settings, Fault::Other]
+                .into_iter()
+                .any(Fault::is_transient)
+        );
     }
 
     #[test]
     fn fenced_names_what_was_found() {
-        let run = |found| FencedRun { topic: "posts".into(), partition: 3, expected: 10, found };
+        let run = |found| FencedRun {
+            topic: "posts".into(),
+            partition: 3,
+            expected: 10,
+            found,
+        };
         let error = FlushError::Fenced(vec![run(Some(20)), run(None)]);
         assert_eq!(
             error.to_string(),

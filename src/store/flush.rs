@@ -85,7 +85,15 @@ impl FlushId {
 impl fmt::Display for FlushId {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         let hex = format!("{:032x}", self.0);
-        write!(f, "{}-{}-{}-{}-{}", &hex[..8], &hex[8..12], &hex[12..16], &hex[16..20], &hex[20..])
+        write!(
+            f,
+            "{}-{}-{}-{}-{}",
+            &hex[..8],
+            &hex[8..12],
+            &hex[12..16],
+            &hex[16..20],
+            &hex[20..]
+        )
     }
 }
 
@@ -117,7 +125,14 @@ impl Flush {
     /// An empty flush.
     #[must_use]
     pub fn new(group: Arc<str>, model: Arc<ModelInfo>) -> Self {
-        Self { id: FlushId::fresh(), group, model, runs: Vec::new(), posts: Vec::new(), deletions: Vec::new() }
+        Self {
+            id: FlushId::fresh(),
+            group,
+            model,
+            runs: Vec::new(),
+            posts: Vec::new(),
+            deletions: Vec::new(),
+        }
     }
 
     /// Its identity.
@@ -138,7 +153,8 @@ impl Flush {
         let other = |other: &str, number: i32| other != topic || number != partition;
         self.runs.retain(|run| other(&run.topic, run.partition));
         self.posts.retain(|row| other(&row.origin.topic, row.origin.partition));
-        self.deletions.retain(|row| other(&row.origin.topic, row.origin.partition));
+        self.deletions
+            .retain(|row| other(&row.origin.topic, row.origin.partition));
         // What is left is another transaction than the one that was refused.
         self.id = FlushId::fresh();
     }
@@ -156,7 +172,10 @@ impl Flush {
         let mut index = RunIndex(BTreeMap::new());
         for (place, run) in self.runs.iter().enumerate() {
             if run.expected < 0 || run.next < run.expected {
-                return invalid(format!("{}/{} goes from {} to {}", run.topic, run.partition, run.expected, run.next));
+                return invalid(format!(
+                    "{}/{} goes from {} to {}",
+                    run.topic, run.partition, run.expected, run.next
+                ));
             }
             if index.0.insert((&run.topic, run.partition), place).is_some() {
                 return invalid(format!("two runs of {}/{}", run.topic, run.partition));
@@ -164,11 +183,15 @@ impl Flush {
         }
         let too_long = |name: &str| name.len() > MAX_NAME_BYTES;
         if too_long(&self.model.id) || self.model.labels.iter().any(|label| too_long(label)) {
-            return invalid(format!("the model's id or a label of it is longer than {MAX_NAME_BYTES} bytes"));
+            return invalid(format!(
+                "the model's id or a label of it is longer than {MAX_NAME_BYTES} bytes"
+            ));
         }
         for (row, place) in self.posts.iter().map(|row| (row, index.find(&row.origin))) {
             let at = || format!("{}/{}@{}", row.origin.topic, row.origin.partition, row.origin.offset);
-            let Some(place) = place else { return invalid(format!("{} belongs to no run", at())) };
+            let Some(place) = place else {
+                return invalid(format!("{} belongs to no run", at()));
+            };
             if !(self.runs[place].expected..self.runs[place].next).contains(&row.origin.offset) {
                 return invalid(format!("{} lies outside its run", at()));
             }
@@ -188,12 +211,18 @@ impl Flush {
         }
         for row in &self.deletions {
             let at = || format!("{}/{}@{}", row.origin.topic, row.origin.partition, row.origin.offset);
-            let Some(place) = index.find(&row.origin) else { return invalid(format!("{} belongs to no run", at())) };
+            let Some(place) = index.find(&row.origin) else {
+                return invalid(format!("{} belongs to no run", at()));
+            };
             if !(self.runs[place].expected..self.runs[place].next).contains(&row.origin.offset) {
                 return invalid(format!("{} lies outside its run", at()));
             }
             if row.deletion.post_id.is_empty() || row.deletion.post_id.len() > MAX_ID_BYTES {
-                return invalid(format!("{} has a post id of {} bytes", at(), row.deletion.post_id.len()));
+                return invalid(format!(
+                    "{} has a post id of {} bytes",
+                    at(),
+                    row.deletion.post_id.len()
+                ));
             }
         }
         Ok(index)
@@ -205,7 +234,10 @@ impl Flush {
         days.sort_unstable();
         days.dedup();
         if days.len() > MAX_DAYS {
-            return Err(FlushError::TooManyDays { found: days.len(), limit: MAX_DAYS });
+            return Err(FlushError::TooManyDays {
+                found: days.len(),
+                limit: MAX_DAYS,
+            });
         }
         Ok(days)
     }

@@ -17,8 +17,9 @@ impl Store {
         // A connection of its own: the migrator's lock belongs to the session and must end with it, also if a
         // migration fails; and migrations may take longer than a statement of a flush.
         let connect = self.options.connect_options()?;
-        let mut connection =
-            PgConnection::connect_with(&connect).await.map_err(StoreError::when("connecting to migrate"))?;
+        let mut connection = PgConnection::connect_with(&connect)
+            .await
+            .map_err(StoreError::when("connecting to migrate"))?;
         let result = MIGRATOR.run(&mut connection).await;
         let _ = connection.close().await;
         result.map_err(|error| match error {
@@ -47,6 +48,8 @@ impl Store {
                 .map_err(StoreError::when(DOING))?;
         let applied: HashMap<i64, Vec<u8>> = applied.into_iter().collect();
         Ok(applied.len() == MIGRATOR.iter().count()
-            && MIGRATOR.iter().all(|m| applied.get(&m.version).is_some_and(|sum| **sum == *m.checksum)))
+            && MIGRATOR
+                .iter()
+                .all(|m| applied.get(&m.version).is_some_and(|sum| **sum == *m.checksum)))
     }
 }

@@ -6,14 +6,14 @@
 //! to commit is waited for. So a record's effects happen once, whoever handles it how many times.
 //!
 //! Locks are taken in one order by everybody (offsets, then keys, then the days of `post`, then rollup rows,
-//! each sorted), so consumers don't deadlock. `post_key` decides what is new, over all days; posts that are new
-//! go into `post` by binary COPY, and no staging table is between.
+//! each sorted), so consumers don't deadlock. `post_key` decides what is new, over all days; no staging
+//! table is between, as the program knows which posts are new before it sends them.
 //!
 //! A day of `post` and of `emotion_rollup` is a partition each. There is no default partition: with one,
 //! making a day's partition would mean to search it for that day's rows under a lock that stops all writers.
 //! [`Store::ensure_partitions`] makes the coming days ahead, and a flush makes what it lacks.
 
-mod copy;
+mod columns;
 mod error;
 mod flush;
 mod migrate;
@@ -30,18 +30,14 @@ use std::{
     sync::{Arc, Mutex, MutexGuard, PoisonError},
 };
 
-use sqlx::{
-    Connection, PgConnection, PgPool, Postgres,
-    pool::PoolConnection,
-    postgres::PgPoolOptions,
-};
+use sqlx::{Connection, PgConnection, PgPool, Postgres, pool::PoolConnection, postgres::PgPoolOptions};
 use time::Date;
 
 pub use self::{
     error::{Fault, FencedRun, FlushError, StoreError},
     flush::{
-        DeletionRow, Flush, FlushId, Flushed, MAX_DAYS, MAX_HASHTAG_BYTES, MAX_ID_BYTES, MAX_NAME_BYTES,
-        PostRow, Run, Tally,
+        DeletionRow, Flush, FlushId, Flushed, MAX_DAYS, MAX_HASHTAG_BYTES, MAX_ID_BYTES, MAX_NAME_BYTES, PostRow, Run,
+        Tally,
     },
     options::{DatabaseUrl, StoreOptions},
     partition::day_of,
@@ -84,11 +80,18 @@ impl Store {
             .after_connect(move |connection, _| {
                 let session = session.clone();
                 Box::pin(async move {
-                    sqlx::raw_sql(sqlx::AssertSqlSafe(session)).execute(connection).await.map(drop)
+                    sqlx::raw_sql(sqlx::AssertSqlSafe(session))
+                        .execute(connection)
+                        .await
+                        .map(drop)
                 })
             })
             .connect_lazy_with(connect);
-        let store = Self { pool, options: Arc::new(options.clone()), state: Arc::default() };
+        let store = Self {
+            pool,
+            options: Arc::new(options.clone()),
+            state: Arc::default(),
+        };
         store.ping().await?;
         Ok(store)
     }
@@ -96,7 +99,10 @@ impl Store {
     /// Asks the database for a sign of life.
     pub async fn ping(&self) -> Result<(), StoreError> {
         let mut connection = self.acquire("asking for a sign of life").await?;
-        connection.ping().await.map_err(StoreError::when("asking for a sign of life"))
+        connection
+            .ping()
+            .await
+            .map_err(StoreError::when("asking for a sign of life"))
     }
 
     /// Ends all connections, once they are idle.

@@ -26,7 +26,10 @@ impl Store {
         .fetch_all(&mut *connection)
         .await
         .map_err(StoreError::when(DOING))?;
-        Ok(rows.into_iter().map(|(topic, partition, next)| ((topic.into(), partition), next)).collect())
+        Ok(rows
+            .into_iter()
+            .map(|(topic, partition, next)| ((topic.into(), partition), next))
+            .collect())
     }
 
     /// Writes down where the group starts with a partition, unless it has an offset already; returns the one

@@ -33,14 +33,18 @@ impl From<&str> for DatabaseUrl {
 
 impl fmt::Display for DatabaseUrl {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        let Ok(mut url) = url::Url::parse(&self.0) else { return f.write_str("(not a URL)") };
+        let Ok(mut url) = url::Url::parse(&self.0) else {
+            return f.write_str("(not a URL)");
+        };
         if url.password().is_some() && url.set_password(Some("***")).is_err() {
             return f.write_str("(hidden)");
         }
         // libpq also takes the password as a parameter.
         let pairs: Vec<(String, String)> = url.query_pairs().into_owned().collect();
         if pairs.iter().any(|(key, _)| key.contains("password")) {
-            let hidden = pairs.iter().map(|(k, v)| (k, if k.contains("password") { "***" } else { v }));
+            let hidden = pairs
+                .iter()
+                .map(|(k, v)| (k, if k.contains("password") { "***" } else { v }));
             url.query_pairs_mut().clear().extend_pairs(hidden);
         }
         f.write_str(url.as_str())
@@ -109,7 +113,11 @@ impl StoreOptions {
     /// What each new connection sets for itself. Statements rather than startup parameters, which poolers
     /// between here and the server refuse.
     pub(super) fn session(&self) -> String {
-        let Self { statement_timeout_seconds: statement, lock_timeout_seconds: lock, .. } = self;
+        let Self {
+            statement_timeout_seconds: statement,
+            lock_timeout_seconds: lock,
+            ..
+        } = self;
         let commit = if self.synchronous_commit { "on" } else { "off" };
         format!(
             "SET statement_timeout = '{statement}s'; SET idle_in_transaction_session_timeout = '{statement}s';
@@ -135,7 +143,10 @@ mod tests {
             "postgres://user@db.example/moods?password=hunter2&sslmode=require",
             "hunter2",
         ] {
-            let options = StoreOptions { url: url.into(), ..StoreOptions::default() };
+            let options = StoreOptions {
+                url: url.into(),
+                ..StoreOptions::default()
+            };
             let shown = format!("{options:?} {}", options.url);
             assert!(!shown.contains("hunter2"), "{shown}");
         }
@@ -145,8 +156,16 @@ mod tests {
 
     #[test]
     fn settings_are_checked() {
-        for url in ["", "mysql://localhost/x", "postgres://localhost:port/x", "postgres://localhost/x?sslmode=perhaps"] {
-            let options = StoreOptions { url: url.into(), ..StoreOptions::default() };
+        for url in [
+            "",
+            "mysql://localhost/x",
+            "postgres://localhost:port/x",
+            "postgres://localhost/x?sslmode=perhaps",
+        ] {
+            let options = StoreOptions {
+                url: url.into(),
+                ..StoreOptions::default()
+            };
             let error = options.connect_options().unwrap_err();
             assert_eq!(error.fault, Fault::Settings, "{url}");
         }

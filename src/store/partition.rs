@@ -38,7 +38,12 @@ pub(super) fn day_name(day: Date) -> String {
 
 /// `'2019-07-03 00:00:00+00'`: the start of a day as an SQL literal.
 pub(super) fn day_literal(day: Date) -> String {
-    format!("'{:04}-{:02}-{:02} 00:00:00+00'", day.year(), u8::from(day.month()), day.day())
+    format!(
+        "'{:04}-{:02}-{:02} 00:00:00+00'",
+        day.year(),
+        u8::from(day.month()),
+        day.day()
+    )
 }
 
 /// The day after. The years are bounded to 1970..=2200 by the parser; time's own end is the same day again.
@@ -48,14 +53,19 @@ pub(super) fn next_day(day: Date) -> Date {
 
 /// Waits until nobody else makes or drops partitions; until the end of the transaction.
 pub(super) async fn lock_partitions(connection: &mut PgConnection) -> Result<(), sqlx::Error> {
-    sqlx::query("SELECT pg_advisory_xact_lock($1)").bind(PARTITION_LOCK).execute(connection).await.map(drop)
+    sqlx::query("SELECT pg_advisory_xact_lock($1)")
+        .bind(PARTITION_LOCK)
+        .execute(connection)
+        .await
+        .map(drop)
 }
 
 impl Store {
     /// Makes the partitions of today (UTC) and of as many days after it; returns how many were missing.
     pub async fn ensure_partitions(&self, now: OffsetDateTime, days_ahead: u16) -> Result<usize, StoreError> {
-        let days: Vec<Date> =
-            (0..=i64::from(days_ahead)).map(|ahead| day_of(now + Duration::days(ahead))).collect();
+        let days: Vec<Date> = (0..=i64::from(days_ahead))
+            .map(|ahead| day_of(now + Duration::days(ahead)))
+            .collect();
         self.ensure_days(&days).await
     }
 
@@ -68,7 +78,9 @@ impl Store {
         let mut made = 0;
         for days in unknown.chunks(DAYS_AT_ONCE) {
             let mut connection = self.acquire(DOING).await?;
-            made += make_days(&mut connection, days).await.map_err(StoreError::when(DOING))?;
+            made += make_days(&mut connection, days)
+                .await
+                .map_err(StoreError::when(DOING))?;
             lock(&self.state.days).extend(days);
         }
         Ok(made)
@@ -86,8 +98,10 @@ async fn make_days(connection: &mut PgConnection, days: &[Date]) -> Result<usize
     let mut made = 0;
     for &day in days {
         let name = day_name(day);
-        let exists: bool =
-            sqlx::query_scalar("SELECT to_regclass($1) IS NOT NULL").bind(format!("post_{name}")).fetch_one(&mut *tx).await?;
+        let exists: bool = sqlx::query_scalar("SELECT to_regclass($1) IS NOT NULL")
+            .bind(format!("post_{name}"))
+            .fetch_one(&mut *tx)
+            .await?;
         if exists {
             continue;
         }

@@ -8,7 +8,7 @@ use std::{borrow::Cow, cmp::Ordering};
 use time::OffsetDateTime;
 
 use super::{
-    copy::sql_text,
+    columns::sql_text,
     error::FlushError,
     flush::{Flush, Flushed, RunIndex, Tally},
 };
@@ -74,14 +74,23 @@ impl<'a> Plan<'a> {
         let mut tallies: Vec<Tally> = flush
             .runs
             .iter()
-            .map(|run| Tally { filtered: run.filtered, late: run.late, rejected: run.rejected, ..Tally::default() })
+            .map(|run| Tally {
+                filtered: run.filtered,
+                late: run.late,
+                rejected: run.rejected,
+                ..Tally::default()
+            })
             .collect();
         let mut post_runs = Vec::with_capacity(flush.posts.len());
         let mut events = events(flush, &index, &rank, &mut post_runs)?;
         for event in &events {
             // A post is a duplicate until the database says that its key is new.
             let tally = &mut tallies[event.run];
-            *(if event.post.is_some() { &mut tally.duplicates } else { &mut tally.deletions }) += 1;
+            *(if event.post.is_some() {
+                &mut tally.duplicates
+            } else {
+                &mut tally.deletions
+            }) += 1;
         }
         for (run, tally) in flush.runs.iter().zip(&tallies) {
             let span = u64::try_from(run.next - run.expected).unwrap_or(0);
@@ -106,11 +115,21 @@ impl<'a> Plan<'a> {
                 }
                 _ => {
                     let post = event.post.map(|place| (place, flush.posts[place].created_at()));
-                    keys.push(KeyPlan { source: event.source, id: event.id, post, deletion });
+                    keys.push(KeyPlan {
+                        source: event.source,
+                        id: event.id,
+                        post,
+                        deletion,
+                    });
                 }
             }
         }
-        Ok(Self { keys, run_order, tallies, post_runs })
+        Ok(Self {
+            keys,
+            run_order,
+            tallies,
+            post_runs,
+        })
     }
 
     /// Sorts the database's answer into posts to write and posts to remove.
@@ -118,7 +137,10 @@ impl<'a> Plan<'a> {
         let mut written = Vec::with_capacity(changes.len());
         let mut removals = Vec::new();
         for change in changes {
-            let Ok(found) = self.keys.binary_search_by(|key| compare(key, &change.source, &change.id)) else {
+            let Ok(found) = self
+                .keys
+                .binary_search_by(|key| compare(key, &change.source, &change.id))
+            else {
                 continue;
             };
             let key = &self.keys[found];
@@ -150,7 +172,12 @@ impl<'a> Plan<'a> {
         for (tally, removed) in tallies.iter_mut().zip(removed) {
             tally.removed += removed;
         }
-        Flushed { tallies, written, rollups, replayed: false }
+        Flushed {
+            tallies,
+            written,
+            rollups,
+            replayed: false,
+        }
     }
 }
 

@@ -51,7 +51,9 @@ impl Store {
     /// moment is an error of the kind [`super::Fault::Busy`]; the rest waits for the next call.
     pub async fn apply_retention(&self, retention: &Retention, now: OffsetDateTime) -> Result<Retired, StoreError> {
         let mut retired = Retired::default();
-        let Some(cutoff) = retention.cutoff(now) else { return Ok(retired) };
+        let Some(cutoff) = retention.cutoff(now) else {
+            return Ok(retired);
+        };
         for day in self.days_before(day_of(cutoff)).await? {
             self.drop_day(day).await?;
             retired.days.push(day);
@@ -72,7 +74,10 @@ impl Store {
         .fetch_all(&mut *connection)
         .await
         .map_err(StoreError::when(DOING))?;
-        Ok(names.iter().filter_map(|name| parse_day(name.strip_prefix("post_")?)).collect())
+        Ok(names
+            .iter()
+            .filter_map(|name| parse_day(name.strip_prefix("post_")?))
+            .collect())
     }
 
     /// Posts and rollups go in one transaction, so that the one never differs from a recount of the other.
@@ -102,12 +107,11 @@ impl Store {
     async fn prune_keys(&self, cutoff: OffsetDateTime) -> Result<u64, StoreError> {
         const DOING: &str = "pruning keys past retention";
         let mut connection = self.acquire(DOING).await?;
-        let pages: i64 = sqlx::query_scalar(
-            "SELECT pg_relation_size('post_key') / current_setting('block_size')::bigint",
-        )
-        .fetch_one(&mut *connection)
-        .await
-        .map_err(StoreError::when(DOING))?;
+        let pages: i64 =
+            sqlx::query_scalar("SELECT pg_relation_size('post_key') / current_setting('block_size')::bigint")
+                .fetch_one(&mut *connection)
+                .await
+                .map_err(StoreError::when(DOING))?;
         let mut pruned = 0;
         for first in (0..=pages).step_by(usize::try_from(PAGES_AT_ONCE).unwrap_or(1)) {
             // Deletions count from when they were stored: a post that is late anyway needs no tombstone.

@@ -5,7 +5,7 @@ use std::{borrow::Cow, collections::HashMap};
 use time::OffsetDateTime;
 
 use super::{
-    copy,
+    columns,
     flush::{Flush, PostRow},
     partition::minute_of,
 };
@@ -53,14 +53,18 @@ impl<'a> Deltas<'a> {
         let key = RollupKey {
             bucket: minute_of(row.created_at()),
             topic: Cow::Borrowed(""),
-            lang: copy::lang(row),
+            lang: columns::lang(row),
             source: row.post.source.as_str(),
-            emotion: copy::sql_text(&row.verdict.emotion),
-            model_id: copy::sql_text(&flush.model.id),
+            emotion: columns::sql_text(&row.verdict.emotion),
+            model_id: columns::sql_text(&flush.model.id),
             shard: row.origin.partition,
         };
-        let delta = Delta { posts: 1, score_sum: row.verdict.score, taken: false };
-        self.apply(key, copy::topics(row).into_iter().map(copy::sql_text), delta);
+        let delta = Delta {
+            posts: 1,
+            score_sum: row.verdict.score,
+            taken: false,
+        };
+        self.apply(key, columns::topics(row).into_iter().map(columns::sql_text), delta);
     }
 
     pub(super) fn take(&mut self, row: &'a Deleted) {
@@ -73,7 +77,11 @@ impl<'a> Deltas<'a> {
             model_id: Cow::Borrowed(&row.model_id),
             shard: row.kafka_partition,
         };
-        let delta = Delta { posts: -1, score_sum: -row.score, taken: true };
+        let delta = Delta {
+            posts: -1,
+            score_sum: -row.score,
+            taken: true,
+        };
         self.apply(key, row.topics.iter().map(|topic| Cow::Borrowed(topic.as_str())), delta);
     }
 

@@ -7,17 +7,14 @@ use time::{Date, OffsetDateTime};
 
 use super::{
     Store,
-    copy::{COPY_POST, CopyWriter},
+    columns::insert_posts,
     error::{Fault, FencedRun, FlushError, StoreError},
     flush::{Flush, Flushed, Tally},
     lock,
     partition::{day_literal, day_of, next_day},
     plan::{KeyChange, KeyPlan, Plan, Removal},
-    rollup::{Delta, Deleted, Deltas, RollupKey},
+    rollup::{Deleted, Delta, Deltas, RollupKey},
 };
-
-/// Bytes of rows sent at a time.
-const COPY_CHUNK: usize = 1 << 20;
 
 /// Unanswered commits remembered: a caller tries one flush again until it is settled, so more than its
 /// consumers means that somebody gave up.
@@ -47,13 +44,21 @@ impl Store {
         let mut tx = connection.begin().await.map_err(StoreError::when("starting a flush"))?;
         if let Fence::Landed = lock_fences(&mut tx, flush, &plan).await? {
             let known = lock(&self.state.unanswered).remove(&flush.id());
-            return Ok(Flushed { replayed: true, ..known.unwrap_or_default() });
+            return Ok(Flushed {
+                replayed: true,
+                ..known.unwrap_or_default()
+            });
         }
-        let changes = claim_keys(&mut tx, &plan.keys).await.map_err(StoreError::when("writing post_key"))?;
+        let changes = claim_keys(&mut tx, &plan.keys)
+            .await
+            .map_err(StoreError::when("writing post_key"))?;
         let (written, removals) = plan.resolve(&changes);
-        copy_posts(&mut tx, flush, &written).await.map_err(StoreError::when("writing post"))?;
-        let (deleted, removed) =
-            remove_posts(&mut tx, &removals, flush.runs.len()).await.map_err(StoreError::when("deleting from post"))?;
+        insert_posts(&mut tx, flush, &written)
+            .await
+            .map_err(StoreError::when("writing post"))?;
+        let (deleted, removed) = remove_posts(&mut tx, &removals, flush.runs.len())
+            .await
+            .map_err(StoreError::when("deleting from post"))?;
         let mut deltas = Deltas::default();
         for &place in &written {
             deltas.add(flush, &flush.posts[place]);
@@ -136,7 +141,11 @@ async fn lock_fences(tx: &mut PgConnection, flush: &Flush, plan: &Plan<'_>) -> R
     .fetch_one(&mut *tx)
     .await
     .map_err(StoreError::when(DOING))?;
-    if landed { Ok(Fence::Landed) } else { Err(FlushError::Fenced(fenced)) }
+    if landed {
+        Ok(Fence::Landed)
+    } else {
+        Err(FlushError::Fenced(fenced))
+    }
 }
 
 /// Claims new keys and marks deleted ones, each key once and in order, in one statement: two statements, each in
@@ -170,28 +179,15 @@ async fn claim_keys(tx: &mut PgConnection, keys: &[KeyPlan<'_>]) -> Result<Vec<K
     .bind(deleted)
     .fetch_all(tx)
     .await?;
-    Ok(rows.into_iter().map(|(source, id, created_at, fresh)| KeyChange { source, id, created_at, fresh }).collect())
-}
-
-async fn copy_posts(tx: &mut PgConnection, flush: &Flush, written: &[usize]) -> Result<(), sqlx::Error> {
-    if written.is_empty() {
-        return Ok(());
-    }
-    // COPY inserts many rows at once as long as they go to the same partition.
-    let mut rows: Vec<_> = written.iter().map(|&place| &flush.posts[place]).collect();
-    rows.sort_by_key(|row| row.created_at());
-    let mut writer = CopyWriter::new(&flush.model);
-    let mut copy = tx.copy_in_raw(COPY_POST).await?;
-    for row in rows {
-        writer.row(row);
-        if writer.bytes().len() >= COPY_CHUNK {
-            copy.send(writer.bytes()).await?;
-            writer.clear();
-        }
-    }
-    writer.end();
-    copy.send(writer.bytes()).await?;
-    copy.finish().await.map(drop)
+    Ok(rows
+        .into_iter()
+        .map(|(source, id, created_at, fresh)| KeyChange {
+            source,
+            id,
+            created_at,
+            fresh,
+        })
+        .collect())
 }
 
 /// Deletes posts, a day at a time: with the day in the statement's text, the planner looks at, and locks, that
@@ -332,7 +328,10 @@ impl<'a> KeyColumns<'a> {
 }
 
 fn run_keys<'a>(flush: &'a Flush, order: &[usize]) -> (Vec<&'a str>, Vec<i32>) {
-    order.iter().map(|&place| (&*flush.runs[place].topic, flush.runs[place].partition)).unzip()
+    order
+        .iter()
+        .map(|&place| (&*flush.runs[place].topic, flush.runs[place].partition))
+        .unzip()
 }
 
 /// Moves the offsets, and counts what became of the records.
@@ -344,7 +343,10 @@ async fn move_offsets(
 ) -> Result<(), FlushError> {
     let (topics, partitions) = run_keys(flush, order);
     let numbers = |of: fn(&Tally) -> u64| -> Vec<i64> {
-        order.iter().map(|&place| i64::try_from(of(&tallies[place])).unwrap_or(i64::MAX)).collect()
+        order
+            .iter()
+            .map(|&place| i64::try_from(of(&tallies[place])).unwrap_or(i64::MAX))
+            .collect()
     };
     let moved = sqlx::query(
         "UPDATE consumer_offset o SET next_offset = r.next, updated_at = now()
@@ -355,7 +357,12 @@ async fn move_offsets(
     .bind(&*flush.group)
     .bind(&topics)
     .bind(&partitions)
-    .bind(order.iter().map(|&place| flush.runs[place].expected).collect::<Vec<_>>())
+    .bind(
+        order
+            .iter()
+            .map(|&place| flush.runs[place].expected)
+            .collect::<Vec<_>>(),
+    )
     .bind(order.iter().map(|&place| flush.runs[place].next).collect::<Vec<_>>())
     .execute(&mut *tx)
     .await

@@ -38,7 +38,14 @@ impl Reckoning {
 }
 
 /// Fills a flush with random records of a partition; tells the reckoning of each.
-fn fill(all: &mut Flush, random: &mut Random, ids: u64, partition: i32, from: i64, mut tell: impl FnMut(&str, bool, i64)) -> i64 {
+fn fill(
+    all: &mut Flush,
+    random: &mut Random,
+    ids: u64,
+    partition: i32,
+    from: i64,
+    mut tell: impl FnMut(&str, bool, i64),
+) -> i64 {
     let next = from + i64::try_from(random.below(40)).unwrap();
     for offset in from..next {
         let id = format!("id{}", random.below(ids));
@@ -51,7 +58,11 @@ fn fill(all: &mut Flush, random: &mut Random, ids: u64, partition: i32, from: i6
         // Copies of a post differ in their time, their day even, and in their topics.
         let minutes = i64::try_from(random.below(5)).unwrap() + 1440 * i64::try_from(random.below(3)).unwrap();
         let mut row = post(&id, NOON + Duration::minutes(minutes), partition, offset);
-        row.topics = ["work", "play", "home"].into_iter().take(random.below(4) as usize).map(Into::into).collect();
+        row.topics = ["work", "play", "home"]
+            .into_iter()
+            .take(random.below(4) as usize)
+            .map(Into::into)
+            .collect();
         row.post.lang = ["en", "pt", "und"][random.below(3) as usize].into();
         all.posts.push(row);
     }
@@ -72,7 +83,11 @@ async fn tables_equal_a_reckoning_record_by_record() {
             for partition in 0..PARTITIONS {
                 let at = &mut next[usize::try_from(partition).unwrap()];
                 *at = fill(&mut all, &mut random, 150, partition, *at, |id, deleted, offset| {
-                    if deleted { reckoning.delete(id) } else { reckoning.post(id, partition, offset) }
+                    if deleted {
+                        reckoning.delete(id);
+                    } else {
+                        reckoning.post(id, partition, offset);
+                    }
                 });
             }
             // The order within a flush means nothing; offsets do.
@@ -105,7 +120,11 @@ async fn consumers_with_the_same_keys_at_once() {
             for _ in 0..40 {
                 let mut all = flush();
                 next = fill(&mut all, &mut random, 400, partition, next, |id, gone, _| {
-                    if gone { deleted.insert(id.to_owned()) } else { posted.insert(id.to_owned()) };
+                    if gone {
+                        deleted.insert(id.to_owned())
+                    } else {
+                        posted.insert(id.to_owned())
+                    };
                 });
                 // No retries: a deadlock here would be a fault of the lock order.
                 store.flush(&all).await.unwrap();
@@ -124,6 +143,9 @@ async fn consumers_with_the_same_keys_at_once() {
     assert!(!expected.is_empty());
     assert_eq!(world.ids().await, expected);
     world.assert_whole().await;
-    let counted: i64 = sqlx::query_scalar("SELECT sum(records)::bigint FROM consumer_tally").fetch_one(&world.pool).await.unwrap();
+    let counted: i64 = sqlx::query_scalar("SELECT sum(records)::bigint FROM consumer_tally")
+        .fetch_one(&world.pool)
+        .await
+        .unwrap();
     assert_eq!(counted, records);
 }

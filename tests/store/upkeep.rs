@@ -20,7 +20,10 @@ async fn migrations_apply_once_and_together() {
     store.migrate().await.unwrap();
     assert!(store.schema_is_current().await.unwrap());
     let pool = sqlx::PgPool::connect(&url).await.unwrap();
-    sqlx::query("UPDATE _sqlx_migrations SET checksum = ''").execute(&pool).await.unwrap();
+    sqlx::query("UPDATE _sqlx_migrations SET checksum = ''")
+        .execute(&pool)
+        .await
+        .unwrap();
     assert!(!store.schema_is_current().await.unwrap());
     assert_eq!(store.migrate().await.unwrap_err().fault, Fault::Schema);
 }
@@ -55,7 +58,8 @@ async fn the_view_adds_up_shards_and_models() {
     let world = World::with_partitions(2).await;
     let mut all = flush();
     all.runs.extend([run(0, 0, 1), run(1, 0, 1)]);
-    all.posts.extend([post("a", NOON, 0, 0), post("b", NOON + Duration::seconds(59), 1, 0)]);
+    all.posts
+        .extend([post("a", NOON, 0, 0), post("b", NOON + Duration::seconds(59), 1, 0)]);
     let sum = all.posts[0].verdict.score + all.posts[1].verdict.score;
     world.flush(&all).await;
     let rows: Vec<(time::OffsetDateTime, String, i64, f64)> =
@@ -63,7 +67,10 @@ async fn the_view_adds_up_shards_and_models() {
             .fetch_all(&world.pool)
             .await
             .unwrap();
-    assert_eq!(rows, [(NOON, String::new(), 2, sum / 2.0), (NOON, "work".into(), 2, sum / 2.0)]);
+    assert_eq!(
+        rows,
+        [(NOON, String::new(), 2, sum / 2.0), (NOON, "work".into(), 2, sum / 2.0)]
+    );
 }
 
 #[tokio::test]
@@ -74,22 +81,37 @@ async fn retention_drops_whole_days_and_their_keys() {
     let mut all = flush();
     all.runs.push(run(0, 0, 10));
     for (offset, hours) in (0..).zip([0, 24, 48, 72, 96]) {
-        all.posts.push(post(&format!("p{offset}"), now - Duration::hours(hours), 0, offset));
+        all.posts
+            .push(post(&format!("p{offset}"), now - Duration::hours(hours), 0, offset));
     }
     all.deletions.extend([deletion("old", 0, 5), deletion("young", 0, 6)]);
     world.flush(&all).await;
     world.execute("UPDATE post_key SET deleted_at = CASE post_id WHEN 'old' THEN '2019-07-01' ELSE '2019-07-10' END::timestamptz WHERE deleted_at IS NOT NULL").await;
-    assert_eq!(world.store.apply_retention(&Retention::default(), now).await.unwrap(), Retired::default());
+    assert_eq!(
+        world.store.apply_retention(&Retention::default(), now).await.unwrap(),
+        Retired::default()
+    );
 
     let retired = world.store.apply_retention(&retention, now).await.unwrap();
-    assert_eq!(retired, Retired { days: vec![date!(2019 - 07 - 06), date!(2019 - 07 - 07)], keys: 3 });
+    assert_eq!(
+        retired,
+        Retired {
+            days: vec![date!(2019 - 07 - 06), date!(2019 - 07 - 07)],
+            keys: 3
+        }
+    );
     assert_eq!(world.ids().await, ["p0", "p1", "p2"]);
     assert_eq!(world.count("post_key WHERE post_id = 'young'").await, 1);
     assert_eq!(world.count("emotion_rollup WHERE bucket < '2019-07-08'").await, 0);
-    let differences: Vec<(String, String)> =
-        sqlx::query_as(include_str!("../support/recount.sql")).fetch_all(&world.pool).await.unwrap();
+    let differences: Vec<(String, String)> = sqlx::query_as(include_str!("../support/recount.sql"))
+        .fetch_all(&world.pool)
+        .await
+        .unwrap();
     assert!(differences.is_empty(), "{differences:?}");
-    assert_eq!(world.store.apply_retention(&retention, now).await.unwrap(), Retired::default());
+    assert_eq!(
+        world.store.apply_retention(&retention, now).await.unwrap(),
+        Retired::default()
+    );
 }
 
 #[tokio::test]
@@ -101,7 +123,10 @@ async fn a_day_dropped_by_another_process_is_made_again() {
     world.flush(&first).await;
     let another = world.another_store().await;
     let retention = Retention { days: Some(1) };
-    another.apply_retention(&retention, NOON + Duration::days(30)).await.unwrap();
+    another
+        .apply_retention(&retention, NOON + Duration::days(30))
+        .await
+        .unwrap();
     // This store still believes in the partition, once.
     let mut second = flush();
     second.runs.push(run(0, 1, 3));
@@ -127,5 +152,8 @@ async fn retention_gives_way_to_whoever_reads() {
     assert_eq!(error.fault, Fault::Busy, "{error}");
     world.assert_whole().await;
     reader.rollback().await.unwrap();
-    assert_eq!(world.store.apply_retention(&retention, later).await.unwrap().days.len(), 1);
+    assert_eq!(
+        world.store.apply_retention(&retention, later).await.unwrap().days.len(),
+        1
+    );
 }

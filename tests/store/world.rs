@@ -1,11 +1,14 @@
 //! What the tests share: one cluster, a fresh database each, and short ways to say what goes in.
 
-use std::sync::{Arc, OnceLock};
+use std::{
+    collections::BTreeMap,
+    sync::{Arc, OnceLock},
+};
 
 use moodstream::{
-    model::{ModelInfo, Verdict},
-    post::{Deletion, Post, Source},
-    store::{DeletionRow, Flush, Flushed, Origin, PostRow, Run, Store, StoreOptions},
+    model::{ModelInfo, Precision, ProblemType, Provider, Verdict},
+    post::{Deletion, Origin, Post, Source},
+    store::{DeletionRow, Flush, Flushed, PostRow, Run, Store, StoreOptions},
 };
 use sqlx::{AssertSqlSafe, PgPool};
 use time::{OffsetDateTime, macros::datetime};
@@ -58,12 +61,18 @@ impl World {
 
     pub async fn count(&self, table: &str) -> i64 {
         let sql = format!("SELECT count(*) FROM {table}");
-        sqlx::query_scalar(AssertSqlSafe(sql)).fetch_one(&self.pool).await.unwrap()
+        sqlx::query_scalar(AssertSqlSafe(sql))
+            .fetch_one(&self.pool)
+            .await
+            .unwrap()
     }
 
     /// Ids of the stored posts, sorted.
     pub async fn ids(&self) -> Vec<String> {
-        sqlx::query_scalar("SELECT post_id FROM post ORDER BY post_id COLLATE \"C\"").fetch_all(&self.pool).await.unwrap()
+        sqlx::query_scalar("SELECT post_id FROM post ORDER BY post_id COLLATE \"C\"")
+            .fetch_all(&self.pool)
+            .await
+            .unwrap()
     }
 
     pub async fn execute(&self, sql: &'static str) {
@@ -72,8 +81,10 @@ impl World {
 
     /// Rollups equal a recount, tallies add up, and rows are what was inserted less what was removed.
     pub async fn assert_whole(&self) {
-        let differences: Vec<(String, String)> =
-            sqlx::query_as(include_str!("../support/recount.sql")).fetch_all(&self.pool).await.unwrap();
+        let differences: Vec<(String, String)> = sqlx::query_as(include_str!("../support/recount.sql"))
+            .fetch_all(&self.pool)
+            .await
+            .unwrap();
         assert!(differences.is_empty(), "rollup and recount differ: {differences:#?}");
         let (inserted, removed): (i64, i64) = sqlx::query_as(
             "SELECT coalesce(sum(inserted), 0)::bigint, coalesce(sum(removed), 0)::bigint FROM consumer_tally",
@@ -88,11 +99,23 @@ impl World {
 }
 
 pub fn options(url: &str) -> StoreOptions {
-    StoreOptions { url: url.into(), connect_timeout_seconds: 5, ..StoreOptions::default() }
+    StoreOptions {
+        url: url.into(),
+        connect_timeout_seconds: 5,
+        ..StoreOptions::default()
+    }
 }
 
 pub fn model() -> Arc<ModelInfo> {
-    Arc::new(ModelInfo { id: "test@0badcafe".into(), labels: ["anger".into(), "joy".into()].into() })
+    Arc::new(ModelInfo {
+        id: "test@0badcafe".into(),
+        labels: ["anger".into(), "joy".into()].into(),
+        profile: "twitter-roberta".into(),
+        groups: BTreeMap::new(),
+        problem_type: ProblemType::SingleLabelClassification,
+        precision: Precision::Fp32,
+        provider: Provider::Cpu,
+    })
 }
 
 /// A flush of nothing yet.
@@ -101,16 +124,30 @@ pub fn flush() -> Flush {
 }
 
 pub fn run(partition: i32, expected: i64, next: i64) -> Run {
-    Run { topic: TOPIC.into(), partition, expected, next, filtered: 0, late: 0, rejected: 0 }
+    Run {
+        topic: TOPIC.into(),
+        partition,
+        expected,
+        next,
+        filtered: 0,
+        late: 0,
+        rejected: 0,
+    }
 }
 
 pub fn origin(partition: i32, offset: i64) -> Origin {
-    Origin { topic: TOPIC.into(), partition, offset }
+    Origin {
+        topic: TOPIC.into(),
+        partition,
+        offset,
+    }
 }
 
 /// A post with a score that depends on its id, so that sums tell posts apart.
 pub fn post(id: &str, created_at: OffsetDateTime, partition: i32, offset: i64) -> PostRow {
-    let units = id.bytes().fold(7_u32, |sum, byte| (sum * 31 + u32::from(byte)) % (1 << 19));
+    let units = id
+        .bytes()
+        .fold(7_u32, |sum, byte| (sum * 31 + u32::from(byte)) % (1 << 19));
     let joy = f64::from(units) / f64::from(1 << 20);
     PostRow {
         post: Box::new(Post {
@@ -124,7 +161,11 @@ pub fn post(id: &str, created_at: OffsetDateTime, partition: i32, offset: i64) -
             quoted_text: None,
             hashtags: vec!["tag".into()],
         }),
-        verdict: Verdict { emotion: "joy".into(), score: joy, scores: [1.0 - joy, joy].into() },
+        verdict: Verdict {
+            emotion: "joy".into(),
+            score: joy,
+            scores: [1.0 - joy, joy].into(),
+        },
         topics: vec!["work".into()],
         origin: origin(partition, offset),
     }
@@ -132,7 +173,10 @@ pub fn post(id: &str, created_at: OffsetDateTime, partition: i32, offset: i64) -
 
 pub fn deletion(id: &str, partition: i32, offset: i64) -> DeletionRow {
     DeletionRow {
-        deletion: Deletion { source: Source::Twitter, post_id: id.into() },
+        deletion: Deletion {
+            source: Source::Twitter,
+            post_id: id.into(),
+        },
         origin: origin(partition, offset),
     }
 }

@@ -3,6 +3,7 @@
 //!
 //! Uses the standard library and `tempfile` alone, so that tests, benches and examples can include
 //! it by path.
+#![allow(dead_code, unreachable_pub)]
 
 use std::{
     env, fs,
@@ -60,12 +61,22 @@ impl Postgres {
         }
         let data = folder.path().join("data");
         let initdb = as_user(Command::new(bin.join("initdb")), user)
-            .args(["--auth=trust", "--username=postgres", "--encoding=UTF8", "--locale=C", "--no-sync", "-D"])
+            .args([
+                "--auth=trust",
+                "--username=postgres",
+                "--encoding=UTF8",
+                "--locale=C",
+                "--no-sync",
+                "-D",
+            ])
             .arg(&data)
             .current_dir(folder.path())
             .output()?;
         if !initdb.status.success() {
-            return Err(io::Error::other(format!("initdb failed: {}", String::from_utf8_lossy(&initdb.stderr))));
+            return Err(io::Error::other(format!(
+                "initdb failed: {}",
+                String::from_utf8_lossy(&initdb.stderr)
+            )));
         }
         let mut conf = fs::OpenOptions::new().append(true).open(data.join("postgresql.conf"))?;
         // Nothing here needs to outlive a crash of the machine.
@@ -87,7 +98,11 @@ impl Postgres {
             // Ctrl-C in a terminal goes to this process alone, which then ends the server in order.
             .process_group(0)
             .spawn()?;
-        let mut cluster = Self { supervisor, port, databases: AtomicU32::new(0) };
+        let mut cluster = Self {
+            supervisor,
+            port,
+            databases: AtomicU32::new(0),
+        };
         cluster.wait_ready(&folder.join("log"))?;
         Ok(cluster)
     }
@@ -95,15 +110,19 @@ impl Postgres {
     fn wait_ready(&mut self, log: &Path) -> io::Result<()> {
         let deadline = Instant::now() + STARTUP;
         loop {
-            let Err(error) = execute(self.port, "SELECT 1") else { return Ok(()) };
+            let Err(error) = execute(self.port, "SELECT 1") else {
+                return Ok(());
+            };
             let log = fs::read_to_string(log).unwrap_or_default();
             if log.contains("could not bind") {
                 return Err(io::Error::new(io::ErrorKind::AddrInUse, "the port was taken meanwhile"));
             }
             if Instant::now() > deadline || log.contains("database system is shut down") {
-                return Err(io::Error::other(format!("postgres did not start: {error}; its log: {log}")));
+                return Err(io::Error::other(format!(
+                    "postgres did not start: {error}; its log: {log}"
+                )));
             }
-            thread::sleep(Duration::from_millis(20));
+            pause();
         }
     }
 
@@ -135,6 +154,11 @@ impl Drop for Postgres {
         drop(self.supervisor.stdin.take());
         let _ = self.supervisor.wait();
     }
+}
+
+#[allow(clippy::disallowed_methods)] // between two looks at a condition
+fn pause() {
+    thread::sleep(Duration::from_millis(20));
 }
 
 fn as_user(mut command: Command, user: Option<(u32, u32)>) -> Command {
@@ -177,12 +201,18 @@ fn find_bin() -> io::Result<PathBuf> {
         folders.push(runtime.join("pg/bin"));
         folders.extend(env::var_os("PATH").iter().flat_map(env::split_paths));
         // Debian keeps the server's programs out of PATH.
-        let mut debian: Vec<_> =
-            fs::read_dir("/usr/lib/postgresql").into_iter().flatten().flatten().map(|e| e.path().join("bin")).collect();
+        let mut debian: Vec<_> = fs::read_dir("/usr/lib/postgresql")
+            .into_iter()
+            .flatten()
+            .flatten()
+            .map(|e| e.path().join("bin"))
+            .collect();
         debian.sort();
         folders.extend(debian.into_iter().rev());
     }
-    let found = folders.iter().find(|folder| folder.join("initdb").is_file() && folder.join("postgres").is_file());
+    let found = folders
+        .iter()
+        .find(|folder| folder.join("initdb").is_file() && folder.join("postgres").is_file());
     match found {
         Some(folder) => folder.canonicalize(),
         None => Err(io::Error::new(
@@ -207,7 +237,10 @@ fn execute(port: u16, sql: &str) -> io::Result<()> {
 
 fn framed(kind: Option<u8>, body: &[u8]) -> Vec<u8> {
     let length = u32::try_from(body.len() + 4).unwrap_or(u32::MAX);
-    kind.into_iter().chain(length.to_be_bytes()).chain(body.iter().copied()).collect()
+    kind.into_iter()
+        .chain(length.to_be_bytes())
+        .chain(body.iter().copied())
+        .collect()
 }
 
 /// Reads messages up to ReadyForQuery; an ErrorResponse is the error.

@@ -27,9 +27,9 @@ pub fn root() -> &'static Path {
     Path::new(env!("CARGO_MANIFEST_DIR"))
 }
 
-/// The model that ships with the project.
+/// The model that ships with the project, unless `MOODSTREAM_TEST_MODEL` names another folder.
 pub fn model() -> PathBuf {
-    root().join("models/emotion-roberta-6x384")
+    std::env::var_os("MOODSTREAM_TEST_MODEL").map_or_else(|| root().join("models/emotion-roberta-6x384"), PathBuf::from)
 }
 
 /// Data that is not part of the project, where it is at hand.
@@ -73,7 +73,10 @@ fn pause() {
 
 /// Asks a process to stop.
 pub fn terminate(child: &Child) {
-    let status = Command::new("kill").args(["-TERM", &child.id().to_string()]).status().unwrap();
+    let status = Command::new("kill")
+        .args(["-TERM", &child.id().to_string()])
+        .status()
+        .unwrap();
     assert!(status.success());
 }
 
@@ -120,7 +123,15 @@ impl Bench {
     pub fn feed(&self, lines: &[Vec<u8>], topic: &str, partitions: u32) {
         let path = self.write(&format!("{topic}.jsonl"), lines.join(&b'\n'));
         let output = moodstream()
-            .args(["feed", "--topic", topic, "--brokers", &self.broker.address(), "--create-partitions", &partitions.to_string()])
+            .args([
+                "feed",
+                "--topic",
+                topic,
+                "--brokers",
+                &self.broker.address(),
+                "--create-partitions",
+                &partitions.to_string(),
+            ])
             .arg(path)
             .output()
             .unwrap();
@@ -143,19 +154,33 @@ impl Bench {
     /// Everything in a topic, read until its end.
     pub fn letters(&self, topic: &str, count: usize) -> Vec<Letter> {
         let mut config = self.broker.config();
-        config.set("group.id", "letters").set("auto.offset.reset", "earliest").set("enable.auto.commit", "false");
+        config
+            .set("group.id", "letters")
+            .set("auto.offset.reset", "earliest")
+            .set("enable.auto.commit", "false");
         let consumer: BaseConsumer = config.create().unwrap();
+        let metadata = consumer.fetch_metadata(Some(topic), PATIENCE).unwrap();
         let mut partitions = rdkafka::TopicPartitionList::new();
-        partitions.add_partition_offset(topic, 0, rdkafka::Offset::Beginning).unwrap();
+        for partition in metadata.topics()[0].partitions() {
+            partitions
+                .add_partition_offset(topic, partition.id(), rdkafka::Offset::Beginning)
+                .unwrap();
+        }
         consumer.assign(&partitions).unwrap();
         let mut letters = Vec::new();
         wait_for("the dead letters", || {
             while let Some(Ok(message)) = consumer.poll(Duration::from_millis(50)) {
                 let headers = message.headers().map(|headers| {
                     let text = |value: Option<&[u8]>| String::from_utf8_lossy(value.unwrap_or_default()).into_owned();
-                    headers.iter().map(|header| (header.key.to_owned(), text(header.value))).collect()
+                    headers
+                        .iter()
+                        .map(|header| (header.key.to_owned(), text(header.value)))
+                        .collect()
                 });
-                letters.push(Letter { payload: message.payload().unwrap_or_default().to_vec(), headers: headers.unwrap_or_default() });
+                letters.push(Letter {
+                    payload: message.payload().unwrap_or_default().to_vec(),
+                    headers: headers.unwrap_or_default(),
+                });
             }
             letters.len() >= count
         });
@@ -177,12 +202,18 @@ pub struct Service {
 impl Service {
     /// The same with another consumer group.
     pub fn with_group(&self, group: &str) -> Self {
-        Self { group: group.to_owned(), ..self.clone() }
+        Self {
+            group: group.to_owned(),
+            ..self.clone()
+        }
     }
 
     /// The same with a settings file.
     pub fn with_config(&self, file: &Path) -> Self {
-        Self { config: Some(file.to_owned()), ..self.clone() }
+        Self {
+            config: Some(file.to_owned()),
+            ..self.clone()
+        }
     }
 
     /// `moodstream run`, its settings in the environment.
@@ -207,7 +238,13 @@ impl Service {
 
     /// Runs until everything is committed; returns the summary.
     pub fn run_until_caught_up(&self) -> Value {
-        let output = self.command().arg("--until-caught-up").stdout(Stdio::piped()).stderr(Stdio::piped()).output().unwrap();
+        let output = self
+            .command()
+            .arg("--until-caught-up")
+            .stdout(Stdio::piped())
+            .stderr(Stdio::piped())
+            .output()
+            .unwrap();
         assert!(output.status.success(), "{}", String::from_utf8_lossy(&output.stderr));
         serde_json::from_slice(&output.stdout).unwrap()
     }
@@ -215,7 +252,11 @@ impl Service {
     /// A page of the service, its status line first; none while it does not answer.
     pub fn get(&self, path: &str) -> Option<String> {
         let mut socket = TcpStream::connect(&self.listen).ok()?;
-        write!(socket, "GET {path} HTTP/1.1\r\nhost: moodstream\r\nconnection: close\r\n\r\n").ok()?;
+        write!(
+            socket,
+            "GET {path} HTTP/1.1\r\nhost: moodstream\r\nconnection: close\r\n\r\n"
+        )
+        .ok()?;
         let mut page = String::new();
         socket.read_to_string(&mut page).ok()?;
         Some(page)

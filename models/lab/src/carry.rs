@@ -47,7 +47,11 @@ const HELD_OUT: usize = 1000;
 /// When the input is unfit or the output can't be written.
 pub fn run(args: Args) -> Result<()> {
     let source = Checkpoint::read(&args.source)?.encoder;
-    ensure!(source.shape.first_position == 0, "{}: the source is a RoBERTa already", args.source.display());
+    ensure!(
+        source.shape.first_position == 0,
+        "{}: the source is a RoBERTa already",
+        args.source.display()
+    );
     let old = embed::Source::read(&args.source, &source)?;
     let texts = read_texts(&args.text)?;
     let staging = Staging::new(&args.out)?;
@@ -71,7 +75,12 @@ pub fn run(args: Args) -> Result<()> {
     let cosine = cosine(&source, &old, &encoder, &tokenizer, &texts)?;
 
     let longest = encoder.shape.longest();
-    Checkpoint { encoder, labels: Vec::new(), loss: None }.write(staging.path())?;
+    Checkpoint {
+        encoder,
+        labels: Vec::new(),
+        loss: None,
+    }
+    .write(staging.path())?;
     checkpoint::write(&staging.path().join("tokenizer.json"), json.as_bytes())?;
     let config = serde_json::to_string_pretty(&bpe::Vocabulary::config_json(longest))? + "\n";
     checkpoint::write(&staging.path().join("tokenizer_config.json"), config.as_bytes())?;
@@ -90,10 +99,22 @@ pub(crate) fn read_texts(paths: &[PathBuf]) -> Result<Vec<String>> {
     let mut texts = Vec::new();
     for path in paths {
         let content = read_text(path)?;
-        texts.extend(content.lines().map(|line| line.split('\t').next().unwrap_or(line).to_owned()));
+        texts.extend(
+            content
+                .lines()
+                .map(|line| line.split('\t').next().unwrap_or(line).to_owned()),
+        );
     }
     texts.retain(|text| !text.trim().is_empty());
-    ensure!(!texts.is_empty(), "no text in {}", paths.iter().map(|p| p.display().to_string()).collect::<Vec<_>>().join(", "));
+    ensure!(
+        !texts.is_empty(),
+        "no text in {}",
+        paths
+            .iter()
+            .map(|p| p.display().to_string())
+            .collect::<Vec<_>>()
+            .join(", ")
+    );
     Ok(texts)
 }
 
@@ -102,7 +123,9 @@ fn read_text(path: &Path) -> Result<String> {
     if path.extension().is_some_and(|extension| extension == "zst") {
         bytes = zstd::decode_all(&bytes[..]).with_context(|| format!("{}: not zstd", path.display()))?;
     }
-    String::from_utf8(bytes).ok().with_context(|| format!("{}: not UTF-8", path.display()))
+    String::from_utf8(bytes)
+        .ok()
+        .with_context(|| format!("{}: not UTF-8", path.display()))
 }
 
 /// Copies everything but the words; positions move up by the difference of the first ones.
@@ -132,10 +155,17 @@ fn cosine(
     let mut count = 0_u32;
     let (mut pass, mut old_pass) = (Pass::default(), Pass::default());
     for text in texts.iter().step_by(HELD_OUT) {
-        let new: Packed = [tokenizer.encode(text, encoder.shape.longest())?.as_slice()].into_iter().collect();
-        let ids: Packed = [old.tokenizer().encode(text, encoder.shape.longest())?.as_slice()].into_iter().collect();
+        let new: Packed = [tokenizer.encode(text, encoder.shape.longest())?.as_slice()]
+            .into_iter()
+            .collect();
+        let ids: Packed = [old.tokenizer().encode(text, encoder.shape.longest())?.as_slice()]
+            .into_iter()
+            .collect();
         let a = pooled(pass.forward(encoder, &new, Rates::default(), 0), encoder.shape.hidden);
-        let b = pooled(old_pass.forward(source, &ids, Rates::default(), 0), encoder.shape.hidden);
+        let b = pooled(
+            old_pass.forward(source, &ids, Rates::default(), 0),
+            encoder.shape.hidden,
+        );
         let dot = |a: &[f64], b: &[f64]| a.iter().zip(b).map(|(a, b)| a * b).sum::<f64>();
         sum += dot(&a, &b) / (dot(&a, &a) * dot(&b, &b)).sqrt().max(1e-12);
         count += 1;

@@ -97,7 +97,10 @@ impl Checkpoint {
         let bytes = fs::read(&path).with_context(|| format!("can't read {}", path.display()))?;
         let tensors =
             SafeTensors::deserialize(&bytes).with_context(|| format!("{}: not a safetensors file", path.display()))?;
-        let file = File { path: &path, tensors: &tensors };
+        let file = File {
+            path: &path,
+            tensors: &tensors,
+        };
 
         let has_head = file.tensors.tensor("classifier.out_proj.weight").is_ok();
         let labels = if has_head { labels } else { Vec::new() };
@@ -127,7 +130,11 @@ impl Checkpoint {
         let names = || self.labels.iter().map(String::as_str).enumerate();
         let classifies = !self.labels.is_empty();
         WrittenConfig {
-            architectures: [if classifies { "RobertaForSequenceClassification" } else { "RobertaModel" }],
+            architectures: [if classifies {
+                "RobertaForSequenceClassification"
+            } else {
+                "RobertaModel"
+            }],
             model_type: "roberta",
             attention_probs_dropout_prob: 0.1,
             bos_token_id: 0,
@@ -162,7 +169,8 @@ fn labels(config: &Config, path: &Path) -> Result<Vec<String>> {
     (0..config.id2label.len())
         .map(|id| {
             let name = config.id2label.get(&id.to_string());
-            name.cloned().with_context(|| format!("{}: id2label lacks class {id}", path.display()))
+            name.cloned()
+                .with_context(|| format!("{}: id2label lacks class {id}", path.display()))
         })
         .collect()
 }
@@ -172,7 +180,10 @@ fn shape(config: &Config, labels: usize, folder: &Path) -> Result<Shape> {
     let first_position = match kind {
         "roberta" | "xlm-roberta" => 2,
         "bert" => 0,
-        other => bail!("{}: the lab trains BERT and RoBERTa encoders, not `{other}` (model_type)", folder.display()),
+        other => bail!(
+            "{}: the lab trains BERT and RoBERTa encoders, not `{other}` (model_type)",
+            folder.display()
+        ),
     };
     let numbers = [
         config.hidden_size,
@@ -219,8 +230,17 @@ impl File<'_> {
         let shape = encoder.shape.clone();
         let prefix = ["roberta.", "bert.", ""]
             .into_iter()
-            .find(|prefix| self.tensors.tensor(&format!("{prefix}embeddings.word_embeddings.weight")).is_ok())
-            .with_context(|| format!("{}: tensor embeddings.word_embeddings.weight is absent", self.path.display()))?;
+            .find(|prefix| {
+                self.tensors
+                    .tensor(&format!("{prefix}embeddings.word_embeddings.weight"))
+                    .is_ok()
+            })
+            .with_context(|| {
+                format!(
+                    "{}: tensor embeddings.word_embeddings.weight is absent",
+                    self.path.display()
+                )
+            })?;
         let words = format!("{prefix}embeddings.word_embeddings.weight");
         encoder.weights.words = self.values(&words, &[shape.vocabulary, shape.hidden])?;
         for tensor in &encoder.layout.tensors {
@@ -239,7 +259,11 @@ impl File<'_> {
         let name = format!("{prefix}embeddings.token_type_embeddings.weight");
         if let Ok(types) = self.tensors.tensor(&name) {
             let types = self.values(&name, types.shape())?;
-            ensure!(types.len() >= shape.hidden, "{}: tensor {name} is empty", self.path.display());
+            ensure!(
+                types.len() >= shape.hidden,
+                "{}: tensor {name} is empty",
+                self.path.display()
+            );
             let positions = &mut encoder.weights.dense[encoder.layout.positions.clone()];
             for row in positions.chunks_exact_mut(shape.hidden) {
                 for (value, kind) in row.iter_mut().zip(&types) {
@@ -252,25 +276,38 @@ impl File<'_> {
 
     fn values(&self, name: &str, shape: &[usize]) -> Result<Vec<f32>> {
         let path = self.path.display();
-        let tensor = self.tensors.tensor(name).ok().with_context(|| format!("{path}: tensor {name} is absent"))?;
+        let tensor = self
+            .tensors
+            .tensor(name)
+            .ok()
+            .with_context(|| format!("{path}: tensor {name} is absent"))?;
         ensure!(
             tensor.shape() == shape,
             "{path}: tensor {name} is {:?}, but config.json says {shape:?}",
             tensor.shape()
         );
-        ensure!(tensor.dtype() == Dtype::F32, "{path}: tensor {name} is {:?}, not F32", tensor.dtype());
+        ensure!(
+            tensor.dtype() == Dtype::F32,
+            "{path}: tensor {name} is {:?}, not F32",
+            tensor.dtype()
+        );
         let values: Vec<f32> = tensor
             .data()
             .chunks_exact(4)
             .map(|bytes| f32::from_le_bytes([bytes[0], bytes[1], bytes[2], bytes[3]]))
             .collect();
-        ensure!(values.iter().all(|value| value.is_finite()), "{path}: tensor {name} holds a value that is no number");
+        ensure!(
+            values.iter().all(|value| value.is_finite()),
+            "{path}: tensor {name} holds a value that is no number"
+        );
         Ok(values)
     }
 }
 
 fn transposed(values: &[f32], rows: usize, columns: usize) -> Vec<f32> {
-    (0..columns).flat_map(|column| (0..rows).map(move |row| values[row * columns + column])).collect()
+    (0..columns)
+        .flat_map(|column| (0..rows).map(move |row| values[row * columns + column]))
+        .collect()
 }
 
 fn write_encoder(encoder: &Encoder, path: &Path) -> Result<()> {
@@ -353,7 +390,10 @@ impl Staging {
             fs::remove_dir_all(&partial).with_context(|| format!("can't remove {}", partial.display()))?;
         }
         fs::create_dir_all(&partial).with_context(|| format!("can't make {}", partial.display()))?;
-        Ok(Self { partial, target: target.to_owned() })
+        Ok(Self {
+            partial,
+            target: target.to_owned(),
+        })
     }
 
     /// Where to write.
@@ -404,7 +444,11 @@ mod tests {
         for (place, weight) in encoder.weights.dense.iter_mut().enumerate() {
             *weight = place as f32;
         }
-        Checkpoint { encoder, labels: vec!["joy".to_owned(), "fear".to_owned()], loss: Some(Loss::Softmax) }
+        Checkpoint {
+            encoder,
+            labels: vec!["joy".to_owned(), "fear".to_owned()],
+            loss: Some(Loss::Softmax),
+        }
     }
 
     #[test]
@@ -428,9 +472,21 @@ mod tests {
         let config = fs::read_to_string(folder.path().join("config.json")).unwrap();
         let path = folder.path().join("config.json");
         fs::write(&path, config.replace("\"vocab_size\": 7", "\"vocab_size\": 9")).unwrap();
-        assert!(message().contains("tensor roberta.embeddings.word_embeddings.weight is [7, 4]"), "{}", message());
-        fs::write(&path, config.replace("\"num_hidden_layers\": 2", "\"num_hidden_layers\": 3")).unwrap();
-        assert!(message().contains("encoder.layer.2.attention.self.query.weight is absent"), "{}", message());
+        assert!(
+            message().contains("tensor roberta.embeddings.word_embeddings.weight is [7, 4]"),
+            "{}",
+            message()
+        );
+        fs::write(
+            &path,
+            config.replace("\"num_hidden_layers\": 2", "\"num_hidden_layers\": 3"),
+        )
+        .unwrap();
+        assert!(
+            message().contains("encoder.layer.2.attention.self.query.weight is absent"),
+            "{}",
+            message()
+        );
         fs::write(&path, config.replace("\"roberta\"", "\"gpt2\"")).unwrap();
         assert!(message().contains("not `gpt2`"), "{}", message());
         fs::write(&path, &config).unwrap();

@@ -23,7 +23,14 @@ pub struct Settings {
 
 impl Default for Settings {
     fn default() -> Self {
-        Self { beta1: 0.9, beta2: 0.999, epsilon: 1e-8, weight_decay: 0.01, clip: 1.0, head_factor: 1.0 }
+        Self {
+            beta1: 0.9,
+            beta2: 0.999,
+            epsilon: 1e-8,
+            weight_decay: 0.01,
+            clip: 1.0,
+            head_factor: 1.0,
+        }
     }
 }
 
@@ -69,7 +76,10 @@ impl AdamW {
     /// Moments of zero for `encoder`.
     #[must_use]
     pub fn new(encoder: &Encoder, settings: Settings) -> Self {
-        let zero = |length| Moments { first: vec![0.0; length], second: vec![0.0; length] };
+        let zero = |length| Moments {
+            first: vec![0.0; length],
+            second: vec![0.0; length],
+        };
         let segments = encoder.layout.tensors.iter();
         Self {
             settings,
@@ -77,7 +87,11 @@ impl AdamW {
             dense: zero(encoder.weights.dense.len()),
             words: zero(encoder.weights.words.len()),
             segments: segments
-                .map(|tensor| Segment { place: tensor.place.clone(), decays: tensor.decays(), head: tensor.is_head() })
+                .map(|tensor| Segment {
+                    place: tensor.place.clone(),
+                    decays: tensor.decays(),
+                    head: tensor.is_head(),
+                })
                 .collect(),
         }
     }
@@ -85,7 +99,9 @@ impl AdamW {
     /// Takes one step with the sum of `gradients` (one a thread; the first is overwritten) at
     /// learning rate `rate`, and returns the gradient's norm before clipping.
     pub fn step(&mut self, encoder: &mut Encoder, gradients: &mut [Gradient], rate: f32) -> f32 {
-        let Some((first, rest)) = gradients.split_first_mut() else { return 0.0 };
+        let Some((first, rest)) = gradients.split_first_mut() else {
+            return 0.0;
+        };
         let workers = rest.len() + 1;
         for other in &*rest {
             first.add_words(other);
@@ -97,7 +113,14 @@ impl AdamW {
             return norm;
         }
         self.steps += 1;
-        let Settings { beta1, beta2, epsilon, weight_decay, clip, head_factor } = self.settings;
+        let Settings {
+            beta1,
+            beta2,
+            epsilon,
+            weight_decay,
+            clip,
+            head_factor,
+        } = self.settings;
         let scale = if clip > 0.0 && norm > clip { clip / norm } else { 1.0 };
         let steps = self.steps.min(1 << 30) as i32;
         let step = |decays: bool, head: bool| {
@@ -134,12 +157,12 @@ impl AdamW {
         step: impl Fn(bool, bool) -> Step + Sync,
     ) {
         let share = gradient.len().div_ceil(workers).max(1);
-        let parts = encoder
-            .weights
-            .dense
-            .chunks_mut(share)
-            .zip(gradient.chunks(share))
-            .zip(self.dense.first.chunks_mut(share).zip(self.dense.second.chunks_mut(share)));
+        let parts = encoder.weights.dense.chunks_mut(share).zip(gradient.chunks(share)).zip(
+            self.dense
+                .first
+                .chunks_mut(share)
+                .zip(self.dense.second.chunks_mut(share)),
+        );
         let (segments, step) = (&self.segments, &step);
         std::thread::scope(|scope| {
             for (index, ((weights, gradient), (first, second))) in parts.enumerate() {
@@ -250,7 +273,12 @@ mod tests {
     #[test]
     fn the_first_step_is_as_long_as_the_rate() {
         let mut encoder = encoder();
-        let settings = Settings { weight_decay: 0.1, clip: 0.0, head_factor: 2.0, ..Settings::default() };
+        let settings = Settings {
+            weight_decay: 0.1,
+            clip: 0.0,
+            head_factor: 2.0,
+            ..Settings::default()
+        };
         let mut optimiser = AdamW::new(&encoder, settings);
         let mut gradients = vec![Gradient::new(&encoder.shape, &encoder.layout); 3];
         for gradient in &mut gradients {
@@ -272,7 +300,13 @@ mod tests {
     #[test]
     fn a_gradient_too_long_is_clipped_and_a_broken_one_refused() {
         let mut encoder = encoder();
-        let mut optimiser = AdamW::new(&encoder, Settings { clip: 1.0, ..Settings::default() });
+        let mut optimiser = AdamW::new(
+            &encoder,
+            Settings {
+                clip: 1.0,
+                ..Settings::default()
+            },
+        );
         let mut gradients = vec![Gradient::new(&encoder.shape, &encoder.layout)];
         gradients[0].dense[0] = 300.0;
         gradients[0].word(1)[0] = 400.0;

@@ -77,12 +77,35 @@ pub struct Args {
 ///
 /// When the input is unfit or the output can't be written.
 pub fn run(args: Args) -> Result<()> {
-    ensure!(args.mask > 0.0 && args.mask < 1.0, "--mask {}: must be between 0 and 1", args.mask);
-    ensure!((0.0..1.0).contains(&args.dropout), "--dropout {}: must be from 0 to below 1", args.dropout);
-    ensure!((0.0..1.0).contains(&args.warmup), "--warmup {}: must be from 0 to below 1", args.warmup);
-    ensure!(args.lr.is_finite() && args.lr > 0.0, "--lr {}: must be above 0", args.lr);
-    ensure!(args.epochs > 0 && args.batch > 0 && args.max_tokens > 2, "--epochs, --batch and --max-tokens: too small");
-    ensure!((1..=256).contains(&args.threads), "--threads {}: must be from 1 to 256", args.threads);
+    ensure!(
+        args.mask > 0.0 && args.mask < 1.0,
+        "--mask {}: must be between 0 and 1",
+        args.mask
+    );
+    ensure!(
+        (0.0..1.0).contains(&args.dropout),
+        "--dropout {}: must be from 0 to below 1",
+        args.dropout
+    );
+    ensure!(
+        (0.0..1.0).contains(&args.warmup),
+        "--warmup {}: must be from 0 to below 1",
+        args.warmup
+    );
+    ensure!(
+        args.lr.is_finite() && args.lr > 0.0,
+        "--lr {}: must be above 0",
+        args.lr
+    );
+    ensure!(
+        args.epochs > 0 && args.batch > 0 && args.max_tokens > 2,
+        "--epochs, --batch and --max-tokens: too small"
+    );
+    ensure!(
+        (1..=256).contains(&args.threads),
+        "--threads {}: must be from 1 to 256",
+        args.threads
+    );
     let base = Checkpoint::read(&args.base)?;
     let tokenizer = Tokenizer::read(&args.base)?;
     let mask = mask_id(&args.base)?;
@@ -112,7 +135,12 @@ pub fn run(args: Args) -> Result<()> {
     }
     staging.finish()?;
     let _ = fs::remove_dir_all(&run.work);
-    println!("{}: {} posts read, {} steps", args.out.display(), posts.len(), run.progress.steps);
+    println!(
+        "{}: {} posts read, {} steps",
+        args.out.display(),
+        posts.len(),
+        run.progress.steps
+    );
     Ok(())
 }
 
@@ -120,7 +148,8 @@ pub fn run(args: Args) -> Result<()> {
 fn mask_id(folder: &Path) -> Result<u32> {
     let path = folder.join("tokenizer.json");
     let text = fs::read_to_string(&path).with_context(|| format!("can't read {}", path.display()))?;
-    let json: serde_json::Value = serde_json::from_str(&text).with_context(|| format!("{}: not JSON", path.display()))?;
+    let json: serde_json::Value =
+        serde_json::from_str(&text).with_context(|| format!("{}: not JSON", path.display()))?;
     let added = json.get("added_tokens").and_then(serde_json::Value::as_array);
     added
         .into_iter()
@@ -165,16 +194,25 @@ impl<'a> Run<'a> {
             ),
             Some(progress) => {
                 state::restore(&work, &progress, &mut encoder, &mut optimiser)?;
-                eprintln!("going on in epoch {} after {} steps", progress.epoch + 1, progress.steps);
+                eprintln!(
+                    "going on in epoch {} after {} steps",
+                    progress.epoch + 1,
+                    progress.steps
+                );
                 progress
             }
-            None => Progress { settings, ..Progress::default() },
+            None => Progress {
+                settings,
+                ..Progress::default()
+            },
         };
         Ok(Self {
             args,
             mask,
             work,
-            gradients: (0..args.threads).map(|_| Gradient::new(&encoder.shape, &encoder.layout)).collect(),
+            gradients: (0..args.threads)
+                .map(|_| Gradient::new(&encoder.shape, &encoder.layout))
+                .collect(),
             encoder,
             optimiser,
             progress,
@@ -194,8 +232,14 @@ impl<'a> Run<'a> {
         let total = posts.len().div_ceil(self.args.batch) * self.args.epochs;
         while self.progress.epoch < self.args.epochs {
             let mut order: Vec<&[u32]> = posts.iter().map(Vec::as_slice).collect();
-            order.shuffle(&mut StdRng::seed_from_u64(self.args.seed.wrapping_add(self.progress.epoch as u64)));
-            let bar = bar(order.len().div_ceil(self.args.batch), self.progress.epoch + 1, self.args.epochs);
+            order.shuffle(&mut StdRng::seed_from_u64(
+                self.args.seed.wrapping_add(self.progress.epoch as u64),
+            ));
+            let bar = bar(
+                order.len().div_ceil(self.args.batch),
+                self.progress.epoch + 1,
+                self.args.epochs,
+            );
             bar.set_position(self.progress.batch as u64);
             for batch in order.chunks(self.args.batch).skip(self.progress.batch) {
                 let done = ((self.progress.steps as f32 + 1.0) / (total as f32 + 1.0)).max(self.spent());
@@ -211,7 +255,11 @@ impl<'a> Run<'a> {
                 bar.inc(1);
                 bar.set_message(format!("{mean:.4}"));
                 if bar.is_hidden() && self.told.elapsed() > TELL_EVERY {
-                    eprintln!("step {}: loss {mean:.4}, {:.0} % done", self.progress.steps, 100.0 * done);
+                    eprintln!(
+                        "step {}: loss {mean:.4}, {:.0} % done",
+                        self.progress.steps,
+                        100.0 * done
+                    );
                     self.told = Instant::now();
                 }
                 if self.saved.elapsed() > SAVE_EVERY {
@@ -221,7 +269,11 @@ impl<'a> Run<'a> {
             }
             bar.finish_and_clear();
             let (loss, count) = std::mem::take(&mut self.progress.loss);
-            eprintln!("epoch {}: loss {:.4} a masked token", self.progress.epoch + 1, loss / count.max(1.0));
+            eprintln!(
+                "epoch {}: loss {:.4} a masked token",
+                self.progress.epoch + 1,
+                loss / count.max(1.0)
+            );
             self.progress.epoch += 1;
             self.progress.batch = 0;
         }
@@ -230,16 +282,31 @@ impl<'a> Run<'a> {
 
     /// One step: the summed loss and the number of masked tokens.
     fn step(&mut self, batch: &[&[u32]], rate: f32) -> Result<(f64, f64)> {
-        let seed = self.args.seed.wrapping_mul(0x1_0000_0001).wrapping_add(self.progress.steps);
+        let seed = self
+            .args
+            .seed
+            .wrapping_mul(0x1_0000_0001)
+            .wrapping_add(self.progress.steps);
         let mut rng = StdRng::seed_from_u64(seed);
         let shares: Vec<(Packed, Vec<Masked>)> = (0..self.workers.len())
             .map(|worker| self.hide(batch.iter().skip(worker).step_by(self.workers.len()), &mut rng))
             .collect();
         let count: usize = shares.iter().map(|(_, masked)| masked.len()).sum();
         let share = 1.0 / count.max(1) as f32;
-        let (encoder, rates) = (&self.encoder, Rates { hidden: self.args.dropout, attention: self.args.dropout });
+        let (encoder, rates) = (
+            &self.encoder,
+            Rates {
+                hidden: self.args.dropout,
+                attention: self.args.dropout,
+            },
+        );
         let losses: Vec<f64> = std::thread::scope(|scope| {
-            let parts = self.workers.iter_mut().zip(&mut self.gradients).zip(&shares).enumerate();
+            let parts = self
+                .workers
+                .iter_mut()
+                .zip(&mut self.gradients)
+                .zip(&shares)
+                .enumerate();
             let workers: Vec<_> = parts
                 .map(|(index, ((worker, gradient), (posts, masked)))| {
                     scope.spawn(move || {
@@ -247,19 +314,29 @@ impl<'a> Run<'a> {
                         if masked.is_empty() {
                             return 0.0;
                         }
-                        worker.pass.forward(encoder, posts, rates, seed.wrapping_mul(257).wrapping_add(index as u64));
-                        let loss = worker.head.learn(encoder, &worker.pass, masked, share, &mut worker.d, gradient);
+                        worker
+                            .pass
+                            .forward(encoder, posts, rates, seed.wrapping_mul(257).wrapping_add(index as u64));
+                        let loss = worker
+                            .head
+                            .learn(encoder, &worker.pass, masked, share, &mut worker.d, gradient);
                         worker.pass.backward(encoder, posts, &mut worker.d, gradient);
                         loss
                     })
                 })
                 .collect();
-            workers.into_iter().map(|worker| worker.join().unwrap_or(f64::NAN)).collect()
+            workers
+                .into_iter()
+                .map(|worker| worker.join().unwrap_or(f64::NAN))
+                .collect()
         });
         let sum: f64 = losses.iter().sum();
         let norm = self.optimiser.step(&mut self.encoder, &mut self.gradients, rate);
         if !sum.is_finite() || !norm.is_finite() {
-            bail!("the loss is no number after {} steps: try a lower --lr", self.progress.steps);
+            bail!(
+                "the loss is no number after {} steps: try a lower --lr",
+                self.progress.steps
+            );
         }
         Ok((sum, count as f64))
     }
@@ -277,7 +354,10 @@ impl<'a> Run<'a> {
                 if rng.random::<f32>() >= self.args.mask {
                     continue;
                 }
-                masked.push(Masked { at: start + place, id: *id });
+                masked.push(Masked {
+                    at: start + place,
+                    id: *id,
+                });
                 *id = match rng.random_range(0..10) {
                     0 => *id,
                     1 => rng.random_range(0..vocabulary),

@@ -42,7 +42,12 @@ impl Tokenizer {
             padding: Override::Off,
             truncation: Override::Off,
         };
-        Ok(Self { pipeline, options, prefix, suffix })
+        Ok(Self {
+            pipeline,
+            options,
+            prefix,
+            suffix,
+        })
     }
 
     /// The ids of a text without special tokens.
@@ -52,7 +57,9 @@ impl Tokenizer {
     /// When the library fails on the text.
     pub fn pieces(&self, text: &str) -> Result<Vec<u32>> {
         let mut tokens = Vec::new();
-        self.pipeline.encode_into(text, &self.options, &mut tokens).map_err(|error| anyhow!("{error}"))?;
+        self.pipeline
+            .encode_into(text, &self.options, &mut tokens)
+            .map_err(|error| anyhow!("{error}"))?;
         Ok(tokens.into_iter().map(u32::from).collect())
     }
 
@@ -65,7 +72,13 @@ impl Tokenizer {
         let room = longest.saturating_sub(self.prefix.len() + self.suffix.len());
         let pieces = self.pieces(text)?;
         let inner = pieces.into_iter().take(room);
-        Ok(self.prefix.iter().copied().chain(inner).chain(self.suffix.iter().copied()).collect())
+        Ok(self
+            .prefix
+            .iter()
+            .copied()
+            .chain(inner)
+            .chain(self.suffix.iter().copied())
+            .collect())
     }
 }
 

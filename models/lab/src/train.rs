@@ -137,12 +137,23 @@ pub fn run(args: Args) -> Result<()> {
     let train_rows = data::read(&args.train, args.profile)?;
     let valid_rows = data::read(&args.valid, args.profile)?;
     let labels = data::label_names(&train_rows);
-    ensure!(labels.len() > 1, "{}: one label alone, `{}`", args.train.display(), labels[0]);
+    ensure!(
+        labels.len() > 1,
+        "{}: one label alone, `{}`",
+        args.train.display(),
+        labels[0]
+    );
     let longest = args.max_tokens.min(base.shape.longest());
     let train = data::examples(&train_rows, &labels, &tokenizer, longest, &args.train)?;
     let valid = data::examples(&valid_rows, &labels, &tokenizer, longest, &args.valid)?;
     let known = base.shape.vocabulary;
-    let largest = train.iter().chain(&valid).flat_map(|example| &example.ids).max().copied().unwrap_or(0);
+    let largest = train
+        .iter()
+        .chain(&valid)
+        .flat_map(|example| &example.ids)
+        .max()
+        .copied()
+        .unwrap_or(0);
     ensure!(
         (largest as usize) < known,
         "{}: tokenizer.json gives id {largest}, but the model has {known} embeddings: they don't belong together",
@@ -176,21 +187,40 @@ pub fn run(args: Args) -> Result<()> {
     staging.finish()?;
     // What is left of the run is of no more use.
     let _ = fs::remove_dir_all(&run.work);
-    println!("{}: epoch {}, validation macro-F1 {:.4}", args.out.display(), best_epoch + 1, figures.macro_f1);
+    println!(
+        "{}: epoch {}, validation macro-F1 {:.4}",
+        args.out.display(),
+        best_epoch + 1,
+        figures.macro_f1
+    );
     Ok(())
 }
 
 fn check(args: &Args) -> Result<()> {
     let share = |name: &str, value: f32| {
-        ensure!((0.0..1.0).contains(&value), "--{name} {value}: must be from 0 to below 1");
+        ensure!(
+            (0.0..1.0).contains(&value),
+            "--{name} {value}: must be from 0 to below 1"
+        );
         Ok(())
     };
     share("dropout", args.dropout)?;
     share("label-smoothing", args.label_smoothing)?;
     share("warmup", args.warmup)?;
-    ensure!(args.lr.is_finite() && args.lr > 0.0, "--lr {}: must be above 0", args.lr);
-    ensure!(args.epochs > 0 && args.batch > 0 && args.max_tokens > 2, "--epochs, --batch and --max-tokens: too small");
-    ensure!((1..=256).contains(&args.threads), "--threads {}: must be from 1 to 256", args.threads);
+    ensure!(
+        args.lr.is_finite() && args.lr > 0.0,
+        "--lr {}: must be above 0",
+        args.lr
+    );
+    ensure!(
+        args.epochs > 0 && args.batch > 0 && args.max_tokens > 2,
+        "--epochs, --batch and --max-tokens: too small"
+    );
+    ensure!(
+        (1..=256).contains(&args.threads),
+        "--threads {}: must be from 1 to 256",
+        args.threads
+    );
     Ok(())
 }
 
@@ -255,12 +285,21 @@ impl<'a> Run<'a> {
             ),
             Some(progress) => {
                 state::restore(&work, &progress, &mut encoder, &mut optimiser)?;
-                eprintln!("going on in epoch {} after {} steps", progress.epoch + 1, progress.steps);
+                eprintln!(
+                    "going on in epoch {} after {} steps",
+                    progress.epoch + 1,
+                    progress.steps
+                );
                 progress
             }
-            None => Progress { settings: described, ..Progress::default() },
+            None => Progress {
+                settings: described,
+                ..Progress::default()
+            },
         };
-        let gradients = (0..args.threads).map(|_| Gradient::new(&encoder.shape, &encoder.layout)).collect();
+        let gradients = (0..args.threads)
+            .map(|_| Gradient::new(&encoder.shape, &encoder.layout))
+            .collect();
         Ok(Self {
             class_weights: class_weights(args.class_weights, &counts),
             workers: (0..args.threads).map(|_| Worker::default()).collect(),
@@ -297,10 +336,19 @@ impl<'a> Run<'a> {
                 valid.macro_f1,
                 valid.accuracy
             );
-            self.progress.epochs.push(Epoch { loss, valid: valid.clone(), seconds });
+            self.progress.epochs.push(Epoch {
+                loss,
+                valid: valid.clone(),
+                seconds,
+            });
             self.progress.epoch += 1;
             self.progress.batch = 0;
-            if self.progress.best.as_ref().is_none_or(|(_, best)| valid.macro_f1 > best.macro_f1) {
+            if self
+                .progress
+                .best
+                .as_ref()
+                .is_none_or(|(_, best)| valid.macro_f1 > best.macro_f1)
+            {
                 self.keep_best()?;
                 self.progress.best = Some((epoch, valid));
             }
@@ -317,7 +365,12 @@ impl<'a> Run<'a> {
         let folder = self.best_folder();
         fs::create_dir_all(&folder).with_context(|| format!("can't make {}", folder.display()))?;
         let (labels, loss) = (self.labels.to_vec(), Some(self.loss));
-        Checkpoint { encoder: self.encoder.clone(), labels, loss }.write(&folder)
+        Checkpoint {
+            encoder: self.encoder.clone(),
+            labels,
+            loss,
+        }
+        .write(&folder)
     }
 
     fn save(&mut self) -> Result<()> {
@@ -348,7 +401,11 @@ impl<'a> Run<'a> {
             bar.set_message(format!("{:.4}", self.progress.loss.0 / self.progress.loss.1.max(1e-9)));
             if bar.is_hidden() && self.told.elapsed() > TELL_EVERY {
                 let loss = self.progress.loss.0 / self.progress.loss.1.max(1e-9);
-                eprintln!("step {}: loss {loss:.4}, {:.0} % done", self.progress.steps, 100.0 * done);
+                eprintln!(
+                    "step {}: loss {loss:.4}, {:.0} % done",
+                    self.progress.steps,
+                    100.0 * done
+                );
                 self.told = Instant::now();
             }
             if self.saved.elapsed() > SAVE_EVERY {
@@ -372,7 +429,10 @@ impl<'a> Run<'a> {
         let weight: f64 = targets.iter().map(|(_, weight)| f64::from(*weight)).sum();
         let share = (1.0 / weight.max(1e-9)) as f32;
         let seed = args.seed.wrapping_mul(0x1_0000_0001).wrapping_add(self.progress.steps);
-        let rates = Rates { hidden: args.dropout, attention: args.dropout };
+        let rates = Rates {
+            hidden: args.dropout,
+            attention: args.dropout,
+        };
         let threads = self.workers.len();
         let targets = &targets;
         let losses: Vec<f64> = std::thread::scope(|scope| {
@@ -386,19 +446,27 @@ impl<'a> Run<'a> {
                         // A batch is ordered by length: dealt out like this, all have as much to do.
                         let mine = || (index..batch.len()).step_by(threads);
                         let posts: Packed = mine().map(|post| batch[post].ids.as_slice()).collect();
-                        let targets =
-                            mine().map(|post| Target { shares: &targets[post].0, weight: targets[post].1 });
+                        let targets = mine().map(|post| Target {
+                            shares: &targets[post].0,
+                            weight: targets[post].1,
+                        });
                         let seed = seed.wrapping_mul(257).wrapping_add(index as u64);
                         worker.learn(encoder, &posts, targets, loss, share, (rates, seed), gradient)
                     })
                 })
                 .collect();
-            workers.into_iter().map(|worker| worker.join().unwrap_or(f64::NAN)).collect()
+            workers
+                .into_iter()
+                .map(|worker| worker.join().unwrap_or(f64::NAN))
+                .collect()
         });
         let sum: f64 = losses.iter().sum();
         let norm = self.optimiser.step(&mut self.encoder, &mut self.gradients, rate);
         if !sum.is_finite() || !norm.is_finite() {
-            bail!("the loss is no number after {} steps: try a lower --lr", self.progress.steps);
+            bail!(
+                "the loss is no number after {} steps: try a lower --lr",
+                self.progress.steps
+            );
         }
         Ok((sum, weight))
     }
@@ -414,7 +482,11 @@ impl<'a> Run<'a> {
         for &label in &example.labels {
             shares[label] += mass * (1.0 - smoothing);
         }
-        let weights = example.labels.iter().map(|&label| self.class_weights[label]).sum::<f32>();
+        let weights = example
+            .labels
+            .iter()
+            .map(|&label| self.class_weights[label])
+            .sum::<f32>();
         (shares, weights / example.labels.len() as f32)
     }
 }
@@ -494,7 +566,11 @@ fn class_weights(kind: ClassWeights, counts: &[usize]) -> Vec<f32> {
             ClassWeights::Sqrt => 1.0 / (count.max(1) as f32).sqrt(),
         })
         .collect();
-    let total: f32 = raw.iter().zip(counts).map(|(weight, &count)| weight * count as f32).sum();
+    let total: f32 = raw
+        .iter()
+        .zip(counts)
+        .map(|(weight, &count)| weight * count as f32)
+        .sum();
     let scale = counts.iter().sum::<usize>() as f32 / total.max(f32::MIN_POSITIVE);
     raw.into_iter().map(|weight| weight * scale).collect()
 }
@@ -502,7 +578,9 @@ fn class_weights(kind: ClassWeights, counts: &[usize]) -> Vec<f32> {
 /// The share of the highest learning rate when `done` of the run is over: up in the first `warmup`
 /// of it, then down to 0.
 pub(crate) fn schedule(done: f32, warmup: f32) -> f32 {
-    (done / warmup.max(f32::MIN_POSITIVE)).min((1.0 - done) / (1.0 - warmup)).clamp(0.0, 1.0)
+    (done / warmup.max(f32::MIN_POSITIVE))
+        .min((1.0 - done) / (1.0 - warmup))
+        .clamp(0.0, 1.0)
 }
 
 pub(crate) fn bar(length: usize, epoch: usize, epochs: usize) -> ProgressBar {

@@ -85,6 +85,9 @@ pub async fn run(args: Args) -> Result<ExitCode> {
     let summed_up = stack.summed_up;
     stack.stop().await;
     scratch.close()?;
+    if stdout_is_watched() {
+        print("\n  Stopped, and nothing left behind.\n")?;
+    }
     let ended_by_itself = result?;
     Ok(if ended_by_itself || summed_up {
         ExitCode::SUCCESS
@@ -183,7 +186,7 @@ async fn show(args: &Args, started: Instant, scratch: &Scratch, stack: &mut Stac
     print(&report.render(&sample.counts, &timing, screen))?;
     print(&setup.where_to_look(&runtime, screen))?;
     stack.summed_up = true;
-    if args.once || !std::io::stdout().is_terminal() || in_ci() {
+    if args.once || !stdout_is_watched() || in_ci() {
         pool.close().await;
         return Ok(true);
     }
@@ -222,6 +225,8 @@ impl Setup {
             ..
         } = self;
         let psql = runtime.join("pg/bin/psql");
+        let here = std::env::current_dir().unwrap_or_default();
+        let psql = psql.strip_prefix(&here).unwrap_or(&psql);
         format!(
             "\n{}\n  metrics    http://{http}/metrics\n  health     http://{http}/ready   http://{http}/live\n  \
              broker     {brokers}, topic {TOPIC}\n  SQL        {} {database}\n\n\
@@ -429,6 +434,10 @@ fn colours() -> bool {
     // https://no-color.org: present and not empty.
     let refused = std::env::var_os("NO_COLOR").is_some_and(|value| !value.is_empty());
     std::io::stdout().is_terminal() && !refused && std::env::var_os("TERM").is_none_or(|term| term != "dumb")
+}
+
+fn stdout_is_watched() -> bool {
+    std::io::stdout().is_terminal()
 }
 
 fn in_ci() -> bool {

@@ -11,6 +11,8 @@ const SHOWN: usize = 9;
 const HEIGHT: usize = 10;
 /// What stands left of the plot: a number and the axis.
 const AXIS: usize = 7;
+/// What stands right of the last time.
+const UNIT: &str = " UTC";
 
 /// What the terminal can show.
 #[derive(Debug, Clone, Copy)]
@@ -97,7 +99,7 @@ pub(super) fn render(trend: &Trend, screen: Screen) -> String {
     if minutes == 0 {
         return String::new();
     }
-    let room = screen.width.saturating_sub(AXIS + 1).max(8);
+    let room = screen.width.saturating_sub(AXIS + UNIT.len()).max(8);
     // Narrow: several minutes a column. Wide: several columns a minute.
     let minutes_a_column = minutes.div_ceil(room);
     let columns = minutes.div_ceil(minutes_a_column);
@@ -163,10 +165,7 @@ fn stacked(out: &mut String, series: &[Series], grouped: &[Vec<u64>], column_wid
                     ),
                 }
             } else {
-                at(column, row)
-                    .map_or(' ', |index| letter(index))
-                    .to_string()
-                    .repeat(column_width)
+                at(column, row).map_or(' ', letter).to_string().repeat(column_width)
             };
             out.push_str(&cell);
         }
@@ -189,7 +188,7 @@ fn time_axis(out: &mut String, start: OffsetDateTime, minutes: usize, width: usi
     }
     let end = AXIS + width;
     let gap = end.saturating_sub(labels.chars().count() + last.len());
-    let _ = write!(labels, "{:gap$}{last} UTC", "");
+    let _ = write!(labels, "{:gap$}{last}{UNIT}", "");
     let _ = writeln!(out, "{}", screen.dim(&labels));
 }
 
@@ -202,8 +201,8 @@ fn rows(out: &mut String, series: &[Series], screen: Screen) {
         .max()
         .unwrap_or(0)
         .clamp(4, 16);
-    // "  ■ name  sparkline  12,345  12.3 %  0.71"
-    let room = screen.width.saturating_sub(name_width + 34).max(8);
+    // "  ■ name  sparkline  12,345  12.3 %  mean 0.71"
+    let room = screen.width.saturating_sub(name_width + 35).max(8);
     for (index, one) in series.iter().enumerate() {
         let group = one.by_minute.len().div_ceil(room).max(1);
         let counts: Vec<u64> = one.by_minute.chunks(group).map(|chunk| chunk.iter().sum()).collect();
@@ -229,7 +228,7 @@ fn rows(out: &mut String, series: &[Series], screen: Screen) {
             screen.paint(colour, &sparkline),
             thousands(one.posts()),
             100.0 * one.posts() as f64 / all.max(1) as f64,
-            screen.dim(&format!("mean score {:.2}", one.mean_score)),
+            screen.dim(&format!("mean {:.2}", one.mean_score)),
         );
     }
 }
@@ -244,7 +243,7 @@ pub(super) fn thousands(n: u64) -> String {
     let digits = n.to_string();
     let mut out = String::with_capacity(digits.len() * 4 / 3);
     for (index, digit) in digits.chars().enumerate() {
-        if index > 0 && (digits.len() - index) % 3 == 0 {
+        if index > 0 && (digits.len() - index).is_multiple_of(3) {
             out.push(',');
         }
         out.push(digit);

@@ -292,11 +292,14 @@ fn weighted<'a, T>(rng: &mut Rng, of: &'a [T], weight: impl Fn(&T) -> u32) -> &'
 
 #[cfg(test)]
 mod tests {
+    #![allow(clippy::panic)]
+
     use std::collections::HashSet;
 
     use time::macros::datetime;
 
     use super::*;
+    use crate::post::{Envelope, Format, Limits, Record, Reject, parse};
 
     const NOW: OffsetDateTime = datetime!(2026-03-01 12:00 UTC);
 
@@ -337,6 +340,58 @@ mod tests {
             ("damaged", damaged),
         ] {
             assert!(n > 20, "{kind}: {n}");
+        }
+    }
+
+    fn parsed(record: &[u8]) -> Result<Record, Reject> {
+        let envelope = Envelope {
+            timestamp: Some(NOW),
+            fallback_id: "posts/0/0".into(),
+        };
+        parse(Format::Auto, record, &envelope, &Limits::default())
+    }
+
+    #[test]
+    fn the_parser_finds_in_the_records_what_was_put_there() {
+        let Sample { records, counts } = sample(8, 3_000);
+        let (mut posts, mut reposts, mut deletions, mut rejects) = (0, 0, 0, 0);
+        for record in records {
+            match parsed(&record) {
+                Ok(Record::Post(post)) if post.repost_of.is_some() => reposts += 1,
+                Ok(Record::Post(_)) => posts += 1,
+                Ok(Record::Deletion(_)) => deletions += 1,
+                Err(_) => rejects += 1,
+            }
+        }
+        assert_eq!((deletions, rejects), (counts.deletions, counts.damaged));
+        assert!(reposts >= counts.reposts);
+        assert_eq!(
+            posts + reposts,
+            counts.posts + counts.reposts + counts.quotes + counts.duplicates
+        );
+    }
+
+    #[test]
+    fn a_text_comes_through_its_wire_format_whole() {
+        let mut writer = Writer::new(9);
+        for i in 0..2_000 {
+            let draft = writer.draft(f64::from(i) / 2_000.0, NOW);
+            let bytes = wire::encode(&draft, &mut writer.rng);
+            let Ok(Record::Post(post)) = parsed(&bytes) else {
+                panic!("no post: {}", String::from_utf8_lossy(&bytes));
+            };
+            let words = |text: &str| text.split_whitespace().map(str::to_owned).collect::<Vec<_>>();
+            assert_eq!(
+                words(&post.text),
+                words(&draft.text),
+                "{}",
+                String::from_utf8_lossy(&bytes)
+            );
+            assert_eq!((post.lang.as_str(), post.created_at), (draft.lang, NOW));
+            assert_eq!(
+                post.repost_of.is_some(),
+                matches!(draft.relation, Relation::RepostOf(_))
+            );
         }
     }
 

@@ -63,8 +63,10 @@ pub(super) struct Timing {
 
 pub(super) async fn gather(pool: &PgPool, http: SocketAddr, since: OffsetDateTime) -> Result<Report> {
     let metrics = http_get(http, "/metrics").await?;
+    let trend = trend(pool, since).await.context("emotion_by_minute can't be read")?;
+    let each = if trend.series.len() > 4 { 1 } else { 2 };
     Ok(Report {
-        trend: trend(pool, since).await.context("emotion_by_minute can't be read")?,
+        trend,
         tally: tally(pool).await.context("consumer_tally can't be read")?,
         rows: count(
             sqlx::query("SELECT count(*) FROM post")
@@ -75,7 +77,7 @@ pub(super) async fn gather(pool: &PgPool, http: SocketAddr, since: OffsetDateTim
         rejects: by_label(&metrics, "moodstream_rejects_total", "reason"),
         dead_letters: total(&metrics, "moodstream_dead_letters_total"),
         hashtags: hashtags(pool).await.context("hashtags can't be read")?,
-        examples: examples(pool).await.context("examples can't be read")?,
+        examples: examples(pool, each).await.context("examples can't be read")?,
         sources: shares(pool, "SELECT source, count(*) FROM post GROUP BY 1 ORDER BY 2 DESC").await?,
         languages: shares(
             pool,
@@ -106,7 +108,8 @@ pub(super) async fn newest(pool: &PgPool, screen: Screen) -> Result<String> {
 }
 
 async fn trend(pool: &PgPool, since: OffsetDateTime) -> Result<Trend, sqlx::Error> {
-    let start = since - time::Duration::seconds(since.unix_timestamp().rem_euclid(60));
+    // The first whole minute.
+    let start = since + time::Duration::seconds(60 - since.unix_timestamp().rem_euclid(60));
     let start = start.replace_nanosecond(0).unwrap_or(start);
     let rows = sqlx::query(
         "SELECT bucket, emotion, sum(posts)::bigint AS posts, sum(mean_score * posts) AS score_sum \
@@ -173,7 +176,7 @@ async fn hashtags(pool: &PgPool) -> Result<Hashtags, sqlx::Error> {
                     row_number() OVER (PARTITION BY emotion ORDER BY count(*) DESC, hashtag) AS place, \
                     sum(count(*)) OVER (PARTITION BY emotion) AS weight \
              FROM post, unnest(hashtags) AS hashtag GROUP BY emotion, hashtag \
-         ) ranked WHERE place <= 4 ORDER BY weight DESC, emotion, place",
+         ) AS ranked WHERE place <= 4 ORDER BY weight DESC, emotion, place",
     )
     .fetch_all(pool)
     .await?;
@@ -189,15 +192,18 @@ async fn hashtags(pool: &PgPool) -> Result<Hashtags, sqlx::Error> {
     Ok(hashtags)
 }
 
-async fn examples(pool: &PgPool) -> Result<Vec<Example>, sqlx::Error> {
+/// `each` posts of each emotion, of those in which the model is surest; of two alike the first.
+async fn examples(pool: &PgPool, each: i64) -> Result<Vec<Example>, sqlx::Error> {
     let rows = sqlx::query(
         "SELECT emotion, score, lang, text FROM ( \
              SELECT emotion, score, lang, text, \
                     row_number() OVER (PARTITION BY emotion ORDER BY score DESC, post_id) AS place, \
                     count(*) OVER (PARTITION BY emotion) AS weight \
-             FROM post WHERE repost_of IS NULL AND length(text) BETWEEN 25 AND 110 \
-         ) ranked WHERE place <= 1 ORDER BY weight DESC, emotion LIMIT 9",
+             FROM (SELECT DISTINCT ON (text) * FROM post WHERE repost_of IS NULL AND length(text) BETWEEN 25 AND 90 \
+                   ORDER BY text, post_id) AS different \
+         ) AS ranked WHERE place <= $1 ORDER BY weight DESC, emotion, place LIMIT 9",
     )
+    .bind(each)
     .fetch_all(pool)
     .await?;
     rows.into_iter()
@@ -356,7 +362,8 @@ impl Report {
         let _ = writeln!(out, "\n{}", screen.bold("  Every record accounted for"));
         let _ = writeln!(
             out,
-            "  fed        {} records: {} posts, {} reposts, {} quotes ({} of these late), {} duplicates, {} deletions, {} damaged",
+            "  fed        {} records\n             {} posts · {} reposts · {} quotes, {} of all these late\n             \
+             {} duplicates · {} deletions · {} damaged",
             thousands(fed.records() as u64),
             thousands(fed.posts as u64),
             fed.reposts,
@@ -368,15 +375,15 @@ impl Report {
         );
         let _ = writeln!(
             out,
-            "  settled    {} = {} inserted + {duplicates} duplicates + {deletions} deletions + {filtered} filtered + {late} too late + {rejected} rejected",
+            "  settled    {} records\n             {} inserted · {duplicates} duplicates · {deletions} deletions · \
+             {filtered} filtered · {late} too late · {rejected} rejected",
             thousands(records),
             thousands(inserted),
         );
         let _ = writeln!(
             out,
-            "  in `post`  {} rows = {} inserted - {removed} removed by deletions",
+            "  stored     {} rows in post: inserted less {removed} that deletions took out again",
             thousands(self.rows),
-            thousands(inserted),
         );
         let mut reasons: Vec<_> = self.rejects.iter().collect();
         reasons.sort_by_key(|(reason, posts)| (std::cmp::Reverse(**posts), (*reason).clone()));

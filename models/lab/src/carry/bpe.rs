@@ -42,19 +42,31 @@ impl Vocabulary {
             .build();
         let words = |text: &str| {
             let text = text.nfkc().collect::<String>().to_lowercase();
-            Ok(split(&text).map(|word| word.bytes().map(|byte| alphabet[usize::from(byte)]).collect()).collect())
+            Ok(split(&text)
+                .map(|word| word.bytes().map(|byte| alphabet[usize::from(byte)]).collect())
+                .collect())
         };
-        trainer.feed(texts.iter(), words).map_err(|error| anyhow!("can't count words: {error}"))?;
-        let (vocabulary, merges, _) = trainer.train_vocab().map_err(|error| anyhow!("can't train BPE: {error}"))?;
+        trainer
+            .feed(texts.iter(), words)
+            .map_err(|error| anyhow!("can't count words: {error}"))?;
+        let (vocabulary, merges, _) = trainer
+            .train_vocab()
+            .map_err(|error| anyhow!("can't train BPE: {error}"))?;
         let by_id: BTreeMap<u32, String> = vocabulary.into_iter().map(|(token, id)| (id, token)).collect();
         let tokens: Vec<String> = by_id.into_values().collect();
-        ensure!(tokens.iter().zip(SPECIAL).all(|(token, special)| token == special), "the BPE trainer moved the special tokens");
+        ensure!(
+            tokens.iter().zip(SPECIAL).all(|(token, special)| token == special),
+            "the BPE trainer moved the special tokens"
+        );
         Ok(Self { tokens, merges })
     }
 
     /// The bytes that a token stands for; `None` for a special token.
     pub(super) fn surfaces(&self) -> Vec<Option<Vec<u8>>> {
-        let bytes: BTreeMap<char, u8> = (0..=u8::MAX).zip(alphabet()).map(|(byte, letter)| (letter, byte)).collect();
+        let bytes: BTreeMap<char, u8> = (0..=u8::MAX)
+            .zip(alphabet())
+            .map(|(byte, letter)| (letter, byte))
+            .collect();
         let surface = |token: &String| token.chars().map(|letter| bytes.get(&letter).copied()).collect();
         self.tokens
             .iter()
@@ -65,8 +77,12 @@ impl Vocabulary {
 
     /// The content of `tokenizer.json`.
     pub(super) fn to_json(&self) -> Value {
-        let vocabulary: serde_json::Map<String, Value> =
-            self.tokens.iter().zip(0_u32..).map(|(token, id)| (token.clone(), id.into())).collect();
+        let vocabulary: serde_json::Map<String, Value> = self
+            .tokens
+            .iter()
+            .zip(0_u32..)
+            .map(|(token, id)| (token.clone(), id.into()))
+            .collect();
         let merges: Vec<[&str; 2]> = self.merges.iter().map(|(a, b)| [a.as_str(), b.as_str()]).collect();
         let added: Vec<Value> = SPECIAL
             .iter()
@@ -183,18 +199,26 @@ mod tests {
     #[test]
     fn words_are_split_as_gpt2_does() {
         let words: Vec<&str> = split("i'm  so happy!! 12 x\n\n y").collect();
-        assert_eq!(words, ["i", "'m", " ", " so", " happy", "!!", " 12", " x", "\n\n", " y"]);
+        assert_eq!(
+            words,
+            ["i", "'m", " ", " so", " happy", "!!", " 12", " x", "\n\n", " y"]
+        );
     }
 
     #[test]
     fn a_trained_vocabulary_encodes_by_its_json() {
-        let texts: Vec<String> = ["So happy today 😀", "so Happy!", "today I am so happy 😀"].map(str::to_owned).to_vec();
+        let texts: Vec<String> = ["So happy today 😀", "so Happy!", "today I am so happy 😀"]
+            .map(str::to_owned)
+            .to_vec();
         let vocabulary = Vocabulary::train(&texts, 300).unwrap();
         let tokenizer = Tokenizer::parse(&vocabulary.to_json().to_string()).unwrap();
         let ids = tokenizer.encode("SO happy 😀", 64).unwrap();
         assert_eq!((ids[0], ids[ids.len() - 1]), (0, 2));
         let surfaces = vocabulary.surfaces();
-        let bytes: Vec<u8> = ids[1..ids.len() - 1].iter().flat_map(|&id| surfaces[id as usize].clone().unwrap()).collect();
+        let bytes: Vec<u8> = ids[1..ids.len() - 1]
+            .iter()
+            .flat_map(|&id| surfaces[id as usize].clone().unwrap())
+            .collect();
         assert_eq!(String::from_utf8(bytes).unwrap(), "so happy 😀");
         assert!(ids.len() < 8, "merges are used: {ids:?}");
     }

@@ -37,7 +37,12 @@ impl<'a> Source<'a> {
             .collect();
         let unknown = pieces.get("[UNK]").copied();
         let unknown = unknown.with_context(|| format!("{}: its vocabulary has no [UNK]", path.display()))?;
-        Ok(Self { tokenizer: Tokenizer::read(folder)?, pieces, encoder, unknown })
+        Ok(Self {
+            tokenizer: Tokenizer::read(folder)?,
+            pieces,
+            encoder,
+            unknown,
+        })
     }
 
     pub(super) fn tokenizer(&self) -> &Tokenizer {
@@ -61,16 +66,24 @@ impl<'a> Source<'a> {
 
     fn embedding(&self, surface: &[u8], starts: Starts) -> Result<Vec<f32>> {
         // A piece of a character says nothing that the old vocabulary knows.
-        let Ok(surface) = std::str::from_utf8(surface) else { return Ok(self.mean(&[])) };
+        let Ok(surface) = std::str::from_utf8(surface) else {
+            return Ok(self.mean(&[]));
+        };
         let free = self.free(surface.trim())?;
         if surface.starts_with(char::is_whitespace) {
             return Ok(self.mean(&free));
         }
-        let Some(continuing) = self.continuing(surface) else { return Ok(self.mean(&free)) };
+        let Some(continuing) = self.continuing(surface) else {
+            return Ok(self.mean(&free));
+        };
         let share = f64::from(starts.continues + 1) / f64::from(starts.begins + starts.continues + 2);
         let share = share as f32;
         let (free, continuing) = (self.mean(&free), self.mean(&continuing));
-        Ok(free.iter().zip(&continuing).map(|(free, continuing)| (1.0 - share) * free + share * continuing).collect())
+        Ok(free
+            .iter()
+            .zip(&continuing)
+            .map(|(free, continuing)| (1.0 - share) * free + share * continuing)
+            .collect())
     }
 
     /// The old pieces of a text of its own; by the Unicode names of its characters where the old
@@ -104,7 +117,9 @@ impl<'a> Source<'a> {
         let mut rest = surface;
         while !rest.is_empty() {
             let ends = rest.char_indices().map(|(at, c)| at + c.len_utf8());
-            let (end, id) = ends.rev().find_map(|end| Some((end, *self.pieces.get(&format!("##{}", &rest[..end]))?)))?;
+            let (end, id) = ends
+                .rev()
+                .find_map(|end| Some((end, *self.pieces.get(&format!("##{}", &rest[..end]))?)))?;
             pieces.push(id);
             rest = &rest[end..];
         }
@@ -113,7 +128,11 @@ impl<'a> Source<'a> {
 
     /// The mean embedding of the pieces; the unknown word's for none.
     fn mean(&self, pieces: &[u32]) -> Vec<f32> {
-        let pieces = if pieces.is_empty() { std::slice::from_ref(&self.unknown) } else { pieces };
+        let pieces = if pieces.is_empty() {
+            std::slice::from_ref(&self.unknown)
+        } else {
+            pieces
+        };
         let hidden = self.encoder.shape.hidden;
         let mut mean = vec![0.0; hidden];
         for &id in pieces {
@@ -137,7 +156,11 @@ pub(super) fn word_starts(vocabulary: &Vocabulary, tokenizer: &Tokenizer, texts:
         for id in tokenizer.pieces(text)? {
             let continues = previous.is_some_and(ends) && begins(id);
             let seen = &mut starts[id as usize];
-            if continues { seen.continues += 1 } else { seen.begins += 1 }
+            if continues {
+                seen.continues += 1
+            } else {
+                seen.begins += 1
+            }
             previous = Some(id);
         }
     }

@@ -43,7 +43,8 @@ impl Head {
         let (layout, weights) = (&encoder.layout, &encoder.weights.dense);
         self.first.clear();
         for post in posts.posts() {
-            self.first.extend_from_slice(&pass.states()[post.start * hidden..][..hidden]);
+            self.first
+                .extend_from_slice(&pass.states()[post.start * hidden..][..hidden]);
         }
         pass.hidden.at(SITE).apply(&mut self.first);
         self.dense.resize(count * hidden, 0.0);
@@ -95,7 +96,12 @@ impl Head {
         let (hidden, labels, count) = (encoder.shape.hidden, encoder.shape.labels, posts.count());
         let (layout, weights) = (&encoder.layout, &encoder.weights.dense);
         let matrix = &weights[layout.out.clone()];
-        let back = LinearBackward { d_out: &self.d_logits, x: &self.dropped, w: matrix, rows: count };
+        let back = LinearBackward {
+            d_out: &self.d_logits,
+            x: &self.dropped,
+            w: matrix,
+            rows: count,
+        };
         let [d_w, d_bias] = pair(&mut gradient.dense, &layout.out, &layout.out_bias);
         back.weights(d_w, d_bias);
         self.d_first.resize(count * hidden, 0.0);
@@ -106,7 +112,12 @@ impl Head {
         }
         let d_dense = std::mem::take(&mut self.d_first);
         let matrix = &weights[layout.dense.clone()];
-        let back = LinearBackward { d_out: &d_dense, x: &self.first, w: matrix, rows: count };
+        let back = LinearBackward {
+            d_out: &d_dense,
+            x: &self.first,
+            w: matrix,
+            rows: count,
+        };
         let [d_w, d_bias] = pair(&mut gradient.dense, &layout.dense, &layout.dense_bias);
         back.weights(d_w, d_bias);
         let d_first = &mut self.dropped;

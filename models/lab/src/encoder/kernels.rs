@@ -23,12 +23,22 @@ impl<'a> View<'a> {
 
     /// A block of a wider matrix: `data` starts at its first element.
     pub(super) fn strided(data: &'a [f32], rows: usize, columns: usize, stride: usize) -> Self {
-        Self { data: &data[..span(rows, columns, stride)], rows, columns, strides: (stride, 1) }
+        Self {
+            data: &data[..span(rows, columns, stride)],
+            rows,
+            columns,
+            strides: (stride, 1),
+        }
     }
 
     pub(super) fn transposed(self) -> Self {
         let (row, column) = self.strides;
-        Self { rows: self.columns, columns: self.rows, strides: (column, row), ..self }
+        Self {
+            rows: self.columns,
+            columns: self.rows,
+            strides: (column, row),
+            ..self
+        }
     }
 
     fn array(self) -> Option<ArrayView2<'a, f32>> {
@@ -73,7 +83,12 @@ pub(super) fn product_strided(out: &mut [f32], stride: usize, write: Write, scal
 pub(super) fn linear(out: &mut [f32], x: &[f32], w: &[f32], bias: &[f32], rows: usize) {
     let (width_in, width_out) = (w.len() / bias.len(), bias.len());
     repeat_row(&mut out[..rows * width_out], bias);
-    product(out, Write::Add, View::new(x, rows, width_in), View::new(w, width_out, width_in).transposed());
+    product(
+        out,
+        Write::Add,
+        View::new(x, rows, width_in),
+        View::new(w, width_out, width_in).transposed(),
+    );
 }
 
 /// The gradients of [`linear`]: adds to those of `w` and `bias`, and writes or adds that of `x`.
@@ -89,12 +104,22 @@ impl LinearBackward<'_> {
         let (width_in, width_out) = (d_w.len() / d_bias.len(), d_bias.len());
         add_columns(d_bias, &self.d_out[..self.rows * width_out]);
         let d_out = View::new(self.d_out, self.rows, width_out);
-        product(d_w, Write::Add, d_out.transposed(), View::new(self.x, self.rows, width_in));
+        product(
+            d_w,
+            Write::Add,
+            d_out.transposed(),
+            View::new(self.x, self.rows, width_in),
+        );
     }
 
     pub(super) fn input(&self, d_x: &mut [f32], write: Write, width_out: usize) {
         let width_in = self.w.len() / width_out;
-        product(d_x, write, View::new(self.d_out, self.rows, width_out), View::new(self.w, width_out, width_in));
+        product(
+            d_x,
+            write,
+            View::new(self.d_out, self.rows, width_out),
+            View::new(self.w, width_out, width_in),
+        );
     }
 }
 
@@ -155,7 +180,11 @@ pub(super) struct Norm<'a> {
 pub(super) fn layer_norm(out: &mut [f32], x: &mut [f32], reciprocals: &mut [f32], norm: Norm<'_>) {
     let width = norm.scale.len();
     Arch::new().dispatch(|| {
-        for ((out, x), reciprocal) in out.chunks_exact_mut(width).zip(x.chunks_exact_mut(width)).zip(reciprocals) {
+        for ((out, x), reciprocal) in out
+            .chunks_exact_mut(width)
+            .zip(x.chunks_exact_mut(width))
+            .zip(reciprocals)
+        {
             let (scale, shift) = (&norm.scale[..width], &norm.shift[..width]);
             let mean = {
                 let x = &*x;
@@ -185,7 +214,10 @@ pub(super) fn layer_norm_backward(
 ) {
     let width = scale.len();
     Arch::new().dispatch(|| {
-        let rows = d_out.chunks_exact_mut(width).zip(normal.chunks_exact(width)).zip(reciprocals);
+        let rows = d_out
+            .chunks_exact_mut(width)
+            .zip(normal.chunks_exact(width))
+            .zip(reciprocals);
         for ((d, normal), &reciprocal) in rows {
             let (scale, d_scale, d_shift) = (&scale[..width], &mut d_scale[..width], &mut d_shift[..width]);
             for i in 0..width {
@@ -195,7 +227,10 @@ pub(super) fn layer_norm_backward(
             }
             let (mean, slope) = {
                 let d = &*d;
-                (lanes(width, |i| d[i]) / width as f32, lanes(width, |i| d[i] * normal[i]) / width as f32)
+                (
+                    lanes(width, |i| d[i]) / width as f32,
+                    lanes(width, |i| d[i] * normal[i]) / width as f32,
+                )
             };
             for i in 0..width {
                 d[i] = reciprocal * (d[i] - mean - normal[i] * slope);
@@ -302,12 +337,19 @@ impl Dropout {
     /// `rate` in 0..1; 0 leaves everything as it is.
     pub(super) fn new(rate: f32, seed: u64) -> Self {
         let keep = ((1.0 - f64::from(rate)) * 65_536.0).round().clamp(1.0, 65_536.0);
-        Self { seed, keep: keep as u64, scale: (65_536.0 / keep) as f32 }
+        Self {
+            seed,
+            keep: keep as u64,
+            scale: (65_536.0 / keep) as f32,
+        }
     }
 
     /// The mask for one place in the network: `site` names it.
     pub(super) fn at(self, site: usize) -> Self {
-        Self { seed: mix(self.seed ^ mix(site as u64 + 1)), ..self }
+        Self {
+            seed: mix(self.seed ^ mix(site as u64 + 1)),
+            ..self
+        }
     }
 
     pub(super) fn is_off(self) -> bool {

@@ -65,8 +65,14 @@ impl Layer<'_> {
     /// The width of a block of the feed-forward layer. Products with results as wide as the inner
     /// layer run at half speed, since their rows lie a multiple of the cache's stride apart.
     fn block(&self) -> usize {
-        let Shape { hidden, intermediate, .. } = *self.shape;
-        if intermediate.is_multiple_of(hidden) { hidden } else { intermediate }
+        let Shape {
+            hidden, intermediate, ..
+        } = *self.shape;
+        if intermediate.is_multiple_of(hidden) {
+            hidden
+        } else {
+            intermediate
+        }
     }
 
     pub(super) fn forward(&self, posts: &Packed, tape: &mut Tape, out: &mut Vec<f32>) {
@@ -84,15 +90,44 @@ impl Layer<'_> {
         tape.slope.resize(rows * inner, 0.0);
         tape.inner.resize(rows * inner, 0.0);
 
-        linear(&mut tape.query, &tape.input, self.at(&places.query), self.at(&places.query_bias), rows);
-        linear(&mut tape.key, &tape.input, self.at(&places.key), self.at(&places.key_bias), rows);
-        linear(&mut tape.value, &tape.input, self.at(&places.value), self.at(&places.value_bias), rows);
+        linear(
+            &mut tape.query,
+            &tape.input,
+            self.at(&places.query),
+            self.at(&places.query_bias),
+            rows,
+        );
+        linear(
+            &mut tape.key,
+            &tape.input,
+            self.at(&places.key),
+            self.at(&places.key_bias),
+            rows,
+        );
+        linear(
+            &mut tape.value,
+            &tape.input,
+            self.at(&places.value),
+            self.at(&places.value_bias),
+            rows,
+        );
         self.attend(posts, tape);
-        linear(&mut tape.mixed_normal, &tape.context, self.at(&places.mixed), self.at(&places.mixed_bias), rows);
+        linear(
+            &mut tape.mixed_normal,
+            &tape.context,
+            self.at(&places.mixed),
+            self.at(&places.mixed_bias),
+            rows,
+        );
         self.dropout.at(self.site(1)).apply(&mut tape.mixed_normal);
         add(&mut tape.mixed_normal, &tape.input);
         let norm = self.norm(&places.mixed_scale, &places.mixed_shift);
-        layer_norm(&mut tape.mixed, &mut tape.mixed_normal, &mut tape.mixed_reciprocals, norm);
+        layer_norm(
+            &mut tape.mixed,
+            &mut tape.mixed_normal,
+            &mut tape.mixed_reciprocals,
+            norm,
+        );
 
         let block = self.block();
         repeat_row(&mut tape.normal, self.at(&places.down_bias));
@@ -113,7 +148,11 @@ impl Layer<'_> {
     }
 
     fn norm(&self, scale: &std::ops::Range<usize>, shift: &std::ops::Range<usize>) -> Norm<'_> {
-        Norm { scale: self.at(scale), shift: self.at(shift), epsilon: self.shape.epsilon }
+        Norm {
+            scale: self.at(scale),
+            shift: self.at(shift),
+            epsilon: self.shape.epsilon,
+        }
     }
 
     fn attend(&self, posts: &Packed, tape: &mut Tape) {
@@ -157,7 +196,14 @@ impl Layer<'_> {
         let (rows, hidden) = (posts.len(), self.shape.hidden);
         let places = self.places;
         let [d_scale, d_shift] = pair(gradient, &places.scale, &places.shift);
-        layer_norm_backward(d, &tape.normal, &tape.reciprocals, self.at(&places.scale), d_scale, d_shift);
+        layer_norm_backward(
+            d,
+            &tape.normal,
+            &tape.reciprocals,
+            self.at(&places.scale),
+            d_scale,
+            d_shift,
+        );
 
         let block = self.block();
         let d_out = &mut scratch.a;
@@ -170,12 +216,22 @@ impl Layer<'_> {
             let matrix = index * block * hidden..(index + 1) * block * hidden;
             let d_out = View::new(d_out, rows, hidden);
             let inner = View::new(&tape.inner[part.clone()], rows, block);
-            product(&mut gradient[places.down.clone()][matrix.clone()], Write::Add, inner.transposed(), d_out);
+            product(
+                &mut gradient[places.down.clone()][matrix.clone()],
+                Write::Add,
+                inner.transposed(),
+                d_out,
+            );
             let down = View::new(&self.at(&places.down)[matrix.clone()], block, hidden);
             product(&mut scratch.inner, Write::Replace, d_out, down.transposed());
             scale_by(&mut scratch.inner, &tape.slope[part]);
             let up = &self.at(&places.up)[matrix.clone()];
-            let back = LinearBackward { d_out: &scratch.inner, x: &tape.mixed, w: up, rows };
+            let back = LinearBackward {
+                d_out: &scratch.inner,
+                x: &tape.mixed,
+                w: up,
+                rows,
+            };
             let [d_up, d_bias] = pair(gradient, &places.up, &places.up_bias);
             back.weights(&mut d_up[matrix], &mut d_bias[index * block..(index + 1) * block]);
             back.input(d, Write::Add, block);
@@ -186,7 +242,12 @@ impl Layer<'_> {
         layer_norm_backward(d, &tape.mixed_normal, &tape.mixed_reciprocals, scale, d_scale, d_shift);
         d_out.clone_from(d);
         self.dropout.at(self.site(1)).apply(d_out);
-        let back = LinearBackward { d_out, x: &tape.context, w: self.at(&places.mixed), rows };
+        let back = LinearBackward {
+            d_out,
+            x: &tape.context,
+            w: self.at(&places.mixed),
+            rows,
+        };
         let [d_w, d_bias] = pair(gradient, &places.mixed, &places.mixed_bias);
         back.weights(d_w, d_bias);
         let d_context = &mut scratch.inner;
@@ -200,7 +261,12 @@ impl Layer<'_> {
             (&scratch.c, &places.value, &places.value_bias),
         ];
         for (d_out, matrix, bias) in parts {
-            let back = LinearBackward { d_out, x: &tape.input, w: self.at(matrix), rows };
+            let back = LinearBackward {
+                d_out,
+                x: &tape.input,
+                w: self.at(matrix),
+                rows,
+            };
             let [d_w, d_bias] = pair(gradient, matrix, bias);
             back.weights(d_w, d_bias);
             back.input(d, Write::Add, hidden);
@@ -214,7 +280,14 @@ impl Layer<'_> {
         let width = hidden / heads;
         let scale = (width as f32).sqrt().recip();
         let dropout = self.attention_dropout.at(self.site(0));
-        let Scratch { a, b, c, inner, dropped, d_shares } = scratch;
+        let Scratch {
+            a,
+            b,
+            c,
+            inner,
+            dropped,
+            d_shares,
+        } = scratch;
         for buffer in [&mut *a, &mut *b, &mut *c] {
             buffer.resize(posts.len() * hidden, 0.0);
         }
@@ -236,14 +309,26 @@ impl Layer<'_> {
                 product_strided(&mut c[first..], hidden, Write::Replace, 1.0, kept, d_context);
 
                 d_shares.resize(length * length, 0.0);
-                product(d_shares, Write::Replace, d_context, view(&tape.value[first..]).transposed());
+                product(
+                    d_shares,
+                    Write::Replace,
+                    d_context,
+                    view(&tape.value[first..]).transposed(),
+                );
                 dropout.apply(d_shares);
                 softmax_backward(d_shares, shares, length);
                 let d_scores = View::new(d_shares, length, length);
                 let key = view(&tape.key[first..]);
                 product_strided(&mut a[first..], hidden, Write::Replace, scale, d_scores, key);
                 let query = view(&tape.query[first..]);
-                product_strided(&mut b[first..], hidden, Write::Replace, scale, d_scores.transposed(), query);
+                product_strided(
+                    &mut b[first..],
+                    hidden,
+                    Write::Replace,
+                    scale,
+                    d_scores.transposed(),
+                    query,
+                );
             }
         }
     }

@@ -37,7 +37,8 @@ impl MaskedHead {
         let (words, count) = (View::new(&encoder.weights.words, vocabulary, hidden), masked.len());
         self.states.clear();
         for token in masked {
-            self.states.extend_from_slice(&pass.states()[token.at * hidden..][..hidden]);
+            self.states
+                .extend_from_slice(&pass.states()[token.at * hidden..][..hidden]);
         }
         let states = View::new(&self.states, count, hidden);
         self.logits.resize(count * vocabulary, 0.0);

@@ -67,7 +67,10 @@ impl Encoder {
     #[must_use]
     pub fn zeros(shape: Shape) -> Self {
         let layout = Layout::new(&shape);
-        let weights = Weights { words: vec![0.0; shape.vocabulary * shape.hidden], dense: vec![0.0; layout.length] };
+        let weights = Weights {
+            words: vec![0.0; shape.vocabulary * shape.hidden],
+            dense: vec![0.0; layout.length],
+        };
         Self { shape, layout, weights }
     }
 

@@ -25,14 +25,23 @@ fn small(labels: usize) -> Encoder {
 }
 
 fn posts() -> Packed {
-    [&[0_u32, 5, 6, 7, 2][..], &[0, 2], &[0, 5, 5, 9, 3, 4, 2]].into_iter().collect()
+    [&[0_u32, 5, 6, 7, 2][..], &[0, 2], &[0, 5, 5, 9, 3, 4, 2]]
+        .into_iter()
+        .collect()
 }
 
 fn loss(encoder: &Encoder, kind: Loss, rates: Rates) -> f64 {
     let (mut pass, mut head) = (Pass::default(), Head::default());
     pass.forward(encoder, &posts(), rates, 3);
     head.forward(encoder, &posts(), &pass);
-    head.loss(kind, targets().iter().map(|(shares, weight)| Target { shares, weight: *weight }), 1.0)
+    head.loss(
+        kind,
+        targets().iter().map(|(shares, weight)| Target {
+            shares,
+            weight: *weight,
+        }),
+        1.0,
+    )
 }
 
 fn targets() -> [([f32; 3], f32); 3] {
@@ -45,7 +54,14 @@ fn gradient(encoder: &Encoder, kind: Loss, rates: Rates) -> Gradient {
     let posts = posts();
     pass.forward(encoder, &posts, rates, 3);
     head.forward(encoder, &posts, &pass);
-    head.loss(kind, targets().iter().map(|(shares, weight)| Target { shares, weight: *weight }), 1.0);
+    head.loss(
+        kind,
+        targets().iter().map(|(shares, weight)| Target {
+            shares,
+            weight: *weight,
+        }),
+        1.0,
+    );
     let mut d = Vec::new();
     head.backward(encoder, &posts, &pass, &mut d, &mut gradient);
     pass.backward(encoder, &posts, &mut d, &mut gradient);
@@ -70,8 +86,11 @@ fn check(kind: Loss, rates: Rates) {
             loss(&encoder, kind, rates)
         };
         let by_difference = (moved(1.0) - moved(-1.0)) / f64::from(2.0 * step);
-        let by_gradient: f64 =
-            found.dense[tensor.place.clone()].iter().zip(&direction).map(|(g, d)| f64::from(g * d)).sum();
+        let by_gradient: f64 = found.dense[tensor.place.clone()]
+            .iter()
+            .zip(&direction)
+            .map(|(g, d)| f64::from(g * d))
+            .sum();
         let size = by_gradient.abs().max(0.5 * f64::from(norm));
         assert!(
             (by_difference - by_gradient).abs() < 5e-3 * size,
@@ -87,7 +106,11 @@ fn check(kind: Loss, rates: Rates) {
             loss(&encoder, kind, rates)
         };
         let by_difference = (moved(1.0) - moved(-1.0)) / 4e-3;
-        assert!((by_difference - f64::from(row[column])).abs() < 5e-3, "word {id}: {by_difference} {}", row[column]);
+        assert!(
+            (by_difference - f64::from(row[column])).abs() < 5e-3,
+            "word {id}: {by_difference} {}",
+            row[column]
+        );
     }
 }
 
@@ -99,7 +122,13 @@ fn gradients_agree_with_finite_differences() {
 
 #[test]
 fn gradients_agree_under_dropout() {
-    check(Loss::Softmax, Rates { hidden: 0.2, attention: 0.2 });
+    check(
+        Loss::Softmax,
+        Rates {
+            hidden: 0.2,
+            attention: 0.2,
+        },
+    );
 }
 
 #[test]
@@ -122,7 +151,10 @@ fn a_post_does_not_depend_on_its_neighbours() {
 fn no_posts_are_no_trouble() {
     let encoder = small(3);
     let mut pass = Pass::default();
-    assert!(pass.forward(&encoder, &Packed::default(), Rates::default(), 0).is_empty());
+    assert!(
+        pass.forward(&encoder, &Packed::default(), Rates::default(), 0)
+            .is_empty()
+    );
 }
 
 #[test]
@@ -148,6 +180,9 @@ fn the_masked_head_agrees_with_finite_differences() {
         };
         let by_difference = (moved(1.0) - moved(-1.0)) / 4e-3;
         let by_gradient = f64::from(found[place]);
-        assert!((by_difference - by_gradient).abs() < 1e-2 * by_gradient.abs().max(1.0), "{place}: {by_difference} {by_gradient}");
+        assert!(
+            (by_difference - by_gradient).abs() < 1e-2 * by_gradient.abs().max(1.0),
+            "{place}: {by_difference} {by_gradient}"
+        );
     }
 }

@@ -105,7 +105,12 @@ impl Planner {
     fn place(&mut self, name: String, shape: &[usize], transposed: bool) -> Range<usize> {
         let place = self.end..self.end + shape.iter().product::<usize>();
         self.end = place.end;
-        self.tensors.push(Tensor { name, shape: shape.to_vec(), place: place.clone(), transposed });
+        self.tensors.push(Tensor {
+            name,
+            shape: shape.to_vec(),
+            place: place.clone(),
+            transposed,
+        });
         place
     }
 
@@ -116,9 +121,8 @@ impl Planner {
     fn layer(&mut self, index: usize, shape: &Shape) -> LayerPlaces {
         let (hidden, inner) = (shape.hidden, shape.intermediate);
         let name = |part: &str| format!("encoder.layer.{index}.{part}");
-        let mut tensor = |part: &str, dimensions: &[usize]| {
-            self.place(name(part), dimensions, part == "output.dense.weight")
-        };
+        let mut tensor =
+            |part: &str, dimensions: &[usize]| self.place(name(part), dimensions, part == "output.dense.weight");
         LayerPlaces {
             query: tensor("attention.self.query.weight", &[hidden, hidden]),
             query_bias: tensor("attention.self.query.bias", &[hidden]),
@@ -145,7 +149,10 @@ impl Layout {
     #[must_use]
     pub fn new(shape: &Shape) -> Self {
         let hidden = shape.hidden;
-        let mut plan = Planner { tensors: Vec::new(), end: 0 };
+        let mut plan = Planner {
+            tensors: Vec::new(),
+            end: 0,
+        };
         let positions = plan.tensor("embeddings.position_embeddings.weight", &[shape.positions, hidden]);
         let scale = plan.tensor("embeddings.LayerNorm.weight", &[hidden]);
         let shift = plan.tensor("embeddings.LayerNorm.bias", &[hidden]);

@@ -29,12 +29,18 @@ pub(crate) struct QuantisedLayer {
 /// Without texts, nothing is smoothed or corrected.
 pub(crate) fn quantise_layers(model: &Classifier, texts: &[Vec<u32>]) -> Vec<QuantisedLayer> {
     let samples = sample(model, texts);
-    let jobs: Vec<(usize, Site)> = (0..model.layers.len()).flat_map(|layer| SITES.map(|site| (layer, site))).collect();
+    let jobs: Vec<(usize, Site)> = (0..model.layers.len())
+        .flat_map(|layer| SITES.map(|site| (layer, site)))
+        .collect();
     let mut products: BTreeMap<(usize, Site), QuantisedLinear> = jobs
         .into_par_iter()
         .map(|(layer, site)| {
             let linear = linear(model, layer, site);
-            let coding = if site == Site::Output { Coding::Gelu } else { Coding::Symmetric };
+            let coding = if site == Site::Output {
+                Coding::Gelu
+            } else {
+                Coding::Symmetric
+            };
             // A normalised input has no outlying rows; what attention mixes and GELU lets through has.
             let static_too = matches!(site, Site::Attention | Site::Intermediate);
             let quantised = match samples.get(&(layer, site)) {
@@ -62,7 +68,9 @@ pub(crate) fn quantise_layers(model: &Classifier, texts: &[Vec<u32>]) -> Vec<Qua
 impl QuantisedLayer {
     /// Divides the values' outputs by what the context is to be divided by: attention mixes tokens, never channels.
     fn fold_context_smoothing(&mut self) {
-        let Some(factors) = self.attention_output.smoothing.take() else { return };
+        let Some(factors) = self.attention_output.smoothing.take() else {
+            return;
+        };
         let values = Slice::from(2 * factors.len()..);
         for outputs in [&mut self.query_key_value.scale, &mut self.query_key_value.bias] {
             let mut outputs = outputs.slice_axis_mut(Axis(0), values);
@@ -102,7 +110,10 @@ fn sample(model: &Classifier, texts: &[Vec<u32>]) -> BTreeMap<(usize, Site), Arr
         let mut batch = Tokens::default();
         chunk.iter().for_each(|ids| batch.push(ids));
         forward::logits(model, &batch, |layer, site, rows| {
-            parts.entry((layer, site)).or_default().push(rows.slice_axis(Axis(0), Slice::new(0, None, stride)).to_owned());
+            parts
+                .entry((layer, site))
+                .or_default()
+                .push(rows.slice_axis(Axis(0), Slice::new(0, None, stride)).to_owned());
         });
     }
     parts
@@ -125,8 +136,11 @@ pub(crate) fn describe(layers: &[QuantisedLayer]) -> impl Iterator<Item = String
         ];
         parts.map(|(name, product)| {
             let exponent = f32::from(product.exponent) / 10.0;
-            format!("layer {index} {name}: {}, smoothing {exponent:.1}, noise {:.2e}", product.coding.as_str(), product.noise)
+            format!(
+                "layer {index} {name}: {}, smoothing {exponent:.1}, noise {:.2e}",
+                product.coding.as_str(),
+                product.noise
+            )
         })
     })
 }
-

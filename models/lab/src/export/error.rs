@@ -41,4 +41,20 @@ pub enum ExportError {
     /// The target folder holds something already.
     #[error("{} is there already: remove it or choose another --out", .0.display())]
     Exists(PathBuf),
+    /// int8 gives too many texts another label than the checkpoint does.
+    #[error(
+        "int8 agrees with the checkpoint on {:.2} % of {count} held-out texts, less than the {:.2} % asked for: serve fp32, \
+         or calibrate with more texts like those to be classified", share * 100.0, least * 100.0
+    )]
+    Disagrees {
+        /// The share of texts with the same label.
+        share: f64,
+        /// The share asked for.
+        least: f64,
+        /// How many texts were judged.
+        count: usize,
+    },
+    /// An agreement was asked for and could not be measured.
+    #[error("can't measure how often int8 agrees with the checkpoint: {0}")]
+    NotMeasured(String),
 }

@@ -13,7 +13,7 @@ use super::calibrate::QuantisedLayer;
 use super::checkpoint::{Classifier, Layer, LayerNorm};
 use super::graph::{Attr, FloatType, GraphBuilder, Op, Value};
 use super::quantise::{Coding, QuantisedLinear};
-use super::writer::{Inputs, Style, Writer};
+use super::writer::{Inputs, Reach, Style, Writer};
 
 /// The whole model: bytes in the layers' products and the word embeddings, floats elsewhere.
 pub(crate) fn int8_graph(model: &Classifier, layers: &[QuantisedLayer]) -> GraphBuilder {
@@ -22,29 +22,43 @@ pub(crate) fn int8_graph(model: &Classifier, layers: &[QuantisedLayer]) -> Graph
     let words = writer.quantised_word_embeddings(&inputs);
     let embedded = writer.embeddings(&inputs, &words);
     let frame = writer.frame(&inputs, &embedded);
-    let mut hidden = writer.g.call(Op::Onnx("Reshape"), &[&embedded, &frame.flat], &[]);
+    let mut hidden = writer.g.call(Op::Onnx("Reshape"), &[&embedded, &frame.all.flat], &[]);
     for (index, (layer, quantised)) in model.layers.iter().zip(layers).enumerate() {
-        hidden = writer.quantised_layer(index, layer, quantised, &hidden, &frame);
+        let reach = if index + 1 == layers.len() {
+            Reach::First
+        } else {
+            Reach::All
+        };
+        hidden = writer.quantised_layer(index, layer, quantised, &hidden, &frame, reach);
     }
-    let hidden = writer.g.call(Op::Onnx("Reshape"), &[&hidden, &frame.batched], &[]);
+    let last = if layers.is_empty() { &frame.all } else { &frame.first };
+    let hidden = writer.g.call(Op::Onnx("Reshape"), &[&hidden, &last.batched], &[]);
     writer.head(&hidden);
     writer.g
 }
 
 /// What is the same for all layers.
 struct Frame {
+    /// `[batch, 1, 1, length]`, added to the attention scores.
+    padding: Value,
+    all: Rows,
+    /// The first token of each text alone.
+    first: Rows,
+}
+
+/// Shapes and zero points for a number of tokens a text.
+struct Rows {
     /// Shapes: `[tokens, width]`, `[batch, length, width]`, `[batch, length, heads, width of one]`.
     flat: Value,
     batched: Value,
     heads: Value,
-    /// `[batch, 1, 1, length]`, added to the attention scores.
-    padding: Value,
     /// `[tokens]` of each zero point in use.
     centre: Value,
     gelu_zero: Value,
 }
 
 /// A product's input as bytes; where each row has its own step, `[tokens, 1]` of them.
+#[derive(Clone)]
 struct Coded {
     bytes: Value,
     rows: Option<Value>,
@@ -55,61 +69,145 @@ impl Writer<'_> {
     fn frame(&mut self, inputs: &Inputs, embedded: &Value) -> Frame {
         let padding = self.added_padding(inputs);
         self.g.scope("frame");
+        let part = |start, end| [("start", Attr::Int(start)), ("end", Attr::Int(end))];
+        let all = self.g.call(Op::Onnx("Shape"), &[embedded], &part(0, 2));
+        let batch = self.g.call(Op::Onnx("Shape"), &[embedded], &part(0, 1));
+        let one = self.g.int64(&[1], &[1]);
+        let first = self
+            .g
+            .call(Op::Onnx("Concat"), &[&batch, &one], &[("axis", Attr::Int(0))]);
+        Frame {
+            padding,
+            all: self.rows(&all),
+            first: self.rows(&first),
+        }
+    }
+
+    /// For texts of the shape `[batch, length]`.
+    fn rows(&mut self, texts: &Value) -> Rows {
         let (heads, width) = (self.model.heads as i64, self.model.width() as i64);
         let flat = self.g.int64(&[2], &[-1, width]);
-        let batched = self.g.call(Op::Onnx("Shape"), &[embedded], &[]);
-        let texts = self.g.call(Op::Onnx("Shape"), &[embedded], &[("start", Attr::Int(0)), ("end", Attr::Int(2))]);
-        let head = self.g.int64(&[2], &[heads, width / heads]);
-        let heads = self.g.call(Op::Onnx("Concat"), &[&texts, &head], &[("axis", Attr::Int(0))]);
-        let all = self.g.int64(&[1], &[0]);
-        let tokens = self.g.call(Op::Onnx("ReduceProd"), &[&texts, &all], &[]);
+        let mut shape = |inner: &[i64]| {
+            let inner = self.g.int64(&[inner.len()], inner);
+            self.g
+                .call(Op::Onnx("Concat"), &[texts, &inner], &[("axis", Attr::Int(0))])
+        };
+        let (batched, heads) = (shape(&[width]), shape(&[heads, width / heads]));
+        let axis = self.g.int64(&[1], &[0]);
+        let tokens = self.g.call(Op::Onnx("ReduceProd"), &[texts, &axis], &[]);
         let mut repeated = |zero_point| {
             let byte = self.g.uint8_scalar(zero_point);
             self.g.call(Op::Onnx("Expand"), &[&byte, &tokens], &[])
         };
-        let (centre, gelu_zero) = (repeated(Coding::Symmetric.zero_point()), repeated(Coding::Gelu.zero_point()));
-        Frame { flat, batched, heads, padding, centre, gelu_zero }
+        let (centre, gelu_zero) = (
+            repeated(Coding::Symmetric.zero_point()),
+            repeated(Coding::Gelu.zero_point()),
+        );
+        Rows {
+            flat,
+            batched,
+            heads,
+            centre,
+            gelu_zero,
+        }
     }
 
-    fn quantised_layer(&mut self, index: usize, layer: &Layer, quantised: &QuantisedLayer, hidden: &Value, frame: &Frame) -> Value {
+    fn quantised_layer(
+        &mut self,
+        index: usize,
+        layer: &Layer,
+        quantised: &QuantisedLayer,
+        hidden: &Value,
+        frame: &Frame,
+        reach: Reach,
+    ) -> Value {
         self.g.scope(format!("layer.{index}/attention"));
-        let context = self.quantised_attention(quantised, hidden, frame);
+        let (skip, rows) = match reach {
+            Reach::All => (hidden.clone(), &frame.all),
+            Reach::First => {
+                let batched = self.g.call(Op::Onnx("Reshape"), &[hidden, &frame.all.batched], &[]);
+                let first = self.first_token(&batched);
+                (
+                    self.g.call(Op::Onnx("Reshape"), &[&first, &frame.first.flat], &[]),
+                    &frame.first,
+                )
+            }
+        };
+        let context = self.quantised_attention(quantised, hidden, &skip, frame, rows);
         self.g.scope(format!("layer.{index}/attention/output"));
-        let hidden = self.quantised_residual(&quantised.attention_output, &context, hidden, &layer.attention_norm, frame);
+        let hidden = self.quantised_residual(
+            &quantised.attention_output,
+            &context,
+            &skip,
+            &layer.attention_norm,
+            rows,
+        );
         self.g.scope(format!("layer.{index}/intermediate"));
-        let coded = self.code(&quantised.intermediate, &hidden, frame);
+        let coded = self.code(&quantised.intermediate, &hidden, rows);
         let inner = self.biased_product(&quantised.intermediate, &coded, 0..quantised.intermediate.bias.len());
         let inner = self.g.call(Op::Runtime("Gelu"), &[&inner], &[]);
         self.g.scope(format!("layer.{index}/output"));
-        self.quantised_residual(&quantised.output, &inner, &hidden, &layer.output_norm, frame)
+        self.quantised_residual(&quantised.output, &inner, &hidden, &layer.output_norm, rows)
     }
 
     /// Queries, keys and values come of the same bytes.
     ///
     /// The smoothing of the context needs no operator: a channel of it is a mix of that same channel of the values,
     /// so it is in their scale and bias already; so is the scale of the scores in that of the queries.
-    fn quantised_attention(&mut self, layer: &QuantisedLayer, hidden: &Value, frame: &Frame) -> Value {
+    ///
+    /// Queries are asked by the tokens of `asking`, whose shapes are `rows`; all of `hidden` answers.
+    fn quantised_attention(
+        &mut self,
+        layer: &QuantisedLayer,
+        hidden: &Value,
+        asking: &Value,
+        frame: &Frame,
+        rows: &Rows,
+    ) -> Value {
         let joined = &layer.query_key_value;
-        let coded = self.code(joined, hidden, frame);
-        let width = self.model.width();
-        let mut part = |index: usize, order: &'static [i64]| {
-            let product = self.biased_product(joined, &coded, index * width..(index + 1) * width);
-            let split = self.g.call(Op::Onnx("Reshape"), &[&product, &frame.heads], &[]);
-            self.g.call(Op::Onnx("Transpose"), &[&split], &[("perm", Attr::Ints(order))])
+        let answers = self.code(joined, hidden, &frame.all);
+        let asks = if std::ptr::eq(rows, &frame.all) {
+            answers.clone()
+        } else {
+            self.code(joined, asking, rows)
         };
-        let (query, key, value) = (part(0, &[0, 2, 1, 3]), part(1, &[0, 2, 3, 1]), part(2, &[0, 2, 1, 3]));
+        let width = self.model.width();
+        let mut part = |index: usize, coded: &Coded, rows: &Rows, order: &'static [i64]| {
+            let product = self.biased_product(joined, coded, index * width..(index + 1) * width);
+            let split = self.g.call(Op::Onnx("Reshape"), &[&product, &rows.heads], &[]);
+            self.g
+                .call(Op::Onnx("Transpose"), &[&split], &[("perm", Attr::Ints(order))])
+        };
+        let query = part(0, &asks, rows, &[0, 2, 1, 3]);
+        let key = part(1, &answers, &frame.all, &[0, 2, 3, 1]);
+        let value = part(2, &answers, &frame.all, &[0, 2, 1, 3]);
         let scores = self.g.call(Op::Onnx("MatMul"), &[&query, &key], &[]);
         let scores = self.g.call(Op::Onnx("Add"), &[&scores, &frame.padding], &[]);
         let weights = self.g.call(Op::Onnx("Softmax"), &[&scores], &[("axis", Attr::Int(-1))]);
         let context = self.g.call(Op::Onnx("MatMul"), &[&weights, &value], &[]);
-        let context = self.g.call(Op::Onnx("Transpose"), &[&context], &[("perm", Attr::Ints(&[0, 2, 1, 3]))]);
-        self.g.call(Op::Onnx("Reshape"), &[&context, &frame.flat], &[])
+        let context = self.g.call(
+            Op::Onnx("Transpose"),
+            &[&context],
+            &[("perm", Attr::Ints(&[0, 2, 1, 3]))],
+        );
+        self.g.call(Op::Onnx("Reshape"), &[&context, &rows.flat], &[])
     }
 
     /// `norm(skip + x W + b)`, by subtraction.
-    fn quantised_residual(&mut self, linear: &QuantisedLinear, x: &Value, skip: &Value, norm: &LayerNorm, frame: &Frame) -> Value {
-        let coded = self.code(linear, x, frame);
-        let negated = QuantisedLinear { scale: -&linear.scale, bias: -&linear.bias, ..linear.clone() };
+    fn quantised_residual(
+        &mut self,
+        linear: &QuantisedLinear,
+        x: &Value,
+        skip: &Value,
+        norm: &LayerNorm,
+        rows: &Rows,
+    ) -> Value {
+        let coded = self.code(linear, x, rows);
+        let negated = QuantisedLinear {
+            scale: -&linear.scale,
+            bias: -&linear.bias,
+            ..linear.clone()
+        };
         let product = self.biased_product(&negated, &coded, 0..linear.bias.len());
         let sum = self.g.call(Op::Onnx("Sub"), &[skip, &product], &[]);
         self.norm(&sum, norm)
@@ -118,7 +216,11 @@ impl Writer<'_> {
     /// `x W + b` for the given outputs of a product.
     fn biased_product(&mut self, linear: &QuantisedLinear, coded: &Coded, outputs: std::ops::Range<usize>) -> Value {
         let outputs = Slice::from(outputs);
-        let weight: Array2<i8> = linear.weight.slice_axis(Axis(1), outputs).as_standard_layout().into_owned();
+        let weight: Array2<i8> = linear
+            .weight
+            .slice_axis(Axis(1), outputs)
+            .as_standard_layout()
+            .into_owned();
         let scale: Array1<f32> = linear.scale.slice_axis(Axis(0), outputs).to_owned();
         let bias: Array1<f32> = linear.bias.slice_axis(Axis(0), outputs).to_owned();
         let dims = [weight.nrows(), weight.ncols()];
@@ -127,13 +229,20 @@ impl Writer<'_> {
         let step = self.g.float_scalar(1.0);
         let zero_point = self.g.uint8_scalar(coded.zero_point);
         let product = Op::Runtime("MatMulIntegerToFloat");
-        let inputs = [Some(&coded.bytes), Some(&weight), Some(&step), Some(&scale), Some(&zero_point)];
+        let inputs = [
+            Some(&coded.bytes),
+            Some(&weight),
+            Some(&step),
+            Some(&scale),
+            Some(&zero_point),
+        ];
         match &coded.rows {
             // One step for all rows: the product adds the bias itself.
             None => {
                 let bias = self.vector("bias", &bias);
                 let [a, b, c, d, e] = inputs;
-                self.g.call_with_optional(product, &[a, b, c, d, e, None, Some(&bias)], &[])
+                self.g
+                    .call_with_optional(product, &[a, b, c, d, e, None, Some(&bias)], &[])
             }
             Some(rows) => {
                 let product = self.g.call_with_optional(product, &inputs, &[]);
@@ -144,7 +253,7 @@ impl Writer<'_> {
         }
     }
 
-    fn code(&mut self, linear: &QuantisedLinear, x: &Value, frame: &Frame) -> Coded {
+    fn code(&mut self, linear: &QuantisedLinear, x: &Value, tokens: &Rows) -> Coded {
         let mut x = x.clone();
         if let Some(factors) = &linear.smoothing {
             let inverse = self.vector("smoothing", &factors.mapv(f32::recip));
@@ -155,10 +264,14 @@ impl Writer<'_> {
             Coding::Static => {
                 let (step, zero) = (self.g.float_scalar(1.0), self.g.uint8_scalar(zero_point));
                 let bytes = self.g.call(Op::Onnx("QuantizeLinear"), &[&x, &step, &zero], &[]);
-                return Coded { bytes, rows: None, zero_point };
+                return Coded {
+                    bytes,
+                    rows: None,
+                    zero_point,
+                };
             }
-            Coding::Symmetric => (self.g.call(Op::Onnx("Abs"), &[&x], &[]), &frame.centre),
-            Coding::Gelu => (x.clone(), &frame.gelu_zero),
+            Coding::Symmetric => (self.g.call(Op::Onnx("Abs"), &[&x], &[]), &tokens.centre),
+            Coding::Gelu => (x.clone(), &tokens.gelu_zero),
         };
         let last = self.g.int64(&[1], &[-1]);
         let top = self.g.call(Op::Onnx("ReduceMax"), &[&magnitudes, &last], &[]);
@@ -168,7 +281,15 @@ impl Writer<'_> {
         let rows = self.g.call(Op::Onnx("Mul"), &[&top, &step], &[]);
         let vector = self.g.int64(&[1], &[-1]);
         let scales = self.g.call(Op::Onnx("Reshape"), &[&rows, &vector], &[]);
-        let bytes = self.g.call(Op::Onnx("QuantizeLinear"), &[&x, &scales, zero], &[("axis", Attr::Int(0))]);
-        Coded { bytes, rows: Some(rows), zero_point }
+        let bytes = self.g.call(
+            Op::Onnx("QuantizeLinear"),
+            &[&x, &scales, zero],
+            &[("axis", Attr::Int(0))],
+        );
+        Coded {
+            bytes,
+            rows: Some(rows),
+            zero_point,
+        }
     }
 }

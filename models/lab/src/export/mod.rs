@@ -3,6 +3,7 @@
 //! [`Classifier::open`] reads the checkpoint, whatever its family; a graph of it is written per precision, and the
 //! folder appears under its name only once everything in it is whole.
 
+mod agreement;
 mod calibrate;
 mod checkpoint;
 mod error;
@@ -24,8 +25,8 @@ pub use checkpoint::{Classifier, Family};
 pub use error::ExportError;
 
 use folder::Staging;
-use graph::{FloatType, GraphBuilder};
-use texts::CheckpointTokenizer;
+use graph::FloatType;
+use texts::{CalibrationTexts, CheckpointTokenizer};
 use writer::Style;
 
 /// What the weights are stored and computed in.
@@ -97,9 +98,12 @@ pub struct Args {
     /// model: int8 is fitted to them. Training texts will do; without any, int8 loses more
     #[arg(long, value_name = "FILE")]
     pub calibrate: Option<PathBuf>,
-    /// How many of those texts, evenly from the whole file
+    /// How many of those texts to fit to, evenly from the whole file; as many others are held out to judge the result
     #[arg(long, default_value_t = 512)]
     pub calibrate_texts: usize,
+    /// Fail where int8 gives fewer of the held-out calibration texts the label of the checkpoint than this (0.99: 99 %)
+    #[arg(long, value_name = "SHARE")]
+    pub min_agreement: Option<f64>,
     /// The model's name in the manifest, the first part of its id [default: the manifest's, else the checkpoint's folder name]
     #[arg(long)]
     pub name: Option<String>,
@@ -122,6 +126,18 @@ pub fn run(args: Args) -> anyhow::Result<()> {
 pub fn export(args: &Args) -> Result<(), ExportError> {
     let model = Classifier::open(&args.checkpoint)?;
     let tokenizer = CheckpointTokenizer::open(&args.checkpoint, &model)?;
+    let calibration = match &args.calibrate {
+        Some(path) if args.precision.contains(&Precision::Int8) => {
+            Some(CalibrationTexts::read(path, args.calibrate_texts)?)
+        }
+        None if args.precision.contains(&Precision::Int8) => {
+            eprintln!(
+                "warning: int8 without --calibrate is neither smoothed nor corrected: expect more labels to change"
+            );
+            None
+        }
+        _ => None,
+    };
     let staging = Staging::begin(&args.out)?;
     staging.describe(&args.checkpoint, args.name.as_deref())?;
 
@@ -129,24 +145,52 @@ pub fn export(args: &Args) -> Result<(), ExportError> {
         let graph = match precision {
             Precision::Fp32 => writer::float_graph(&model, FloatType::Single, args.graph.style(Style::Subtracted)),
             Precision::Fp16 => writer::float_graph(&model, FloatType::Half, args.graph.style(Style::Fused)),
-            Precision::Int8 => int8(&model, &tokenizer, args)?,
+            Precision::Int8 => {
+                let texts = calibration
+                    .as_ref()
+                    .map(|texts| tokenizer.encode_all(&texts.fitted))
+                    .transpose()?;
+                let layers = calibrate::quantise_layers(&model, &texts.unwrap_or_default());
+                calibrate::describe(&layers).for_each(|line| println!("{line}"));
+                int8::int8_graph(&model, &layers)
+            }
         };
-        let bytes = graph.finish().ok_or(ExportError::TooLarge { precision: precision.as_str() })?;
+        let bytes = graph.finish().ok_or(ExportError::TooLarge {
+            precision: precision.as_str(),
+        })?;
         staging.write_onnx(precision.file_name(), &bytes)?;
-        println!("{:>12}  {:>8.2} MB", precision.file_name(), bytes.len() as f64 / 1e6);
+        println!("{}: {:.2} MB", precision.file_name(), bytes.len() as f64 / 1e6);
+        if let (Precision::Int8, Some(texts)) = (precision, &calibration) {
+            check_agreement(&staging, &model, &tokenizer, texts, args.min_agreement)?;
+        }
     }
     staging.publish()
 }
 
-fn int8(model: &Classifier, tokenizer: &CheckpointTokenizer, args: &Args) -> Result<GraphBuilder, ExportError> {
-    let texts = match &args.calibrate {
-        Some(path) => tokenizer.sample(path, args.calibrate_texts)?,
-        None => {
-            eprintln!("warning: int8 without --calibrate is neither smoothed nor corrected: expect more labels to change");
-            Vec::new()
+/// Prints how often int8 agrees with the checkpoint on texts that it was not fitted to.
+fn check_agreement(
+    staging: &Staging,
+    model: &Classifier,
+    tokenizer: &CheckpointTokenizer,
+    texts: &CalibrationTexts,
+    least: Option<f64>,
+) -> Result<(), ExportError> {
+    let count = texts.held_out.len();
+    match agreement::measure(staging.path(), model, tokenizer, texts.held_out.clone()) {
+        Ok(share) => {
+            println!(
+                "int8 agrees with the checkpoint on {:.2} % of {count} held-out texts",
+                share * 100.0
+            );
+            match least {
+                Some(least) if share < least => Err(ExportError::Disagrees { share, least, count }),
+                _ => Ok(()),
+            }
         }
-    };
-    let layers = calibrate::quantise_layers(model, &texts);
-    calibrate::describe(&layers).for_each(|line| println!("{line}"));
-    Ok(int8::int8_graph(model, &layers))
+        Err(error) if least.is_none() => {
+            eprintln!("warning: how often int8 agrees with the checkpoint was not measured: {error:#}");
+            Ok(())
+        }
+        Err(error) => Err(ExportError::NotMeasured(format!("{error:#}"))),
+    }
 }

@@ -21,7 +21,7 @@ const GELU_ZERO: u8 = 24;
 const EXPONENTS: std::ops::RangeInclusive<u8> = 1..=9;
 /// How much more error one step for all rows may make than a step a row: it saves five passes over the input and the
 /// output of the product, a tenth of the model's time in all.
-const STATIC_COST: f64 = 1.5;
+const STATIC_COST: f64 = 2.5;
 /// Keeps a row of zeros, or a channel that no text reached, from dividing by zero.
 const LEAST_SCALE: f32 = 1e-6;
 
@@ -91,7 +91,15 @@ impl QuantisedLinear {
     /// Quantises without having seen any text: no smoothing, no correction of the bias.
     pub(crate) fn blind(linear: &Linear, coding: Coding) -> Self {
         let (weight, scale) = quantise_columns(&linear.weight);
-        Self { weight, scale, bias: linear.bias.clone(), smoothing: None, coding, exponent: 0, noise: f32::NAN }
+        Self {
+            weight,
+            scale,
+            bias: linear.bias.clone(),
+            smoothing: None,
+            coding,
+            exponent: 0,
+            noise: f32::NAN,
+        }
     }
 
     /// Quantises so that the product errs least on `rows`, inputs that real texts led to (one token a row).
@@ -99,7 +107,9 @@ impl QuantisedLinear {
     /// `static_too` allows one step for all rows, which is taken where it costs little.
     pub(crate) fn calibrated(linear: &Linear, coding: Coding, static_too: bool, rows: &Array2<f32>) -> Self {
         let exact = rows.dot(&linear.weight);
-        let signal = exact.fold(0.0, |sum, &x| sum + f64::from(x) * f64::from(x)).max(f64::MIN_POSITIVE);
+        let signal = exact
+            .fold(0.0, |sum, &x| sum + f64::from(x) * f64::from(x))
+            .max(f64::MIN_POSITIVE);
         let task = Task { linear, rows, exact };
         let mut best = task.search(coding);
         if static_too {
@@ -170,7 +180,15 @@ impl Task<'_> {
         let (input, smoothed) = self.smoothed(coding, factors.as_ref());
         let (weight, scale) = quantise_columns(&smoothed);
         let (mean_error, error) = self.judge(&input, &weight, &scale);
-        Candidate { weight, scale, coding, smoothing: factors, exponent, mean_error, error }
+        Candidate {
+            weight,
+            scale,
+            coding,
+            smoothing: factors,
+            exponent,
+            mean_error,
+            error,
+        }
     }
 
     /// The candidate with its weights rounded for these inputs.
@@ -179,7 +197,14 @@ impl Task<'_> {
         let (input, smoothed) = self.smoothed(candidate.coding, smoothing.as_ref());
         let (weight, scale) = quantise_for(&input, &smoothed);
         let (mean_error, error) = self.judge(&input, &weight, &scale);
-        Candidate { weight, scale, smoothing, mean_error, error, ..*candidate }
+        Candidate {
+            weight,
+            scale,
+            smoothing,
+            mean_error,
+            error,
+            ..*candidate
+        }
     }
 
     /// The inputs as their bytes say them, and the weights that they are multiplied by.
@@ -195,7 +220,9 @@ impl Task<'_> {
 
     fn judge(&self, input: &Array2<f32>, weight: &Array2<i8>, scale: &Array1<f32>) -> (Array1<f32>, f64) {
         let mut difference = &self.exact - &input.dot(&(weight.mapv(f32::from) * scale));
-        let mean_error = difference.mean_axis(Axis(0)).unwrap_or_else(|| Array1::zeros(scale.len()));
+        let mean_error = difference
+            .mean_axis(Axis(0))
+            .unwrap_or_else(|| Array1::zeros(scale.len()));
         difference -= &mean_error;
         let error = difference.fold(0.0, |sum, &x| sum + f64::from(x) * f64::from(x));
         (mean_error, error)
@@ -207,9 +234,12 @@ fn smoothing(rows: &Array2<f32>, weight: &Array2<f32>, exponent: f32) -> Array1<
     let inputs = column_maxima(rows);
     let weights = weight.fold_axis(Axis(1), 0.0_f32, |top, w| top.max(w.abs()));
     let mut logs = Array1::zeros(inputs.len());
-    ndarray::Zip::from(&mut logs).and(&inputs).and(&weights).for_each(|log, x, w| {
-        *log = exponent * x.max(LEAST_SCALE).ln() - (1.0 - exponent) * w.max(LEAST_SCALE).ln();
-    });
+    ndarray::Zip::from(&mut logs)
+        .and(&inputs)
+        .and(&weights)
+        .for_each(|log, x, w| {
+            *log = exponent * x.max(LEAST_SCALE).ln() - (1.0 - exponent) * w.max(LEAST_SCALE).ln();
+        });
     logs -= logs.mean().unwrap_or(0.0);
     logs.mapv_into(f32::exp)
 }
@@ -238,5 +268,90 @@ fn round_rows(rows: &mut Array2<f32>, coding: Coding) {
         };
         let step = top / coding.steps();
         row.mapv_inplace(|x| (x / step).round_ties_even().clamp(-zero_point, 255.0 - zero_point) * step);
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    #![allow(clippy::unwrap_used)]
+
+    use ndarray::array;
+    use rand::{Rng as _, SeedableRng as _, rngs::StdRng};
+
+    use super::*;
+
+    /// Inputs of which two channels are thirty times as large as the rest, and weights.
+    fn outliers() -> (Array2<f32>, Linear) {
+        let mut rng = StdRng::seed_from_u64(9);
+        let mut rows = Array2::from_shape_simple_fn((256, 24), || rng.random_range(-1.0..1.0_f32));
+        rows.column_mut(3).mapv_inplace(|x| x * 30.0);
+        rows.column_mut(17).mapv_inplace(|x| x * 30.0);
+        let weight = Array2::from_shape_simple_fn((24, 12), || rng.random_range(-1.0..1.0_f32));
+        (
+            rows,
+            Linear {
+                weight,
+                bias: Array1::zeros(12),
+            },
+        )
+    }
+
+    fn error(linear: &Linear, quantised: &QuantisedLinear, rows: &Array2<f32>) -> f32 {
+        let mut input = rows.clone();
+        if let Some(factors) = &quantised.smoothing {
+            input /= factors;
+        }
+        round_rows(&mut input, quantised.coding);
+        let output = input.dot(&(quantised.weight.mapv(f32::from) * &quantised.scale)) + &quantised.bias;
+        (linear.apply(rows) - output).iter().map(|x| x * x).sum()
+    }
+
+    #[test]
+    fn calibration_tames_outlying_channels() {
+        let (rows, linear) = outliers();
+        let blind = QuantisedLinear::blind(&linear, Coding::Symmetric);
+        let calibrated = QuantisedLinear::calibrated(&linear, Coding::Symmetric, false, &rows);
+        assert!(calibrated.exponent > 0);
+        let (blind, calibrated) = (error(&linear, &blind, &rows), error(&linear, &calibrated, &rows));
+        assert!(calibrated < blind / 4.0, "{calibrated} against {blind}");
+    }
+
+    #[test]
+    fn one_step_for_all_rows_is_refused_where_rows_differ_much() {
+        let (mut rows, linear) = outliers();
+        assert_eq!(
+            QuantisedLinear::calibrated(&linear, Coding::Symmetric, true, &rows).coding,
+            Coding::Static
+        );
+        rows.row_mut(0).mapv_inplace(|x| x * 500.0);
+        assert_eq!(
+            QuantisedLinear::calibrated(&linear, Coding::Symmetric, true, &rows).coding,
+            Coding::Symmetric
+        );
+    }
+
+    #[test]
+    fn gelu_s_bytes_hold_its_least_value_however_small_the_row() {
+        for top in [0.0, 0.5, 2.0, 40.0] {
+            let mut rows = array![[GELU_LEAST + 1e-4, 0.0, top]];
+            let exact = rows.clone();
+            round_rows(&mut rows, Coding::Gelu);
+            let step = Coding::Gelu.least().max(top) / Coding::Gelu.steps();
+            assert!(
+                (&rows - &exact).iter().all(|x| x.abs() <= step / 2.0 + 1e-6),
+                "{rows} for {exact}"
+            );
+        }
+    }
+
+    #[test]
+    fn a_row_or_column_of_zeros_stays_zero() {
+        let (bytes, scale) = quantise_columns(&array![[0.0, 2.0], [0.0, -1.0]]);
+        assert_eq!(bytes, array![[0, 127], [0, -64]]);
+        assert!(scale.iter().all(|scale| *scale > 0.0));
+        let mut rows = array![[0.0, 0.0], [1.0, -2.0]];
+        round_rows(&mut rows, Coding::Symmetric);
+        assert_eq!(rows.row(0), array![0.0, 0.0]);
+        assert!((rows[(1, 1)] + 2.0).abs() < 1e-6);
     }
 }

@@ -22,7 +22,9 @@ pub(super) type Rows = Vec<(String, Vec<String>)>;
 /// Reads `text<TAB>label[,label]` lines, and cleans the texts.
 pub(super) fn read(path: &Path, profile: Profile) -> Result<Rows> {
     let bytes = fs::read(path).with_context(|| format!("can't read {}", path.display()))?;
-    let text = String::from_utf8(bytes).ok().with_context(|| format!("{}: not UTF-8", path.display()))?;
+    let text = String::from_utf8(bytes)
+        .ok()
+        .with_context(|| format!("{}: not UTF-8", path.display()))?;
     let mut rows = Vec::new();
     for (number, line) in (1..).zip(text.lines()) {
         if line.is_empty() {
@@ -30,10 +32,18 @@ pub(super) fn read(path: &Path, profile: Profile) -> Result<Rows> {
         }
         let columns: Vec<&str> = line.split('\t').collect();
         let [text, labels] = columns[..] else {
-            bail!("{} row {number}: {} columns, not text<TAB>label[,label]", path.display(), columns.len());
+            bail!(
+                "{} row {number}: {} columns, not text<TAB>label[,label]",
+                path.display(),
+                columns.len()
+            );
         };
         let labels: Vec<String> = labels.split(',').map(|label| label.trim().to_owned()).collect();
-        ensure!(labels.iter().all(|label| !label.is_empty()), "{} row {number}: an empty label", path.display());
+        ensure!(
+            labels.iter().all(|label| !label.is_empty()),
+            "{} row {number}: an empty label",
+            path.display()
+        );
         rows.push((profile.clean(text), labels));
     }
     ensure!(!rows.is_empty(), "{}: no rows", path.display());
@@ -66,7 +76,10 @@ pub(super) fn examples(
         }
         ids.sort_unstable();
         ids.dedup();
-        Ok(Example { ids: tokenizer.encode(text, longest).with_context(row)?, labels: ids })
+        Ok(Example {
+            ids: tokenizer.encode(text, longest).with_context(row)?,
+            labels: ids,
+        })
     };
     rows.iter().enumerate().map(example).collect()
 }
@@ -110,8 +123,12 @@ mod tests {
 
     #[test]
     fn batches_hold_each_example_once_and_follow_the_seed() {
-        let examples: Vec<Example> =
-            (0..1003).map(|i| Example { ids: vec![0; 1 + i * 7 % 40], labels: vec![0] }).collect();
+        let examples: Vec<Example> = (0..1003)
+            .map(|i| Example {
+                ids: vec![0; 1 + i * 7 % 40],
+                labels: vec![0],
+            })
+            .collect();
         let batches = |seed, epoch| super::batches(&examples, 8, seed, epoch);
         let mut all: Vec<usize> = batches(1, 0).concat();
         all.sort_unstable();

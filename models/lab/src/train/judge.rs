@@ -83,7 +83,11 @@ impl Tally {
         self.posts += 1;
         match loss {
             Loss::Softmax => {
-                let top = logits.iter().enumerate().max_by(|a, b| a.1.total_cmp(b.1)).map_or(0, |(class, _)| class);
+                let top = logits
+                    .iter()
+                    .enumerate()
+                    .max_by(|a, b| a.1.total_cmp(b.1))
+                    .map_or(0, |(class, _)| class);
                 let truth = if truth.contains(&top) { top } else { truth[0] };
                 self.predicted[top] += 1;
                 self.truly[truth] += 1;
@@ -128,7 +132,11 @@ impl Tally {
             macro_f1: f1.iter().sum::<f64>() / f1.len().max(1) as f64,
             accuracy: self.right as f64 / self.posts.max(1) as f64,
             f1,
-            confusion: if loss == Loss::Softmax { self.confusion } else { Vec::new() },
+            confusion: if loss == Loss::Softmax {
+                self.confusion
+            } else {
+                Vec::new()
+            },
         }
     }
 }
@@ -140,7 +148,12 @@ mod tests {
     #[test]
     fn figures_of_a_softmax_head() {
         let mut tally = Tally::new(2);
-        for (truth, logits) in [(&[0][..], [1.0, 0.0]), (&[0], [0.0, 1.0]), (&[1], [0.0, 1.0]), (&[0, 1], [0.0, 1.0])] {
+        for (truth, logits) in [
+            (&[0][..], [1.0, 0.0]),
+            (&[0], [0.0, 1.0]),
+            (&[1], [0.0, 1.0]),
+            (&[0, 1], [0.0, 1.0]),
+        ] {
             tally.count(truth, &logits, Loss::Softmax);
         }
         let figures = tally.figures(Loss::Softmax);

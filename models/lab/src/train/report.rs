@@ -34,10 +34,16 @@ impl Report<'_> {
     /// Writes the three files into `folder`, which is made.
     pub(crate) fn write(&self, folder: &Path) -> Result<()> {
         fs::create_dir_all(folder).with_context(|| format!("can't make {}", folder.display()))?;
-        write(&folder.join("report.json"), (serde_json::to_string_pretty(self)? + "\n").as_bytes())?;
+        write(
+            &folder.join("report.json"),
+            (serde_json::to_string_pretty(self)? + "\n").as_bytes(),
+        )?;
         write(&folder.join("loss.svg"), curve(self.epochs).as_bytes())?;
         if !self.valid.confusion.is_empty() {
-            write(&folder.join("confusion.svg"), matrix(self.labels, &self.valid.confusion).as_bytes())?;
+            write(
+                &folder.join("confusion.svg"),
+                matrix(self.labels, &self.valid.confusion).as_bytes(),
+            )?;
         }
         Ok(())
     }
@@ -53,7 +59,11 @@ fn curve(epochs: &[Epoch]) -> String {
     let step = WIDTH / (epochs.len().max(2) - 1) as f64;
     let line = |value: &dyn Fn(&Epoch) -> f64| -> String {
         let points = epochs.iter().enumerate().map(|(index, epoch)| {
-            format!("{:.1},{:.1}", 40.0 + index as f64 * step, 20.0 + HEIGHT * (1.0 - value(epoch)))
+            format!(
+                "{:.1},{:.1}",
+                40.0 + index as f64 * step,
+                20.0 + HEIGHT * (1.0 - value(epoch))
+            )
         });
         points.collect::<Vec<_>>().join(" ")
     };
@@ -86,9 +96,17 @@ fn matrix(labels: &[String], confusion: &[Vec<u64>]) -> String {
         let (label, y) = (escape(label), 50 + row * CELL);
         let total = counts.iter().sum::<u64>().max(1) as f64;
         // Writing to a string can't fail.
-        let _ = writeln!(svg, "<text x=\"{}\" y=\"{}\" text-anchor=\"end\">{label}</text>", LEFT - 6, y + CELL / 2);
+        let _ = writeln!(
+            svg,
+            "<text x=\"{}\" y=\"{}\" text-anchor=\"end\">{label}</text>",
+            LEFT - 6,
+            y + CELL / 2
+        );
         let x = LEFT + row * CELL + CELL / 2;
-        let _ = writeln!(svg, "<text x=\"{x}\" y=\"40\" text-anchor=\"middle\" font-size=\"10\">{label}</text>");
+        let _ = writeln!(
+            svg,
+            "<text x=\"{x}\" y=\"40\" text-anchor=\"middle\" font-size=\"10\">{label}</text>"
+        );
         for (column, &count) in counts.iter().enumerate() {
             let (x, share) = (LEFT + column * CELL, count as f64 / total);
             let ink = if share > 0.5 { "white" } else { "black" };

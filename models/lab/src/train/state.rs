@@ -49,7 +49,10 @@ pub(crate) fn save(folder: &Path, progress: &Progress, encoder: &Encoder, optimi
         ("second.dense", &optimiser.dense.second),
         ("second.words", &optimiser.words.second),
     ];
-    let tensors: Vec<_> = buffers.iter().map(|(name, b)| ((*name).to_owned(), vec![b.len()], le_bytes(b))).collect();
+    let tensors: Vec<_> = buffers
+        .iter()
+        .map(|(name, b)| ((*name).to_owned(), vec![b.len()], le_bytes(b)))
+        .collect();
     let file = folder.join(tensors_file(progress.steps));
     write_tensors(&tensors, &file)?;
     let before = read_progress(folder)?;
@@ -65,7 +68,9 @@ pub(crate) fn read_progress(folder: &Path) -> Result<Option<Progress>> {
     let path = folder.join(PROGRESS);
     let Ok(text) = fs::read(&path) else { return Ok(None) };
     let progress = serde_json::from_slice(&text);
-    progress.map(Some).with_context(|| format!("{}: damaged; remove {} to begin anew", path.display(), folder.display()))
+    progress
+        .map(Some)
+        .with_context(|| format!("{}: damaged; remove {} to begin anew", path.display(), folder.display()))
 }
 
 /// Puts saved weights and moments back.
@@ -82,8 +87,15 @@ pub(crate) fn restore(folder: &Path, progress: &Progress, encoder: &mut Encoder,
         ("second.words", &mut optimiser.words.second),
     ];
     for (name, buffer) in buffers {
-        let tensor = tensors.tensor(name).ok().with_context(|| format!("{}: tensor {name} is absent", path.display()))?;
-        ensure!(tensor.shape() == [buffer.len()], "{}: tensor {name} is of another model", path.display());
+        let tensor = tensors
+            .tensor(name)
+            .ok()
+            .with_context(|| format!("{}: tensor {name} is absent", path.display()))?;
+        ensure!(
+            tensor.shape() == [buffer.len()],
+            "{}: tensor {name} is of another model",
+            path.display()
+        );
         for (value, bytes) in buffer.iter_mut().zip(tensor.data().chunks_exact(4)) {
             *value = f32::from_le_bytes([bytes[0], bytes[1], bytes[2], bytes[3]]);
         }

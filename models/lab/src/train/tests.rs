@@ -19,7 +19,9 @@ struct Bench {
 
 impl Bench {
     fn new() -> Self {
-        let bench = Self { folder: tempfile::tempdir().unwrap() };
+        let bench = Self {
+            folder: tempfile::tempdir().unwrap(),
+        };
         let base = bench.path("base");
         fs::create_dir(&base).unwrap();
         let shape = Shape {
@@ -38,13 +40,29 @@ impl Bench {
         for weight in encoder.weights.words.iter_mut().chain(&mut encoder.weights.dense) {
             *weight = 0.2 * normal(&mut rng);
         }
-        for tensor in encoder.layout.tensors.iter().filter(|tensor| tensor.name.ends_with("LayerNorm.weight")) {
+        for tensor in encoder
+            .layout
+            .tensors
+            .iter()
+            .filter(|tensor| tensor.name.ends_with("LayerNorm.weight"))
+        {
             encoder.weights.dense[tensor.place.clone()].fill(1.0);
         }
-        Checkpoint { encoder, labels: Vec::new(), loss: None }.write(&base).unwrap();
-        let words = ["<s>", "<pad>", "</s>", "<unk>", "<mask>", "good", "bad", "odd", "it", "is", "so", "now"];
-        let vocabulary: serde_json::Map<String, serde_json::Value> =
-            words.iter().zip(0..).map(|(word, id)| ((*word).to_owned(), id.into())).collect();
+        Checkpoint {
+            encoder,
+            labels: Vec::new(),
+            loss: None,
+        }
+        .write(&base)
+        .unwrap();
+        let words = [
+            "<s>", "<pad>", "</s>", "<unk>", "<mask>", "good", "bad", "odd", "it", "is", "so", "now",
+        ];
+        let vocabulary: serde_json::Map<String, serde_json::Value> = words
+            .iter()
+            .zip(0..)
+            .map(|(word, id)| ((*word).to_owned(), id.into()))
+            .collect();
         let tokenizer = serde_json::json!({
             "version": "1.0", "truncation": null, "padding": null, "added_tokens": [], "normalizer": null,
             "pre_tokenizer": {"type": "WhitespaceSplit"},
@@ -75,8 +93,21 @@ impl Bench {
     fn args(&self, out: &str, more: &[&str]) -> Args {
         let path = |name: &str| self.path(name).into_os_string().into_string().unwrap();
         let (base, posts, out) = (path("base"), path("posts.tsv"), path(out));
-        let fixed = ["train", "--base", &base, "--train", &posts, "--valid", &posts, "--out", &out];
-        let rest = ["--lr", "4e-3", "--head-lr-factor", "2", "--batch", "8", "--threads", "2", "--patience", "100"];
+        let fixed = [
+            "train", "--base", &base, "--train", &posts, "--valid", &posts, "--out", &out,
+        ];
+        let rest = [
+            "--lr",
+            "4e-3",
+            "--head-lr-factor",
+            "2",
+            "--batch",
+            "8",
+            "--threads",
+            "2",
+            "--patience",
+            "100",
+        ];
         Cli::parse_from(fixed.iter().chain(&rest).chain(more)).args
     }
 }
@@ -89,7 +120,11 @@ fn a_model_learns_what_the_words_tell() {
         let out = bench.path(head);
         let report: serde_json::Value =
             serde_json::from_slice(&fs::read(out.join("report/report.json")).unwrap()).unwrap();
-        assert!(report["valid"]["macro_f1"].as_f64().unwrap() > 0.98, "{head}: {}", report["valid"]);
+        assert!(
+            report["valid"]["macro_f1"].as_f64().unwrap() > 0.98,
+            "{head}: {}",
+            report["valid"]
+        );
         let read = Checkpoint::read(&out).unwrap();
         assert_eq!(read.labels, ["anger", "joy", "surprise"]);
         assert!(read.loss.is_some() && out.join("tokenizer.json").exists());
@@ -137,8 +172,15 @@ fn a_run_with_other_settings_is_not_gone_on_with() {
     let bench = Bench::new();
     let args = bench.args("out", &["--epochs", "1"]);
     fs::create_dir_all(work_folder(&args.out)).unwrap();
-    let progress = Progress { settings: "others".to_owned(), ..Progress::default() };
-    fs::write(work_folder(&args.out).join("progress.json"), serde_json::to_vec(&progress).unwrap()).unwrap();
+    let progress = Progress {
+        settings: "others".to_owned(),
+        ..Progress::default()
+    };
+    fs::write(
+        work_folder(&args.out).join("progress.json"),
+        serde_json::to_vec(&progress).unwrap(),
+    )
+    .unwrap();
     let error = format!("{:#}", run(args.clone()).unwrap_err());
     assert!(error.contains("other settings"), "{error}");
     assert!(!args.out.exists(), "nothing half-written is left");
@@ -172,7 +214,12 @@ fn class_weights_are_one_on_average() {
     for kind in [ClassWeights::None, ClassWeights::Inverse, ClassWeights::Sqrt] {
         let counts = [100, 10, 1];
         let weights = class_weights(kind, &counts);
-        let mean = weights.iter().zip(counts).map(|(weight, count)| weight * count as f32).sum::<f32>() / 111.0;
+        let mean = weights
+            .iter()
+            .zip(counts)
+            .map(|(weight, count)| weight * count as f32)
+            .sum::<f32>()
+            / 111.0;
         assert!((mean - 1.0).abs() < 1e-5, "{kind:?}: {weights:?}");
     }
     let weights = class_weights(ClassWeights::Inverse, &[100, 10]);
