@@ -1,1 +1,405 @@
 //! Which posts are wanted: languages and tracked topics.
+//!
+//! [`Languages`] and [`TopicSet`] are checked when they are built, so that a mistake in the settings
+//! ends before work starts; [`PostFilter`] joins them into the one question of the pipeline.
+
+use std::{borrow::Cow, collections::HashMap, fmt::Write as _, sync::Arc};
+
+use regex::{RegexSet, RegexSetBuilder};
+use serde::{Deserialize, Serialize};
+use unicode_normalization::{IsNormalized, UnicodeNormalization, is_nfc_quick};
+
+use crate::post::Post;
+
+/// Longest name of a topic, in characters: names are labels in tables and dashboards.
+pub const MAX_TOPIC_NAME: usize = 64;
+/// Most topics, as each costs a column entry of every rollup it touches.
+pub const MAX_TOPICS: usize = 1_000;
+/// Most memory that the compiled patterns may take, in bytes.
+const MAX_PATTERN_BYTES: usize = 64 << 20;
+/// Scripts written without spaces, or with particles glued to the word: a keyword of theirs may stand
+/// anywhere, and it ends any other word.
+const UNSPACED: &str =
+    r"\p{Han}\p{Hiragana}\p{Katakana}\p{Bopomofo}\p{Hangul}\p{Thai}\p{Lao}\p{Khmer}\p{Myanmar}\p{Tibetan}";
+
+/// A filter that can't be built from its settings.
+#[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
+pub enum FilterError {
+    /// A language that is not a BCP 47 tag.
+    #[error("`{0}` is not a language: give primary subtags of two to eight letters, such as `en`, or `und`")]
+    Language(String),
+    /// A topic with an empty name: `''` stands for all posts.
+    #[error("topic {0} has an empty name, which stands for all posts: give it a name")]
+    EmptyName(usize),
+    /// A name that is too long, or that has spaces at its ends or control characters.
+    #[error(
+        "topic `{name}`: a name has at most {MAX_TOPIC_NAME} characters, no spaces at its ends and no control characters"
+    )]
+    Name {
+        /// The topic's name.
+        name: String,
+    },
+    /// Two topics of one name.
+    #[error("topic `{name}` is there twice: put its keywords together")]
+    Duplicate {
+        /// The topic's name.
+        name: String,
+    },
+    /// A topic that nothing can match.
+    #[error("topic `{name}` has no keywords, no hashtags and no regex: it could never match")]
+    Nothing {
+        /// The topic's name.
+        name: String,
+    },
+    /// A blank keyword or hashtag.
+    #[error("topic `{name}`: a keyword or hashtag is empty")]
+    Blank {
+        /// The topic's name.
+        name: String,
+    },
+    /// A pattern that is no regular expression, or too large a one.
+    #[error("topic `{name}`: {detail}")]
+    Pattern {
+        /// The topic's name.
+        name: String,
+        /// What the regex compiler says, on one line.
+        detail: String,
+    },
+    /// All patterns together are too large.
+    #[error("the keywords and regexes of all topics are too large together: {0}")]
+    TooLarge(String),
+    /// More than [`MAX_TOPICS`].
+    #[error("{0} topics are too many: at most {MAX_TOPICS}")]
+    TooMany(usize),
+    /// Only tracked posts are wanted, and nothing is tracked.
+    #[error("`only_tracked` without topics would drop every post: add topics, or set it to false")]
+    NothingTracked,
+}
+
+/// The languages that are wanted.
+#[derive(Debug, Clone, PartialEq, Eq, Default)]
+pub struct Languages {
+    /// Sorted canonical primary subtags; empty: all.
+    subtags: Vec<String>,
+}
+
+impl Languages {
+    /// The set of the primary subtags of `tags` (`pt-BR` counts as `pt`); without any, all languages.
+    ///
+    /// # Errors
+    ///
+    /// [`FilterError::Language`] for what is not a tag.
+    pub fn new<T: AsRef<str>>(tags: impl IntoIterator<Item = T>) -> Result<Self, FilterError> {
+        let mut subtags = Vec::new();
+        for tag in tags {
+            let tag = tag.as_ref().trim();
+            let subtag = primary_subtag(tag);
+            if !(2..=8).contains(&subtag.len()) || !subtag.bytes().all(|b| b.is_ascii_alphabetic()) {
+                return Err(FilterError::Language(tag.to_owned()));
+            }
+            subtags.push(subtag.into_owned());
+        }
+        subtags.sort();
+        subtags.dedup();
+        Ok(Self { subtags })
+    }
+
+    /// Whether posts in this language (BCP 47, any case; `und`: unknown) are wanted. Unknown ones
+    /// are only if they are listed or everything is wanted.
+    #[must_use]
+    pub fn allows(&self, lang: &str) -> bool {
+        self.subtags.is_empty() || self.subtags.iter().any(|subtag| *subtag == primary_subtag(lang))
+    }
+}
+
+/// Lower case, and old codes as their new ones: Twitter says `in` and `iw` to this day.
+fn primary_subtag(tag: &str) -> Cow<'_, str> {
+    let subtag = tag.split(['-', '_']).next().unwrap_or_default();
+    let lower = match subtag.bytes().any(|b| b.is_ascii_uppercase()) {
+        true => Cow::Owned(subtag.to_ascii_lowercase()),
+        false => Cow::Borrowed(subtag),
+    };
+    match lower.as_ref() {
+        "" => Cow::Borrowed("und"),
+        "in" => Cow::Borrowed("id"),
+        "iw" => Cow::Borrowed("he"),
+        "ji" => Cow::Borrowed("yi"),
+        _ => lower,
+    }
+}
+
+/// One `[[topics]]` of the settings. A post belongs to the topic if any of its parts matches.
+#[derive(Debug, Clone, PartialEq, Eq, Default, Deserialize, Serialize)]
+#[serde(deny_unknown_fields)]
+pub struct TopicSettings {
+    /// The name in tables and dashboards; `''` is taken: it stands for all posts.
+    pub name: String,
+    /// Words or phrases, found as whole words in any case; in scripts without spaces, anywhere.
+    #[serde(default)]
+    pub keywords: Vec<String>,
+    /// Hashtags, with or without `#`, in any case.
+    #[serde(default)]
+    pub hashtags: Vec<String>,
+    /// A regular expression ([syntax](https://docs.rs/regex/#syntax)), in any case unless it says `(?-i)`.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub regex: Option<String>,
+}
+
+/// The tracked topics.
+#[derive(Debug, Clone)]
+pub struct TopicSet {
+    /// Sorted, so that ascending positions are sorted names.
+    names: Vec<Arc<str>>,
+    patterns: RegexSet,
+    /// The topic, as position in `names`, of each pattern.
+    topic_of: Vec<usize>,
+    /// The topics of each hashtag (NFC, lower case, without `#`).
+    hashtags: HashMap<String, Vec<usize>>,
+}
+
+impl Default for TopicSet {
+    fn default() -> Self {
+        Self {
+            names: Vec::new(),
+            patterns: RegexSet::empty(),
+            topic_of: Vec::new(),
+            hashtags: HashMap::new(),
+        }
+    }
+}
+
+impl TopicSet {
+    /// Builds the set.
+    ///
+    /// # Errors
+    ///
+    /// [`FilterError`] naming the topic at fault.
+    pub fn new(topics: &[TopicSettings]) -> Result<Self, FilterError> {
+        if topics.len() > MAX_TOPICS {
+            return Err(FilterError::TooMany(topics.len()));
+        }
+        for (at, topic) in topics.iter().enumerate() {
+            check_name(&topic.name, at + 1)?;
+        }
+        let mut sorted: Vec<&TopicSettings> = topics.iter().collect();
+        sorted.sort_by(|a, b| a.name.cmp(&b.name));
+        if let Some(pair) = sorted.windows(2).find(|pair| pair[0].name == pair[1].name) {
+            return Err(FilterError::Duplicate {
+                name: pair[0].name.clone(),
+            });
+        }
+
+        let mut patterns = Vec::new();
+        let mut topic_of = Vec::new();
+        let mut hashtags: HashMap<String, Vec<usize>> = HashMap::new();
+        for (at, topic) in sorted.iter().enumerate() {
+            for pattern in patterns_of(topic)? {
+                patterns.push(pattern);
+                topic_of.push(at);
+            }
+            for hashtag in &topic.hashtags {
+                let key = hashtag_key(hashtag.trim());
+                if key.is_empty() {
+                    return Err(FilterError::Blank {
+                        name: topic.name.clone(),
+                    });
+                }
+                hashtags.entry(key).or_default().push(at);
+            }
+        }
+        let patterns = compile(&patterns).map_err(FilterError::TooLarge)?;
+        let names = sorted.iter().map(|topic| topic.name.as_str().into()).collect();
+        Ok(Self {
+            names,
+            patterns,
+            topic_of,
+            hashtags,
+        })
+    }
+
+    /// The names, sorted.
+    #[must_use]
+    pub fn names(&self) -> &[Arc<str>] {
+        &self.names
+    }
+
+    /// The topics that a post touches by its text, the text it quotes or its hashtags: sorted,
+    /// without repeats.
+    #[must_use]
+    pub fn matches(&self, post: &Post) -> Vec<Arc<str>> {
+        if self.names.is_empty() {
+            return Vec::new();
+        }
+        let mut found = Vec::new();
+        if !self.patterns.is_empty() {
+            for text in [Some(&post.text), post.quoted_text.as_ref()].into_iter().flatten() {
+                found.extend(
+                    self.patterns
+                        .matches(&nfc(text))
+                        .iter()
+                        .map(|pattern| self.topic_of[pattern]),
+                );
+            }
+        }
+        if !self.hashtags.is_empty() {
+            for hashtag in &post.hashtags {
+                found.extend(self.hashtags.get(&hashtag_key(hashtag)).into_iter().flatten());
+            }
+        }
+        found.sort_unstable();
+        found.dedup();
+        found.into_iter().map(|topic| Arc::clone(&self.names[topic])).collect()
+    }
+}
+
+/// Languages and topics as one question.
+#[derive(Debug, Clone, Default)]
+pub struct PostFilter {
+    languages: Languages,
+    topics: TopicSet,
+    only_tracked: bool,
+}
+
+impl PostFilter {
+    /// Joins the two; with `only_tracked`, posts that touch no topic are not wanted.
+    ///
+    /// # Errors
+    ///
+    /// [`FilterError::NothingTracked`] for `only_tracked` without topics.
+    pub fn new(languages: Languages, topics: TopicSet, only_tracked: bool) -> Result<Self, FilterError> {
+        if only_tracked && topics.names.is_empty() {
+            return Err(FilterError::NothingTracked);
+        }
+        Ok(Self {
+            languages,
+            topics,
+            only_tracked,
+        })
+    }
+
+    /// The topics of a wanted post (often none); `None` if it is not wanted.
+    #[must_use]
+    pub fn admit(&self, post: &Post) -> Option<Vec<Arc<str>>> {
+        if !self.languages.allows(&post.lang) {
+            return None;
+        }
+        let topics = self.topics.matches(post);
+        (!self.only_tracked || !topics.is_empty()).then_some(topics)
+    }
+}
+
+fn check_name(name: &str, position: usize) -> Result<(), FilterError> {
+    if name.trim().is_empty() {
+        return Err(FilterError::EmptyName(position));
+    }
+    let fits = name.chars().count() <= MAX_TOPIC_NAME && name.trim() == name && !name.chars().any(char::is_control);
+    if fits {
+        Ok(())
+    } else {
+        Err(FilterError::Name {
+            name: name.escape_debug().take(2 * MAX_TOPIC_NAME).collect(),
+        })
+    }
+}
+
+/// At most two patterns: one for all keywords, one for the regex. Each is compiled alone first, so
+/// that an error names its topic.
+fn patterns_of(topic: &TopicSettings) -> Result<Vec<String>, FilterError> {
+    let TopicSettings {
+        name,
+        keywords,
+        hashtags,
+        regex,
+    } = topic;
+    if keywords.is_empty() && hashtags.is_empty() && regex.is_none() {
+        return Err(FilterError::Nothing { name: name.clone() });
+    }
+    let mut patterns = Vec::new();
+    if !keywords.is_empty() {
+        let mut alternatives = Vec::with_capacity(keywords.len());
+        for keyword in keywords {
+            alternatives.push(keyword_pattern(keyword).ok_or_else(|| FilterError::Blank { name: name.clone() })?);
+        }
+        patterns.push(alternatives.join("|"));
+    }
+    if let Some(regex) = regex {
+        if regex.trim().is_empty() {
+            return Err(FilterError::Pattern {
+                name: name.clone(),
+                detail: "its regex is empty and would match every post".to_owned(),
+            });
+        }
+        patterns.push(regex.clone());
+    }
+    for pattern in &patterns {
+        compile(std::slice::from_ref(pattern)).map_err(|detail| FilterError::Pattern {
+            name: name.clone(),
+            detail,
+        })?;
+    }
+    Ok(patterns)
+}
+
+/// A keyword between the borders that its script has; `None` if it is blank.
+fn keyword_pattern(keyword: &str) -> Option<String> {
+    let keyword = nfc(keyword);
+    let words: Vec<&str> = keyword.split_whitespace().collect();
+    let first = words.first()?.chars().next()?;
+    let last = words.last()?.chars().next_back()?;
+    let mut pattern = String::new();
+    // `\b` would do for spaced scripts alone: between kana and Latin letters it sees no border.
+    if has_borders(first) {
+        let _ = write!(pattern, r"(?:\A|[\W{UNSPACED}])");
+    }
+    for (at, word) in words.iter().enumerate() {
+        if at > 0 {
+            pattern.push_str(r"\s+");
+        }
+        // Phones write the typographic apostrophe, settings rarely do.
+        pattern.push_str(&regex::escape(word).replace(['\'', '’'], "['’]"));
+    }
+    if has_borders(last) {
+        let _ = write!(pattern, r"(?:\z|[\W{UNSPACED}])");
+    }
+    Some(pattern)
+}
+
+/// Whether a word that starts or ends with `c` has a border there: emoji and signs (`c++`) have none,
+/// nor have the scripts of [`UNSPACED`], whose blocks these are.
+fn has_borders(c: char) -> bool {
+    let unspaced = matches!(c,
+        '\u{E00}'..='\u{109F}' | '\u{1100}'..='\u{11FF}' | '\u{1780}'..='\u{17FF}' | '\u{2E80}'..='\u{A4CF}'
+        | '\u{A960}'..='\u{A97F}' | '\u{AA60}'..='\u{AA7F}' | '\u{AC00}'..='\u{D7FF}' | '\u{F900}'..='\u{FAFF}'
+        | '\u{FF66}'..='\u{FFDC}' | '\u{20000}'..='\u{3FFFF}');
+    (c.is_alphanumeric() || c == '_') && !unspaced
+}
+
+fn compile(patterns: &[String]) -> Result<RegexSet, String> {
+    RegexSetBuilder::new(patterns)
+        .case_insensitive(true)
+        .size_limit(MAX_PATTERN_BYTES)
+        .build()
+        .map_err(|error| one_line(&error))
+}
+
+/// The compiler draws its errors over several lines; the last says what is wrong.
+fn one_line(error: &regex::Error) -> String {
+    let text = error.to_string();
+    let last = text.lines().last().unwrap_or_default();
+    last.strip_prefix("error: ")
+        .map_or_else(|| last.to_owned(), |detail| format!("bad regex: {detail}"))
+}
+
+fn hashtag_key(hashtag: &str) -> String {
+    nfc(hashtag.trim_start_matches(['#', '＃'])).to_lowercase()
+}
+
+fn nfc(text: &str) -> Cow<'_, str> {
+    match is_nfc_quick(text.chars()) {
+        IsNormalized::Yes => Cow::Borrowed(text),
+        _ => Cow::Owned(text.nfc().collect()),
+    }
+}
+
+#[cfg(test)]
+mod tests;

@@ -1,3 +1,10 @@
 //! The `moodstream` binary.
 
-fn main() {}
+use std::process::ExitCode;
+
+use clap::Parser as _;
+use moodstream::cli::Cli;
+
+fn main() -> ExitCode {
+    Cli::parse().run()
+}

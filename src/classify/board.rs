@@ -38,10 +38,23 @@ struct WindowState {
 
 impl Window {
     /// A window of that many texts, and where its answers will come out.
-    pub(super) fn new(texts: usize, permit: Option<OwnedSemaphorePermit>) -> (Arc<Self>, oneshot::Receiver<Vec<Answer>>) {
+    pub(super) fn new(
+        texts: usize,
+        permit: Option<OwnedSemaphorePermit>,
+    ) -> (Arc<Self>, oneshot::Receiver<Vec<Answer>>) {
         let (done, answers) = oneshot::channel();
-        let state = WindowState { answers: vec![None; texts], missing: texts, done: Some(done) };
-        (Arc::new(Self { state: Mutex::new(state), _permit: permit }), answers)
+        let state = WindowState {
+            answers: vec![None; texts],
+            missing: texts,
+            done: Some(done),
+        };
+        (
+            Arc::new(Self {
+                state: Mutex::new(state),
+                _permit: permit,
+            }),
+            answers,
+        )
     }
 
     /// Gives one text its answer; the last one sends the window off.
@@ -106,7 +119,10 @@ impl Board {
 
     /// Answers a text from the cache, or notes that the window waits for it.
     pub(super) fn look_up(&self, key: Key, window: &Arc<Window>, text: usize) -> Lookup {
-        let waiter = |window: &Arc<Window>| Waiter { window: Arc::clone(window), text };
+        let waiter = |window: &Arc<Window>| Waiter {
+            window: Arc::clone(window),
+            text,
+        };
         // In this order and under the lock: a settled text is in the cache before it leaves the map,
         // so it is seen in one of them.
         let mut in_flight = lock(&self.in_flight);
@@ -132,7 +148,9 @@ impl Board {
         if let (Ok(verdict), Some(cache)) = (&answer, &self.cache) {
             cache.insert(key, verdict.clone());
         }
-        let Some(waiters) = lock(&self.in_flight).remove(&key) else { return };
+        let Some(waiters) = lock(&self.in_flight).remove(&key) else {
+            return;
+        };
         for Waiter { window, text } in waiters {
             if answer.as_ref().is_err_and(ModelFault::is_of_the_text) {
                 self.counters.fault();

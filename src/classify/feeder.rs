@@ -42,7 +42,10 @@ impl Batch {
 
     /// Parts with the second half.
     pub(super) fn split_half(&mut self) -> Self {
-        Self { items: self.items.split_off(self.items.len() / 2), board: Arc::clone(&self.board) }
+        Self {
+            items: self.items.split_off(self.items.len() / 2),
+            board: Arc::clone(&self.board),
+        }
     }
 }
 
@@ -51,7 +54,15 @@ impl Drop for Batch {
         if self.items.is_empty() {
             return;
         }
-        let fault = self.board.stopped().unwrap_or_else(|| ModelFault::Stopped("it was shut down".into()));
+        let reason = if std::thread::panicking() {
+            "its thread panicked"
+        } else {
+            "it was shut down"
+        };
+        let fault = self
+            .board
+            .stopped()
+            .unwrap_or_else(|| ModelFault::Stopped(reason.into()));
         for item in self.items.drain(..) {
             self.board.settle(item.key, Err(fault.clone()));
         }
@@ -83,7 +94,10 @@ impl Feeder {
         }
         let start = Instant::now();
         let (mut cached, mut repeated) = (0, 0);
-        let mut new = Batch { items: Vec::with_capacity(texts.len()), board: Arc::clone(&self.board) };
+        let mut new = Batch {
+            items: Vec::with_capacity(texts.len()),
+            board: Arc::clone(&self.board),
+        };
         for (place, text) in texts.iter().enumerate() {
             let key = self.board.key(text);
             match self.board.look_up(key, &window, place) {
@@ -101,7 +115,10 @@ impl Feeder {
             .batches
             .iter()
             .map(|batch| Batch {
-                items: plan.order[batch.clone()].iter().filter_map(|&text| items[text].take()).collect(),
+                items: plan.order[batch.clone()]
+                    .iter()
+                    .filter_map(|&text| items[text].take())
+                    .collect(),
                 board: Arc::clone(&self.board),
             })
             .collect();
@@ -121,7 +138,8 @@ impl Feeder {
             }
             Err(error) => {
                 new.items.pop();
-                self.board.settle(key, Err(ModelFault::Tokenizer(error.to_string().into())));
+                self.board
+                    .settle(key, Err(ModelFault::Tokenizer(error.to_string().into())));
             }
         }
     }

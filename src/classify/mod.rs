@@ -19,6 +19,7 @@ mod feeder;
 mod options;
 pub mod plan;
 mod queue;
+mod ready;
 mod runtime;
 mod session;
 mod stats;
@@ -34,11 +35,6 @@ use std::{
 
 use tokio::sync::Semaphore;
 
-pub use self::{
-    fault::ModelFault,
-    options::{ClassifyError, ClassifyOptions, Optimization},
-    stats::Stats,
-};
 use self::{
     backend::{Backend, Constant},
     board::{Board, Window},
@@ -48,13 +44,20 @@ use self::{
     session::OrtSession,
     worker::{Buffers, Worker},
 };
+pub use self::{
+    fault::ModelFault,
+    options::{ClassifyError, ClassifyOptions, Optimization},
+    ready::{Order, ReadyBatches, ReadyRun},
+    stats::Stats,
+};
 use crate::model::{ModelFolder, ModelInfo, Provider, Verdict};
 
-/// What starting a batch costs, in the time of tokens. Measured with `benches/classify.rs` on the
-/// processor; on a GPU a batch below some thousand tokens leaves it idle.
+/// What starting a batch costs, in the time of tokens. On the processor from `benches/classify.rs`, where
+/// batches of 1, 2 and 4 posts take as much longer as 15 to 27 tokens a batch would make them; for a GPU,
+/// which some thousand tokens must fill before it is busy, an estimate.
 const fn overhead_tokens(provider: Provider) -> usize {
     match provider {
-        Provider::Cpu => 4,
+        Provider::Cpu => 16,
         Provider::Cuda | Provider::TensorRt => 512,
     }
 }
@@ -90,26 +93,12 @@ impl Classifier {
     /// that can't be had is never replaced by another.
     pub fn start(folder: &ModelFolder, options: &ClassifyOptions) -> Result<Self, ClassifyError> {
         let options = options.resolved(folder.info().provider);
-        let environment = runtime::environment(&options)?;
-        // The first alone, so that what is wrong with the model is found once; the others at the same time.
-        let first = OrtSession::load(&environment, folder, &options)?;
-        let rest: Vec<Result<OrtSession, ClassifyError>> = thread::scope(|scope| {
-            let loads: Vec<_> = (1..options.sessions).map(|_| scope.spawn(|| OrtSession::load(&environment, folder, &options))).collect();
-            loads
-                .into_iter()
-                .map(|load| load.join().unwrap_or_else(|_| Err(graph_error(folder, "loading it panics".to_owned()))))
-                .collect()
-        });
-        let mut sessions = vec![first];
-        for session in rest {
-            sessions.push(session?);
-        }
-        let sessions_count = sessions.len();
+        let sessions = load_sessions(folder, &options)?;
         let classifier = Self::with_backends(folder, &options, sessions)?;
         tracing::info!(
             model = %folder.info().id,
             provider = %folder.info().provider,
-            sessions = sessions_count,
+            sessions = options.sessions,
             intra_threads = options.intra_threads,
             max_batch_posts = options.max_batch_posts,
             max_batch_tokens = options.max_batch_tokens,
@@ -133,27 +122,31 @@ impl Classifier {
     /// Gives every text the first label with the score 1, at once. For tests and for measuring other stages.
     #[must_use]
     pub fn constant(info: ModelInfo) -> Self {
-        let scores: Arc<[f64]> = (0..info.labels.len()).map(|label| if label == 0 { 1.0 } else { 0.0 }).collect();
+        let scores: Arc<[f64]> = (0..info.labels.len())
+            .map(|label| if label == 0 { 1.0 } else { 0.0 })
+            .collect();
         let emotion = info.labels.first().cloned().unwrap_or_else(|| "none".into());
         Self {
             info,
-            engine: Engine::Constant(Verdict { emotion, score: 1.0, scores }),
+            engine: Engine::Constant(Verdict {
+                emotion,
+                score: 1.0,
+                scores,
+            }),
         }
     }
 
-    fn with_backends<B: Backend + 'static>(folder: &ModelFolder, options: &ClassifyOptions, backends: Vec<B>) -> Result<Self, ClassifyError> {
+    fn with_backends<B: Backend + 'static>(
+        folder: &ModelFolder,
+        options: &ClassifyOptions,
+        backends: Vec<B>,
+    ) -> Result<Self, ClassifyError> {
         let info = folder.info().clone();
-        let limits = BatchLimits {
-            max_tokens: options.max_batch_tokens,
-            max_posts: options.max_batch_posts,
-            multiple_of: if info.provider.is_gpu() { 8 } else { 1 },
-            overhead_tokens: overhead_tokens(info.provider),
-        };
-        let max_tokens = limits.padded(folder.tokenizer().max_tokens());
-        if max_tokens > limits.max_tokens {
-            return Err(ClassifyError::BatchTokens { max_batch_tokens: limits.max_tokens, max_tokens });
-        }
-        let probe = folder.tokenizer().encode("good morning").map_err(|error| graph_error(folder, error.to_string()))?;
+        let limits = limits(folder, options)?;
+        let probe = folder
+            .tokenizer()
+            .encode("good morning")
+            .map_err(|error| graph_error(folder, error.to_string()))?;
         let board = Arc::new(Board::new(options.cache_entries));
         let queue = Arc::new(Queue::new());
         let (jobs, incoming) = mpsc::channel();
@@ -183,13 +176,18 @@ impl Classifier {
                 probe: probe.clone(),
                 buffers: Buffers::default(),
             };
-            worker.check().map_err(|reason| graph_error(folder, format!("it fails on a plain text: {reason}")))?;
+            worker
+                .check()
+                .map_err(|reason| graph_error(folder, format!("it fails on a plain text: {reason}")))?;
             workers.push(worker);
         }
         for (number, mut worker) in workers.into_iter().enumerate() {
             running.spawn(&format!("session-{number}"), move || worker.run())?;
         }
-        Ok(Self { info, engine: Engine::Running(running) })
+        Ok(Self {
+            info,
+            engine: Engine::Running(running),
+        })
     }
 
     /// The model that answers.
@@ -235,7 +233,10 @@ impl Running {
         {
             return answers;
         }
-        let fault = self.board.stopped().unwrap_or_else(|| ModelFault::Stopped("its tokenizer thread has ended".into()));
+        let fault = self
+            .board
+            .stopped()
+            .unwrap_or_else(|| ModelFault::Stopped("its tokenizer thread has ended".into()));
         vec![Err(fault); count]
     }
 
@@ -277,10 +278,58 @@ impl Drop for Running {
 
 impl fmt::Debug for Classifier {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.debug_struct("Classifier").field("model", &self.info.id).field("stats", &self.stats()).finish_non_exhaustive()
+        f.debug_struct("Classifier")
+            .field("model", &self.info.id)
+            .field("stats", &self.stats())
+            .finish_non_exhaustive()
     }
 }
 
+/// What bounds the batches, where a text has room in them.
+fn limits(folder: &ModelFolder, options: &ClassifyOptions) -> Result<BatchLimits, ClassifyError> {
+    let provider = folder.info().provider;
+    let limits = BatchLimits {
+        max_tokens: options.max_batch_tokens,
+        max_posts: options.max_batch_posts,
+        multiple_of: if provider.is_gpu() { 8 } else { 1 },
+        overhead_tokens: overhead_tokens(provider),
+    };
+    let max_tokens = limits.padded(folder.tokenizer().max_tokens());
+    if max_tokens > limits.max_tokens {
+        return Err(ClassifyError::BatchTokens {
+            max_batch_tokens: limits.max_tokens,
+            max_tokens,
+        });
+    }
+    Ok(limits)
+}
+
+/// As many sessions as the options, resolved, ask for.
+fn load_sessions(folder: &ModelFolder, options: &ClassifyOptions) -> Result<Vec<OrtSession>, ClassifyError> {
+    let environment = runtime::environment(options)?;
+    // The first alone, so that what is wrong with the model is found once; the others at the same time.
+    let mut sessions = vec![OrtSession::load(&environment, folder, options)?];
+    let rest: Vec<Result<OrtSession, ClassifyError>> = thread::scope(|scope| {
+        let loads: Vec<_> = (1..options.sessions)
+            .map(|_| scope.spawn(|| OrtSession::load(&environment, folder, options)))
+            .collect();
+        loads
+            .into_iter()
+            .map(|load| {
+                load.join()
+                    .unwrap_or_else(|_| Err(graph_error(folder, "loading it panics".to_owned())))
+            })
+            .collect()
+    });
+    for session in rest {
+        sessions.push(session?);
+    }
+    Ok(sessions)
+}
+
 fn graph_error(folder: &ModelFolder, detail: String) -> ClassifyError {
-    ClassifyError::Graph { path: folder.onnx().to_owned(), detail }
+    ClassifyError::Graph {
+        path: folder.onnx().to_owned(),
+        detail,
+    }
 }

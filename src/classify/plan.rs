@@ -53,7 +53,10 @@ pub fn plan(lengths: &[usize], limits: &BatchLimits) -> Plan {
             if padded > limits.max_tokens && end - start > 1 {
                 break;
             }
-            let cost = best[start].0.saturating_add(padded).saturating_add(limits.overhead_tokens);
+            let cost = best[start]
+                .0
+                .saturating_add(padded)
+                .saturating_add(limits.overhead_tokens);
             if cost < best[end].0 {
                 best[end] = (cost, start);
             }
@@ -71,6 +74,29 @@ pub fn plan(lengths: &[usize], limits: &BatchLimits) -> Plan {
     Plan { order, batches }
 }
 
+/// Cuts a window without ordering it: fill a batch up, close it, go on. What [`plan`] is measured against.
+#[must_use]
+pub fn arrival_plan(lengths: &[usize], limits: &BatchLimits) -> Plan {
+    let mut batches: Vec<Range<usize>> = Vec::new();
+    let mut longest = 0;
+    for (text, &tokens) in lengths.iter().enumerate() {
+        longest = longest.max(tokens);
+        if let Some(last) = batches.last_mut()
+            && last.len() < limits.max_posts
+            && limits.padded(longest).saturating_mul(last.len() + 1) <= limits.max_tokens
+        {
+            last.end = text + 1;
+            continue;
+        }
+        longest = tokens;
+        batches.push(text..text + 1);
+    }
+    Plan {
+        order: (0..lengths.len()).collect(),
+        batches,
+    }
+}
+
 #[cfg(test)]
 mod tests {
     use proptest::prelude::*;
@@ -78,69 +104,77 @@ mod tests {
     use super::*;
 
     fn limits() -> impl Strategy<Value = BatchLimits> {
-        (16usize..2000, 1usize..40, prop_oneof![Just(1usize), Just(8)], 0usize..200).prop_map(|(max_tokens, max_posts, multiple_of, overhead_tokens)| {
-            BatchLimits { max_tokens, max_posts, multiple_of, overhead_tokens }
-        })
+        (
+            16usize..2000,
+            1usize..40,
+            prop_oneof![Just(1usize), Just(8)],
+            0usize..200,
+        )
+            .prop_map(|(max_tokens, max_posts, multiple_of, overhead_tokens)| BatchLimits {
+                max_tokens,
+                max_posts,
+                multiple_of,
+                overhead_tokens,
+            })
     }
 
     fn batch_tokens(lengths: &[usize], texts: &[usize], limits: &BatchLimits) -> usize {
         limits.padded(texts.iter().map(|&text| lengths[text]).max().unwrap_or(0)) * texts.len()
     }
 
-    /// What a batcher without an order would do: fill up, close, go on.
-    fn in_arrival_order(lengths: &[usize], limits: &BatchLimits) -> Vec<Vec<usize>> {
-        let mut batches: Vec<Vec<usize>> = Vec::new();
-        for text in 0..lengths.len() {
-            if let Some(last) = batches.last_mut() {
-                last.push(text);
-                if last.len() <= limits.max_posts && batch_tokens(lengths, last, limits) <= limits.max_tokens {
-                    continue;
-                }
-                last.pop();
-            }
-            batches.push(vec![text]);
+    /// What a plan costs, with that much for starting a batch.
+    fn cost(lengths: &[usize], limits: &BatchLimits, plan: &Plan) -> usize {
+        plan.batches
+            .iter()
+            .map(|batch| limits.overhead_tokens + batch_tokens(lengths, &plan.order[batch.clone()], limits))
+            .sum()
+    }
+
+    fn assert_sound(lengths: &[usize], limits: &BatchLimits, plan: &Plan) -> Result<(), TestCaseError> {
+        let mut seen: Vec<usize> = plan
+            .batches
+            .iter()
+            .flat_map(|batch| plan.order[batch.clone()].to_vec())
+            .collect();
+        seen.sort_unstable();
+        prop_assert_eq!(seen, (0..lengths.len()).collect::<Vec<_>>());
+        for batch in &plan.batches {
+            prop_assert!(!batch.is_empty() && batch.len() <= limits.max_posts);
+            let texts = &plan.order[batch.clone()];
+            prop_assert!(texts.len() == 1 || batch_tokens(lengths, texts, limits) <= limits.max_tokens);
         }
-        batches
+        Ok(())
     }
 
     proptest! {
         #[test]
         fn every_text_is_in_one_batch_and_the_bounds_hold(lengths in prop::collection::vec(1usize..300, 0..200), limits in limits()) {
-            let plan = plan(&lengths, &limits);
-            let mut seen: Vec<usize> = plan.batches.iter().flat_map(|batch| plan.order[batch.clone()].to_vec()).collect();
-            seen.sort_unstable();
-            prop_assert_eq!(seen, (0..lengths.len()).collect::<Vec<_>>());
-            for batch in &plan.batches {
-                prop_assert!(!batch.is_empty() && batch.len() <= limits.max_posts);
-                let texts = &plan.order[batch.clone()];
-                prop_assert!(texts.len() == 1 || batch_tokens(&lengths, texts, &limits) <= limits.max_tokens);
-            }
-            prop_assert!(plan.order.windows(2).all(|pair| lengths[pair[0]] >= lengths[pair[1]]));
+            let ordered = plan(&lengths, &limits);
+            assert_sound(&lengths, &limits, &ordered)?;
+            prop_assert!(ordered.order.windows(2).all(|pair| lengths[pair[0]] >= lengths[pair[1]]));
+            assert_sound(&lengths, &limits, &arrival_plan(&lengths, &limits))?;
         }
 
         #[test]
         fn it_never_costs_more_than_arrival_order(lengths in prop::collection::vec(1usize..300, 0..200), limits in limits()) {
-            let cost = |batches: Vec<Vec<usize>>| -> usize {
-                batches.iter().map(|texts| limits.overhead_tokens + batch_tokens(&lengths, texts, &limits)).sum()
-            };
-            let plan = plan(&lengths, &limits);
-            let planned = plan.batches.iter().map(|batch| plan.order[batch.clone()].to_vec()).collect();
-            prop_assert!(cost(planned) <= cost(in_arrival_order(&lengths, &limits)));
+            prop_assert!(cost(&lengths, &limits, &plan(&lengths, &limits)) <= cost(&lengths, &limits, &arrival_plan(&lengths, &limits)));
         }
 
         #[test]
         fn with_free_batches_it_never_pads_more_than_arrival_order(lengths in prop::collection::vec(1usize..300, 0..200), limits in limits()) {
             let limits = BatchLimits { overhead_tokens: 0, ..limits };
-            let tokens = |batches: Vec<Vec<usize>>| -> usize { batches.iter().map(|texts| batch_tokens(&lengths, texts, &limits)).sum() };
-            let plan = plan(&lengths, &limits);
-            let planned = plan.batches.iter().map(|batch| plan.order[batch.clone()].to_vec()).collect();
-            prop_assert!(tokens(planned) <= tokens(in_arrival_order(&lengths, &limits)));
+            prop_assert!(cost(&lengths, &limits, &plan(&lengths, &limits)) <= cost(&lengths, &limits, &arrival_plan(&lengths, &limits)));
         }
     }
 
     #[test]
     fn the_cut_falls_where_lengths_jump() {
-        let limits = BatchLimits { max_tokens: 1000, max_posts: 4, multiple_of: 1, overhead_tokens: 10 };
+        let limits = BatchLimits {
+            max_tokens: 1000,
+            max_posts: 4,
+            multiple_of: 1,
+            overhead_tokens: 10,
+        };
         let plan = plan(&[10, 100, 10, 100, 10], &limits);
         assert_eq!(plan.order, [1, 3, 0, 2, 4]);
         assert_eq!(plan.batches, [0..2, 2..5]);
@@ -148,7 +182,12 @@ mod tests {
 
     #[test]
     fn a_text_above_the_budget_goes_alone() {
-        let limits = BatchLimits { max_tokens: 64, max_posts: 8, multiple_of: 8, overhead_tokens: 10 };
+        let limits = BatchLimits {
+            max_tokens: 64,
+            max_posts: 8,
+            multiple_of: 8,
+            overhead_tokens: 10,
+        };
         assert_eq!(plan(&[5, 100, 5], &limits).batches, [0..1, 1..3]);
     }
 }

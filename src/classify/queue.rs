@@ -24,7 +24,10 @@ struct State<T> {
 impl<T> Queue<T> {
     pub(super) const fn new() -> Self {
         Self {
-            state: Mutex::new(State { items: VecDeque::new(), closed: false }),
+            state: Mutex::new(State {
+                items: VecDeque::new(),
+                closed: false,
+            }),
             filled: Condvar::new(),
         }
     }

@@ -18,22 +18,35 @@ pub(super) fn environment(options: &ClassifyOptions) -> Result<Environment, Clas
     let asked = library_path(options);
     // The loader takes a relative path from the executable's folder, and looks for the providers'
     // libraries beside the file itself, not beside a link to it.
-    let path = asked.canonicalize().map_err(|error| ClassifyError::Library { path: asked, reason: error.to_string() })?;
+    let path = asked.canonicalize().map_err(|error| ClassifyError::Library {
+        path: asked,
+        reason: error.to_string(),
+    })?;
     let mut loaded = LOADED.lock().unwrap_or_else(PoisonError::into_inner);
     if let Some((loaded, environment)) = &*loaded {
         if *loaded != path {
-            return Err(ClassifyError::SecondLibrary { loaded: loaded.clone(), asked: path });
+            return Err(ClassifyError::SecondLibrary {
+                loaded: loaded.clone(),
+                asked: path,
+            });
         }
         return Ok(environment.clone());
     }
-    let environment = load(&path).map_err(|reason| ClassifyError::Library { path: path.clone(), reason })?;
+    let environment = load(&path).map_err(|reason| ClassifyError::Library {
+        path: path.clone(),
+        reason,
+    })?;
     *loaded = Some((path, environment.clone()));
     Ok(environment)
 }
 
 fn load(path: &Path) -> Result<Environment, String> {
     let builder = ort::init_from(path).map_err(|error| error.to_string())?;
-    builder.with_name("moodstream").with_telemetry(false).build().map_err(|error| error.to_string())
+    builder
+        .with_name("moodstream")
+        .with_telemetry(false)
+        .build()
+        .map_err(|error| error.to_string())
 }
 
 fn library_path(options: &ClassifyOptions) -> PathBuf {
@@ -44,5 +57,8 @@ fn library_path(options: &ClassifyOptions) -> PathBuf {
         return path.into();
     }
     let runtime = env::var_os("MOODSTREAM_RUNTIME").filter(|path| !path.is_empty());
-    runtime.map_or_else(|| PathBuf::from(".runtime"), PathBuf::from).join("lib").join("libonnxruntime.so")
+    runtime
+        .map_or_else(|| PathBuf::from(".runtime"), PathBuf::from)
+        .join("lib")
+        .join("libonnxruntime.so")
 }

@@ -14,7 +14,11 @@ use super::{
     backend::{Backend, Padded},
     options::{ClassifyError, ClassifyOptions, Optimization},
 };
-use crate::model::{ModelFolder, Provider};
+use crate::model::{ModelFolder, Precision, Provider};
+
+/// Names of optimisers to leave out. Without its `SkipLayerNormFusion` ONNX Runtime 1.32 runs dynamically
+/// quantised encoders 16 % faster on the processor: the fused kernel keeps others from fusing.
+const DISABLED_OPTIMIZERS: &str = "optimization.disable_specified_optimizers";
 
 /// What the graph takes, in its own order.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -39,15 +43,22 @@ pub(super) struct OrtSession {
 
 impl OrtSession {
     /// Loads the folder's ONNX file, and checks that it takes and gives what a sequence classifier does.
-    pub(super) fn load(environment: &Environment, folder: &ModelFolder, options: &ClassifyOptions) -> Result<Self, ClassifyError> {
-        let session = builder(environment, folder.info().provider, options)?
+    pub(super) fn load(
+        environment: &Environment,
+        folder: &ModelFolder,
+        options: &ClassifyOptions,
+    ) -> Result<Self, ClassifyError> {
+        let session = builder(environment, folder, options)?
             .commit_from_file(folder.onnx())
             .map_err(|error| ClassifyError::Load {
                 path: folder.onnx().to_owned(),
                 precision: folder.info().precision,
                 reason: one_line(&error.to_string()),
             })?;
-        let graph = |detail: String| ClassifyError::Graph { path: folder.onnx().to_owned(), detail };
+        let graph = |detail: String| ClassifyError::Graph {
+            path: folder.onnx().to_owned(),
+            detail,
+        };
         let labels = folder.info().labels.len();
         let inputs = inputs(&session).map_err(graph)?;
         let (output, half) = output(&session, labels).map_err(graph)?;
@@ -86,7 +97,9 @@ impl OrtSession {
             values.push(TensorRef::from_array_view((shape, data))?.into());
         }
         let outputs = self.session.run(&values[..])?;
-        let output = outputs.get(&self.output).ok_or_else(|| ort::Error::new(format!("it gave no output {:?}", self.output)))?;
+        let output = outputs
+            .get(&self.output)
+            .ok_or_else(|| ort::Error::new(format!("it gave no output {:?}", self.output)))?;
         let shape = if self.half {
             let (shape, data) = output.try_extract_tensor::<half::f16>()?;
             logits.extend(data.iter().map(|&logit| f32::from(logit)));
@@ -113,14 +126,22 @@ impl OrtSession {
 
 impl Backend for OrtSession {
     fn run(&mut self, batch: &Padded, logits: &mut Vec<f32>) -> Result<(), String> {
-        self.try_run(batch, logits).map_err(|error| one_line(&error.to_string()))
+        self.try_run(batch, logits)
+            .map_err(|error| one_line(&error.to_string()))
     }
 }
 
-fn builder(environment: &Environment, provider: Provider, options: &ClassifyOptions) -> Result<SessionBuilder, ClassifyError> {
+fn builder(
+    environment: &Environment,
+    folder: &ModelFolder,
+    options: &ClassifyOptions,
+) -> Result<SessionBuilder, ClassifyError> {
     let refused = |setting: &str| {
         let setting = setting.to_owned();
-        move |error: ort::Error<SessionBuilder>| ClassifyError::Setting { setting, reason: one_line(error.message()) }
+        move |error: ort::Error<SessionBuilder>| ClassifyError::Setting {
+            setting,
+            reason: one_line(error.message()),
+        }
     };
     let level = match options.optimization {
         Optimization::None => GraphOptimizationLevel::Disable,
@@ -129,7 +150,10 @@ fn builder(environment: &Environment, provider: Provider, options: &ClassifyOpti
         Optimization::All => GraphOptimizationLevel::All,
     };
     let mut builder = Session::builder(environment)
-        .map_err(|error| ClassifyError::Setting { setting: "a new session".to_owned(), reason: one_line(error.message()) })?
+        .map_err(|error| ClassifyError::Setting {
+            setting: "a new session".to_owned(),
+            reason: one_line(error.message()),
+        })?
         .with_optimization_level(level)
         .map_err(refused("optimization"))?
         .with_intra_threads(options.intra_threads)
@@ -139,17 +163,34 @@ fn builder(environment: &Environment, provider: Provider, options: &ClassifyOpti
         // A memory plan is made for one shape, and here each batch has its own.
         .with_memory_pattern(false)
         .map_err(refused("memory_pattern"))?;
+    let info = folder.info();
+    if info.provider == Provider::Cpu
+        && info.precision == Precision::Int8
+        && !options.session_config.contains_key(DISABLED_OPTIMIZERS)
+    {
+        builder = builder
+            .with_config_entry(DISABLED_OPTIMIZERS, "SkipLayerNormFusion")
+            .map_err(refused(DISABLED_OPTIMIZERS))?;
+    }
     for (key, value) in &options.session_config {
-        builder = builder.with_config_entry(key, value).map_err(refused(&format!("session_config {key:?}")))?;
+        builder = builder
+            .with_config_entry(key, value)
+            .map_err(refused(&format!("session_config {key:?}")))?;
     }
-    if provider.is_gpu() && options.all_nodes_on_device {
-        builder = builder.with_disable_cpu_fallback().map_err(refused("all_nodes_on_device"))?;
+    if info.provider.is_gpu() && options.all_nodes_on_device {
+        builder = builder
+            .with_disable_cpu_fallback()
+            .map_err(refused("all_nodes_on_device"))?;
     }
-    register(builder, provider, options)
+    register(builder, info.provider, options)
 }
 
 /// Registers the provider asked for, or says why it can't be had.
-fn register(builder: SessionBuilder, provider: Provider, options: &ClassifyOptions) -> Result<SessionBuilder, ClassifyError> {
+fn register(
+    builder: SessionBuilder,
+    provider: Provider,
+    options: &ClassifyOptions,
+) -> Result<SessionBuilder, ClassifyError> {
     if provider == Provider::Cpu {
         return Ok(builder);
     }
@@ -170,10 +211,14 @@ fn register(builder: SessionBuilder, provider: Provider, options: &ClassifyOptio
     }
     let mut providers = vec![cuda.build().error_on_failure()];
     if provider == Provider::TensorRt {
-        let tensorrt = ep::TensorRT::default().with_device_id(options.device_id).with_fp16(true);
+        let tensorrt = ep::TensorRT::default()
+            .with_device_id(options.device_id)
+            .with_fp16(true);
         providers.insert(0, tensorrt.build().error_on_failure());
     }
-    builder.with_execution_providers(providers).map_err(|error| unavailable(one_line(error.message())))
+    builder
+        .with_execution_providers(providers)
+        .map_err(|error| unavailable(one_line(error.message())))
 }
 
 fn inputs(session: &Session) -> Result<Vec<Input>, String> {
@@ -191,13 +236,23 @@ fn inputs(session: &Session) -> Result<Vec<Input>, String> {
             }
         };
         match outlet.dtype() {
-            ValueType::Tensor { ty: TensorElementType::Int64, .. } => inputs.push(input),
-            other => return Err(format!("the input {:?} is {other}, not a tensor of int64: export it again", outlet.name())),
+            ValueType::Tensor {
+                ty: TensorElementType::Int64,
+                ..
+            } => inputs.push(input),
+            other => {
+                return Err(format!(
+                    "the input {:?} is {other}, not a tensor of int64: export it again",
+                    outlet.name()
+                ));
+            }
         }
     }
     for (input, name) in [(Input::Ids, "input_ids"), (Input::Mask, "attention_mask")] {
         if !inputs.contains(&input) {
-            return Err(format!("the graph has no input {name:?}: export it for text-classification"));
+            return Err(format!(
+                "the graph has no input {name:?}: export it for text-classification"
+            ));
         }
     }
     Ok(inputs)
@@ -210,20 +265,35 @@ fn output(session: &Session, labels: usize) -> Result<(String, bool), String> {
         [only] => only,
         several => several.iter().find(|outlet| outlet.name() == "logits").ok_or_else(|| {
             let names: Vec<&str> = several.iter().map(ort::value::Outlet::name).collect();
-            format!("none of the graph's outputs ({}) is called \"logits\": export it for text-classification", names.join(", "))
+            format!(
+                "none of the graph's outputs ({}) is called \"logits\": export it for text-classification",
+                names.join(", ")
+            )
         })?,
     };
     let name = outlet.name();
     let (half, shape) = match outlet.dtype() {
-        ValueType::Tensor { ty: TensorElementType::Float32, shape, .. } => (false, shape),
-        ValueType::Tensor { ty: TensorElementType::Float16, shape, .. } => (true, shape),
+        ValueType::Tensor {
+            ty: TensorElementType::Float32,
+            shape,
+            ..
+        } => (false, shape),
+        ValueType::Tensor {
+            ty: TensorElementType::Float16,
+            shape,
+            ..
+        } => (true, shape),
         other => return Err(format!("the output {name:?} is {other}, not a tensor of floats")),
     };
     match shape[..] {
         [] => Ok((name.to_owned(), half)),
         [_, last] if last < 0 || last == labels as i64 => Ok((name.to_owned(), half)),
-        [_, last] => Err(format!("the output {name:?} has {last} logits a text, but id2label in config.json names {labels} labels")),
-        ref other => Err(format!("the output {name:?} has the shape {other:?}, not [texts, labels]: export it for text-classification")),
+        [_, last] => Err(format!(
+            "the output {name:?} has {last} logits a text, but id2label in config.json names {labels} labels"
+        )),
+        ref other => Err(format!(
+            "the output {name:?} has the shape {other:?}, not [texts, labels]: export it for text-classification"
+        )),
     }
 }
 

@@ -32,7 +32,11 @@ impl Stats {
     #[must_use]
     pub fn padding_share(&self) -> f64 {
         let all = self.tokens + self.padding;
-        if all == 0 { 0.0 } else { self.padding as f64 / all as f64 }
+        if all == 0 {
+            0.0
+        } else {
+            self.padding as f64 / all as f64
+        }
     }
 }
 

@@ -106,7 +106,9 @@ impl<B: Backend> Worker<B> {
         let start = Instant::now();
         let verdicts = self.verdicts(&texts, columns)?;
         let tokens = texts.iter().map(|text| text.len()).sum();
-        self.board.counters.batch(texts.len(), tokens, columns * texts.len(), start.elapsed());
+        self.board
+            .counters
+            .batch(texts.len(), tokens, columns * texts.len(), start.elapsed());
         Ok(verdicts)
     }
 
@@ -117,11 +119,19 @@ impl<B: Backend> Worker<B> {
         self.backend.run(padded, logits).map_err(Trouble::Failed)?;
         let labels = self.decoder.labels();
         if logits.len() != texts.len() * labels {
-            return Err(Trouble::Failed(format!("{} logits for {} texts of {labels} labels", logits.len(), texts.len())));
+            return Err(Trouble::Failed(format!(
+                "{} logits for {} texts of {labels} labels",
+                logits.len(),
+                texts.len()
+            )));
         }
         logits
             .chunks_exact(labels)
-            .map(|row| self.decoder.decode(row).map_err(|error| Trouble::NotFinite(error.to_string())))
+            .map(|row| {
+                self.decoder
+                    .decode(row)
+                    .map_err(|error| Trouble::NotFinite(error.to_string()))
+            })
             .collect()
     }
 }

@@ -1,1 +1,128 @@
-//! Cleaning profiles.
+//! Cleaning: a post's text as the model expects it.
+//!
+//! One [`Profile`] has to be used for training, judging and serving a model: the model folder names
+//! it. A profile is composed of small steps:
+//!
+//! - [`mod@normalise`] (both profiles): NFC, HTML entities, control and zero-width characters, whitespace;
+//! - [`mask`]: handles and links masked or removed, the `RT @x:` prefix dropped;
+//! - [`emoji`] and [`words`] (`classical`): emoji as words, case, contractions, punctuation,
+//!   numbers, stop words and stems.
+//!
+//! Laws, held by property tests: cleaning is idempotent, never panics, yields no control character
+//! and no whitespace but single inner spaces, and its output is bounded by its input.
+
+mod emoji;
+mod mask;
+mod normalise;
+mod words;
+
+pub use normalise::normalise;
+
+use std::{fmt, str::FromStr};
+
+use serde::{Deserialize, Serialize};
+
+/// A named way of cleaning a post's text.
+///
+/// Names, in settings and manifests: `twitter-roberta` and `classical`.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, Default, Deserialize, Serialize)]
+#[serde(try_from = "String", into = "&'static str")]
+pub enum Profile {
+    /// What the Twitter RoBERTa family was trained on: handles become `@user` and links `http`; case,
+    /// punctuation and emoji are kept.
+    ///
+    /// As [cardiffnlp's preprocessing](https://huggingface.co/cardiffnlp/twitter-roberta-base-emotion)
+    /// intends, but not only for words that stand between spaces: `(@ann)` becomes `(@user)`, and a
+    /// link without scheme (`t.co/…`, `www.…`, `pic.twitter.com/…`) is a link. An email address is
+    /// no handle. The prefix `RT @x:` of a manual retweet is dropped, so that a copy gets the
+    /// verdict of its original, and both are classified once.
+    #[default]
+    TwitterRoberta,
+    /// The full preprocessing of classical text classifiers, for English: links and handles removed,
+    /// lower case, emoji and emoticons as words, contractions resolved, letters drawn out (`soooo`)
+    /// cut to two, punctuation and bare numbers removed, stop words (but no negations) removed,
+    /// words reduced to their stems.
+    Classical,
+}
+
+/// A profile name that does not exist.
+#[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
+#[error("unknown cleaning profile `{name}`: use {}", known_names())]
+pub struct UnknownProfile {
+    /// The name that was asked for.
+    pub name: String,
+}
+
+fn known_names() -> String {
+    Profile::ALL.map(|profile| format!("`{}`", profile.name())).join(" or ")
+}
+
+impl Profile {
+    /// All profiles.
+    pub const ALL: [Self; 2] = [Self::TwitterRoberta, Self::Classical];
+
+    /// The profile of that name.
+    ///
+    /// # Errors
+    ///
+    /// [`UnknownProfile`] for any other name than those of [`Profile::ALL`].
+    pub fn from_name(name: &str) -> Result<Self, UnknownProfile> {
+        Self::ALL
+            .into_iter()
+            .find(|profile| profile.name() == name)
+            .ok_or_else(|| UnknownProfile { name: name.to_owned() })
+    }
+
+    /// The name in settings and manifests.
+    #[must_use]
+    pub const fn name(self) -> &'static str {
+        match self {
+            Self::TwitterRoberta => "twitter-roberta",
+            Self::Classical => "classical",
+        }
+    }
+
+    /// The cleaned text. It may be empty: a text of links and handles alone has no words.
+    ///
+    /// The output of `twitter-roberta` is at most three times as long as `text`, and some bytes;
+    /// that of `classical` is bounded by the length of emoji names.
+    #[must_use]
+    pub fn clean(&self, text: &str) -> String {
+        let normalised = normalise::normalise(text);
+        match self {
+            Self::TwitterRoberta => mask::mask(normalised),
+            Self::Classical => words::reduce(&emoji::to_words(&mask::remove(normalised))),
+        }
+    }
+}
+
+impl fmt::Display for Profile {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(self.name())
+    }
+}
+
+impl FromStr for Profile {
+    type Err = UnknownProfile;
+
+    fn from_str(name: &str) -> Result<Self, Self::Err> {
+        Self::from_name(name)
+    }
+}
+
+impl TryFrom<String> for Profile {
+    type Error = UnknownProfile;
+
+    fn try_from(name: String) -> Result<Self, Self::Error> {
+        Self::from_name(&name)
+    }
+}
+
+impl From<Profile> for &'static str {
+    fn from(profile: Profile) -> Self {
+        profile.name()
+    }
+}
+
+#[cfg(test)]
+mod tests;

@@ -1,1 +1,169 @@
 //! The command line: one file a subcommand.
+//!
+//! Exit codes: 0 done; 1 the world is at fault (an unreachable broker, a database without rights, a
+//! model that does not fit); 2 the settings or arguments are.
+
+mod check;
+mod classify;
+pub mod demo;
+mod feed;
+mod migrate;
+mod run;
+
+use std::{path::PathBuf, process::ExitCode};
+
+use clap::{Args, Parser, Subcommand};
+
+use crate::config::{Settings, SettingsError, layers};
+
+/// A streaming monitor of what people feel on social media.
+#[derive(Debug, Parser)]
+#[command(version, about, propagate_version = true)]
+pub struct Cli {
+    #[command(subcommand)]
+    command: Command,
+}
+
+#[derive(Debug, Subcommand)]
+enum Command {
+    /// Run the monitor: Kafka in, labelled emotions and rollups in Postgres out.
+    Run(run::Args),
+    /// Feed a topic with posts from a file or standard input, one a line.
+    Feed(feed::Args),
+    /// Classify texts; one JSON line each, with all scores.
+    Classify(classify::Args),
+    /// Check settings, model, broker and database, a line each.
+    Check(check::Args),
+    /// Apply the migrations to the database.
+    Migrate(migrate::Args),
+    /// Show the whole monitor at work with a throwaway broker, database and sample posts.
+    Demo(demo::Args),
+}
+
+/// Where settings come from, and the common ones as flags.
+#[derive(Debug, Clone, Args)]
+pub struct SettingsArgs {
+    /// Settings file (TOML). Every setting is also an environment variable: MOODSTREAM_SECTION__KEY.
+    #[arg(long, short, env = "MOODSTREAM_CONFIG", value_name = "FILE")]
+    config: Option<PathBuf>,
+    /// Kafka's bootstrap servers, host:port, comma-separated.
+    #[arg(long, value_name = "HOSTS")]
+    brokers: Option<String>,
+    /// Topics to consume, comma-separated.
+    #[arg(long, value_name = "TOPICS")]
+    topics: Option<String>,
+    /// The consumer group.
+    #[arg(long, value_name = "GROUP")]
+    group: Option<String>,
+    /// Postgres, as a URL. A password is safer in the environment: MOODSTREAM_DATABASE__URL.
+    #[arg(long, value_name = "URL")]
+    database_url: Option<String>,
+    /// The model folder.
+    #[arg(long, value_name = "DIR")]
+    model: Option<String>,
+    /// Which of the model's files: auto, fp32, fp16 or int8.
+    #[arg(long, value_name = "PRECISION")]
+    precision: Option<String>,
+    /// Execution provider: cpu, cuda or tensorrt.
+    #[arg(long, value_name = "PROVIDER")]
+    provider: Option<String>,
+    /// The address of /metrics, /live and /ready.
+    #[arg(long, value_name = "ADDRESS")]
+    listen: Option<String>,
+    /// Languages to keep, comma-separated; empty keeps all.
+    #[arg(long, value_name = "LANGUAGES")]
+    languages: Option<String>,
+    /// Log filter: error, warn, info, debug or a `tracing` filter.
+    #[arg(long, value_name = "LEVEL")]
+    log_level: Option<String>,
+}
+
+impl SettingsArgs {
+    fn flags(&self) -> Vec<(&'static str, String)> {
+        [
+            ("kafka.brokers", &self.brokers),
+            ("kafka.topics", &self.topics),
+            ("kafka.group", &self.group),
+            ("database.url", &self.database_url),
+            ("model.path", &self.model),
+            ("model.precision", &self.precision),
+            ("model.provider", &self.provider),
+            ("http.listen", &self.listen),
+            ("posts.languages", &self.languages),
+            ("log.level", &self.log_level),
+        ]
+        .into_iter()
+        .filter_map(|(key, value)| value.clone().map(|value| (key, value)))
+        .collect()
+    }
+
+    /// All settings, checked.
+    pub(crate) fn load(&self) -> Result<Settings, SettingsError> {
+        layers::load(self.config.as_deref(), environment(), &self.flags())
+    }
+
+    /// Settings for a command that needs only a part of them; the caller checks that part.
+    pub(crate) fn merge(&self) -> Result<Settings, SettingsError> {
+        layers::merge(self.config.as_deref(), environment(), &self.flags())
+    }
+}
+
+/// The environment as far as it is text: a variable that isn't can't be a setting.
+fn environment() -> impl Iterator<Item = (String, String)> {
+    std::env::vars_os().filter_map(|(name, value)| Some((name.into_string().ok()?, value.into_string().ok()?)))
+}
+
+impl Cli {
+    /// Runs the command to its end and says what went wrong, if anything, in one line.
+    #[must_use]
+    pub fn run(self) -> ExitCode {
+        let runtime = match tokio::runtime::Builder::new_multi_thread().enable_all().build() {
+            Ok(runtime) => runtime,
+            Err(error) => return fail(&anyhow::Error::new(error).context("can't start the runtime")),
+        };
+        let ended = runtime.block_on(async {
+            match self.command {
+                Command::Run(args) => run::run(args).await,
+                Command::Feed(args) => feed::run(args).await,
+                Command::Classify(args) => classify::run(args).await,
+                Command::Check(args) => check::run(args).await,
+                Command::Migrate(args) => migrate::run(args).await,
+                Command::Demo(args) => demo::run(args).await,
+            }
+        });
+        // Blocking reads of standard input and statements cut off at a deadline must not hold the process.
+        runtime.shutdown_background();
+        ended.unwrap_or_else(|error| fail(&error))
+    }
+}
+
+fn fail(error: &anyhow::Error) -> ExitCode {
+    let line = format!("{error:#}").split_whitespace().collect::<Vec<_>>().join(" ");
+    eprintln!("moodstream: {line}");
+    if error
+        .chain()
+        .any(<dyn std::error::Error>::is::<SettingsError>)
+    {
+        ExitCode::from(2)
+    } else {
+        ExitCode::FAILURE
+    }
+}
+
+/// Resolves at SIGTERM or Ctrl-C.
+pub(crate) async fn stop_signal() {
+    use tokio::signal::unix::{SignalKind, signal};
+    let (terminate, interrupt) = (signal(SignalKind::terminate()), signal(SignalKind::interrupt()));
+    match (terminate, interrupt) {
+        (Ok(mut terminate), Ok(mut interrupt)) => {
+            tokio::select! {
+                _ = terminate.recv() => {}
+                _ = interrupt.recv() => {}
+            }
+        }
+        (Err(error), _) | (_, Err(error)) => {
+            tracing::error!(%error, "can't listen for signals: only SIGKILL stops this process");
+            std::future::pending::<()>().await;
+        }
+    }
+}

@@ -50,8 +50,12 @@ pub(super) struct Config {
 
 impl Config {
     pub(super) fn parse(path: &Path, bytes: &[u8]) -> Result<Self, ModelError> {
-        let invalid = |detail: String| ModelError::Invalid { path: path.to_owned(), detail };
-        let raw: Raw = serde_json::from_slice(bytes).map_err(|error| invalid(format!("not a model configuration: {error}")))?;
+        let invalid = |detail: String| ModelError::Invalid {
+            path: path.to_owned(),
+            detail,
+        };
+        let raw: Raw =
+            serde_json::from_slice(bytes).map_err(|error| invalid(format!("not a model configuration: {error}")))?;
 
         let labels = labels(raw.id2label.unwrap_or_default()).map_err(&invalid)?;
         let problem_type = match raw.problem_type.as_deref() {
@@ -64,13 +68,20 @@ impl Config {
                 )));
             }
         };
-        let offset = raw.model_type.as_deref().is_some_and(|family| OFFSET_POSITIONS.contains(&family));
+        let offset = raw
+            .model_type
+            .as_deref()
+            .is_some_and(|family| OFFSET_POSITIONS.contains(&family));
         // The family's own default, 1, is what its exporters leave out.
         let pad_id = raw.pad_token_id.unwrap_or(u32::from(offset));
         let first_position = if offset { pad_id.saturating_add(1) } else { 0 };
-        let max_tokens = raw.max_position_embeddings.map(|rows| rows.saturating_sub(first_position as usize));
+        let max_tokens = raw
+            .max_position_embeddings
+            .map(|rows| rows.saturating_sub(first_position as usize));
         if max_tokens == Some(0) {
-            return Err(invalid("max_position_embeddings leaves no position for a token".to_owned()));
+            return Err(invalid(
+                "max_position_embeddings leaves no position for a token".to_owned(),
+            ));
         }
         Ok(Self {
             labels,
@@ -94,7 +105,12 @@ fn labels(id2label: BTreeMap<String, String>) -> Result<Vec<Arc<str>>, String> {
             .parse::<usize>()
             .ok()
             .and_then(|index| labels.get_mut(index))
-            .ok_or_else(|| format!("id2label has the id {id:?}; with {count} labels the ids must be 0 to {}", count - 1))?;
+            .ok_or_else(|| {
+                format!(
+                    "id2label has the id {id:?}; with {count} labels the ids must be 0 to {}",
+                    count - 1
+                )
+            })?;
         if label.trim().is_empty() {
             return Err(format!("id2label gives {id} an empty label"));
         }
@@ -102,7 +118,10 @@ fn labels(id2label: BTreeMap<String, String>) -> Result<Vec<Arc<str>>, String> {
     }
     let labels: Vec<Arc<str>> = labels.into_iter().flatten().collect();
     if labels.len() != count {
-        return Err(format!("id2label names an id twice; with {count} labels the ids must be 0 to {}", count - 1));
+        return Err(format!(
+            "id2label names an id twice; with {count} labels the ids must be 0 to {}",
+            count - 1
+        ));
     }
     for (index, label) in labels.iter().enumerate() {
         if labels[..index].contains(label) {
@@ -132,10 +151,22 @@ mod tests {
 
     #[test]
     fn roberta_counts_positions_from_its_padding() {
-        let config = parse(r#"{"id2label": {"0": "joy"}, "model_type": "roberta", "max_position_embeddings": 514, "pad_token_id": 1}"#).unwrap();
-        assert_eq!((config.max_tokens, config.first_position, config.pad_id), (Some(512), 2, 1));
-        let config = parse(r#"{"id2label": {"0": "joy"}, "model_type": "bert", "max_position_embeddings": 512, "pad_token_id": 0}"#).unwrap();
-        assert_eq!((config.max_tokens, config.first_position, config.pad_id), (Some(512), 0, 0));
+        let config = parse(
+            r#"{"id2label": {"0": "joy"}, "model_type": "roberta", "max_position_embeddings": 514, "pad_token_id": 1}"#,
+        )
+        .unwrap();
+        assert_eq!(
+            (config.max_tokens, config.first_position, config.pad_id),
+            (Some(512), 2, 1)
+        );
+        let config = parse(
+            r#"{"id2label": {"0": "joy"}, "model_type": "bert", "max_position_embeddings": 512, "pad_token_id": 0}"#,
+        )
+        .unwrap();
+        assert_eq!(
+            (config.max_tokens, config.first_position, config.pad_id),
+            (Some(512), 0, 0)
+        );
     }
 
     #[test]
@@ -146,7 +177,10 @@ mod tests {
             (r#"{"id2label": {"0": "a", "00": "b"}}"#, "twice"),
             (r#"{"id2label": {"0": "a", "1": "a"}}"#, "twice"),
             (r#"{"id2label": {"0": " "}}"#, "empty label"),
-            (r#"{"id2label": {"0": "a"}, "problem_type": "regression"}"#, "gives no emotions"),
+            (
+                r#"{"id2label": {"0": "a"}, "problem_type": "regression"}"#,
+                "gives no emotions",
+            ),
             ("[", "not a model configuration"),
         ] {
             let error = parse(json).unwrap_err();

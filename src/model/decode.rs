@@ -27,9 +27,21 @@ pub struct Decoder {
 
 impl Decoder {
     /// A threshold a label, in the labels' order; `fallback` is a place among the labels.
-    pub(super) fn new(labels: Arc<[Arc<str>]>, problem_type: ProblemType, temperature: f64, thresholds: Vec<f64>, fallback: Option<usize>) -> Self {
+    pub(super) fn new(
+        labels: Arc<[Arc<str>]>,
+        problem_type: ProblemType,
+        temperature: f64,
+        thresholds: Vec<f64>,
+        fallback: Option<usize>,
+    ) -> Self {
         debug_assert_eq!(labels.len(), thresholds.len());
-        Self { labels, problem_type, temperature, thresholds, fallback }
+        Self {
+            labels,
+            problem_type,
+            temperature,
+            thresholds,
+            fallback,
+        }
     }
 
     /// How many logits a text has.
@@ -121,19 +133,25 @@ mod tests {
         assert_eq!(verdict.score, verdict.scores[1]);
         let verdict = multi.decode(&[1.0, -3.0, -3.0]).unwrap();
         assert_eq!(&*verdict.emotion, "neutral", "none reaches its threshold: the fallback");
-        let verdict = decoder(ProblemType::MultiLabelClassification, [0.9; 3], None).decode(&[1.0, -3.0, -3.0]).unwrap();
+        let verdict = decoder(ProblemType::MultiLabelClassification, [0.9; 3], None)
+            .decode(&[1.0, -3.0, -3.0])
+            .unwrap();
         assert_eq!(&*verdict.emotion, "anger", "no fallback: the highest");
     }
 
     #[test]
     fn sigmoid_scores_do_not_compete() {
-        let verdict = decoder(ProblemType::MultiLabelClassification, [0.5; 3], None).decode(&[0.0, 0.0, 100.0]).unwrap();
+        let verdict = decoder(ProblemType::MultiLabelClassification, [0.5; 3], None)
+            .decode(&[0.0, 0.0, 100.0])
+            .unwrap();
         assert_eq!(*verdict.scores, [0.5, 0.5, 1.0]);
     }
 
     #[test]
     fn equal_scores_go_to_the_first_label() {
-        let verdict = decoder(ProblemType::SingleLabelClassification, [0.5; 3], None).decode(&[1.0, 1.0, 1.0]).unwrap();
+        let verdict = decoder(ProblemType::SingleLabelClassification, [0.5; 3], None)
+            .decode(&[1.0, 1.0, 1.0])
+            .unwrap();
         assert_eq!(&*verdict.emotion, "anger");
     }
 

@@ -76,7 +76,10 @@ impl Fingerprint {
 
     /// Takes in a file without holding it in memory.
     pub(super) fn file(&mut self, path: &Path) -> Result<(), ModelError> {
-        self.try_file(path).map_err(|source| ModelError::Read { path: path.to_owned(), source })
+        self.try_file(path).map_err(|source| ModelError::Read {
+            path: path.to_owned(),
+            source,
+        })
     }
 
     fn try_file(&mut self, path: &Path) -> io::Result<()> {

@@ -8,18 +8,53 @@ const GROUPS: &[(&str, &[&str])] = &[
     (
         "positive",
         &[
-            "admiration", "amusement", "approval", "caring", "desire", "excitement", "gratitude", "joy", "love", "optimism", "pride", "relief",
-            "happiness", "happy", "enthusiasm", "fun", "trust", "positive",
+            "admiration",
+            "amusement",
+            "approval",
+            "caring",
+            "desire",
+            "excitement",
+            "gratitude",
+            "joy",
+            "love",
+            "optimism",
+            "pride",
+            "relief",
+            "happiness",
+            "happy",
+            "enthusiasm",
+            "fun",
+            "trust",
+            "positive",
         ],
     ),
     (
         "negative",
         &[
-            "anger", "annoyance", "disappointment", "disapproval", "disgust", "embarrassment", "fear", "grief", "nervousness", "remorse", "sadness",
-            "hate", "worry", "boredom", "pessimism", "angry", "sad", "negative",
+            "anger",
+            "annoyance",
+            "disappointment",
+            "disapproval",
+            "disgust",
+            "embarrassment",
+            "fear",
+            "grief",
+            "nervousness",
+            "remorse",
+            "sadness",
+            "hate",
+            "worry",
+            "boredom",
+            "pessimism",
+            "angry",
+            "sad",
+            "negative",
         ],
     ),
-    ("ambiguous", &["confusion", "curiosity", "realization", "surprise", "anticipation"]),
+    (
+        "ambiguous",
+        &["confusion", "curiosity", "realization", "surprise", "anticipation"],
+    ),
     ("neutral", &["neutral", "no emotion", "empty"]),
 ];
 
@@ -29,7 +64,11 @@ const GROUPS: &[(&str, &[&str])] = &[
 pub fn default_groups(labels: &[Arc<str>]) -> BTreeMap<Arc<str>, Vec<Arc<str>>> {
     let mut groups = BTreeMap::new();
     for (group, names) in GROUPS {
-        let members: Vec<Arc<str>> = labels.iter().filter(|label| names.contains(&label.to_lowercase().as_str())).cloned().collect();
+        let members: Vec<Arc<str>> = labels
+            .iter()
+            .filter(|label| names.contains(&label.to_lowercase().as_str()))
+            .cloned()
+            .collect();
         if !members.is_empty() {
             groups.insert(Arc::from(*group), members);
         }
@@ -45,7 +84,10 @@ mod tests {
     fn known_labels_find_their_group_and_others_none() {
         let labels: Vec<Arc<str>> = ["Joy", "anger", "LABEL_2"].map(Arc::from).to_vec();
         let groups = default_groups(&labels);
-        assert_eq!(groups.keys().map(|key| &**key).collect::<Vec<_>>(), ["negative", "positive"]);
+        assert_eq!(
+            groups.keys().map(|key| &**key).collect::<Vec<_>>(),
+            ["negative", "positive"]
+        );
         assert_eq!(groups["positive"], [Arc::from("Joy")]);
     }
 }

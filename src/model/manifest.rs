@@ -30,11 +30,20 @@ pub struct Manifest {
 
 impl Manifest {
     pub(super) fn parse(path: &Path, bytes: &[u8], labels: &[Arc<str>]) -> Result<Self, ModelError> {
-        let invalid = |detail: String| ModelError::Invalid { path: path.to_owned(), detail };
+        let invalid = |detail: String| ModelError::Invalid {
+            path: path.to_owned(),
+            detail,
+        };
         let text = std::str::from_utf8(bytes).map_err(|error| invalid(format!("not UTF-8: {error}")))?;
         // The parser's message is several lines with a drawing; one line must do.
         let manifest: Self = toml::from_str(text).map_err(|error| {
-            let line = error.span().map_or(1, |span| text[..span.start.min(text.len())].lines().count().max(1));
+            let line = error.span().map_or(1, |span| {
+                bytes[..span.start.min(bytes.len())]
+                    .iter()
+                    .filter(|&&byte| byte == b'\n')
+                    .count()
+                    + 1
+            });
             invalid(format!("line {line}: {}", error.message()))
         })?;
         manifest.check(labels).map_err(invalid)?;
@@ -46,7 +55,10 @@ impl Manifest {
             if labels.contains(label) {
                 return Ok(());
             }
-            Err(format!("{place} names {label:?}, which is not a label of the model ({})", labels.join(", ")))
+            Err(format!(
+                "{place} names {label:?}, which is not a label of the model ({})",
+                labels.join(", ")
+            ))
         };
         if let Some(fallback) = &self.fallback {
             known(fallback, "fallback")?;
@@ -59,15 +71,23 @@ impl Manifest {
         for (label, threshold) in &self.thresholds {
             known(label, "thresholds")?;
             if !(0.0..=1.0).contains(threshold) {
-                return Err(format!("the threshold of {label:?} is {threshold}: it must lie between 0 and 1"));
+                return Err(format!(
+                    "the threshold of {label:?} is {threshold}: it must lie between 0 and 1"
+                ));
             }
         }
         if let Some(temperature) = self.temperature.filter(|t| !(t.is_finite() && *t > 0.0)) {
             return Err(format!("temperature is {temperature}: it must be above 0"));
         }
         // The name becomes part of a row's model_id, where `@` sets it off from the hash.
-        if let Some(name) = self.name.as_deref().filter(|name| name.is_empty() || name.contains('@') || name.contains(char::is_control)) {
-            return Err(format!("name is {name:?}: it must not be empty nor hold `@` or control characters"));
+        if let Some(name) = self
+            .name
+            .as_deref()
+            .filter(|name| name.is_empty() || name.contains('@') || name.contains(char::is_control))
+        {
+            return Err(format!(
+                "name is {name:?}: it must not be empty nor hold `@` or control characters"
+            ));
         }
         Ok(())
     }

@@ -23,6 +23,7 @@ use std::{
     sync::Arc,
 };
 
+use self::{config::Config, files::Fingerprint, groups::default_groups};
 pub use self::{
     decode::{Decoder, NotFinite},
     error::ModelError,
@@ -30,7 +31,6 @@ pub use self::{
     options::{ModelOptions, Precision, ProblemType, Provider},
     tokenize::{TokenizeError, Tokenizer},
 };
-use self::{config::Config, files::Fingerprint, groups::default_groups};
 
 /// The cleaning profile of a model whose manifest names none: what the Twitter RoBERTa family was trained with.
 pub const DEFAULT_PROFILE: &str = "twitter-roberta";
@@ -95,7 +95,11 @@ impl ModelFolder {
         let config = Config::parse(&config_path, &config_bytes)?;
 
         let manifest_path = folder.join("moodstream.toml");
-        let manifest_bytes = if manifest_path.exists() { read(&manifest_path)? } else { Vec::new() };
+        let manifest_bytes = if manifest_path.exists() {
+            read(&manifest_path)?
+        } else {
+            Vec::new()
+        };
         let manifest = Manifest::parse(&manifest_path, &manifest_bytes, &config.labels)?;
 
         let problem_type = options
@@ -104,7 +108,9 @@ impl ModelFolder {
             .or(config.problem_type)
             .ok_or(ModelError::NoProblemType { config: config_path })?;
 
-        let max_tokens = config.max_tokens.map_or(options.max_tokens, |most| most.min(options.max_tokens));
+        let max_tokens = config
+            .max_tokens
+            .map_or(options.max_tokens, |most| most.min(options.max_tokens));
         let tokenizer_path = folder.join("tokenizer.json");
         let tokenizer_bytes = read(&tokenizer_path)?;
         let tokenizer = Tokenizer::parse(&tokenizer_path, &tokenizer_bytes, max_tokens, config.vocab_size)?;
@@ -183,7 +189,10 @@ impl ModelFolder {
 }
 
 fn read(path: &Path) -> Result<Vec<u8>, ModelError> {
-    fs::read(path).map_err(|source| ModelError::Read { path: path.to_owned(), source })
+    fs::read(path).map_err(|source| ModelError::Read {
+        path: path.to_owned(),
+        source,
+    })
 }
 
 fn model_name(manifest: &Manifest, folder: &Path) -> String {
@@ -193,14 +202,25 @@ fn model_name(manifest: &Manifest, folder: &Path) -> String {
     // `.` and `..` have a name only once resolved.
     let resolved = folder.canonicalize();
     let folder = resolved.as_deref().unwrap_or(folder);
-    folder.file_name().map_or_else(|| "model".to_owned(), |name| name.to_string_lossy().replace('@', "-"))
+    folder
+        .file_name()
+        .map_or_else(|| "model".to_owned(), |name| name.to_string_lossy().replace('@', "-"))
 }
 
 fn decoder(labels: &Arc<[Arc<str>]>, problem_type: ProblemType, manifest: &Manifest) -> Decoder {
-    let thresholds = labels.iter().map(|label| manifest.thresholds.get(label).copied().unwrap_or(DEFAULT_THRESHOLD)).collect();
+    let thresholds = labels
+        .iter()
+        .map(|label| manifest.thresholds.get(label).copied().unwrap_or(DEFAULT_THRESHOLD))
+        .collect();
     let fallback = manifest.fallback.as_deref().unwrap_or("neutral");
     let fallback = labels.iter().position(|label| &**label == fallback);
-    Decoder::new(Arc::clone(labels), problem_type, manifest.temperature.unwrap_or(1.0), thresholds, fallback)
+    Decoder::new(
+        Arc::clone(labels),
+        problem_type,
+        manifest.temperature.unwrap_or(1.0),
+        thresholds,
+        fallback,
+    )
 }
 
 fn log_choices(info: &ModelInfo, manifest: &Manifest, manifest_path: &Path, onnx: &Path, max_tokens: usize) {

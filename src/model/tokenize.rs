@@ -22,6 +22,8 @@ pub struct Tokenizer {
     options: EncodeOptions,
     prefix: Vec<u32>,
     suffix: Vec<u32>,
+    /// A text that does not start with a space is given one.
+    prefix_space: bool,
     max_tokens: usize,
 }
 
@@ -33,8 +35,16 @@ pub struct TokenizeError(String);
 impl Tokenizer {
     /// Reads `tokenizer.json`, of any version. What it says about truncation and padding is not heeded:
     /// batching decides these.
-    pub(super) fn parse(path: &Path, bytes: &[u8], max_tokens: usize, vocab_size: Option<usize>) -> Result<Self, ModelError> {
-        let invalid = |detail: String| ModelError::Invalid { path: path.to_owned(), detail };
+    pub(super) fn parse(
+        path: &Path,
+        bytes: &[u8],
+        max_tokens: usize,
+        vocab_size: Option<usize>,
+    ) -> Result<Self, ModelError> {
+        let invalid = |detail: String| ModelError::Invalid {
+            path: path.to_owned(),
+            detail,
+        };
         let mut json: Value = serde_json::from_slice(bytes).map_err(|error| invalid(format!("not JSON: {error}")))?;
         if let (Some(rows), Some(largest)) = (vocab_size, largest_id(&json))
             && largest >= rows as u64
@@ -43,6 +53,7 @@ impl Tokenizer {
                 "the vocabulary has the id {largest}, but the model's embedding has {rows} rows (vocab_size in config.json): tokenizer and model do not belong together"
             )));
         }
+        let prefix_space = take_prefix_space(&mut json);
         // Upgrading panics on none of the shapes we know of, but the files come from anywhere.
         let pipeline = catch_unwind(AssertUnwindSafe(|| {
             tokenizers::canonicalize_value(&mut json).map_err(|error| error.to_string())?;
@@ -65,7 +76,14 @@ impl Tokenizer {
             padding: Override::Off,
             truncation: Override::Off,
         };
-        Ok(Self { pipeline, options, prefix, suffix, max_tokens })
+        Ok(Self {
+            pipeline,
+            options,
+            prefix,
+            suffix,
+            prefix_space,
+            max_tokens,
+        })
     }
 
     /// Most tokens a text becomes, special tokens included.
@@ -80,10 +98,14 @@ impl Tokenizer {
     /// The tokenizer library fails or panics on the text.
     pub fn encode(&self, text: &str) -> Result<Vec<u32>, TokenizeError> {
         let text = &text[..text.floor_char_boundary(self.max_tokens * BYTES_PER_TOKEN)];
+        let spaced = (self.prefix_space && !text.is_empty() && !text.starts_with(' ')).then(|| format!(" {text}"));
+        let text = spaced.as_deref().unwrap_or(text);
         let mut tokens = Vec::with_capacity(text.len() / 3);
-        catch_unwind(AssertUnwindSafe(|| self.pipeline.encode_into(text, &self.options, &mut tokens)))
-            .map_err(|_| TokenizeError("it panics".to_owned()))?
-            .map_err(|error| TokenizeError(error.to_string()))?;
+        catch_unwind(AssertUnwindSafe(|| {
+            self.pipeline.encode_into(text, &self.options, &mut tokens)
+        }))
+        .map_err(|_| TokenizeError("it panics".to_owned()))?
+        .map_err(|error| TokenizeError(error.to_string()))?;
         let room = self.max_tokens - self.prefix.len() - self.suffix.len();
         let mut ids = Vec::with_capacity(tokens.len().min(room) + self.prefix.len() + self.suffix.len());
         ids.extend_from_slice(&self.prefix);
@@ -95,7 +117,24 @@ impl Tokenizer {
 
 impl std::fmt::Debug for Tokenizer {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
-        f.debug_struct("Tokenizer").field("max_tokens", &self.max_tokens).finish_non_exhaustive()
+        f.debug_struct("Tokenizer")
+            .field("max_tokens", &self.max_tokens)
+            .finish_non_exhaustive()
+    }
+}
+
+/// Whether a byte-level pre-tokenizer wants a space before each text; the library does not do that any more,
+/// so it is told no, and [`Tokenizer::encode`] does it.
+fn take_prefix_space(json: &mut Value) -> bool {
+    let Some(pre_tokenizer) = json
+        .get_mut("pre_tokenizer")
+        .filter(|value| value.get("type").and_then(Value::as_str) == Some("ByteLevel"))
+    else {
+        return false;
+    };
+    match pre_tokenizer.get_mut("add_prefix_space") {
+        Some(wanted) => std::mem::replace(wanted, Value::Bool(false)).as_bool().unwrap_or(false),
+        None => false,
     }
 }
 

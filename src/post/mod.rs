@@ -1,6 +1,29 @@
 //! Parsing: a record's bytes become one [`Post`], one [`Deletion`], or a [`Reject`] with its reason.
+//!
+//! [`parse()`] is the verb. Behind it, a record's shape (the keys of its outermost object) decides the
+//! format, and one file a wire format reads it with types that borrow from the record. Fields that
+//! don't matter are skipped unread; fields that do are read leniently and named when they are wrong.
+
+mod activity_streams;
+mod clock;
+mod draft;
+mod html;
+mod jetstream;
+mod json;
+mod mastodon;
+mod origin;
+mod parse;
+mod plain;
+mod shape;
+#[cfg(test)]
+mod tests;
+mod twitter_v1;
+mod twitter_v2;
 
 use std::{fmt, sync::Arc};
+
+pub use origin::Origin;
+pub use parse::{Limits, key, parse};
 
 use time::OffsetDateTime;
 
@@ -136,8 +159,26 @@ impl Reason {
 pub struct Reject {
     /// The kind of fault.
     pub reason: Reason,
-    /// One line: what was wrong and where.
+    /// One line: what was wrong and where. At most [`Reject::MAX_DETAIL_CHARS`] characters, none of them a control character.
     pub detail: String,
+}
+
+impl Reject {
+    /// The longest detail, in characters: it travels in logs and in a Kafka header.
+    pub const MAX_DETAIL_CHARS: usize = 300;
+
+    /// A reject whose detail is cut and cleaned: parts of it may come from the record itself.
+    #[must_use]
+    pub fn new(reason: Reason, detail: impl AsRef<str>) -> Self {
+        let printable = |c: char| if c.is_control() { ' ' } else { c };
+        let detail = detail
+            .as_ref()
+            .chars()
+            .take(Self::MAX_DETAIL_CHARS)
+            .map(printable)
+            .collect();
+        Self { reason, detail }
+    }
 }
 
 /// How the bytes of a record are to be read.

@@ -1,1 +1,121 @@
 //! Rows, rollups, offsets, deletions, partitions and retention in Postgres.
+//!
+//! [`Store::flush`] does all that a [`Flush`] says in one transaction: posts, deletions, rollups and the
+//! offsets that they settle. The first thing it does is to lock the offsets of its partitions and compare them
+//! with what the consumer expects; another consumer that has moved on shows there, and one that is just about
+//! to commit is waited for. So a record's effects happen once, whoever handles it how many times.
+//!
+//! Locks are taken in one order by everybody (offsets, then keys, then the days of `post`, then rollup rows,
+//! each sorted), so consumers don't deadlock. `post_key` decides what is new, over all days; no staging
+//! table is between, as the program knows which posts are new before it sends them.
+//!
+//! A day of `post` and of `emotion_rollup` is a partition each. There is no default partition: with one,
+//! making a day's partition would mean to search it for that day's rows under a lock that stops all writers.
+//! [`Store::ensure_partitions`] makes the coming days ahead, and a flush makes what it lacks.
+
+mod columns;
+mod error;
+mod flush;
+mod migrate;
+mod offset;
+mod options;
+mod partition;
+mod plan;
+mod retention;
+mod rollup;
+mod write;
+
+use std::{
+    collections::{HashMap, HashSet},
+    sync::{Arc, Mutex, MutexGuard, PoisonError},
+};
+
+use sqlx::{Connection, PgConnection, PgPool, Postgres, pool::PoolConnection, postgres::PgPoolOptions};
+use time::Date;
+
+pub use self::{
+    error::{Fault, FencedRun, FlushError, StoreError},
+    flush::{
+        DeletionRow, Flush, FlushId, Flushed, MAX_DAYS, MAX_HASHTAG_BYTES, MAX_ID_BYTES, MAX_NAME_BYTES, PostRow, Run,
+        Tally,
+    },
+    options::{DatabaseUrl, StoreOptions},
+    partition::day_of,
+    retention::{Retention, Retired},
+};
+
+/// The database. Clones share their connections.
+#[derive(Debug, Clone)]
+pub struct Store {
+    pool: PgPool,
+    options: Arc<StoreOptions>,
+    state: Arc<State>,
+}
+
+/// What one process remembers of the database.
+#[derive(Debug, Default)]
+struct State {
+    /// Days known to have their partitions.
+    days: Mutex<HashSet<Date>>,
+    /// Flushes whose commit was sent and not answered, with what came of them if it took place.
+    unanswered: Mutex<HashMap<FlushId, Flushed>>,
+}
+
+impl Store {
+    /// Connects, and so finds out at once whether the settings are right and the database is there.
+    pub async fn connect(options: &StoreOptions) -> Result<Self, StoreError> {
+        let connect = options.connect_options()?;
+        // One connection by hand first: the pool would try until its time is up and not say what was wrong.
+        let first = tokio::time::timeout(options.connect_timeout(), PgConnection::connect_with(&connect)).await;
+        let first = match first {
+            Ok(first) => first.map_err(StoreError::when("connecting"))?,
+            Err(_) => return Err(StoreError::sql("connecting", sqlx::Error::PoolTimedOut)),
+        };
+        first.close().await.map_err(StoreError::when("connecting"))?;
+
+        let session: Arc<str> = options.session().into();
+        let pool = PgPoolOptions::new()
+            .max_connections(options.max_connections.max(1))
+            .acquire_timeout(options.connect_timeout())
+            .after_connect(move |connection, _| {
+                let session = session.clone();
+                Box::pin(async move {
+                    sqlx::raw_sql(sqlx::AssertSqlSafe(session))
+                        .execute(connection)
+                        .await
+                        .map(drop)
+                })
+            })
+            .connect_lazy_with(connect);
+        let store = Self {
+            pool,
+            options: Arc::new(options.clone()),
+            state: Arc::default(),
+        };
+        store.ping().await?;
+        Ok(store)
+    }
+
+    /// Asks the database for a sign of life.
+    pub async fn ping(&self) -> Result<(), StoreError> {
+        let mut connection = self.acquire("asking for a sign of life").await?;
+        connection
+            .ping()
+            .await
+            .map_err(StoreError::when("asking for a sign of life"))
+    }
+
+    /// Ends all connections, once they are idle.
+    pub async fn close(&self) {
+        self.pool.close().await;
+    }
+
+    async fn acquire(&self, doing: &'static str) -> Result<PoolConnection<Postgres>, StoreError> {
+        self.pool.acquire().await.map_err(StoreError::when(doing))
+    }
+}
+
+/// Locks a mutex whose contents are whole at any moment, so that a panic elsewhere does not matter.
+fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
+    mutex.lock().unwrap_or_else(PoisonError::into_inner)
+}

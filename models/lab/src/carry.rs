@@ -1,14 +1,180 @@
-//! Vocabulary transfer.
+//! Vocabulary transfer: a RoBERTa checkpoint with a byte-level BPE of its own, out of a BERT-like one.
+//!
+//! The encoder is copied. Each new token's embedding is the mean of the old tokenizer's pieces of
+//! its surface; a piece that continues a word is a mix of its old `##` form and its free form, by
+//! how often it does either in the text; an emoji is the mean of the pieces of its Unicode name.
+
+mod bpe;
+mod embed;
+
+use std::path::{Path, PathBuf};
+
+use anyhow::{Context, Result, ensure};
+
+use crate::{
+    checkpoint::{self, Checkpoint, Staging},
+    encoder::{Encoder, Packed, Pass, Rates, Shape},
+    tokenizer::Tokenizer,
+};
 
 /// What the command line says.
 #[derive(Debug, clap::Args)]
-pub struct Args {}
+pub struct Args {
+    /// Folder of the BERT-like source: config.json, model.safetensors, tokenizer.json
+    #[arg(long)]
+    source: PathBuf,
+    /// Text to train the vocabulary on: the first column of TSV, or whole lines (may be repeated)
+    #[arg(long, required = true)]
+    text: Vec<PathBuf>,
+    /// Folder to make
+    #[arg(long)]
+    out: PathBuf,
+    /// Tokens in the new vocabulary
+    #[arg(long, default_value_t = 20_000)]
+    vocabulary: usize,
+    /// Rows of the new position table, RoBERTa's two unused ones included
+    #[arg(long, default_value_t = 130)]
+    positions: usize,
+}
+
+/// Texts on which the carried encoder is compared with its source: every n-th.
+const HELD_OUT: usize = 1000;
 
 /// Runs the step.
 ///
 /// # Errors
 ///
 /// When the input is unfit or the output can't be written.
-pub fn run(_args: Args) -> anyhow::Result<()> {
-    anyhow::bail!("not built in")
+pub fn run(args: Args) -> Result<()> {
+    let source = Checkpoint::read(&args.source)?.encoder;
+    ensure!(
+        source.shape.first_position == 0,
+        "{}: the source is a RoBERTa already",
+        args.source.display()
+    );
+    let old = embed::Source::read(&args.source, &source)?;
+    let texts = read_texts(&args.text)?;
+    let staging = Staging::new(&args.out)?;
+
+    let vocabulary = bpe::Vocabulary::train(&texts, args.vocabulary)?;
+    let json = vocabulary.to_json().to_string();
+    let tokenizer = Tokenizer::parse(&json).context("the vocabulary just trained can't be read")?;
+    let starts = embed::word_starts(&vocabulary, &tokenizer, &texts)?;
+    let words = old.embeddings(&vocabulary, &starts)?;
+
+    let shape = Shape {
+        positions: args.positions.min(source.shape.positions + 2),
+        first_position: 2,
+        vocabulary: vocabulary.tokens.len(),
+        labels: 0,
+        ..source.shape
+    };
+    let mut encoder = Encoder::zeros(shape);
+    encoder.weights.words = words;
+    copy_body(&source, &mut encoder);
+    let cosine = cosine(&source, &old, &encoder, &tokenizer, &texts)?;
+
+    let longest = encoder.shape.longest();
+    Checkpoint {
+        encoder,
+        labels: Vec::new(),
+        loss: None,
+    }
+    .write(staging.path())?;
+    checkpoint::write(&staging.path().join("tokenizer.json"), json.as_bytes())?;
+    let config = serde_json::to_string_pretty(&bpe::Vocabulary::config_json(longest))? + "\n";
+    checkpoint::write(&staging.path().join("tokenizer_config.json"), config.as_bytes())?;
+    staging.finish()?;
+    println!(
+        "{}: {} tokens from {} texts, sentence cosine to the source {cosine:.3}",
+        args.out.display(),
+        vocabulary.tokens.len(),
+        texts.len()
+    );
+    Ok(())
+}
+
+fn read_texts(paths: &[PathBuf]) -> Result<Vec<String>> {
+    let mut texts = Vec::new();
+    for path in paths {
+        let content = read_text(path)?;
+        texts.extend(
+            content
+                .lines()
+                .map(|line| line.split('\t').next().unwrap_or(line).to_owned()),
+        );
+    }
+    texts.retain(|text| !text.trim().is_empty());
+    ensure!(
+        !texts.is_empty(),
+        "no text in {}",
+        paths
+            .iter()
+            .map(|p| p.display().to_string())
+            .collect::<Vec<_>>()
+            .join(", ")
+    );
+    Ok(texts)
+}
+
+fn read_text(path: &Path) -> Result<String> {
+    let bytes = std::fs::read(path).with_context(|| format!("can't read {}", path.display()))?;
+    String::from_utf8(bytes)
+        .ok()
+        .with_context(|| format!("{}: not UTF-8", path.display()))
+}
+
+/// Copies everything but the words; positions move up by the difference of the first ones.
+fn copy_body(source: &Encoder, encoder: &mut Encoder) {
+    let hidden = source.shape.hidden;
+    for (from, to) in source.layout.tensors.iter().zip(&encoder.layout.tensors) {
+        if !from.is_head() && !from.name.contains("position") {
+            let values = &source.weights.dense[from.place.clone()];
+            encoder.weights.dense[to.place.clone()].copy_from_slice(values);
+        }
+    }
+    let first = encoder.shape.first_position * hidden;
+    let positions = &mut encoder.weights.dense[encoder.layout.positions.clone()];
+    let rows = &source.weights.dense[source.layout.positions.clone()][..positions.len() - first];
+    positions[first..].copy_from_slice(rows);
+}
+
+/// The mean cosine between the mean-pooled states of source and carried encoder.
+fn cosine(
+    source: &Encoder,
+    old: &embed::Source<'_>,
+    encoder: &Encoder,
+    tokenizer: &Tokenizer,
+    texts: &[String],
+) -> Result<f64> {
+    let mut sum = 0.0;
+    let mut count = 0_u32;
+    let (mut pass, mut old_pass) = (Pass::default(), Pass::default());
+    for text in texts.iter().step_by(HELD_OUT) {
+        let new: Packed = [tokenizer.encode(text, encoder.shape.longest())?.as_slice()]
+            .into_iter()
+            .collect();
+        let ids: Packed = [old.tokenizer().encode(text, encoder.shape.longest())?.as_slice()]
+            .into_iter()
+            .collect();
+        let a = pooled(pass.forward(encoder, &new, Rates::default(), 0), encoder.shape.hidden);
+        let b = pooled(
+            old_pass.forward(source, &ids, Rates::default(), 0),
+            encoder.shape.hidden,
+        );
+        let dot = |a: &[f64], b: &[f64]| a.iter().zip(b).map(|(a, b)| a * b).sum::<f64>();
+        sum += dot(&a, &b) / (dot(&a, &a) * dot(&b, &b)).sqrt().max(1e-12);
+        count += 1;
+    }
+    Ok(sum / f64::from(count.max(1)))
+}
+
+fn pooled(states: &[f32], hidden: usize) -> Vec<f64> {
+    let mut sum = vec![0.0; hidden];
+    for state in states.chunks_exact(hidden) {
+        for (sum, value) in sum.iter_mut().zip(state) {
+            *sum += f64::from(*value);
+        }
+    }
+    sum
 }

@@ -22,4 +22,5 @@ pub mod optim;
 pub mod prepare;
 pub mod pretrain;
 pub mod thresholds;
+pub mod tokenizer;
 pub mod train;

@@ -1,1 +1,246 @@
-//! AdamW.
+//! AdamW over flat buffers, fused: clipping, moments, bias correction, decay and step in one sweep.
+
+use std::ops::Range;
+
+use crate::encoder::{Encoder, Gradient};
+
+/// The settings of AdamW.
+#[derive(Debug, Clone, Copy)]
+pub struct Settings {
+    /// Decay of the first moment.
+    pub beta1: f32,
+    /// Decay of the second moment.
+    pub beta2: f32,
+    /// Added to the root of the second moment.
+    pub epsilon: f32,
+    /// Decoupled weight decay of matrices, in units of the learning rate.
+    pub weight_decay: f32,
+    /// The global gradient norm above which the gradient is scaled down.
+    pub clip: f32,
+    /// The head's learning rate over the encoder's.
+    pub head_factor: f32,
+}
+
+impl Default for Settings {
+    fn default() -> Self {
+        Self {
+            beta1: 0.9,
+            beta2: 0.999,
+            epsilon: 1e-8,
+            weight_decay: 0.01,
+            clip: 1.0,
+            head_factor: 1.0,
+        }
+    }
+}
+
+/// AdamW's moments. Those of a word's embedding move only in steps that saw the word ("lazy"
+/// Adam), so that a step costs what the batch holds and not the vocabulary.
+#[derive(Debug, Clone)]
+pub struct AdamW {
+    /// What was asked for.
+    pub settings: Settings,
+    /// Steps taken.
+    pub steps: u64,
+    pub(crate) dense: Moments,
+    pub(crate) words: Moments,
+    segments: Vec<Segment>,
+}
+
+#[derive(Debug, Clone)]
+pub(crate) struct Moments {
+    pub(crate) first: Vec<f32>,
+    pub(crate) second: Vec<f32>,
+}
+
+#[derive(Debug, Clone)]
+struct Segment {
+    place: Range<usize>,
+    decays: bool,
+    head: bool,
+}
+
+/// The numbers of one step over one segment.
+#[derive(Clone, Copy)]
+struct Step {
+    scale: f32,
+    beta1: f32,
+    beta2: f32,
+    rate: f32,
+    root_correction: f32,
+    epsilon: f32,
+    keep: f32,
+}
+
+impl AdamW {
+    /// Moments of zero for `encoder`.
+    #[must_use]
+    pub fn new(encoder: &Encoder, settings: Settings) -> Self {
+        let zero = |length| Moments {
+            first: vec![0.0; length],
+            second: vec![0.0; length],
+        };
+        let segments = encoder.layout.tensors.iter();
+        Self {
+            settings,
+            steps: 0,
+            dense: zero(encoder.weights.dense.len()),
+            words: zero(encoder.weights.words.len()),
+            segments: segments
+                .map(|tensor| Segment {
+                    place: tensor.place.clone(),
+                    decays: tensor.decays(),
+                    head: tensor.is_head(),
+                })
+                .collect(),
+        }
+    }
+
+    /// Takes one step with the sum of `gradients` (one a thread; the first is overwritten) at
+    /// learning rate `rate`, and returns the gradient's norm before clipping.
+    pub fn step(&mut self, encoder: &mut Encoder, gradients: &mut [Gradient], rate: f32) -> f32 {
+        let Some((first, rest)) = gradients.split_first_mut() else {
+            return 0.0;
+        };
+        let workers = rest.len() + 1;
+        for other in &*rest {
+            first.add_words(other);
+        }
+        let others: Vec<&[f32]> = rest.iter().map(|gradient| gradient.dense.as_slice()).collect();
+        let square = sum_up(&mut first.dense, &others, workers) + sum_up(&mut first.words, &[], 1);
+        let norm = square.sqrt() as f32;
+        if !norm.is_finite() {
+            return norm;
+        }
+        self.steps += 1;
+        let Settings {
+            beta1,
+            beta2,
+            epsilon,
+            weight_decay,
+            clip,
+            head_factor,
+        } = self.settings;
+        let scale = if clip > 0.0 && norm > clip { clip / norm } else { 1.0 };
+        let steps = self.steps.min(1 << 30) as i32;
+        let step = |decays: bool, head: bool| {
+            let rate = if head { rate * head_factor } else { rate };
+            Step {
+                scale,
+                beta1,
+                beta2,
+                rate: rate / (1.0 - beta1.powi(steps)),
+                root_correction: (1.0 - beta2.powi(steps)).sqrt().recip(),
+                epsilon,
+                keep: if decays { 1.0 - rate * weight_decay } else { 1.0 },
+            }
+        };
+        self.step_dense(encoder, &first.dense, workers, step);
+        let (hidden, step) = (encoder.shape.hidden, step(false, false));
+        for (&id, gradient) in first.ids.iter().zip(first.words.chunks_exact(hidden)) {
+            let place = id as usize * hidden..(id as usize + 1) * hidden;
+            step.apply(
+                &mut encoder.weights.words[place.clone()],
+                gradient,
+                &mut self.words.first[place.clone()],
+                &mut self.words.second[place],
+            );
+        }
+        norm
+    }
+
+    fn step_dense(
+        &mut self,
+        encoder: &mut Encoder,
+        gradient: &[f32],
+        workers: usize,
+        step: impl Fn(bool, bool) -> Step + Sync,
+    ) {
+        let share = gradient.len().div_ceil(workers).max(1);
+        let parts = encoder.weights.dense.chunks_mut(share).zip(gradient.chunks(share)).zip(
+            self.dense
+                .first
+                .chunks_mut(share)
+                .zip(self.dense.second.chunks_mut(share)),
+        );
+        let (segments, step) = (&self.segments, &step);
+        std::thread::scope(|scope| {
+            for (index, ((weights, gradient), (first, second))) in parts.enumerate() {
+                scope.spawn(move || {
+                    let (start, end) = (index * share, index * share + weights.len());
+                    for segment in segments {
+                        let (from, to) = (segment.place.start.max(start), segment.place.end.min(end));
+                        if from < to {
+                            let place = from - start..to - start;
+                            step(segment.decays, segment.head).apply(
+                                &mut weights[place.clone()],
+                                &gradient[place.clone()],
+                                &mut first[place.clone()],
+                                &mut second[place],
+                            );
+                        }
+                    }
+                });
+            }
+        });
+    }
+}
+
+/// Adds `others` to `sum`, on `workers` threads, and returns the sum of squares.
+fn sum_up(sum: &mut [f32], others: &[&[f32]], workers: usize) -> f64 {
+    let share = sum.len().div_ceil(workers).max(1);
+    std::thread::scope(|scope| {
+        let parts: Vec<_> = sum
+            .chunks_mut(share)
+            .enumerate()
+            .map(|(index, sum)| {
+                scope.spawn(move || {
+                    let start = index * share;
+                    for other in others {
+                        pulp::Arch::new().dispatch(|| {
+                            for (sum, value) in sum.iter_mut().zip(&other[start..]) {
+                                *sum += value;
+                            }
+                        });
+                    }
+                    square_sum(sum)
+                })
+            })
+            .collect();
+        parts.into_iter().map(|part| part.join().unwrap_or(f64::NAN)).sum()
+    })
+}
+
+fn square_sum(values: &[f32]) -> f64 {
+    pulp::Arch::new().dispatch(|| {
+        values
+            .chunks(4096)
+            .map(|chunk| {
+                let mut lanes = [0.0_f32; 16];
+                let (whole, rest) = chunk.as_chunks::<16>();
+                for values in whole {
+                    for (lane, value) in lanes.iter_mut().zip(values) {
+                        *lane += value * value;
+                    }
+                }
+                let rest: f32 = rest.iter().map(|value| value * value).sum();
+                f64::from(lanes.iter().sum::<f32>() + rest)
+            })
+            .sum()
+    })
+}
+
+impl Step {
+    fn apply(self, weights: &mut [f32], gradient: &[f32], first: &mut [f32], second: &mut [f32]) {
+        pulp::Arch::new().dispatch(|| {
+            let moments = first.iter_mut().zip(second);
+            for ((weight, gradient), (first, second)) in weights.iter_mut().zip(gradient).zip(moments) {
+                let gradient = gradient * self.scale;
+                *first += (1.0 - self.beta1) * (gradient - *first);
+                *second += (1.0 - self.beta2) * (gradient * gradient - *second);
+                let root = second.sqrt() * self.root_correction + self.epsilon;
+                *weight = *weight * self.keep - self.rate * *first / root;
+            }
+        });
+    }
+}

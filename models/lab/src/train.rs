@@ -1,14 +1,593 @@
-//! Fine-tuning.
+//! Fine-tuning: a checkpoint learns to classify labelled posts.
+
+mod data;
+mod judge;
+mod report;
+mod state;
+
+pub use judge::Figures;
+
+use std::{
+    fs,
+    path::{Path, PathBuf},
+    time::{Duration, Instant},
+};
+
+use anyhow::{Context, Result, bail, ensure};
+use clap::ValueEnum;
+use indicatif::{ProgressBar, ProgressStyle};
+use moodstream::clean::Profile;
+use rand::{SeedableRng, rngs::StdRng};
+
+use self::{
+    data::Example,
+    report::{Epoch, Report},
+    state::Progress,
+};
+use crate::{
+    checkpoint::{Checkpoint, Staging},
+    encoder::{Encoder, Gradient, Head, Loss, Packed, Pass, Rates, Target},
+    optim::{AdamW, Settings},
+    tokenizer::Tokenizer,
+};
 
 /// What the command line says.
-#[derive(Debug, clap::Args)]
-pub struct Args {}
+#[derive(Debug, Clone, clap::Args)]
+pub struct Args {
+    /// Checkpoint folder to start from, made by `carry`, `pretrain` or `train`, or a RoBERTa of Hugging Face's
+    #[arg(long)]
+    base: PathBuf,
+    /// Training posts: text<TAB>label[,label]
+    #[arg(long)]
+    train: PathBuf,
+    /// Validation posts, which choose the epoch
+    #[arg(long)]
+    valid: PathBuf,
+    /// Folder to make; a killed run goes on from OUT.work
+    #[arg(long)]
+    out: PathBuf,
+    /// Times through the training posts
+    #[arg(long, default_value_t = 4)]
+    epochs: usize,
+    /// Highest learning rate
+    #[arg(long, default_value_t = 5e-5)]
+    lr: f32,
+    /// The head's learning rate over the encoder's
+    #[arg(long, default_value_t = 5.0)]
+    head_lr_factor: f32,
+    /// Posts a step
+    #[arg(long, default_value_t = 32)]
+    batch: usize,
+    /// Share of the steps in which the learning rate rises
+    #[arg(long, default_value_t = 0.1)]
+    warmup: f32,
+    /// AdamW's decoupled weight decay
+    #[arg(long, default_value_t = 0.01)]
+    weight_decay: f32,
+    /// Probability taken from the true label and spread over all
+    #[arg(long, default_value_t = 0.0)]
+    label_smoothing: f32,
+    /// How much a post counts, by how rare its label is
+    #[arg(long, value_enum, default_value_t = ClassWeights::None)]
+    class_weights: ClassWeights,
+    /// One label a post, or any number
+    #[arg(long, value_enum, default_value_t = HeadKind::Softmax)]
+    head: HeadKind,
+    /// Seed of head, order and dropout
+    #[arg(long, default_value_t = 1)]
+    seed: u64,
+    /// Dropout rate of states and attention
+    #[arg(long, default_value_t = 0.1)]
+    dropout: f32,
+    /// Tokens of a post that are looked at
+    #[arg(long, default_value_t = 128)]
+    max_tokens: usize,
+    /// Gradient norm above which it is scaled down; 0 for never
+    #[arg(long, default_value_t = 1.0)]
+    clip: f32,
+    /// Epochs without a better validation macro-F1 after which to stop
+    #[arg(long, default_value_t = 3)]
+    patience: usize,
+    /// How the texts are cleaned: as the service will do it
+    #[arg(long, default_value_t = Profile::TwitterRoberta)]
+    profile: Profile,
+    /// Minutes after which to stop; the learning rate falls to 0 by then
+    #[arg(long)]
+    minutes: Option<f32>,
+    /// Threads
+    #[arg(long, default_value_t = std::thread::available_parallelism().map_or(1, std::num::NonZero::get))]
+    threads: usize,
+}
+
+/// How much a post counts.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, ValueEnum)]
+pub enum ClassWeights {
+    /// All the same.
+    None,
+    /// By the reciprocal of its label's frequency.
+    Inverse,
+    /// By the root of that.
+    Sqrt,
+}
+
+/// The head's kind.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, ValueEnum)]
+pub enum HeadKind {
+    /// One label a post.
+    Softmax,
+    /// Any number of labels a post.
+    Sigmoid,
+}
+
+/// How long a kill may set a run back.
+const SAVE_EVERY: Duration = Duration::from_secs(180);
+
+/// How often a run without a terminal says where it is.
+const TELL_EVERY: Duration = Duration::from_secs(30);
 
 /// Runs the step.
 ///
 /// # Errors
 ///
 /// When the input is unfit or the output can't be written.
-pub fn run(_args: Args) -> anyhow::Result<()> {
-    anyhow::bail!("not built in")
+pub fn run(args: Args) -> Result<()> {
+    check(&args)?;
+    let base = Checkpoint::read(&args.base)?.encoder;
+    let tokenizer = Tokenizer::read(&args.base)?;
+    let train_rows = data::read(&args.train, args.profile)?;
+    let valid_rows = data::read(&args.valid, args.profile)?;
+    let labels = data::label_names(&train_rows);
+    ensure!(
+        labels.len() > 1,
+        "{}: one label alone, `{}`",
+        args.train.display(),
+        labels[0]
+    );
+    let longest = args.max_tokens.min(base.shape.longest());
+    let train = data::examples(&train_rows, &labels, &tokenizer, longest, &args.train)?;
+    let valid = data::examples(&valid_rows, &labels, &tokenizer, longest, &args.valid)?;
+    let known = base.shape.vocabulary;
+    let largest = train
+        .iter()
+        .chain(&valid)
+        .flat_map(|example| &example.ids)
+        .max()
+        .copied()
+        .unwrap_or(0);
+    ensure!(
+        (largest as usize) < known,
+        "{}: tokenizer.json gives id {largest}, but the model has {known} embeddings: they don't belong together",
+        args.base.display()
+    );
+
+    let staging = Staging::new(&args.out)?;
+    let mut run = Run::new(&args, base, &labels, &train)?;
+    run.go(&train, &valid)?;
+    let (best_epoch, figures) = run.progress.best.clone().context("no epoch was finished")?;
+    let best = run.best_folder();
+    for file in ["config.json", "model.safetensors"] {
+        fs::copy(best.join(file), staging.path().join(file)).with_context(|| format!("can't copy {file}"))?;
+    }
+    for file in ["tokenizer.json", "tokenizer_config.json"] {
+        let from = args.base.join(file);
+        if from.exists() {
+            fs::copy(&from, staging.path().join(file)).with_context(|| format!("can't copy {}", from.display()))?;
+        }
+    }
+    let report = Report {
+        labels: &labels,
+        train_posts: train.len(),
+        valid_posts: valid.len(),
+        settings: &run.progress.settings,
+        best_epoch: best_epoch + 1,
+        valid: &figures,
+        epochs: &run.progress.epochs,
+    };
+    report.write(&staging.path().join("report"))?;
+    staging.finish()?;
+    // What is left of the run is of no more use.
+    let _ = fs::remove_dir_all(&run.work);
+    println!(
+        "{}: epoch {}, validation macro-F1 {:.4}",
+        args.out.display(),
+        best_epoch + 1,
+        figures.macro_f1
+    );
+    Ok(())
+}
+
+fn check(args: &Args) -> Result<()> {
+    let share = |name: &str, value: f32| {
+        ensure!(
+            (0.0..1.0).contains(&value),
+            "--{name} {value}: must be from 0 to below 1"
+        );
+        Ok(())
+    };
+    share("dropout", args.dropout)?;
+    share("label-smoothing", args.label_smoothing)?;
+    share("warmup", args.warmup)?;
+    ensure!(
+        args.lr.is_finite() && args.lr > 0.0,
+        "--lr {}: must be above 0",
+        args.lr
+    );
+    ensure!(
+        args.epochs > 0 && args.batch > 0 && args.max_tokens > 2,
+        "--epochs, --batch and --max-tokens: too small"
+    );
+    ensure!(
+        (1..=256).contains(&args.threads),
+        "--threads {}: must be from 1 to 256",
+        args.threads
+    );
+    Ok(())
+}
+
+/// A training run under way.
+struct Run<'a> {
+    args: &'a Args,
+    labels: &'a [String],
+    loss: Loss,
+    work: PathBuf,
+    encoder: Encoder,
+    optimiser: AdamW,
+    progress: Progress,
+    class_weights: Vec<f32>,
+    workers: Vec<Worker>,
+    gradients: Vec<Gradient>,
+    started: Instant,
+    saved: Instant,
+    told: Instant,
+}
+
+/// One thread's buffers.
+#[derive(Default)]
+struct Worker {
+    pass: Pass,
+    head: Head,
+    d: Vec<f32>,
+}
+
+impl<'a> Run<'a> {
+    fn new(args: &'a Args, base: Encoder, labels: &'a [String], train: &[Example]) -> Result<Self> {
+        let loss = match args.head {
+            HeadKind::Softmax => Loss::Softmax,
+            HeadKind::Sigmoid => Loss::Sigmoid,
+        };
+        let mut rng = StdRng::seed_from_u64(args.seed);
+        let mut encoder = base.with_head(labels.len(), &mut rng);
+        let counts = counts(train, labels.len());
+        if loss == Loss::Sigmoid {
+            // A head that begins at the labels' frequencies need not first learn that most are rare.
+            let place = encoder.layout.out_bias.clone();
+            for (bias, &count) in encoder.weights.dense[place].iter_mut().zip(&counts) {
+                let share = ((count as f32 + 0.5) / (train.len() as f32 + 1.0)).clamp(1e-4, 1.0 - 1e-4);
+                *bias = (share / (1.0 - share)).ln();
+            }
+        }
+        let settings = Settings {
+            weight_decay: args.weight_decay,
+            clip: args.clip,
+            head_factor: args.head_lr_factor,
+            ..Settings::default()
+        };
+        let mut optimiser = AdamW::new(&encoder, settings);
+
+        let work = work_folder(&args.out);
+        fs::create_dir_all(&work).with_context(|| format!("can't make {}", work.display()))?;
+        let described = describe(args);
+        let progress = match state::read_progress(&work)? {
+            Some(progress) if progress.settings != described => bail!(
+                "{} holds a run with other settings ({}): remove it, or name another --out",
+                work.display(),
+                progress.settings
+            ),
+            Some(progress) => {
+                state::restore(&work, &progress, &mut encoder, &mut optimiser)?;
+                eprintln!(
+                    "going on in epoch {} after {} steps",
+                    progress.epoch + 1,
+                    progress.steps
+                );
+                progress
+            }
+            None => Progress {
+                settings: described,
+                ..Progress::default()
+            },
+        };
+        let gradients = (0..args.threads)
+            .map(|_| Gradient::new(&encoder.shape, &encoder.layout))
+            .collect();
+        Ok(Self {
+            class_weights: class_weights(args.class_weights, &counts),
+            workers: (0..args.threads).map(|_| Worker::default()).collect(),
+            gradients,
+            args,
+            labels,
+            loss,
+            work,
+            encoder,
+            optimiser,
+            progress,
+            started: Instant::now(),
+            saved: Instant::now(),
+            told: Instant::now(),
+        })
+    }
+
+    fn best_folder(&self) -> PathBuf {
+        self.work.join("best")
+    }
+
+    fn go(&mut self, train: &[Example], valid: &[Example]) -> Result<()> {
+        while self.progress.epoch < self.args.epochs {
+            let started = Instant::now();
+            self.epoch(train)?;
+            let valid = judge::judge(&self.encoder, valid, self.loss, self.args.threads);
+            let (sum, weight) = std::mem::take(&mut self.progress.loss);
+            let loss = sum / weight.max(1e-9);
+            let epoch = self.progress.epoch;
+            let seconds = started.elapsed().as_secs_f64();
+            eprintln!(
+                "epoch {}: loss {loss:.4}, validation macro-F1 {:.4}, accuracy {:.4}, {seconds:.0} s",
+                epoch + 1,
+                valid.macro_f1,
+                valid.accuracy
+            );
+            self.progress.epochs.push(Epoch {
+                loss,
+                valid: valid.clone(),
+                seconds,
+            });
+            self.progress.epoch += 1;
+            self.progress.batch = 0;
+            if self
+                .progress
+                .best
+                .as_ref()
+                .is_none_or(|(_, best)| valid.macro_f1 > best.macro_f1)
+            {
+                self.keep_best()?;
+                self.progress.best = Some((epoch, valid));
+            }
+            self.save()?;
+            let best = self.progress.best.as_ref().map_or(0, |(best, _)| *best);
+            if epoch - best >= self.args.patience || self.spent() >= 1.0 {
+                break;
+            }
+        }
+        Ok(())
+    }
+
+    fn keep_best(&self) -> Result<()> {
+        let folder = self.best_folder();
+        fs::create_dir_all(&folder).with_context(|| format!("can't make {}", folder.display()))?;
+        let (labels, loss) = (self.labels.to_vec(), Some(self.loss));
+        Checkpoint {
+            encoder: self.encoder.clone(),
+            labels,
+            loss,
+        }
+        .write(&folder)
+    }
+
+    fn save(&mut self) -> Result<()> {
+        state::save(&self.work, &self.progress, &self.encoder, &self.optimiser)?;
+        self.saved = Instant::now();
+        Ok(())
+    }
+
+    fn epoch(&mut self, train: &[Example]) -> Result<()> {
+        let batches = data::batches(train, self.args.batch, self.args.seed, self.progress.epoch);
+        let total = batches.len() * self.args.epochs;
+        let bar = bar(batches.len(), self.progress.epoch + 1, self.args.epochs);
+        bar.set_position(self.progress.batch as u64);
+        for batch in &batches[self.progress.batch.min(batches.len())..] {
+            let done = (self.progress.steps as f32 + 1.0) / (total as f32 + 1.0);
+            let done = done.max(self.spent());
+            if done >= 1.0 {
+                break;
+            }
+            let rate = self.args.lr * schedule(done, self.args.warmup);
+            let batch: Vec<&Example> = batch.iter().map(|&index| &train[index]).collect();
+            let (loss, weight) = self.step(&batch, rate)?;
+            self.progress.loss.0 += loss;
+            self.progress.loss.1 += weight;
+            self.progress.batch += 1;
+            self.progress.steps += 1;
+            bar.inc(1);
+            bar.set_message(format!("{:.4}", self.progress.loss.0 / self.progress.loss.1.max(1e-9)));
+            if bar.is_hidden() && self.told.elapsed() > TELL_EVERY {
+                let loss = self.progress.loss.0 / self.progress.loss.1.max(1e-9);
+                eprintln!(
+                    "step {}: loss {loss:.4}, {:.0} % done",
+                    self.progress.steps,
+                    100.0 * done
+                );
+                self.told = Instant::now();
+            }
+            if self.saved.elapsed() > SAVE_EVERY {
+                self.save()?;
+            }
+        }
+        bar.finish_and_clear();
+        Ok(())
+    }
+
+    /// The share of the minutes allowed that is gone.
+    fn spent(&self) -> f32 {
+        let minutes = self.started.elapsed().as_secs_f32() / 60.0;
+        self.args.minutes.map_or(0.0, |allowed| minutes / allowed)
+    }
+
+    /// One step over a batch: the summed loss and weight of its posts.
+    fn step(&mut self, batch: &[&Example], rate: f32) -> Result<(f64, f64)> {
+        let (args, loss, encoder) = (self.args, self.loss, &self.encoder);
+        let targets: Vec<(Vec<f32>, f32)> = batch.iter().map(|example| self.target(example)).collect();
+        let weight: f64 = targets.iter().map(|(_, weight)| f64::from(*weight)).sum();
+        let share = (1.0 / weight.max(1e-9)) as f32;
+        let seed = args.seed.wrapping_mul(0x1_0000_0001).wrapping_add(self.progress.steps);
+        let rates = Rates {
+            hidden: args.dropout,
+            attention: args.dropout,
+        };
+        let threads = self.workers.len();
+        let targets = &targets;
+        let losses: Vec<f64> = std::thread::scope(|scope| {
+            let workers: Vec<_> = self
+                .workers
+                .iter_mut()
+                .zip(&mut self.gradients)
+                .enumerate()
+                .map(|(index, (worker, gradient))| {
+                    scope.spawn(move || {
+                        // A batch is ordered by length: dealt out like this, all have as much to do.
+                        let mine = || (index..batch.len()).step_by(threads);
+                        let posts: Packed = mine().map(|post| batch[post].ids.as_slice()).collect();
+                        let targets = mine().map(|post| Target {
+                            shares: &targets[post].0,
+                            weight: targets[post].1,
+                        });
+                        let seed = seed.wrapping_mul(257).wrapping_add(index as u64);
+                        worker.learn(encoder, &posts, targets, loss, share, (rates, seed), gradient)
+                    })
+                })
+                .collect();
+            workers
+                .into_iter()
+                .map(|worker| worker.join().unwrap_or(f64::NAN))
+                .collect()
+        });
+        let sum: f64 = losses.iter().sum();
+        let norm = self.optimiser.step(&mut self.encoder, &mut self.gradients, rate);
+        if !sum.is_finite() || !norm.is_finite() {
+            bail!(
+                "the loss is no number after {} steps: try a lower --lr",
+                self.progress.steps
+            );
+        }
+        Ok((sum, weight))
+    }
+
+    fn target(&self, example: &Example) -> (Vec<f32>, f32) {
+        let classes = self.labels.len();
+        let smoothing = self.args.label_smoothing;
+        let (mass, floor) = match self.loss {
+            Loss::Softmax => (1.0 / example.labels.len() as f32, smoothing / classes as f32),
+            Loss::Sigmoid => (1.0, smoothing / 2.0),
+        };
+        let mut shares = vec![floor; classes];
+        for &label in &example.labels {
+            shares[label] += mass * (1.0 - smoothing);
+        }
+        let weights = example
+            .labels
+            .iter()
+            .map(|&label| self.class_weights[label])
+            .sum::<f32>();
+        (shares, weights / example.labels.len() as f32)
+    }
+}
+
+impl Worker {
+    #[allow(clippy::too_many_arguments)]
+    fn learn<'t>(
+        &mut self,
+        encoder: &Encoder,
+        posts: &Packed,
+        targets: impl Iterator<Item = Target<'t>>,
+        loss: Loss,
+        share: f32,
+        (rates, seed): (Rates, u64),
+        gradient: &mut Gradient,
+    ) -> f64 {
+        gradient.clear();
+        if posts.is_empty() {
+            return 0.0;
+        }
+        self.pass.forward(encoder, posts, rates, seed);
+        self.head.forward(encoder, posts, &self.pass);
+        let loss = self.head.loss(loss, targets, share);
+        self.head.backward(encoder, posts, &self.pass, &mut self.d, gradient);
+        self.pass.backward(encoder, posts, &mut self.d, gradient);
+        loss
+    }
+}
+
+/// Where a run lives until it is done.
+fn work_folder(out: &Path) -> PathBuf {
+    let mut work = out.as_os_str().to_owned();
+    work.push(".work");
+    PathBuf::from(work)
+}
+
+/// What fixes the course of a run: one with other settings can't go on from its state.
+fn describe(args: &Args) -> String {
+    format!(
+        "base {} train {} valid {} epochs {} lr {} head-lr-factor {} batch {} warmup {} weight-decay {} \
+         label-smoothing {} class-weights {:?} head {:?} seed {} dropout {} max-tokens {} clip {} profile {}",
+        args.base.display(),
+        args.train.display(),
+        args.valid.display(),
+        args.epochs,
+        args.lr,
+        args.head_lr_factor,
+        args.batch,
+        args.warmup,
+        args.weight_decay,
+        args.label_smoothing,
+        args.class_weights,
+        args.head,
+        args.seed,
+        args.dropout,
+        args.max_tokens,
+        args.clip,
+        args.profile,
+    )
+}
+
+fn counts(examples: &[Example], classes: usize) -> Vec<usize> {
+    let mut counts = vec![0; classes];
+    for label in examples.iter().flat_map(|example| &example.labels) {
+        counts[*label] += 1;
+    }
+    counts
+}
+
+/// Weights of the classes whose mean over the posts is 1.
+fn class_weights(kind: ClassWeights, counts: &[usize]) -> Vec<f32> {
+    let raw: Vec<f32> = counts
+        .iter()
+        .map(|&count| match kind {
+            ClassWeights::None => 1.0,
+            ClassWeights::Inverse => 1.0 / count.max(1) as f32,
+            ClassWeights::Sqrt => 1.0 / (count.max(1) as f32).sqrt(),
+        })
+        .collect();
+    let total: f32 = raw
+        .iter()
+        .zip(counts)
+        .map(|(weight, &count)| weight * count as f32)
+        .sum();
+    let scale = counts.iter().sum::<usize>() as f32 / total.max(f32::MIN_POSITIVE);
+    raw.into_iter().map(|weight| weight * scale).collect()
+}
+
+/// The share of the highest learning rate when `done` of the run is over: up in the first `warmup`
+/// of it, then down to 0.
+fn schedule(done: f32, warmup: f32) -> f32 {
+    (done / warmup.max(f32::MIN_POSITIVE))
+        .min((1.0 - done) / (1.0 - warmup))
+        .clamp(0.0, 1.0)
+}
+
+fn bar(length: usize, epoch: usize, epochs: usize) -> ProgressBar {
+    let bar = ProgressBar::new(length as u64);
+    if let Ok(style) = ProgressStyle::with_template("{prefix} {bar:40} {pos}/{len} {eta} loss {msg}") {
+        bar.set_style(style);
+    }
+    bar.set_prefix(format!("epoch {epoch}/{epochs}"));
+    bar
 }

@@ -25,7 +25,9 @@ struct Expected {
 }
 
 fn fixture(family: &str) -> PathBuf {
-    Path::new(env!("CARGO_MANIFEST_DIR")).join("tests/fixtures/parity").join(family)
+    Path::new(env!("CARGO_MANIFEST_DIR"))
+        .join("tests/fixtures/parity")
+        .join(family)
 }
 
 fn expected(family: &str) -> Expected {
@@ -66,17 +68,30 @@ fn matrix(rows: &[Vec<i64>]) -> Array2<i64> {
 }
 
 fn logits(runtime: &Environment, onnx: &Path, ids: &Array2<i64>, mask: &Array2<i64>) -> Array2<f32> {
-    let mut session = Session::builder(runtime).unwrap().with_intra_threads(1).unwrap().commit_from_file(onnx).unwrap();
+    let mut session = Session::builder(runtime)
+        .unwrap()
+        .with_intra_threads(1)
+        .unwrap()
+        .commit_from_file(onnx)
+        .unwrap();
     let types = Array2::<i64>::zeros(ids.raw_dim());
     let mut inputs = ort::inputs! {
         "input_ids" => TensorRef::from_array_view(ids.view()).unwrap(),
         "attention_mask" => TensorRef::from_array_view(mask.view()).unwrap(),
     };
     if session.inputs().iter().any(|input| input.name() == "token_type_ids") {
-        inputs.push(("token_type_ids".into(), TensorRef::from_array_view(types.view()).unwrap().into()));
+        inputs.push((
+            "token_type_ids".into(),
+            TensorRef::from_array_view(types.view()).unwrap().into(),
+        ));
     }
     let outputs = session.run(inputs).unwrap();
-    outputs["logits"].try_extract_array::<f32>().unwrap().to_owned().into_dimensionality().unwrap()
+    outputs["logits"]
+        .try_extract_array::<f32>()
+        .unwrap()
+        .to_owned()
+        .into_dimensionality()
+        .unwrap()
 }
 
 fn largest_difference(a: &Array2<f32>, b: &[Vec<f32>]) -> f32 {
@@ -92,8 +107,21 @@ fn fp32_has_the_logits_of_transformers_in_every_family_and_style() {
         let truth = expected(family);
         for graph in [GraphStyle::Fused, GraphStyle::Plain] {
             let out = folder.path().join(format!("{family}-{graph:?}"));
-            export(&args(&fixture(family), &out, &[Precision::Fp32, Precision::Fp16], graph)).unwrap();
-            let run = |file: &str| logits(runtime, &out.join("onnx").join(file), &matrix(&truth.input_ids), &matrix(&truth.attention_mask));
+            export(&args(
+                &fixture(family),
+                &out,
+                &[Precision::Fp32, Precision::Fp16],
+                graph,
+            ))
+            .unwrap();
+            let run = |file: &str| {
+                logits(
+                    runtime,
+                    &out.join("onnx").join(file),
+                    &matrix(&truth.input_ids),
+                    &matrix(&truth.attention_mask),
+                )
+            };
             let single = largest_difference(&run("model.onnx"), &truth.logits);
             assert!(single < 1e-4, "{family} {graph:?}: {single}");
             let half = largest_difference(&run("model_fp16.onnx"), &truth.logits);
@@ -107,12 +135,17 @@ fn int8_is_near_and_blind_to_batch_mates_and_padding() {
     let Some(runtime) = runtime() else { return };
     let folder = tempfile::tempdir().unwrap();
     let texts = folder.path().join("texts.tsv");
-    let lines: Vec<String> = (0..200).map(|i| (0..12).map(|j| format!("w{} ", 4 + (i * 31 + j * 17) % 92)).collect()).collect();
+    let lines: Vec<String> = (0..200)
+        .map(|i| (0..12).map(|j| format!("w{} ", 4 + (i * 31 + j * 17) % 92)).collect())
+        .collect();
     fs::write(&texts, lines.join("\tlabel\n")).unwrap();
     for family in FAMILIES {
         let truth = expected(family);
         let out = folder.path().join(family);
-        let wanted = Args { calibrate: Some(texts.clone()), ..args(&fixture(family), &out, &[Precision::Int8], GraphStyle::Fused) };
+        let wanted = Args {
+            calibrate: Some(texts.clone()),
+            ..args(&fixture(family), &out, &[Precision::Int8], GraphStyle::Fused)
+        };
         export(&wanted).unwrap();
         let onnx = out.join("onnx/model_int8.onnx");
         let (ids, mask) = (matrix(&truth.input_ids), matrix(&truth.attention_mask));
@@ -139,8 +172,17 @@ fn refusal(file: &str, change: impl Fn(String) -> Vec<u8>) -> String {
     }
     let text = String::from_utf8_lossy(&fs::read(checkpoint.join(file)).unwrap()).into_owned();
     fs::write(checkpoint.join(file), change(text)).unwrap();
-    let error = export(&args(&checkpoint, &folder.path().join("out"), &[Precision::Fp32], GraphStyle::Plain)).unwrap_err();
-    let left: Vec<_> = fs::read_dir(folder.path()).unwrap().map(|entry| entry.unwrap().file_name()).collect();
+    let error = export(&args(
+        &checkpoint,
+        &folder.path().join("out"),
+        &[Precision::Fp32],
+        GraphStyle::Plain,
+    ))
+    .unwrap_err();
+    let left: Vec<_> = fs::read_dir(folder.path())
+        .unwrap()
+        .map(|entry| entry.unwrap().file_name())
+        .collect();
     assert_eq!(left, ["checkpoint"], "something was left behind");
     let message = error.to_string();
     assert_eq!(message.lines().count(), 1, "{message}");
@@ -154,24 +196,43 @@ fn unfit_checkpoints_are_refused_in_one_line_and_leave_nothing() {
         let bytes = fs::read(fixture("roberta").join("model.safetensors")).unwrap();
         let header = u64::from_le_bytes(bytes[..8].try_into().unwrap()) as usize;
         let json = std::str::from_utf8(&bytes[8..8 + header]).unwrap();
-        let renamed = json.replace("roberta.encoder.layer.1.output.dense.weight", "roberta.encoder.layer.1.output.dense.wobble");
+        let renamed = json.replace(
+            "roberta.encoder.layer.1.output.dense.weight",
+            "roberta.encoder.layer.1.output.dense.wobble",
+        );
         [&bytes[..8], renamed.as_bytes(), &bytes[8 + header..]].concat()
     });
-    assert!(layers.contains("tensor `roberta.encoder.layer.1.output.dense.weight` is absent"), "{layers}");
+    assert!(
+        layers.contains("tensor `roberta.encoder.layer.1.output.dense.weight` is absent"),
+        "{layers}"
+    );
 
     let json = |text: String, change: &dyn Fn(&mut serde_json::Value)| {
         let mut json = serde_json::from_str(&text).unwrap();
         change(&mut json);
         serde_json::to_vec(&json).unwrap()
     };
-    let labels = refusal("config.json", |text| json(text, &|config| config["id2label"] = serde_json::json!({"0": "joy", "1": "anger"})));
+    let labels = refusal("config.json", |text| {
+        json(text, &|config| {
+            config["id2label"] = serde_json::json!({"0": "joy", "1": "anger"})
+        })
+    });
     assert!(labels.contains("2 labels") && labels.contains("3 rows"), "{labels}");
-    let activation = refusal("config.json", |text| json(text, &|config| config["hidden_act"] = "relu".into()));
+    let activation = refusal("config.json", |text| {
+        json(text, &|config| config["hidden_act"] = "relu".into())
+    });
     assert!(activation.contains("hidden_act"), "{activation}");
-    let family = refusal("config.json", |text| json(text, &|config| config["model_type"] = "t5".into()));
+    let family = refusal("config.json", |text| {
+        json(text, &|config| config["model_type"] = "t5".into())
+    });
     assert!(family.contains("`t5`"), "{family}");
-    let tokenizer = refusal("tokenizer.json", |text| json(text, &|tokenizer| tokenizer["model"]["vocab"]["far"] = 4_000.into()));
-    assert!(tokenizer.contains("4000") && tokenizer.contains("96 rows"), "{tokenizer}");
+    let tokenizer = refusal("tokenizer.json", |text| {
+        json(text, &|tokenizer| tokenizer["model"]["vocab"]["far"] = 4_000.into())
+    });
+    assert!(
+        tokenizer.contains("4000") && tokenizer.contains("96 rows"),
+        "{tokenizer}"
+    );
     assert!(refusal("model.safetensors", |_| b"not it".to_vec()).contains("not a safetensors file"));
 }
 
@@ -180,7 +241,13 @@ fn a_folder_that_is_there_is_never_overwritten() {
     let folder = tempfile::tempdir().unwrap();
     let kept = folder.path().join("kept");
     fs::write(&kept, "mine").unwrap();
-    let error = export(&args(&fixture("bert"), folder.path(), &[Precision::Fp32], GraphStyle::Plain)).unwrap_err();
+    let error = export(&args(
+        &fixture("bert"),
+        folder.path(),
+        &[Precision::Fp32],
+        GraphStyle::Plain,
+    ))
+    .unwrap_err();
     assert!(matches!(error, ExportError::Exists(_)), "{error}");
     assert_eq!(fs::read_to_string(kept).unwrap(), "mine");
 }
@@ -189,10 +256,19 @@ fn a_folder_that_is_there_is_never_overwritten() {
 fn the_folder_holds_what_the_service_reads() {
     let folder = tempfile::tempdir().unwrap();
     let out = folder.path().join("out");
-    let wanted = Args { name: Some("moods".to_owned()), ..args(&fixture("xlm-roberta"), &out, &[Precision::Fp16], GraphStyle::Fused) };
+    let wanted = Args {
+        name: Some("moods".to_owned()),
+        ..args(&fixture("xlm-roberta"), &out, &[Precision::Fp16], GraphStyle::Fused)
+    };
     export(&wanted).unwrap();
-    let options = moodstream::model::ModelOptions { precision: moodstream::model::Precision::Fp16, ..Default::default() };
+    let options = moodstream::model::ModelOptions {
+        precision: moodstream::model::Precision::Fp16,
+        ..Default::default()
+    };
     let model = moodstream::model::ModelFolder::open(&out, &options).unwrap();
     assert!(model.info().id.starts_with("moods@"), "{}", model.info().id);
-    assert_eq!(model.info().labels.len(), Classifier::open(&fixture("xlm-roberta")).unwrap().labels());
+    assert_eq!(
+        model.info().labels.len(),
+        Classifier::open(&fixture("xlm-roberta")).unwrap().labels()
+    );
 }

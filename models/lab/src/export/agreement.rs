@@ -32,13 +32,22 @@ pub(crate) fn measure(
     }
     // The order of the labels is the same under softmax and sigmoid, so a checkpoint that doesn't say may be either.
     let problem_type = Some(ProblemType::SingleLabelClassification);
-    let options = ModelOptions { precision: Precision::Int8, problem_type, ..ModelOptions::default() };
+    let options = ModelOptions {
+        precision: Precision::Int8,
+        problem_type,
+        ..ModelOptions::default()
+    };
     let service = Service::start(&ModelFolder::open(folder, &options)?, &ClassifyOptions::default())?;
     let runtime = tokio::runtime::Builder::new_current_thread().build()?;
     let count = texts.len().max(1) as f64;
     let mut same = 0_u32;
     for (verdict, exact) in runtime.block_on(service.classify(texts)).into_iter().zip(exact) {
-        let label = verdict?.scores.iter().enumerate().max_by(|a, b| a.1.total_cmp(b.1)).map(|(index, _)| index);
+        let label = verdict?
+            .scores
+            .iter()
+            .enumerate()
+            .max_by(|a, b| a.1.total_cmp(b.1))
+            .map(|(index, _)| index);
         same += u32::from(label == Some(exact));
     }
     Ok(f64::from(same) / count)

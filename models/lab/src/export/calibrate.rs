@@ -46,7 +46,11 @@ pub(crate) fn quantise_layers(model: &Classifier, texts: &[Vec<u32>]) -> Vec<Qua
         .into_par_iter()
         .map(|(layer, site)| {
             let linear = linear(model, layer, site);
-            let coding = if site == Site::Output { Coding::Gelu } else { Coding::Symmetric };
+            let coding = if site == Site::Output {
+                Coding::Gelu
+            } else {
+                Coding::Symmetric
+            };
             // A normalised input has no outlying rows; what attention mixes and GELU lets through has.
             let static_too = matches!(site, Site::Attention | Site::Intermediate);
             let quantised = match samples.get(&(layer, site)) {
@@ -60,10 +64,16 @@ pub(crate) fn quantise_layers(model: &Classifier, texts: &[Vec<u32>]) -> Vec<Qua
         .filter_map(|layer| {
             let query_key_value = products.remove(&(layer, Site::Attention))?;
             let mut rest = |site| products.remove(&(layer, site));
-            let rest = match (rest(Site::AttentionOutput), rest(Site::Intermediate), rest(Site::Output)) {
-                (Some(attention_output), Some(intermediate), Some(output)) => {
-                    Some(QuantisedRest { attention_output, intermediate, output })
-                }
+            let rest = match (
+                rest(Site::AttentionOutput),
+                rest(Site::Intermediate),
+                rest(Site::Output),
+            ) {
+                (Some(attention_output), Some(intermediate), Some(output)) => Some(QuantisedRest {
+                    attention_output,
+                    intermediate,
+                    output,
+                }),
                 _ => None,
             };
             let mut layer = QuantisedLayer { query_key_value, rest };
@@ -77,7 +87,13 @@ pub(crate) fn quantise_layers(model: &Classifier, texts: &[Vec<u32>]) -> Vec<Qua
 impl QuantisedLayer {
     /// Divides the values' outputs by what the context is to be divided by: attention mixes tokens, never channels.
     fn fold_context_smoothing(&mut self) {
-        let Some(factors) = self.rest.as_mut().and_then(|rest| rest.attention_output.smoothing.take()) else { return };
+        let Some(factors) = self
+            .rest
+            .as_mut()
+            .and_then(|rest| rest.attention_output.smoothing.take())
+        else {
+            return;
+        };
         let values = Slice::from(2 * factors.len()..);
         for outputs in [&mut self.query_key_value.scale, &mut self.query_key_value.bias] {
             let mut outputs = outputs.slice_axis_mut(Axis(0), values);
@@ -117,7 +133,10 @@ fn sample(model: &Classifier, texts: &[Vec<u32>]) -> BTreeMap<(usize, Site), Arr
         let mut batch = Tokens::default();
         chunk.iter().for_each(|ids| batch.push(ids));
         forward::logits(model, &batch, |layer, site, rows| {
-            parts.entry((layer, site)).or_default().push(rows.slice_axis(Axis(0), Slice::new(0, None, stride)).to_owned());
+            parts
+                .entry((layer, site))
+                .or_default()
+                .push(rows.slice_axis(Axis(0), Slice::new(0, None, stride)).to_owned());
         });
     }
     parts
@@ -140,8 +159,11 @@ pub(crate) fn describe(layers: &[QuantisedLayer]) -> impl Iterator<Item = String
         }
         parts.into_iter().map(move |(name, product)| {
             let exponent = f32::from(product.exponent) / 10.0;
-            format!("layer {index} {name}: {}, smoothing {exponent:.1}, noise {:.2e}", product.coding.as_str(), product.noise)
+            format!(
+                "layer {index} {name}: {}, smoothing {exponent:.1}, noise {:.2e}",
+                product.coding.as_str(),
+                product.noise
+            )
         })
     })
 }
-

@@ -90,9 +90,14 @@ impl Classifier {
     pub fn open(checkpoint: &Path) -> Result<Self, ExportError> {
         let config = Config::read(&checkpoint.join("config.json"))?;
         let path = checkpoint.join("model.safetensors");
-        let bytes = fs::read(&path).map_err(|source| ExportError::Read { path: path.clone(), source })?;
-        let tensors = SafeTensors::deserialize(&bytes)
-            .map_err(|source| ExportError::Invalid { path: path.clone(), why: format!("not a safetensors file: {source}") })?;
+        let bytes = fs::read(&path).map_err(|source| ExportError::Read {
+            path: path.clone(),
+            source,
+        })?;
+        let tensors = SafeTensors::deserialize(&bytes).map_err(|source| ExportError::Invalid {
+            path: path.clone(),
+            why: format!("not a safetensors file: {source}"),
+        })?;
         Weights { path, tensors }.classifier(&config)
     }
 
@@ -168,8 +173,14 @@ struct Config {
 
 impl Config {
     fn read(path: &Path) -> Result<Self, ExportError> {
-        let invalid = |why: String| ExportError::Invalid { path: path.to_owned(), why };
-        let text = fs::read_to_string(path).map_err(|source| ExportError::Read { path: path.to_owned(), source })?;
+        let invalid = |why: String| ExportError::Invalid {
+            path: path.to_owned(),
+            why,
+        };
+        let text = fs::read_to_string(path).map_err(|source| ExportError::Read {
+            path: path.to_owned(),
+            source,
+        })?;
         let raw: RawConfig = serde_json::from_str(&text).map_err(|source| invalid(source.to_string()))?;
         let family = match raw.model_type.as_str() {
             "roberta" | "xlm-roberta" | "camembert" => Family::Roberta,
@@ -182,10 +193,19 @@ impl Config {
             }
         };
         if raw.hidden_act != "gelu" {
-            return Err(invalid(format!("hidden_act is `{}`: only gelu can be exported", raw.hidden_act)));
+            return Err(invalid(format!(
+                "hidden_act is `{}`: only gelu can be exported",
+                raw.hidden_act
+            )));
         }
-        if let Some(kind) = raw.position_embedding_type.as_deref().filter(|&kind| kind != "absolute") {
-            return Err(invalid(format!("position_embedding_type is `{kind}`: only absolute can be exported")));
+        if let Some(kind) = raw
+            .position_embedding_type
+            .as_deref()
+            .filter(|&kind| kind != "absolute")
+        {
+            return Err(invalid(format!(
+                "position_embedding_type is `{kind}`: only absolute can be exported"
+            )));
         }
         if raw.num_attention_heads == 0 || !raw.hidden_size.is_multiple_of(raw.num_attention_heads) {
             return Err(invalid(format!(
@@ -193,7 +213,11 @@ impl Config {
                 raw.hidden_size, raw.num_attention_heads
             )));
         }
-        Ok(Self { raw, path: path.to_owned(), family })
+        Ok(Self {
+            raw,
+            path: path.to_owned(),
+            family,
+        })
     }
 }
 
@@ -214,7 +238,8 @@ impl Weights<'_> {
         let embeddings = format!("{prefix}.embeddings");
         let word_embeddings = self.matrix(&format!("{embeddings}.word_embeddings.weight"), raw.vocab_size, width)?;
         let positions = self.rows(&format!("{embeddings}.position_embeddings.weight"))?;
-        let mut position_embeddings = self.matrix(&format!("{embeddings}.position_embeddings.weight"), positions, width)?;
+        let mut position_embeddings =
+            self.matrix(&format!("{embeddings}.position_embeddings.weight"), positions, width)?;
         let types_name = format!("{embeddings}.token_type_embeddings.weight");
         let type_embeddings = match config.family {
             Family::DistilBert => None,
@@ -225,7 +250,9 @@ impl Weights<'_> {
                 None
             }
         };
-        let layers = (0..raw.num_hidden_layers).map(|index| self.layer(config, index)).collect::<Result<_, _>>()?;
+        let layers = (0..raw.num_hidden_layers)
+            .map(|index| self.layer(config, index))
+            .collect::<Result<_, _>>()?;
 
         let (dense, output, head_activation) = match config.family {
             Family::Roberta => ("classifier.dense", "classifier.out_proj", HeadActivation::Tanh),
@@ -233,7 +260,12 @@ impl Weights<'_> {
             Family::DistilBert => ("pre_classifier", "classifier", HeadActivation::Relu),
         };
         let labels = self.rows(&format!("{output}.weight"))?;
-        if let Some(named) = raw.id2label.as_ref().map(BTreeMap::len).filter(|&named| named != labels) {
+        if let Some(named) = raw
+            .id2label
+            .as_ref()
+            .map(BTreeMap::len)
+            .filter(|&named| named != labels)
+        {
             return Err(ExportError::Invalid {
                 path: config.path.clone(),
                 why: format!("id2label names {named} labels, but tensor `{output}.weight` has {labels} rows"),
@@ -282,7 +314,10 @@ impl Weights<'_> {
     fn linear(&self, name: &str, inputs: usize, outputs: usize) -> Result<Linear, ExportError> {
         let stored = self.matrix(&format!("{name}.weight"), outputs, inputs)?;
         let weight = stored.t().as_standard_layout().into_owned();
-        Ok(Linear { weight, bias: self.vector(&format!("{name}.bias"), outputs)? })
+        Ok(Linear {
+            weight,
+            bias: self.vector(&format!("{name}.bias"), outputs)?,
+        })
     }
 
     fn norm(&self, name: &str, width: usize) -> Result<LayerNorm, ExportError> {
@@ -303,7 +338,10 @@ impl Weights<'_> {
 
     /// The first dimension of a tensor: what the checkpoint alone decides.
     fn rows(&self, name: &str) -> Result<usize, ExportError> {
-        let view = self.tensors.tensor(name).map_err(|_| self.bad_tensor(name, "is absent"))?;
+        let view = self
+            .tensors
+            .tensor(name)
+            .map_err(|_| self.bad_tensor(name, "is absent"))?;
         match view.shape().first() {
             Some(&rows) if rows > 0 => Ok(rows),
             _ => Err(self.bad_tensor(name, "is empty")),
@@ -311,15 +349,30 @@ impl Weights<'_> {
     }
 
     fn floats(&self, name: &str, shape: &[usize]) -> Result<Vec<f32>, ExportError> {
-        let view = self.tensors.tensor(name).map_err(|_| self.bad_tensor(name, "is absent"))?;
+        let view = self
+            .tensors
+            .tensor(name)
+            .map_err(|_| self.bad_tensor(name, "is absent"))?;
         if view.shape() != shape {
-            return Err(self.bad_tensor(name, &format!("has shape {:?}, config.json calls for {shape:?}", view.shape())));
+            return Err(self.bad_tensor(
+                name,
+                &format!("has shape {:?}, config.json calls for {shape:?}", view.shape()),
+            ));
         }
         let data = view.data();
         let values: Vec<f32> = match view.dtype() {
-            Dtype::F32 => data.chunks_exact(4).map(|b| f32::from_le_bytes([b[0], b[1], b[2], b[3]])).collect(),
-            Dtype::F16 => data.chunks_exact(2).map(|b| f16::from_le_bytes([b[0], b[1]]).to_f32()).collect(),
-            Dtype::BF16 => data.chunks_exact(2).map(|b| bf16::from_le_bytes([b[0], b[1]]).to_f32()).collect(),
+            Dtype::F32 => data
+                .chunks_exact(4)
+                .map(|b| f32::from_le_bytes([b[0], b[1], b[2], b[3]]))
+                .collect(),
+            Dtype::F16 => data
+                .chunks_exact(2)
+                .map(|b| f16::from_le_bytes([b[0], b[1]]).to_f32())
+                .collect(),
+            Dtype::BF16 => data
+                .chunks_exact(2)
+                .map(|b| bf16::from_le_bytes([b[0], b[1]]).to_f32())
+                .collect(),
             other => return Err(self.bad_tensor(name, &format!("holds {other:?}, not F32, F16 or BF16"))),
         };
         match values.iter().position(|value| !value.is_finite()) {
@@ -329,7 +382,10 @@ impl Weights<'_> {
     }
 
     fn bad_tensor(&self, name: &str, why: &str) -> ExportError {
-        ExportError::Invalid { path: self.path.clone(), why: format!("tensor `{name}` {why}") }
+        ExportError::Invalid {
+            path: self.path.clone(),
+            why: format!("tensor `{name}` {why}"),
+        }
     }
 }
 

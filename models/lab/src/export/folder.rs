@@ -28,11 +28,20 @@ impl Staging {
             Some(parent) if !parent.as_os_str().is_empty() => parent,
             _ => Path::new("."),
         };
-        let write = |path: &Path, source| ExportError::Write { path: path.to_owned(), source };
+        let write = |path: &Path, source| ExportError::Write {
+            path: path.to_owned(),
+            source,
+        };
         fs::create_dir_all(parent).map_err(|source| write(parent, source))?;
-        let folder = tempfile::Builder::new().prefix(".export-").tempdir_in(parent).map_err(|source| write(parent, source))?;
+        let folder = tempfile::Builder::new()
+            .prefix(".export-")
+            .tempdir_in(parent)
+            .map_err(|source| write(parent, source))?;
         fs::create_dir(folder.path().join("onnx")).map_err(|source| write(folder.path(), source))?;
-        Ok(Self { target: target.to_owned(), folder })
+        Ok(Self {
+            target: target.to_owned(),
+            folder,
+        })
     }
 
     /// Where it is until it is published.
@@ -60,7 +69,10 @@ impl Staging {
     /// Puts the folder in its place.
     pub(crate) fn publish(self) -> Result<(), ExportError> {
         let Self { target, folder } = self;
-        fs::rename(folder.path(), &target).map_err(|source| ExportError::Write { path: target.clone(), source })?;
+        fs::rename(folder.path(), &target).map_err(|source| ExportError::Write {
+            path: target.clone(),
+            source,
+        })?;
         // A temporary folder is its owner's alone; a model is for the service's account too.
         #[cfg(unix)]
         {
@@ -91,12 +103,18 @@ fn manifest(checkpoint: &Path, name: Option<&str>) -> Result<String, ExportError
         Err(error) if error.kind() == std::io::ErrorKind::NotFound => String::new(),
         Err(source) => return Err(ExportError::Read { path, source }),
     };
-    let mut table: toml::Table = text
-        .parse()
-        .map_err(|error: toml::de::Error| ExportError::Invalid { path: path.clone(), why: error.message().to_owned() })?;
+    let mut table: toml::Table = text.parse().map_err(|error: toml::de::Error| ExportError::Invalid {
+        path: path.clone(),
+        why: error.message().to_owned(),
+    })?;
     let folder_name = checkpoint.file_name().map(|name| name.to_string_lossy().into_owned());
-    let name = name.map(str::to_owned).or_else(|| if table.contains_key("name") { None } else { folder_name });
+    let name = name
+        .map(str::to_owned)
+        .or_else(|| if table.contains_key("name") { None } else { folder_name });
     let Some(name) = name else { return Ok(text) };
     table.insert("name".to_owned(), name.into());
-    toml::to_string(&table).map_err(|error| ExportError::Invalid { path, why: error.to_string() })
+    toml::to_string(&table).map_err(|error| ExportError::Invalid {
+        path,
+        why: error.to_string(),
+    })
 }

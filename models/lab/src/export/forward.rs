@@ -43,12 +43,18 @@ impl Tokens {
 /// The logits of each text, `[texts, labels]`; `watch` sees the input of each product of each layer, one token a row.
 ///
 /// Ids must be below the vocabulary and texts no longer than the positions reach: the caller tokenised for this model.
-pub(crate) fn logits(model: &Classifier, tokens: &Tokens, mut watch: impl FnMut(usize, Site, &Array2<f32>)) -> Array2<f32> {
+pub(crate) fn logits(
+    model: &Classifier,
+    tokens: &Tokens,
+    mut watch: impl FnMut(usize, Site, &Array2<f32>),
+) -> Array2<f32> {
     let mut hidden = model.word_embeddings.select(Axis(0), &tokens.ids);
     for range in tokens.ranges() {
         // Padding never reaches this far, so the positions of a text simply count up.
         let first = model.first_position();
-        let positions = model.position_embeddings.slice_axis(Axis(0), Slice::from(first..first + range.len()));
+        let positions = model
+            .position_embeddings
+            .slice_axis(Axis(0), Slice::from(first..first + range.len()));
         let mut rows = hidden.slice_axis_mut(Axis(0), range.into());
         rows += &positions;
     }
@@ -95,12 +101,19 @@ impl Layer {
         let biases = parts.map(|part| part.bias.view());
         // The three have one shape, checked where the checkpoint was read; else nothing would be joined.
         let weight = concatenate(Axis(1), &weights).unwrap_or_default();
-        Linear { weight, bias: concatenate(Axis(0), &biases).unwrap_or_default() }
+        Linear {
+            weight,
+            bias: concatenate(Axis(0), &biases).unwrap_or_default(),
+        }
     }
 }
 
 fn attention(model: &Classifier, layer: &Layer, hidden: &Array2<f32>, tokens: &Tokens) -> Array2<f32> {
-    let (query, key, value) = (layer.query.apply(hidden), layer.key.apply(hidden), layer.value.apply(hidden));
+    let (query, key, value) = (
+        layer.query.apply(hidden),
+        layer.key.apply(hidden),
+        layer.value.apply(hidden),
+    );
     let size = model.width() / model.heads;
     let scale = 1.0 / (size as f32).sqrt();
     let mut context = Array2::zeros(hidden.raw_dim());
@@ -108,7 +121,9 @@ fn attention(model: &Classifier, layer: &Layer, hidden: &Array2<f32>, tokens: &T
         for head in 0..model.heads {
             let columns = Slice::from(head * size..(head + 1) * size);
             let part = |x: &'_ Array2<f32>| {
-                x.slice_axis(Axis(0), Slice::from(range.clone())).slice_axis(Axis(1), columns).to_owned()
+                x.slice_axis(Axis(0), Slice::from(range.clone()))
+                    .slice_axis(Axis(1), columns)
+                    .to_owned()
             };
             let mut weights = part(&query).dot(&part(&key).t()) * scale;
             for mut row in weights.rows_mut() {
@@ -118,7 +133,8 @@ fn attention(model: &Classifier, layer: &Layer, hidden: &Array2<f32>, tokens: &T
                 row /= sum;
             }
             let mut rows = context.slice_axis_mut(Axis(0), Slice::from(range.clone()));
-            rows.slice_axis_mut(Axis(1), columns).assign(&weights.dot(&part(&value)));
+            rows.slice_axis_mut(Axis(1), columns)
+                .assign(&weights.dot(&part(&value)));
         }
     }
     context
@@ -145,7 +161,10 @@ fn gelu(x: f32) -> f32 {
 
 /// The index of the largest value: the label.
 pub(crate) fn argmax(row: ArrayView1<'_, f32>) -> usize {
-    row.iter().enumerate().max_by(|a, b| a.1.total_cmp(b.1)).map_or(0, |(index, _)| index)
+    row.iter()
+        .enumerate()
+        .max_by(|a, b| a.1.total_cmp(b.1))
+        .map_or(0, |(index, _)| index)
 }
 
 /// The largest magnitude of each column.
@@ -171,14 +190,22 @@ mod tests {
             let rows = |name: &str| -> Vec<Vec<f64>> { serde_json::from_value(expected[name].clone()).unwrap() };
             let mut tokens = Tokens::default();
             for (ids, mask) in rows("input_ids").iter().zip(rows("attention_mask")) {
-                let real: Vec<u32> = ids.iter().zip(mask).filter(|(_, mask)| *mask > 0.0).map(|(&id, _)| id as u32).collect();
+                let real: Vec<u32> = ids
+                    .iter()
+                    .zip(mask)
+                    .filter(|(_, mask)| *mask > 0.0)
+                    .map(|(&id, _)| id as u32)
+                    .collect();
                 tokens.push(&real);
             }
             let mut seen = 0;
             let logits = logits(&model, &tokens, |_, _, _| seen += 1);
             assert_eq!(seen, 4 * model.layers.len());
             for (ours, theirs) in logits.iter().zip(rows("logits").concat()) {
-                assert!((f64::from(*ours) - theirs).abs() < 1e-5, "{family}: {ours} against {theirs}");
+                assert!(
+                    (f64::from(*ours) - theirs).abs() < 1e-5,
+                    "{family}: {ours} against {theirs}"
+                );
             }
         }
     }

@@ -72,8 +72,16 @@ pub(crate) struct GraphBuilder {
 
 impl GraphBuilder {
     pub(crate) fn new(name: &str, float: FloatType) -> Self {
-        let graph = GraphProto { name: name.to_owned(), ..GraphProto::default() };
-        Self { graph, float, scope: String::new(), uses_runtime_operators: false }
+        let graph = GraphProto {
+            name: name.to_owned(),
+            ..GraphProto::default()
+        };
+        Self {
+            graph,
+            float,
+            scope: String::new(),
+            uses_runtime_operators: false,
+        }
     }
 
     /// Names what follows after the part of the model it belongs to, for profilers and viewers.
@@ -103,7 +111,12 @@ impl GraphBuilder {
     }
 
     /// Appends a node with one output, some of whose optional inputs are left out.
-    pub(crate) fn call_with_optional(&mut self, op: Op, inputs: &[Option<&Value>], attrs: &[(&'static str, Attr)]) -> Value {
+    pub(crate) fn call_with_optional(
+        &mut self,
+        op: Op,
+        inputs: &[Option<&Value>],
+        attrs: &[(&'static str, Attr)],
+    ) -> Value {
         let (Op::Onnx(kind) | Op::Runtime(kind)) = op;
         let name: Rc<str> = format!("{}/{kind}_{}", self.scope, self.graph.node.len()).into();
         self.push_node(op, inputs, attrs, vec![name.to_string()]);
@@ -152,9 +165,15 @@ impl GraphBuilder {
 
     /// The finished model as the bytes of an ONNX file, or nothing where it passes the 2 GiB that protobuf can hold.
     pub(crate) fn finish(self) -> Option<Vec<u8>> {
-        let mut opset_import = vec![OperatorSetIdProto { domain: String::new(), version: OPSET }];
+        let mut opset_import = vec![OperatorSetIdProto {
+            domain: String::new(),
+            version: OPSET,
+        }];
         if self.uses_runtime_operators {
-            opset_import.push(OperatorSetIdProto { domain: MICROSOFT.to_owned(), version: 1 });
+            opset_import.push(OperatorSetIdProto {
+                domain: MICROSOFT.to_owned(),
+                version: 1,
+            });
         }
         let model = ModelProto {
             ir_version: IR_VERSION,
@@ -185,7 +204,10 @@ impl GraphBuilder {
         };
         self.uses_runtime_operators |= !domain.is_empty();
         self.graph.node.push(NodeProto {
-            input: inputs.iter().map(|value| value.map_or_else(String::new, |v| v.0.to_string())).collect(),
+            input: inputs
+                .iter()
+                .map(|value| value.map_or_else(String::new, |v| v.0.to_string()))
+                .collect(),
             name: output.first().cloned().unwrap_or_default(),
             output,
             op_type: op_type.to_owned(),
@@ -196,11 +218,26 @@ impl GraphBuilder {
 }
 
 fn attribute(&(name, value): &(&'static str, Attr)) -> AttributeProto {
-    let empty = AttributeProto { name: name.to_owned(), ..AttributeProto::default() };
+    let empty = AttributeProto {
+        name: name.to_owned(),
+        ..AttributeProto::default()
+    };
     match value {
-        Attr::Int(i) => AttributeProto { i: Some(i), r#type: attribute_type::INT, ..empty },
-        Attr::Float(f) => AttributeProto { f: Some(f), r#type: attribute_type::FLOAT, ..empty },
-        Attr::Ints(ints) => AttributeProto { ints: ints.to_vec(), r#type: attribute_type::INTS, ..empty },
+        Attr::Int(i) => AttributeProto {
+            i: Some(i),
+            r#type: attribute_type::INT,
+            ..empty
+        },
+        Attr::Float(f) => AttributeProto {
+            f: Some(f),
+            r#type: attribute_type::FLOAT,
+            ..empty
+        },
+        Attr::Ints(ints) => AttributeProto {
+            ints: ints.to_vec(),
+            r#type: attribute_type::INTS,
+            ..empty
+        },
     }
 }
 
@@ -215,6 +252,14 @@ fn value_info(name: &str, element: ElementType, dims: &[Dim]) -> ValueInfoProto 
             DimensionProto { value: Some(value) }
         })
         .collect();
-    let tensor_type = TensorTypeProto { elem_type: element as i32, shape: Some(TensorShapeProto { dim }) };
-    ValueInfoProto { name: name.to_owned(), r#type: Some(TypeProto { tensor_type: Some(tensor_type) }) }
+    let tensor_type = TensorTypeProto {
+        elem_type: element as i32,
+        shape: Some(TensorShapeProto { dim }),
+    };
+    ValueInfoProto {
+        name: name.to_owned(),
+        r#type: Some(TypeProto {
+            tensor_type: Some(tensor_type),
+        }),
+    }
 }

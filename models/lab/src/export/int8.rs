@@ -26,7 +26,11 @@ pub(crate) fn int8_graph(model: &Classifier, layers: &[QuantisedLayer]) -> Graph
     let frame = writer.frame(&inputs, &embedded);
     let mut hidden = writer.g.call(Op::Onnx("Reshape"), &[&embedded, &frame.all.flat], &[]);
     for (index, (layer, quantised)) in model.layers.iter().zip(layers).enumerate() {
-        let reach = if index + 1 == layers.len() { Reach::First } else { Reach::All };
+        let reach = if index + 1 == layers.len() {
+            Reach::First
+        } else {
+            Reach::All
+        };
         hidden = writer.quantised_layer(index, layer, quantised, &hidden, &frame, reach);
     }
     let last = if layers.is_empty() { &frame.all } else { &frame.first };
@@ -71,8 +75,14 @@ impl Writer<'_> {
         let all = self.g.call(Op::Onnx("Shape"), &[embedded], &part(0, 2));
         let batch = self.g.call(Op::Onnx("Shape"), &[embedded], &part(0, 1));
         let one = self.g.int64(&[1], &[1]);
-        let first = self.g.call(Op::Onnx("Concat"), &[&batch, &one], &[("axis", Attr::Int(0))]);
-        Frame { padding, all: self.rows(&all), first: self.rows(&first) }
+        let first = self
+            .g
+            .call(Op::Onnx("Concat"), &[&batch, &one], &[("axis", Attr::Int(0))]);
+        Frame {
+            padding,
+            all: self.rows(&all),
+            first: self.rows(&first),
+        }
     }
 
     /// For texts of the shape `[batch, length]`.
@@ -81,7 +91,8 @@ impl Writer<'_> {
         let flat = self.g.int64(&[2], &[-1, width]);
         let mut shape = |inner: &[i64]| {
             let inner = self.g.int64(&[inner.len()], inner);
-            self.g.call(Op::Onnx("Concat"), &[texts, &inner], &[("axis", Attr::Int(0))])
+            self.g
+                .call(Op::Onnx("Concat"), &[texts, &inner], &[("axis", Attr::Int(0))])
         };
         let (batched, heads) = (shape(&[width]), shape(&[heads, width / heads]));
         let axis = self.g.int64(&[1], &[0]);
@@ -90,8 +101,17 @@ impl Writer<'_> {
             let byte = self.g.uint8_scalar(zero_point);
             self.g.call(Op::Onnx("Expand"), &[&byte, &tokens], &[])
         };
-        let (centre, gelu_zero) = (repeated(Coding::Symmetric.zero_point()), repeated(Coding::Gelu.zero_point()));
-        Rows { flat, batched, heads, centre, gelu_zero }
+        let (centre, gelu_zero) = (
+            repeated(Coding::Symmetric.zero_point()),
+            repeated(Coding::Gelu.zero_point()),
+        );
+        Rows {
+            flat,
+            batched,
+            heads,
+            centre,
+            gelu_zero,
+        }
     }
 
     fn quantised_layer(
@@ -109,13 +129,24 @@ impl Writer<'_> {
             Reach::First => {
                 let batched = self.g.call(Op::Onnx("Reshape"), &[hidden, &frame.all.batched], &[]);
                 let first = self.first_token(&batched);
-                (self.g.call(Op::Onnx("Reshape"), &[&first, &frame.first.flat], &[]), &frame.first)
+                (
+                    self.g.call(Op::Onnx("Reshape"), &[&first, &frame.first.flat], &[]),
+                    &frame.first,
+                )
             }
         };
         let context = self.quantised_attention(quantised, hidden, &skip, frame, rows);
-        let Some(quantised) = &quantised.rest else { return self.after_attention(index, layer, &context, &skip) };
+        let Some(quantised) = &quantised.rest else {
+            return self.after_attention(index, layer, &context, &skip);
+        };
         self.g.scope(format!("layer.{index}/attention/output"));
-        let hidden = self.quantised_residual(&quantised.attention_output, &context, &skip, &layer.attention_norm, rows);
+        let hidden = self.quantised_residual(
+            &quantised.attention_output,
+            &context,
+            &skip,
+            &layer.attention_norm,
+            rows,
+        );
         self.g.scope(format!("layer.{index}/intermediate"));
         let coded = self.code(&quantised.intermediate, &hidden, rows);
         let inner = self.biased_product(&quantised.intermediate, &coded, 0..quantised.intermediate.bias.len());
@@ -140,12 +171,17 @@ impl Writer<'_> {
     ) -> Value {
         let joined = &layer.query_key_value;
         let answers = self.code(joined, hidden, &frame.all);
-        let asks = if std::ptr::eq(rows, &frame.all) { answers.clone() } else { self.code(joined, asking, rows) };
+        let asks = if std::ptr::eq(rows, &frame.all) {
+            answers.clone()
+        } else {
+            self.code(joined, asking, rows)
+        };
         let width = self.model.width();
         let mut part = |index: usize, coded: &Coded, rows: &Rows, order: &'static [i64]| {
             let product = self.biased_product(joined, coded, index * width..(index + 1) * width);
             let split = self.g.call(Op::Onnx("Reshape"), &[&product, &rows.heads], &[]);
-            self.g.call(Op::Onnx("Transpose"), &[&split], &[("perm", Attr::Ints(order))])
+            self.g
+                .call(Op::Onnx("Transpose"), &[&split], &[("perm", Attr::Ints(order))])
         };
         let query = part(0, &asks, rows, &[0, 2, 1, 3]);
         let key = part(1, &answers, &frame.all, &[0, 2, 3, 1]);
@@ -154,14 +190,29 @@ impl Writer<'_> {
         let scores = self.g.call(Op::Onnx("Add"), &[&scores, &frame.padding], &[]);
         let weights = self.g.call(Op::Onnx("Softmax"), &[&scores], &[("axis", Attr::Int(-1))]);
         let context = self.g.call(Op::Onnx("MatMul"), &[&weights, &value], &[]);
-        let context = self.g.call(Op::Onnx("Transpose"), &[&context], &[("perm", Attr::Ints(&[0, 2, 1, 3]))]);
+        let context = self.g.call(
+            Op::Onnx("Transpose"),
+            &[&context],
+            &[("perm", Attr::Ints(&[0, 2, 1, 3]))],
+        );
         self.g.call(Op::Onnx("Reshape"), &[&context, &rows.flat], &[])
     }
 
     /// `norm(skip + x W + b)`, by subtraction.
-    fn quantised_residual(&mut self, linear: &QuantisedLinear, x: &Value, skip: &Value, norm: &LayerNorm, rows: &Rows) -> Value {
+    fn quantised_residual(
+        &mut self,
+        linear: &QuantisedLinear,
+        x: &Value,
+        skip: &Value,
+        norm: &LayerNorm,
+        rows: &Rows,
+    ) -> Value {
         let coded = self.code(linear, x, rows);
-        let negated = QuantisedLinear { scale: -&linear.scale, bias: -&linear.bias, ..linear.clone() };
+        let negated = QuantisedLinear {
+            scale: -&linear.scale,
+            bias: -&linear.bias,
+            ..linear.clone()
+        };
         let product = self.biased_product(&negated, &coded, 0..linear.bias.len());
         let sum = self.g.call(Op::Onnx("Sub"), &[skip, &product], &[]);
         self.norm(&sum, norm)
@@ -170,7 +221,11 @@ impl Writer<'_> {
     /// `x W + b` for the given outputs of a product.
     fn biased_product(&mut self, linear: &QuantisedLinear, coded: &Coded, outputs: std::ops::Range<usize>) -> Value {
         let outputs = Slice::from(outputs);
-        let weight: Array2<i8> = linear.weight.slice_axis(Axis(1), outputs).as_standard_layout().into_owned();
+        let weight: Array2<i8> = linear
+            .weight
+            .slice_axis(Axis(1), outputs)
+            .as_standard_layout()
+            .into_owned();
         let scale: Array1<f32> = linear.scale.slice_axis(Axis(0), outputs).to_owned();
         let bias: Array1<f32> = linear.bias.slice_axis(Axis(0), outputs).to_owned();
         let dims = [weight.nrows(), weight.ncols()];
@@ -179,13 +234,20 @@ impl Writer<'_> {
         let step = self.g.float_scalar(1.0);
         let zero_point = self.g.uint8_scalar(coded.zero_point);
         let product = Op::Runtime("MatMulIntegerToFloat");
-        let inputs = [Some(&coded.bytes), Some(&weight), Some(&step), Some(&scale), Some(&zero_point)];
+        let inputs = [
+            Some(&coded.bytes),
+            Some(&weight),
+            Some(&step),
+            Some(&scale),
+            Some(&zero_point),
+        ];
         match &coded.rows {
             // One step for all rows: the product adds the bias itself.
             None => {
                 let bias = self.vector("bias", &bias);
                 let [a, b, c, d, e] = inputs;
-                self.g.call_with_optional(product, &[a, b, c, d, e, None, Some(&bias)], &[])
+                self.g
+                    .call_with_optional(product, &[a, b, c, d, e, None, Some(&bias)], &[])
             }
             Some(rows) => {
                 let product = self.g.call_with_optional(product, &inputs, &[]);
@@ -207,7 +269,11 @@ impl Writer<'_> {
             Coding::Static => {
                 let (step, zero) = (self.g.float_scalar(1.0), self.g.uint8_scalar(zero_point));
                 let bytes = self.g.call(Op::Onnx("QuantizeLinear"), &[&x, &step, &zero], &[]);
-                return Coded { bytes, rows: None, zero_point };
+                return Coded {
+                    bytes,
+                    rows: None,
+                    zero_point,
+                };
             }
             Coding::Symmetric => (self.g.call(Op::Onnx("Abs"), &[&x], &[]), &tokens.centre),
             Coding::Gelu => (x.clone(), &tokens.gelu_zero),
@@ -220,7 +286,15 @@ impl Writer<'_> {
         let rows = self.g.call(Op::Onnx("Mul"), &[&top, &step], &[]);
         let vector = self.g.int64(&[1], &[-1]);
         let scales = self.g.call(Op::Onnx("Reshape"), &[&rows, &vector], &[]);
-        let bytes = self.g.call(Op::Onnx("QuantizeLinear"), &[&x, &scales, zero], &[("axis", Attr::Int(0))]);
-        Coded { bytes, rows: Some(rows), zero_point }
+        let bytes = self.g.call(
+            Op::Onnx("QuantizeLinear"),
+            &[&x, &scales, zero],
+            &[("axis", Attr::Int(0))],
+        );
+        Coded {
+            bytes,
+            rows: Some(rows),
+            zero_point,
+        }
     }
 }

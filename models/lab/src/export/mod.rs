@@ -127,9 +127,13 @@ pub fn export(args: &Args) -> Result<(), ExportError> {
     let model = Classifier::open(&args.checkpoint)?;
     let tokenizer = CheckpointTokenizer::open(&args.checkpoint, &model)?;
     let calibration = match &args.calibrate {
-        Some(path) if args.precision.contains(&Precision::Int8) => Some(CalibrationTexts::read(path, args.calibrate_texts)?),
+        Some(path) if args.precision.contains(&Precision::Int8) => {
+            Some(CalibrationTexts::read(path, args.calibrate_texts)?)
+        }
         None if args.precision.contains(&Precision::Int8) => {
-            eprintln!("warning: int8 without --calibrate is neither smoothed nor corrected: expect more labels to change");
+            eprintln!(
+                "warning: int8 without --calibrate is neither smoothed nor corrected: expect more labels to change"
+            );
             None
         }
         _ => None,
@@ -142,13 +146,18 @@ pub fn export(args: &Args) -> Result<(), ExportError> {
             Precision::Fp32 => writer::float_graph(&model, FloatType::Single, args.graph.style(Style::Subtracted)),
             Precision::Fp16 => writer::float_graph(&model, FloatType::Half, args.graph.style(Style::Fused)),
             Precision::Int8 => {
-                let texts = calibration.as_ref().map(|texts| tokenizer.encode_all(&texts.fitted)).transpose()?;
+                let texts = calibration
+                    .as_ref()
+                    .map(|texts| tokenizer.encode_all(&texts.fitted))
+                    .transpose()?;
                 let layers = calibrate::quantise_layers(&model, &texts.unwrap_or_default());
                 calibrate::describe(&layers).for_each(|line| println!("{line}"));
                 int8::int8_graph(&model, &layers)
             }
         };
-        let bytes = graph.finish().ok_or(ExportError::TooLarge { precision: precision.as_str() })?;
+        let bytes = graph.finish().ok_or(ExportError::TooLarge {
+            precision: precision.as_str(),
+        })?;
         staging.write_onnx(precision.file_name(), &bytes)?;
         println!("{}: {:.2} MB", precision.file_name(), bytes.len() as f64 / 1e6);
         if let (Precision::Int8, Some(texts)) = (precision, &calibration) {
@@ -169,7 +178,10 @@ fn check_agreement(
     let count = texts.held_out.len();
     match agreement::measure(staging.path(), model, tokenizer, texts.held_out.clone()) {
         Ok(share) => {
-            println!("int8 agrees with the checkpoint on {:.2} % of {count} held-out texts", share * 100.0);
+            println!(
+                "int8 agrees with the checkpoint on {:.2} % of {count} held-out texts",
+                share * 100.0
+            );
             match least {
                 Some(least) if share < least => Err(ExportError::Disagrees { share, least, count }),
                 _ => Ok(()),

@@ -91,7 +91,15 @@ impl QuantisedLinear {
     /// Quantises without having seen any text: no smoothing, no correction of the bias.
     pub(crate) fn blind(linear: &Linear, coding: Coding) -> Self {
         let (weight, scale) = quantise_columns(&linear.weight);
-        Self { weight, scale, bias: linear.bias.clone(), smoothing: None, coding, exponent: 0, noise: f32::NAN }
+        Self {
+            weight,
+            scale,
+            bias: linear.bias.clone(),
+            smoothing: None,
+            coding,
+            exponent: 0,
+            noise: f32::NAN,
+        }
     }
 
     /// Quantises so that the product errs least on `rows`, inputs that real texts led to (one token a row).
@@ -99,7 +107,9 @@ impl QuantisedLinear {
     /// `static_too` allows one step for all rows, which is taken where it costs little.
     pub(crate) fn calibrated(linear: &Linear, coding: Coding, static_too: bool, rows: &Array2<f32>) -> Self {
         let exact = rows.dot(&linear.weight);
-        let signal = exact.fold(0.0, |sum, &x| sum + f64::from(x) * f64::from(x)).max(f64::MIN_POSITIVE);
+        let signal = exact
+            .fold(0.0, |sum, &x| sum + f64::from(x) * f64::from(x))
+            .max(f64::MIN_POSITIVE);
         let task = Task { linear, rows, exact };
         let mut best = task.search(coding);
         if static_too {
@@ -170,7 +180,15 @@ impl Task<'_> {
         let (input, smoothed) = self.smoothed(coding, factors.as_ref());
         let (weight, scale) = quantise_columns(&smoothed);
         let (mean_error, error) = self.judge(&input, &weight, &scale);
-        Candidate { weight, scale, coding, smoothing: factors, exponent, mean_error, error }
+        Candidate {
+            weight,
+            scale,
+            coding,
+            smoothing: factors,
+            exponent,
+            mean_error,
+            error,
+        }
     }
 
     /// The candidate with its weights rounded for these inputs.
@@ -179,7 +197,14 @@ impl Task<'_> {
         let (input, smoothed) = self.smoothed(candidate.coding, smoothing.as_ref());
         let (weight, scale) = quantise_for(&input, &smoothed);
         let (mean_error, error) = self.judge(&input, &weight, &scale);
-        Candidate { weight, scale, smoothing, mean_error, error, ..*candidate }
+        Candidate {
+            weight,
+            scale,
+            smoothing,
+            mean_error,
+            error,
+            ..*candidate
+        }
     }
 
     /// The inputs as their bytes say them, and the weights that they are multiplied by.
@@ -195,7 +220,9 @@ impl Task<'_> {
 
     fn judge(&self, input: &Array2<f32>, weight: &Array2<i8>, scale: &Array1<f32>) -> (Array1<f32>, f64) {
         let mut difference = &self.exact - &input.dot(&(weight.mapv(f32::from) * scale));
-        let mean_error = difference.mean_axis(Axis(0)).unwrap_or_else(|| Array1::zeros(scale.len()));
+        let mean_error = difference
+            .mean_axis(Axis(0))
+            .unwrap_or_else(|| Array1::zeros(scale.len()));
         difference -= &mean_error;
         let error = difference.fold(0.0, |sum, &x| sum + f64::from(x) * f64::from(x));
         (mean_error, error)
@@ -207,9 +234,12 @@ fn smoothing(rows: &Array2<f32>, weight: &Array2<f32>, exponent: f32) -> Array1<
     let inputs = column_maxima(rows);
     let weights = weight.fold_axis(Axis(1), 0.0_f32, |top, w| top.max(w.abs()));
     let mut logs = Array1::zeros(inputs.len());
-    ndarray::Zip::from(&mut logs).and(&inputs).and(&weights).for_each(|log, x, w| {
-        *log = exponent * x.max(LEAST_SCALE).ln() - (1.0 - exponent) * w.max(LEAST_SCALE).ln();
-    });
+    ndarray::Zip::from(&mut logs)
+        .and(&inputs)
+        .and(&weights)
+        .for_each(|log, x, w| {
+            *log = exponent * x.max(LEAST_SCALE).ln() - (1.0 - exponent) * w.max(LEAST_SCALE).ln();
+        });
     logs -= logs.mean().unwrap_or(0.0);
     logs.mapv_into(f32::exp)
 }
@@ -257,7 +287,13 @@ mod tests {
         rows.column_mut(3).mapv_inplace(|x| x * 30.0);
         rows.column_mut(17).mapv_inplace(|x| x * 30.0);
         let weight = Array2::from_shape_simple_fn((24, 12), || rng.random_range(-1.0..1.0_f32));
-        (rows, Linear { weight, bias: Array1::zeros(12) })
+        (
+            rows,
+            Linear {
+                weight,
+                bias: Array1::zeros(12),
+            },
+        )
     }
 
     fn error(linear: &Linear, quantised: &QuantisedLinear, rows: &Array2<f32>) -> f32 {
@@ -283,9 +319,15 @@ mod tests {
     #[test]
     fn one_step_for_all_rows_is_refused_where_rows_differ_much() {
         let (mut rows, linear) = outliers();
-        assert_eq!(QuantisedLinear::calibrated(&linear, Coding::Symmetric, true, &rows).coding, Coding::Static);
+        assert_eq!(
+            QuantisedLinear::calibrated(&linear, Coding::Symmetric, true, &rows).coding,
+            Coding::Static
+        );
         rows.row_mut(0).mapv_inplace(|x| x * 500.0);
-        assert_eq!(QuantisedLinear::calibrated(&linear, Coding::Symmetric, true, &rows).coding, Coding::Symmetric);
+        assert_eq!(
+            QuantisedLinear::calibrated(&linear, Coding::Symmetric, true, &rows).coding,
+            Coding::Symmetric
+        );
     }
 
     #[test]
@@ -295,7 +337,10 @@ mod tests {
             let exact = rows.clone();
             round_rows(&mut rows, Coding::Gelu);
             let step = Coding::Gelu.least().max(top) / Coding::Gelu.steps();
-            assert!((&rows - &exact).iter().all(|x| x.abs() <= step / 2.0 + 1e-6), "{rows} for {exact}");
+            assert!(
+                (&rows - &exact).iter().all(|x| x.abs() <= step / 2.0 + 1e-6),
+                "{rows} for {exact}"
+            );
         }
     }
 

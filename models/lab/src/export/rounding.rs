@@ -16,7 +16,9 @@ const DAMPING: f32 = 0.01;
 /// Falls back to the nearest bytes where the inputs' moments can't be inverted.
 pub(crate) fn quantise_for(rows: &Array2<f32>, weight: &Array2<f32>) -> (Array2<i8>, Array1<f32>) {
     let (nearest, scale) = quantise_columns(weight);
-    let Some(inverse) = inverse_factor(rows) else { return (nearest, scale) };
+    let Some(inverse) = inverse_factor(rows) else {
+        return (nearest, scale);
+    };
     let channels = weight.nrows();
     let mut rest = weight / &scale;
     let mut bytes = nearest;
@@ -55,7 +57,9 @@ fn cholesky(mut a: Array2<f32>) -> Option<Array2<f32>> {
         let mut row = rest.row_mut(0);
         for j in 0..i {
             let above = done.row(j);
-            let known = row.slice_axis(Axis(0), (..j).into()).dot(&above.slice_axis(Axis(0), (..j).into()));
+            let known = row
+                .slice_axis(Axis(0), (..j).into())
+                .dot(&above.slice_axis(Axis(0), (..j).into()));
             row[j] = (row[j] - known) / above[j];
         }
         let head = row.slice_axis(Axis(0), (..i).into());

@@ -25,10 +25,16 @@ impl CalibrationTexts {
     /// Takes `count` texts for each part where there are enough, evenly from all of the file; a line's first column is
     /// its text.
     pub(crate) fn read(path: &Path, count: usize) -> Result<Self, ExportError> {
-        let lines = read_lines(path).map_err(|source| ExportError::Read { path: path.to_owned(), source })?;
+        let lines = read_lines(path).map_err(|source| ExportError::Read {
+            path: path.to_owned(),
+            source,
+        })?;
         if lines.len() < 2 || count == 0 {
             let why = "holds too few texts to calibrate with: it takes hundreds".to_owned();
-            return Err(ExportError::Invalid { path: path.to_owned(), why });
+            return Err(ExportError::Invalid {
+                path: path.to_owned(),
+                why,
+            });
         }
         let stride = (lines.len() / count.saturating_mul(2)).max(1);
         let mut taken = lines.into_iter().step_by(stride).map(Arc::from);
@@ -55,8 +61,14 @@ impl CheckpointTokenizer {
     /// Reads `tokenizer.json` of the folder `checkpoint` and checks that it can be `model`'s.
     pub(crate) fn open(checkpoint: &Path, model: &Classifier) -> Result<Self, ExportError> {
         let path = checkpoint.join("tokenizer.json");
-        let bytes = std::fs::read(&path).map_err(|source| ExportError::Read { path: path.clone(), source })?;
-        let invalid = |why: String| ExportError::Invalid { path: path.clone(), why };
+        let bytes = std::fs::read(&path).map_err(|source| ExportError::Read {
+            path: path.clone(),
+            source,
+        })?;
+        let invalid = |why: String| ExportError::Invalid {
+            path: path.clone(),
+            why,
+        };
         let mut json: Value = serde_json::from_slice(&bytes).map_err(|error| invalid(format!("not JSON: {error}")))?;
         if let Some(largest) = largest_id(&json).filter(|&id| id >= model.vocabulary() as u64) {
             return Err(invalid(format!(
@@ -64,13 +76,24 @@ impl CheckpointTokenizer {
                 model.vocabulary()
             )));
         }
-        if let Some(pad) = json.pointer("/padding/pad_id").and_then(Value::as_i64).filter(|&pad| pad != model.pad_token_id) {
-            return Err(invalid(format!("it pads with id {pad}, but config.json says pad_token_id {}", model.pad_token_id)));
+        if let Some(pad) = json
+            .pointer("/padding/pad_id")
+            .and_then(Value::as_i64)
+            .filter(|&pad| pad != model.pad_token_id)
+        {
+            return Err(invalid(format!(
+                "it pads with id {pad}, but config.json says pad_token_id {}",
+                model.pad_token_id
+            )));
         }
         let not_read = |error: &dyn std::fmt::Display| invalid(format!("not a tokenizer that can be read: {error}"));
         tokenizers::canonicalize_value(&mut json).map_err(|error| not_read(&error))?;
         let tokenizer = tokenizers::from_json(&json.to_string()).map_err(|error| not_read(&error))?;
-        Ok(Self { tokenizer, path, max_tokens: model.max_tokens().min(MAX_TOKENS) })
+        Ok(Self {
+            tokenizer,
+            path,
+            max_tokens: model.max_tokens().min(MAX_TOKENS),
+        })
     }
 
     /// The ids of each text.
@@ -89,8 +112,15 @@ impl CheckpointTokenizer {
         let mut tokens = Vec::new();
         self.tokenizer
             .encode_into(text, &options, &mut tokens)
-            .map_err(|error| ExportError::Invalid { path: self.path.clone(), why: error.to_string() })?;
-        Ok(tokens.iter().take(self.max_tokens).map(|&token| u32::from(token)).collect())
+            .map_err(|error| ExportError::Invalid {
+                path: self.path.clone(),
+                why: error.to_string(),
+            })?;
+        Ok(tokens
+            .iter()
+            .take(self.max_tokens)
+            .map(|&token| u32::from(token))
+            .collect())
     }
 }
 
@@ -102,7 +132,10 @@ fn largest_id(json: &Value) -> Option<u64> {
         _ => None,
     };
     let added = json.get("added_tokens").and_then(Value::as_array).into_iter().flatten();
-    model.into_iter().chain(added.filter_map(|token| token.get("id").and_then(Value::as_u64))).max()
+    model
+        .into_iter()
+        .chain(added.filter_map(|token| token.get("id").and_then(Value::as_u64)))
+        .max()
 }
 
 /// The texts of a file: the first column of each line that has one.

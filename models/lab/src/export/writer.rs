@@ -68,7 +68,11 @@ pub(crate) fn float_graph(model: &Classifier, float: FloatType, style: Style) ->
     let words = writer.word_embeddings(&inputs);
     let mut hidden = writer.embeddings(&inputs, &words);
     for (index, layer) in model.layers.iter().enumerate() {
-        let reach = if index + 1 == model.layers.len() { Reach::First } else { Reach::All };
+        let reach = if index + 1 == model.layers.len() {
+            Reach::First
+        } else {
+            Reach::All
+        };
         hidden = writer.layer(index, layer, &hidden, &padding, reach);
     }
     writer.head(&hidden);
@@ -77,7 +81,12 @@ pub(crate) fn float_graph(model: &Classifier, float: FloatType, style: Style) ->
 
 impl<'a> Writer<'a> {
     pub(crate) fn new(model: &'a Classifier, float: FloatType, style: Style) -> Self {
-        Self { g: GraphBuilder::new("classifier", float), model, style, compact: false }
+        Self {
+            g: GraphBuilder::new("classifier", float),
+            model,
+            style,
+            compact: false,
+        }
     }
 
     /// Declares the inputs that exporters of this family declare.
@@ -85,8 +94,11 @@ impl<'a> Writer<'a> {
         let dims = [Dim::Named("batch_size"), Dim::Named("sequence_length")];
         let ids = self.g.input("input_ids", ElementType::Int64, &dims);
         let mask = self.g.input("attention_mask", ElementType::Int64, &dims);
-        let types =
-            self.model.type_embeddings.is_some().then(|| self.g.input("token_type_ids", ElementType::Int64, &dims));
+        let types = self
+            .model
+            .type_embeddings
+            .is_some()
+            .then(|| self.g.input("token_type_ids", ElementType::Int64, &dims));
         Inputs { ids, types, mask }
     }
 
@@ -107,7 +119,8 @@ impl<'a> Writer<'a> {
         self.g.scope("padding");
         let mask = self.g.cast(&inputs.mask, ElementType::Int32);
         let axis = self.g.int64(&[1], &[1]);
-        self.g.call(Op::Onnx("ReduceSum"), &[&mask, &axis], &[("keepdims", Attr::Int(0))])
+        self.g
+            .call(Op::Onnx("ReduceSum"), &[&mask, &axis], &[("keepdims", Attr::Int(0))])
     }
 
     fn word_embeddings(&mut self, inputs: &Inputs) -> Value {
@@ -120,8 +133,14 @@ impl<'a> Writer<'a> {
     pub(crate) fn quantised_word_embeddings(&mut self, inputs: &Inputs) -> Value {
         self.g.scope("embeddings");
         let (bytes, scale) = super::quantise::quantise_rows(&self.model.word_embeddings);
-        let table = self.g.int8("word_embeddings", &[bytes.nrows(), bytes.ncols()], &bytes.into_raw_vec_and_offset().0);
-        let scales = self.g.weight("word_embeddings_scale", &[scale.len(), 1], &scale.to_vec());
+        let table = self.g.int8(
+            "word_embeddings",
+            &[bytes.nrows(), bytes.ncols()],
+            &bytes.into_raw_vec_and_offset().0,
+        );
+        let scales = self
+            .g
+            .weight("word_embeddings_scale", &[scale.len(), 1], &scale.to_vec());
         let steps = self.g.call(Op::Onnx("Gather"), &[&table, &inputs.ids], &[]);
         let steps = self.g.cast(&steps, ElementType::Float32);
         let scale = self.g.call(Op::Onnx("Gather"), &[&scales, &inputs.ids], &[]);
@@ -135,7 +154,11 @@ impl<'a> Writer<'a> {
         let positions = self.position_ids(inputs);
         let table = self.table("position_embeddings", &(&self.model.position_embeddings * sign));
         let positions = self.g.call(Op::Onnx("Gather"), &[&table, &positions], &[]);
-        let add = if self.style == Style::Subtracted { Op::Onnx("Sub") } else { Op::Onnx("Add") };
+        let add = if self.style == Style::Subtracted {
+            Op::Onnx("Sub")
+        } else {
+            Op::Onnx("Add")
+        };
         let mut sum = self.g.call(add, &[words, &positions], &[]);
         if let (Some(types), Some(rows)) = (&inputs.types, &self.model.type_embeddings) {
             let table = self.table("token_type_embeddings", &(rows * sign));
@@ -147,7 +170,11 @@ impl<'a> Writer<'a> {
 
     fn position_ids(&mut self, inputs: &Inputs) -> Value {
         if self.model.family != Family::Roberta {
-            let shape = self.g.call(Op::Onnx("Shape"), &[&inputs.ids], &[("start", Attr::Int(1)), ("end", Attr::Int(2))]);
+            let shape = self.g.call(
+                Op::Onnx("Shape"),
+                &[&inputs.ids],
+                &[("start", Attr::Int(1)), ("end", Attr::Int(2))],
+            );
             let scalar = self.g.int64(&[0], &[]);
             let tokens = self.g.call(Op::Onnx("Reshape"), &[&shape, &scalar], &[]);
             let (zero, one) = (self.g.int64(&[], &[0]), self.g.int64(&[], &[1]));
@@ -186,7 +213,8 @@ impl<'a> Writer<'a> {
     /// The first token of each text, `[batch, 1, width]`.
     pub(crate) fn first_token(&mut self, hidden: &Value) -> Value {
         let first = self.g.int64(&[1], &[0]);
-        self.g.call(Op::Onnx("Gather"), &[hidden, &first], &[("axis", Attr::Int(1))])
+        self.g
+            .call(Op::Onnx("Gather"), &[hidden, &first], &[("axis", Attr::Int(1))])
     }
 
     /// What the tokens of `asking` draw from all of `hidden`.
@@ -197,9 +225,15 @@ impl<'a> Writer<'a> {
                 let weight = self.table("query_key_value", &joined.weight);
                 let bias = self.vector("query_key_value_bias", &joined.bias);
                 let heads = ("num_heads", Attr::Int(self.model.heads as i64));
-                let context = self.g.call(Op::Runtime("Attention"), &[hidden, &weight, &bias, lengths], &[heads]);
+                let context = self
+                    .g
+                    .call(Op::Runtime("Attention"), &[hidden, &weight, &bias, lengths], &[heads]);
                 // The operator knows no queries of some tokens only.
-                if reach == Reach::First { self.first_token(&context) } else { context }
+                if reach == Reach::First {
+                    self.first_token(&context)
+                } else {
+                    context
+                }
             }
             Padding::Added(added) => self.plain_attention(layer, hidden, asking, added),
         }
@@ -213,7 +247,9 @@ impl<'a> Writer<'a> {
             let product = writer.product(linear, x);
             let sum = writer.plus_bias(&product, &linear.bias);
             let split = writer.g.call(Op::Onnx("Reshape"), &[&sum, &split], &[]);
-            writer.g.call(Op::Onnx("Transpose"), &[&split], &[("perm", Attr::Ints(order))])
+            writer
+                .g
+                .call(Op::Onnx("Transpose"), &[&split], &[("perm", Attr::Ints(order))])
         };
         let query = split_heads(self, &layer.query, asking, &[0, 2, 1, 3]);
         let key = split_heads(self, &layer.key, hidden, &[0, 2, 3, 1]);
@@ -224,14 +260,21 @@ impl<'a> Writer<'a> {
         let scores = self.g.call(Op::Onnx("Add"), &[&scores, added], &[]);
         let weights = self.g.call(Op::Onnx("Softmax"), &[&scores], &[("axis", Attr::Int(-1))]);
         let context = self.g.call(Op::Onnx("MatMul"), &[&weights, &value], &[]);
-        let context = self.g.call(Op::Onnx("Transpose"), &[&context], &[("perm", Attr::Ints(&[0, 2, 1, 3]))]);
+        let context = self.g.call(
+            Op::Onnx("Transpose"),
+            &[&context],
+            &[("perm", Attr::Ints(&[0, 2, 1, 3]))],
+        );
         self.g.call(Op::Onnx("Reshape"), &[&context, &joined], &[])
     }
 
     /// `norm(skip + x W + b)`
     fn residual(&mut self, linear: &Linear, x: &Value, skip: &Value, norm: &LayerNorm) -> Value {
         if self.style == Style::Subtracted {
-            let negated = Linear { weight: -&linear.weight, bias: -&linear.bias };
+            let negated = Linear {
+                weight: -&linear.weight,
+                bias: -&linear.bias,
+            };
             let product = self.product(&negated, x);
             let sum = self.g.call(Op::Onnx("Sub"), &[skip, &product], &[]);
             let sum = self.plus_bias(&sum, &linear.bias);
@@ -256,7 +299,11 @@ impl<'a> Writer<'a> {
         let gain = self.vector("norm", &norm.gain);
         let offset = self.vector("norm_bias", &norm.offset);
         let epsilon = ("epsilon", Attr::Float(self.model.norm_epsilon));
-        self.g.call(Op::Onnx("LayerNormalization"), &[x, &gain, &offset], &[("axis", Attr::Int(-1)), epsilon])
+        self.g.call(
+            Op::Onnx("LayerNormalization"),
+            &[x, &gain, &offset],
+            &[("axis", Attr::Int(-1)), epsilon],
+        )
     }
 
     /// `gelu(x W + b)`, by the error function.
@@ -270,8 +317,11 @@ impl<'a> Writer<'a> {
             let bias = self.vector("bias", &linear.bias);
             return self.g.call(Op::Runtime("BiasGelu"), &[&product, &bias], &[]);
         }
-        let (root, one, half) =
-            (self.g.float_scalar(std::f32::consts::SQRT_2), self.g.float_scalar(1.0), self.g.float_scalar(0.5));
+        let (root, one, half) = (
+            self.g.float_scalar(std::f32::consts::SQRT_2),
+            self.g.float_scalar(1.0),
+            self.g.float_scalar(0.5),
+        );
         let x = self.plus_bias(&product, &linear.bias);
         let scaled = self.g.call(Op::Onnx("Div"), &[&x, &root], &[]);
         let erf = self.g.call(Op::Onnx("Erf"), &[&scaled], &[]);
@@ -284,7 +334,9 @@ impl<'a> Writer<'a> {
     pub(crate) fn head(&mut self, hidden: &Value) {
         self.g.scope("head");
         let zero = self.g.int64(&[], &[0]);
-        let first = self.g.call(Op::Onnx("Gather"), &[hidden, &zero], &[("axis", Attr::Int(1))]);
+        let first = self
+            .g
+            .call(Op::Onnx("Gather"), &[hidden, &zero], &[("axis", Attr::Int(1))]);
         let dense = self.gemm(&self.model.head_dense, &first);
         let kind = match self.model.head_activation {
             HeadActivation::Tanh => "Tanh",
@@ -335,6 +387,10 @@ impl<'a> Writer<'a> {
 
     fn table(&mut self, name: &str, values: &ndarray::Array2<f32>) -> Value {
         let data = values.as_standard_layout();
-        self.g.weight(name, &[values.nrows(), values.ncols()], data.as_slice().unwrap_or_default())
+        self.g.weight(
+            name,
+            &[values.nrows(), values.ncols()],
+            data.as_slice().unwrap_or_default(),
+        )
     }
 }

@@ -1,0 +1,61 @@
+# Two commands matter: `make demo` shows it, `make test` proves it. Both install what they need first.
+
+SHELL := /bin/bash
+.DELETE_ON_ERROR:
+
+# rustup's own place, for shells that have not read its profile yet.
+export PATH := $(PATH):$(HOME)/.cargo/bin
+export MOODSTREAM_RUNTIME ?= $(CURDIR)/.runtime
+export ORT_DYLIB_PATH ?= $(MOODSTREAM_RUNTIME)/lib/libonnxruntime.so
+
+# What `make demo ARGS="--posts 20000"` passes on.
+ARGS ?=
+
+.PHONY: help
+help: ## Say what can be made
+	@awk 'BEGIN { FS = ":.*## " } /^[a-z-]+:.*## / { printf "  make %-14s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
+
+.PHONY: setup
+setup: ## Install the broker, PostgreSQL and ONNX Runtime under .runtime/, and missing system tools
+	@deploy/setup
+
+.PHONY: demo
+demo: setup ## Run the whole service on sample posts, on a throwaway broker and PostgreSQL
+	@cargo build --release --package moodstream --bin moodstream
+	@target/release/moodstream demo $(ARGS)
+
+# One profile for all of it: clippy and rustdoc share the checked dependencies, and what is compiled for the tests is
+# compiled once. Nothing here builds in release.
+.PHONY: test
+test: setup lint ## Check format, lints and documentation, and run every test
+	cargo test --workspace
+
+.PHONY: lint
+lint: ## Check format, lints and documentation only
+	cargo fmt --all --check
+	cargo clippy --workspace --all-targets -- -D warnings
+	RUSTDOCFLAGS="-D warnings" cargo doc --workspace --no-deps --document-private-items
+
+.PHONY: fmt
+fmt: ## Format the sources
+	cargo fmt --all
+
+.PHONY: bench
+bench: setup ## Measure the rates and ratios named in the documentation
+	cargo bench --package moodstream --bench '*'
+
+.PHONY: audit
+audit: ## Check licences, bans, sources and known vulnerabilities of the dependencies
+	@deploy/setup --audit
+	$(MOODSTREAM_RUNTIME)/cargo/bin/cargo-deny --all-features check bans licenses sources
+ifeq ($(OFFLINE),)
+	@# The advisory database is a git repository of its own; where it can't be had, say so rather than pass.
+	$(MOODSTREAM_RUNTIME)/cargo/bin/cargo-deny --all-features check advisories \
+	    || { echo 'audit: advisories failed; without access to the advisory database run make audit OFFLINE=1' >&2; exit 1; }
+else
+	@echo 'audit: OFFLINE is set: known vulnerabilities were NOT checked' >&2
+endif
+
+.PHONY: clean-runtime
+clean-runtime: ## Remove what setup installed under .runtime/
+	rm -rf "$(MOODSTREAM_RUNTIME)"

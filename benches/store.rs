@@ -1,0 +1,201 @@
+//! Rows and deletions a second into a throwaway Postgres, through one connection:
+//! `cargo bench --bench store`. Each figure is the median of its flushes.
+#![allow(clippy::unwrap_used, missing_docs)]
+
+#[path = "../tests/support/postgres.rs"]
+mod postgres;
+
+use std::{
+    collections::BTreeMap,
+    sync::Arc,
+    time::{Duration, Instant},
+};
+
+use moodstream::{
+    model::{ModelInfo, Precision, ProblemType, Provider, Verdict},
+    post::{Deletion, Origin, Post, Source},
+    store::{DeletionRow, Flush, PostRow, Run, Store, StoreOptions},
+};
+use sqlx::PgPool;
+use time::macros::datetime;
+
+const EMOTIONS: [&str; 7] = ["anger", "disgust", "fear", "joy", "neutral", "sadness", "surprise"];
+const LANGUAGES: [&str; 8] = ["en", "en", "en", "ja", "es", "pt", "ar", "und"];
+
+fn mix(n: u64) -> u64 {
+    let n = (n ^ (n >> 30)).wrapping_mul(0xbf58_476d_1ce4_e5b9);
+    (n ^ (n >> 27)).wrapping_mul(0x94d0_49bb_1331_11eb) >> 20
+}
+
+fn origin(topic: &Arc<str>, offset: i64) -> Origin {
+    Origin {
+        topic: topic.clone(),
+        partition: 0,
+        offset,
+    }
+}
+
+/// A post such as the real stream has: 100 characters of text, a hashtag on one in four.
+fn post(topic: &Arc<str>, offset: i64) -> PostRow {
+    let n = mix(offset.unsigned_abs());
+    let id = 1_146_000_000_000_000_000 + offset.unsigned_abs() * 4_000;
+    let score = (n % (1 << 20)) as f64 / f64::from(1 << 20);
+    let emotion = EMOTIONS[(n % 7) as usize];
+    PostRow {
+        post: Box::new(Post {
+            source: Source::Twitter,
+            id: id.to_string(),
+            // 50 posts a second of event time.
+            created_at: datetime!(2019-07-03 12:00 UTC) + Duration::from_millis(offset.unsigned_abs() * 20),
+            author_id: Some((n % 10_000_000_000).to_string()),
+            lang: LANGUAGES[(n % 8) as usize].into(),
+            text: format!(
+                "post {n:020} {}",
+                "some words as people write them ".repeat(1 + (n % 5) as usize)
+            ),
+            repost_of: (n % 5 < 2).then(|| (id - 77).to_string()),
+            quoted_text: None,
+            hashtags: if n.is_multiple_of(4) {
+                vec![format!("tag{}", n % 500)]
+            } else {
+                Vec::new()
+            },
+        }),
+        verdict: Verdict {
+            emotion: emotion.into(),
+            score,
+            scores: [score; 7].into(),
+        },
+        topics: if n.is_multiple_of(10) {
+            vec!["work".into()]
+        } else {
+            Vec::new()
+        },
+        origin: origin(topic, offset),
+    }
+}
+
+/// A notice about a post never seen.
+fn deletion(topic: &Arc<str>, offset: i64) -> DeletionRow {
+    let id = 400_000_000_000_000_000 + mix(offset.unsigned_abs());
+    DeletionRow {
+        deletion: Deletion {
+            source: Source::Twitter,
+            post_id: id.to_string(),
+        },
+        origin: origin(topic, offset),
+    }
+}
+
+struct Bench {
+    store: Store,
+    pool: PgPool,
+    topic: Arc<str>,
+    model: Arc<ModelInfo>,
+    next: i64,
+}
+
+impl Bench {
+    async fn new(cluster: &postgres::Postgres) -> Self {
+        let url = cluster.database().unwrap();
+        let store = Store::connect(&StoreOptions {
+            url: url.as_str().into(),
+            ..StoreOptions::default()
+        })
+        .await
+        .unwrap();
+        store.migrate().await.unwrap();
+        store.begin_offset("bench", "posts", 0, 0).await.unwrap();
+        let labels = EMOTIONS.map(Arc::from).into();
+        let model = Arc::new(ModelInfo {
+            id: "bench@00000000".into(),
+            labels,
+            profile: "twitter-roberta".into(),
+            groups: BTreeMap::new(),
+            problem_type: ProblemType::SingleLabelClassification,
+            precision: Precision::Fp32,
+            provider: Provider::Cpu,
+        });
+        Self {
+            store,
+            pool: PgPool::connect(&url).await.unwrap(),
+            topic: "posts".into(),
+            model,
+            next: 0,
+        }
+    }
+
+    fn flush(&mut self, records: i64, is_post: impl Fn(i64) -> bool) -> Flush {
+        let (from, next) = (self.next, self.next + records);
+        self.next = next;
+        let mut flush = Flush::new("bench".into(), self.model.clone());
+        let topic = self.topic.clone();
+        flush.runs.push(Run {
+            topic: topic.clone(),
+            partition: 0,
+            expected: from,
+            next,
+            filtered: 0,
+            late: 0,
+            rejected: 0,
+        });
+        for offset in from..next {
+            if is_post(offset) {
+                flush.posts.push(post(&topic, offset));
+            } else {
+                flush.deletions.push(deletion(&topic, offset));
+            }
+        }
+        flush
+    }
+
+    /// Records a second: the median over flushes, after some that warm up.
+    async fn measure(&mut self, records: i64, flushes: usize, is_post: impl Fn(i64) -> bool) -> f64 {
+        let mut rates = Vec::new();
+        for turn in 0..flushes + 3 {
+            let flush = self.flush(records, &is_post);
+            let start = Instant::now();
+            self.store.flush(&flush).await.unwrap();
+            if turn >= 3 {
+                rates.push(records as f64 / start.elapsed().as_secs_f64());
+            }
+        }
+        rates.sort_by(f64::total_cmp);
+        rates[rates.len() / 2]
+    }
+}
+
+#[tokio::main]
+async fn main() {
+    let cluster = postgres::Postgres::start().unwrap();
+    println!("{:>34} {:>8} {:>12}", "what", "records", "records/s");
+    for records in [100, 1_000, 4_000, 8_000] {
+        let flushes = usize::try_from(160_000 / records).unwrap().min(60);
+        let rate = Bench::new(&cluster).await.measure(records, flushes, |_| true).await;
+        println!("{:>34} {records:>8} {rate:>12.0}", "posts");
+        let rate = Bench::new(&cluster).await.measure(records, flushes, |_| false).await;
+        println!("{:>34} {records:>8} {rate:>12.0}", "deletions of posts never seen");
+        let rate = Bench::new(&cluster)
+            .await
+            .measure(records, flushes, |offset| offset % 4 == 0)
+            .await;
+        println!(
+            "{:>34} {records:>8} {rate:>12.0}",
+            "the real stream: 1 post, 3 deletions"
+        );
+    }
+    // What each index costs: the same with it left out.
+    for (index, what) in [
+        ("post_created_at", "posts, without index created_at"),
+        ("post_emotion_created_at", "posts, without index emotion"),
+        ("post_hashtags", "posts, without index hashtags"),
+    ] {
+        let mut bench = Bench::new(&cluster).await;
+        sqlx::query(sqlx::AssertSqlSafe(format!("DROP INDEX {index}")))
+            .execute(&bench.pool)
+            .await
+            .unwrap();
+        let rate = bench.measure(4_000, 40, |_| true).await;
+        println!("{what:>34} {:>8} {rate:>12.0}", 4_000);
+    }
+}

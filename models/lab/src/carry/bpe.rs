@@ -1,0 +1,225 @@
+//! A byte-level BPE vocabulary, trained on given text and written as `tokenizer.json`.
+
+use std::collections::BTreeMap;
+
+use anyhow::{Result, anyhow, ensure};
+use serde_json::{Value, json};
+use tokenizers::{Trainer, trainers::BpeTrainer, vocab::bucket_added_vocabulary::AddedToken};
+use unicode_normalization::UnicodeNormalization;
+
+/// The special tokens, at the ids of RoBERTa's; `<mask>` alone stands elsewhere than there.
+pub(super) const SPECIAL: [&str; 5] = ["<s>", "<pad>", "</s>", "<unk>", "<mask>"];
+
+/// A trained vocabulary.
+pub(super) struct Vocabulary {
+    /// Tokens by id, in the alphabet that stands for bytes.
+    pub(super) tokens: Vec<String>,
+    merges: Vec<(String, String)>,
+}
+
+impl Vocabulary {
+    /// Trains on texts, which are normalised as the tokenizer will do it.
+    pub(super) fn train(texts: &[String], size: usize) -> Result<Self> {
+        let alphabet = alphabet();
+        ensure!(
+            size >= SPECIAL.len() + alphabet.len(),
+            "a vocabulary of {size} can't hold the bytes: ask for 1000 at least"
+        );
+        let special = SPECIAL.map(|token| AddedToken {
+            content: token.to_owned(),
+            single_word: false,
+            lstrip: false,
+            rstrip: false,
+            normalized: false,
+            special: true,
+        });
+        let mut trainer = BpeTrainer::builder()
+            .vocab_size(size)
+            .min_frequency(2)
+            .show_progress(false)
+            .special_tokens(special.to_vec())
+            .initial_alphabet(alphabet.iter().copied().collect())
+            .build();
+        let words = |text: &str| {
+            let text = text.nfkc().collect::<String>().to_lowercase();
+            Ok(split(&text)
+                .map(|word| word.bytes().map(|byte| alphabet[usize::from(byte)]).collect())
+                .collect())
+        };
+        trainer
+            .feed(texts.iter(), words)
+            .map_err(|error| anyhow!("can't count words: {error}"))?;
+        let (vocabulary, merges, _) = trainer
+            .train_vocab()
+            .map_err(|error| anyhow!("can't train BPE: {error}"))?;
+        let by_id: BTreeMap<u32, String> = vocabulary.into_iter().map(|(token, id)| (id, token)).collect();
+        let tokens: Vec<String> = by_id.into_values().collect();
+        ensure!(
+            tokens.iter().zip(SPECIAL).all(|(token, special)| token == special),
+            "the BPE trainer moved the special tokens"
+        );
+        Ok(Self { tokens, merges })
+    }
+
+    /// The bytes that a token stands for; `None` for a special token.
+    pub(super) fn surfaces(&self) -> Vec<Option<Vec<u8>>> {
+        let bytes: BTreeMap<char, u8> = (0..=u8::MAX)
+            .zip(alphabet())
+            .map(|(byte, letter)| (letter, byte))
+            .collect();
+        let surface = |token: &String| token.chars().map(|letter| bytes.get(&letter).copied()).collect();
+        self.tokens
+            .iter()
+            .enumerate()
+            .map(|(id, token)| if id < SPECIAL.len() { None } else { surface(token) })
+            .collect()
+    }
+
+    /// The content of `tokenizer.json`.
+    pub(super) fn to_json(&self) -> Value {
+        let vocabulary: serde_json::Map<String, Value> = self
+            .tokens
+            .iter()
+            .zip(0_u32..)
+            .map(|(token, id)| (token.clone(), id.into()))
+            .collect();
+        let merges: Vec<[&str; 2]> = self.merges.iter().map(|(a, b)| [a.as_str(), b.as_str()]).collect();
+        let added: Vec<Value> = SPECIAL
+            .iter()
+            .enumerate()
+            .map(|(id, token)| {
+                json!({
+                    "id": id, "content": token, "single_word": false, "lstrip": *token == "<mask>",
+                    "rstrip": false, "normalized": false, "special": true
+                })
+            })
+            .collect();
+        json!({
+            "version": "1.0",
+            "truncation": null,
+            "padding": null,
+            "added_tokens": added,
+            "normalizer": {"type": "Sequence", "normalizers": [{"type": "NFKC"}, {"type": "Lowercase"}]},
+            "pre_tokenizer": {"type": "ByteLevel", "add_prefix_space": false, "trim_offsets": true, "use_regex": true},
+            "post_processor": {
+                "type": "RobertaProcessing", "sep": ["</s>", 2], "cls": ["<s>", 0],
+                "trim_offsets": true, "add_prefix_space": false
+            },
+            "decoder": {"type": "ByteLevel", "add_prefix_space": true, "trim_offsets": true, "use_regex": true},
+            "model": {
+                "type": "BPE", "dropout": null, "unk_token": null, "continuing_subword_prefix": "",
+                "end_of_word_suffix": "", "fuse_unk": false, "byte_fallback": false, "ignore_merges": false,
+                "vocab": vocabulary, "merges": merges
+            }
+        })
+    }
+
+    /// The content of `tokenizer_config.json`.
+    pub(super) fn config_json(longest: usize) -> Value {
+        json!({
+            "tokenizer_class": "PreTrainedTokenizerFast", "bos_token": "<s>", "cls_token": "<s>",
+            "eos_token": "</s>", "sep_token": "</s>", "pad_token": "<pad>", "unk_token": "<unk>",
+            "mask_token": "<mask>", "model_max_length": longest, "clean_up_tokenization_spaces": false
+        })
+    }
+}
+
+/// GPT-2's letters for the bytes: printable ones stand for themselves, the rest from U+0100 on.
+fn alphabet() -> Vec<char> {
+    let mut next = 0x100_u32;
+    (0..=u8::MAX)
+        .map(|byte| match byte {
+            b'!'..=b'~' | 0xa1..=0xac | 0xae..=0xff => char::from(byte),
+            _ => {
+                next += 1;
+                char::from_u32(next - 1).unwrap_or(char::REPLACEMENT_CHARACTER)
+            }
+        })
+        .collect()
+}
+
+/// GPT-2's words: `'s|'t|'re|'ve|'m|'ll|'d| ?\p{L}+| ?\p{N}+| ?[^\s\p{L}\p{N}]+|\s+(?!\S)|\s+`.
+fn split(text: &str) -> impl Iterator<Item = &str> {
+    let mut rest = text;
+    std::iter::from_fn(move || {
+        let length = word_length(rest);
+        let (word, after) = rest.split_at_checked(length)?;
+        rest = after;
+        (!word.is_empty()).then_some(word)
+    })
+}
+
+#[derive(PartialEq, Clone, Copy)]
+enum Kind {
+    Letter,
+    Number,
+    Space,
+    Other,
+}
+
+fn kind(c: char) -> Kind {
+    // Letters and numbers here may differ from `\p{L}` and `\p{N}` in rare marks, which for
+    // training a vocabulary is of no weight.
+    match c {
+        c if c.is_whitespace() => Kind::Space,
+        c if c.is_numeric() => Kind::Number,
+        c if c.is_alphabetic() => Kind::Letter,
+        _ => Kind::Other,
+    }
+}
+
+fn word_length(text: &str) -> usize {
+    for suffix in ["'s", "'t", "'re", "'ve", "'m", "'ll", "'d"] {
+        if text.starts_with(suffix) {
+            return suffix.len();
+        }
+    }
+    let run = |text: &str, of: Kind| text.find(|c| kind(c) != of).unwrap_or(text.len());
+    let body = text.strip_prefix(' ').unwrap_or(text);
+    if let Some(first) = body.chars().next().map(kind)
+        && first != Kind::Space
+    {
+        return text.len() - body.len() + run(body, first);
+    }
+    let spaces = run(text, Kind::Space);
+    match text[..spaces].char_indices().next_back() {
+        // The last space before a word belongs to the word.
+        Some((last, _)) if spaces < text.len() && last > 0 => last,
+        _ => spaces,
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    #![allow(clippy::unwrap_used)]
+
+    use super::*;
+    use crate::tokenizer::Tokenizer;
+
+    #[test]
+    fn words_are_split_as_gpt2_does() {
+        let words: Vec<&str> = split("i'm  so happy!! 12 x\n\n y").collect();
+        assert_eq!(
+            words,
+            ["i", "'m", " ", " so", " happy", "!!", " 12", " x", "\n\n", " y"]
+        );
+    }
+
+    #[test]
+    fn a_trained_vocabulary_encodes_by_its_json() {
+        let texts: Vec<String> = ["So happy today 😀", "so Happy!", "today I am so happy 😀"]
+            .map(str::to_owned)
+            .to_vec();
+        let vocabulary = Vocabulary::train(&texts, 300).unwrap();
+        let tokenizer = Tokenizer::parse(&vocabulary.to_json().to_string()).unwrap();
+        let ids = tokenizer.encode("SO happy 😀", 64).unwrap();
+        assert_eq!((ids[0], ids[ids.len() - 1]), (0, 2));
+        let surfaces = vocabulary.surfaces();
+        let bytes: Vec<u8> = ids[1..ids.len() - 1]
+            .iter()
+            .flat_map(|&id| surfaces[id as usize].clone().unwrap())
+            .collect();
+        assert_eq!(String::from_utf8(bytes).unwrap(), "so happy 😀");
+        assert!(ids.len() < 8, "merges are used: {ids:?}");
+    }
+}

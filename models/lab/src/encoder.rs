@@ -1,1 +1,0 @@
-//! The encoder: forward and backward passes.

@@ -1,0 +1,159 @@
+//! RoBERTa's classification head over the state of `<s>`, and the losses.
+
+use super::kernels::{LinearBackward, Write, linear};
+use super::layer::pair;
+use super::{Encoder, Gradient, Packed, Pass};
+
+/// How logits become scores, and what a fit is punished by.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Loss {
+    /// Cross-entropy of one distribution over the classes.
+    Softmax,
+    /// Binary cross-entropy of each class, averaged over the classes.
+    Sigmoid,
+}
+
+/// What a post should be given.
+#[derive(Debug, Clone, Copy)]
+pub struct Target<'a> {
+    /// A share (softmax) or a probability (sigmoid) for each class.
+    pub shares: &'a [f32],
+    /// How much the post counts.
+    pub weight: f32,
+}
+
+/// Dropout sites of the head, far from those of the layers.
+const SITE: usize = 1 << 20;
+
+/// The head's buffers.
+#[derive(Debug, Default)]
+pub struct Head {
+    first: Vec<f32>,
+    dense: Vec<f32>,
+    dropped: Vec<f32>,
+    logits: Vec<f32>,
+    d_logits: Vec<f32>,
+    d_first: Vec<f32>,
+}
+
+impl Head {
+    /// Logits, `posts x labels`, from the states of the pass.
+    pub fn forward(&mut self, encoder: &Encoder, posts: &Packed, pass: &Pass) -> &[f32] {
+        let (hidden, count) = (encoder.shape.hidden, posts.count());
+        let (layout, weights) = (&encoder.layout, &encoder.weights.dense);
+        self.first.clear();
+        for post in posts.posts() {
+            self.first
+                .extend_from_slice(&pass.states()[post.start * hidden..][..hidden]);
+        }
+        pass.hidden.at(SITE).apply(&mut self.first);
+        self.dense.resize(count * hidden, 0.0);
+        let (matrix, bias) = (&weights[layout.dense.clone()], &weights[layout.dense_bias.clone()]);
+        linear(&mut self.dense, &self.first, matrix, bias, count);
+        for state in &mut self.dense {
+            *state = state.tanh();
+        }
+        self.dropped.clone_from(&self.dense);
+        pass.hidden.at(SITE + 1).apply(&mut self.dropped);
+        self.logits.resize(count * encoder.shape.labels, 0.0);
+        let (matrix, bias) = (&weights[layout.out.clone()], &weights[layout.out_bias.clone()]);
+        linear(&mut self.logits, &self.dropped, matrix, bias, count);
+        &self.logits
+    }
+
+    /// The summed loss of the logits of the last [`Head::forward`]. `share` multiplies the
+    /// gradient: 1 over the weight of the whole batch makes it that of the batch's mean.
+    pub fn loss<'a>(&mut self, loss: Loss, targets: impl Iterator<Item = Target<'a>>, share: f32) -> f64 {
+        self.d_logits.resize(self.logits.len(), 0.0);
+        let labels = self.logits.len();
+        let mut total = 0.0;
+        let mut start = 0;
+        for target in targets {
+            let place = start..start + target.shares.len();
+            start = place.end.min(labels);
+            let (logits, d) = (&self.logits[place.clone()], &mut self.d_logits[place]);
+            total += match loss {
+                Loss::Softmax => cross_entropy(logits, target.shares, d),
+                Loss::Sigmoid => binary_cross_entropy(logits, target.shares, d),
+            } * f64::from(target.weight);
+            for d in d {
+                *d *= share * target.weight;
+            }
+        }
+        total
+    }
+
+    /// The way back from the last [`Head::loss`]: adds the head's gradients, and makes `d` the
+    /// gradient of the pass's states.
+    pub fn backward(
+        &mut self,
+        encoder: &Encoder,
+        posts: &Packed,
+        pass: &Pass,
+        d: &mut Vec<f32>,
+        gradient: &mut Gradient,
+    ) {
+        let (hidden, labels, count) = (encoder.shape.hidden, encoder.shape.labels, posts.count());
+        let (layout, weights) = (&encoder.layout, &encoder.weights.dense);
+        let matrix = &weights[layout.out.clone()];
+        let back = LinearBackward {
+            d_out: &self.d_logits,
+            x: &self.dropped,
+            w: matrix,
+            rows: count,
+        };
+        let [d_w, d_bias] = pair(&mut gradient.dense, &layout.out, &layout.out_bias);
+        back.weights(d_w, d_bias);
+        self.d_first.resize(count * hidden, 0.0);
+        back.input(&mut self.d_first, Write::Replace, labels);
+        pass.hidden.at(SITE + 1).apply(&mut self.d_first);
+        for (d, state) in self.d_first.iter_mut().zip(&self.dense) {
+            *d *= 1.0 - state * state;
+        }
+        let d_dense = std::mem::take(&mut self.d_first);
+        let matrix = &weights[layout.dense.clone()];
+        let back = LinearBackward {
+            d_out: &d_dense,
+            x: &self.first,
+            w: matrix,
+            rows: count,
+        };
+        let [d_w, d_bias] = pair(&mut gradient.dense, &layout.dense, &layout.dense_bias);
+        back.weights(d_w, d_bias);
+        let d_first = &mut self.dropped;
+        back.input(d_first, Write::Replace, hidden);
+        pass.hidden.at(SITE).apply(d_first);
+        d.clear();
+        d.resize(posts.len() * hidden, 0.0);
+        for (post, row) in posts.posts().zip(d_first.chunks_exact(hidden)) {
+            d[post.start * hidden..][..hidden].copy_from_slice(row);
+        }
+        self.d_first = d_dense;
+    }
+}
+
+/// Softmax and its cross-entropy with `shares`; `d` becomes the gradient of the logits.
+fn cross_entropy(logits: &[f32], shares: &[f32], d: &mut [f32]) -> f64 {
+    let top = logits.iter().copied().fold(f32::NEG_INFINITY, f32::max);
+    let total: f32 = logits.iter().map(|logit| (logit - top).exp()).sum();
+    let log_total = total.ln() + top;
+    let mass: f32 = shares.iter().sum();
+    let mut loss = 0.0;
+    for ((d, logit), share) in d.iter_mut().zip(logits).zip(shares) {
+        loss -= f64::from(share * (logit - log_total));
+        *d = mass * (logit - log_total).exp() - share;
+    }
+    loss
+}
+
+/// The mean over the classes of the binary cross-entropy of the logits with `shares`.
+fn binary_cross_entropy(logits: &[f32], shares: &[f32], d: &mut [f32]) -> f64 {
+    let each = 1.0 / logits.len() as f32;
+    let mut loss = 0.0;
+    for ((d, logit), share) in d.iter_mut().zip(logits).zip(shares) {
+        // ln(1 + e^-|z|) + max(z, 0) - z y, which overflows for no z.
+        loss += f64::from(each * ((-logit.abs()).exp().ln_1p() + logit.max(0.0) - logit * share));
+        *d = each * (1.0 / (1.0 + (-logit).exp()) - share);
+    }
+    loss
+}

@@ -1,0 +1,345 @@
+//! One transformer layer, post-norm as in BERT and RoBERTa, over packed posts.
+
+use super::kernels::{
+    Dropout, LinearBackward, Norm, View, Write, add, add_columns, gelu, layer_norm, layer_norm_backward, linear,
+    product, product_strided, repeat_row, scale_by, softmax, softmax_backward,
+};
+use super::weights::LayerPlaces;
+use super::{Packed, Shape};
+
+/// What the forward pass of a layer keeps for the way back.
+#[derive(Debug, Default)]
+pub(super) struct Tape {
+    /// The layer's input; the layer below wrote it here.
+    pub(super) input: Vec<f32>,
+    query: Vec<f32>,
+    key: Vec<f32>,
+    value: Vec<f32>,
+    /// Attention shares: for each post and head a square matrix, before dropout.
+    shares: Vec<f32>,
+    context: Vec<f32>,
+    mixed_normal: Vec<f32>,
+    mixed_reciprocals: Vec<f32>,
+    mixed: Vec<f32>,
+    /// The derivative of GELU, in blocks.
+    slope: Vec<f32>,
+    /// The inner activations, in blocks.
+    inner: Vec<f32>,
+    normal: Vec<f32>,
+    reciprocals: Vec<f32>,
+}
+
+/// Buffers that every layer uses anew.
+#[derive(Debug, Default)]
+pub(super) struct Scratch {
+    a: Vec<f32>,
+    b: Vec<f32>,
+    c: Vec<f32>,
+    inner: Vec<f32>,
+    dropped: Vec<f32>,
+    d_shares: Vec<f32>,
+}
+
+/// A layer with its weights: a view for one pass.
+pub(super) struct Layer<'a> {
+    pub(super) shape: &'a Shape,
+    pub(super) places: &'a LayerPlaces,
+    pub(super) weights: &'a [f32],
+    pub(super) dropout: Dropout,
+    pub(super) attention_dropout: Dropout,
+    pub(super) index: usize,
+}
+
+/// Sites of dropout within a layer.
+const SITES: usize = 3;
+
+impl Layer<'_> {
+    fn at(&self, place: &std::ops::Range<usize>) -> &[f32] {
+        &self.weights[place.clone()]
+    }
+
+    fn site(&self, site: usize) -> usize {
+        1 + self.index * SITES + site
+    }
+
+    /// The width of a block of the feed-forward layer. Products with results as wide as the inner
+    /// layer run at half speed, since their rows lie a multiple of the cache's stride apart.
+    fn block(&self) -> usize {
+        let Shape {
+            hidden, intermediate, ..
+        } = *self.shape;
+        if intermediate.is_multiple_of(hidden) {
+            hidden
+        } else {
+            intermediate
+        }
+    }
+
+    pub(super) fn forward(&self, posts: &Packed, tape: &mut Tape, out: &mut Vec<f32>) {
+        let (rows, hidden, inner) = (posts.len(), self.shape.hidden, self.shape.intermediate);
+        let size = rows * hidden;
+        let places = self.places;
+        for buffer in [&mut tape.query, &mut tape.key, &mut tape.value, &mut tape.context] {
+            buffer.resize(size, 0.0);
+        }
+        for buffer in [&mut tape.mixed_normal, &mut tape.mixed, &mut tape.normal, out] {
+            buffer.resize(size, 0.0);
+        }
+        tape.mixed_reciprocals.resize(rows, 0.0);
+        tape.reciprocals.resize(rows, 0.0);
+        tape.slope.resize(rows * inner, 0.0);
+        tape.inner.resize(rows * inner, 0.0);
+
+        linear(
+            &mut tape.query,
+            &tape.input,
+            self.at(&places.query),
+            self.at(&places.query_bias),
+            rows,
+        );
+        linear(
+            &mut tape.key,
+            &tape.input,
+            self.at(&places.key),
+            self.at(&places.key_bias),
+            rows,
+        );
+        linear(
+            &mut tape.value,
+            &tape.input,
+            self.at(&places.value),
+            self.at(&places.value_bias),
+            rows,
+        );
+        self.attend(posts, tape);
+        linear(
+            &mut tape.mixed_normal,
+            &tape.context,
+            self.at(&places.mixed),
+            self.at(&places.mixed_bias),
+            rows,
+        );
+        self.dropout.at(self.site(1)).apply(&mut tape.mixed_normal);
+        add(&mut tape.mixed_normal, &tape.input);
+        let norm = self.norm(&places.mixed_scale, &places.mixed_shift);
+        layer_norm(
+            &mut tape.mixed,
+            &mut tape.mixed_normal,
+            &mut tape.mixed_reciprocals,
+            norm,
+        );
+
+        let block = self.block();
+        repeat_row(&mut tape.normal, self.at(&places.down_bias));
+        for (index, bias) in self.at(&places.up_bias).chunks_exact(block).enumerate() {
+            let part = index * rows * block..(index + 1) * rows * block;
+            let matrix = index * block * hidden..(index + 1) * block * hidden;
+            let slope = &mut tape.slope[part.clone()];
+            linear(slope, &tape.mixed, &self.at(&places.up)[matrix.clone()], bias, rows);
+            let inner = &mut tape.inner[part];
+            gelu(inner, slope);
+            let down = View::new(&self.at(&places.down)[matrix], block, hidden);
+            product(&mut tape.normal, Write::Add, View::new(inner, rows, block), down);
+        }
+        self.dropout.at(self.site(2)).apply(&mut tape.normal);
+        add(&mut tape.normal, &tape.mixed);
+        let norm = self.norm(&places.scale, &places.shift);
+        layer_norm(out, &mut tape.normal, &mut tape.reciprocals, norm);
+    }
+
+    fn norm(&self, scale: &std::ops::Range<usize>, shift: &std::ops::Range<usize>) -> Norm<'_> {
+        Norm {
+            scale: self.at(scale),
+            shift: self.at(shift),
+            epsilon: self.shape.epsilon,
+        }
+    }
+
+    fn attend(&self, posts: &Packed, tape: &mut Tape) {
+        let (hidden, heads) = (self.shape.hidden, self.shape.heads);
+        let width = hidden / heads;
+        let scale = (width as f32).sqrt().recip();
+        tape.shares.resize(posts.squares() * heads, 0.0);
+        let dropout = self.attention_dropout.at(self.site(0));
+        let mut dropped = Vec::new();
+        let mut start = 0;
+        for (index, post) in posts.posts().enumerate() {
+            let length = post.len();
+            for head in 0..heads {
+                let first = post.start * hidden + head * width;
+                let view = |buffer| View::strided(buffer, length, width, hidden);
+                let shares = &mut tape.shares[start..start + length * length];
+                start += length * length;
+                let (query, key) = (view(&tape.query[first..]), view(&tape.key[first..]));
+                product_strided(shares, length, Write::Replace, scale, query, key.transposed());
+                softmax(shares, length);
+                dropped.clear();
+                dropped.extend_from_slice(shares);
+                dropout.at(index * heads + head).apply(&mut dropped);
+                let context = &mut tape.context[first..];
+                let shares = View::new(&dropped, length, length);
+                product_strided(context, hidden, Write::Replace, 1.0, shares, view(&tape.value[first..]));
+            }
+        }
+    }
+
+    /// Turns `d` from the gradient of the layer's output into that of its input, and adds the
+    /// gradients of the weights to `gradient`.
+    pub(super) fn backward(
+        &self,
+        posts: &Packed,
+        tape: &Tape,
+        d: &mut Vec<f32>,
+        gradient: &mut [f32],
+        scratch: &mut Scratch,
+    ) {
+        let (rows, hidden) = (posts.len(), self.shape.hidden);
+        let places = self.places;
+        let [d_scale, d_shift] = pair(gradient, &places.scale, &places.shift);
+        layer_norm_backward(
+            d,
+            &tape.normal,
+            &tape.reciprocals,
+            self.at(&places.scale),
+            d_scale,
+            d_shift,
+        );
+
+        let block = self.block();
+        let d_out = &mut scratch.a;
+        d_out.clone_from(d);
+        self.dropout.at(self.site(2)).apply(d_out);
+        add_columns(&mut gradient[places.down_bias.clone()], d_out);
+        scratch.inner.resize(rows * block, 0.0);
+        for index in 0..self.shape.intermediate / block {
+            let part = index * rows * block..(index + 1) * rows * block;
+            let matrix = index * block * hidden..(index + 1) * block * hidden;
+            let d_out = View::new(d_out, rows, hidden);
+            let inner = View::new(&tape.inner[part.clone()], rows, block);
+            product(
+                &mut gradient[places.down.clone()][matrix.clone()],
+                Write::Add,
+                inner.transposed(),
+                d_out,
+            );
+            let down = View::new(&self.at(&places.down)[matrix.clone()], block, hidden);
+            product(&mut scratch.inner, Write::Replace, d_out, down.transposed());
+            scale_by(&mut scratch.inner, &tape.slope[part]);
+            let up = &self.at(&places.up)[matrix.clone()];
+            let back = LinearBackward {
+                d_out: &scratch.inner,
+                x: &tape.mixed,
+                w: up,
+                rows,
+            };
+            let [d_up, d_bias] = pair(gradient, &places.up, &places.up_bias);
+            back.weights(&mut d_up[matrix], &mut d_bias[index * block..(index + 1) * block]);
+            back.input(d, Write::Add, block);
+        }
+
+        let [d_scale, d_shift] = pair(gradient, &places.mixed_scale, &places.mixed_shift);
+        let scale = self.at(&places.mixed_scale);
+        layer_norm_backward(d, &tape.mixed_normal, &tape.mixed_reciprocals, scale, d_scale, d_shift);
+        d_out.clone_from(d);
+        self.dropout.at(self.site(1)).apply(d_out);
+        let back = LinearBackward {
+            d_out,
+            x: &tape.context,
+            w: self.at(&places.mixed),
+            rows,
+        };
+        let [d_w, d_bias] = pair(gradient, &places.mixed, &places.mixed_bias);
+        back.weights(d_w, d_bias);
+        let d_context = &mut scratch.inner;
+        d_context.resize(rows * hidden, 0.0);
+        back.input(d_context, Write::Replace, hidden);
+
+        self.attend_backward(posts, tape, scratch);
+        let parts = [
+            (&scratch.a, &places.query, &places.query_bias),
+            (&scratch.b, &places.key, &places.key_bias),
+            (&scratch.c, &places.value, &places.value_bias),
+        ];
+        for (d_out, matrix, bias) in parts {
+            let back = LinearBackward {
+                d_out,
+                x: &tape.input,
+                w: self.at(matrix),
+                rows,
+            };
+            let [d_w, d_bias] = pair(gradient, matrix, bias);
+            back.weights(d_w, d_bias);
+            back.input(d, Write::Add, hidden);
+        }
+    }
+
+    /// From the gradient of the context in `scratch.inner` to those of query, key and value in
+    /// `scratch.a`, `b` and `c`.
+    fn attend_backward(&self, posts: &Packed, tape: &Tape, scratch: &mut Scratch) {
+        let (hidden, heads) = (self.shape.hidden, self.shape.heads);
+        let width = hidden / heads;
+        let scale = (width as f32).sqrt().recip();
+        let dropout = self.attention_dropout.at(self.site(0));
+        let Scratch {
+            a,
+            b,
+            c,
+            inner,
+            dropped,
+            d_shares,
+        } = scratch;
+        for buffer in [&mut *a, &mut *b, &mut *c] {
+            buffer.resize(posts.len() * hidden, 0.0);
+        }
+        let mut start = 0;
+        for (index, post) in posts.posts().enumerate() {
+            let length = post.len();
+            for head in 0..heads {
+                let first = post.start * hidden + head * width;
+                let shares = &tape.shares[start..start + length * length];
+                start += length * length;
+                let view = |buffer| View::strided(buffer, length, width, hidden);
+                let d_context = view(&inner[first..]);
+                let dropout = dropout.at(index * heads + head);
+
+                dropped.clear();
+                dropped.extend_from_slice(shares);
+                dropout.apply(dropped);
+                let kept = View::new(dropped, length, length).transposed();
+                product_strided(&mut c[first..], hidden, Write::Replace, 1.0, kept, d_context);
+
+                d_shares.resize(length * length, 0.0);
+                product(
+                    d_shares,
+                    Write::Replace,
+                    d_context,
+                    view(&tape.value[first..]).transposed(),
+                );
+                dropout.apply(d_shares);
+                softmax_backward(d_shares, shares, length);
+                let d_scores = View::new(d_shares, length, length);
+                let key = view(&tape.key[first..]);
+                product_strided(&mut a[first..], hidden, Write::Replace, scale, d_scores, key);
+                let query = view(&tape.query[first..]);
+                product_strided(
+                    &mut b[first..],
+                    hidden,
+                    Write::Replace,
+                    scale,
+                    d_scores.transposed(),
+                    query,
+                );
+            }
+        }
+    }
+}
+
+/// Two neighbouring tensors of a gradient at once; the first lies right before the second.
+pub(super) fn pair<'a>(
+    gradient: &'a mut [f32],
+    first: &std::ops::Range<usize>,
+    second: &std::ops::Range<usize>,
+) -> [&'a mut [f32]; 2] {
+    let (head, tail) = gradient[first.start..second.end].split_at_mut(second.start - first.start);
+    [&mut head[..first.len()], tail]
+}

@@ -1,0 +1,131 @@
+//! One thread's way through the encoder and back.
+
+use super::kernels::{Dropout, Norm, layer_norm, layer_norm_backward};
+use super::layer::{Layer, Scratch, Tape, pair};
+use super::{Encoder, Gradient, Packed};
+
+/// Dropout rates of a training pass; zero to judge.
+#[derive(Debug, Clone, Copy, Default, PartialEq)]
+pub struct Rates {
+    /// After the embeddings and each half of a layer, and in the head.
+    pub hidden: f32,
+    /// On the attention shares.
+    pub attention: f32,
+}
+
+/// Buffers of one thread, and what a forward pass left in them for the way back.
+#[derive(Debug)]
+pub struct Pass {
+    tapes: Vec<Tape>,
+    out: Vec<f32>,
+    normal: Vec<f32>,
+    reciprocals: Vec<f32>,
+    scratch: Scratch,
+    pub(super) hidden: Dropout,
+    attention: Dropout,
+}
+
+impl Default for Pass {
+    fn default() -> Self {
+        let off = Dropout::new(0.0, 0);
+        Self {
+            tapes: Vec::new(),
+            out: Vec::new(),
+            normal: Vec::new(),
+            reciprocals: Vec::new(),
+            scratch: Scratch::default(),
+            hidden: off,
+            attention: off,
+        }
+    }
+}
+
+impl Pass {
+    /// The last layer's states, `tokens x hidden`. Token ids must be below the vocabulary's size
+    /// and posts no longer than [`super::Shape::longest`]. `seed` fixes the dropout masks.
+    pub fn forward(&mut self, encoder: &Encoder, posts: &Packed, rates: Rates, seed: u64) -> &[f32] {
+        self.hidden = Dropout::new(rates.hidden, seed);
+        self.attention = Dropout::new(rates.attention, seed);
+        self.tapes.resize_with(encoder.shape.layers, Tape::default);
+        let mut out = std::mem::take(&mut self.out);
+        self.embed(encoder, posts, &mut out);
+        for index in 0..encoder.shape.layers {
+            std::mem::swap(&mut self.tapes[index].input, &mut out);
+            let layer = self.layer(encoder, index);
+            layer.forward(posts, &mut self.tapes[index], &mut out);
+        }
+        self.out = out;
+        &self.out
+    }
+
+    /// The states that the last [`Pass::forward`] returned.
+    #[must_use]
+    pub fn states(&self) -> &[f32] {
+        &self.out
+    }
+
+    fn layer<'a>(&self, encoder: &'a Encoder, index: usize) -> Layer<'a> {
+        Layer {
+            shape: &encoder.shape,
+            places: &encoder.layout.layers[index],
+            weights: &encoder.weights.dense,
+            dropout: self.hidden,
+            attention_dropout: self.attention,
+            index,
+        }
+    }
+
+    fn embed(&mut self, encoder: &Encoder, posts: &Packed, out: &mut Vec<f32>) {
+        let (hidden, first) = (encoder.shape.hidden, encoder.shape.first_position);
+        let (words, dense) = (&encoder.weights.words, &encoder.weights.dense);
+        let positions = &dense[encoder.layout.positions.clone()];
+        self.normal.resize(posts.len() * hidden, 0.0);
+        self.reciprocals.resize(posts.len(), 0.0);
+        out.resize(posts.len() * hidden, 0.0);
+        for post in posts.posts() {
+            let rows = self.normal[post.start * hidden..post.end * hidden].chunks_exact_mut(hidden);
+            for ((row, &id), position) in rows.zip(&posts.ids()[post]).zip(first..) {
+                let word = &words[id as usize * hidden..][..hidden];
+                let position = &positions[position * hidden..][..hidden];
+                for ((sum, word), position) in row.iter_mut().zip(word).zip(position) {
+                    *sum = word + position;
+                }
+            }
+        }
+        let norm = Norm {
+            scale: &dense[encoder.layout.scale.clone()],
+            shift: &dense[encoder.layout.shift.clone()],
+            epsilon: encoder.shape.epsilon,
+        };
+        layer_norm(out, &mut self.normal, &mut self.reciprocals, norm);
+        self.hidden.at(0).apply(out);
+    }
+
+    /// The way back of the last [`Pass::forward`] over the same posts: consumes `d`, the gradient
+    /// of its states, and adds to `gradient`.
+    pub fn backward(&mut self, encoder: &Encoder, posts: &Packed, d: &mut Vec<f32>, gradient: &mut Gradient) {
+        for index in (0..encoder.shape.layers).rev() {
+            let layer = self.layer(encoder, index);
+            layer.backward(posts, &self.tapes[index], d, &mut gradient.dense, &mut self.scratch);
+        }
+        self.hidden.at(0).apply(d);
+        let layout = &encoder.layout;
+        let scale = &encoder.weights.dense[layout.scale.clone()];
+        let [d_scale, d_shift] = pair(&mut gradient.dense, &layout.scale, &layout.shift);
+        layer_norm_backward(d, &self.normal, &self.reciprocals, scale, d_scale, d_shift);
+
+        let (hidden, first) = (encoder.shape.hidden, encoder.shape.first_position);
+        for post in posts.posts() {
+            let rows = d[post.start * hidden..post.end * hidden].chunks_exact(hidden);
+            for ((row, &id), position) in rows.zip(&posts.ids()[post]).zip(first..) {
+                let at = layout.positions.start + position * hidden;
+                for (sum, value) in gradient.dense[at..at + hidden].iter_mut().zip(row) {
+                    *sum += value;
+                }
+                for (sum, value) in gradient.word(id).iter_mut().zip(row) {
+                    *sum += value;
+                }
+            }
+        }
+    }
+}

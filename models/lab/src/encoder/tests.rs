@@ -1,0 +1,158 @@
+#![allow(clippy::unwrap_used, clippy::expect_used, clippy::panic)]
+
+use rand::{Rng, SeedableRng, rngs::StdRng};
+
+use super::*;
+
+fn small(labels: usize) -> Encoder {
+    let shape = Shape {
+        hidden: 8,
+        heads: 2,
+        layers: 2,
+        intermediate: 16,
+        positions: 12,
+        first_position: 2,
+        vocabulary: 11,
+        labels,
+        epsilon: 1e-5,
+    };
+    let mut encoder = Encoder::zeros(shape);
+    let mut rng = StdRng::seed_from_u64(7);
+    for weight in encoder.weights.words.iter_mut().chain(&mut encoder.weights.dense) {
+        *weight = 0.5 * normal(&mut rng);
+    }
+    encoder
+}
+
+fn posts() -> Packed {
+    [&[0_u32, 5, 6, 7, 2][..], &[0, 2], &[0, 5, 5, 9, 3, 4, 2]]
+        .into_iter()
+        .collect()
+}
+
+fn loss(encoder: &Encoder, kind: Loss, rates: Rates) -> f64 {
+    let (mut pass, mut head) = (Pass::default(), Head::default());
+    pass.forward(encoder, &posts(), rates, 3);
+    head.forward(encoder, &posts(), &pass);
+    head.loss(
+        kind,
+        targets().iter().map(|(shares, weight)| Target {
+            shares,
+            weight: *weight,
+        }),
+        1.0,
+    )
+}
+
+fn targets() -> [([f32; 3], f32); 3] {
+    [([1.0, 0.0, 0.0], 1.0), ([0.0, 0.5, 0.5], 2.0), ([0.1, 0.1, 0.8], 0.5)]
+}
+
+fn gradient(encoder: &Encoder, kind: Loss, rates: Rates) -> Gradient {
+    let (mut pass, mut head) = (Pass::default(), Head::default());
+    let mut gradient = Gradient::new(&encoder.shape, &encoder.layout);
+    let posts = posts();
+    pass.forward(encoder, &posts, rates, 3);
+    head.forward(encoder, &posts, &pass);
+    head.loss(
+        kind,
+        targets().iter().map(|(shares, weight)| Target {
+            shares,
+            weight: *weight,
+        }),
+        1.0,
+    );
+    let mut d = Vec::new();
+    head.backward(encoder, &posts, &pass, &mut d, &mut gradient);
+    pass.backward(encoder, &posts, &mut d, &mut gradient);
+    gradient
+}
+
+/// The slope of the loss along a direction, by central differences and by the gradient.
+fn check(kind: Loss, rates: Rates) {
+    let encoder = small(3);
+    let found = gradient(&encoder, kind, rates);
+    let tensors = encoder.layout.tensors.clone();
+    let mut rng = StdRng::seed_from_u64(11);
+    for tensor in tensors {
+        let direction: Vec<f32> = tensor.place.clone().map(|_| normal(&mut rng)).collect();
+        let norm = direction.iter().map(|d| d * d).sum::<f32>().sqrt();
+        let step = 2e-3 / norm;
+        let moved = |sign: f32| {
+            let mut encoder = encoder.clone();
+            for (weight, d) in encoder.weights.dense[tensor.place.clone()].iter_mut().zip(&direction) {
+                *weight += sign * step * d;
+            }
+            loss(&encoder, kind, rates)
+        };
+        let by_difference = (moved(1.0) - moved(-1.0)) / f64::from(2.0 * step);
+        let by_gradient: f64 = found.dense[tensor.place.clone()]
+            .iter()
+            .zip(&direction)
+            .map(|(g, d)| f64::from(g * d))
+            .sum();
+        let size = by_gradient.abs().max(0.5 * f64::from(norm));
+        assert!(
+            (by_difference - by_gradient).abs() < 5e-3 * size,
+            "{}: {by_difference} by differences, {by_gradient} by the gradient",
+            tensor.name
+        );
+    }
+    for (&id, row) in found.ids.iter().zip(found.words.chunks_exact(8)) {
+        let column = rng.random_range(0..8);
+        let moved = |sign: f32| {
+            let mut encoder = encoder.clone();
+            encoder.weights.words[id as usize * 8 + column] += sign * 2e-3;
+            loss(&encoder, kind, rates)
+        };
+        let by_difference = (moved(1.0) - moved(-1.0)) / 4e-3;
+        assert!(
+            (by_difference - f64::from(row[column])).abs() < 5e-3,
+            "word {id}: {by_difference} {}",
+            row[column]
+        );
+    }
+}
+
+#[test]
+fn gradients_agree_with_finite_differences() {
+    check(Loss::Softmax, Rates::default());
+    check(Loss::Sigmoid, Rates::default());
+}
+
+#[test]
+fn gradients_agree_under_dropout() {
+    check(
+        Loss::Softmax,
+        Rates {
+            hidden: 0.2,
+            attention: 0.2,
+        },
+    );
+}
+
+#[test]
+fn a_post_does_not_depend_on_its_neighbours() {
+    let encoder = small(3);
+    let (mut pass, mut head) = (Pass::default(), Head::default());
+    pass.forward(&encoder, &posts(), Rates::default(), 0);
+    let together = head.forward(&encoder, &posts(), &pass).to_vec();
+    for (post, expected) in posts().posts().zip(together.chunks(3)) {
+        let alone: Packed = [&posts().ids()[post]].into_iter().collect();
+        pass.forward(&encoder, &alone, Rates::default(), 0);
+        let logits = head.forward(&encoder, &alone, &pass);
+        for (a, b) in logits.iter().zip(expected) {
+            assert!((a - b).abs() < 1e-5, "{a} alone, {b} in company");
+        }
+    }
+}
+
+#[test]
+fn no_posts_are_no_trouble() {
+    let encoder = small(3);
+    let mut pass = Pass::default();
+    assert!(
+        pass.forward(&encoder, &Packed::default(), Rates::default(), 0)
+            .is_empty()
+    );
+}

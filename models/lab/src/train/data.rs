@@ -1,0 +1,140 @@
+//! Labelled text: read, tokenised and cut into batches.
+
+use std::{collections::BTreeMap, fs, path::Path};
+
+use anyhow::{Context, Result, bail, ensure};
+use moodstream::clean::Profile;
+use rand::{SeedableRng, rngs::StdRng, seq::SliceRandom};
+
+use crate::tokenizer::Tokenizer;
+
+/// One labelled post.
+#[derive(Debug, Clone)]
+pub(super) struct Example {
+    pub(super) ids: Vec<u32>,
+    /// Its classes, each once and in rising order.
+    pub(super) labels: Vec<usize>,
+}
+
+/// Rows of a file: text and labels' names.
+pub(super) type Rows = Vec<(String, Vec<String>)>;
+
+/// Reads `text<TAB>label[,label]` lines, and cleans the texts.
+pub(super) fn read(path: &Path, profile: Profile) -> Result<Rows> {
+    let bytes = fs::read(path).with_context(|| format!("can't read {}", path.display()))?;
+    let text = String::from_utf8(bytes)
+        .ok()
+        .with_context(|| format!("{}: not UTF-8", path.display()))?;
+    let mut rows = Vec::new();
+    for (number, line) in (1..).zip(text.lines()) {
+        if line.is_empty() {
+            continue;
+        }
+        let columns: Vec<&str> = line.split('\t').collect();
+        let [text, labels] = columns[..] else {
+            bail!(
+                "{} row {number}: {} columns, not text<TAB>label[,label]",
+                path.display(),
+                columns.len()
+            );
+        };
+        let labels: Vec<String> = labels.split(',').map(|label| label.trim().to_owned()).collect();
+        ensure!(
+            labels.iter().all(|label| !label.is_empty()),
+            "{} row {number}: an empty label",
+            path.display()
+        );
+        rows.push((profile.clean(text), labels));
+    }
+    ensure!(!rows.is_empty(), "{}: no rows", path.display());
+    Ok(rows)
+}
+
+/// The labels that occur, in alphabetical order.
+pub(super) fn label_names(rows: &Rows) -> Vec<String> {
+    let mut names: Vec<String> = rows.iter().flat_map(|(_, labels)| labels.iter().cloned()).collect();
+    names.sort();
+    names.dedup();
+    names
+}
+
+/// Tokenises rows; a label outside `names` is an error that names its row.
+pub(super) fn examples(
+    rows: &Rows,
+    names: &[String],
+    tokenizer: &Tokenizer,
+    longest: usize,
+    path: &Path,
+) -> Result<Vec<Example>> {
+    let classes: BTreeMap<&str, usize> = names.iter().enumerate().map(|(id, name)| (name.as_str(), id)).collect();
+    let example = |(number, (text, labels)): (usize, &(String, Vec<String>))| {
+        let row = || format!("{} row {}", path.display(), number + 1);
+        let mut ids = Vec::with_capacity(labels.len());
+        for label in labels {
+            let known = classes.get(label.as_str()).copied();
+            ids.push(known.with_context(|| format!("{}: label `{label}` is not in the training file", row()))?);
+        }
+        ids.sort_unstable();
+        ids.dedup();
+        Ok(Example {
+            ids: tokenizer.encode(text, longest).with_context(row)?,
+            labels: ids,
+        })
+    };
+    rows.iter().enumerate().map(example).collect()
+}
+
+/// Cuts the examples into batches of posts of like length, in an order that the seed and epoch fix.
+pub(super) fn batches(examples: &[Example], size: usize, seed: u64, epoch: usize) -> Vec<Vec<usize>> {
+    const WINDOW: usize = 50;
+    let mut rng = StdRng::seed_from_u64(seed ^ (epoch as u64 + 1).wrapping_mul(0x9e37_79b9_7f4a_7c15));
+    let mut order: Vec<usize> = (0..examples.len()).collect();
+    order.shuffle(&mut rng);
+    let mut batches = Vec::with_capacity(examples.len().div_ceil(size));
+    for window in order.chunks_mut(size * WINDOW) {
+        window.sort_by_key(|&index| examples[index].ids.len());
+        batches.extend(window.chunks(size).map(<[usize]>::to_vec));
+    }
+    batches.shuffle(&mut rng);
+    batches
+}
+
+#[cfg(test)]
+mod tests {
+    #![allow(clippy::unwrap_used)]
+
+    use super::*;
+
+    #[test]
+    fn a_bad_row_is_named() {
+        let folder = tempfile::tempdir().unwrap();
+        let path = folder.path().join("a.tsv");
+        for (content, expected) in [
+            ("a\tjoy\nb\n", "row 2: 1 columns"),
+            ("a\tjoy\nb\tx\ty\n", "row 2: 3 columns"),
+            ("a\tjoy,\n", "row 1: an empty label"),
+            ("\n", "no rows"),
+        ] {
+            fs::write(&path, content).unwrap();
+            let error = format!("{:#}", read(&path, Profile::default()).unwrap_err());
+            assert!(error.contains(expected), "{error}");
+        }
+    }
+
+    #[test]
+    fn batches_hold_each_example_once_and_follow_the_seed() {
+        let examples: Vec<Example> = (0..1003)
+            .map(|i| Example {
+                ids: vec![0; 1 + i * 7 % 40],
+                labels: vec![0],
+            })
+            .collect();
+        let batches = |seed, epoch| super::batches(&examples, 8, seed, epoch);
+        let mut all: Vec<usize> = batches(1, 0).concat();
+        all.sort_unstable();
+        assert_eq!(all, (0..1003).collect::<Vec<_>>());
+        assert_eq!(batches(1, 0), batches(1, 0));
+        assert_ne!(batches(1, 0), batches(1, 1));
+        assert_ne!(batches(1, 0), batches(2, 0));
+    }
+}

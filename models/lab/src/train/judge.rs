@@ -1,0 +1,176 @@
+//! How good a model is on labelled posts.
+
+use serde::{Deserialize, Serialize};
+
+use super::data::Example;
+use crate::encoder::{Encoder, Head, Loss, Packed, Pass, Rates};
+
+/// Figures on one labelled set.
+#[derive(Debug, Clone, Default, PartialEq, Serialize, Deserialize)]
+pub struct Figures {
+    /// Mean of the classes' F1.
+    pub macro_f1: f64,
+    /// Softmax: the share of posts given one of their labels. Sigmoid: of posts given all of them and no other.
+    pub accuracy: f64,
+    /// F1 of each class.
+    pub f1: Vec<f64>,
+    /// Posts by true class (rows) and predicted class (columns); empty for a sigmoid head.
+    pub confusion: Vec<Vec<u64>>,
+}
+
+/// Posts in one pass while judging.
+const BATCH: usize = 64;
+
+/// Judges an encoder on `threads` threads. Under softmax a post with several labels counts as
+/// right when the prediction is one of them, and else as its first; under sigmoid a class is
+/// predicted from a probability of one half on.
+pub(super) fn judge(encoder: &Encoder, examples: &[Example], loss: Loss, threads: usize) -> Figures {
+    let mut order: Vec<&Example> = examples.iter().collect();
+    order.sort_by_key(|example| example.ids.len());
+    let labels = encoder.shape.labels;
+    let chunks: Vec<&[&Example]> = order.chunks(BATCH).collect();
+    let tally = std::thread::scope(|scope| {
+        let workers: Vec<_> = (0..threads)
+            .map(|worker| {
+                let chunks = chunks.iter().skip(worker).step_by(threads);
+                scope.spawn(move || {
+                    let mut tally = Tally::new(labels);
+                    let (mut pass, mut head) = (Pass::default(), Head::default());
+                    for chunk in chunks {
+                        let posts: Packed = chunk.iter().map(|example| example.ids.as_slice()).collect();
+                        pass.forward(encoder, &posts, Rates::default(), 0);
+                        let logits = head.forward(encoder, &posts, &pass);
+                        for (example, logits) in chunk.iter().zip(logits.chunks_exact(labels)) {
+                            tally.count(&example.labels, logits, loss);
+                        }
+                    }
+                    tally
+                })
+            })
+            .collect();
+        let mut sum = Tally::new(labels);
+        for tally in workers.into_iter().filter_map(|worker| worker.join().ok()) {
+            sum.add(&tally);
+        }
+        sum
+    });
+    tally.figures(loss)
+}
+
+struct Tally {
+    hits: Vec<u64>,
+    predicted: Vec<u64>,
+    truly: Vec<u64>,
+    confusion: Vec<Vec<u64>>,
+    right: u64,
+    posts: u64,
+}
+
+impl Tally {
+    fn new(labels: usize) -> Self {
+        let zero = vec![0; labels];
+        Self {
+            hits: zero.clone(),
+            predicted: zero.clone(),
+            truly: zero.clone(),
+            confusion: vec![zero; labels],
+            right: 0,
+            posts: 0,
+        }
+    }
+
+    fn count(&mut self, truth: &[usize], logits: &[f32], loss: Loss) {
+        self.posts += 1;
+        match loss {
+            Loss::Softmax => {
+                let top = logits
+                    .iter()
+                    .enumerate()
+                    .max_by(|a, b| a.1.total_cmp(b.1))
+                    .map_or(0, |(class, _)| class);
+                let truth = if truth.contains(&top) { top } else { truth[0] };
+                self.predicted[top] += 1;
+                self.truly[truth] += 1;
+                self.confusion[truth][top] += 1;
+                if truth == top {
+                    self.hits[top] += 1;
+                    self.right += 1;
+                }
+            }
+            Loss::Sigmoid => {
+                let mut exact = true;
+                for (class, &logit) in logits.iter().enumerate() {
+                    let (is, said) = (truth.contains(&class), logit >= 0.0);
+                    self.truly[class] += u64::from(is);
+                    self.predicted[class] += u64::from(said);
+                    self.hits[class] += u64::from(is && said);
+                    exact &= is == said;
+                }
+                self.right += u64::from(exact);
+            }
+        }
+    }
+
+    fn add(&mut self, other: &Self) {
+        let add = |a: &mut [u64], b: &[u64]| a.iter_mut().zip(b).for_each(|(a, b)| *a += b);
+        add(&mut self.hits, &other.hits);
+        add(&mut self.predicted, &other.predicted);
+        add(&mut self.truly, &other.truly);
+        for (a, b) in self.confusion.iter_mut().zip(&other.confusion) {
+            add(a, b);
+        }
+        self.right += other.right;
+        self.posts += other.posts;
+    }
+
+    fn figures(self, loss: Loss) -> Figures {
+        let classes = self.hits.iter().zip(&self.predicted).zip(&self.truly);
+        let f1: Vec<f64> = classes
+            .map(|((&hits, &predicted), &truly)| 2.0 * hits as f64 / ((predicted + truly).max(1)) as f64)
+            .collect();
+        Figures {
+            macro_f1: f1.iter().sum::<f64>() / f1.len().max(1) as f64,
+            accuracy: self.right as f64 / self.posts.max(1) as f64,
+            f1,
+            confusion: if loss == Loss::Softmax {
+                self.confusion
+            } else {
+                Vec::new()
+            },
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn figures_of_a_softmax_head() {
+        let mut tally = Tally::new(2);
+        for (truth, logits) in [
+            (&[0][..], [1.0, 0.0]),
+            (&[0], [0.0, 1.0]),
+            (&[1], [0.0, 1.0]),
+            (&[0, 1], [0.0, 1.0]),
+        ] {
+            tally.count(truth, &logits, Loss::Softmax);
+        }
+        let figures = tally.figures(Loss::Softmax);
+        assert!((figures.accuracy - 0.75).abs() < 1e-12);
+        assert!((figures.f1[0] - 2.0 / 3.0).abs() < 1e-12, "one hit, one miss");
+        assert!((figures.f1[1] - 0.8).abs() < 1e-12, "two hits, one false alarm");
+        assert_eq!(figures.confusion, [[1, 1], [0, 2]]);
+    }
+
+    #[test]
+    fn figures_of_a_sigmoid_head() {
+        let mut tally = Tally::new(2);
+        tally.count(&[0, 1], &[1.0, -1.0], Loss::Sigmoid);
+        tally.count(&[1], &[-1.0, 2.0], Loss::Sigmoid);
+        let figures = tally.figures(Loss::Sigmoid);
+        assert!((figures.accuracy - 0.5).abs() < 1e-12);
+        assert!((figures.f1[0] - 1.0).abs() < 1e-12);
+        assert!((figures.f1[1] - 2.0 / 3.0).abs() < 1e-12);
+    }
+}

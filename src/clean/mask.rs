@@ -1,0 +1,190 @@
+//! Handles and links.
+
+use unicode_normalization::char::is_combining_mark;
+
+/// What stands for a handle.
+const USER: &str = "@user";
+/// What stands for a link.
+const LINK: &str = "http";
+/// Starts of links that need no scheme.
+const BARE_LINKS: [&str; 5] = ["www.", "t.co/", "pic.twitter.com/", "pic.x.com/", "instagr.am/"];
+/// Top-level domains after which one dot is enough for a handle that is a domain (`@ann.dev`): without
+/// the list, a missing space after a full stop would make the next word part of the handle.
+const HANDLE_DOMAINS: [&str; 9] = ["app", "com", "dev", "io", "me", "net", "org", "social", "xyz"];
+
+/// Handles to `@user`, links to `http`, prefixes `RT @x:` dropped. Expects normalised text.
+pub(super) fn mask(text: String) -> String {
+    let masked = replace(text, USER, LINK);
+    match without_retweet_prefix(&masked) {
+        rest if rest.len() == masked.len() => masked,
+        rest => rest.to_owned(),
+    }
+}
+
+/// Handles, links and prefixes `RT @x:` removed. Expects normalised text; leaves double spaces.
+pub(super) fn remove(text: String) -> String {
+    let masked = replace(text, USER, " ");
+    replace(without_retweet_prefix(&masked).to_owned(), " ", " ")
+}
+
+fn without_retweet_prefix(mut text: &str) -> &str {
+    while let Some(rest) = text
+        .strip_prefix("RT ")
+        .and_then(|rest| rest.strip_prefix(USER))
+        .map(str::trim_start)
+        .and_then(|rest| rest.strip_prefix(':'))
+    {
+        text = rest.trim_start();
+    }
+    text
+}
+
+fn replace(text: String, user: &str, link: &str) -> String {
+    let mut out = String::new();
+    let mut copied = 0;
+    let mut at = 0;
+    let bytes = text.as_bytes();
+    while at < bytes.len() {
+        let found = match bytes[at] {
+            b'@' => handle_end(&text, at).map(|end| (end, user)),
+            b'h' | b'H' | b'w' | b'W' | b't' | b'T' | b'p' | b'P' | b'i' | b'I' => {
+                link_end(&text, at).map(|end| (end, link))
+            }
+            _ => None,
+        };
+        let Some((end, mask)) = found else {
+            at += 1;
+            continue;
+        };
+        out.push_str(&text[copied..at]);
+        // A link glued to a word by a lost space must not become part of it.
+        if mask == link && out.ends_with(char::is_alphanumeric) {
+            out.push(' ');
+        }
+        out.push_str(mask);
+        if mask == link && text[end..].starts_with(char::is_alphanumeric) {
+            out.push(' ');
+        }
+        at = end;
+        copied = end;
+    }
+    if copied == 0 {
+        return text;
+    }
+    out.push_str(&text[copied..]);
+    out
+}
+
+/// The end of the handle whose `@` stands at `at`: `@name`, `@name@host.tld` (Mastodon) or
+/// `@name.host.tld` (Bluesky). `None` if it is none: a lone `@`, or that of an email address.
+fn handle_end(text: &str, at: usize) -> Option<usize> {
+    if text[..at].ends_with(|c: char| c.is_alphanumeric() && c < '\u{2E80}' || c == '_') {
+        return None;
+    }
+    let bytes = text.as_bytes();
+    if !bytes.get(at + 1).is_some_and(|&b| is_name(b)) {
+        return None;
+    }
+    // Until nothing is left that would belong to `@user` if it stood there.
+    let mut end = at + 1;
+    loop {
+        let name = skip_marks(text, run(bytes, end, is_name));
+        let host = match bytes.get(name) {
+            Some(b'@') => domain_end(text, name + 1, false),
+            Some(b'.') => domain_end(text, name, true),
+            Some(&b) if is_name(b) => Some(name),
+            _ => None,
+        };
+        match host {
+            Some(host) => end = host,
+            None => return Some(name),
+        }
+    }
+}
+
+fn is_name(b: u8) -> bool {
+    b.is_ascii_alphanumeric() || b == b'_'
+}
+
+/// The end of the domain at `at`; with `continued`, of the rest of one, which starts with its dot.
+fn domain_end(text: &str, at: usize, continued: bool) -> Option<usize> {
+    let bytes = text.as_bytes();
+    let is_label = |b: u8| b.is_ascii_alphanumeric() || b == b'-';
+    let mut end = if continued { at } else { run(bytes, at, is_label) };
+    let mut dots = 0;
+    let mut last = end;
+    while bytes.get(end) == Some(&b'.') {
+        let label = run(bytes, end + 1, is_label);
+        if label == end + 1 {
+            break;
+        }
+        last = end + 1;
+        end = label;
+        dots += 1;
+    }
+    let known = HANDLE_DOMAINS
+        .iter()
+        .any(|tld| text[last..end].eq_ignore_ascii_case(tld));
+    let enough = if continued {
+        dots > 1 || (dots == 1 && known)
+    } else {
+        dots > 0 && end > at
+    };
+    enough.then_some(end)
+}
+
+/// The end of the link that starts at `at`, without the punctuation that closes the sentence.
+fn link_end(text: &str, at: usize) -> Option<usize> {
+    let bytes = text.as_bytes();
+    let starts = |prefix: &str| {
+        bytes
+            .get(at..at + prefix.len())
+            .is_some_and(|start| start.eq_ignore_ascii_case(prefix.as_bytes()))
+    };
+    let start = match bytes[at] | 0x20 {
+        b'h' => ["https://", "http://"]
+            .into_iter()
+            .find(|scheme| starts(scheme))
+            .map(str::len)?,
+        _ => {
+            let prefix = BARE_LINKS.into_iter().find(|prefix| starts(prefix))?;
+            // Scraped posts glue `pic.twitter.com/…` to their last word.
+            let glued = prefix.starts_with("pic.");
+            if !glued && text[..at].ends_with(|c: char| c.is_alphanumeric() || "_.-@/".contains(c)) {
+                return None;
+            }
+            let first = text[at + prefix.len()..].chars().next()?;
+            if !first.is_alphanumeric() {
+                return None;
+            }
+            prefix.len()
+        }
+    };
+    let rest = &text[at + start..];
+    let end = rest.find(|c| !in_link(c)).unwrap_or(rest.len());
+    let link = &rest[..end];
+    let has_parenthesis = link.contains('(');
+    let link = link.trim_end_matches(|c: char| ".,:;!?'\"]}*_~".contains(c) || (c == ')' && !has_parenthesis));
+    Some(skip_marks(text, at + start + link.len()))
+}
+
+/// Letters of any alphabet, but not the scripts written without spaces: there the text goes on
+/// right behind the link.
+fn in_link(c: char) -> bool {
+    (c.is_ascii_graphic() && !matches!(c, '<' | '>' | '"' | '`' | '|'))
+        || (!c.is_ascii() && c < '\u{2E80}' && (c.is_alphanumeric() || is_combining_mark(c)))
+        || matches!(c, '\u{200C}' | '\u{200D}')
+}
+
+/// An accent left behind a mask would melt into its last letter.
+fn skip_marks(text: &str, at: usize) -> usize {
+    let rest = &text[at..];
+    at + rest.find(|c| !is_combining_mark(c)).unwrap_or(rest.len())
+}
+
+fn run(bytes: &[u8], from: usize, accept: impl Fn(u8) -> bool) -> usize {
+    bytes[from..]
+        .iter()
+        .position(|&b| !accept(b))
+        .map_or(bytes.len(), |length| from + length)
+}

@@ -1,0 +1,331 @@
+#![allow(clippy::unwrap_used)]
+
+use std::time::Instant;
+
+use proptest::prelude::*;
+
+use super::*;
+
+fn roberta(text: &str) -> String {
+    Profile::TwitterRoberta.clean(text)
+}
+
+fn classical(text: &str) -> String {
+    Profile::Classical.clean(text)
+}
+
+#[test]
+fn names_round_trip_and_unknown_ones_are_refused() {
+    for profile in Profile::ALL {
+        assert_eq!(Profile::from_name(profile.name()), Ok(profile));
+        let json = serde_json::to_string(&profile).unwrap();
+        assert_eq!(serde_json::from_str::<Profile>(&json).unwrap(), profile);
+    }
+    let error = Profile::from_name("bertweet").unwrap_err();
+    assert_eq!(
+        error.to_string(),
+        "unknown cleaning profile `bertweet`: use `twitter-roberta` or `classical`"
+    );
+    assert!(serde_json::from_str::<Profile>("\"bertweet\"").is_err());
+}
+
+#[test]
+fn handles_become_user() {
+    for (text, clean) in [
+        ("@ann hello", "@user hello"),
+        ("hello @ann_b1!", "hello @user!"),
+        ("(@ann) .@bob, @cy: hi", "(@user) .@user, @user: hi"),
+        ("ありがとう@annさん", "ありがとう@userさん"),
+        ("@ann@mastodon.social and @bob.bsky.social said", "@user and @user said"),
+        ("thanks @ann.Great stuff", "thanks @user.Great stuff"),
+        ("@ann.dev wrote", "@user wrote"),
+        ("@@ann @", "@@user @"),
+        ("see you @ 5", "see you @ 5"),
+        (
+            "write to ann@example.com or jo.e@x.co",
+            "write to ann@example.com or jo.e@x.co",
+        ),
+    ] {
+        assert_eq!(roberta(text), clean, "{text}");
+    }
+}
+
+#[test]
+fn links_become_http() {
+    for (text, clean) in [
+        ("look https://t.co/AbC123", "look http"),
+        ("look HTTP://EXAMPLE.COM/a?b=c&d=e#f.", "look http."),
+        (
+            "(https://example.com/a) and https://en.wikipedia.org/wiki/Joy_(film)",
+            "(http) and http",
+        ),
+        ("great goalpic.twitter.com/abc", "great goal http"),
+        ("t.co/abc www.example.com, pic.twitter.com/x1", "http http, http"),
+        ("見てhttps://t.co/abcを", "見て http を"),
+        ("https://de.wikipedia.org/wiki/Köln!", "http!"),
+        ("wow https://t.…", "wow http.…"),
+        (
+            "http is a protocol, not.co/nothing, awww.",
+            "http is a protocol, not.co/nothing, awww.",
+        ),
+    ] {
+        assert_eq!(roberta(text), clean, "{text}");
+    }
+}
+
+#[test]
+fn retweet_prefixes_are_dropped() {
+    assert_eq!(roberta("RT @ann: RT @bob@x.org : So happy"), "So happy");
+    assert_eq!(roberta("RT @ann please"), "RT @user please");
+    assert_eq!(roberta("I said RT @ann: hi"), "I said RT @user: hi");
+    assert_eq!(roberta("RT @ann:"), "");
+}
+
+#[test]
+fn entities_are_resolved_however_often_they_were_escaped() {
+    assert_eq!(roberta("Tom &amp; Jo &lt;3 &quot;x&quot;"), "Tom & Jo <3 \"x\"");
+    assert_eq!(roberta("&amp;amp;amp;lt;3"), "<3");
+    assert_eq!(roberta("don&#39;t &#x1F600; &hearts; it&#146;s"), "don't 😀 ♥ it’s");
+    assert_eq!(roberta("a&nbsp;&nbsp;b &amp"), "a b &amp");
+    assert_eq!(
+        roberta("&am&#112; &nosuch; &#0;&#xD800; R&D; &;"),
+        "&amp &nosuch; &#xD800; R&D; &;"
+    );
+    assert_eq!(roberta("&semi&semi&semi;"), ";");
+    assert_eq!(roberta(&format!("{};", "&semi".repeat(50_000))), ";");
+}
+
+#[test]
+fn junk_goes_and_emoji_stay_whole() {
+    assert_eq!(
+        roberta("\u{feff}a\u{200b}b\u{0}c\u{ad}d\u{202e}e \t\r\n f\u{2028}g "),
+        "abcde f g"
+    );
+    for emoji in ["👨‍👩‍👧", "❤️‍🔥", "🏳️‍🌈", "1️⃣", "🏴󠁧󠁢󠁥󠁮󠁧󠁿", "👍🏽", "☺️", "می‌خواهم"]
+    {
+        assert_eq!(roberta(emoji), emoji);
+    }
+    assert_eq!(roberta("a\u{200d}b x\u{fe0f} \u{200d}👍\u{200d}"), "ab x 👍");
+    assert_eq!(roberta("cafe\u{301} e\u{200b}\u{301} e&#769;"), "café é é");
+    assert_eq!(roberta("SO   Happy!!! :)"), "SO Happy!!! :)");
+}
+
+#[test]
+fn classical_keeps_the_words_that_carry_emotion() {
+    for (text, clean) in [
+        ("I'm NOT happy, @ann! https://t.co/x", "not happi"),
+        (
+            "I don't love it, can't stand it and won't go",
+            "not love not stand not go",
+        ),
+        ("didnt feel humiliated", "not feel humili"),
+        ("She’s been crying since 2019 :(", "cri sinc sad"),
+        ("so sooooo happyyyyyy", "soo happyy"),
+        ("😂😂 #MondayMood", "face tear joy face tear joy mondaymood"),
+        ("👍🏿 ❤️‍🔥", "thumb heart fire"),
+        ("felt lost, best children", "feel lose good child"),
+        ("gr8 4 u 2", "gr8 u"),
+        ("<3 xD &lt;3", "love laugh love"),
+        ("https://t.co/x @ann", ""),
+    ] {
+        assert_eq!(classical(text), clean, "{text}");
+    }
+}
+
+#[test]
+fn emoji_names_leave_out_the_skin_tone() {
+    assert_eq!(emoji::to_words("👍🏿").trim(), "thumbs up");
+    assert_eq!(emoji::to_words("a👍b"), " a thumbs up b");
+    assert_eq!(
+        emoji::to_words("🇫🇷 1️⃣").split_whitespace().collect::<Vec<_>>(),
+        ["flag:", "France", "keycap:", "1"]
+    );
+}
+
+#[test]
+fn a_word_of_ten_thousand_characters_is_handled() {
+    for unit in [
+        "a",
+        "é",
+        "@",
+        "&",
+        ";",
+        "👍\u{200d}",
+        "http://",
+        "@a.",
+        "e\u{301}",
+        "'",
+        "&amp;",
+        "n't",
+    ] {
+        let word = unit.repeat(10_000);
+        for profile in Profile::ALL {
+            let once = profile.clean(&word);
+            assert!(once.len() <= 20 * word.len());
+            assert_eq!(profile.clean(&once), once, "{profile} {unit}");
+        }
+    }
+}
+
+#[test]
+fn time_grows_with_length_alone() {
+    // A square law would take minutes for these, a linear one milliseconds.
+    for unit in ["&amp;", "RT @a: ", "@a@", "www.", "&#", "&semi;", "ab'"] {
+        let text = unit.repeat(200_000);
+        let start = Instant::now();
+        for profile in Profile::ALL {
+            let _ = profile.clean(&text);
+        }
+        assert!(start.elapsed().as_secs() < 20, "{unit}: {:?}", start.elapsed());
+    }
+}
+
+#[test]
+fn real_posts_are_cleaned_once_for_all() {
+    let path = concat!(
+        env!("CARGO_MANIFEST_DIR"),
+        "/../shared/data/tweeteval/emotion/train_text.txt"
+    );
+    let Ok(posts) = std::fs::read_to_string(path) else {
+        println!("skipped: {path} is not there");
+        return;
+    };
+    for profile in Profile::ALL {
+        for post in posts.lines() {
+            let once = profile.clean(post);
+            assert_eq!(profile.clean(&once), once);
+        }
+    }
+}
+
+/// Texts made of what the steps look for, in every order.
+fn nasty() -> impl Strategy<Value = String> {
+    let pieces = prop::sample::select(vec![
+        "@",
+        "@a",
+        "@user",
+        "http",
+        "https://",
+        "http://x",
+        "www.",
+        "t.co/",
+        "pic.twitter.com/",
+        "://",
+        ".",
+        ":",
+        ";",
+        "&",
+        "&amp",
+        "&amp;",
+        "&#x",
+        "&#59;",
+        "&semi;",
+        "&#769;",
+        "&#8205;",
+        "&nGt;",
+        "amp",
+        "#",
+        "x",
+        "RT ",
+        "RT @a:",
+        " ",
+        "\u{a0}",
+        "\n",
+        "\u{0}",
+        "\u{200b}",
+        "\u{200c}",
+        "\u{200d}",
+        "\u{fe0f}",
+        "\u{301}",
+        "\u{307}",
+        "\u{338}",
+        "\u{37e}",
+        "\u{212a}",
+        "\u{e0067}",
+        "é",
+        "İ",
+        "Σ",
+        "ß",
+        "ا",
+        "क",
+        "्",
+        "を",
+        "👍",
+        "🏽",
+        "🏴",
+        "🇫",
+        "❤",
+        "1",
+        "⃣",
+        "ℹ",
+        "🄰",
+        "don't",
+        "dont",
+        "'",
+        "’",
+        "s",
+        "n",
+        "t",
+        "ing",
+        "ed",
+        "ies",
+        "y",
+        "lying",
+        "xD",
+        ":)",
+        "<3",
+        "(",
+        ")",
+        "_",
+        "-",
+        "com",
+        "dev",
+        "soo",
+        "o",
+        "\u{1d160}",
+        "\u{fffe}",
+        "＠",
+    ]);
+    prop::collection::vec(
+        prop_oneof![8 => pieces.prop_map(str::to_owned), 1 => any::<char>().prop_map(String::from), 1 => "[a-z]{1,9}"],
+        0..24,
+    )
+    .prop_map(|pieces| pieces.concat())
+}
+
+fn laws(text: &str) -> Result<(), TestCaseError> {
+    for profile in Profile::ALL {
+        let once = profile.clean(text);
+        prop_assert_eq!(&profile.clean(&once), &once, "not idempotent: {}", profile);
+        prop_assert!(!once.chars().any(char::is_control));
+        prop_assert!(!once.contains("  ") && once.trim() == once);
+        prop_assert!(!once.chars().any(|c| c.is_whitespace() && c != ' '));
+        let bound = if profile == Profile::TwitterRoberta {
+            3 * text.len() + 8
+        } else {
+            20 * text.len() + 8
+        };
+        prop_assert!(once.len() <= bound, "{} bytes from {}", once.len(), text.len());
+    }
+    Ok(())
+}
+
+proptest! {
+    #![proptest_config(ProptestConfig { cases: 4096, ..ProptestConfig::default() })]
+
+    #[test]
+    fn laws_hold_for_nasty_texts(text in nasty()) {
+        laws(&text)?;
+    }
+
+    #[test]
+    fn laws_hold_for_any_text(text in any::<String>()) {
+        laws(&text)?;
+    }
+
+    #[test]
+    fn case_and_words_stay(text in "[A-Za-z]{1,8}( [A-Za-z]{1,8}){0,8}") {
+        prop_assume!(!text.starts_with("RT "));
+        prop_assert_eq!(roberta(&text), text);
+    }
+}

@@ -1,0 +1,201 @@
+//! The bag of words of the classical profile, for English.
+//!
+//! Words are reduced by the Snowball stemmer (Porter 2), after a table of irregular forms: no
+//! lemmatiser with a dictionary is kept up for Rust, and to a classifier over word counts a stem does
+//! what a lemma does, join the forms of a word.
+
+use std::{
+    collections::{HashMap, HashSet},
+    sync::LazyLock,
+};
+
+use rust_stemmers::{Algorithm, Stemmer};
+use unicode_normalization::{UnicodeNormalization, char::is_combining_mark};
+
+/// Stop words that are kept: each of them turns an emotion round (`not happy`, `nothing but
+/// love`), weakens it or heightens it.
+const KEPT: [&str; 16] = [
+    "no", "nor", "not", "against", "but", "few", "more", "most", "only", "too", "very", "never", "without", "none",
+    "nothing", "cannot",
+];
+
+/// Words of links and masks without meaning, left by other tools' preprocessing.
+const LEFTOVERS: [&str; 5] = ["http", "https", "amp", "rt", "via"];
+
+/// Irregular forms that a stemmer can't join to their word, as far as posts on feelings use them often.
+const IRREGULAR: [(&str, &str); 47] = [
+    ("felt", "feel"),
+    ("lost", "lose"),
+    ("went", "go"),
+    ("gone", "go"),
+    ("said", "say"),
+    ("thought", "think"),
+    ("knew", "know"),
+    ("known", "know"),
+    ("made", "make"),
+    ("got", "get"),
+    ("gotten", "get"),
+    ("came", "come"),
+    ("saw", "see"),
+    ("seen", "see"),
+    ("took", "take"),
+    ("taken", "take"),
+    ("gave", "give"),
+    ("given", "give"),
+    ("found", "find"),
+    ("told", "tell"),
+    ("left", "leave"),
+    ("kept", "keep"),
+    ("broke", "break"),
+    ("broken", "break"),
+    ("woke", "wake"),
+    ("slept", "sleep"),
+    ("wept", "weep"),
+    ("fought", "fight"),
+    ("bought", "buy"),
+    ("brought", "bring"),
+    ("caught", "catch"),
+    ("met", "meet"),
+    ("won", "win"),
+    ("sang", "sing"),
+    ("ate", "eat"),
+    ("eaten", "eat"),
+    ("fell", "fall"),
+    ("fallen", "fall"),
+    ("forgot", "forget"),
+    ("forgotten", "forget"),
+    ("forgave", "forgive"),
+    ("forgiven", "forgive"),
+    ("better", "good"),
+    ("worse", "bad"),
+    ("worst", "bad"),
+    ("best", "good"),
+    ("children", "child"),
+];
+
+/// Contractions with `not` that lost their apostrophe; with it they are known by their `n't`.
+const NEGATED: [&str; 19] = [
+    "aint", "arent", "cant", "couldnt", "didnt", "doesnt", "dont", "hadnt", "hasnt", "havent", "isnt", "mustnt",
+    "neednt", "shouldnt", "wasnt", "werent", "wont", "wouldnt", "cannot",
+];
+
+/// Rounds of stemming: each shortens the word, and three are the most that English takes.
+const MAX_ROUNDS: usize = 8;
+
+static ENGLISH: LazyLock<English> = LazyLock::new(English::new);
+
+struct English {
+    stop: HashSet<&'static str>,
+    irregular: HashMap<&'static str, &'static str>,
+    stemmer: Stemmer,
+}
+
+impl English {
+    fn new() -> Self {
+        let mut stop: HashSet<&str> = stop_words::lookup("en").unwrap_or_default().iter().copied().collect();
+        stop.extend(LEFTOVERS);
+        for kept in KEPT {
+            stop.remove(kept);
+        }
+        Self {
+            stop,
+            irregular: IRREGULAR.into_iter().collect(),
+            stemmer: Stemmer::create(Algorithm::English),
+        }
+    }
+
+    /// Appends what is left of one lower-case word without apostrophes.
+    fn push(&self, word: &str, out: &mut String) {
+        if word.is_empty() || word.chars().all(char::is_numeric) || self.stop.contains(word) {
+            return;
+        }
+        if NEGATED.contains(&word) {
+            return push_word("not", out);
+        }
+        if KEPT.contains(&word) || !word.is_ascii() {
+            return push_word(word, out);
+        }
+        let mut stem = word.to_owned();
+        for _ in 0..MAX_ROUNDS {
+            let base = self.irregular.get(stem.as_str()).copied().unwrap_or(&stem);
+            let next = self.stemmer.stem(base).into_owned();
+            if next == stem {
+                break;
+            }
+            stem = next;
+        }
+        // What stems to a stop word is one (`doings`), and what stems to a negation says it.
+        if NEGATED.contains(&stem.as_str()) {
+            push_word("not", out);
+        } else if !self.stop.contains(stem.as_str()) {
+            push_word(&stem, out);
+        }
+    }
+}
+
+/// The words of `text` that carry meaning, as stems, between single spaces.
+pub(super) fn reduce(text: &str) -> String {
+    let english = &*ENGLISH;
+    let mut out = String::with_capacity(text.len());
+    let lower = lower_case(text);
+    let mut word = String::new();
+    for token in lower.split(|c: char| !is_word(c) && !is_apostrophe(c)) {
+        for part in expand(token) {
+            cut_repeats(part, &mut word);
+            english.push(&word, &mut out);
+        }
+    }
+    out
+}
+
+fn push_word(word: &str, out: &mut String) {
+    if !out.is_empty() {
+        out.push(' ');
+    }
+    out.push_str(word);
+}
+
+fn lower_case(text: &str) -> String {
+    let lower = text.to_lowercase();
+    if lower.is_ascii() { lower } else { lower.nfc().collect() }
+}
+
+fn is_word(c: char) -> bool {
+    c.is_alphanumeric() || is_joiner(c) || (is_combining_mark(c) && !matches!(c, '\u{FE0E}' | '\u{FE0F}'))
+}
+
+fn is_joiner(c: char) -> bool {
+    matches!(c, '\u{200C}' | '\u{200D}')
+}
+
+fn is_apostrophe(c: char) -> bool {
+    matches!(c, '\'' | '’' | '‘' | 'ʼ' | '＇')
+}
+
+/// The words of a contraction: `can't` is `not`, `they'll` is `they`; the rest of each is a stop word.
+fn expand(token: &str) -> impl Iterator<Item = &str> {
+    let token = token.trim_matches(|c| is_apostrophe(c) || is_joiner(c));
+    let negated = token
+        .char_indices()
+        .rfind(|&(_, c)| is_apostrophe(c))
+        .is_some_and(|(at, c)| token[..at].ends_with('n') && &token[at + c.len_utf8()..] == "t");
+    let whole = if negated { "not" } else { token };
+    let mut parts = whole.split(is_apostrophe);
+    let head = parts.next();
+    let tail = parts.filter(|part| !matches!(*part, "s" | "m" | "re" | "ve" | "ll" | "d" | "t" | "all"));
+    head.into_iter().chain(tail)
+}
+
+/// Letters drawn out are cut to two: `soooo` is `soo`, still apart from `so`.
+fn cut_repeats(part: &str, word: &mut String) {
+    word.clear();
+    let mut last = None;
+    let mut length = 0;
+    for c in part.chars() {
+        length = if last == Some(c) { length + 1 } else { 1 };
+        last = Some(c);
+        if length <= 2 {
+            word.push(c);
+        }
+    }
+}

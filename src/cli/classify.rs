@@ -1,0 +1,79 @@
+//! `moodstream classify`
+
+use std::{
+    io::{BufRead as _, IsTerminal as _, Write as _},
+    process::ExitCode,
+    sync::Arc,
+};
+
+use anyhow::Context as _;
+use serde_json::json;
+
+use super::SettingsArgs;
+use crate::{config::SettingsError, model::Verdict, observe, pipeline};
+
+/// Texts classified together when they come from standard input.
+const WINDOW: usize = 1_024;
+
+/// Arguments of `moodstream classify`.
+#[derive(Debug, clap::Args)]
+pub(super) struct Args {
+    /// Texts, one an argument; `-` or nothing reads lines from standard input.
+    texts: Vec<String>,
+    #[command(flatten)]
+    settings: SettingsArgs,
+}
+
+pub(super) async fn run(args: Args) -> anyhow::Result<ExitCode> {
+    let settings = args.settings.merge()?;
+    if settings.model.path.as_os_str().is_empty() {
+        return Err(SettingsError(
+            "no model is named: give --model DIR, MOODSTREAM_MODEL__PATH or model.path in the settings file".to_owned(),
+        )
+        .into());
+    }
+    observe::init_logs(&settings.log)?;
+    let (folder, classifier) = tokio::task::block_in_place(|| pipeline::start_classifier(&settings))?;
+    let profile = pipeline::profile(&settings, &folder)?;
+    let info = folder.info().clone();
+    let show = async |texts: Vec<String>| -> anyhow::Result<()> {
+        let cleaned: Vec<Arc<str>> = texts.iter().map(|text| profile.clean(text).into()).collect();
+        let verdicts = classifier.classify(cleaned).await;
+        let mut out = std::io::stdout().lock();
+        for (text, verdict) in texts.iter().zip(verdicts) {
+            let line = match verdict {
+                Ok(verdict) => line(text, &verdict, &info.labels, &info.id),
+                Err(fault) => json!({"text": text, "error": fault.to_string()}),
+            };
+            writeln!(out, "{line}")?;
+        }
+        Ok(())
+    };
+    if !args.texts.is_empty() && args.texts != ["-"] {
+        show(args.texts).await?;
+        return Ok(ExitCode::SUCCESS);
+    }
+    if std::io::stdin().is_terminal() {
+        eprintln!("reading texts from the keyboard, one a line; Ctrl-D ends");
+    }
+    let mut window = Vec::new();
+    let interactive = std::io::stdin().is_terminal();
+    for line in std::io::stdin().lock().split(b'\n') {
+        let line = line.context("can't read standard input")?;
+        window.push(String::from_utf8_lossy(&line).trim_end_matches('\r').to_owned());
+        if interactive || window.len() == WINDOW {
+            show(std::mem::take(&mut window)).await?;
+        }
+    }
+    show(window).await?;
+    Ok(ExitCode::SUCCESS)
+}
+
+fn line(text: &str, verdict: &Verdict, labels: &[Arc<str>], model_id: &str) -> serde_json::Value {
+    let scores: serde_json::Map<_, _> = labels
+        .iter()
+        .zip(verdict.scores.iter())
+        .map(|(label, score)| (label.to_string(), json!(score)))
+        .collect();
+    json!({"text": text, "emotion": &*verdict.emotion, "score": verdict.score, "scores": scores, "model_id": model_id})
+}

@@ -1,0 +1,138 @@
+//! `moodstream feed`
+
+use std::{
+    borrow::Cow,
+    io::IsTerminal as _,
+    ops::ControlFlow,
+    path::PathBuf,
+    process::ExitCode,
+    sync::{
+        Arc,
+        atomic::{AtomicBool, Ordering},
+    },
+    time::Duration,
+};
+
+use anyhow::Context as _;
+use indicatif::{ProgressBar, ProgressStyle};
+use time::OffsetDateTime;
+
+use super::{SettingsArgs, stop_signal};
+use crate::{
+    config::SettingsError,
+    kafka::{self, FeedOptions, FeedProgress, FeedSource, rebase},
+    observe, post,
+};
+
+/// Arguments of `moodstream feed`.
+#[derive(Debug, clap::Args)]
+pub(super) struct Args {
+    /// The file, one record a line; .zst and .gz are read as they are; `-` is standard input.
+    file: PathBuf,
+    /// The topic.
+    #[arg(long)]
+    topic: String,
+    /// Records a second; without it as fast as the broker takes them.
+    #[arg(long, value_name = "N")]
+    rate: Option<f64>,
+    /// Make the topic with this many partitions if it is absent.
+    #[arg(long, value_name = "P")]
+    create_partitions: Option<i32>,
+    /// Move all event times so that the newest is now. Reads the file twice.
+    #[arg(long)]
+    rebase_time: bool,
+    #[command(flatten)]
+    settings: SettingsArgs,
+}
+
+pub(super) async fn run(args: Args) -> anyhow::Result<ExitCode> {
+    let settings = args.settings.merge()?;
+    observe::init_logs(&settings.log)?;
+    let source = if args.file.as_os_str() == "-" {
+        FeedSource::Stdin
+    } else {
+        FeedSource::File(args.file.clone())
+    };
+    if args.rebase_time && source == FeedSource::Stdin {
+        return Err(SettingsError("--rebase-time reads the input twice: give a file instead of -".to_owned()).into());
+    }
+    let options = FeedOptions {
+        topic: args.topic.clone(),
+        rate: args.rate,
+        create_partitions: args.create_partitions,
+        ..FeedOptions::default()
+    };
+    let stopped = Arc::new(AtomicBool::new(false));
+    let signal = Arc::clone(&stopped);
+    tokio::spawn(async move {
+        stop_signal().await;
+        signal.store(true, Ordering::Relaxed);
+    });
+    let summary = tokio::task::spawn_blocking(move || {
+        let newest = if args.rebase_time {
+            rebase::newest_in(&source).context("reading event times")?
+        } else {
+            None
+        };
+        let shift = newest.map(|newest| OffsetDateTime::now_utc() - newest);
+        let bar = bar();
+        let summary = kafka::feed(
+            &settings.kafka,
+            &options,
+            &source,
+            |line| rewrite(line, shift),
+            post::key,
+            |progress| {
+                show(&bar, progress);
+                if stopped.load(Ordering::Relaxed) {
+                    ControlFlow::Break(())
+                } else {
+                    ControlFlow::Continue(())
+                }
+            },
+        )?;
+        bar.finish_and_clear();
+        anyhow::Ok(summary)
+    })
+    .await??;
+    eprintln!(
+        "fed {} records ({} without a key) to {} in {:.1} s: {:.0} records/s{}",
+        summary.progress.acknowledged,
+        summary.without_key,
+        args.topic,
+        summary.elapsed.as_secs_f64(),
+        summary.rate(),
+        if summary.interrupted { ", interrupted" } else { "" },
+    );
+    Ok(if summary.interrupted {
+        ExitCode::FAILURE
+    } else {
+        ExitCode::SUCCESS
+    })
+}
+
+fn rewrite(line: &[u8], shift: Option<time::Duration>) -> Cow<'_, [u8]> {
+    shift.map_or(Cow::Borrowed(line), |shift| rebase::shift(line, shift))
+}
+
+fn bar() -> ProgressBar {
+    if !std::io::stderr().is_terminal() {
+        return ProgressBar::hidden();
+    }
+    let bar = ProgressBar::no_length();
+    bar.enable_steady_tick(Duration::from_millis(100));
+    bar
+}
+
+fn show(bar: &ProgressBar, progress: &FeedProgress) {
+    if let Some(length) = progress.source_length
+        && bar.length().is_none()
+    {
+        bar.set_length(length);
+        if let Ok(style) = ProgressStyle::with_template("{wide_bar} {bytes}/{total_bytes} {msg} {eta}") {
+            bar.set_style(style);
+        }
+    }
+    bar.set_position(progress.source_bytes);
+    bar.set_message(format!("{} records", progress.sent));
+}

@@ -1,0 +1,57 @@
+//! `moodstream run`
+
+use std::process::ExitCode;
+
+use tokio_util::sync::CancellationToken;
+
+use super::{SettingsArgs, stop_signal};
+use crate::{
+    observe::{self, health::Health},
+    pipeline::{self, Until},
+};
+
+/// Arguments of `moodstream run`.
+#[derive(Debug, clap::Args)]
+pub(super) struct Args {
+    #[command(flatten)]
+    settings: SettingsArgs,
+    /// Exit with 0 once everything is committed that was in the topics at the start, and print a summary in JSON.
+    #[arg(long)]
+    until_caught_up: bool,
+}
+
+pub(super) async fn run(args: Args) -> anyhow::Result<ExitCode> {
+    let settings = args.settings.load()?;
+    observe::init_logs(&settings.log)?;
+    let metrics = observe::install_metrics()?;
+    let health = Health::starting();
+    let ended = CancellationToken::new();
+    if settings.http.enabled {
+        let (address, _task) =
+            observe::http::serve(settings.http.listen, metrics, health.clone(), ended.clone()).await?;
+        tracing::info!("serving http://{address}/metrics, /ready and /live");
+    }
+    let until = if args.until_caught_up {
+        Until::CaughtUp
+    } else {
+        Until::Stopped
+    };
+    // Registered before work starts: a signal during start-up must not kill half-way.
+    let stop = tokio::spawn(stop_signal());
+    let outcome = pipeline::run(&settings, until, health, async {
+        let _ = stop.await;
+    })
+    .await;
+    ended.cancel();
+    let summary = outcome?;
+    if args.until_caught_up {
+        println!("{}", serde_json::to_string(&summary)?);
+    } else {
+        tracing::info!(
+            records = summary.totals.records,
+            inserted = summary.totals.inserted,
+            "stopped"
+        );
+    }
+    Ok(ExitCode::SUCCESS)
+}

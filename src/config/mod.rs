@@ -1,0 +1,324 @@
+//! Settings: file, environment and flags, checked before work starts.
+//!
+//! Three layers, each over the one before: a TOML file, the environment
+//! (`MOODSTREAM_SECTION__KEY`), command-line flags. They are merged as raw values
+//! ([`layers`]), read into [`Settings`] with unknown keys refused, and then
+//! [checked](Settings::check), so that bad input ends before any work begins.
+
+pub mod layers;
+
+use std::{net::SocketAddr, path::PathBuf};
+
+use serde::Deserialize;
+
+use crate::{
+    classify::ClassifyOptions,
+    filter::TopicSettings,
+    kafka::KafkaOptions,
+    model::{ModelOptions, Precision, ProblemType, Provider},
+    post::Format,
+    store::{Retention, StoreOptions},
+};
+
+/// A setting that can't be used. One line: which, why, and what to write instead.
+#[derive(Debug, thiserror::Error)]
+#[error("{0}")]
+pub struct SettingsError(pub String);
+
+/// Everything that can be set. See `deploy/moodstream.example.toml` for each key with its meaning.
+#[derive(Debug, Clone, Default, Deserialize)]
+#[serde(deny_unknown_fields, default)]
+pub struct Settings {
+    /// Where records come from.
+    pub kafka: KafkaOptions,
+    /// How records are read and which posts are wanted.
+    pub posts: PostSettings,
+    /// Tracked topics.
+    pub topics: Vec<TopicSettings>,
+    /// Which model.
+    pub model: ModelSettings,
+    /// How it runs.
+    pub classify: ClassifyOptions,
+    /// How records are gathered into windows.
+    pub window: WindowSettings,
+    /// Where results go.
+    pub database: StoreOptions,
+    /// How long they are kept, and how they are flushed.
+    pub store: StoreSettings,
+    /// Where records go that can't be handled.
+    pub dead_letter: DeadLetterSettings,
+    /// Metrics and health.
+    pub http: HttpSettings,
+    /// Logs.
+    pub log: LogSettings,
+    /// The end of work.
+    pub shutdown: ShutdownSettings,
+}
+
+/// `[posts]`
+#[derive(Debug, Clone, Deserialize)]
+#[serde(deny_unknown_fields, default)]
+pub struct PostSettings {
+    /// The wire format; `auto` finds it for each record.
+    pub format: Format,
+    /// Languages to keep (BCP 47 primary subtags); empty keeps all.
+    pub languages: Vec<String>,
+    /// Keep only posts that match a tracked topic.
+    pub only_tracked: bool,
+    /// The largest record in bytes; larger ones are dead letters.
+    pub max_bytes: usize,
+    /// The longest text in characters.
+    pub max_text_chars: usize,
+}
+
+impl Default for PostSettings {
+    fn default() -> Self {
+        let limits = crate::post::Limits::default();
+        Self {
+            format: Format::Auto,
+            languages: Vec::new(),
+            only_tracked: false,
+            max_bytes: limits.max_bytes,
+            max_text_chars: limits.max_text_chars,
+        }
+    }
+}
+
+/// `[model]`
+#[derive(Debug, Clone, Default, Deserialize)]
+#[serde(deny_unknown_fields, default)]
+pub struct ModelSettings {
+    /// The model folder, in Hugging Face's layout.
+    pub path: PathBuf,
+    /// Where it runs: `cpu`, `cuda` or `tensorrt`. What can't be had is an error, never another one.
+    pub provider: Provider,
+    /// Which of its ONNX files.
+    pub precision: Precision,
+    /// The head, where `config.json` and the manifest do not say.
+    pub problem_type: Option<ProblemType>,
+    /// The cleaning profile, where it should differ from the manifest's.
+    pub profile: Option<String>,
+    /// Texts are cut after this many tokens, special tokens included; 0: 128. The model's own limit still holds.
+    pub max_tokens: usize,
+}
+
+impl ModelSettings {
+    /// What opening the folder needs to know.
+    #[must_use]
+    pub fn options(&self) -> ModelOptions {
+        let defaults = ModelOptions::default();
+        ModelOptions {
+            provider: self.provider,
+            precision: self.precision,
+            max_tokens: if self.max_tokens == 0 {
+                defaults.max_tokens
+            } else {
+                self.max_tokens
+            },
+            problem_type: self.problem_type,
+        }
+    }
+}
+
+/// `[window]`
+#[derive(Debug, Clone, Deserialize)]
+#[serde(deny_unknown_fields, default)]
+pub struct WindowSettings {
+    /// A window closes when it holds this many texts to classify ...
+    pub max_posts: usize,
+    /// ... or this many records of any kind ...
+    pub max_records: usize,
+    /// ... or when its oldest record has waited this long, in milliseconds.
+    pub max_delay_ms: u64,
+    /// Windows in work at once.
+    pub in_flight: usize,
+}
+
+impl Default for WindowSettings {
+    fn default() -> Self {
+        Self {
+            max_posts: 1_024,
+            max_records: 16_384,
+            max_delay_ms: 100,
+            in_flight: 3,
+        }
+    }
+}
+
+/// `[store]`
+#[derive(Debug, Clone, Deserialize)]
+#[serde(deny_unknown_fields, default)]
+pub struct StoreSettings {
+    /// Days to keep; absent keeps everything.
+    pub retention_days: Option<u32>,
+    /// Day partitions made ahead.
+    pub partitions_ahead: u16,
+    /// Seconds between two rounds of making and dropping partitions.
+    pub maintenance_interval_seconds: u64,
+    /// The most records one transaction takes together.
+    pub max_flush_records: usize,
+    /// Apply the migrations at start. Without it `run` stops where the schema is not current.
+    pub migrate: bool,
+}
+
+impl Default for StoreSettings {
+    fn default() -> Self {
+        Self {
+            retention_days: None,
+            partitions_ahead: 3,
+            maintenance_interval_seconds: 600,
+            max_flush_records: 32_768,
+            migrate: true,
+        }
+    }
+}
+
+impl StoreSettings {
+    /// What is too old to keep.
+    #[must_use]
+    pub const fn retention(&self) -> Retention {
+        Retention {
+            days: self.retention_days,
+        }
+    }
+}
+
+/// `[dead_letter]`
+#[derive(Debug, Clone, Deserialize)]
+#[serde(deny_unknown_fields, default)]
+pub struct DeadLetterSettings {
+    /// Write rejected records to `kafka.dead_letter_topic`. Without it they are counted only.
+    pub enabled: bool,
+}
+
+impl Default for DeadLetterSettings {
+    fn default() -> Self {
+        Self { enabled: true }
+    }
+}
+
+/// `[http]`
+#[derive(Debug, Clone, Deserialize)]
+#[serde(deny_unknown_fields, default)]
+pub struct HttpSettings {
+    /// The address of `/metrics`, `/live` and `/ready`; port 0 takes a free one.
+    pub listen: SocketAddr,
+    /// Serve at all.
+    pub enabled: bool,
+}
+
+impl Default for HttpSettings {
+    fn default() -> Self {
+        Self {
+            listen: SocketAddr::from(([127, 0, 0, 1], 9464)),
+            enabled: true,
+        }
+    }
+}
+
+/// How log lines look.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Deserialize)]
+#[serde(rename_all = "lowercase")]
+pub enum LogFormat {
+    /// For people.
+    #[default]
+    Text,
+    /// One JSON object a line.
+    Json,
+}
+
+/// `[log]`
+#[derive(Debug, Clone, Deserialize)]
+#[serde(deny_unknown_fields, default)]
+pub struct LogSettings {
+    /// A filter as of `tracing`: `info`, `moodstream=debug,warn`.
+    pub level: String,
+    /// The shape of a line.
+    pub format: LogFormat,
+}
+
+impl Default for LogSettings {
+    fn default() -> Self {
+        Self {
+            level: "info".to_owned(),
+            format: LogFormat::Text,
+        }
+    }
+}
+
+/// `[shutdown]`
+#[derive(Debug, Clone, Deserialize)]
+#[serde(deny_unknown_fields, default)]
+pub struct ShutdownSettings {
+    /// Seconds to finish what is held after SIGTERM; what is not finished is taken up again at the next start.
+    pub deadline_seconds: u64,
+}
+
+impl Default for ShutdownSettings {
+    fn default() -> Self {
+        Self { deadline_seconds: 20 }
+    }
+}
+
+impl Settings {
+    /// Checks what types can't: ranges, and settings that contradict each other.
+    ///
+    /// # Errors
+    /// The first setting that can't be used.
+    pub fn check(&self) -> Result<(), SettingsError> {
+        let fail = |text: &str| Err(SettingsError(text.to_owned()));
+        self.kafka.check().map_err(|error| SettingsError(error.to_string()))?;
+        if self.model.path.as_os_str().is_empty() {
+            return fail("model.path is not set: name a model folder, for example models/emotion-roberta-6x384");
+        }
+        for (name, value, least, most) in [
+            ("posts.max_bytes", self.posts.max_bytes, 64, 1 << 30),
+            ("posts.max_text_chars", self.posts.max_text_chars, 1, 1 << 24),
+            ("window.max_posts", self.window.max_posts, 1, 1 << 20),
+            ("window.max_records", self.window.max_records, 1, 1 << 20),
+            ("window.in_flight", self.window.in_flight, 1, 64),
+            ("store.max_flush_records", self.store.max_flush_records, 1, 1 << 20),
+        ] {
+            if !(least..=most).contains(&value) {
+                return Err(SettingsError(format!(
+                    "{name} is {value}: give a number from {least} to {most}"
+                )));
+            }
+        }
+        if self.posts.max_bytes > self.kafka.max_in_flight_bytes {
+            return fail("posts.max_bytes is larger than kafka.max_in_flight_bytes: a record has to fit");
+        }
+        if self.store.retention_days == Some(0) {
+            return fail("store.retention_days is 0: give at least 1, or leave it out to keep everything");
+        }
+        if self.store.maintenance_interval_seconds == 0 {
+            return fail("store.maintenance_interval_seconds is 0: give at least 1");
+        }
+        Ok(())
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    #![allow(clippy::unwrap_used)]
+    use super::*;
+
+    fn valid() -> Settings {
+        let mut settings = Settings::default();
+        settings.model.path = "m".into();
+        settings.kafka.topics = vec!["posts".to_owned()];
+        settings
+    }
+
+    #[test]
+    fn defaults_with_a_model_and_a_topic_are_valid() {
+        valid().check().unwrap();
+    }
+
+    #[test]
+    fn ranges_are_checked_by_name() {
+        let mut settings = valid();
+        settings.window.max_posts = 0;
+        assert!(settings.check().unwrap_err().0.contains("window.max_posts is 0"));
+    }
+}

@@ -1,0 +1,197 @@
+#![allow(clippy::unwrap_used)]
+
+use proptest::prelude::*;
+use time::OffsetDateTime;
+
+use super::*;
+use crate::post::Source;
+
+fn post(text: &str) -> Post {
+    Post {
+        source: Source::Plain,
+        id: "1".to_owned(),
+        created_at: OffsetDateTime::UNIX_EPOCH,
+        author_id: None,
+        lang: "en".to_owned(),
+        text: text.to_owned(),
+        repost_of: None,
+        quoted_text: None,
+        hashtags: Vec::new(),
+    }
+}
+
+fn topic(name: &str, keywords: &[&str]) -> TopicSettings {
+    TopicSettings {
+        name: name.to_owned(),
+        keywords: keywords.iter().map(|&k| k.to_owned()).collect(),
+        ..TopicSettings::default()
+    }
+}
+
+fn matches(keyword: &str, text: &str) -> bool {
+    !TopicSet::new(&[topic("t", &[keyword])])
+        .unwrap()
+        .matches(&post(text))
+        .is_empty()
+}
+
+#[test]
+fn languages_go_by_primary_subtag() {
+    let languages = Languages::new(["en", "pt-BR", "IN"]).unwrap();
+    for lang in ["en", "EN-gb", "pt", "pt_PT", "id", "in"] {
+        assert!(languages.allows(lang), "{lang}");
+    }
+    for lang in ["und", "", "e", "english", "fr"] {
+        assert!(!languages.allows(lang), "{lang}");
+    }
+    assert!(Languages::default().allows("und"));
+    assert!(Languages::new(["und"]).unwrap().allows(""));
+    assert_eq!(
+        Languages::new(["e n"]).unwrap_err(),
+        FilterError::Language("e n".to_owned())
+    );
+    assert!(Languages::new([""]).is_ok_and(|languages| !languages.allows("en")));
+}
+
+#[test]
+fn keywords_are_whole_words_in_any_script() {
+    for (keyword, text) in [
+        ("cat", "A CAT!"),
+        ("cat", "#cat"),
+        ("cat", "cat"),
+        ("climate change", "Climate\n change is"),
+        ("don't", "I don’t know"),
+        ("c++", "I like C++."),
+        ("Köln", "ko\u{308}ln"),
+        ("東京", "私は東京に行く"),
+        ("서울", "서울에서"),
+        ("iphone", "新しいiPhoneが"),
+        ("😂", "lol😂😂"),
+        ("straße", "STRAßE"),
+        ("мир", "Мир!"),
+    ] {
+        assert!(matches(keyword, text), "{keyword} in {text}");
+    }
+    for (keyword, text) in [
+        ("cat", "concatenate"),
+        ("cat", "cats"),
+        ("cat", "cat_food"),
+        ("мир", "миру"),
+        ("a.c", "abc"),
+    ] {
+        assert!(!matches(keyword, text), "{keyword} in {text}");
+    }
+}
+
+#[test]
+fn topics_are_found_by_text_quote_hashtag_and_regex_sorted_once() {
+    let topics = TopicSet::new(&[
+        TopicSettings {
+            hashtags: vec!["#Rust".to_owned(), "ferris".to_owned()],
+            ..topic("rust", &["cargo", "rustc"])
+        },
+        TopicSettings {
+            regex: Some(r"\bv\d+\.\d+".to_owned()),
+            ..topic("release", &[])
+        },
+        topic("cats", &["cat"]),
+    ])
+    .unwrap();
+    let mut post = post("Cargo and rustc v1.95, cargo!");
+    assert_eq!(topics.matches(&post), ["release".into(), "rust".into()]);
+    post.quoted_text = Some("my cat".to_owned());
+    post.text = "x".to_owned();
+    post.hashtags = vec!["rust".to_owned(), "ferris".to_owned()];
+    assert_eq!(topics.matches(&post), ["cats".into(), "rust".into()]);
+}
+
+#[test]
+fn a_regex_may_ask_for_case() {
+    let set = TopicSet::new(&[TopicSettings {
+        regex: Some("(?-i)US".to_owned()),
+        ..topic("us", &[])
+    }])
+    .unwrap();
+    assert_eq!(set.matches(&post("the US")).len(), 1);
+    assert!(set.matches(&post("us")).is_empty());
+}
+
+#[test]
+fn settings_are_checked_and_errors_name_the_topic() {
+    let error = |topics: &[TopicSettings]| TopicSet::new(topics).unwrap_err().to_string();
+    assert!(error(&[topic("a", &["x"]), topic("", &["x"])]).starts_with("topic 2 has an empty name"));
+    assert!(error(&[topic("a", &["x"]), topic("a", &["y"])]).contains("`a` is there twice"));
+    assert!(error(&[topic("a", &[])]).contains("`a` has no keywords"));
+    assert!(error(&[topic("a", &["x", " "])]).contains("`a`: a keyword or hashtag is empty"));
+    assert!(error(&[topic(" a", &["x"])]).contains("` a`"));
+    assert!(error(&[topic(&"a".repeat(65), &["x"])]).contains("at most 64"));
+    let bad = TopicSettings {
+        regex: Some("(".to_owned()),
+        ..topic("a", &[])
+    };
+    assert_eq!(error(&[bad]), "topic `a`: bad regex: unclosed group");
+    let huge = TopicSettings {
+        regex: Some(r"\w{1000}{1000}{10}".to_owned()),
+        ..topic("a", &[])
+    };
+    assert!(error(&[huge]).starts_with("topic `a`: "), "size");
+    let hashtag = TopicSettings {
+        hashtags: vec!["#".to_owned()],
+        ..topic("a", &[])
+    };
+    assert!(error(&[hashtag]).contains("is empty"));
+    assert!(toml::from_str::<TopicSettings>("name = 'a'\nkeyword = ['x']").is_err());
+}
+
+#[test]
+fn only_tracked_drops_the_rest() {
+    let topics = TopicSet::new(&[topic("cats", &["cat"])]).unwrap();
+    let english = Languages::new(["en"]).unwrap();
+    let all = PostFilter::new(english.clone(), topics.clone(), false).unwrap();
+    let tracked = PostFilter::new(english.clone(), topics, true).unwrap();
+    assert_eq!(all.admit(&post("dog")), Some(Vec::new()));
+    assert_eq!(tracked.admit(&post("dog")), None);
+    assert_eq!(tracked.admit(&post("cat")), Some(vec!["cats".into()]));
+    assert_eq!(
+        all.admit(&Post {
+            lang: "fr".to_owned(),
+            ..post("cat")
+        }),
+        None
+    );
+    assert_eq!(
+        PostFilter::new(english, TopicSet::default(), true).unwrap_err(),
+        FilterError::NothingTracked
+    );
+}
+
+proptest! {
+    #[test]
+    fn a_keyword_between_spaces_is_found(
+        keyword in "[\\p{L}\\p{N}\\p{P}\\p{S}]{1,8}", before in "[a-z]{0,4}", after in "[a-z]{0,4}",
+    ) {
+        let text = format!("{before} {keyword} {after}");
+        prop_assert!(matches(&keyword, &text));
+    }
+
+    #[test]
+    fn a_word_within_a_latin_word_is_not(keyword in "[a-z]{1,5}", before in "[A-Z]{1,4}") {
+        prop_assume!(!before.to_lowercase().contains(&keyword));
+        let text = format!("{before}{keyword}");
+        prop_assert!(!matches(&keyword, &text));
+    }
+
+    #[test]
+    fn names_come_sorted_without_repeats(text in "[abc ]{0,12}", quoted in "[abc ]{0,12}") {
+        let set = TopicSet::new(&[topic("z", &["a", "b"]), topic("y", &["b"]), topic("x", &["c", "a"])]).unwrap();
+        let found = set.matches(&Post { quoted_text: Some(quoted), ..post(&text) });
+        prop_assert!(found.windows(2).all(|pair| pair[0] < pair[1]));
+    }
+
+    #[test]
+    fn building_never_panics(name in any::<String>(), keyword in any::<String>(), regex in any::<String>()) {
+        if let Ok(set) = TopicSet::new(&[TopicSettings { regex: Some(regex), ..topic(&name, &[&keyword]) }]) {
+            let _ = set.matches(&post(&keyword));
+        }
+    }
+}

@@ -1,0 +1,394 @@
+//! Which partitions this member holds, under which epoch, and how far they are.
+
+use std::{
+    collections::HashMap,
+    sync::{
+        Arc, Mutex,
+        atomic::{AtomicU64, Ordering},
+    },
+};
+
+use super::{budget::lock, message::Partition};
+use crate::observe::metric;
+
+/// A partition being read.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Held {
+    /// The topic.
+    pub topic: Arc<str>,
+    /// The partition.
+    pub partition: i32,
+    /// The assignment's number: no two assignments within this process share one.
+    pub epoch: u64,
+    /// The offset of the record that is read next.
+    pub position: i64,
+    /// The offset up to which effects are committed, as far as this member knows.
+    pub committed: i64,
+    /// The partition's end at the broker when it was last heard of.
+    pub end: Option<i64>,
+}
+
+impl Held {
+    /// Records between what is committed and the end. `None` until the broker has told the end.
+    #[must_use]
+    pub fn lag(&self) -> Option<i64> {
+        self.end.map(|end| (end - self.committed).max(0))
+    }
+}
+
+/// A partition that the group has given to this member.
+#[derive(Debug)]
+struct Slot {
+    /// Changes with every question for its start, so that late answers are recognised.
+    ticket: u64,
+    /// Whether librdkafka fetches it.
+    fetching: bool,
+    reading: Option<Reading>,
+}
+
+#[derive(Debug, Clone, Copy)]
+struct Reading {
+    epoch: u64,
+    position: i64,
+    committed: i64,
+    end: Option<i64>,
+    /// How many times running the broker has told a high watermark before the position.
+    beyond: u32,
+}
+
+#[derive(Debug, Default)]
+struct State {
+    slots: HashMap<Partition, Slot>,
+    /// The group has given an answer, be it nothing.
+    joined: bool,
+}
+
+/// A shared view on the partitions held. Cheap to clone.
+#[derive(Debug, Clone, Default)]
+pub struct Assignment {
+    state: Arc<Mutex<State>>,
+    counter: Arc<AtomicU64>,
+}
+
+impl Assignment {
+    /// Whether records read from this partition under `epoch` still belong to this member.
+    /// Those that don't must be dropped: their partition was revoked, or is read anew.
+    #[must_use]
+    pub fn holds(&self, topic: &Arc<str>, partition: i32, epoch: u64) -> bool {
+        let state = lock(&self.state);
+        let slot = state.slots.get(&(Arc::clone(topic), partition));
+        slot.and_then(|slot| slot.reading)
+            .is_some_and(|reading| reading.epoch == epoch)
+    }
+
+    /// The partitions being read, in order of topic and partition.
+    #[must_use]
+    pub fn current(&self) -> Vec<Held> {
+        let state = lock(&self.state);
+        let mut held: Vec<Held> = state
+            .slots
+            .iter()
+            .filter_map(|((topic, partition), slot)| {
+                let Reading {
+                    epoch,
+                    position,
+                    committed,
+                    end,
+                    ..
+                } = slot.reading?;
+                Some(Held {
+                    topic: Arc::clone(topic),
+                    partition: *partition,
+                    epoch,
+                    position,
+                    committed,
+                    end,
+                })
+            })
+            .collect();
+        held.sort_by(|a, b| (&a.topic, a.partition).cmp(&(&b.topic, b.partition)));
+        held
+    }
+
+    /// Whether the group has answered and all partitions that it gave to this member are being read.
+    #[must_use]
+    pub fn settled(&self) -> bool {
+        let state = lock(&self.state);
+        state.joined && state.slots.values().all(|slot| slot.reading.is_some())
+    }
+
+    fn next(&self) -> u64 {
+        self.counter.fetch_add(1, Ordering::Relaxed) + 1
+    }
+
+    /// The group gives partitions; returns each with the ticket for asking its start.
+    pub(super) fn given(&self, partitions: impl IntoIterator<Item = Partition>) -> Vec<(Partition, u64)> {
+        let mut state = lock(&self.state);
+        state.joined = true;
+        let tickets = partitions
+            .into_iter()
+            .map(|partition| {
+                let ticket = self.next();
+                state.slots.insert(
+                    partition.clone(),
+                    Slot {
+                        ticket,
+                        fetching: false,
+                        reading: None,
+                    },
+                );
+                (partition, ticket)
+            })
+            .collect();
+        count(&state);
+        tickets
+    }
+
+    /// The group takes partitions; returns those that librdkafka fetches.
+    pub(super) fn taken(&self, partitions: &[Partition]) -> Vec<Partition> {
+        let mut state = lock(&self.state);
+        let fetched = partitions
+            .iter()
+            .filter(|partition| state.slots.get(*partition).is_some_and(|slot| slot.fetching))
+            .cloned()
+            .collect();
+        for partition in partitions {
+            if state.slots.remove(partition).is_some() {
+                lag_gauge(partition, 0);
+            }
+        }
+        count(&state);
+        fetched
+    }
+
+    /// Whether the answer to a question for a start is still wanted.
+    pub(super) fn awaits(&self, partition: &Partition, ticket: u64) -> bool {
+        lock(&self.state)
+            .slots
+            .get(partition)
+            .is_some_and(|slot| slot.ticket == ticket && slot.reading.is_none())
+    }
+
+    /// Begins reading under a fresh epoch, if the answer is still wanted.
+    pub(super) fn begin(&self, partition: &Partition, ticket: u64, offset: i64) -> Option<u64> {
+        let epoch = self.next();
+        let mut state = lock(&self.state);
+        let slot = state
+            .slots
+            .get_mut(partition)
+            .filter(|slot| slot.ticket == ticket && slot.reading.is_none())?;
+        slot.fetching = true;
+        slot.reading = Some(Reading {
+            epoch,
+            position: offset,
+            committed: offset,
+            end: None,
+            beyond: 0,
+        });
+        Some(epoch)
+    }
+
+    /// Ends an epoch at once: its records are stale from here on. Returns whether it was the current one.
+    pub(super) fn interrupt(&self, topic: &Arc<str>, partition: i32, epoch: u64) -> bool {
+        let mut state = lock(&self.state);
+        let Some(slot) = state.slots.get_mut(&(Arc::clone(topic), partition)) else {
+            return false;
+        };
+        let current = slot.reading.is_some_and(|reading| reading.epoch == epoch);
+        if current {
+            slot.reading = None;
+        }
+        current
+    }
+
+    /// For an interrupted partition: the ticket for asking its start anew, and whether librdkafka fetched it.
+    pub(super) fn again(&self, partition: &Partition) -> Option<(u64, bool)> {
+        let ticket = self.next();
+        let mut state = lock(&self.state);
+        let slot = state.slots.get_mut(partition).filter(|slot| slot.reading.is_none())?;
+        slot.ticket = ticket;
+        Some((ticket, std::mem::take(&mut slot.fetching)))
+    }
+
+    /// A record was handed out.
+    pub(super) fn advance(&self, partition: &Partition, epoch: u64, position: i64) {
+        if let Some(reading) = reading(&mut lock(&self.state), partition)
+            && reading.epoch == epoch
+        {
+            reading.position = position;
+        }
+    }
+
+    /// Effects up to `offset` are committed.
+    pub(super) fn committed(&self, partition: &Partition, offset: i64) {
+        let mut state = lock(&self.state);
+        let Some(reading) = reading(&mut state, partition) else {
+            return;
+        };
+        reading.committed = reading.committed.max(offset);
+        if let Some(end) = reading.end {
+            lag_gauge(partition, end - reading.committed);
+        }
+    }
+
+    /// A look at the broker has told a partition's end.
+    pub(super) fn looked_at(&self, partition: &Partition, end: i64) {
+        let mut state = lock(&self.state);
+        let Some(reading) = reading(&mut state, partition) else {
+            return;
+        };
+        let end = reading.end.map_or(end, |known| known.max(end));
+        reading.end = Some(end);
+        lag_gauge(partition, end - reading.committed);
+    }
+
+    /// The broker has told a partition's end and high watermark. Returns the partition if its
+    /// position lies beyond the latter for the second time running: the first may be a word from
+    /// before the assignment.
+    pub(super) fn ends_at(&self, topic: &str, partition: i32, end: i64, high: i64) -> Option<Partition> {
+        let mut state = lock(&self.state);
+        let (key, slot) = state
+            .slots
+            .iter_mut()
+            .find(|(key, _)| key.1 == partition && *key.0 == *topic)?;
+        let reading = slot.reading.as_mut()?;
+        // The statistics repeat the latest fetch, while a closer look may have told more since.
+        let end = reading.end.map_or(end, |known| known.max(end));
+        reading.end = Some(end);
+        lag_gauge(key, end - reading.committed);
+        reading.beyond = if high < reading.position { reading.beyond + 1 } else { 0 };
+        (reading.beyond == 2).then(|| key.clone())
+    }
+}
+
+fn reading<'a>(state: &'a mut State, partition: &Partition) -> Option<&'a mut Reading> {
+    state.slots.get_mut(partition)?.reading.as_mut()
+}
+
+// Gauges take doubles; offsets stay far below 2⁵³.
+#[allow(clippy::cast_precision_loss)]
+fn lag_gauge((topic, partition): &Partition, lag: i64) {
+    metrics::gauge!(metric::LAG, "topic" => topic.to_string(), "partition" => partition.to_string())
+        .set(lag.max(0) as f64);
+}
+
+#[allow(clippy::cast_precision_loss)]
+fn count(state: &State) {
+    metrics::gauge!(metric::ASSIGNED).set(state.slots.len() as f64);
+}
+
+#[cfg(test)]
+mod tests {
+    #![allow(clippy::unwrap_used)]
+
+    use super::*;
+
+    fn partition(number: i32) -> Partition {
+        (Arc::from("posts"), number)
+    }
+
+    #[test]
+    fn each_assignment_of_a_partition_has_an_epoch_of_its_own() {
+        let assignment = Assignment::default();
+        let (zero, topic) = (partition(0), Arc::from("posts"));
+        assert!(!assignment.settled(), "the group has not answered yet");
+
+        let ticket = assignment.given([zero.clone()])[0].1;
+        assert!(!assignment.settled() && assignment.current().is_empty());
+        let first = assignment.begin(&zero, ticket, 5).unwrap();
+        assert!(assignment.settled() && assignment.holds(&topic, 0, first));
+
+        assert_eq!(assignment.taken(std::slice::from_ref(&zero)), vec![zero.clone()]);
+        assert!(!assignment.holds(&topic, 0, first));
+        let ticket = assignment.given([zero.clone()])[0].1;
+        let second = assignment.begin(&zero, ticket, 5).unwrap();
+        assert!(assignment.holds(&topic, 0, second) && !assignment.holds(&topic, 0, first));
+    }
+
+    #[test]
+    fn a_revocation_touches_only_what_it_names() {
+        let assignment = Assignment::default();
+        let tickets = assignment.given([partition(0), partition(1)]);
+        for (partition, ticket) in &tickets {
+            assignment.begin(partition, *ticket, 0).unwrap();
+        }
+        assignment.taken(&[partition(0)]);
+        let left: Vec<i32> = assignment.current().iter().map(|held| held.partition).collect();
+        assert_eq!(left, [1]);
+    }
+
+    #[test]
+    fn a_late_answer_begins_nothing() {
+        let assignment = Assignment::default();
+        let old = assignment.given([partition(0)])[0].1;
+        assignment.taken(&[partition(0)]);
+        assert!(assignment.begin(&partition(0), old, 0).is_none());
+        let new = assignment.given([partition(0)])[0].1;
+        assert!(assignment.begin(&partition(0), old, 0).is_none());
+        assert!(assignment.awaits(&partition(0), new));
+        assert!(assignment.begin(&partition(0), new, 0).is_some());
+        assert!(
+            assignment.begin(&partition(0), new, 0).is_none(),
+            "an answer counts once"
+        );
+    }
+
+    #[test]
+    fn interrupting_counts_once_and_only_for_the_current_epoch() {
+        let assignment = Assignment::default();
+        let topic: Arc<str> = Arc::from("posts");
+        let ticket = assignment.given([partition(0)])[0].1;
+        let epoch = assignment.begin(&partition(0), ticket, 0).unwrap();
+        assert!(!assignment.interrupt(&topic, 0, epoch + 1));
+        assert!(assignment.interrupt(&topic, 0, epoch));
+        assert!(!assignment.interrupt(&topic, 0, epoch));
+        assert!(!assignment.holds(&topic, 0, epoch));
+        let (ticket, fetched) = assignment.again(&partition(0)).unwrap();
+        assert!(fetched);
+        assert!(assignment.begin(&partition(0), ticket, 3).unwrap() > epoch);
+    }
+
+    #[test]
+    fn a_taken_partition_that_was_never_fetched_is_not_taken_from_librdkafka() {
+        let assignment = Assignment::default();
+        assignment.given([partition(0)]);
+        assert!(assignment.taken(&[partition(0)]).is_empty());
+    }
+
+    #[test]
+    fn a_position_beyond_the_partition_is_told_when_it_is_certain() {
+        let assignment = Assignment::default();
+        let ticket = assignment.given([partition(0)])[0].1;
+        assignment.begin(&partition(0), ticket, 50).unwrap();
+        assert_eq!(assignment.ends_at("posts", 0, 10, 10), None);
+        assert_eq!(assignment.ends_at("posts", 0, 60, 60), None);
+        assert_eq!(assignment.ends_at("posts", 0, 10, 10), None);
+        assert_eq!(assignment.ends_at("posts", 0, 10, 10), Some(partition(0)));
+        assert_eq!(assignment.ends_at("posts", 0, 10, 10), None, "once");
+        assert_eq!(
+            assignment.ends_at("posts", 0, 50, 50),
+            None,
+            "the end itself is not beyond it"
+        );
+    }
+
+    #[test]
+    fn lag_runs_from_committed_to_the_end() {
+        let assignment = Assignment::default();
+        let ticket = assignment.given([partition(0)])[0].1;
+        assignment.begin(&partition(0), ticket, 10).unwrap();
+        assert_eq!(assignment.current()[0].lag(), None);
+        assignment.ends_at("posts", 0, 25, 25);
+        assert_eq!(assignment.current()[0].lag(), Some(15));
+        assignment.committed(&partition(0), 20);
+        assignment.committed(&partition(0), 18);
+        assert_eq!(assignment.current()[0].lag(), Some(5));
+        assignment.looked_at(&partition(0), 40);
+        assignment.ends_at("posts", 0, 25, 25);
+        assert_eq!(
+            assignment.current()[0].lag(),
+            Some(20),
+            "an older word takes nothing back"
+        );
+    }
+}

@@ -1,0 +1,338 @@
+//! The dead-letter topic: what can't be handled, with its reason and origin, bytes untouched.
+
+use std::{sync::Arc, time::Duration};
+
+use bytes::Bytes;
+use futures::future::join_all;
+use rdkafka::{
+    message::{Header, OwnedHeaders},
+    producer::{FutureProducer, FutureRecord},
+    types::RDKafkaErrorCode,
+    util::Timeout,
+};
+use time::{OffsetDateTime, format_description::well_known::Rfc3339};
+use xxhash_rust::xxh3::xxh3_64;
+
+use super::{
+    client::{Plain, count_error},
+    error::{KafkaError, describe},
+    message::Origin,
+    options::KafkaOptions,
+};
+use crate::observe::metric;
+
+/// The names of a dead letter's headers.
+pub mod header {
+    /// The kind of fault, one of a bounded set.
+    pub const REASON: &str = "reason";
+    /// One line: what was wrong and where.
+    pub const DETAIL: &str = "detail";
+    /// The topic that the record came from.
+    pub const ORIGIN_TOPIC: &str = "origin_topic";
+    /// The partition that the record came from.
+    pub const ORIGIN_PARTITION: &str = "origin_partition";
+    /// The record's offset there.
+    pub const ORIGIN_OFFSET: &str = "origin_offset";
+    /// The record's own time, RFC 3339; absent where it had none.
+    pub const ORIGIN_TIMESTAMP: &str = "origin_timestamp";
+    /// When the letter was written, RFC 3339.
+    pub const TIMESTAMP: &str = "timestamp";
+    /// The version of the service that wrote it.
+    pub const VERSION: &str = "version";
+    /// `true` where the broker took only the beginning of the bytes.
+    pub const TRUNCATED: &str = "truncated";
+    /// Of a truncated letter: how many bytes the record had.
+    pub const ORIGINAL_LENGTH: &str = "original_length";
+    /// Of a truncated letter: XXH3 (64 bits, hexadecimal) over all bytes of the record.
+    pub const ORIGINAL_XXH3: &str = "original_xxh3";
+}
+
+/// A record that can't be handled.
+#[derive(Debug, Clone)]
+pub struct DeadLetter {
+    /// Where it lies.
+    pub origin: Origin,
+    /// The record's time.
+    pub timestamp: Option<OffsetDateTime>,
+    /// The record's key.
+    pub key: Option<Bytes>,
+    /// The record's bytes.
+    pub payload: Bytes,
+    /// The kind of fault.
+    pub reason: &'static str,
+    /// One line: what was wrong and where.
+    pub detail: String,
+}
+
+/// Why letters were not written. All letters of the call should be sent again: writing one twice is harmless.
+#[derive(Debug, thiserror::Error)]
+pub enum DeadLetterError {
+    /// The broker has not acknowledged them.
+    #[error("writing dead letters to topic {topic:?}: {failed} of {all} not acknowledged: {detail}")]
+    NotAcknowledged {
+        /// The dead-letter topic.
+        topic: String,
+        /// How many failed.
+        failed: usize,
+        /// How many were to be sent.
+        all: usize,
+        /// What the client says of the first.
+        detail: String,
+    },
+    /// The broker takes not even the beginning of a record.
+    #[error(
+        "writing the dead letter of {origin} to topic {topic:?}: the broker refuses even {bytes} bytes by size; raise max.message.bytes of the topic"
+    )]
+    TooLarge {
+        /// The dead-letter topic.
+        topic: String,
+        /// The record.
+        origin: Origin,
+        /// The bytes that were tried last.
+        bytes: usize,
+    },
+}
+
+/// How letters were written.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
+pub struct Sent {
+    /// With all their bytes.
+    pub whole: usize,
+    /// With the beginning of their bytes, the broker having refused all of them by size.
+    pub truncated: usize,
+}
+
+/// What a letter keeps of a record that the broker refuses by size.
+const BEGINNING: usize = 64 << 10;
+/// Bytes of letters on their way at once.
+const WINDOW: usize = 32 << 20;
+
+/// Writes dead letters.
+#[derive(Clone)]
+pub struct DeadLetters {
+    producer: FutureProducer<Plain>,
+    client: Plain,
+    topic: Arc<str>,
+}
+
+impl std::fmt::Debug for DeadLetters {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.debug_struct("DeadLetters")
+            .field("topic", &self.topic)
+            .finish_non_exhaustive()
+    }
+}
+
+enum Outcome {
+    Written,
+    RefusedBySize,
+    Failed(String),
+}
+
+impl DeadLetters {
+    /// Makes the producer. Connects when the first letter is sent. Must be called within a tokio runtime.
+    ///
+    /// # Errors
+    /// [`KafkaError`] for settings that can't be right.
+    pub fn new(options: &KafkaOptions) -> Result<Self, KafkaError> {
+        options.check()?;
+        let mut config = options.producer_config();
+        if !options.properties.0.contains_key("linger.ms") {
+            // Letters come in batches already, and flushes wait for them.
+            config.set("linger.ms", "1");
+        }
+        let client = Plain::default();
+        let producer = config
+            .create_with_context(client.clone())
+            .map_err(|error| KafkaError::client("making the dead-letter producer", &error))?;
+        Ok(Self {
+            producer,
+            client,
+            topic: options.dead_letter_topic().into(),
+        })
+    }
+
+    /// The dead-letter topic.
+    #[must_use]
+    pub fn topic(&self) -> &str {
+        &self.topic
+    }
+
+    /// Writes the letters; resolves when all are on all replicas in sync. A letter that the
+    /// broker refuses by size is written with the beginning of its bytes, and headers that say
+    /// so: see [`header::TRUNCATED`].
+    ///
+    /// # Errors
+    /// [`DeadLetterError`] if any letter isn't written; nothing of it is dropped here, so the
+    /// offsets must be held back and the letters sent again.
+    pub async fn send(&self, letters: &[DeadLetter]) -> Result<Sent, DeadLetterError> {
+        let mut sent = Sent::default();
+        let mut rest = letters;
+        while !rest.is_empty() {
+            let (window, later) = rest.split_at(window(rest));
+            rest = later;
+            let outcomes = join_all(window.iter().map(|letter| self.write(letter, &letter.payload))).await;
+            let failures: Vec<&String> = outcomes
+                .iter()
+                .filter_map(|outcome| {
+                    if let Outcome::Failed(detail) = outcome {
+                        Some(detail)
+                    } else {
+                        None
+                    }
+                })
+                .collect();
+            if let Some(detail) = failures.first() {
+                return Err(self.not_acknowledged(failures.len(), letters.len(), (*detail).clone()));
+            }
+            for (letter, outcome) in window.iter().zip(outcomes) {
+                if matches!(outcome, Outcome::RefusedBySize) && !self.write_smaller(letter, letters.len()).await? {
+                    sent.truncated += 1;
+                } else {
+                    sent.whole += 1;
+                }
+            }
+        }
+        metrics::counter!(metric::DEAD_LETTERS).increment(letters.len() as u64);
+        Ok(sent)
+    }
+
+    /// Writes a letter that was refused by size; whether it went whole after all.
+    async fn write_smaller(&self, letter: &DeadLetter, all: usize) -> Result<bool, DeadLetterError> {
+        // A refusal hits all letters that travel together, so first it travels alone.
+        let mut bytes = letter.payload.clone();
+        for beginning in [BEGINNING, 0] {
+            match self.write(letter, &bytes).await {
+                Outcome::Written => {
+                    let whole = bytes.len() == letter.payload.len();
+                    if !whole {
+                        tracing::warn!(origin = %letter.origin, bytes = letter.payload.len(), kept = bytes.len(), topic = %self.topic, "dead letter truncated: the broker refuses its size");
+                    }
+                    return Ok(whole);
+                }
+                Outcome::Failed(detail) => return Err(self.not_acknowledged(1, all, detail)),
+                Outcome::RefusedBySize => bytes = letter.payload.slice(..beginning.min(letter.payload.len())),
+            }
+        }
+        match self.write(letter, &bytes).await {
+            Outcome::Written => Ok(bytes.len() == letter.payload.len()),
+            Outcome::Failed(detail) => Err(self.not_acknowledged(1, all, detail)),
+            Outcome::RefusedBySize => Err(DeadLetterError::TooLarge {
+                topic: self.topic.to_string(),
+                origin: letter.origin.clone(),
+                bytes: bytes.len(),
+            }),
+        }
+    }
+
+    async fn write(&self, letter: &DeadLetter, bytes: &Bytes) -> Outcome {
+        let headers = headers(letter, bytes.len());
+        let mut record: FutureRecord<'_, [u8], [u8]> =
+            FutureRecord::to(&self.topic).payload(&bytes[..]).headers(headers);
+        if let Some(key) = &letter.key {
+            record = record.key(&key[..]);
+        }
+        let error = match self
+            .producer
+            .send(record, Timeout::After(Duration::from_secs(30)))
+            .await
+        {
+            Ok(_) => return Outcome::Written,
+            Err((error, _)) => error,
+        };
+        if error.rdkafka_error_code() == Some(RDKafkaErrorCode::MessageSizeTooLarge) {
+            return Outcome::RefusedBySize;
+        }
+        count_error("produce");
+        metrics::counter!(metric::DEAD_LETTER_ERRORS).increment(1);
+        let reason = self
+            .client
+            .last_error()
+            .map_or_else(String::new, |(_, reason)| format!(" ({reason})"));
+        Outcome::Failed(format!("{}{reason}", describe(&error)))
+    }
+
+    fn not_acknowledged(&self, failed: usize, all: usize, detail: String) -> DeadLetterError {
+        DeadLetterError::NotAcknowledged {
+            topic: self.topic.to_string(),
+            failed,
+            all,
+            detail,
+        }
+    }
+}
+
+/// How many letters of the beginning travel at once: at least one, up to [`WINDOW`] bytes.
+fn window(letters: &[DeadLetter]) -> usize {
+    let mut bytes = 0;
+    letters
+        .iter()
+        .position(|letter| {
+            bytes += letter.payload.len();
+            bytes > WINDOW
+        })
+        .map_or(letters.len(), |end| end.max(1))
+}
+
+fn headers(letter: &DeadLetter, kept: usize) -> OwnedHeaders {
+    let DeadLetter {
+        origin,
+        timestamp,
+        payload,
+        reason,
+        detail,
+        ..
+    } = letter;
+    let rfc3339 = |time: OffsetDateTime| time.format(&Rfc3339).ok();
+    let mut headers = vec![
+        (header::REASON, Some((*reason).to_owned())),
+        (header::DETAIL, Some(detail.clone())),
+        (header::ORIGIN_TOPIC, Some(origin.topic.to_string())),
+        (header::ORIGIN_PARTITION, Some(origin.partition.to_string())),
+        (header::ORIGIN_OFFSET, Some(origin.offset.to_string())),
+        (header::ORIGIN_TIMESTAMP, timestamp.and_then(rfc3339)),
+        (header::TIMESTAMP, rfc3339(OffsetDateTime::now_utc())),
+        (header::VERSION, Some(env!("CARGO_PKG_VERSION").to_owned())),
+    ];
+    if kept < payload.len() {
+        headers.push((header::TRUNCATED, Some("true".to_owned())));
+        headers.push((header::ORIGINAL_LENGTH, Some(payload.len().to_string())));
+        headers.push((header::ORIGINAL_XXH3, Some(format!("{:016x}", xxh3_64(payload)))));
+    }
+    headers
+        .iter()
+        .filter_map(|(key, value)| Some((*key, value.as_ref()?)))
+        .fold(OwnedHeaders::new(), |headers, (key, value)| {
+            headers.insert(Header {
+                key,
+                value: Some(value),
+            })
+        })
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn letter(bytes: usize) -> DeadLetter {
+        DeadLetter {
+            origin: Origin {
+                topic: Arc::from("posts"),
+                partition: 0,
+                offset: 0,
+            },
+            timestamp: None,
+            key: None,
+            payload: Bytes::from(vec![0; bytes]),
+            reason: "not_json",
+            detail: String::new(),
+        }
+    }
+
+    #[test]
+    fn letters_on_their_way_are_bounded_by_bytes_but_one_always_goes() {
+        assert_eq!(window(&[letter(1), letter(2)]), 2);
+        assert_eq!(window(&[letter(WINDOW + 1), letter(2)]), 1);
+        assert_eq!(window(&[letter(WINDOW - 1), letter(1), letter(1)]), 2);
+    }
+}

@@ -1,0 +1,134 @@
+//! What can go wrong with the broker.
+
+use rdkafka::types::RDKafkaErrorCode;
+
+use super::properties::is_secret;
+
+/// A fault of the settings or of the broker, in words for the person who runs the service.
+#[derive(Debug, thiserror::Error)]
+#[non_exhaustive]
+pub enum KafkaError {
+    /// A setting that can't be right.
+    #[error("{setting}: {problem}")]
+    Setting {
+        /// Its name in the settings.
+        setting: String,
+        /// What is wrong, and what to do.
+        problem: String,
+    },
+    /// No broker answers.
+    #[error("no kafka broker answers at {brokers}: {detail}; check kafka.brokers and that the broker is up")]
+    Unreachable {
+        /// The configured addresses.
+        brokers: String,
+        /// What the client says.
+        detail: String,
+    },
+    /// The broker refuses who we are.
+    #[error(
+        "the kafka broker at {brokers} refuses the login: {detail}; check the sasl.* and ssl.* entries of kafka.properties"
+    )]
+    Authentication {
+        /// The configured addresses.
+        brokers: String,
+        /// What the client says, without secrets.
+        detail: String,
+    },
+    /// The broker refuses access to a topic or group.
+    #[error("the kafka broker denies access to {what}: {detail}; grant this user read (and describe) on it")]
+    Authorization {
+        /// The topic or group.
+        what: String,
+        /// What the broker says.
+        detail: String,
+    },
+    /// Topics that don't exist.
+    #[error("no such topic at the broker: {}; create it, or let `moodstream feed --create-partitions` do so", topics.join(", "))]
+    TopicsAbsent {
+        /// Their names or patterns.
+        topics: Vec<String>,
+    },
+    /// A stored offset that the broker no longer has, or doesn't have yet.
+    #[error(
+        "offset {offset} of {topic}/{partition} is not at the broker, which holds {low} up to {high}: records were deleted by \
+         retention before they were read, or the topic was made anew; set kafka.on_offset_out_of_range to \"earliest\" or \
+         \"latest\" to accept the gap"
+    )]
+    OffsetOutOfRange {
+        /// The topic.
+        topic: String,
+        /// The partition.
+        partition: i32,
+        /// The stored offset.
+        offset: i64,
+        /// The first offset at the broker, as far as known.
+        low: i64,
+        /// The end of the partition at the broker, as far as known.
+        high: i64,
+    },
+    /// A fault that the client library can't come back from.
+    #[error("kafka client: {0}")]
+    Fatal(String),
+    /// Anything else from the client library.
+    #[error("kafka: {what}: {detail}")]
+    Client {
+        /// What was being done.
+        what: &'static str,
+        /// What the client says.
+        detail: String,
+    },
+}
+
+impl KafkaError {
+    pub(super) fn setting(setting: impl Into<String>, problem: impl Into<String>) -> Self {
+        Self::Setting {
+            setting: setting.into(),
+            problem: problem.into(),
+        }
+    }
+
+    /// Wraps the client library's error. The library repeats a refused property's value, which may be a secret.
+    pub(super) fn client(what: &'static str, error: &rdkafka::error::KafkaError) -> Self {
+        use rdkafka::error::KafkaError as Rd;
+        match error {
+            Rd::ClientConfig(_, description, name, _) if is_secret(name) => Self::setting(
+                format!("kafka.properties.{name}"),
+                format!("{} (value not shown)", without_value(description)),
+            ),
+            Rd::ClientConfig(_, description, name, value) => Self::setting(
+                format!("kafka.properties.{name}"),
+                format!("{description} (value {value:?})"),
+            ),
+            Rd::ClientCreation(description) => Self::setting("kafka.properties", description.clone()),
+            other => Self::Client {
+                what,
+                detail: describe(other),
+            },
+        }
+    }
+}
+
+/// The part of librdkafka's refusal that can't repeat the value.
+fn without_value(description: &str) -> &'static str {
+    if description.contains("No such configuration property") {
+        "no such property"
+    } else {
+        "not a valid value"
+    }
+}
+
+/// The error in the client's words, without the name of the enum around it.
+pub(super) fn describe(error: &rdkafka::error::KafkaError) -> String {
+    match error.rdkafka_error_code() {
+        Some(code) => code.to_string(),
+        None => error.to_string(),
+    }
+}
+
+/// Whether the broker has refused who we are.
+pub(super) fn is_authentication(code: RDKafkaErrorCode) -> bool {
+    matches!(
+        code,
+        RDKafkaErrorCode::Authentication | RDKafkaErrorCode::SaslAuthenticationFailed | RDKafkaErrorCode::SSL
+    )
+}

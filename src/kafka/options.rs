@@ -1,0 +1,360 @@
+//! The `[kafka]` section of the settings.
+
+use rdkafka::ClientConfig;
+use serde::Deserialize;
+
+use super::{
+    error::KafkaError,
+    properties::{CONSUMER_ONLY, PRODUCER_ONLY, Properties},
+};
+
+/// Where a partition starts that the group has never read.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum StartFrom {
+    /// At the oldest record that the broker has.
+    #[default]
+    Earliest,
+    /// At the records that come from now on.
+    Latest,
+}
+
+/// What to do when the stored offset is no longer at the broker.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum OutOfRange {
+    /// Stop with the reason: records were lost, and a person should know.
+    #[default]
+    Stop,
+    /// Go on at the oldest record that the broker has.
+    Earliest,
+    /// Go on with the records that come from now on.
+    Latest,
+}
+
+/// Settings of everything that speaks to Kafka.
+#[derive(Debug, Clone, PartialEq, Eq, Deserialize)]
+#[serde(deny_unknown_fields, default)]
+pub struct KafkaOptions {
+    /// Addresses of brokers to begin with, `host:port`, separated by commas.
+    pub brokers: String,
+    /// Topics to read; one that begins with `^` is a regular expression over all topics' names.
+    pub topics: Vec<String>,
+    /// The consumer group.
+    pub group: String,
+    /// Where a partition starts that the group has never read.
+    pub start: StartFrom,
+    /// What to do when the stored offset is no longer at the broker.
+    pub on_offset_out_of_range: OutOfRange,
+    /// The dead-letter topic; absent: the first topic's name with `.dead-letter` after it.
+    pub dead_letter_topic: Option<String>,
+    /// Most records read and not yet dropped by the stages behind.
+    pub max_in_flight_records: usize,
+    /// Most bytes of such records. A greater record passes alone.
+    pub max_in_flight_bytes: usize,
+    /// KiB that librdkafka may read ahead for each partition, beyond those in flight.
+    pub prefetch_kib: u32,
+    /// librdkafka's own properties, which win over this service's defaults.
+    pub properties: Properties,
+}
+
+impl Default for KafkaOptions {
+    fn default() -> Self {
+        Self {
+            brokers: "localhost:9092".into(),
+            topics: Vec::new(),
+            group: "moodstream".into(),
+            start: StartFrom::default(),
+            on_offset_out_of_range: OutOfRange::default(),
+            dead_letter_topic: None,
+            max_in_flight_records: 16_384,
+            max_in_flight_bytes: 64 << 20,
+            prefetch_kib: 2_048,
+            properties: Properties::default(),
+        }
+    }
+}
+
+impl KafkaOptions {
+    /// Checks what can be checked without a broker.
+    ///
+    /// # Errors
+    /// [`KafkaError::Setting`] for the first setting that can't be right.
+    pub fn check(&self) -> Result<(), KafkaError> {
+        if self.brokers.split(',').all(|broker| broker.trim().is_empty()) {
+            return Err(KafkaError::setting(
+                "kafka.brokers",
+                "is empty; give at least one host:port",
+            ));
+        }
+        if self.topics.is_empty() {
+            return Err(KafkaError::setting("kafka.topics", "is empty; name at least one topic"));
+        }
+        for topic in &self.topics {
+            if topic.trim().is_empty() {
+                return Err(KafkaError::setting("kafka.topics", "holds an empty name"));
+            }
+            let dead_letters = self.dead_letter_topic();
+            let reads_dead_letters = if topic.starts_with('^') {
+                regex::Regex::new(topic)
+                    .map_err(|error| {
+                        KafkaError::setting("kafka.topics", format!("{topic:?} is no regular expression: {error}"))
+                    })?
+                    .is_match(&dead_letters)
+            } else {
+                *topic == dead_letters
+            };
+            if reads_dead_letters {
+                return Err(KafkaError::setting(
+                    "kafka.dead_letter_topic",
+                    format!("{topic:?} is also read from: dead letters would go round in circles"),
+                ));
+            }
+        }
+        if self.group.is_empty() {
+            return Err(KafkaError::setting("kafka.group", "is empty; name the consumer group"));
+        }
+        if self.max_in_flight_records == 0 || self.max_in_flight_bytes == 0 {
+            return Err(KafkaError::setting(
+                "kafka.max_in_flight_records",
+                "and kafka.max_in_flight_bytes must be at least 1",
+            ));
+        }
+        self.properties.check()
+    }
+
+    /// The dead-letter topic in force.
+    #[must_use]
+    pub fn dead_letter_topic(&self) -> String {
+        if let Some(topic) = &self.dead_letter_topic {
+            return topic.clone();
+        }
+        match self.topics.iter().find(|topic| !topic.starts_with('^')) {
+            Some(topic) => format!("{topic}.dead-letter"),
+            None => "moodstream.dead-letter".into(),
+        }
+    }
+
+    /// Whether records of open or aborted transactions stay out of sight: librdkafka's default.
+    pub(super) fn read_committed(&self) -> bool {
+        self.properties
+            .0
+            .get("isolation.level")
+            .is_none_or(|level| level.to_string() != "read_uncommitted")
+    }
+
+    pub(super) fn consumer_config(&self) -> ClientConfig {
+        let mut config = self.reader_config();
+        config
+            .set("topic.metadata.refresh.interval.ms", "10000")
+            .set("statistics.interval.ms", "1000")
+            .set("queued.min.messages", "10000")
+            .set("queued.max.messages.kbytes", self.prefetch_kib.max(1).to_string())
+            // The default of a second is made for deep queues; ours are shallow.
+            .set("fetch.queue.backoff.ms", "20");
+        let next_generation = self
+            .properties
+            .0
+            .get("group.protocol")
+            .is_some_and(|protocol| protocol.to_string() == "consumer");
+        if !next_generation {
+            config
+                .set("partition.assignment.strategy", "cooperative-sticky")
+                .set("session.timeout.ms", "6000")
+                .set("heartbeat.interval.ms", "1500");
+        }
+        self.properties.apply(&mut config, PRODUCER_ONLY);
+        config
+    }
+
+    /// For reading by manual assignment, outside the group's membership.
+    pub(super) fn probe_config(&self) -> ClientConfig {
+        let mut config = self.reader_config();
+        self.properties.apply(&mut config, PRODUCER_ONLY);
+        config
+            .set("enable.partition.eof", "true")
+            .set("statistics.interval.ms", "20")
+            .set("fetch.wait.max.ms", "20")
+            // One batch a partition is all that is looked at.
+            .set("fetch.message.max.bytes", "1024")
+            .set("queued.min.messages", "1")
+            .set("queued.max.messages.kbytes", "1024")
+            .set("fetch.queue.backoff.ms", "10");
+        config
+    }
+
+    fn reader_config(&self) -> ClientConfig {
+        let mut config = self.base_config();
+        config
+            .set("group.id", &self.group)
+            .set("enable.auto.commit", "false")
+            .set("enable.auto.offset.store", "false")
+            .set("auto.offset.reset", "error")
+            .set("allow.auto.create.topics", "false");
+        config
+    }
+
+    /// For producers: each record once, acknowledged by all replicas.
+    pub(super) fn producer_config(&self) -> ClientConfig {
+        let mut config = self.base_config();
+        config
+            .set("enable.idempotence", "true")
+            // The broker's limit counts, and a record that came in through Kafka can be large.
+            .set("message.max.bytes", "1000000000")
+            .set("message.timeout.ms", "30000");
+        self.properties.apply(&mut config, CONSUMER_ONLY);
+        config
+    }
+
+    /// For questions about topics and brokers.
+    pub(super) fn admin_config(&self) -> ClientConfig {
+        let mut config = self.base_config();
+        self.properties
+            .apply(&mut config, &[CONSUMER_ONLY, PRODUCER_ONLY].concat());
+        config
+    }
+
+    fn base_config(&self) -> ClientConfig {
+        let mut config = ClientConfig::new();
+        config
+            .set("bootstrap.servers", &self.brokers)
+            .set("client.id", "moodstream")
+            .set("socket.keepalive.enable", "true")
+            .set("reconnect.backoff.max.ms", "2000");
+        config
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    #![allow(clippy::unwrap_used)]
+
+    use super::{super::properties::REFUSED, *};
+
+    fn options() -> KafkaOptions {
+        KafkaOptions {
+            topics: vec!["posts".into()],
+            ..KafkaOptions::default()
+        }
+    }
+
+    #[test]
+    fn secrets_do_not_show() {
+        let mut options = options();
+        options.properties = [
+            ("sasl.password", "hunter2"),
+            ("ssl.key.pem", "hunter2"),
+            ("sasl.oauthbearer.client.secret", "hunter2"),
+            ("sasl.username", "me"),
+        ]
+        .into_iter()
+        .collect();
+        let shown = format!("{options:?}");
+        assert!(!shown.contains("hunter2"), "{shown}");
+        assert!(shown.contains("sasl.password") && shown.contains("me"), "{shown}");
+    }
+
+    #[test]
+    fn every_refused_property_is_named_with_its_reason() {
+        for (name, reason) in REFUSED {
+            let mut options = options();
+            options.properties = [(*name, "x")].into_iter().collect();
+            let error = options.check().unwrap_err().to_string();
+            assert!(error.contains(name) && error.contains(reason), "{error}");
+        }
+    }
+
+    #[test]
+    fn acknowledgements_can_not_be_lowered() {
+        for (value, fine) in [("all", true), ("-1", true), ("1", false), ("0", false)] {
+            let properties: Properties = [("acks", value)].into_iter().collect();
+            assert_eq!(properties.check().is_ok(), fine, "acks={value}");
+        }
+    }
+
+    #[test]
+    fn properties_win_over_defaults_and_reach_only_the_clients_that_know_them() {
+        let mut options = options();
+        options.properties = [
+            ("session.timeout.ms", "9000"),
+            ("linger.ms", "7"),
+            ("security.protocol", "ssl"),
+        ]
+        .into_iter()
+        .collect();
+        let (consumer, producer) = (options.consumer_config(), options.producer_config());
+        assert_eq!(consumer.get("session.timeout.ms"), Some("9000"));
+        assert_eq!(consumer.get("linger.ms"), None);
+        assert_eq!(producer.get("linger.ms"), Some("7"));
+        assert_eq!(producer.get("session.timeout.ms"), None);
+        assert_eq!(
+            (consumer.get("security.protocol"), producer.get("security.protocol")),
+            (Some("ssl"), Some("ssl"))
+        );
+    }
+
+    #[test]
+    fn the_new_group_protocol_comes_without_the_old_ones_settings() {
+        let mut options = options();
+        options.properties = [("group.protocol", "consumer")].into_iter().collect();
+        assert_eq!(options.consumer_config().get("session.timeout.ms"), None);
+        assert_eq!(options.consumer_config().get("partition.assignment.strategy"), None);
+    }
+
+    #[test]
+    fn the_dead_letter_topic_follows_the_first_topic_and_is_never_read() {
+        let mut options = options();
+        assert_eq!(options.dead_letter_topic(), "posts.dead-letter");
+        options.topics = vec!["^posts-.*".into()];
+        assert_eq!(options.dead_letter_topic(), "moodstream.dead-letter");
+        options.topics = vec!["posts".into(), "posts.dead-letter".into()];
+        assert!(options.check().is_err());
+        options.topics = vec!["^.*".into()];
+        assert!(options.check().is_err());
+    }
+
+    #[test]
+    fn settings_that_can_not_be_right_are_named() {
+        let wrong = [
+            KafkaOptions {
+                brokers: " , ".into(),
+                ..options()
+            },
+            KafkaOptions {
+                topics: vec![],
+                ..options()
+            },
+            KafkaOptions {
+                topics: vec!["^(".into()],
+                ..options()
+            },
+            KafkaOptions {
+                group: String::new(),
+                ..options()
+            },
+            KafkaOptions {
+                max_in_flight_bytes: 0,
+                ..options()
+            },
+        ];
+        for options in wrong {
+            assert!(
+                matches!(options.check(), Err(KafkaError::Setting { .. })),
+                "{options:?}"
+            );
+        }
+        assert!(options().check().is_ok());
+    }
+
+    #[test]
+    fn values_are_written_as_text_number_or_truth_value() {
+        let options: KafkaOptions = toml::from_str(
+            "topics = ['a']\n[properties]\n'session.timeout.ms' = 9000\n'check.crcs' = true\n'client.id' = 'me'",
+        )
+        .unwrap();
+        let config = options.consumer_config();
+        assert_eq!(config.get("session.timeout.ms"), Some("9000"));
+        assert_eq!(config.get("check.crcs"), Some("true"));
+        assert_eq!(config.get("client.id"), Some("me"));
+    }
+}

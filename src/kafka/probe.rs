@@ -1,0 +1,287 @@
+//! How far partitions reach.
+//!
+//! The question "list offsets" has two weaknesses: some Kafka-compatible brokers answer it
+//! wrongly, and its answer counts transaction markers, which no consumer is ever given, so that
+//! a group would wait for an offset that it can't reach. So the partitions are looked at by
+//! fetching: every fetch response tells the log's start, high watermark and last stable offset;
+//! and the end is the one after the last record that a consumer is really given.
+
+use std::{
+    collections::{BTreeMap, HashSet},
+    sync::Arc,
+    time::{Duration, Instant},
+};
+
+use rdkafka::{
+    Message as _, Offset, TopicPartitionList,
+    consumer::{BaseConsumer, Consumer as _, base_consumer::PartitionQueue},
+    error::KafkaError as RdError,
+};
+
+use super::{
+    check::{blocking, partitions},
+    client::Plain,
+    context::Statistics,
+    error::KafkaError,
+    message::Partition,
+    options::KafkaOptions,
+};
+
+/// What a partition holds.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Extent {
+    /// The offset of the oldest record.
+    pub start: i64,
+    /// The offset after the newest record. Equal to `start` where there is none.
+    pub end: i64,
+}
+
+impl Extent {
+    /// Whether there is nothing to read.
+    #[must_use]
+    pub fn is_empty(&self) -> bool {
+        self.start >= self.end
+    }
+}
+
+/// What all partitions of the topics hold now, whoever reads them: a group whose next offsets
+/// have reached each `end` has read everything that was there when this was called.
+///
+/// # Errors
+/// [`KafkaError`] if a topic is absent or the brokers don't answer within `timeout`.
+pub async fn end_offsets(options: &KafkaOptions, timeout: Duration) -> Result<BTreeMap<Partition, Extent>, KafkaError> {
+    options.check()?;
+    let options = options.clone();
+    blocking(move || {
+        let deadline = Instant::now() + timeout;
+        let partitions = partitions(&options, timeout)?;
+        let probe = Probe::new(&options, deadline)?;
+        let extents = probe.extents(&partitions)?;
+        probe.last_records(extents)
+    })
+    .await
+}
+
+/// Log start and end of the partitions, markers included: where reading may begin.
+pub(super) async fn extents(
+    options: &KafkaOptions,
+    partitions: Vec<Partition>,
+    timeout: Duration,
+) -> Result<BTreeMap<Partition, Extent>, KafkaError> {
+    let options = options.clone();
+    blocking(move || Probe::new(&options, Instant::now() + timeout)?.extents(&partitions)).await
+}
+
+const STEP: Duration = Duration::from_millis(5);
+
+/// A consumer by manual assignment, which joins no group and commits nothing.
+struct Probe {
+    consumer: Arc<BaseConsumer<Plain>>,
+    brokers: String,
+    read_committed: bool,
+    deadline: Instant,
+}
+
+/// A partition whose last record is looked for.
+struct Search {
+    partition: Partition,
+    extent: Extent,
+    /// Where the look begins, counted back from the end.
+    back: i64,
+    queue: PartitionQueue<Plain>,
+    last: Option<i64>,
+    done: bool,
+}
+
+impl Probe {
+    fn new(options: &KafkaOptions, deadline: Instant) -> Result<Self, KafkaError> {
+        let consumer = options
+            .probe_config()
+            .create_with_context(Plain::default())
+            .map_err(|error| KafkaError::client("making a consumer", &error))?;
+        Ok(Self {
+            consumer: Arc::new(consumer),
+            brokers: options.brokers.clone(),
+            read_committed: options.read_committed(),
+            deadline,
+        })
+    }
+
+    fn extents(&self, partitions: &[Partition]) -> Result<BTreeMap<Partition, Extent>, KafkaError> {
+        let mut list = TopicPartitionList::new();
+        for (topic, partition) in partitions {
+            add(&mut list, topic, *partition, Offset::Beginning)?;
+        }
+        self.assign(&list)?;
+        let mut missing: HashSet<&Partition> = partitions.iter().collect();
+        let mut found = BTreeMap::new();
+        while !missing.is_empty() {
+            self.in_time("the extent of", missing.iter().copied())?;
+            // The records are not wanted, only what the responses tell beside them.
+            let _ = self.consumer.poll(STEP);
+            let statistics = self.consumer.context().take_statistics();
+            let Ok(statistics) = serde_json::from_slice::<Statistics>(&statistics) else {
+                continue;
+            };
+            let mut answered = TopicPartitionList::new();
+            missing.retain(|partition| {
+                let statistics = statistics
+                    .topics
+                    .get(&*partition.0)
+                    .and_then(|topic| topic.partitions.get(&partition.1));
+                let Some((start, end)) =
+                    statistics.and_then(|partition| Some((partition.start()?, partition.end(self.read_committed)?)))
+                else {
+                    return true;
+                };
+                found.insert((*partition).clone(), Extent { start, end });
+                answered.add_partition(&partition.0, partition.1);
+                false
+            });
+            // What has answered needs no more fetching; failing to pause costs only bytes.
+            let _ = self.consumer.pause(&answered);
+        }
+        Ok(found)
+    }
+
+    /// Moves each end to the one after the last record that a consumer is given.
+    fn last_records(&self, extents: BTreeMap<Partition, Extent>) -> Result<BTreeMap<Partition, Extent>, KafkaError> {
+        // What the first look has paused would stay so.
+        let mut looked_at = TopicPartitionList::new();
+        for (topic, partition) in extents.keys() {
+            looked_at.add_partition(topic, *partition);
+        }
+        self.consumer
+            .resume(&looked_at)
+            .map_err(|error| KafkaError::client("resuming partitions to look at", &error))?;
+        // Nothing fetched by the first look may reach the queues that are split off now.
+        self.assign(&TopicPartitionList::new())?;
+        let mut found = BTreeMap::new();
+        let mut open = Vec::new();
+        for (partition, extent) in extents {
+            if extent.is_empty() {
+                found.insert(partition, extent);
+                continue;
+            }
+            let queue = self
+                .consumer
+                .split_partition_queue(&partition.0, partition.1)
+                .ok_or_else(|| KafkaError::Client {
+                    what: "looking at a partition",
+                    detail: format!("{}/{} is unknown", partition.0, partition.1),
+                })?;
+            open.push(Search {
+                partition,
+                extent,
+                back: 1,
+                queue,
+                last: None,
+                done: false,
+            });
+        }
+        while !open.is_empty() {
+            let mut list = TopicPartitionList::new();
+            for search in &mut open {
+                search.done = false;
+                add(
+                    &mut list,
+                    &search.partition.0,
+                    search.partition.1,
+                    Offset::Offset(search.from()),
+                )?;
+            }
+            self.assign(&list)?;
+            while open.iter().any(|search| !search.done) {
+                self.in_time(
+                    "the last record of",
+                    open.iter()
+                        .filter(|search| !search.done)
+                        .map(|search| &search.partition),
+                )?;
+                let _ = self.consumer.poll(STEP);
+                for search in open.iter_mut().filter(|search| !search.done) {
+                    search.read();
+                }
+            }
+            let (settled, rest): (Vec<_>, Vec<_>) = open
+                .into_iter()
+                .partition(|search| search.last.is_some() || search.from() <= search.extent.start);
+            for Search {
+                partition,
+                extent,
+                last,
+                ..
+            } in settled
+            {
+                found.insert(
+                    partition,
+                    Extent {
+                        end: last.map_or(extent.start, |last| last + 1),
+                        ..extent
+                    },
+                );
+            }
+            open = rest;
+            for search in &mut open {
+                search.back = search.back.saturating_mul(8);
+            }
+        }
+        self.assign(&TopicPartitionList::new())?;
+        Ok(found)
+    }
+
+    fn assign(&self, list: &TopicPartitionList) -> Result<(), KafkaError> {
+        self.consumer
+            .assign(list)
+            .map_err(|error| KafkaError::client("assigning partitions to look at", &error))
+    }
+
+    fn in_time<'a>(&self, what: &str, waiting: impl Iterator<Item = &'a Partition>) -> Result<(), KafkaError> {
+        if Instant::now() < self.deadline {
+            return Ok(());
+        }
+        let names: Vec<String> = waiting
+            .take(3)
+            .map(|(topic, partition)| format!("{topic}/{partition}"))
+            .collect();
+        let reason = self
+            .consumer
+            .context()
+            .last_error()
+            .map_or_else(String::new, |(_, reason)| format!(" ({reason})"));
+        Err(KafkaError::Unreachable {
+            brokers: self.brokers.clone(),
+            detail: format!("no answer in time for {what} {}{reason}", names.join(", ")),
+        })
+    }
+}
+
+impl Search {
+    fn from(&self) -> i64 {
+        (self.extent.end.saturating_sub(self.back)).max(self.extent.start)
+    }
+
+    /// Takes what has come of the partition.
+    fn read(&mut self) {
+        while let Some(event) = self.queue.poll(Duration::ZERO) {
+            match event {
+                Ok(record) if record.offset() < self.extent.end => {
+                    self.last = Some(record.offset());
+                    self.done = record.offset() + 1 == self.extent.end;
+                }
+                // Newer than the end that was seen: what came before it has been read.
+                Ok(_) | Err(RdError::PartitionEOF(_)) => self.done = true,
+                // Passing trouble: librdkafka goes on by itself, or the deadline ends it.
+                Err(_) => {}
+            }
+            if self.done {
+                return;
+            }
+        }
+    }
+}
+
+fn add(list: &mut TopicPartitionList, topic: &str, partition: i32, offset: Offset) -> Result<(), KafkaError> {
+    list.add_partition_offset(topic, partition, offset)
+        .map_err(|error| KafkaError::client("naming an offset", &error))
+}

@@ -1,0 +1,204 @@
+//! librdkafka's own properties: what passes through, what is refused, what must not be shown.
+
+use std::{collections::BTreeMap, fmt};
+
+use rdkafka::ClientConfig;
+use serde::Deserialize;
+
+use super::error::KafkaError;
+
+/// Properties that can't be passed through, with the reason.
+pub(super) const REFUSED: &[(&str, &str)] = &[
+    (
+        "enable.auto.commit",
+        "offsets are committed after the database transaction only; anything else would break exactly-once",
+    ),
+    (
+        "auto.commit.enable",
+        "offsets are committed after the database transaction only; anything else would break exactly-once",
+    ),
+    (
+        "enable.auto.offset.store",
+        "offsets are committed after the database transaction only; anything else would break exactly-once",
+    ),
+    (
+        "auto.offset.reset",
+        "a silent reset would skip or repeat records; use kafka.start and kafka.on_offset_out_of_range",
+    ),
+    (
+        "partition.assignment.strategy",
+        "only cooperative-sticky takes nothing from a member but what it must give up",
+    ),
+    ("enable.partition.eof", "the consumer sets it itself where it needs it"),
+    (
+        "enable.idempotence",
+        "without it a retried dead letter or fed record could appear twice",
+    ),
+    (
+        "transactional.id",
+        "the database transaction is the one that counts; producers here are idempotent, not transactional",
+    ),
+    ("group.id", "use kafka.group"),
+    ("bootstrap.servers", "use kafka.brokers"),
+    ("metadata.broker.list", "use kafka.brokers"),
+];
+
+/// Properties that a producer would only warn about.
+pub(super) const CONSUMER_ONLY: &[&str] = &[
+    "fetch.",
+    "queued.",
+    "session.timeout.ms",
+    "heartbeat.interval.ms",
+    "max.poll.interval.ms",
+    "group.",
+    "isolation.level",
+    "check.crcs",
+    "max.partition.fetch.bytes",
+    "coordinator.query.interval.ms",
+    "consume.",
+    "allow.auto.create.topics",
+    "client.rack",
+];
+
+/// Properties that a consumer would only warn about.
+pub(super) const PRODUCER_ONLY: &[&str] = &[
+    "queue.buffering.",
+    "linger.ms",
+    "message.send.max.retries",
+    "retries",
+    "compression.",
+    "batch.",
+    "delivery.report.only.error",
+    "acks",
+    "request.required.acks",
+    "request.timeout.ms",
+    "message.timeout.ms",
+    "delivery.timeout.ms",
+    "partitioner",
+    "sticky.partitioning.",
+    "enable.gapless.guarantee",
+    "transaction.timeout.ms",
+];
+
+fn matches(list: &[&str], name: &str) -> bool {
+    list.iter().any(|entry| {
+        if entry.ends_with('.') {
+            name.starts_with(entry)
+        } else {
+            name == *entry
+        }
+    })
+}
+
+/// librdkafka's own properties, by their documented names. Values of secrets never show in
+/// `Debug`, in logs or in errors.
+#[derive(Clone, Default, PartialEq, Eq, Deserialize)]
+#[serde(transparent)]
+pub struct Properties(pub BTreeMap<String, Value>);
+
+/// A property's value as settings files write it: text, number or truth value.
+#[derive(Clone, PartialEq, Eq, Deserialize)]
+#[serde(untagged)]
+pub enum Value {
+    /// `true` or `false`.
+    Bool(bool),
+    /// A whole number.
+    Integer(i64),
+    /// Text.
+    Text(String),
+}
+
+impl fmt::Display for Value {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::Bool(value) => write!(f, "{value}"),
+            Self::Integer(value) => write!(f, "{value}"),
+            Self::Text(value) => f.write_str(value),
+        }
+    }
+}
+
+impl fmt::Debug for Properties {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let mut map = f.debug_map();
+        for (name, value) in &self.0 {
+            if is_secret(name) {
+                map.entry(name, &"***")
+            } else {
+                map.entry(name, &value.to_string())
+            };
+        }
+        map.finish()
+    }
+}
+
+impl<N: Into<String>, V: Into<String>> FromIterator<(N, V)> for Properties {
+    fn from_iter<I: IntoIterator<Item = (N, V)>>(entries: I) -> Self {
+        Self(
+            entries
+                .into_iter()
+                .map(|(name, value)| (name.into(), Value::Text(value.into())))
+                .collect(),
+        )
+    }
+}
+
+/// Whether a property's value must not be shown. Errs on the side of hiding.
+pub(super) fn is_secret(name: &str) -> bool {
+    let name = name.to_ascii_lowercase();
+    // `sasl.jaas.config` and `sasl.oauthbearer.config` hold credentials within; PEM texts may hold a key.
+    [
+        "password",
+        "secret",
+        "jaas",
+        "oauthbearer.config",
+        "assertion",
+        "token",
+        "credential",
+        ".pem",
+        "ssl.key",
+    ]
+    .iter()
+    .any(|part| name.contains(part))
+}
+
+impl Properties {
+    /// Refuses properties that would break the service's promises.
+    ///
+    /// # Errors
+    /// [`KafkaError::Setting`] with the property's name and the reason.
+    pub fn check(&self) -> Result<(), KafkaError> {
+        for (name, value) in &self.0 {
+            let setting = || format!("kafka.properties.{name}");
+            if let Some((_, reason)) = REFUSED.iter().find(|(refused, _)| refused == name) {
+                return Err(KafkaError::setting(setting(), format!("can't be set: {reason}")));
+            }
+            let value = value.to_string();
+            match (name.as_str(), value.as_str()) {
+                ("acks" | "request.required.acks", value) if value != "all" && value != "-1" => {
+                    return Err(KafkaError::setting(
+                        setting(),
+                        "can't be lowered: an acknowledged dead letter must be on all replicas",
+                    ));
+                }
+                ("statistics.interval.ms", "0") => {
+                    return Err(KafkaError::setting(
+                        setting(),
+                        "can't be 0: lag is read from the statistics",
+                    ));
+                }
+                _ => {}
+            }
+        }
+        Ok(())
+    }
+
+    /// Sets all but the `unused` on a client's settings.
+    pub(super) fn apply(&self, config: &mut ClientConfig, unused: &[&str]) {
+        for (name, value) in &self.0 {
+            if !matches(unused, name) {
+                config.set(name, value.to_string());
+            }
+        }
+    }
+}

@@ -1,0 +1,433 @@
+//! Moving a recording in time: all event times of its lines by the same amount, so that the
+//! newest is now, and a monitor shows it as if it were live.
+//!
+//! Times are changed in place, byte by byte: everything else of a line stays as it is, also its
+//! order of fields, its spaces and its escapes. What is an event time is told by its field's
+//! name, in every format that the service reads: `created_at`, `createdAt`, `postedTime`,
+//! `timestamp_ms` and `time_us`. Times within a person's profile (a Twitter account's
+//! `created_at` is when it was opened) stay.
+
+use std::{borrow::Cow, io};
+
+use time::{
+    Duration, OffsetDateTime, PrimitiveDateTime, UtcOffset, format_description::BorrowedFormatItem,
+    macros::format_description,
+};
+
+use super::lines::{Lines, Source};
+
+/// The fields that hold event times.
+const FIELDS: &[&[u8]] = &[
+    b"created_at",
+    b"createdAt",
+    b"edited_at",
+    b"postedTime",
+    b"timestamp_ms",
+    b"time_us",
+];
+/// What lies within these describes a person.
+const PEOPLE: &[&[u8]] = &[
+    b"user",
+    b"users",
+    b"author",
+    b"account",
+    b"accounts",
+    b"actor",
+    b"profile",
+];
+/// Values that hold JSON as text: Mastodon's streaming events.
+const NESTED: &[u8] = b"payload";
+/// Deeper lines stay as they are.
+const DEPTH: usize = 128;
+
+/// The newest event time of a line; `None` where there is none.
+#[must_use]
+pub fn newest(line: &[u8]) -> Option<OffsetDateTime> {
+    let mut newest = None;
+    // A line that ends in the middle still has the times before that.
+    let _ = walk(line, &mut |time| {
+        newest = newest.max(Some(time.at));
+        None
+    });
+    newest
+}
+
+/// The newest event time of a whole source.
+///
+/// # Errors
+/// The source can't be read.
+pub fn newest_in(source: &Source) -> io::Result<Option<OffsetDateTime>> {
+    let mut lines = Lines::open(source)?;
+    let mut found = None;
+    while let Some(line) = lines.next()? {
+        found = found.max(newest(line));
+    }
+    Ok(found)
+}
+
+/// The line with its event times moved by `shift`. Lines without any come back as they are.
+#[must_use]
+pub fn shift(line: &[u8], shift: Duration) -> Cow<'_, [u8]> {
+    let mut out = Vec::new();
+    let mut copied = 0;
+    for (range, text) in walk(line, &mut |time| time.moved(shift)) {
+        out.extend_from_slice(&line[copied..range.start]);
+        out.extend_from_slice(text.as_bytes());
+        copied = range.end;
+    }
+    if copied == 0 {
+        return Cow::Borrowed(line);
+    }
+    out.extend_from_slice(&line[copied..]);
+    Cow::Owned(out)
+}
+
+/// How a time is written.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum Style {
+    /// `Wed Oct 10 20:19:24 +0000 2018`, as Twitter's API v1.1 writes it.
+    Twitter,
+    /// ISO 8601 with so many digits after the second, at an offset; `true`: written as `Z`.
+    Iso {
+        digits: usize,
+        offset: UtcOffset,
+        zulu: bool,
+    },
+    /// So many to the second since 1970.
+    Epoch { per_second: i128 },
+}
+
+#[derive(Debug, Clone, Copy)]
+struct Time {
+    at: OffsetDateTime,
+    style: Style,
+}
+
+const TWITTER: &[BorrowedFormatItem<'_>] = format_description!(
+    "[weekday repr:short] [month repr:short] [day padding:zero] [hour]:[minute]:[second] [offset_hour sign:mandatory][offset_minute] [year]"
+);
+const ISO_SECOND: &[BorrowedFormatItem<'_>] = format_description!("[year]-[month]-[day]T[hour]:[minute]:[second]");
+const ISO_OFFSET: &[BorrowedFormatItem<'_>] = format_description!("[offset_hour sign:mandatory]:[offset_minute]");
+const NANOS: i128 = 1_000_000_000;
+
+impl Time {
+    fn parse_text(text: &str) -> Option<Self> {
+        if let Ok(at) = OffsetDateTime::parse(text, TWITTER) {
+            return Some(Self {
+                at,
+                style: Style::Twitter,
+            });
+        }
+        if !text.is_empty() && text.bytes().all(|byte| byte.is_ascii_digit()) {
+            return Self::parse_number(text);
+        }
+        let (second, rest) = text.split_at_checked(19)?;
+        let second = PrimitiveDateTime::parse(second, ISO_SECOND).ok()?;
+        let digits = rest
+            .strip_prefix('.')
+            .map_or(0, |rest| rest.bytes().take_while(u8::is_ascii_digit).count());
+        let (fraction, zone) = if rest.starts_with('.') {
+            rest.get(1..)?.split_at_checked(digits)?
+        } else {
+            ("", rest)
+        };
+        if digits > 9 || (rest.starts_with('.') && digits == 0) {
+            return None;
+        }
+        let nanos: u32 = format!("{fraction:0<9}").parse().ok()?;
+        let zulu = zone == "Z";
+        let offset = if zulu {
+            UtcOffset::UTC
+        } else {
+            UtcOffset::parse(zone, ISO_OFFSET).ok()?
+        };
+        Some(Self {
+            at: second.replace_nanosecond(nanos).ok()?.assume_offset(offset),
+            style: Style::Iso { digits, offset, zulu },
+        })
+    }
+
+    /// Seconds, milliseconds or microseconds since 1970, told apart by their size.
+    fn parse_number(text: &str) -> Option<Self> {
+        let number: i128 = text.parse().ok()?;
+        let per_second = match number {
+            100_000_000..100_000_000_000 => 1,
+            100_000_000_000..100_000_000_000_000 => 1_000,
+            100_000_000_000_000..100_000_000_000_000_000 => 1_000_000,
+            _ => return None,
+        };
+        let at = OffsetDateTime::from_unix_timestamp_nanos(number * (NANOS / per_second)).ok()?;
+        Some(Self {
+            at,
+            style: Style::Epoch { per_second },
+        })
+    }
+
+    /// The time moved, in the style it had; `None` where that leaves the calendar.
+    fn moved(self, shift: Duration) -> Option<String> {
+        let at = self.at.checked_add(shift)?;
+        match self.style {
+            Style::Twitter => at.format(TWITTER).ok(),
+            Style::Epoch { per_second } => Some((at.unix_timestamp_nanos().div_euclid(NANOS / per_second)).to_string()),
+            Style::Iso { digits, offset, zulu } => {
+                let at = at.to_offset(offset);
+                let mut text = at.format(ISO_SECOND).ok()?;
+                if digits > 0 {
+                    let nanos = format!("{:09}", at.nanosecond());
+                    text.push('.');
+                    text.push_str(nanos.get(..digits)?);
+                }
+                text.push_str(&if zulu {
+                    "Z".to_owned()
+                } else {
+                    at.format(ISO_OFFSET).ok()?
+                });
+                Some(text)
+            }
+        }
+    }
+}
+
+type Change = (std::ops::Range<usize>, String);
+
+/// Finds the event times and collects what `visit` puts in their places. A line that is no JSON
+/// gives what was found before it broke; nothing here needs the line to be right.
+fn walk(line: &[u8], visit: &mut dyn FnMut(Time) -> Option<String>) -> Vec<Change> {
+    let mut changes = Vec::new();
+    // For each open bracket: whether it lies within a person.
+    let mut within: Vec<bool> = Vec::new();
+    let mut key: Option<&[u8]> = None;
+    let mut at = 0;
+    while let Some(&byte) = line.get(at) {
+        match byte {
+            b'"' => {
+                let Some(end) = string_end(line, at) else {
+                    return changes;
+                };
+                let text = &line[at + 1..end];
+                let after = skip_space(line, end + 1);
+                if line.get(after) == Some(&b':') {
+                    key = Some(text);
+                    at = after + 1;
+                    continue;
+                }
+                let person = within.last().copied().unwrap_or(false);
+                match key.take() {
+                    Some(key) if !person && FIELDS.contains(&key) => {
+                        let time = std::str::from_utf8(text).ok().and_then(Time::parse_text);
+                        if let Some(new) = time.and_then(&mut *visit) {
+                            changes.push((at + 1..end, new));
+                        }
+                    }
+                    Some(key) if !person && key == NESTED && text.starts_with(b"{") => {
+                        nested(line, at..end + 1, visit, &mut changes);
+                    }
+                    _ => {}
+                }
+                at = end + 1;
+            }
+            b'{' | b'[' => {
+                if within.len() >= DEPTH {
+                    return changes;
+                }
+                // An array's elements lie where the array lies, so its key counts for them.
+                let person =
+                    within.last().copied().unwrap_or(false) || key.take().is_some_and(|key| PEOPLE.contains(&key));
+                within.push(person);
+                at += 1;
+            }
+            b'}' | b']' => {
+                within.pop();
+                key = None;
+                at += 1;
+            }
+            b'0'..=b'9' => {
+                let end = at + line[at..].iter().take_while(|byte| byte.is_ascii_digit()).count();
+                let whole = !matches!(line.get(end), Some(b'.' | b'e' | b'E'));
+                let person = within.last().copied().unwrap_or(false);
+                if let Some(name) = key.take()
+                    && whole
+                    && !person
+                    && FIELDS.contains(&name)
+                {
+                    let time = std::str::from_utf8(&line[at..end]).ok().and_then(Time::parse_number);
+                    if let Some(new) = time.and_then(&mut *visit) {
+                        changes.push((at..end, new));
+                    }
+                }
+                at = end;
+            }
+            b',' => {
+                key = None;
+                at += 1;
+            }
+            _ => at += 1,
+        }
+    }
+    changes
+}
+
+/// JSON within a JSON text; its escapes may be written anew, its meaning stays.
+fn nested(
+    line: &[u8],
+    range: std::ops::Range<usize>,
+    visit: &mut dyn FnMut(Time) -> Option<String>,
+    changes: &mut Vec<Change>,
+) {
+    let Ok(inner) = serde_json::from_slice::<String>(&line[range.clone()]) else {
+        return;
+    };
+    // The text holds no brackets of the line's own, so this goes one level down at most per level of escapes.
+    let found = walk(inner.as_bytes(), visit);
+    if found.is_empty() {
+        return;
+    }
+    let mut text = String::with_capacity(inner.len() + 16);
+    let mut copied = 0;
+    for (place, new) in found {
+        text.push_str(&inner[copied..place.start]);
+        text.push_str(&new);
+        copied = place.end;
+    }
+    text.push_str(&inner[copied..]);
+    if let Ok(text) = serde_json::to_string(&text) {
+        changes.push((range, text));
+    }
+}
+
+/// The place of the quote that ends the string beginning at `start`.
+fn string_end(line: &[u8], start: usize) -> Option<usize> {
+    let mut at = start + 1;
+    loop {
+        match line.get(at)? {
+            b'"' => return Some(at),
+            b'\\' => at += 2,
+            _ => at += 1,
+        }
+    }
+}
+
+fn skip_space(line: &[u8], from: usize) -> usize {
+    from + line.get(from..).map_or(0, |rest| {
+        rest.iter().take_while(|byte| byte.is_ascii_whitespace()).count()
+    })
+}
+
+#[cfg(test)]
+mod tests {
+    #![allow(clippy::unwrap_used)]
+
+    use proptest::prelude::*;
+    use time::macros::datetime;
+
+    use super::*;
+
+    fn moved(line: &str, by: Duration) -> String {
+        String::from_utf8(shift(line.as_bytes(), by).into_owned()).unwrap()
+    }
+
+    #[test]
+    fn every_format_s_times_are_moved_and_nothing_else() {
+        let cases = [
+            // Twitter v1.1: the account's time stays, the original post's moves along.
+            (
+                r#"{"created_at":"Wed Oct 10 20:19:24 +0000 2018","id":1050118621198921728, "user":{"created_at":"Mon Jan 01 00:00:00 +0000 2007"},"retweeted_status":{"created_at":"Wed Oct 10 20:00:00 +0000 2018"},"timestamp_ms":"1539202764123"}"#,
+                r#"{"created_at":"Thu Oct 11 20:19:24 +0000 2018","id":1050118621198921728, "user":{"created_at":"Mon Jan 01 00:00:00 +0000 2007"},"retweeted_status":{"created_at":"Thu Oct 11 20:00:00 +0000 2018"},"timestamp_ms":"1539289164123"}"#,
+            ),
+            // Twitter v2, the users of `includes` stay.
+            (
+                r#"{"data":{"created_at":"2021-02-28T23:59:59.000Z","text":"created_at"},"includes":{"users":[{"created_at":"2010-01-01T00:00:00.000Z"}],"tweets":[{"created_at":"2021-02-27T01:02:03.000Z"}]}}"#,
+                r#"{"data":{"created_at":"2021-03-01T23:59:59.000Z","text":"created_at"},"includes":{"users":[{"created_at":"2010-01-01T00:00:00.000Z"}],"tweets":[{"created_at":"2021-02-28T01:02:03.000Z"}]}}"#,
+            ),
+            // Bluesky Jetstream.
+            (
+                r#"{"did":"d","time_us":1725911162329308,"commit":{"record":{"createdAt":"2024-09-09T19:46:02.102Z"}}}"#,
+                r#"{"did":"d","time_us":1725997562329308,"commit":{"record":{"createdAt":"2024-09-10T19:46:02.102Z"}}}"#,
+            ),
+            // Activity Streams.
+            (
+                r#"{"postedTime":"2013-10-10T20:19:24.000Z","actor":{"postedTime":"2009-01-01T00:00:00.000Z"},"object":{"postedTime":"2013-10-10T20:19:24.000Z"}}"#,
+                r#"{"postedTime":"2013-10-11T20:19:24.000Z","actor":{"postedTime":"2009-01-01T00:00:00.000Z"},"object":{"postedTime":"2013-10-11T20:19:24.000Z"}}"#,
+            ),
+            // Mastodon's streaming: JSON as text within JSON.
+            (
+                r#"{"event":"update","payload":"{\"created_at\":\"2024-01-31T10:00:00.5+01:00\",\"account\":{\"created_at\":\"2017-01-01T00:00:00.000Z\"}}"}"#,
+                r#"{"event":"update","payload":"{\"created_at\":\"2024-02-01T10:00:00.5+01:00\",\"account\":{\"created_at\":\"2017-01-01T00:00:00.000Z\"}}"}"#,
+            ),
+            // Plain, in seconds and milliseconds.
+            (
+                r#"{"created_at": 1700000000 ,"text":"a"}"#,
+                r#"{"created_at": 1700086400 ,"text":"a"}"#,
+            ),
+            (r#"{"created_at":1700000000123}"#, r#"{"created_at":1700086400123}"#),
+        ];
+        for (before, after) in cases {
+            assert_eq!(moved(before, Duration::DAY), after);
+        }
+    }
+
+    #[test]
+    fn lines_without_times_come_back_as_they_are() {
+        let lines = [
+            "",
+            "a text",
+            "{",
+            r#"{"created_at":"#,
+            r#"{"created_at":"yesterday"}"#,
+            r#"{"created_at":1700000000.5}"#,
+            r#"{"created_at":-5,"x":[1,2]}"#,
+            r#"{"text":"\"created_at\":\"2021-02-28T23:59:59Z\""}"#,
+            r#"{"created_at":"2021-02-28T23:59:59.Z"}"#,
+            r#"{"created_at":{"at":"2021-02-28T23:59:59Z"}}"#,
+            r#"["created_at","2021-02-28T23:59:59Z"]"#,
+            "\"open",
+            "\"\\",
+        ];
+        for line in lines {
+            assert!(
+                matches!(shift(line.as_bytes(), Duration::DAY), Cow::Borrowed(_)),
+                "{line}"
+            );
+            assert_eq!(newest(line.as_bytes()), None, "{line}");
+        }
+    }
+
+    #[test]
+    fn the_newest_of_a_line_is_found() {
+        let line = r#"{"created_at":"Wed Oct 10 20:19:24 +0000 2018","retweeted_status":{"created_at":"Wed Oct 10 20:00:00 +0000 2018"},"user":{"created_at":"Wed Oct 10 20:00:00 +0000 2028"}}"#;
+        assert_eq!(newest(line.as_bytes()), Some(datetime!(2018-10-10 20:19:24 UTC)));
+    }
+
+    #[test]
+    fn a_time_beyond_the_calendar_stays() {
+        let line = r#"{"created_at":"9999-12-31T23:59:59Z"}"#;
+        assert_eq!(moved(line, Duration::DAY), line);
+    }
+
+    proptest! {
+        #[test]
+        fn there_and_back_gives_the_same_bytes(
+            seconds in 200_000_000i64..4_000_000_000,
+            millis in 0i64..1_000,
+            by in -100_000_000i64..100_000_000,
+            text in "\\PC{0,20}",
+        ) {
+            let at = OffsetDateTime::from_unix_timestamp(seconds).unwrap() + Duration::milliseconds(millis);
+            let iso = Time { at, style: Style::Iso { digits: 3, offset: UtcOffset::UTC, zulu: true } }.moved(Duration::ZERO).unwrap();
+            let twitter = Time { at, style: Style::Twitter }.moved(Duration::ZERO).unwrap();
+            let line = serde_json::json!({ "text": text, "created_at": twitter, "timestamp_ms": (seconds * 1_000 + millis).to_string(), "data": { "createdAt": iso } }).to_string();
+            let by = Duration::seconds(by);
+            let there = shift(line.as_bytes(), by);
+            prop_assert_eq!(newest(&there), Some(at + by));
+            let back = shift(&there, -by);
+            prop_assert_eq!(&*back, line.as_bytes());
+        }
+
+        #[test]
+        fn any_bytes_are_survived_and_json_stays_json(bytes in prop::collection::vec(any::<u8>(), 0..200), depth in 0usize..400) {
+            let _ = shift(&bytes, Duration::DAY);
+            let deep = format!("{}{}", "{\"a\":[".repeat(depth), "]}".repeat(depth));
+            prop_assert_eq!(moved(&deep, Duration::DAY), deep);
+        }
+    }
+}

@@ -1,0 +1,98 @@
+//! What keeps the service from being ready, said in words.
+
+use std::{
+    collections::BTreeMap,
+    sync::{Arc, Mutex, PoisonError},
+};
+
+use super::metric;
+
+/// A part of the service that readiness depends on.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
+pub enum Part {
+    /// The model is loaded and answers.
+    Model,
+    /// Postgres takes what is flushed.
+    Database,
+    /// The consumer is in its group.
+    Kafka,
+    /// The dead-letter topic can be written.
+    DeadLetters,
+    /// The service is not stopping.
+    Running,
+}
+
+impl Part {
+    const fn as_str(self) -> &'static str {
+        match self {
+            Self::Model => "model",
+            Self::Database => "database",
+            Self::Kafka => "kafka",
+            Self::DeadLetters => "dead letters",
+            Self::Running => "running",
+        }
+    }
+}
+
+/// Shared state behind `/ready`: a part is either well, or not, for a reason.
+#[derive(Debug, Clone, Default)]
+pub struct Health {
+    faults: Arc<Mutex<BTreeMap<Part, String>>>,
+}
+
+impl Health {
+    /// Nothing has been heard of the parts that must come up first.
+    #[must_use]
+    pub fn starting() -> Self {
+        let health = Self::default();
+        health.fault(Part::Model, "loading");
+        health.fault(Part::Database, "connecting");
+        health.fault(Part::Kafka, "joining the group");
+        health
+    }
+
+    /// The part is well.
+    pub fn well(&self, part: Part) {
+        self.change(|faults| faults.remove(&part).is_some());
+    }
+
+    /// The part is not well.
+    pub fn fault(&self, part: Part, why: impl Into<String>) {
+        let why = why.into();
+        self.change(|faults| faults.insert(part, why).is_none());
+    }
+
+    /// What is wrong, a line a part; empty when ready.
+    #[must_use]
+    pub fn report(&self) -> Vec<String> {
+        let faults = self.faults.lock().unwrap_or_else(PoisonError::into_inner);
+        faults
+            .iter()
+            .map(|(part, why)| format!("{}: {why}", part.as_str()))
+            .collect()
+    }
+
+    fn change(&self, apply: impl FnOnce(&mut BTreeMap<Part, String>) -> bool) {
+        // Nothing panics while holding the lock; a poisoned one still holds a whole map.
+        let mut faults = self.faults.lock().unwrap_or_else(PoisonError::into_inner);
+        apply(&mut faults);
+        metrics::gauge!(metric::READY).set(if faults.is_empty() { 1.0 } else { 0.0 });
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn ready_when_every_part_is_well() {
+        let health = Health::starting();
+        assert_eq!(health.report().len(), 3);
+        for part in [Part::Model, Part::Database, Part::Kafka] {
+            health.well(part);
+        }
+        assert!(health.report().is_empty());
+        health.fault(Part::Database, "away");
+        assert_eq!(health.report(), ["database: away"]);
+    }
+}

@@ -1,0 +1,324 @@
+//! The stages joined; shutdown.
+//!
+//! ```text
+//! consumer thread -> read (parse, filter, clean) -> window -> classify -> settle (Postgres, then Kafka's offsets)
+//! ```
+//!
+//! Every arrow is a bounded channel. The windows in work travel as task handles through a channel of
+//! their own, in the order they were closed: so several are in work at once, and offsets still
+//! advance in order. Shutdown runs the same way as the data: the consumer ends, its channel
+//! closes, each stage finishes what it holds and closes the next.
+
+mod backoff;
+mod batch;
+mod caught_up;
+mod offsets;
+mod read;
+mod settle;
+mod summary;
+mod window;
+
+use std::{future::Future, sync::Arc, time::Duration};
+
+use anyhow::Context as _;
+use time::OffsetDateTime;
+use tokio::{
+    sync::{mpsc, watch},
+    task::JoinHandle,
+    time::Instant,
+};
+use tokio_util::sync::CancellationToken;
+
+pub use self::{
+    backoff::Backoff,
+    read::{Fate, Reader},
+    summary::{Summary, Totals},
+};
+use self::{caught_up::Target, offsets::GroupOffsets, settle::Settler};
+use crate::{
+    classify::Classifier,
+    clean::Profile,
+    config::{Settings, SettingsError, StoreSettings},
+    filter::{Languages, PostFilter, TopicSet},
+    kafka::{Assignment, Consumer, DeadLetters, KafkaError},
+    model::ModelFolder,
+    observe::{
+        health::{Health, Part},
+        metric,
+    },
+    post::Limits,
+    store::{Store, StoreError},
+};
+
+/// When the run ends by itself.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Until {
+    /// Never: only when told to.
+    Stopped,
+    /// When everything is committed that was in the topics at the start.
+    CaughtUp,
+}
+
+/// Opens the model and starts its sessions.
+///
+/// # Errors
+/// The model folder can't be used, or the execution provider can't be had.
+pub fn start_classifier(settings: &Settings) -> anyhow::Result<(ModelFolder, Classifier)> {
+    let folder = ModelFolder::open(&settings.model.path, &settings.model.options())?;
+    let classifier = Classifier::start(&folder, &settings.classify)?;
+    metrics::gauge!(metric::MODEL_INFO,
+        "model_id" => folder.info().id.to_string(),
+        "provider" => folder.info().provider.as_str(),
+        "precision" => folder.info().precision.as_str())
+    .set(1.0);
+    Ok((folder, classifier))
+}
+
+/// The reading stage as the settings and the model ask for it.
+///
+/// # Errors
+/// A topic, a language or the cleaning profile can't be used.
+pub fn reader(settings: &Settings, folder: &ModelFolder) -> Result<Reader, SettingsError> {
+    let languages = Languages::new(&settings.posts.languages)
+        .map_err(|error| SettingsError(format!("posts.languages: {error}")))?;
+    let topics = TopicSet::new(&settings.topics).map_err(|error| SettingsError(error.to_string()))?;
+    let filter = PostFilter::new(languages, topics, settings.posts.only_tracked)
+        .map_err(|error| SettingsError(error.to_string()))?;
+    Ok(Reader {
+        format: settings.posts.format,
+        limits: Limits {
+            max_bytes: settings.posts.max_bytes,
+            max_text_chars: settings.posts.max_text_chars,
+            ..Limits::default()
+        },
+        filter,
+        profile: profile(settings, folder)?,
+        retention: settings.store.retention(),
+    })
+}
+
+/// The cleaning profile: the model's, unless the settings name another.
+///
+/// # Errors
+/// No profile has that name.
+pub fn profile(settings: &Settings, folder: &ModelFolder) -> Result<Profile, SettingsError> {
+    let name = settings.model.profile.as_deref().unwrap_or(&folder.info().profile);
+    Profile::from_name(name).map_err(|error| SettingsError(format!("model.profile: {error}")))
+}
+
+/// Connects, and sees to it that the schema is current and the partitions are there.
+///
+/// # Errors
+/// The database is unreachable, denies something, or has another schema.
+pub async fn open_store(settings: &Settings) -> anyhow::Result<Store> {
+    let store = Store::connect(&settings.database).await?;
+    if settings.store.migrate {
+        store.migrate().await?;
+    } else if !store.schema_is_current().await? {
+        anyhow::bail!("the database's schema is not this version's: run `moodstream migrate`");
+    }
+    maintain(&store, &settings.store).await?;
+    Ok(store)
+}
+
+/// Makes the coming days' partitions and drops what is past retention.
+async fn maintain(store: &Store, settings: &StoreSettings) -> Result<(), StoreError> {
+    let now = OffsetDateTime::now_utc();
+    store.ensure_partitions(now, settings.partitions_ahead).await?;
+    let retired = store.apply_retention(&settings.retention(), now).await?;
+    metrics::counter!(metric::STORE_PARTITIONS_DROPPED).increment(retired.days.len() as u64);
+    Ok(())
+}
+
+/// Runs the service until `stop` resolves or, if asked for, until it has caught up.
+///
+/// # Errors
+/// Something that no retry mends: settings, model, schema, or a consumer that had to stop.
+pub async fn run(
+    settings: &Settings,
+    until: Until,
+    health: Health,
+    stop: impl Future<Output = ()>,
+) -> anyhow::Result<Summary> {
+    let (folder, classifier) = tokio::task::block_in_place(|| start_classifier(settings))?;
+    run_with(settings, &folder, classifier, until, health, stop).await
+}
+
+/// As [`run`], with a classifier that is started already.
+///
+/// # Errors
+/// As [`run`].
+pub async fn run_with(
+    settings: &Settings,
+    folder: &ModelFolder,
+    classifier: Classifier,
+    until: Until,
+    health: Health,
+    stop: impl Future<Output = ()>,
+) -> anyhow::Result<Summary> {
+    let reader = Arc::new(reader(settings, folder)?);
+    let model = Arc::new(folder.info().clone());
+    let classifier = Arc::new(classifier);
+    health.well(Part::Model);
+
+    let store = open_store(settings).await?;
+    health.well(Part::Database);
+
+    let group: Arc<str> = settings.kafka.group.as_str().into();
+    let target = match until {
+        Until::Stopped => None,
+        Until::CaughtUp => Some(Target::find(&settings.kafka).await?),
+    };
+    let offsets = Arc::new(GroupOffsets {
+        store: store.clone(),
+        group: Arc::clone(&group),
+    });
+    let (consumer, records) = Consumer::start(&settings.kafka, offsets)?;
+    let consumer = Arc::new(consumer);
+    let assignment = consumer.assignment();
+    let dead_letters = settings
+        .dead_letter
+        .enabled
+        .then(|| DeadLetters::new(&settings.kafka))
+        .transpose()?;
+    tracing::info!(model = %model.id, topics = ?settings.kafka.topics, group = %group, "running");
+
+    let abandon = CancellationToken::new();
+    let (windows, pending) = mpsc::channel(settings.window.in_flight);
+    let (committed, totals) = watch::channel(Totals::default());
+    let gatherer = tokio::spawn(window::gather(
+        records,
+        reader,
+        Arc::clone(&classifier),
+        settings.window.clone(),
+        windows,
+    ));
+    let settler = Settler {
+        store: store.clone(),
+        consumer: Arc::clone(&consumer),
+        assignment: assignment.clone(),
+        dead_letters,
+        group: Arc::clone(&group),
+        model: Arc::clone(&model),
+        max_flush_records: settings.store.max_flush_records,
+        health: health.clone(),
+        abandon: abandon.clone(),
+        committed,
+        positions: settle::Positions::default(),
+    };
+    let mut settling = tokio::spawn(settler.run(pending));
+    let chores = tokio::spawn(chores(
+        store.clone(),
+        assignment,
+        health.clone(),
+        settings.store.clone(),
+    ));
+
+    let begun = Instant::now();
+    let caught_up = async {
+        match target {
+            Some(target) => target.reached(&store, &group, totals.clone()).await,
+            None => std::future::pending().await,
+        }
+    };
+    let early = tokio::select! {
+        () = stop => { tracing::info!("stopping: finishing what is held"); None }
+        reached = caught_up => { reached?; None }
+        ended = &mut settling => Some(ended),
+    };
+    health.fault(Part::Running, "stopping");
+    chores.abort();
+    if let Some(ended) = early {
+        // The stages end only when told to: one that ends by itself brings the reason, or one above it does.
+        ended.context("the settling stage ended")??;
+        gatherer.await.context("the gathering stage ended")??;
+        close(consumer).await?;
+        anyhow::bail!("the consumer ended by itself");
+    }
+    consumer.drain();
+    finish(
+        settling,
+        Duration::from_secs(settings.shutdown.deadline_seconds),
+        &abandon,
+    )
+    .await?;
+    gatherer.abort();
+    if let Err(error) = close(consumer).await {
+        tracing::warn!(%error, "leaving the group failed; the offsets are in the database");
+    }
+    let totals = totals.borrow().clone();
+    Ok(summarise(totals, &model.id, begun.elapsed(), &classifier))
+}
+
+async fn close(consumer: Arc<Consumer>) -> Result<(), KafkaError> {
+    match Arc::into_inner(consumer) {
+        Some(consumer) => consumer.close().await,
+        // A stage that was given up at the deadline still holds it: it goes with the process.
+        None => Ok(()),
+    }
+}
+
+/// Waits for the last commit; past the deadline gives up what is not committed, which the next start takes up again.
+async fn finish(
+    mut settling: JoinHandle<anyhow::Result<()>>,
+    deadline: Duration,
+    abandon: &CancellationToken,
+) -> anyhow::Result<()> {
+    if let Ok(ended) = tokio::time::timeout(deadline, &mut settling).await {
+        return ended.context("the settling stage ended")?;
+    }
+    tracing::warn!(
+        seconds = deadline.as_secs(),
+        "the shutdown's deadline has passed: what is not committed is left to the next start"
+    );
+    abandon.cancel();
+    // A statement under way may take its own timeout; it is cut off with the process.
+    if let Ok(ended) = tokio::time::timeout(Duration::from_secs(1), settling).await {
+        return ended.context("the settling stage ended")?;
+    }
+    Ok(())
+}
+
+/// What is to be done from time to time: partitions ahead, retention, readiness.
+async fn chores(store: Store, assignment: Assignment, health: Health, settings: StoreSettings) {
+    let interval = Duration::from_secs(settings.maintenance_interval_seconds);
+    let mut ticks = tokio::time::interval(Duration::from_millis(500));
+    let mut maintained = Instant::now();
+    loop {
+        ticks.tick().await;
+        if assignment.settled() {
+            health.well(Part::Kafka);
+        } else {
+            health.fault(Part::Kafka, "waiting for the group's assignment");
+        }
+        if maintained.elapsed() >= interval {
+            maintained = Instant::now();
+            if let Err(error) = maintain(&store, &settings).await {
+                tracing::warn!(%error, "making and dropping partitions failed; it is tried again at the next round");
+            }
+        }
+    }
+}
+
+fn summarise(totals: Totals, model_id: &str, elapsed: Duration, classifier: &Classifier) -> Summary {
+    let stats = classifier.stats();
+    let seconds = elapsed.as_secs_f64().max(1e-9);
+    let all_tokens = stats.tokens + stats.padding;
+    let posts = totals.inserted + totals.duplicates;
+    Summary {
+        model_id: model_id.to_owned(),
+        seconds,
+        records_per_second: totals.records as f64 / seconds,
+        posts_per_second: posts as f64 / seconds,
+        texts: stats.texts,
+        texts_cached: stats.cached,
+        tokens: stats.tokens,
+        padding_share: if all_tokens == 0 {
+            0.0
+        } else {
+            stats.padding as f64 / all_tokens as f64
+        },
+        batches: stats.batches,
+        totals,
+    }
+}

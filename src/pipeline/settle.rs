@@ -1,0 +1,330 @@
+//! The last stage: windows become transactions.
+//!
+//! Windows arrive in the order they were closed, so what is taken together is a contiguous run
+//! of every partition in it. What a run does and the offset it reaches are one transaction,
+//! fenced by the offset it started from; see [`crate::store`].
+
+use std::{collections::HashMap, sync::Arc, time::Duration};
+
+use anyhow::Context as _;
+use time::OffsetDateTime;
+use tokio::sync::{mpsc, watch};
+use tokio_util::sync::CancellationToken;
+
+use super::{
+    backoff::Backoff,
+    batch::Batch,
+    summary::Totals,
+    window::{Judged, Pending},
+};
+use crate::{
+    kafka::{Assignment, Consumer, DeadLetters, Partition},
+    model::ModelInfo,
+    observe::{
+        health::{Health, Part},
+        metric,
+    },
+    store::{FencedRun, FlushError, Flushed, Store},
+};
+
+const FIRST_PAUSE: Duration = Duration::from_millis(100);
+const LONGEST_PAUSE: Duration = Duration::from_secs(5);
+
+/// How far a partition is committed under one assignment.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum Position {
+    /// The next offset as Postgres has it.
+    At(i64),
+    /// Another consumer has moved on with it: nothing of this assignment may be written any more.
+    Fenced,
+}
+
+/// Everything that settling needs.
+pub(super) struct Settler {
+    pub(super) store: Store,
+    pub(super) consumer: Arc<Consumer>,
+    pub(super) assignment: Assignment,
+    /// None where rejected records are only counted.
+    pub(super) dead_letters: Option<DeadLetters>,
+    pub(super) group: Arc<str>,
+    pub(super) model: Arc<ModelInfo>,
+    pub(super) max_flush_records: usize,
+    pub(super) health: Health,
+    /// Ends retries: the deadline of the shutdown has passed.
+    pub(super) abandon: CancellationToken,
+    /// Told after each commit: what others want to know of it.
+    pub(super) committed: watch::Sender<Totals>,
+    pub(super) positions: Positions,
+}
+
+/// The positions of the partitions, each under the assignment it belongs to.
+#[derive(Debug, Default)]
+pub(super) struct Positions(HashMap<Partition, (u64, Position)>);
+
+impl Positions {
+    /// The offset that a run of this assignment must start from; `None` if it was fenced off.
+    fn expected(&self, partition: &Partition, epoch: u64, start: i64) -> Option<i64> {
+        match self.0.get(partition) {
+            Some((known, Position::Fenced)) if *known == epoch => None,
+            Some((known, Position::At(offset))) if *known == epoch => Some(*offset),
+            // A new assignment: nothing of it is committed yet, so it stands where it was started.
+            _ => Some(start),
+        }
+    }
+
+    fn set(&mut self, partition: &Partition, epoch: u64, position: Position) {
+        self.0.insert(partition.clone(), (epoch, position));
+    }
+}
+
+impl Settler {
+    /// Settles windows until their channel closes. Returns when everything is committed, or given up at the deadline.
+    ///
+    /// # Errors
+    /// A stage above has failed in a way that no retry mends.
+    pub(super) async fn run(mut self, mut windows: mpsc::Receiver<Pending>) -> anyhow::Result<()> {
+        let mut next: Option<Pending> = None;
+        loop {
+            let Some(pending) = (match next.take() {
+                Some(pending) => Some(pending),
+                None => windows.recv().await,
+            }) else {
+                return Ok(());
+            };
+            let mut judged = self.await_window(pending).await?;
+            // What is ready by now goes into the same transaction: the slower the database, the larger its batches.
+            while judged.len() < self.max_flush_records {
+                match windows.try_recv() {
+                    Ok(pending) if pending.is_finished() => judged.extend(self.await_window(pending).await?),
+                    Ok(pending) => {
+                        next = Some(pending);
+                        break;
+                    }
+                    Err(_) => break,
+                }
+            }
+            self.settle(judged).await;
+            if self.abandon.is_cancelled() {
+                return Ok(());
+            }
+        }
+    }
+
+    async fn await_window(&self, mut pending: Pending) -> anyhow::Result<Vec<Judged>> {
+        tokio::select! {
+            judged = &mut pending => judged.context("a window's task ended")?,
+            () = self.abandon.cancelled() => {
+                pending.abort();
+                Ok(Vec::new())
+            }
+        }
+    }
+
+    /// Settles what windows brought: in one transaction, or more where their posts lie on too many days for one.
+    async fn settle(&mut self, judged: Vec<Judged>) {
+        let starts: HashMap<Partition, i64> = self
+            .assignment
+            .current()
+            .into_iter()
+            .map(|held| ((held.topic, held.partition), held.committed))
+            .collect();
+        let mut batch = Batch::new(&self.group, &self.model);
+        for judged in judged {
+            if batch.is_full_for(&judged) {
+                self.commit(std::mem::replace(&mut batch, Batch::new(&self.group, &self.model)))
+                    .await;
+            }
+            let origin = &judged.message.origin;
+            // Stale: revoked or read anew since. The next owner, or this one again, starts from what is committed.
+            if !self
+                .assignment
+                .holds(&origin.topic, origin.partition, judged.message.epoch)
+            {
+                continue;
+            }
+            let partition = origin.topic_partition();
+            let Some(start) = starts.get(&partition) else { continue };
+            let Some(expected) = self.positions.expected(&partition, judged.message.epoch, *start) else {
+                continue;
+            };
+            batch.push(judged, expected);
+        }
+        self.commit(batch).await;
+    }
+
+    /// Tries until the batch is committed, nothing of it is this member's any more, or the deadline has passed.
+    async fn commit(&mut self, mut batch: Batch) {
+        let mut backoff = Backoff::new(FIRST_PAUSE, LONGEST_PAUSE);
+        let mut lettered = false;
+        loop {
+            self.drop_stale(&mut batch);
+            if batch.is_empty() {
+                return;
+            }
+            // Letters first: an offset must not pass a record that is neither stored nor written there. A crash
+            // between the two writes a letter again, with the same origin in its headers.
+            if !lettered {
+                if let Err(error) = self.write_letters(&batch).await {
+                    self.health.fault(Part::DeadLetters, &error);
+                    if !self.pause("dead_letter", &error, &mut backoff).await {
+                        return;
+                    }
+                    continue;
+                }
+                lettered = true;
+            }
+            let begun = std::time::Instant::now();
+            match self.store.flush(&batch.flush).await {
+                Ok(flushed) => {
+                    metrics::counter!(metric::TRANSACTIONS, "result" => "committed").increment(1);
+                    metrics::histogram!(metric::TRANSACTION_SECONDS).record(begun.elapsed().as_secs_f64());
+                    self.health.well(Part::Database);
+                    self.done(&batch, &flushed);
+                    return;
+                }
+                Err(FlushError::Fenced(fenced)) => {
+                    metrics::counter!(metric::TRANSACTIONS, "result" => "fenced").increment(1);
+                    self.fenced(&mut batch, &fenced);
+                }
+                Err(error) => {
+                    metrics::counter!(metric::TRANSACTIONS, "result" => "failed").increment(1);
+                    let error = error.to_string();
+                    self.health.fault(Part::Database, &error);
+                    if !self.pause("database", &error, &mut backoff).await {
+                        return;
+                    }
+                }
+            }
+        }
+    }
+
+    /// Takes out what this member does not hold any more.
+    fn drop_stale(&self, batch: &mut Batch) {
+        let stale: Vec<Partition> = batch
+            .epochs
+            .iter()
+            .filter(|((topic, partition), epoch)| !self.assignment.holds(topic, *partition, **epoch))
+            .map(|(partition, _)| partition.clone())
+            .collect();
+        for partition in &stale {
+            batch.drop_partition(partition);
+        }
+    }
+
+    async fn write_letters(&self, batch: &Batch) -> Result<(), String> {
+        let Some(dead_letters) = &self.dead_letters else {
+            return Ok(());
+        };
+        if batch.letters.is_empty() {
+            return Ok(());
+        }
+        dead_letters
+            .send(&batch.letters)
+            .await
+            .map_err(|error| error.to_string())?;
+        self.health.well(Part::DeadLetters);
+        Ok(())
+    }
+
+    fn fenced(&mut self, batch: &mut Batch, fenced: &[FencedRun]) {
+        for run in fenced {
+            metrics::counter!(metric::FENCED).increment(1);
+            self.committed.send_modify(|totals| totals.fenced += 1);
+            tracing::warn!(run = %run, "another consumer has moved on: what was read is dropped, and the partition read anew");
+            let partition = (Arc::clone(&run.topic), run.partition);
+            if let Some(epoch) = batch.epochs.get(&partition).copied() {
+                self.positions.set(&partition, epoch, Position::Fenced);
+                self.consumer.rewind(&partition.0, partition.1, epoch);
+            }
+            batch.drop_partition(&partition);
+        }
+    }
+
+    /// The transaction is committed: positions, Kafka's offsets, counts.
+    fn done(&mut self, batch: &Batch, flushed: &Flushed) {
+        let runs = &batch.flush.runs;
+        let offsets: Vec<(Arc<str>, i32, i64)> = runs
+            .iter()
+            .map(|run| (Arc::clone(&run.topic), run.partition, run.next))
+            .collect();
+        for run in runs {
+            let partition = (Arc::clone(&run.topic), run.partition);
+            if let Some(epoch) = batch.epochs.get(&partition) {
+                self.positions.set(&partition, *epoch, Position::At(run.next));
+            }
+        }
+        self.consumer.commit(&offsets);
+        self.count(batch, flushed);
+    }
+
+    fn count(&self, batch: &Batch, flushed: &Flushed) {
+        let now = OffsetDateTime::now_utc();
+        let mut emotions: HashMap<&str, u64> = HashMap::new();
+        let (event_delay, broker_delay) = (
+            metrics::histogram!(metric::EVENT_DELAY),
+            metrics::histogram!(metric::BROKER_DELAY),
+        );
+        for place in &flushed.written {
+            let Some(row) = batch.flush.posts.get(*place) else {
+                continue;
+            };
+            *emotions.entry(&row.verdict.emotion).or_default() += 1;
+            event_delay.record((now - row.post.created_at).as_seconds_f64().max(0.0));
+            if let Some(Some(timestamp)) = batch.timestamps.get(*place) {
+                broker_delay.record((now - *timestamp).as_seconds_f64().max(0.0));
+            }
+        }
+        for (emotion, count) in emotions {
+            metrics::counter!(metric::EMOTIONS, "emotion" => emotion.to_owned()).increment(count);
+        }
+        let total = flushed.total();
+        metrics::histogram!(metric::FLUSH_POSTS).record(batch.flush.posts.len() as f64);
+        metrics::counter!(metric::STAGE_RECORDS, "stage" => "store").increment(total.records());
+        for (outcome, count) in [
+            ("inserted", total.inserted),
+            ("duplicate", total.duplicates),
+            ("deletion", total.deletions),
+            ("filtered", total.filtered),
+            ("late", total.late),
+            ("rejected", total.rejected),
+        ] {
+            metrics::counter!(metric::OUTCOMES, "outcome" => outcome).increment(count);
+        }
+        self.committed.send_modify(|totals| {
+            totals.add(&total);
+            for (reason, count) in batch.rejects.values().flatten() {
+                metrics::counter!(metric::REJECTS, "reason" => *reason).increment(*count);
+                *totals.rejected_by_reason.entry(*reason).or_default() += *count;
+            }
+        });
+    }
+
+    /// Waits before the next try. False when the deadline of the shutdown has passed.
+    async fn pause(&self, what: &'static str, error: &str, backoff: &mut Backoff) -> bool {
+        let pause = backoff.pause();
+        metrics::counter!(metric::RETRIES, "what" => what).increment(1);
+        tracing::warn!(%error, retry_in_ms = pause.as_millis() as u64, "{what}: failed, the offsets are held back");
+        tokio::select! {
+            () = tokio::time::sleep(pause) => true,
+            () = self.abandon.cancelled() => false,
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_new_assignment_starts_where_it_was_started() {
+        let partition: Partition = ("posts".into(), 0);
+        let mut positions = Positions::default();
+        assert_eq!(positions.expected(&partition, 1, 7), Some(7));
+        positions.set(&partition, 1, Position::At(20));
+        assert_eq!(positions.expected(&partition, 1, 7), Some(20));
+        assert_eq!(positions.expected(&partition, 2, 20), Some(20));
+        positions.set(&partition, 2, Position::Fenced);
+        assert_eq!(positions.expected(&partition, 2, 20), None);
+        assert_eq!(positions.expected(&partition, 3, 25), Some(25));
+    }
+}

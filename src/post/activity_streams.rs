@@ -1,0 +1,147 @@
+//! Activity Streams, as GNIP delivers tweets.
+//!
+//! Ids come as URIs (`tag:search.twitter.com,2005:123`, `id:twitter.com:45`); posts and authors are
+//! known by the number at the end, as in Twitter's other formats.
+
+use serde::Deserialize;
+
+use super::{
+    Deletion, Reason, Record, Reject, Source, clock,
+    draft::{Draft, Entities, Input, twitter_unescape},
+    json::{self, Object, Scalar},
+    parse::not_a_post,
+};
+
+#[derive(Deserialize)]
+struct Activity<'a> {
+    #[serde(borrow, default)]
+    id: Scalar<'a>,
+    #[serde(borrow, default)]
+    verb: Scalar<'a>,
+    #[serde(borrow, default, rename = "postedTime")]
+    posted_time: Scalar<'a>,
+    #[serde(borrow, default)]
+    body: Scalar<'a>,
+    /// The note of a post, and its text if `body` lacks.
+    #[serde(borrow, default)]
+    summary: Scalar<'a>,
+    #[serde(borrow, default)]
+    twitter_lang: Scalar<'a>,
+    #[serde(borrow, default)]
+    actor: Object<Actor<'a>>,
+    #[serde(borrow, default)]
+    twitter_entities: Object<Entities<'a>>,
+    #[serde(borrow, default)]
+    long_object: Object<Long<'a>>,
+    #[serde(borrow, default)]
+    object: Object<Box<Activity<'a>>>,
+    #[serde(borrow, default)]
+    twitter_quoted_status: Object<Box<Activity<'a>>>,
+}
+
+#[derive(Deserialize)]
+struct Actor<'a> {
+    #[serde(borrow, default)]
+    id: Scalar<'a>,
+}
+
+#[derive(Deserialize)]
+struct Long<'a> {
+    #[serde(borrow, default)]
+    body: Scalar<'a>,
+    #[serde(borrow, default)]
+    twitter_entities: Object<Entities<'a>>,
+}
+
+impl<'a> Activity<'a> {
+    /// The whole text, and the entities that belong to it.
+    fn whole(&self) -> Result<(Option<&str>, Option<&Entities<'a>>), Reject> {
+        if let Some(long) = self.long_object.as_ref()
+            && let Some(text) = long.body.text("long_object.body")?
+        {
+            return Ok((
+                Some(text),
+                long.twitter_entities.as_ref().or(self.twitter_entities.as_ref()),
+            ));
+        }
+        let text = match (self.body.text("body")?, self.object.as_ref()) {
+            (None, Some(note)) => note.summary.text("object.summary")?,
+            (text, _) => text,
+        };
+        Ok((text, self.twitter_entities.as_ref()))
+    }
+}
+
+/// One activity.
+pub(super) fn parse(json: &str, input: Input<'_>) -> Result<Record, Reject> {
+    let activity: Activity<'_> = json::read(json)?;
+    match activity.verb.as_str() {
+        Some("post") | None => post(&activity, None, input),
+        Some("share") => post(&activity, activity.object.as_ref().map(Box::as_ref), input),
+        Some("delete") => deletion(&activity),
+        Some(verb) => Err(not_a_post(&format!("an activity of the verb `{verb}`"))),
+    }
+}
+
+fn post(activity: &Activity<'_>, shared: Option<&Activity<'_>>, input: Input<'_>) -> Result<Record, Reject> {
+    // Some shares name their original without its body: then the share's own text is all there is.
+    let original = shared.filter(|original| !original.body.is_absent() || original.long_object.as_ref().is_some());
+    let (text, entities) = original.unwrap_or(activity).whole()?;
+    let quoted = activity.twitter_quoted_status.as_ref();
+    let quoted = quoted.or_else(|| original.and_then(|original| original.twitter_quoted_status.as_ref()));
+    let quoted_text = match quoted {
+        Some(quoted) => quoted.whole()?.0,
+        None => None,
+    };
+    let author_id = activity
+        .actor
+        .as_ref()
+        .map(|actor| number(&actor.id, "actor.id"))
+        .transpose()?
+        .flatten();
+    Draft {
+        source: Source::Twitter,
+        id: number(&activity.id, "id")?,
+        created_at: clock::read(&activity.posted_time, "postedTime")?,
+        author_id,
+        lang: activity
+            .twitter_lang
+            .as_str()
+            .or_else(|| original.and_then(|original| original.twitter_lang.as_str())),
+        text: text.map(twitter_unescape),
+        repost_of: shared
+            .map(|original| number(&original.id, "object.id"))
+            .transpose()?
+            .flatten(),
+        quoted_text: quoted_text.map(twitter_unescape),
+        hashtags: entities.and_then(Entities::tags),
+    }
+    .finish(input.limits)
+}
+
+fn deletion(activity: &Activity<'_>) -> Result<Record, Reject> {
+    match activity
+        .object
+        .as_ref()
+        .map(|deleted| number(&deleted.id, "object.id"))
+        .transpose()?
+        .flatten()
+    {
+        Some(post_id) => Ok(Record::Deletion(Deletion {
+            source: Source::Twitter,
+            post_id,
+        })),
+        None => Err(Reject::new(Reason::NoId, "a deletion without the id of its object")),
+    }
+}
+
+/// The number at the end of an id URI, or the whole id if it has none.
+fn number(id: &Scalar<'_>, field: &str) -> Result<Option<String>, Reject> {
+    let id = id.id(field)?;
+    Ok(id.map(|uri| match uri.rsplit_once(':') {
+        Some((_, number)) if !number.is_empty() && number.bytes().all(|byte| byte.is_ascii_digit()) => {
+            number.to_owned()
+        }
+        _ => uri,
+    }))
+}

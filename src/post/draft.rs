@@ -1,0 +1,262 @@
+//! From what a format read to a finished [`Post`]: the checks and tidying that all formats share.
+
+use std::{borrow::Cow, collections::HashSet};
+
+use serde::Deserialize;
+use time::OffsetDateTime;
+use unicode_normalization::char::is_combining_mark;
+
+use super::{
+    Envelope, Limits, Post, Reason, Record, Reject, Source,
+    json::{List, Object, Scalar, without_nul},
+};
+
+/// The longest hashtag, in characters: no service allows longer ones; what is longer is no hashtag.
+const MAX_HASHTAG_CHARS: usize = 280;
+
+/// What a format needs beside the record's own bytes.
+#[derive(Clone, Copy)]
+pub(super) struct Input<'a> {
+    pub(super) envelope: &'a Envelope,
+    pub(super) limits: &'a Limits,
+}
+
+/// A post as a format read it: not checked yet.
+pub(super) struct Draft<'a> {
+    pub(super) source: Source,
+    pub(super) id: Option<String>,
+    pub(super) created_at: Option<OffsetDateTime>,
+    pub(super) author_id: Option<String>,
+    pub(super) lang: Option<&'a str>,
+    pub(super) text: Option<Cow<'a, str>>,
+    pub(super) repost_of: Option<String>,
+    pub(super) quoted_text: Option<Cow<'a, str>>,
+    /// The hashtags that the format lists; where it has no place for them, they are found in the text.
+    pub(super) hashtags: Option<Vec<&'a str>>,
+}
+
+impl Draft<'_> {
+    /// Checks and tidies.
+    ///
+    /// # Errors
+    ///
+    /// [`Reason::NoId`], [`Reason::NoText`], [`Reason::BadTime`] for what is missing,
+    /// [`Reason::TooLarge`] for a text past the limit.
+    pub(super) fn finish(self, limits: &Limits) -> Result<Record, Reject> {
+        let Some(id) = self.id else {
+            return Err(Reject::new(
+                Reason::NoId,
+                format!("a {} post without an id", self.source),
+            ));
+        };
+        let Some(text) = self.text else {
+            return Err(Reject::new(
+                Reason::NoText,
+                format!("the {} post {id} has no text", self.source),
+            ));
+        };
+        let text = without_nul(&text);
+        if text.trim().is_empty() {
+            return Err(Reject::new(
+                Reason::NoText,
+                format!("the text of the {} post {id} is empty", self.source),
+            ));
+        }
+        let chars = text.chars().count();
+        if chars > limits.max_text_chars {
+            let detail = format!(
+                "the text of the post {id} has {chars} characters, more than {}",
+                limits.max_text_chars
+            );
+            return Err(Reject::new(Reason::TooLarge, detail));
+        }
+        let Some(created_at) = self.created_at else {
+            return Err(Reject::new(
+                Reason::BadTime,
+                format!("the {} post {id} has no time of creation", self.source),
+            ));
+        };
+        let hashtags = match self.hashtags {
+            Some(listed) => distinct(listed.into_iter(), limits),
+            None => distinct(hashtags_in(&text).into_iter(), limits),
+        };
+        let quoted_text = self
+            .quoted_text
+            .map(|quoted| -> String { without_nul(&quoted).chars().take(limits.max_text_chars).collect() });
+        Ok(Record::Post(Box::new(Post {
+            source: self.source,
+            created_at,
+            author_id: self.author_id,
+            lang: self.lang.map_or_else(|| UNDETERMINED.to_owned(), language),
+            text: text.into_owned(),
+            repost_of: self.repost_of,
+            quoted_text: quoted_text.filter(|quoted| !quoted.trim().is_empty()),
+            hashtags,
+            id,
+        })))
+    }
+}
+
+/// BCP 47 for "not known".
+const UNDETERMINED: &str = "und";
+
+/// The primary subtag, lower case, with the deprecated codes that Twitter and old servers still write
+/// replaced by the IANA registry's preferred ones.
+fn language(tag: &str) -> String {
+    let primary = tag.trim().split(['-', '_']).next().unwrap_or_default();
+    if !(2..=8).contains(&primary.len()) || !primary.bytes().all(|byte| byte.is_ascii_alphabetic()) {
+        return UNDETERMINED.to_owned();
+    }
+    let code = primary.to_ascii_lowercase();
+    match code.as_str() {
+        "in" => "id".to_owned(),
+        "iw" => "he".to_owned(),
+        "ji" => "yi".to_owned(),
+        "jw" => "jv".to_owned(),
+        "mo" => "ro".to_owned(),
+        _ => code,
+    }
+}
+
+/// Lower case, without `#`, each once, in order.
+fn distinct<'a>(tags: impl Iterator<Item = &'a str>, limits: &Limits) -> Vec<String> {
+    let mut seen = HashSet::new();
+    tags.map(|tag| without_nul(tag.trim().trim_start_matches(['#', '＃'])).to_lowercase())
+        .filter(|tag| !tag.is_empty() && tag.chars().count() <= MAX_HASHTAG_CHARS)
+        .filter(|tag| seen.insert(tag.clone()))
+        .take(limits.max_hashtags)
+        .collect()
+}
+
+/// The hashtags written in a text: `#` at the start of a word, then letters, marks, digits and `_`, not all of them digits.
+fn hashtags_in(text: &str) -> Vec<&str> {
+    let in_word =
+        |c: char| c.is_alphanumeric() || c == '_' || is_combining_mark(c) || matches!(c, '\u{200c}' | '\u{200d}');
+    let mut tags = Vec::new();
+    let mut before = None;
+    let mut rest = text;
+    while let Some(at) = rest.find(['#', '＃']) {
+        before = rest[..at].chars().next_back().or(before);
+        let sign = if rest[at..].starts_with('#') { '#' } else { '＃' };
+        rest = &rest[at + sign.len_utf8()..];
+        let end = rest.find(|c| !in_word(c)).unwrap_or(rest.len());
+        let tag = &rest[..end];
+        let starts_word = before.is_none_or(|c| !in_word(c) && !matches!(c, '&' | '/' | '#' | '＃'));
+        if starts_word && tag.chars().any(|c| !c.is_numeric()) {
+            tags.push(tag);
+        }
+        before = Some(tag.chars().next_back().unwrap_or(sign));
+        rest = &rest[end..];
+    }
+    tags
+}
+
+/// Twitter escapes three characters in its texts, and only these.
+pub(super) fn twitter_unescape(text: &str) -> Cow<'_, str> {
+    let Some(first) = text.find('&') else {
+        return Cow::Borrowed(text);
+    };
+    let mut plain = String::with_capacity(text.len());
+    plain.push_str(&text[..first]);
+    let mut rest = &text[first..];
+    while let Some(at) = rest.find('&') {
+        plain.push_str(&rest[..at]);
+        rest = &rest[at..];
+        let (character, length) = match rest {
+            _ if rest.starts_with("&amp;") => ('&', 5),
+            _ if rest.starts_with("&lt;") => ('<', 4),
+            _ if rest.starts_with("&gt;") => ('>', 4),
+            _ => ('&', 1),
+        };
+        plain.push(character);
+        rest = &rest[length..];
+    }
+    plain.push_str(rest);
+    Cow::Owned(plain)
+}
+
+/// The `entities` of Twitter's formats, as far as they matter.
+#[derive(Debug, Deserialize)]
+pub(super) struct Entities<'a> {
+    #[serde(borrow, default)]
+    hashtags: List<Object<Hashtag<'a>>>,
+}
+
+impl Entities<'_> {
+    /// The hashtags, if there is a list of them.
+    pub(super) fn tags(&self) -> Option<Vec<&str>> {
+        tag_names(&self.hashtags)
+    }
+}
+
+/// One listed hashtag: each format has a name of its own for the word.
+#[derive(Debug, Deserialize)]
+pub(super) struct Hashtag<'a> {
+    #[serde(borrow, default)]
+    text: Scalar<'a>,
+    #[serde(borrow, default)]
+    tag: Scalar<'a>,
+    #[serde(borrow, default)]
+    name: Scalar<'a>,
+}
+
+/// The words of a list of hashtags, if there is one.
+pub(super) fn tag_names<'t>(tags: &'t List<Object<Hashtag<'_>>>) -> Option<Vec<&'t str>> {
+    let word = |tag: &'t Hashtag<'_>| [&tag.text, &tag.tag, &tag.name].into_iter().find_map(Scalar::as_str);
+    tags.0
+        .as_ref()
+        .map(|list| list.iter().filter_map(Object::as_ref).filter_map(word).collect())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn languages_are_primary_subtags_without_deprecated_codes() {
+        for (given, expected) in [
+            ("en", "en"),
+            ("EN-gb", "en"),
+            ("pt_BR", "pt"),
+            ("in", "id"),
+            ("iw", "he"),
+            ("ckb", "ckb"),
+            ("zxx", "zxx"),
+        ] {
+            assert_eq!(language(given), expected);
+        }
+        for unknown in ["", "e", "e1", "日本", "averylongone", "-", "en us"] {
+            assert_eq!(language(unknown), "und", "{unknown}");
+        }
+    }
+
+    #[test]
+    fn hashtags_are_found_where_a_word_starts() {
+        let found = |text| distinct(hashtags_in(text).into_iter(), &Limits::default());
+        assert_eq!(
+            found("#Tea and #tea, (#milk_2) ＃お茶、#हिन्दी!"),
+            ["tea", "milk_2", "お茶", "हिन्दी"]
+        );
+        assert_eq!(found("a#b &#39; /#x ##y #1 # #"), [""; 0]);
+        assert_eq!(found("#a#b #c"), ["a", "c"]);
+    }
+
+    #[test]
+    fn three_entities_are_unescaped_and_only_once() {
+        assert_eq!(
+            twitter_unescape("a &amp;lt; b &lt;3 &gt; &quot; & &amp"),
+            "a &lt; b <3 > &quot; & &amp"
+        );
+        assert!(matches!(twitter_unescape("plain"), Cow::Borrowed("plain")));
+    }
+
+    #[test]
+    fn listed_hashtags_are_bounded() {
+        let long = "x".repeat(MAX_HASHTAG_CHARS + 1);
+        let tags: Vec<String> = (0..500).map(|n| format!("#T{}", n / 2)).chain([long]).collect();
+        let limits = Limits::default();
+        let kept = distinct(tags.iter().map(String::as_str), &limits);
+        assert_eq!(kept.len(), limits.max_hashtags);
+        assert_eq!(kept[..2], ["t0", "t1"]);
+    }
+}

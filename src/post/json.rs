@@ -1,0 +1,358 @@
+//! Typed JSON that forgives: a field of the wrong type is a value to judge, not the end of the record.
+
+use std::{borrow::Cow, fmt, marker::PhantomData};
+
+use serde::{
+    Deserialize, Deserializer,
+    de::{IgnoredAny, MapAccess, SeqAccess, Visitor, value::MapAccessDeserializer},
+};
+
+use super::{Reason, Reject};
+
+/// The longest identity, in bytes: some servers' ids are whole URIs; a database index bears no more.
+const MAX_ID_BYTES: usize = 512;
+
+/// Reads `json` as `T`.
+///
+/// # Errors
+///
+/// [`Reason::NotJson`] where the syntax is wrong, [`Reason::TooDeep`] past the parser's limit,
+/// [`Reason::BadField`] where a field doesn't fit.
+pub(super) fn read<'a, T: Deserialize<'a>>(json: &'a str) -> Result<T, Reject> {
+    serde_json::from_str(json).map_err(|error| {
+        let message = error.to_string();
+        let reason = match error.classify() {
+            _ if message.starts_with("recursion limit") => Reason::TooDeep,
+            serde_json::error::Category::Data => Reason::BadField,
+            _ => Reason::NotJson,
+        };
+        Reject::new(reason, message)
+    })
+}
+
+/// How deep objects and lists nest. Malformed JSON gets some number too.
+pub(super) fn depth(json: &str) -> usize {
+    let bytes = json.as_bytes();
+    let (mut deepest, mut open, mut at) = (0_usize, 0_usize, 0_usize);
+    while at < bytes.len() {
+        match bytes[at] {
+            b'"' => {
+                at += 1;
+                while at < bytes.len() && bytes[at] != b'"' {
+                    at += if bytes[at] == b'\\' { 2 } else { 1 };
+                }
+            }
+            b'{' | b'[' => {
+                open += 1;
+                deepest = deepest.max(open);
+            }
+            b'}' | b']' => open = open.saturating_sub(1),
+            _ => {}
+        }
+        at += 1;
+    }
+    deepest
+}
+
+/// `json` with each lone UTF-16 surrogate escape (`\ud83d` without its partner) replaced by `\ufffd`;
+/// nothing if there is none. Producers that cut strings by UTF-16 units leave such halves behind.
+pub(super) fn mend_surrogates(json: &str) -> Option<String> {
+    let bytes = json.as_bytes();
+    let mut lone = Vec::new();
+    let mut at = 0;
+    while at < bytes.len() {
+        if bytes[at] != b'\\' {
+            at += 1;
+            continue;
+        }
+        match escaped_unit(bytes, at) {
+            Some(0xD800..=0xDBFF) if matches!(escaped_unit(bytes, at + 6), Some(0xDC00..=0xDFFF)) => at += 12,
+            Some(0xD800..=0xDFFF) => {
+                lone.push(at);
+                at += 6;
+            }
+            Some(_) => at += 6,
+            None => at += 2,
+        }
+    }
+    if lone.is_empty() {
+        return None;
+    }
+    let mut mended = bytes.to_vec();
+    for start in lone {
+        mended[start + 2..start + 6].copy_from_slice(b"fffd");
+    }
+    String::from_utf8(mended).ok()
+}
+
+/// The UTF-16 unit of the `\uXXXX` that starts at `at`.
+fn escaped_unit(bytes: &[u8], at: usize) -> Option<u32> {
+    let escape = bytes.get(at..at + 6)?;
+    if !escape.starts_with(b"\\u") {
+        return None;
+    }
+    escape[2..]
+        .iter()
+        .try_fold(0, |unit, &digit| Some(unit << 4 | char::from(digit).to_digit(16)?))
+}
+
+/// A value that should be a string or a number.
+#[derive(Debug, Default)]
+pub(super) enum Scalar<'a> {
+    /// Absent or `null`.
+    #[default]
+    Absent,
+    Text(Cow<'a, str>),
+    Integer(i128),
+    Float(f64),
+    Bool,
+    List,
+    Object,
+}
+
+impl Scalar<'_> {
+    fn kind(&self) -> &'static str {
+        match self {
+            Self::Absent => "nothing",
+            Self::Text(_) => "a string",
+            Self::Integer(_) => "a number",
+            Self::Float(_) => "a fraction",
+            Self::Bool => "a boolean",
+            Self::List => "a list",
+            Self::Object => "an object",
+        }
+    }
+
+    pub(super) fn is_absent(&self) -> bool {
+        matches!(self, Self::Absent)
+    }
+
+    /// The string, if it is one.
+    pub(super) fn as_str(&self) -> Option<&str> {
+        match self {
+            Self::Text(text) => Some(text),
+            _ => None,
+        }
+    }
+
+    /// The fault of a `field` that holds this.
+    pub(super) fn wrong(&self, field: &str, expected: &str) -> Reject {
+        Reject::new(
+            Reason::BadField,
+            format!("`{field}` is {}, not {expected}", self.kind()),
+        )
+    }
+
+    /// The string, or nothing if absent.
+    pub(super) fn text(&self, field: &str) -> Result<Option<&str>, Reject> {
+        match self {
+            Self::Absent => Ok(None),
+            Self::Text(text) => Ok(Some(text)),
+            other => Err(other.wrong(field, "a string")),
+        }
+    }
+
+    /// An identity: a string or a whole number. Empty strings count as absent.
+    pub(super) fn id(&self, field: &str) -> Result<Option<String>, Reject> {
+        match self {
+            Self::Absent => Ok(None),
+            Self::Integer(number) => Ok(Some(number.to_string())),
+            Self::Text(text) => {
+                let id = without_nul(text.trim());
+                if id.len() > MAX_ID_BYTES {
+                    let detail = format!("`{field}` has {} bytes, more than {MAX_ID_BYTES}", id.len());
+                    return Err(Reject::new(Reason::BadField, detail));
+                }
+                Ok((!id.is_empty()).then(|| id.into_owned()))
+            }
+            other => Err(other.wrong(field, "a string or a whole number")),
+        }
+    }
+}
+
+/// The first id present of a string form and a number form: a JSON number past 2⁵³ may have been
+/// rounded on its way by a JavaScript tool, its string form not.
+pub(super) fn id_of(string: &Scalar<'_>, number: &Scalar<'_>, field: &str) -> Result<Option<String>, Reject> {
+    match string.id(field)? {
+        Some(id) => Ok(Some(id)),
+        None => number.id(field),
+    }
+}
+
+/// The string without NUL, which Postgres refuses.
+pub(super) fn without_nul(text: &str) -> Cow<'_, str> {
+    if text.contains('\0') {
+        Cow::Owned(text.replace('\0', ""))
+    } else {
+        Cow::Borrowed(text)
+    }
+}
+
+impl<'de: 'a, 'a> Deserialize<'de> for Scalar<'a> {
+    fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
+        deserializer.deserialize_any(ScalarVisitor)
+    }
+}
+
+struct ScalarVisitor;
+
+impl<'de> Visitor<'de> for ScalarVisitor {
+    type Value = Scalar<'de>;
+
+    fn expecting(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str("a value")
+    }
+
+    fn visit_borrowed_str<E>(self, text: &'de str) -> Result<Self::Value, E> {
+        Ok(Scalar::Text(Cow::Borrowed(text)))
+    }
+
+    fn visit_str<E>(self, text: &str) -> Result<Self::Value, E> {
+        Ok(Scalar::Text(Cow::Owned(text.to_owned())))
+    }
+
+    fn visit_i64<E>(self, number: i64) -> Result<Self::Value, E> {
+        Ok(Scalar::Integer(number.into()))
+    }
+
+    fn visit_u64<E>(self, number: u64) -> Result<Self::Value, E> {
+        Ok(Scalar::Integer(number.into()))
+    }
+
+    fn visit_f64<E>(self, number: f64) -> Result<Self::Value, E> {
+        Ok(Scalar::Float(number))
+    }
+
+    fn visit_bool<E>(self, _: bool) -> Result<Self::Value, E> {
+        Ok(Scalar::Bool)
+    }
+
+    fn visit_unit<E>(self) -> Result<Self::Value, E> {
+        Ok(Scalar::Absent)
+    }
+
+    fn visit_seq<A: SeqAccess<'de>>(self, mut list: A) -> Result<Self::Value, A::Error> {
+        while list.next_element::<IgnoredAny>()?.is_some() {}
+        Ok(Scalar::List)
+    }
+
+    fn visit_map<A: MapAccess<'de>>(self, mut object: A) -> Result<Self::Value, A::Error> {
+        while object.next_entry::<IgnoredAny, IgnoredAny>()?.is_some() {}
+        Ok(Scalar::Object)
+    }
+}
+
+/// An object where one is; nothing where something else stands (some producers write `[]` or `""` for no object).
+#[derive(Debug)]
+pub(super) struct Object<T>(pub(super) Option<T>);
+
+impl<T> Default for Object<T> {
+    fn default() -> Self {
+        Self(None)
+    }
+}
+
+impl<T> Object<T> {
+    pub(super) fn as_ref(&self) -> Option<&T> {
+        self.0.as_ref()
+    }
+}
+
+impl<'de, T: Deserialize<'de>> Deserialize<'de> for Object<T> {
+    fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
+        deserializer.deserialize_any(ObjectVisitor(PhantomData))
+    }
+}
+
+/// A list where one is, of elements that forgive in turn.
+#[derive(Debug)]
+pub(super) struct List<T>(pub(super) Option<Vec<T>>);
+
+impl<T> Default for List<T> {
+    fn default() -> Self {
+        Self(None)
+    }
+}
+
+impl<T> List<T> {
+    pub(super) fn iter(&self) -> impl Iterator<Item = &T> {
+        self.0.iter().flatten()
+    }
+}
+
+impl<'de, T: Deserialize<'de>> Deserialize<'de> for List<T> {
+    fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
+        deserializer.deserialize_any(ListVisitor(PhantomData))
+    }
+}
+
+/// Visits that stand for "something else".
+macro_rules! otherwise_nothing {
+    ($wrapper:ident) => {
+        fn expecting(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+            f.write_str("a value")
+        }
+
+        fn visit_str<E>(self, _: &str) -> Result<Self::Value, E> {
+            Ok($wrapper(None))
+        }
+
+        fn visit_i64<E>(self, _: i64) -> Result<Self::Value, E> {
+            Ok($wrapper(None))
+        }
+
+        fn visit_u64<E>(self, _: u64) -> Result<Self::Value, E> {
+            Ok($wrapper(None))
+        }
+
+        fn visit_f64<E>(self, _: f64) -> Result<Self::Value, E> {
+            Ok($wrapper(None))
+        }
+
+        fn visit_bool<E>(self, _: bool) -> Result<Self::Value, E> {
+            Ok($wrapper(None))
+        }
+
+        fn visit_unit<E>(self) -> Result<Self::Value, E> {
+            Ok($wrapper(None))
+        }
+    };
+}
+
+struct ObjectVisitor<T>(PhantomData<T>);
+
+impl<'de, T: Deserialize<'de>> Visitor<'de> for ObjectVisitor<T> {
+    type Value = Object<T>;
+
+    otherwise_nothing!(Object);
+
+    fn visit_seq<A: SeqAccess<'de>>(self, mut list: A) -> Result<Self::Value, A::Error> {
+        while list.next_element::<IgnoredAny>()?.is_some() {}
+        Ok(Object(None))
+    }
+
+    fn visit_map<A: MapAccess<'de>>(self, object: A) -> Result<Self::Value, A::Error> {
+        T::deserialize(MapAccessDeserializer::new(object)).map(|value| Object(Some(value)))
+    }
+}
+
+struct ListVisitor<T>(PhantomData<T>);
+
+impl<'de, T: Deserialize<'de>> Visitor<'de> for ListVisitor<T> {
+    type Value = List<T>;
+
+    otherwise_nothing!(List);
+
+    fn visit_seq<A: SeqAccess<'de>>(self, mut list: A) -> Result<Self::Value, A::Error> {
+        let mut elements = Vec::new();
+        while let Some(element) = list.next_element()? {
+            elements.push(element);
+        }
+        Ok(List(Some(elements)))
+    }
+
+    fn visit_map<A: MapAccess<'de>>(self, mut object: A) -> Result<Self::Value, A::Error> {
+        while object.next_entry::<IgnoredAny, IgnoredAny>()?.is_some() {}
+        Ok(List(None))
+    }
+}

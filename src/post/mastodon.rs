@@ -1,0 +1,188 @@
+//! Mastodon: statuses, and the events of its streaming API, as WebSocket messages or server-sent events.
+
+use std::borrow::Cow;
+
+use serde::Deserialize;
+use serde_json::value::RawValue;
+
+use super::{
+    Deletion, Reason, Record, Reject, Source, clock,
+    draft::{Draft, Hashtag, Input, tag_names},
+    html, json,
+    json::{List, Object, Scalar},
+    parse::not_a_post,
+    shape::{Key, Shape},
+};
+
+#[derive(Deserialize)]
+struct Status<'a> {
+    #[serde(borrow, default)]
+    id: Scalar<'a>,
+    #[serde(borrow, default)]
+    created_at: Scalar<'a>,
+    #[serde(borrow, default)]
+    content: Scalar<'a>,
+    /// The source, which the server hands out instead of `content` when the status was deleted.
+    #[serde(borrow, default)]
+    text: Scalar<'a>,
+    #[serde(borrow, default)]
+    spoiler_text: Scalar<'a>,
+    #[serde(borrow, default)]
+    language: Scalar<'a>,
+    #[serde(borrow, default)]
+    account: Object<Account<'a>>,
+    #[serde(borrow, default)]
+    tags: List<Object<Hashtag<'a>>>,
+    #[serde(borrow, default)]
+    reblog: Object<Box<Status<'a>>>,
+    #[serde(borrow, default)]
+    quote: Object<Box<Quote<'a>>>,
+}
+
+#[derive(Deserialize)]
+struct Account<'a> {
+    #[serde(borrow, default)]
+    id: Scalar<'a>,
+}
+
+/// Mastodon wraps the quoted status together with the author's consent; its relatives put it here directly.
+#[derive(Deserialize)]
+struct Quote<'a> {
+    #[serde(borrow, default)]
+    quoted_status: Object<Box<Status<'a>>>,
+    #[serde(borrow, default)]
+    content: Scalar<'a>,
+}
+
+impl Quote<'_> {
+    fn text(&self) -> Option<String> {
+        let content = self
+            .quoted_status
+            .as_ref()
+            .map_or(&self.content, |status| &status.content);
+        content.as_str().map(html::to_text)
+    }
+}
+
+#[derive(Deserialize)]
+struct Event<'a> {
+    #[serde(borrow, default)]
+    event: Scalar<'a>,
+    #[serde(borrow, default)]
+    payload: Option<&'a RawValue>,
+}
+
+/// One status or streaming event.
+pub(super) fn parse(json: &str, shape: Shape, input: Input<'_>) -> Result<Record, Reject> {
+    if shape.has(Key::Content) || shape.has(Key::Reblog) {
+        return status(json, input);
+    }
+    if shape.has(Key::Event) {
+        let message: Event<'_> = json::read(json)?;
+        let name = message.event.text("event")?.unwrap_or_default();
+        let payload = message.payload.map_or("", RawValue::get);
+        // The payload is a string: the JSON of a status, or an id.
+        return match json::read::<Cow<'_, str>>(payload) {
+            Ok(inner) => event(name, inner.trim(), input),
+            Err(_) => event(name, payload, input),
+        };
+    }
+    Err(match shape.control_message().or_else(|| shape.other_object()) {
+        Some(what) => not_a_post(what),
+        None if shape.has_all(&[Key::SpoilerText, Key::Text]) => not_a_post("a status's source"),
+        None => Reject::new(Reason::NoText, "a status without content"),
+    })
+}
+
+fn event(name: &str, payload: &str, input: Input<'_>) -> Result<Record, Reject> {
+    match name {
+        "update" | "status.update" if payload.is_empty() => Err(Reject::new(
+            Reason::NoText,
+            format!("the event `{name}` has no payload"),
+        )),
+        "update" | "status.update" => status(payload, input).or_else(|reject| match json::mend_surrogates(payload) {
+            Some(mended) => status(&mended, input),
+            None => Err(reject),
+        }),
+        "delete" => {
+            let id = Scalar::Text(Cow::Borrowed(payload)).id("payload")?;
+            match id {
+                Some(post_id) => Ok(Record::Deletion(Deletion {
+                    source: Source::Mastodon,
+                    post_id,
+                })),
+                None => Err(Reject::new(Reason::NoId, "the event `delete` names no status")),
+            }
+        }
+        other => Err(not_a_post(&format!("the event `{other}`"))),
+    }
+}
+
+fn status(json: &str, input: Input<'_>) -> Result<Record, Reject> {
+    let status: Status<'_> = json::read(json)?;
+    let Some(id) = status.id.id("id")? else {
+        return Err(Reject::new(
+            Reason::NoId,
+            "content without a status's id: a translation or an earlier edition?",
+        ));
+    };
+    if status.content.is_absent() && !status.text.is_absent() {
+        return Ok(Record::Deletion(Deletion {
+            source: Source::Mastodon,
+            post_id: id,
+        }));
+    }
+    let reblogged = status.reblog.as_ref();
+    let original = reblogged.map_or(&status, Box::as_ref);
+    let mut text = original.content.text("content")?.map(html::to_text);
+    // A status with nothing but media may still say something in its content warning.
+    if text.as_deref().is_none_or(str::is_empty)
+        && let Some(spoiler) = original.spoiler_text.as_str().filter(|spoiler| !spoiler.is_empty())
+    {
+        text = Some(spoiler.to_owned());
+    }
+    let account = status.account.as_ref();
+    Draft {
+        source: Source::Mastodon,
+        id: Some(id),
+        created_at: clock::read(&status.created_at, "created_at")?,
+        author_id: account
+            .map(|account| account.id.id("account.id"))
+            .transpose()?
+            .flatten(),
+        lang: status.language.as_str().or_else(|| original.language.as_str()),
+        text: text.map(Cow::Owned),
+        repost_of: reblogged
+            .map(|original| original.id.id("reblog.id"))
+            .transpose()?
+            .flatten(),
+        quoted_text: original.quote.as_ref().and_then(|quote| quote.text()).map(Cow::Owned),
+        hashtags: tag_names(&original.tags),
+    }
+    .finish(input.limits)
+}
+
+/// Whether a record is a block of server-sent events, as the streaming API writes them over plain HTTP.
+pub(super) fn is_server_sent(record: &str) -> bool {
+    let mut lines = record.lines().filter(|line| !line.starts_with(':'));
+    lines.next().is_some_and(|line| line.starts_with("event:"))
+        && lines.next().is_some_and(|line| line.starts_with("data:"))
+}
+
+/// A block that holds one server-sent event; comments (heartbeats) don't count.
+pub(super) fn server_sent(record: &str, input: Input<'_>) -> Result<Record, Reject> {
+    let named = record.lines().filter(|line| line.starts_with("event:")).count();
+    if named > 1 {
+        return Err(Reject::new(
+            Reason::SeveralPosts,
+            format!("{named} server-sent events: feed them one a record"),
+        ));
+    }
+    let field = |name: &str| {
+        record
+            .lines()
+            .find_map(|line| line.strip_prefix(name))
+            .map_or("", str::trim)
+    };
+    event(field("event:"), field("data:"), input)
+}

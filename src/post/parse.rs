@@ -1,0 +1,227 @@
+//! The way of a record through the parser: size, encoding, shape, format.
+
+use std::{borrow::Cow, sync::Arc};
+
+use serde_json::value::RawValue;
+use time::OffsetDateTime;
+
+use super::{
+    Envelope, Format, Reason, Record, Reject, activity_streams,
+    draft::Input,
+    jetstream, json, mastodon, plain,
+    shape::{self, Key, Shape},
+    twitter_v1, twitter_v2,
+};
+
+/// Bounds on what a record may hold. Anything beyond is rejected, except hashtags, of which the first are kept.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, serde::Deserialize, serde::Serialize)]
+#[serde(default, deny_unknown_fields)]
+pub struct Limits {
+    /// The longest record, in bytes.
+    pub max_bytes: usize,
+    /// The longest text, in characters; a quoted text is cut there.
+    pub max_text_chars: usize,
+    /// The deepest nesting of JSON objects and lists; the parser's own limit of 127 holds above that.
+    pub max_depth: usize,
+    /// The most hashtags kept of a post.
+    pub max_hashtags: usize,
+}
+
+impl Default for Limits {
+    fn default() -> Self {
+        Self {
+            max_bytes: 1 << 20,
+            max_text_chars: 25_000,
+            max_depth: 128,
+            max_hashtags: 100,
+        }
+    }
+}
+
+/// Reads one record.
+///
+/// `envelope` gives the time and the identity of posts whose format has none. Never panics. The work
+/// is linear in the record's length, once for each level of lists within lists.
+///
+/// # Errors
+///
+/// A [`Reject`] with the reason why the record is neither one post nor one deletion.
+pub fn parse(format: Format, payload: &[u8], envelope: &Envelope, limits: &Limits) -> Result<Record, Reject> {
+    if payload.len() > limits.max_bytes {
+        let detail = format!("the record has {} bytes, more than {}", payload.len(), limits.max_bytes);
+        return Err(Reject::new(Reason::TooLarge, detail));
+    }
+    let record = std::str::from_utf8(payload).map_err(|error| {
+        Reject::new(
+            Reason::NotUtf8,
+            format!("not UTF-8 from byte {} on", error.valid_up_to()),
+        )
+    })?;
+    let record = record.trim_start_matches('\u{feff}').trim();
+    if record.is_empty() {
+        let what = if payload.is_empty() {
+            "no bytes"
+        } else {
+            "nothing but white space"
+        };
+        return Err(Reject::new(Reason::Empty, format!("the record has {what}")));
+    }
+    let input = Input { envelope, limits };
+    match format {
+        Format::Auto => any(record, input),
+        Format::Text => plain::text(record, input),
+        Format::Mastodon if mastodon::is_server_sent(record) => mastodon::server_sent(record, input),
+        _ => document(format, record, input),
+    }
+}
+
+/// The id of the post that a record holds or deletes: the key under which both meet in one partition.
+///
+/// Nothing for records that are neither, and for posts without an id of their own.
+#[must_use]
+pub fn key(payload: &[u8]) -> Option<String> {
+    let envelope = Envelope {
+        timestamp: Some(OffsetDateTime::UNIX_EPOCH),
+        fallback_id: Arc::from(""),
+    };
+    let id = match parse(Format::Auto, payload, &envelope, &Limits::default()).ok()? {
+        Record::Post(post) => post.id,
+        Record::Deletion(deletion) => deletion.post_id,
+    };
+    (!id.is_empty()).then_some(id)
+}
+
+/// A record of any format.
+fn any(record: &str, input: Input<'_>) -> Result<Record, Reject> {
+    match record.as_bytes().first() {
+        Some(b'{' | b'[') => document(Format::Auto, record, input),
+        Some(b'"') => match json::read::<Cow<'_, str>>(record) {
+            // Some producers encode twice: a JSON string that holds the document.
+            Ok(inner) if inner.trim_start().starts_with('{') && Shape::of(&inner).is_ok() => {
+                document(Format::Auto, inner.trim(), input)
+            }
+            Ok(inner) => plain::text(&inner, input),
+            Err(_) => plain::text(record, input),
+        },
+        _ if mastodon::is_server_sent(record) => mastodon::server_sent(record, input),
+        _ => plain::text(record, input),
+    }
+}
+
+/// A JSON document: one object, or a list of one.
+fn document(format: Format, record: &str, input: Input<'_>) -> Result<Record, Reject> {
+    let depth = json::depth(record);
+    if depth > input.limits.max_depth {
+        let detail = format!("nested {depth} levels deep, more than {}", input.limits.max_depth);
+        return Err(Reject::new(Reason::TooDeep, detail));
+    }
+    let read = |json: &str| match json.starts_with('[') {
+        true => one_of(json, |element| object(format, element, input)),
+        false => object(format, json, input),
+    };
+    match read(record) {
+        Err(reject) if matches!(reject.reason, Reason::NotJson | Reason::BadField) => {
+            json::mend_surrogates(record).map_or(Err(reject), |mended| read(&mended))
+        }
+        outcome => outcome,
+    }
+}
+
+/// One JSON object.
+pub(super) fn object(format: Format, json: &str, input: Input<'_>) -> Result<Record, Reject> {
+    let shape = Shape::of(json)?;
+    let format = match format {
+        Format::Auto if shape.has_any(PAGES) && !shape.has_any(&[Key::Text, Key::Content]) => return page(json, input),
+        Format::Auto => match (shape.format(), shape.other_object()) {
+            (Some(format), _) => format,
+            (None, Some(what)) => return Err(not_a_post(what)),
+            (None, None) => return Err(shape::unknown(json)),
+        },
+        Format::TwitterV1 if shape.has_any(PAGES) => return page(json, input),
+        fixed => fixed,
+    };
+    match format {
+        Format::TwitterV1 => twitter_v1::parse(json, shape, input),
+        Format::TwitterV2 => twitter_v2::parse(json, shape, input),
+        Format::ActivityStreams => activity_streams::parse(json, input),
+        Format::Jetstream => jetstream::parse(json, input),
+        Format::Mastodon => mastodon::parse(json, shape, input),
+        Format::Plain | Format::Text | Format::Auto => plain::parse(json, input),
+    }
+}
+
+/// The keys under which search pages, replays and webhooks hold their lists of posts.
+const PAGES: &[Key] = &[Key::Statuses, Key::Results, Key::TweetCreateEvents];
+
+#[derive(serde::Deserialize)]
+struct Page<'a> {
+    #[serde(borrow)]
+    statuses: Option<&'a RawValue>,
+    #[serde(borrow)]
+    results: Option<&'a RawValue>,
+    #[serde(borrow)]
+    tweet_create_events: Option<&'a RawValue>,
+}
+
+fn page(json: &str, input: Input<'_>) -> Result<Record, Reject> {
+    let page: Page<'_> = json::read(json)?;
+    match page.statuses.or(page.results).or(page.tweet_create_events) {
+        Some(list) if list.get().starts_with('[') => one_of(list.get(), |element| object(Format::Auto, element, input)),
+        _ => Err(shape::unknown(json)),
+    }
+}
+
+/// The one post of a list: read by `each` if it is the list's only element.
+///
+/// # Errors
+///
+/// [`Reason::SeveralPosts`] if posts are among several elements, [`Reason::NotAPost`] for an empty
+/// list, else the first element's reason.
+pub(super) fn one_of(list: &str, each: impl Fn(&str) -> Result<Record, Reject>) -> Result<Record, Reject> {
+    let elements: Vec<&RawValue> = json::read(list)?;
+    let one = |element: &RawValue| match element.get() {
+        json if json.starts_with('{') => each(json),
+        _ => Err(Reject::new(
+            Reason::UnknownFormat,
+            "a list of values that are no objects",
+        )),
+    };
+    let mut failed = None;
+    match elements[..] {
+        [] => return Err(not_a_post("an empty list")),
+        [only] => return one(only),
+        _ => {}
+    }
+    for element in &elements {
+        match one(element) {
+            Err(reject) if reject.reason != Reason::SeveralPosts => {
+                failed.get_or_insert(reject);
+            }
+            _ => {
+                let detail = format!(
+                    "a list of {} elements with posts among them: feed them one a record",
+                    elements.len()
+                );
+                return Err(Reject::new(Reason::SeveralPosts, detail));
+            }
+        }
+    }
+    Err(failed.map_or_else(
+        || not_a_post("an empty list"),
+        |first| {
+            Reject::new(
+                first.reason,
+                format!(
+                    "a list of {} elements, none a post; the first: {}",
+                    elements.len(),
+                    first.detail
+                ),
+            )
+        },
+    ))
+}
+
+/// The reject of something known that is no post.
+pub(super) fn not_a_post(what: &str) -> Reject {
+    Reject::new(Reason::NotAPost, format!("{what}, not a post"))
+}

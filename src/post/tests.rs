@@ -1,0 +1,53 @@
+//! Records written by hand, one of each kind, and the laws that hold for any bytes.
+
+#![allow(clippy::unwrap_used, clippy::expect_used, clippy::panic)]
+
+mod formats;
+mod robust;
+mod twitter;
+
+use std::sync::Arc;
+
+use time::macros::datetime;
+
+use super::*;
+
+/// The broker's time in these tests.
+const BROKER_TIME: OffsetDateTime = datetime!(2024-05-06 07:08:09 UTC);
+const FALLBACK_ID: &str = "posts/3/14";
+
+fn envelope() -> Envelope {
+    Envelope {
+        timestamp: Some(BROKER_TIME),
+        fallback_id: Arc::from(FALLBACK_ID),
+    }
+}
+
+fn read_as(format: Format, record: impl AsRef<[u8]>) -> Result<Record, Reject> {
+    parse(format, record.as_ref(), &envelope(), &Limits::default())
+}
+
+fn read(record: impl AsRef<[u8]>) -> Result<Record, Reject> {
+    read_as(Format::Auto, record)
+}
+
+fn post(record: impl AsRef<[u8]>) -> Post {
+    match read(record).unwrap() {
+        Record::Post(post) => *post,
+        Record::Deletion(deletion) => panic!("a deletion: {deletion:?}"),
+    }
+}
+
+fn deleted(record: impl AsRef<[u8]>) -> (Source, String) {
+    match read(record).unwrap() {
+        Record::Deletion(deletion) => (deletion.source, deletion.post_id),
+        Record::Post(post) => panic!("a post: {post:?}"),
+    }
+}
+
+/// Asserts a reject's reason and that its detail says `what`.
+fn rejected(record: impl AsRef<[u8]>, reason: Reason, what: &str) {
+    let reject = read(record).unwrap_err();
+    assert_eq!(reject.reason, reason, "{reject}");
+    assert!(reject.detail.contains(what), "{reject}");
+}

@@ -1,0 +1,214 @@
+//! Bad input: handled, bounded, and never a panic.
+
+use proptest::prelude::*;
+use serde_json::json;
+
+use super::*;
+
+const STATUS: &str = r##"{"created_at":"Tue Jan 02 03:04:05 +0000 2024","id":1,"id_str":"1","text":"a \ud83d\ude00 &amp; #b\u0000","lang":"en",
+    "user":{"id_str":"2"},"entities":{"hashtags":[{"text":"b\u0000"}]},"retweeted_status":{"id_str":"3","full_text":"c\u0000"},
+    "quoted_status":{"text":"d\u0000"}}"##;
+const TWEET: &str = r##"{"data":{"id":"1","text":"a\u0000","created_at":"2024-01-02T03:04:05Z","referenced_tweets":[{"type":"quoted","id":"2"}],
+    "entities":{"hashtags":[{"tag":"b"}]}},"includes":{"tweets":[{"id":"2","text":"c"}]},"errors":[{"title":"t"}]}"##;
+const ACTIVITY: &str = r##"{"id":"tag:x:1","verb":"share","postedTime":"2024-01-02T03:04:05Z","body":"a","object":{"id":"tag:x:2","body":"b\u0000"}}"##;
+const COMMIT: &str = r##"{"did":"did:plc:a","time_us":1704164645000000,"kind":"commit","commit":{"operation":"create",
+    "collection":"app.bsky.feed.post","rkey":"k\u0000","record":{"text":"a\u0000","createdAt":"2024-01-02T03:04:05Z","langs":["en"],
+    "facets":[{"features":[{"tag":"b"}]}]}}}"##;
+const EVENT: &str = r##"{"event":"update","payload":"{\"id\":\"1\",\"created_at\":\"2024-01-02T03:04:05Z\",\"content\":\"<p>a&#0;\\u0000</p>\",\"account\":{\"id\":\"2\"}}"}"##;
+const PLAIN: &str = r##"{"id":"1\u0000","text":"a\u0000","author_id":"x\u0000","created_at":1704164645123,"hashtags":["b\u0000"],"quoted_text":"\u0000"}"##;
+const SAMPLES: [&str; 6] = [STATUS, TWEET, ACTIVITY, COMMIT, EVENT, PLAIN];
+
+const FORMATS: [Format; 8] = [
+    Format::Auto,
+    Format::TwitterV1,
+    Format::TwitterV2,
+    Format::ActivityStreams,
+    Format::Jetstream,
+    Format::Mastodon,
+    Format::Plain,
+    Format::Text,
+];
+
+/// The laws of any outcome.
+fn check(outcome: Result<Record, Reject>) {
+    match outcome {
+        Ok(Record::Post(post)) => {
+            let strings = [
+                Some(&post.id),
+                Some(&post.lang),
+                Some(&post.text),
+                post.author_id.as_ref(),
+                post.repost_of.as_ref(),
+                post.quoted_text.as_ref(),
+            ];
+            for string in strings.into_iter().flatten().chain(&post.hashtags) {
+                assert!(!string.contains('\0') && !string.is_empty(), "{post:?}");
+            }
+            assert!((1970..=2200).contains(&post.created_at.year()), "{post:?}");
+        }
+        Ok(Record::Deletion(deletion)) => assert!(!deletion.post_id.contains('\0') && !deletion.post_id.is_empty()),
+        Err(reject) => {
+            assert!(!reject.detail.is_empty() && reject.detail.chars().count() <= Reject::MAX_DETAIL_CHARS);
+            assert!(!reject.detail.contains(char::is_control), "{reject}");
+        }
+    }
+}
+
+#[test]
+fn the_samples_are_posts_without_nul() {
+    for sample in SAMPLES {
+        assert!(!post(sample).text.contains('\0'));
+        check(read(sample));
+    }
+}
+
+proptest! {
+    #[test]
+    fn any_bytes_are_taken(bytes in prop::collection::vec(any::<u8>(), 0..300)) {
+        for format in FORMATS {
+            check(read_as(format, &bytes));
+        }
+    }
+
+    #[test]
+    fn any_change_to_a_record_is_taken(
+        sample in prop::sample::select(SAMPLES.to_vec()),
+        cuts in prop::collection::vec((any::<prop::sample::Index>(), 0_usize..12, "[\\[\\]{}\":,0-9a-z\\\\\u{0}<>&#-]{0,8}"), 1..4),
+    ) {
+        let mut record = sample.as_bytes().to_vec();
+        for (at, length, with) in cuts {
+            let start = at.index(record.len() + 1);
+            let end = (start + length).min(record.len());
+            record.splice(start..end, with.bytes());
+        }
+        for format in FORMATS {
+            check(read_as(format, &record));
+        }
+        let _ = key(&record);
+    }
+
+    #[test]
+    fn any_value_in_any_field_is_taken(
+        sample in prop::sample::select(SAMPLES.to_vec()),
+        field in any::<prop::sample::Index>(),
+        value in prop::sample::select(vec![json!(null), json!(true), json!(-1), json!(1e300), json!(""), json!("x"), json!([]), json!([1, null, {}]), json!({}), json!({"id": []})]),
+    ) {
+        let mut record: serde_json::Value = serde_json::from_str(sample).unwrap();
+        let mut holder = &mut record;
+        for inner in ["data", "commit", "record"] {
+            if holder.get(inner).is_some() {
+                holder = &mut holder[inner];
+            }
+        }
+        let fields = holder.as_object_mut().unwrap();
+        let name = fields.keys().nth(field.index(fields.len())).unwrap().clone();
+        fields.insert(name, value);
+        for format in FORMATS {
+            check(read_as(format, record.to_string()));
+        }
+    }
+
+    #[test]
+    fn any_text_comes_through_the_plain_format_as_it_is(text in "\\PC{1,200}") {
+        prop_assume!(!text.trim().is_empty());
+        let record = json!({"id": "1", "text": text}).to_string();
+        prop_assert_eq!(post(record).text, text);
+    }
+}
+
+#[test]
+fn empty_records_are_named_so() {
+    rejected(b"", Reason::Empty, "no bytes");
+    rejected(b" \r\n", Reason::Empty, "white space");
+    rejected("\u{feff}\n", Reason::Empty, "white space");
+    assert_eq!(post("\u{feff}{\"id\":1,\"text\":\"behind a byte order mark\"}").id, "1");
+}
+
+#[test]
+fn bytes_that_are_no_utf8_are_located() {
+    rejected(b"{\"text\":\"a\xff\"}", Reason::NotUtf8, "byte 10");
+}
+
+#[test]
+fn what_starts_like_json_and_is_not_is_refused() {
+    rejected("{\"text\":", Reason::NotJson, "EOF");
+    rejected("[news] at ten", Reason::NotJson, "expected");
+    rejected("{\"id\":1,\"text\":\"a\"} trailing", Reason::NotJson, "trailing");
+    rejected(
+        "{\"id\":1,\"text\":\"raw\nline end\"}",
+        Reason::NotJson,
+        "control character",
+    );
+}
+
+#[test]
+fn lone_surrogates_are_mended() {
+    assert_eq!(
+        post(r#"{"id":1,"text":"a \ud83d b \ude00 c \ud83d\ude00 \ud83d\ud83d\ude00"}"#).text,
+        "a \u{fffd} b \u{fffd} c 😀 \u{fffd}😀"
+    );
+    assert_eq!(post(r#"{"id":1,"text":"kept \\ud83d"}"#).text, "kept \\ud83d");
+    assert_eq!(post(r#"{"\udead":0,"id":1,"text":"in a key"}"#).text, "in a key");
+    assert_eq!(
+        post(r#"{"id":1,"text":"at the end \ud83d"}"#).text,
+        "at the end \u{fffd}"
+    );
+    let inner = r#"{"event":"update","payload":"{\"id\":\"1\",\"created_at\":\"2024-01-02T03:04:05Z\",\"content\":\"a \\ud83d\"}"}"#;
+    assert_eq!(post(inner).text, "a \u{fffd}");
+    assert_eq!(post(r#"[{"id":1,"text":"\ud83d"}]"#).text, "\u{fffd}");
+}
+
+#[test]
+fn deep_json_is_refused_and_deep_brackets_in_a_text_are_not() {
+    for deep in [
+        "[".repeat(100_000),
+        "{\"a\":".repeat(100_000),
+        format!(
+            "{{\"id\":1,\"text\":\"a\",\"x\":{}{}}}",
+            "[".repeat(500),
+            "]".repeat(500)
+        ),
+    ] {
+        rejected(deep, Reason::TooDeep, "levels deep");
+    }
+    let brackets = "[{".repeat(500);
+    assert_eq!(post(json!({"id": 1, "text": brackets}).to_string()).text, brackets);
+    // Just below the setting, the parser's own bound holds.
+    let nested = format!("{}{}{}", "{\"retweeted_status\":".repeat(127), "{}", "}".repeat(127));
+    rejected(nested, Reason::TooDeep, "recursion limit");
+}
+
+#[test]
+fn large_records_and_texts_are_refused_and_long_words_are_not() {
+    let limits = Limits::default();
+    rejected(vec![b'a'; 5_000_000], Reason::TooLarge, "5000000 bytes");
+    rejected(
+        "é".repeat(limits.max_text_chars + 1),
+        Reason::TooLarge,
+        "25001 characters",
+    );
+    assert_eq!(
+        post("é".repeat(limits.max_text_chars)).text.chars().count(),
+        limits.max_text_chars
+    );
+    let word = "w".repeat(10_000);
+    assert_eq!(
+        post(json!({"id": 1, "text": word, "quoted_text": word.repeat(5)}).to_string())
+            .quoted_text
+            .unwrap()
+            .len(),
+        limits.max_text_chars
+    );
+    rejected(
+        json!({"id": "i".repeat(2_000), "text": "a"}).to_string(),
+        Reason::BadField,
+        "2000 bytes",
+    );
+}
+
+#[test]
+fn languages_and_hashtags_of_any_length_are_bounded() {
+    let tags: Vec<String> = (0..1_000).map(|n| format!("tag{n}")).collect();
+    let post = post(json!({"id": 1, "text": "a", "lang": "x".repeat(1_000), "hashtags": tags}).to_string());
+    assert_eq!((post.lang.as_str(), post.hashtags.len()), ("und", 100));
+}

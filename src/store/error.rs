@@ -1,0 +1,244 @@
+//! What can go wrong with Postgres, sorted by what the caller can do about it.
+
+use std::{fmt, io, sync::Arc};
+
+/// The kind of a failure.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Fault {
+    /// No connection, or it broke, or the server is starting, stopping or full of clients.
+    Unreachable,
+    /// Deadlock, serialization failure, a lock or statement timeout, a partition dropped meanwhile.
+    Busy,
+    /// The server has no disk space left, or no memory.
+    NoSpace,
+    /// The server takes reads alone: a standby, or a primary that was demoted.
+    ReadOnly,
+    /// Wrong user or password, or a missing privilege.
+    Denied,
+    /// The database or a table or column is not there: not migrated, or another schema.
+    Schema,
+    /// The settings of the connection.
+    Settings,
+    /// Anything else, among it faults of this program.
+    Other,
+}
+
+impl Fault {
+    /// Whether the same call may well succeed later without anybody changing its input.
+    #[must_use]
+    pub const fn is_transient(self) -> bool {
+        matches!(self, Self::Unreachable | Self::Busy | Self::NoSpace | Self::ReadOnly)
+    }
+}
+
+/// A failure of the database, in one line.
+#[derive(Debug, thiserror::Error)]
+#[error("database: {doing}: {detail}")]
+pub struct StoreError {
+    /// The kind of failure.
+    pub fault: Fault,
+    doing: &'static str,
+    detail: String,
+    #[source]
+    source: Option<Box<sqlx::Error>>,
+}
+
+impl StoreError {
+    pub(super) fn new(fault: Fault, doing: &'static str, detail: impl fmt::Display) -> Self {
+        Self {
+            fault,
+            doing,
+            detail: detail.to_string(),
+            source: None,
+        }
+    }
+
+    /// Whether the same call may well succeed later: try again, with backoff.
+    #[must_use]
+    pub const fn is_transient(&self) -> bool {
+        self.fault.is_transient()
+    }
+
+    pub(super) fn sql(doing: &'static str, error: sqlx::Error) -> Self {
+        let fault = classify(&error);
+        let hint = match fault {
+            Fault::NoSpace => " (the server is out of disk space or memory)",
+            Fault::ReadOnly => " (the server is read-only: a standby, or a demoted primary)",
+            Fault::Denied => " (check user, password and grants)",
+            Fault::Schema => " (run `moodstream migrate`)",
+            _ => "",
+        };
+        let detail = match &error {
+            sqlx::Error::Database(db) => {
+                let code = db.code().unwrap_or_default();
+                format!("{} [{code}]{hint}", db.message())
+            }
+            sqlx::Error::PoolTimedOut => "no connection within the connect timeout".to_owned(),
+            other => format!("{other}{hint}").replace('\n', " "),
+        };
+        Self {
+            fault,
+            doing,
+            detail,
+            source: Some(Box::new(error)),
+        }
+    }
+
+    /// For `map_err`: what was being done when it failed.
+    pub(super) fn when(doing: &'static str) -> impl FnOnce(sqlx::Error) -> Self {
+        move |error| Self::sql(doing, error)
+    }
+}
+
+fn classify(error: &sqlx::Error) -> Fault {
+    match error {
+        sqlx::Error::Database(db) => db.code().map_or(Fault::Other, |code| classify_code(&code)),
+        sqlx::Error::Io(io) if io.kind() == io::ErrorKind::InvalidInput => Fault::Settings,
+        // A protocol error is what is left of a conversation that was cut in the middle.
+        sqlx::Error::Io(_)
+        | sqlx::Error::Protocol(_)
+        | sqlx::Error::PoolTimedOut
+        | sqlx::Error::PoolClosed
+        | sqlx::Error::WorkerCrashed
+        | sqlx::Error::BeginFailed => Fault::Unreachable,
+        sqlx::Error::Configuration(_) | sqlx::Error::Tls(_) => Fault::Settings,
+        _ => Fault::Other,
+    }
+}
+
+/// By SQLSTATE: <https://www.postgresql.org/docs/current/errcodes-appendix.html>.
+fn classify_code(code: &str) -> Fault {
+    match code {
+        // serialization_failure, deadlock_detected, lock_not_available, query_canceled (timeouts)
+        "40001" | "40P01" | "55P03" | "57014" => Fault::Busy,
+        // check_violation: of our writes only "no partition of relation found for row" raises it, when
+        // retention dropped the day between the look and the write. The next try makes it again.
+        "23514" => Fault::Busy,
+        "25006" => Fault::ReadOnly,
+        // invalid_authorization_specification, invalid_password, insufficient_privilege
+        "28000" | "28P01" | "42501" => Fault::Denied,
+        // invalid_catalog_name, undefined_table, undefined_column, undefined_object, undefined_function
+        "3D000" | "42P01" | "42703" | "42704" | "42883" => Fault::Schema,
+        // idle_in_transaction_session_timeout, idle_session_timeout, too_many_connections
+        "25P03" | "53300" => Fault::Unreachable,
+        _ if code.starts_with("53") => Fault::NoSpace,
+        _ if code.starts_with("08") || code.starts_with("57P") => Fault::Unreachable,
+        _ => Fault::Other,
+    }
+}
+
+/// A run that was not stored because another consumer has moved its partition on.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct FencedRun {
+    /// Kafka topic.
+    pub topic: Arc<str>,
+    /// Kafka partition.
+    pub partition: i32,
+    /// Where this consumer thought the partition stood.
+    pub expected: i64,
+    /// Where it stands; `None` if the group has no offset for it.
+    pub found: Option<i64>,
+}
+
+impl fmt::Display for FencedRun {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(
+            f,
+            "{}/{} (expected offset {}, found ",
+            self.topic, self.partition, self.expected
+        )?;
+        match self.found {
+            Some(found) => write!(f, "{found})"),
+            None => f.write_str("none)"),
+        }
+    }
+}
+
+/// Why a flush was not stored. In every case nothing of it was stored.
+#[derive(Debug, thiserror::Error)]
+pub enum FlushError {
+    /// Another consumer has moved on with these partitions: drop their runs ([`super::Flush::drop_runs`])
+    /// and flush the rest.
+    #[error("another consumer has moved on with {}", list(.0))]
+    Fenced(Vec<FencedRun>),
+    /// The posts lie on more days than one transaction may touch: flush a part of them at a time.
+    #[error("a flush of posts from {found} days: at most {limit} at a time, as each day is a partition to lock")]
+    TooManyDays {
+        /// Days in the flush.
+        found: usize,
+        /// The most there may be.
+        limit: usize,
+    },
+    /// The flush contradicts itself or the limits of the tables: a fault of the caller.
+    #[error("flush not valid: {0}")]
+    Invalid(String),
+    /// The rollups were altered by another hand and no longer match the posts.
+    #[error("emotion_rollup does not match post in {0}: somebody changed one of the tables by hand")]
+    Inconsistent(String),
+    /// The database failed.
+    #[error(transparent)]
+    Store(#[from] StoreError),
+}
+
+impl FlushError {
+    /// Whether the very same flush may well succeed later: try it again, with backoff. Also right after
+    /// a commit whose answer was lost: the next try finds out whether it took place.
+    #[must_use]
+    pub const fn is_transient(&self) -> bool {
+        matches!(self, Self::Store(error) if error.is_transient())
+    }
+}
+
+fn list(runs: &[FencedRun]) -> String {
+    runs.iter().map(ToString::to_string).collect::<Vec<_>>().join(", ")
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn codes_are_sorted_by_what_helps() {
+        let cases = [
+            ("40P01", Fault::Busy),
+            ("53100", Fault::NoSpace),
+            ("53200", Fault::NoSpace),
+            ("53300", Fault::Unreachable),
+            ("57P01", Fault::Unreachable),
+            ("57P03", Fault::Unreachable),
+            ("57014", Fault::Busy),
+            ("08006", Fault::Unreachable),
+            ("25006", Fault::ReadOnly),
+            ("42501", Fault::Denied),
+            ("28P01", Fault::Denied),
+            ("42P01", Fault::Schema),
+            ("22021", Fault::Other),
+        ];
+        for (code, fault) in cases {
+            assert_eq!(classify_code(code), fault, "{code}");
+        }
+        let transient = [Fault::Unreachable, Fault::Busy, Fault::NoSpace, Fault::ReadOnly];
+        assert!(transient.into_iter().all(Fault::is_transient));
+        assert!(
+            ![Fault::Denied, Fault::Schema, Fault::Settings, Fault::Other]
+                .into_iter()
+                .any(Fault::is_transient)
+        );
+    }
+
+    #[test]
+    fn fenced_names_what_was_found() {
+        let run = |found| FencedRun {
+            topic: "posts".into(),
+            partition: 3,
+            expected: 10,
+            found,
+        };
+        let error = FlushError::Fenced(vec![run(Some(20)), run(None)]);
+        assert_eq!(
+            error.to_string(),
+            "another consumer has moved on with posts/3 (expected offset 10, found 20), posts/3 (expected offset 10, found none)"
+        );
+        assert!(!error.is_transient());
+    }
+}

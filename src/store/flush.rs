@@ -1,0 +1,336 @@
+//! What goes into one transaction, and what came of it.
+
+use std::{
+    collections::BTreeMap,
+    fmt,
+    hash::{BuildHasher, RandomState},
+    sync::Arc,
+};
+
+use time::OffsetDateTime;
+
+use super::{
+    error::{FencedRun, FlushError},
+    partition::{day_of, floor_micros},
+};
+use crate::{
+    model::{ModelInfo, Verdict},
+    post::{Deletion, Origin, Post},
+};
+
+/// Longest post id, in bytes: it is part of an index entry.
+pub const MAX_ID_BYTES: usize = 512;
+/// Longest name of an emotion, tracked topic or model, in bytes: they are parts of one index entry.
+pub const MAX_NAME_BYTES: usize = 256;
+/// Longest hashtag kept in the `hashtags` column, in bytes: it is an index entry. Longer ones stay in the text.
+pub const MAX_HASHTAG_BYTES: usize = 512;
+/// Most days that the posts of one flush may lie on: each is a partition with indexes to lock, and the
+/// server's lock table has a fixed size.
+pub const MAX_DAYS: usize = 256;
+
+/// A post with its emotion, ready to be stored.
+#[derive(Debug, Clone)]
+pub struct PostRow {
+    /// The post.
+    pub post: Box<Post>,
+    /// Its emotion.
+    pub verdict: Verdict,
+    /// The tracked topics that it touches.
+    pub topics: Vec<Arc<str>>,
+    /// The record that brought it.
+    pub origin: Origin,
+}
+
+/// A deletion notice, ready to be carried out.
+#[derive(Debug, Clone)]
+pub struct DeletionRow {
+    /// What to delete.
+    pub deletion: Deletion,
+    /// The record that brought it.
+    pub origin: Origin,
+}
+
+/// A contiguous run of one partition whose records are all settled by the flush.
+#[derive(Debug, Clone)]
+pub struct Run {
+    /// Kafka topic.
+    pub topic: Arc<str>,
+    /// Kafka partition.
+    pub partition: i32,
+    /// The partition's `next_offset` as this consumer knows it: the fence.
+    pub expected: i64,
+    /// Its `next_offset` after this run.
+    pub next: i64,
+    /// Posts in it outside the wanted languages or topics.
+    pub filtered: u64,
+    /// Posts in it older than the retention.
+    pub late: u64,
+    /// Records in it that went to the dead-letter topic.
+    pub rejected: u64,
+}
+
+/// Tells one flush from another: how a commit whose answer was lost is recognised.
+#[derive(Clone, Copy, PartialEq, Eq, Hash)]
+pub struct FlushId(u128);
+
+impl FlushId {
+    fn fresh() -> Self {
+        // Each `RandomState` has keys of its own, seeded by the operating system.
+        let half = || u128::from(RandomState::new().hash_one(0_u8));
+        Self(half() << 64 | half())
+    }
+}
+
+/// As a UUID.
+impl fmt::Display for FlushId {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let hex = format!("{:032x}", self.0);
+        write!(
+            f,
+            "{}-{}-{}-{}-{}",
+            &hex[..8],
+            &hex[8..12],
+            &hex[12..16],
+            &hex[16..20],
+            &hex[20..]
+        )
+    }
+}
+
+impl fmt::Debug for FlushId {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "{self}")
+    }
+}
+
+/// All that one transaction does: posts, deletions, and the offsets that they settle.
+///
+/// Trying again after a transient failure means flushing the same value again, unchanged.
+#[derive(Debug)]
+pub struct Flush {
+    id: FlushId,
+    /// The consumer group.
+    pub group: Arc<str>,
+    /// The model that gave the verdicts.
+    pub model: Arc<ModelInfo>,
+    /// At most one run a partition; each post and deletion belongs to one.
+    pub runs: Vec<Run>,
+    /// Posts, in any order.
+    pub posts: Vec<PostRow>,
+    /// Deletions, in any order.
+    pub deletions: Vec<DeletionRow>,
+}
+
+impl Flush {
+    /// An empty flush.
+    #[must_use]
+    pub fn new(group: Arc<str>, model: Arc<ModelInfo>) -> Self {
+        Self {
+            id: FlushId::fresh(),
+            group,
+            model,
+            runs: Vec::new(),
+            posts: Vec::new(),
+            deletions: Vec::new(),
+        }
+    }
+
+    /// Its identity.
+    #[must_use]
+    pub const fn id(&self) -> FlushId {
+        self.id
+    }
+
+    /// Drops the runs that were fenced, with their posts and deletions.
+    pub fn drop_runs(&mut self, fenced: &[FencedRun]) {
+        for run in fenced {
+            self.drop_partition(&run.topic, run.partition);
+        }
+    }
+
+    /// Drops the run of one partition, with its posts and deletions.
+    pub fn drop_partition(&mut self, topic: &str, partition: i32) {
+        let other = |other: &str, number: i32| other != topic || number != partition;
+        self.runs.retain(|run| other(&run.topic, run.partition));
+        self.posts.retain(|row| other(&row.origin.topic, row.origin.partition));
+        self.deletions
+            .retain(|row| other(&row.origin.topic, row.origin.partition));
+        // What is left is another transaction than the one that was refused.
+        self.id = FlushId::fresh();
+    }
+
+    /// Whether there is nothing to do.
+    #[must_use]
+    pub fn is_empty(&self) -> bool {
+        self.runs.is_empty()
+    }
+
+    /// Checks what the database could only refuse, and finds each record's run: by topic and partition, their
+    /// places in `runs`.
+    pub(super) fn validate(&self) -> Result<RunIndex<'_>, FlushError> {
+        let invalid = |why: String| Err(FlushError::Invalid(why));
+        let mut index = RunIndex(BTreeMap::new());
+        for (place, run) in self.runs.iter().enumerate() {
+            if run.expected < 0 || run.next < run.expected {
+                return invalid(format!(
+                    "{}/{} goes from {} to {}",
+                    run.topic, run.partition, run.expected, run.next
+                ));
+            }
+            if index.0.insert((&run.topic, run.partition), place).is_some() {
+                return invalid(format!("two runs of {}/{}", run.topic, run.partition));
+            }
+        }
+        let too_long = |name: &str| name.len() > MAX_NAME_BYTES;
+        if too_long(&self.model.id) || self.model.labels.iter().any(|label| too_long(label)) {
+            return invalid(format!(
+                "the model's id or a label of it is longer than {MAX_NAME_BYTES} bytes"
+            ));
+        }
+        for (row, place) in self.posts.iter().map(|row| (row, index.find(&row.origin))) {
+            let at = || format!("{}/{}@{}", row.origin.topic, row.origin.partition, row.origin.offset);
+            let Some(place) = place else {
+                return invalid(format!("{} belongs to no run", at()));
+            };
+            if !(self.runs[place].expected..self.runs[place].next).contains(&row.origin.offset) {
+                return invalid(format!("{} lies outside its run", at()));
+            }
+            if row.post.id.is_empty() || row.post.id.len() > MAX_ID_BYTES {
+                return invalid(format!("{} has a post id of {} bytes", at(), row.post.id.len()));
+            }
+            if row.verdict.scores.len() != self.model.labels.len() {
+                let (scores, labels) = (row.verdict.scores.len(), self.model.labels.len());
+                return invalid(format!("{} has {scores} scores, the model {labels} labels", at()));
+            }
+            if !is_exact(row.verdict.score) || !row.verdict.scores.iter().copied().all(is_exact) {
+                return invalid(format!("{} has a score that is no multiple of 2^-20 in 0..=1", at()));
+            }
+            if row.topics.iter().any(|topic| topic.is_empty() || too_long(topic)) || too_long(&row.verdict.emotion) {
+                return invalid(format!("{} has an empty or overlong topic or emotion", at()));
+            }
+        }
+        for row in &self.deletions {
+            let at = || format!("{}/{}@{}", row.origin.topic, row.origin.partition, row.origin.offset);
+            let Some(place) = index.find(&row.origin) else {
+                return invalid(format!("{} belongs to no run", at()));
+            };
+            if !(self.runs[place].expected..self.runs[place].next).contains(&row.origin.offset) {
+                return invalid(format!("{} lies outside its run", at()));
+            }
+            if row.deletion.post_id.is_empty() || row.deletion.post_id.len() > MAX_ID_BYTES {
+                return invalid(format!(
+                    "{} has a post id of {} bytes",
+                    at(),
+                    row.deletion.post_id.len()
+                ));
+            }
+        }
+        Ok(index)
+    }
+
+    /// The days of its posts.
+    pub(super) fn days(&self) -> Result<Vec<time::Date>, FlushError> {
+        let mut days: Vec<_> = self.posts.iter().map(|row| day_of(row.created_at())).collect();
+        days.sort_unstable();
+        days.dedup();
+        if days.len() > MAX_DAYS {
+            return Err(FlushError::TooManyDays {
+                found: days.len(),
+                limit: MAX_DAYS,
+            });
+        }
+        Ok(days)
+    }
+}
+
+impl PostRow {
+    /// Event time as the database keeps it: in whole microseconds.
+    pub(super) fn created_at(&self) -> OffsetDateTime {
+        floor_micros(self.post.created_at)
+    }
+}
+
+/// Whether sums of such scores are exact: the contract of [`Verdict`].
+fn is_exact(score: f64) -> bool {
+    (0.0..=1.0).contains(&score) && (score * f64::from(1 << 20)).fract() == 0.0
+}
+
+/// Finds the run of a record.
+#[derive(Debug)]
+pub(super) struct RunIndex<'a>(BTreeMap<(&'a str, i32), usize>);
+
+impl RunIndex<'_> {
+    pub(super) fn find(&self, origin: &Origin) -> Option<usize> {
+        self.0.get(&(&*origin.topic, origin.partition)).copied()
+    }
+
+    /// Places in `runs`, by topic and partition: the order in which fences are locked.
+    pub(super) fn in_order(&self) -> impl Iterator<Item = usize> {
+        self.0.values().copied()
+    }
+}
+
+/// What became of the records of one run. Every record is in exactly one of the first six.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
+pub struct Tally {
+    /// Posts that were new.
+    pub inserted: u64,
+    /// Posts whose key was settled before: by an earlier copy, or by their deletion.
+    pub duplicates: u64,
+    /// Deletion notices.
+    pub deletions: u64,
+    /// Posts outside the wanted languages or topics.
+    pub filtered: u64,
+    /// Posts older than the retention.
+    pub late: u64,
+    /// Records sent to the dead-letter topic.
+    pub rejected: u64,
+    /// Posts that the deletion notices took out again, in this flush or an earlier one.
+    pub removed: u64,
+}
+
+impl Tally {
+    /// All records.
+    #[must_use]
+    pub const fn records(&self) -> u64 {
+        self.inserted + self.duplicates + self.deletions + self.filtered + self.late + self.rejected
+    }
+}
+
+impl std::ops::AddAssign for Tally {
+    fn add_assign(&mut self, other: Self) {
+        self.inserted += other.inserted;
+        self.duplicates += other.duplicates;
+        self.deletions += other.deletions;
+        self.filtered += other.filtered;
+        self.late += other.late;
+        self.rejected += other.rejected;
+        self.removed += other.removed;
+    }
+}
+
+/// A stored flush.
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
+pub struct Flushed {
+    /// What became of each run, in the order of [`Flush::runs`].
+    pub tallies: Vec<Tally>,
+    /// The posts that were written, as places in [`Flush::posts`], ascending.
+    pub written: Vec<usize>,
+    /// Rollup rows touched.
+    pub rollups: usize,
+    /// An earlier try had been committed after all, and this one only found that out. If that try was made
+    /// through another [`super::Store`], `tallies` and `written` are not known and empty.
+    pub replayed: bool,
+}
+
+impl Flushed {
+    /// Over all runs.
+    #[must_use]
+    pub fn total(&self) -> Tally {
+        let mut total = Tally::default();
+        for tally in &self.tallies {
+            total += *tally;
+        }
+        total
+    }
+}

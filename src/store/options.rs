@@ -1,0 +1,176 @@
+//! Settings of the store.
+
+use std::{fmt, str::FromStr, time::Duration};
+
+use sqlx::postgres::PgConnectOptions;
+
+use super::error::{Fault, StoreError};
+
+/// A database URL. `Debug` and `Display` do not show the password.
+#[derive(Clone, PartialEq, Eq, serde::Deserialize)]
+#[serde(transparent)]
+pub struct DatabaseUrl(String);
+
+impl DatabaseUrl {
+    /// The whole URL, with its password.
+    #[must_use]
+    pub fn expose(&self) -> &str {
+        &self.0
+    }
+}
+
+impl From<String> for DatabaseUrl {
+    fn from(url: String) -> Self {
+        Self(url)
+    }
+}
+
+impl From<&str> for DatabaseUrl {
+    fn from(url: &str) -> Self {
+        Self(url.to_owned())
+    }
+}
+
+impl fmt::Display for DatabaseUrl {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let Ok(mut url) = url::Url::parse(&self.0) else {
+            return f.write_str("(not a URL)");
+        };
+        if url.password().is_some() && url.set_password(Some("***")).is_err() {
+            return f.write_str("(hidden)");
+        }
+        // libpq also takes the password as a parameter.
+        let pairs: Vec<(String, String)> = url.query_pairs().into_owned().collect();
+        if pairs.iter().any(|(key, _)| key.contains("password")) {
+            let hidden = pairs
+                .iter()
+                .map(|(k, v)| (k, if k.contains("password") { "***" } else { v }));
+            url.query_pairs_mut().clear().extend_pairs(hidden);
+        }
+        f.write_str(url.as_str())
+    }
+}
+
+impl fmt::Debug for DatabaseUrl {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "\"{self}\"")
+    }
+}
+
+/// How to reach Postgres and how long to wait for it.
+#[derive(Debug, Clone, PartialEq, serde::Deserialize)]
+#[serde(default, deny_unknown_fields)]
+pub struct StoreOptions {
+    /// `postgres://user:password@host:port/database?sslmode=verify-full`: `sslmode`, `sslrootcert`, `sslcert`
+    /// and `sslkey` as libpq has them.
+    pub url: DatabaseUrl,
+    /// Most connections. A flush holds one; partitions, retention and pings share the others.
+    pub max_connections: u32,
+    /// Seconds to wait for a connection.
+    pub connect_timeout_seconds: u64,
+    /// Seconds after which the server gives a statement up; also how long it keeps a transaction whose client
+    /// has fallen silent, and with it the partitions' fences. 0: never.
+    pub statement_timeout_seconds: u64,
+    /// Seconds to wait for a lock. 0: for ever.
+    pub lock_timeout_seconds: u64,
+    /// Whether a commit waits until it is on disk. Without it, a crash of the server may lose the last commits,
+    /// whole: the records are then read again from Kafka, so nothing is lost or doubled while Kafka has them.
+    pub synchronous_commit: bool,
+}
+
+impl Default for StoreOptions {
+    fn default() -> Self {
+        Self {
+            url: "postgres://localhost/moodstream".into(),
+            max_connections: 4,
+            connect_timeout_seconds: 10,
+            statement_timeout_seconds: 60,
+            lock_timeout_seconds: 15,
+            synchronous_commit: true,
+        }
+    }
+}
+
+impl StoreOptions {
+    pub(super) fn connect_timeout(&self) -> Duration {
+        Duration::from_secs(self.connect_timeout_seconds.max(1))
+    }
+
+    pub(super) fn connect_options(&self) -> Result<PgConnectOptions, StoreError> {
+        // sqlx takes other schemes and reads them as Postgres.
+        let url = self.url.expose();
+        if !(url.starts_with("postgres://") || url.starts_with("postgresql://")) {
+            let why = "the URL must start with postgres:// or postgresql://";
+            return Err(StoreError::new(Fault::Settings, "reading the URL", why));
+        }
+        let options = PgConnectOptions::from_str(url).map_err(|e| match e {
+            sqlx::Error::Configuration(why) => StoreError::new(Fault::Settings, "reading the URL", why),
+            other => StoreError::new(Fault::Settings, "reading the URL", other),
+        })?;
+        Ok(options.application_name("moodstream"))
+    }
+
+    /// What each new connection sets for itself. Statements rather than startup parameters, which poolers
+    /// between here and the server refuse.
+    pub(super) fn session(&self) -> String {
+        let Self {
+            statement_timeout_seconds: statement,
+            lock_timeout_seconds: lock,
+            ..
+        } = self;
+        let commit = if self.synchronous_commit { "on" } else { "off" };
+        format!(
+            "SET statement_timeout = '{statement}s'; SET idle_in_transaction_session_timeout = '{statement}s';
+             SET lock_timeout = '{lock}s'; SET synchronous_commit = {commit}; SET timezone = 'UTC';
+             SET client_min_messages = warning;
+             SET tcp_keepalives_idle = 30; SET tcp_keepalives_interval = 10; SET tcp_keepalives_count = 3;
+             -- Every look-up here is of a few keys out of millions; on tables without statistics, fresh day
+             -- partitions above all, the planner may think otherwise.
+             SET enable_seqscan = off; SET enable_hashjoin = off; SET enable_mergejoin = off"
+        )
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    #![allow(clippy::unwrap_used)]
+    use super::*;
+
+    #[test]
+    fn passwords_do_not_show() {
+        for url in [
+            "postgres://user:hunter2@db.example:5432/moods?sslmode=require",
+            "postgres://user@db.example/moods?password=hunter2&sslmode=require",
+            "hunter2",
+        ] {
+            let options = StoreOptions {
+                url: url.into(),
+                ..StoreOptions::default()
+            };
+            let shown = format!("{options:?} {}", options.url);
+            assert!(!shown.contains("hunter2"), "{shown}");
+        }
+        let shown = DatabaseUrl::from("postgres://user:hunter2@db.example:5432/moods?sslmode=require").to_string();
+        assert_eq!(shown, "postgres://user:***@db.example:5432/moods?sslmode=require");
+    }
+
+    #[test]
+    fn settings_are_checked() {
+        for url in [
+            "",
+            "mysql://localhost/x",
+            "postgres://localhost:port/x",
+            "postgres://localhost/x?sslmode=perhaps",
+        ] {
+            let options = StoreOptions {
+                url: url.into(),
+                ..StoreOptions::default()
+            };
+            let error = options.connect_options().unwrap_err();
+            assert_eq!(error.fault, Fault::Settings, "{url}");
+        }
+        assert!(toml::from_str::<StoreOptions>("urll = 'x'").is_err());
+        let options: StoreOptions = toml::from_str("url = 'postgres://h/d'\nsynchronous_commit = false").unwrap();
+        assert!(!options.synchronous_commit);
+    }
+}

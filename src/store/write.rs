@@ -1,0 +1,404 @@
+//! The transaction.
+
+use std::collections::BTreeMap;
+
+use sqlx::{AssertSqlSafe, Connection, PgConnection};
+use time::{Date, OffsetDateTime};
+
+use super::{
+    Store,
+    columns::insert_posts,
+    error::{Fault, FencedRun, FlushError, StoreError},
+    flush::{Flush, Flushed, Tally},
+    lock,
+    partition::{day_literal, day_of, next_day},
+    plan::{KeyChange, KeyPlan, Plan, Removal},
+    rollup::{Deleted, Delta, Deltas, RollupKey},
+};
+
+/// Unanswered commits remembered: a caller tries one flush again until it is settled, so more than its
+/// consumers means that somebody gave up.
+const MAX_UNANSWERED: usize = 256;
+
+impl Store {
+    /// Does all that the flush says in one transaction, or nothing of it.
+    ///
+    /// After an error that [`FlushError::is_transient`], flush the same value again: that is right also if the
+    /// connection broke during the commit and nobody knows whether it took place, as the next try finds out.
+    pub async fn flush(&self, flush: &Flush) -> Result<Flushed, FlushError> {
+        let plan = Plan::new(flush)?;
+        self.ensure_days(&flush.days()?).await?;
+        let result = self.transact(flush, plan).await;
+        match &result {
+            Ok(_) => {
+                lock(&self.state.unanswered).remove(&flush.id());
+            }
+            Err(FlushError::Store(error)) if error.fault == Fault::Busy => self.forget_days(),
+            Err(_) => {}
+        }
+        result
+    }
+
+    async fn transact(&self, flush: &Flush, mut plan: Plan<'_>) -> Result<Flushed, FlushError> {
+        let mut connection = self.acquire("starting a flush").await?;
+        let mut tx = connection.begin().await.map_err(StoreError::when("starting a flush"))?;
+        if let Fence::Landed = lock_fences(&mut tx, flush, &plan).await? {
+            let known = lock(&self.state.unanswered).remove(&flush.id());
+            return Ok(Flushed {
+                replayed: true,
+                ..known.unwrap_or_default()
+            });
+        }
+        let changes = claim_keys(&mut tx, &plan.keys)
+            .await
+            .map_err(StoreError::when("writing post_key"))?;
+        let (written, removals) = plan.resolve(&changes);
+        insert_posts(&mut tx, flush, &written)
+            .await
+            .map_err(StoreError::when("writing post"))?;
+        let (deleted, removed) = remove_posts(&mut tx, &removals, flush.runs.len())
+            .await
+            .map_err(StoreError::when("deleting from post"))?;
+        let mut deltas = Deltas::default();
+        for &place in &written {
+            deltas.add(flush, &flush.posts[place]);
+        }
+        for row in &deleted {
+            deltas.take(row);
+        }
+        let deltas = deltas.sorted();
+        apply_deltas(&mut tx, &deltas).await?;
+        let rollups = deltas.len();
+        let order = plan.run_order.clone();
+        let flushed = plan.finish(written, &removed, rollups);
+        move_offsets(&mut tx, flush, &order, &flushed.tallies).await?;
+
+        self.remember(flush, &flushed);
+        tx.commit().await.map_err(StoreError::when("committing a flush"))?;
+        Ok(flushed)
+    }
+
+    fn remember(&self, flush: &Flush, flushed: &Flushed) {
+        let mut unanswered = lock(&self.state.unanswered);
+        if unanswered.len() >= MAX_UNANSWERED {
+            unanswered.clear();
+        }
+        unanswered.insert(flush.id(), flushed.clone());
+    }
+}
+
+enum Fence {
+    /// Every partition stands where the flush expects it.
+    Open,
+    /// This very flush was committed before.
+    Landed,
+}
+
+/// Locks the offsets of all runs, in order, and compares. Nobody else moves them until the transaction ends,
+/// and who was about to move them has done so.
+async fn lock_fences(tx: &mut PgConnection, flush: &Flush, plan: &Plan<'_>) -> Result<Fence, FlushError> {
+    const DOING: &str = "locking offsets";
+    let (topics, partitions) = run_keys(flush, &plan.run_order);
+    let rows: Vec<(String, i32, i64)> = sqlx::query_as(
+        "SELECT o.topic, o.partition, o.next_offset FROM consumer_offset o
+         WHERE o.consumer_group = $1 AND (o.topic, o.partition) IN (SELECT * FROM unnest($2::text[], $3::int[]))
+         ORDER BY o.topic COLLATE \"C\", o.partition FOR UPDATE",
+    )
+    .bind(&*flush.group)
+    .bind(&topics)
+    .bind(&partitions)
+    .fetch_all(&mut *tx)
+    .await
+    .map_err(StoreError::when(DOING))?;
+    let found: BTreeMap<(&str, i32), i64> = rows.iter().map(|(t, p, next)| ((t.as_str(), *p), *next)).collect();
+    let fenced: Vec<FencedRun> = flush
+        .runs
+        .iter()
+        .filter_map(|run| {
+            let found = found.get(&(&*run.topic, run.partition)).copied();
+            (found != Some(run.expected)).then(|| FencedRun {
+                topic: run.topic.clone(),
+                partition: run.partition,
+                expected: run.expected,
+                found,
+            })
+        })
+        .collect();
+    if fenced.is_empty() {
+        return Ok(Fence::Open);
+    }
+    // A statement of its own, after the lock: so it sees what the transaction that held the lock has written.
+    // One partition is enough, as a flush lands in whole; on another, somebody may have moved on since.
+    let landed: bool = sqlx::query_scalar(
+        "SELECT EXISTS (SELECT FROM consumer_tally t
+         WHERE t.consumer_group = $1 AND (t.topic, t.partition) IN (SELECT * FROM unnest($2::text[], $3::int[]))
+           AND t.last_flush = $4::text::uuid)",
+    )
+    .bind(&*flush.group)
+    .bind(&topics)
+    .bind(&partitions)
+    .bind(flush.id().to_string())
+    .fetch_one(&mut *tx)
+    .await
+    .map_err(StoreError::when(DOING))?;
+    if landed {
+        Ok(Fence::Landed)
+    } else {
+        Err(FlushError::Fenced(fenced))
+    }
+}
+
+/// Claims new keys and marks deleted ones, each key once and in order, in one statement: two statements, each in
+/// order, could deadlock with another consumer's two.
+///
+/// The answer holds the keys that changed, except deletions of posts never seen: of the real stream these are
+/// three lines in four, and there is nothing more to do for them.
+async fn claim_keys(tx: &mut PgConnection, keys: &[KeyPlan<'_>]) -> Result<Vec<KeyChange>, sqlx::Error> {
+    if keys.is_empty() {
+        return Ok(Vec::new());
+    }
+    let sources: Vec<&str> = keys.iter().map(|key| key.source).collect();
+    let ids: Vec<&str> = keys.iter().map(|key| &*key.id).collect();
+    let created: Vec<Option<OffsetDateTime>> = keys.iter().map(|key| key.post.map(|(_, at)| at)).collect();
+    let deleted: Vec<bool> = keys.iter().map(|key| key.deletion.is_some()).collect();
+    // A row that was there keeps a mark of the lock that ON CONFLICT took on it, its xmax; a new one has none.
+    let rows: Vec<(String, String, OffsetDateTime, bool)> = sqlx::query_as(
+        "WITH changed AS (
+             INSERT INTO post_key AS k (source, post_id, created_at, deleted_at)
+             SELECT source, post_id, created_at, CASE WHEN deleted THEN now() END
+             FROM unnest($1::text[], $2::text[], $3::timestamptz[], $4::bool[])
+                  AS n (source, post_id, created_at, deleted)
+             ON CONFLICT (source, post_id) DO UPDATE SET deleted_at = excluded.deleted_at
+             WHERE excluded.deleted_at IS NOT NULL AND k.deleted_at IS NULL
+             RETURNING k.source, k.post_id, k.created_at, k.xmax = 0 AS fresh)
+         SELECT source, post_id, created_at, fresh FROM changed WHERE created_at IS NOT NULL",
+    )
+    .bind(sources)
+    .bind(ids)
+    .bind(created)
+    .bind(deleted)
+    .fetch_all(tx)
+    .await?;
+    Ok(rows
+        .into_iter()
+        .map(|(source, id, created_at, fresh)| KeyChange {
+            source,
+            id,
+            created_at,
+            fresh,
+        })
+        .collect())
+}
+
+/// Deletes posts, a day at a time: with the day in the statement's text, the planner looks at, and locks, that
+/// partition alone. Returns the rows, and how many of them each run's deletions took out.
+async fn remove_posts(
+    tx: &mut PgConnection,
+    removals: &[Removal<'_>],
+    runs: usize,
+) -> Result<(Vec<Deleted>, Vec<u64>), sqlx::Error> {
+    let mut by_day: BTreeMap<Date, Vec<&Removal<'_>>> = BTreeMap::new();
+    for removal in removals {
+        by_day.entry(day_of(removal.created_at)).or_default().push(removal);
+    }
+    let mut deleted = Vec::with_capacity(removals.len());
+    let mut removed = vec![0; runs];
+    for (day, mut removals) in by_day {
+        removals.sort_unstable_by_key(|removal| (removal.source, removal.id));
+        let sql = format!(
+            "DELETE FROM post p USING unnest($1::text[], $2::text[], $3::timestamptz[]) AS k (source, post_id, created_at)
+             WHERE p.source = k.source AND p.post_id = k.post_id AND p.created_at = k.created_at
+               AND p.created_at >= {} AND p.created_at < {}
+             RETURNING p.source, p.post_id, p.created_at, p.lang, p.emotion, p.score, p.model_id, p.topics,
+                       p.kafka_partition",
+            day_literal(day),
+            day_literal(next_day(day))
+        );
+        let rows: Vec<Deleted> = sqlx::query_as(AssertSqlSafe(sql))
+            .persistent(false)
+            .bind(removals.iter().map(|r| r.source).collect::<Vec<_>>())
+            .bind(removals.iter().map(|r| r.id).collect::<Vec<_>>())
+            .bind(removals.iter().map(|r| r.created_at).collect::<Vec<_>>())
+            .fetch_all(&mut *tx)
+            .await?;
+        for row in &rows {
+            let found = removals.binary_search_by(|r| (r.source, r.id).cmp(&(row.source.as_str(), &row.post_id)));
+            if let Ok(place) = found {
+                removed[removals[place].run] += 1;
+            }
+        }
+        deleted.extend(rows);
+    }
+    Ok((deleted, removed))
+}
+
+type Change<'a> = (RollupKey<'a>, Delta);
+
+async fn apply_deltas(tx: &mut PgConnection, deltas: &[Change<'_>]) -> Result<(), FlushError> {
+    const DOING: &str = "writing emotion_rollup";
+    if deltas.is_empty() {
+        return Ok(());
+    }
+    let columns = KeyColumns::new(deltas.iter().map(|(key, _)| key));
+    sqlx::query(
+        "INSERT INTO emotion_rollup AS r (bucket, topic, lang, source, emotion, model_id, shard, posts, score_sum)
+         SELECT * FROM unnest($1::timestamptz[], $2::text[], $3::text[], $4::text[], $5::text[], $6::text[],
+                              $7::int[], $8::bigint[], $9::float8[])
+         ON CONFLICT (bucket, topic, lang, source, emotion, model_id, shard)
+         DO UPDATE SET posts = r.posts + excluded.posts, score_sum = r.score_sum + excluded.score_sum",
+    )
+    .bind(columns.buckets)
+    .bind(columns.topics)
+    .bind(columns.langs)
+    .bind(columns.sources)
+    .bind(columns.emotions)
+    .bind(columns.models)
+    .bind(columns.shards)
+    .bind(deltas.iter().map(|(_, delta)| delta.posts).collect::<Vec<_>>())
+    .bind(deltas.iter().map(|(_, delta)| delta.score_sum).collect::<Vec<_>>())
+    .execute(&mut *tx)
+    .await
+    .map_err(StoreError::when(DOING))?;
+    drop_empty(tx, deltas).await
+}
+
+/// Deletes the rows that were left without posts: a recount has none for them. They are locked since the change
+/// above, so nobody else has counted on them meanwhile.
+async fn drop_empty(tx: &mut PgConnection, deltas: &[Change<'_>]) -> Result<(), FlushError> {
+    const DOING: &str = "deleting empty rows of emotion_rollup";
+    let mut by_day: BTreeMap<Date, Vec<&RollupKey<'_>>> = BTreeMap::new();
+    for (key, _) in deltas.iter().filter(|(_, delta)| delta.taken) {
+        by_day.entry(day_of(key.bucket)).or_default().push(key);
+    }
+    for (day, keys) in by_day {
+        let columns = KeyColumns::new(keys.into_iter());
+        let sql = format!(
+            "DELETE FROM emotion_rollup r
+             USING unnest($1::timestamptz[], $2::text[], $3::text[], $4::text[], $5::text[], $6::text[], $7::int[])
+                   AS k (bucket, topic, lang, source, emotion, model_id, shard)
+             WHERE r.bucket = k.bucket AND r.topic = k.topic AND r.lang = k.lang AND r.source = k.source
+               AND r.emotion = k.emotion AND r.model_id = k.model_id AND r.shard = k.shard
+               AND r.bucket >= {} AND r.bucket < {} AND r.posts <= 0
+             RETURNING r.posts, r.bucket::text",
+            day_literal(day),
+            day_literal(next_day(day))
+        );
+        let gone: Vec<(i64, String)> = sqlx::query_as(AssertSqlSafe(sql))
+            .persistent(false)
+            .bind(columns.buckets)
+            .bind(columns.topics)
+            .bind(columns.langs)
+            .bind(columns.sources)
+            .bind(columns.emotions)
+            .bind(columns.models)
+            .bind(columns.shards)
+            .fetch_all(&mut *tx)
+            .await
+            .map_err(StoreError::when(DOING))?;
+        if let Some((_, bucket)) = gone.into_iter().find(|&(posts, _)| posts < 0) {
+            return Err(FlushError::Inconsistent(format!("the minute {bucket}")));
+        }
+    }
+    Ok(())
+}
+
+/// Rollup keys as the arrays that Postgres takes.
+struct KeyColumns<'a> {
+    buckets: Vec<OffsetDateTime>,
+    topics: Vec<&'a str>,
+    langs: Vec<&'a str>,
+    sources: Vec<&'a str>,
+    emotions: Vec<&'a str>,
+    models: Vec<&'a str>,
+    shards: Vec<i32>,
+}
+
+impl<'a> KeyColumns<'a> {
+    fn new(keys: impl Iterator<Item = &'a RollupKey<'a>> + Clone) -> Self {
+        Self {
+            buckets: keys.clone().map(|key| key.bucket).collect(),
+            topics: keys.clone().map(|key| &*key.topic).collect(),
+            langs: keys.clone().map(|key| &*key.lang).collect(),
+            sources: keys.clone().map(|key| key.source).collect(),
+            emotions: keys.clone().map(|key| &*key.emotion).collect(),
+            models: keys.clone().map(|key| &*key.model_id).collect(),
+            shards: keys.map(|key| key.shard).collect(),
+        }
+    }
+}
+
+fn run_keys<'a>(flush: &'a Flush, order: &[usize]) -> (Vec<&'a str>, Vec<i32>) {
+    order
+        .iter()
+        .map(|&place| (&*flush.runs[place].topic, flush.runs[place].partition))
+        .unzip()
+}
+
+/// Moves the offsets, and counts what became of the records.
+async fn move_offsets(
+    tx: &mut PgConnection,
+    flush: &Flush,
+    order: &[usize],
+    tallies: &[Tally],
+) -> Result<(), FlushError> {
+    let (topics, partitions) = run_keys(flush, order);
+    let numbers = |of: fn(&Tally) -> u64| -> Vec<i64> {
+        order
+            .iter()
+            .map(|&place| i64::try_from(of(&tallies[place])).unwrap_or(i64::MAX))
+            .collect()
+    };
+    let moved = sqlx::query(
+        "UPDATE consumer_offset o SET next_offset = r.next, updated_at = now()
+         FROM unnest($2::text[], $3::int[], $4::bigint[], $5::bigint[]) AS r (topic, partition, expected, next)
+         WHERE o.consumer_group = $1 AND o.topic = r.topic AND o.partition = r.partition
+           AND o.next_offset = r.expected",
+    )
+    .bind(&*flush.group)
+    .bind(&topics)
+    .bind(&partitions)
+    .bind(
+        order
+            .iter()
+            .map(|&place| flush.runs[place].expected)
+            .collect::<Vec<_>>(),
+    )
+    .bind(order.iter().map(|&place| flush.runs[place].next).collect::<Vec<_>>())
+    .execute(&mut *tx)
+    .await
+    .map_err(StoreError::when("moving offsets"))?;
+    if moved.rows_affected() != order.len() as u64 {
+        // Locked and compared at the start, so only a trigger or a rule could have come between.
+        let why = format!("{} of {} offsets moved", moved.rows_affected(), order.len());
+        return Err(StoreError::new(Fault::Other, "moving offsets", why).into());
+    }
+    sqlx::query(
+        "INSERT INTO consumer_tally AS t (consumer_group, topic, partition, records, inserted, duplicates, deletions,
+             filtered, late, rejected, removed, last_flush)
+         SELECT $1, n.*, $12::text::uuid
+         FROM unnest($2::text[], $3::int[], $4::bigint[], $5::bigint[], $6::bigint[], $7::bigint[], $8::bigint[],
+                     $9::bigint[], $10::bigint[], $11::bigint[]) AS n
+         ON CONFLICT (consumer_group, topic, partition) DO UPDATE SET
+             records = t.records + excluded.records, inserted = t.inserted + excluded.inserted,
+             duplicates = t.duplicates + excluded.duplicates, deletions = t.deletions + excluded.deletions,
+             filtered = t.filtered + excluded.filtered, late = t.late + excluded.late,
+             rejected = t.rejected + excluded.rejected, removed = t.removed + excluded.removed,
+             last_flush = excluded.last_flush",
+    )
+    .bind(&*flush.group)
+    .bind(&topics)
+    .bind(&partitions)
+    .bind(numbers(Tally::records))
+    .bind(numbers(|t| t.inserted))
+    .bind(numbers(|t| t.duplicates))
+    .bind(numbers(|t| t.deletions))
+    .bind(numbers(|t| t.filtered))
+    .bind(numbers(|t| t.late))
+    .bind(numbers(|t| t.rejected))
+    .bind(numbers(|t| t.removed))
+    .bind(flush.id().to_string())
+    .execute(tx)
+    .await
+    .map_err(StoreError::when("counting records"))?;
+    Ok(())
+}

@@ -1,0 +1,321 @@
+//! The whole service, black-box: the real binary on a real broker and a real Postgres, with the real model.
+
+#![allow(clippy::unwrap_used, clippy::expect_used, clippy::panic, missing_docs)]
+
+mod support;
+
+use std::{
+    collections::{BTreeMap, BTreeSet},
+    io::{BufRead as _, BufReader, Read as _},
+    process::Stdio,
+};
+
+use serde_json::Value;
+use sqlx::{AssertSqlSafe, Connection as _, PgConnection};
+use support::service::{Bench, end_of, shared, terminate, wait_for};
+
+/// Rows of `post`, without the time of ingestion, which no two runs share.
+const POSTS: &str =
+    "SELECT concat_ws('|', source, post_id, created_at, author_id, lang, text, repost_of, emotion, score,
+    scores, model_id, topics, hashtags, kafka_partition, kafka_offset) FROM post ORDER BY 1";
+const ROLLUPS: &str = "SELECT concat_ws('|', bucket, topic, lang, source, emotion, model_id, shard, posts, score_sum)
+    FROM emotion_rollup ORDER BY 1";
+/// The rollups as a recount of the posts gives them, in the shape of [`ROLLUPS`].
+const RECOUNT: &str = "SELECT concat_ws('|', date_trunc('minute', created_at), topic, lang, source, emotion, model_id,
+    kafka_partition, count(*), sum(score))
+    FROM post, unnest(topics || ''::text) AS topic
+    GROUP BY date_trunc('minute', created_at), topic, lang, source, emotion, model_id, kafka_partition ORDER BY 1";
+const TALLY: &str = "SELECT coalesce(sum(records), 0)::bigint FROM consumer_tally";
+
+async fn lines(url: &str, sql: &str) -> Vec<String> {
+    let mut connection = PgConnection::connect(url).await.unwrap();
+    sqlx::query_scalar(AssertSqlSafe(sql.to_owned()))
+        .fetch_all(&mut connection)
+        .await
+        .unwrap()
+}
+
+/// A count; 0 while the table is not there yet.
+async fn number(url: &str, sql: &str) -> i64 {
+    let mut connection = PgConnection::connect(url).await.unwrap();
+    sqlx::query_scalar(AssertSqlSafe(sql.to_owned()))
+        .fetch_one(&mut connection)
+        .await
+        .unwrap_or(0)
+}
+
+fn number_now(url: &str, sql: &str) -> i64 {
+    tokio::task::block_in_place(|| tokio::runtime::Handle::current().block_on(number(url, sql)))
+}
+
+async fn assert_rollups_equal_recount(url: &str) {
+    assert_eq!(lines(url, ROLLUPS).await, lines(url, RECOUNT).await);
+}
+
+/// A stream of the project's own making: posts, copies, deletions before and after their posts, and poison.
+fn own_stream(posts: usize) -> Vec<Vec<u8>> {
+    let moods = [
+        "i am so happy today",
+        "this makes me furious",
+        "i miss her so much",
+        "what a surprise!",
+        "scared of the dark",
+        "nothing to see",
+    ];
+    let mut out = Vec::new();
+    for n in 0..posts {
+        let (mood, minute) = (moods[n % moods.len()], 10 + n % 40);
+        let number = if n % 3 == 0 {
+            String::new()
+        } else {
+            format!(" number {n}")
+        };
+        let post = serde_json::json!({
+            "id": n.to_string(), "text": format!("{mood}{number} #tag{}", n % 7), "lang": (["en", "es"][n % 2]),
+            "created_at": format!("2026-03-01T12:{minute}:00Z"), "author_id": format!("a{}", n % 50),
+        });
+        let post = post.to_string().into_bytes();
+        if n % 11 == 0 {
+            out.push(post.clone());
+        }
+        out.push(post);
+        let tweet = serde_json::json!({
+            "created_at": format!("Sun Mar 01 12:{minute}:30 +0000 2026"), "id": n, "id_str": n.to_string(),
+            "text": format!("tweet {n}, {mood}"), "user": {"id": 1, "id_str": "1"}, "lang": "en",
+        });
+        if n % 5 == 0 {
+            out.push(tweet.to_string().into_bytes());
+        }
+        if n % 13 == 0 {
+            let delete = serde_json::json!({"delete": {"status": {"id": n + 5, "id_str": (n + 5).to_string(), "user_id": 1, "user_id_str": "1"}}});
+            out.push(delete.to_string().into_bytes());
+        }
+        if n % 29 == 0 {
+            out.push(format!("{{\"id\":\"{n}\", broken").into_bytes());
+        }
+    }
+    out
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn killed_at_any_moment_ends_in_the_same_tables() {
+    let bench = Bench::start();
+    let stream = own_stream(3_000);
+    let total = i64::try_from(stream.len()).unwrap();
+    bench.feed(&stream, "posts", 4);
+
+    let calm = bench.service("posts");
+    let summary = calm.run_until_caught_up();
+    assert_eq!(summary["records"].as_i64(), Some(total));
+
+    // The same topic into another database, by a group whose consumer is killed again and again.
+    let storm = bench.service("posts").with_group("storm");
+    for kill in 1..=10 {
+        let mut child = storm.command().spawn().unwrap();
+        wait_for("progress before the kill", || {
+            let ended = child.try_wait().unwrap();
+            assert!(ended.is_none(), "the service ended by itself: {ended:?}");
+            number_now(&storm.url, TALLY) >= total * kill / 12
+        });
+        child.kill().unwrap();
+        child.wait().unwrap();
+    }
+    storm.run_until_caught_up();
+
+    let posts = lines(&calm.url, POSTS).await;
+    assert!(posts.len() > 2_000, "{} posts", posts.len());
+    assert_eq!(posts, lines(&storm.url, POSTS).await);
+    for url in [&calm.url, &storm.url] {
+        assert_rollups_equal_recount(url).await;
+        assert_eq!(number(url, TALLY).await, total);
+    }
+}
+
+/// An independent reckoning of the archive, its lines read as plain JSON: the posts that stand at the end,
+/// the deletion notices, and the posts seen.
+fn reckon(lines: &[Vec<u8>]) -> (BTreeSet<String>, u64, u64) {
+    let (mut posts, mut deleted, mut deletions, mut seen) = (BTreeSet::new(), BTreeSet::new(), 0, 0);
+    for line in lines {
+        let value: Value = serde_json::from_slice(line).unwrap();
+        if let Some(status) = value.pointer("/delete/status") {
+            deleted.insert(status["id_str"].as_str().unwrap().to_owned());
+            deletions += 1;
+        } else if let Some(id) = value["id_str"].as_str() {
+            posts.insert(id.to_owned());
+            seen += 1;
+        }
+    }
+    (posts.difference(&deleted).cloned().collect(), deletions, seen)
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_slice_of_the_real_archive_ends_exactly() {
+    let Some(shared) = shared() else { return };
+    let archive = std::fs::File::open(shared.join("stream/spritzer_2019-07-03_0629-0641.jsonl.zst")).unwrap();
+    let slice: Vec<Vec<u8>> = BufReader::new(zstd::Decoder::new(archive).unwrap())
+        .split(b'\n')
+        .take(8_000)
+        .map(|line| line.unwrap().trim_ascii_end().to_vec())
+        .filter(|line| !line.is_empty())
+        .collect();
+    let (expected, deletions, seen) = reckon(&slice);
+
+    let bench = Bench::start();
+    bench.feed(&slice, "archive", 4);
+    let service = bench.service("archive");
+    let summary = service.run_until_caught_up();
+    let count = |name: &str| summary[name].as_u64().unwrap();
+    assert_eq!(count("records"), slice.len() as u64);
+    let outcomes = ["inserted", "duplicates", "deletions", "filtered", "late", "rejected"];
+    assert_eq!(count("records"), outcomes.iter().map(|name| count(name)).sum::<u64>());
+    assert_eq!(count("deletions"), deletions);
+    assert_eq!(count("inserted") + count("duplicates"), seen);
+
+    let ids: BTreeSet<String> = lines(&service.url, "SELECT post_id FROM post")
+        .await
+        .into_iter()
+        .collect();
+    assert_eq!(ids, expected);
+    assert_rollups_equal_recount(&service.url).await;
+
+    // A second group reads it all again: nothing is new, nothing changes.
+    let again = service.with_group("again").run_until_caught_up();
+    assert_eq!(again["inserted"].as_u64(), Some(0));
+    assert_rollups_equal_recount(&service.url).await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn what_cannot_be_handled_becomes_a_dead_letter_and_the_rest_goes_on() {
+    let bench = Bench::start();
+    let at = "\"created_at\":\"2026-03-01T12:00:00Z\"";
+    let stream: Vec<(Vec<u8>, Option<&str>)> = vec![
+        (format!("{{\"id\":\"1\",\"text\":\"fine\",{at}}}").into_bytes(), None),
+        (vec![b'x'; 5 << 20], Some("too_large")),
+        ([vec![b'['; 5_000], vec![b']'; 5_000]].concat(), Some("too_deep")),
+        (b"\xff\xfe\xfd".to_vec(), Some("not_utf8")),
+        (
+            format!("{{\"id\":\"2\",\"text\":\"half a \\ud83d pair\",{at}}}").into_bytes(),
+            None,
+        ),
+        (
+            b"{\"id\":\"3\",\"text\":\"when?\",\"created_at\":\"9999-99-99\"}".to_vec(),
+            Some("bad_time"),
+        ),
+        (
+            format!("{{\"id\":\"4\",\"text\":\"{}\",{at}}}", "w".repeat(10_000)).into_bytes(),
+            None,
+        ),
+        (
+            format!("{{\"id\":\"5\",\"text\":\"nul \\u0000 in it\",{at}}}").into_bytes(),
+            None,
+        ),
+    ];
+    bench.broker.create_topic("poison", 1);
+    bench.broker.produce_with(
+        &[("message.max.bytes", "20000000")],
+        "poison",
+        stream.iter().map(|(record, _)| (0, record.as_slice())),
+    );
+    let service = bench.service("poison");
+    let summary = service.run_until_caught_up();
+    let mut reasons: BTreeMap<&str, u64> = BTreeMap::new();
+    for reason in stream.iter().filter_map(|(_, reason)| *reason) {
+        *reasons.entry(reason).or_default() += 1;
+    }
+    assert_eq!(summary["rejected_by_reason"], serde_json::to_value(&reasons).unwrap());
+    assert_eq!(number(&service.url, "SELECT count(*) FROM post").await, 4);
+
+    let mut wanted: Vec<&[u8]> = stream
+        .iter()
+        .filter(|(_, reason)| reason.is_some())
+        .map(|(record, _)| &**record)
+        .collect();
+    let letters = bench.letters("poison.dead-letter", wanted.len());
+    let mut bytes: Vec<&[u8]> = letters.iter().map(|letter| &*letter.payload).collect();
+    bytes.sort_unstable();
+    wanted.sort_unstable();
+    assert!(
+        bytes == wanted,
+        "the dead letters are not the rejected records, byte for byte"
+    );
+    for letter in &letters {
+        assert!(
+            reasons.contains_key(letter.headers["reason"].as_str()),
+            "{:?}",
+            letter.headers
+        );
+        assert_eq!(letter.headers["origin_topic"], "poison");
+    }
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn serves_metrics_and_health_and_stops_on_sigterm() {
+    let bench = Bench::start();
+    bench.feed(&own_stream(200), "served", 2);
+    let service = bench.service("served");
+    let mut child = service.command().stderr(Stdio::piped()).spawn().unwrap();
+    wait_for("readiness", || {
+        service
+            .get("/ready")
+            .is_some_and(|page| page.starts_with("HTTP/1.1 200"))
+    });
+    wait_for("stored posts", || {
+        service
+            .get("/metrics")
+            .is_some_and(|page| page.contains("outcome=\"inserted\""))
+    });
+    let page = service.get("/metrics").unwrap();
+    for name in [
+        "records_total",
+        "batch_posts_bucket",
+        "transactions_total",
+        "event_delay_seconds_count",
+        "lag_records",
+    ] {
+        assert!(
+            page.contains(&format!("moodstream_{name}")),
+            "{name} is not on /metrics"
+        );
+    }
+    assert!(service.get("/live").unwrap().starts_with("HTTP/1.1 200"));
+    terminate(&child);
+    let status = end_of(&mut child);
+    let mut log = String::new();
+    child.stderr.take().unwrap().read_to_string(&mut log).unwrap();
+    assert_eq!(status.code(), Some(0), "{log}");
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn keeps_the_languages_and_tracks_the_topics_of_the_settings() {
+    let bench = Bench::start();
+    bench.feed(&own_stream(300), "filtered", 2);
+    let settings = "[posts]\nlanguages = [\"en\"]\n
+        [[topics]]\nname = \"joyful\"\nkeywords = [\"happy\"]\n
+        [[topics]]\nname = \"tagged\"\nhashtags = [\"tag4\"]\n";
+    let service = bench
+        .service("filtered")
+        .with_config(&bench.write("filter.toml", settings));
+    let summary = service.run_until_caught_up();
+    assert!(summary["filtered"].as_u64() > Some(0));
+    assert_eq!(
+        number(&service.url, "SELECT count(*) FROM post WHERE lang <> 'en'").await,
+        0
+    );
+    assert!(
+        number(
+            &service.url,
+            "SELECT count(*) FROM post WHERE topics = '{joyful}' AND text LIKE '%happy%'"
+        )
+        .await
+            > 0
+    );
+    assert!(
+        number(
+            &service.url,
+            "SELECT sum(posts)::bigint FROM emotion_by_minute WHERE topic = 'tagged'"
+        )
+        .await
+            > 0
+    );
+    assert_rollups_equal_recount(&service.url).await;
+}

@@ -1,0 +1,24 @@
+//! The store against a real Postgres.
+#![allow(
+    clippy::unwrap_used,
+    clippy::expect_used,
+    clippy::panic,
+    missing_docs,
+    unreachable_pub
+)]
+
+#[path = "support/postgres.rs"]
+mod postgres;
+
+#[path = "store/fences.rs"]
+mod fences;
+#[path = "store/proxy.rs"]
+mod proxy;
+#[path = "store/reckoning.rs"]
+mod reckoning;
+#[path = "store/rows.rs"]
+mod rows;
+#[path = "store/upkeep.rs"]
+mod upkeep;
+#[path = "store/world.rs"]
+mod world;

@@ -1,0 +1,159 @@
+//! Migrations, retention, and the schema as users meet it.
+
+use moodstream::store::{Fault, FlushError, Retention, Retired, Store};
+use time::{
+    Duration,
+    macros::{date, datetime},
+};
+
+use crate::world::{NOON, World, cluster, deletion, flush, options, post, run};
+
+#[tokio::test]
+async fn migrations_apply_once_and_together() {
+    let url = cluster().database().unwrap();
+    let store = Store::connect(&options(&url)).await.unwrap();
+    assert!(!store.schema_is_current().await.unwrap());
+    let another = Store::connect(&options(&url)).await.unwrap();
+    let (first, second) = tokio::join!(store.migrate(), another.migrate());
+    first.unwrap();
+    second.unwrap();
+    store.migrate().await.unwrap();
+    assert!(store.schema_is_current().await.unwrap());
+    let pool = sqlx::PgPool::connect(&url).await.unwrap();
+    sqlx::query("UPDATE _sqlx_migrations SET checksum = ''")
+        .execute(&pool)
+        .await
+        .unwrap();
+    assert!(!store.schema_is_current().await.unwrap());
+    assert_eq!(store.migrate().await.unwrap_err().fault, Fault::Schema);
+}
+
+#[tokio::test]
+async fn a_missing_schema_says_what_to_do() {
+    let store = Store::connect(&options(&cluster().database().unwrap())).await.unwrap();
+    let error = store.start_offsets("g", &[("t".into(), 0)]).await.unwrap_err();
+    assert!(error.to_string().contains("moodstream migrate"), "{error}");
+}
+
+#[tokio::test]
+async fn everything_has_a_comment() {
+    let world = World::with_partitions(1).await;
+    let bare: Vec<String> = sqlx::query_scalar(
+        "SELECT c.relname || coalesce('.' || a.attname, '')
+         FROM pg_class c
+         CROSS JOIN LATERAL (SELECT NULL AS attname, 0 AS attnum
+                             UNION ALL SELECT attname, attnum FROM pg_attribute WHERE attrelid = c.oid AND attnum > 0) a
+         WHERE c.relnamespace = 'public'::regnamespace AND c.relkind IN ('r', 'p', 'v') AND NOT c.relispartition
+           AND c.relname <> '_sqlx_migrations'
+           AND NOT EXISTS (SELECT FROM pg_description d WHERE d.objoid = c.oid AND d.objsubid = a.attnum)",
+    )
+    .fetch_all(&world.pool)
+    .await
+    .unwrap();
+    assert!(bare.is_empty(), "without a comment: {bare:?}");
+}
+
+#[tokio::test]
+async fn the_view_adds_up_shards_and_models() {
+    let world = World::with_partitions(2).await;
+    let mut all = flush();
+    all.runs.extend([run(0, 0, 1), run(1, 0, 1)]);
+    all.posts
+        .extend([post("a", NOON, 0, 0), post("b", NOON + Duration::seconds(59), 1, 0)]);
+    let sum = all.posts[0].verdict.score + all.posts[1].verdict.score;
+    world.flush(&all).await;
+    let rows: Vec<(time::OffsetDateTime, String, i64, f64)> =
+        sqlx::query_as("SELECT bucket, topic, posts, mean_score FROM emotion_by_minute ORDER BY topic")
+            .fetch_all(&world.pool)
+            .await
+            .unwrap();
+    assert_eq!(
+        rows,
+        [(NOON, String::new(), 2, sum / 2.0), (NOON, "work".into(), 2, sum / 2.0)]
+    );
+}
+
+#[tokio::test]
+async fn retention_drops_whole_days_and_their_keys() {
+    let world = World::with_partitions(1).await;
+    let now = datetime!(2019-07-10 08:00 UTC);
+    let retention = Retention { days: Some(2) };
+    let mut all = flush();
+    all.runs.push(run(0, 0, 10));
+    for (offset, hours) in (0..).zip([0, 24, 48, 72, 96]) {
+        all.posts
+            .push(post(&format!("p{offset}"), now - Duration::hours(hours), 0, offset));
+    }
+    all.deletions.extend([deletion("old", 0, 5), deletion("young", 0, 6)]);
+    world.flush(&all).await;
+    world.execute("UPDATE post_key SET deleted_at = CASE post_id WHEN 'old' THEN '2019-07-01' ELSE '2019-07-10' END::timestamptz WHERE deleted_at IS NOT NULL").await;
+    assert_eq!(
+        world.store.apply_retention(&Retention::default(), now).await.unwrap(),
+        Retired::default()
+    );
+
+    let retired = world.store.apply_retention(&retention, now).await.unwrap();
+    assert_eq!(
+        retired,
+        Retired {
+            days: vec![date!(2019 - 07 - 06), date!(2019 - 07 - 07)],
+            keys: 3
+        }
+    );
+    assert_eq!(world.ids().await, ["p0", "p1", "p2"]);
+    assert_eq!(world.count("post_key WHERE post_id = 'young'").await, 1);
+    assert_eq!(world.count("emotion_rollup WHERE bucket < '2019-07-08'").await, 0);
+    let differences: Vec<(String, String)> = sqlx::query_as(include_str!("../support/recount.sql"))
+        .fetch_all(&world.pool)
+        .await
+        .unwrap();
+    assert!(differences.is_empty(), "{differences:?}");
+    assert_eq!(
+        world.store.apply_retention(&retention, now).await.unwrap(),
+        Retired::default()
+    );
+}
+
+#[tokio::test]
+async fn a_day_dropped_by_another_process_is_made_again() {
+    let world = World::with_partitions(1).await;
+    let mut first = flush();
+    first.runs.push(run(0, 0, 1));
+    first.posts.push(post("a", NOON, 0, 0));
+    world.flush(&first).await;
+    let another = world.another_store().await;
+    let retention = Retention { days: Some(1) };
+    another
+        .apply_retention(&retention, NOON + Duration::days(30))
+        .await
+        .unwrap();
+    // This store still believes in the partition, once.
+    let mut second = flush();
+    second.runs.push(run(0, 1, 3));
+    second.posts.push(post("b", NOON, 0, 1));
+    second.deletions.push(deletion("a", 0, 2));
+    let error = world.store.flush(&second).await.unwrap_err();
+    assert!(error.is_transient() && matches!(error, FlushError::Store(_)), "{error}");
+    world.flush(&second).await;
+    assert_eq!(world.ids().await, ["b"]);
+}
+
+#[tokio::test]
+async fn retention_gives_way_to_whoever_reads() {
+    let world = World::with_partitions(1).await;
+    let mut all = flush();
+    all.runs.push(run(0, 0, 1));
+    all.posts.push(post("a", NOON, 0, 0));
+    world.flush(&all).await;
+    let mut reader = world.pool.begin().await.unwrap();
+    sqlx::query("SELECT FROM post").execute(&mut *reader).await.unwrap();
+    let (retention, later) = (Retention { days: Some(1) }, NOON + Duration::days(30));
+    let error = world.store.apply_retention(&retention, later).await.unwrap_err();
+    assert_eq!(error.fault, Fault::Busy, "{error}");
+    world.assert_whole().await;
+    reader.rollback().await.unwrap();
+    assert_eq!(
+        world.store.apply_retention(&retention, later).await.unwrap().days.len(),
+        1
+    );
+}

@@ -1,0 +1,263 @@
+//! A throwaway Postgres cluster: on a free loopback port, in a temporary folder, gone when the
+//! process that started it is gone, however that ends.
+//!
+//! Uses the standard library and `tempfile` alone, so that tests, benches and examples can include
+//! it by path.
+#![allow(dead_code, unreachable_pub)]
+
+use std::{
+    env, fs,
+    io::{self, Read, Write},
+    net::{Ipv4Addr, TcpListener, TcpStream},
+    os::unix::{fs::chown, process::CommandExt},
+    path::{Path, PathBuf},
+    process::{Child, Command, Stdio},
+    sync::atomic::{AtomicU32, Ordering},
+    thread,
+    time::{Duration, Instant},
+};
+
+/// How long a cluster may take to answer: slow machines under load included.
+const STARTUP: Duration = Duration::from_secs(60);
+
+/// Runs the server and outlives this process by a moment: standard input ends when the process that
+/// holds its other end is gone, killed or not, and then the server is stopped and its files removed.
+const SUPERVISOR: &str = r#"
+"$1/postgres" -D "$2/data" >"$2/log" 2>&1 </dev/null &
+server=$!
+cat >/dev/null
+kill -QUIT $server 2>/dev/null
+wait $server
+rm -rf "$2"
+"#;
+
+/// A running cluster.
+#[derive(Debug)]
+pub struct Postgres {
+    supervisor: Child,
+    port: u16,
+    databases: AtomicU32,
+}
+
+impl Postgres {
+    /// Makes a cluster and waits until it answers.
+    pub fn start() -> io::Result<Self> {
+        let bin = find_bin()?;
+        // Another process may take the port between its choice and its use.
+        let mut tries = 0;
+        loop {
+            match Self::start_at(&bin, free_port()?) {
+                Err(error) if error.kind() == io::ErrorKind::AddrInUse && tries < 5 => tries += 1,
+                other => return other,
+            }
+        }
+    }
+
+    fn start_at(bin: &Path, port: u16) -> io::Result<Self> {
+        let folder = tempfile::Builder::new().prefix("moodstream-pg-").tempdir()?;
+        let user = unprivileged_user()?;
+        if let Some((uid, gid)) = user {
+            chown(folder.path(), Some(uid), Some(gid))?;
+        }
+        let data = folder.path().join("data");
+        let initdb = as_user(Command::new(bin.join("initdb")), user)
+            .args([
+                "--auth=trust",
+                "--username=postgres",
+                "--encoding=UTF8",
+                "--locale=C",
+                "--no-sync",
+                "-D",
+            ])
+            .arg(&data)
+            .current_dir(folder.path())
+            .output()?;
+        if !initdb.status.success() {
+            return Err(io::Error::other(format!(
+                "initdb failed: {}",
+                String::from_utf8_lossy(&initdb.stderr)
+            )));
+        }
+        let mut conf = fs::OpenOptions::new().append(true).open(data.join("postgresql.conf"))?;
+        // Nothing here needs to outlive a crash of the machine.
+        write!(
+            conf,
+            "port = {port}\nlisten_addresses = '127.0.0.1'\nunix_socket_directories = ''\nmax_connections = 100\n\
+             shared_buffers = 128MB\nmax_wal_size = 4GB\nfsync = off\nfull_page_writes = off\n"
+        )?;
+        drop(conf);
+
+        let folder = folder.keep();
+        let supervisor = as_user(Command::new("/bin/sh"), user)
+            .args(["-c", SUPERVISOR, "postgres-supervisor"])
+            .args([bin, &folder])
+            .current_dir(&folder)
+            .stdin(Stdio::piped())
+            .stdout(Stdio::null())
+            .stderr(Stdio::null())
+            // Ctrl-C in a terminal goes to this process alone, which then ends the server in order.
+            .process_group(0)
+            .spawn()?;
+        let mut cluster = Self {
+            supervisor,
+            port,
+            databases: AtomicU32::new(0),
+        };
+        cluster.wait_ready(&folder.join("log"))?;
+        Ok(cluster)
+    }
+
+    fn wait_ready(&mut self, log: &Path) -> io::Result<()> {
+        let deadline = Instant::now() + STARTUP;
+        loop {
+            let Err(error) = execute(self.port, "SELECT 1") else {
+                return Ok(());
+            };
+            let log = fs::read_to_string(log).unwrap_or_default();
+            if log.contains("could not bind") {
+                return Err(io::Error::new(io::ErrorKind::AddrInUse, "the port was taken meanwhile"));
+            }
+            if Instant::now() > deadline || log.contains("database system is shut down") {
+                return Err(io::Error::other(format!(
+                    "postgres did not start: {error}; its log: {log}"
+                )));
+            }
+            pause();
+        }
+    }
+
+    /// The loopback port.
+    pub fn port(&self) -> u16 {
+        self.port
+    }
+
+    /// Makes a fresh, empty database and returns its URL.
+    pub fn database(&self) -> io::Result<String> {
+        let name = format!("test_{}", self.databases.fetch_add(1, Ordering::Relaxed));
+        self.execute(&format!("CREATE DATABASE {name}"))?;
+        Ok(self.url(&name))
+    }
+
+    /// The URL of a database in this cluster.
+    pub fn url(&self, database: &str) -> String {
+        format!("postgres://postgres@127.0.0.1:{}/{database}", self.port)
+    }
+
+    /// Executes one statement as the superuser in the database `postgres`.
+    pub fn execute(&self, sql: &str) -> io::Result<()> {
+        execute(self.port, sql)
+    }
+}
+
+impl Drop for Postgres {
+    fn drop(&mut self) {
+        drop(self.supervisor.stdin.take());
+        let _ = self.supervisor.wait();
+    }
+}
+
+#[allow(clippy::disallowed_methods)] // between two looks at a condition
+fn pause() {
+    thread::sleep(Duration::from_millis(20));
+}
+
+fn as_user(mut command: Command, user: Option<(u32, u32)>) -> Command {
+    // Setting the user also drops the supplementary groups of root.
+    if let Some((uid, gid)) = user {
+        command.uid(uid).gid(gid);
+    }
+    command
+}
+
+/// Whom to run the server as: `None` stays this user, unless that is root, which Postgres refuses.
+fn unprivileged_user() -> io::Result<Option<(u32, u32)>> {
+    let me = tempfile::tempfile()?;
+    if std::os::unix::fs::MetadataExt::uid(&me.metadata()?) != 0 {
+        return Ok(None);
+    }
+    let passwd = fs::read_to_string("/etc/passwd")?;
+    let ids = |name: &str| {
+        let line = passwd.lines().find(|line| line.split(':').next() == Some(name))?;
+        let mut fields = line.split(':').skip(2);
+        Some((fields.next()?.parse().ok()?, fields.next()?.parse().ok()?))
+    };
+    ids("postgres").or_else(|| ids("nobody")).map(Some).ok_or_else(|| {
+        io::Error::other("postgres does not run as root, and /etc/passwd has neither postgres nor nobody")
+    })
+}
+
+fn free_port() -> io::Result<u16> {
+    Ok(TcpListener::bind((Ipv4Addr::LOCALHOST, 0))?.local_addr()?.port())
+}
+
+/// Where `initdb` and `postgres` lie.
+fn find_bin() -> io::Result<PathBuf> {
+    let mut folders: Vec<PathBuf> = Vec::new();
+    if let Some(bin) = env::var_os("MOODSTREAM_PG_BIN") {
+        folders.push(bin.into());
+    } else {
+        let runtime = env::var_os("MOODSTREAM_RUNTIME")
+            .map_or_else(|| Path::new(env!("CARGO_MANIFEST_DIR")).join(".runtime"), PathBuf::from);
+        folders.push(runtime.join("pg/bin"));
+        folders.extend(env::var_os("PATH").iter().flat_map(env::split_paths));
+        // Debian keeps the server's programs out of PATH.
+        let mut debian: Vec<_> = fs::read_dir("/usr/lib/postgresql")
+            .into_iter()
+            .flatten()
+            .flatten()
+            .map(|e| e.path().join("bin"))
+            .collect();
+        debian.sort();
+        folders.extend(debian.into_iter().rev());
+    }
+    let found = folders
+        .iter()
+        .find(|folder| folder.join("initdb").is_file() && folder.join("postgres").is_file());
+    match found {
+        Some(folder) => folder.canonicalize(),
+        None => Err(io::Error::new(
+            io::ErrorKind::NotFound,
+            "no initdb and postgres in $MOODSTREAM_PG_BIN, .runtime/pg/bin or PATH: run `make setup`",
+        )),
+    }
+}
+
+/// One statement over the wire protocol's simple query, as superuser, without a password:
+/// <https://www.postgresql.org/docs/current/protocol-flow.html>.
+fn execute(port: u16, sql: &str) -> io::Result<()> {
+    let mut stream = TcpStream::connect((Ipv4Addr::LOCALHOST, port))?;
+    stream.set_read_timeout(Some(STARTUP))?;
+    let startup = b"\x00\x03\x00\x00user\0postgres\0database\0postgres\0\0";
+    stream.write_all(&framed(None, startup))?;
+    until_ready(&mut stream)?;
+    stream.write_all(&framed(Some(b'Q'), format!("{sql}\0").as_bytes()))?;
+    until_ready(&mut stream)?;
+    stream.write_all(&framed(Some(b'X'), b""))
+}
+
+fn framed(kind: Option<u8>, body: &[u8]) -> Vec<u8> {
+    let length = u32::try_from(body.len() + 4).unwrap_or(u32::MAX);
+    kind.into_iter()
+        .chain(length.to_be_bytes())
+        .chain(body.iter().copied())
+        .collect()
+}
+
+/// Reads messages up to ReadyForQuery; an ErrorResponse is the error.
+fn until_ready(stream: &mut TcpStream) -> io::Result<()> {
+    let mut failure = None;
+    loop {
+        let mut head = [0; 5];
+        if let Err(error) = stream.read_exact(&mut head) {
+            return Err(failure.unwrap_or(error));
+        }
+        let length = u32::from_be_bytes([head[1], head[2], head[3], head[4]]).saturating_sub(4);
+        let mut body = vec![0; length as usize];
+        stream.read_exact(&mut body)?;
+        match head[0] {
+            b'E' => failure = Some(io::Error::other(String::from_utf8_lossy(&body).replace('\0', " "))),
+            b'Z' => return failure.map_or(Ok(()), Err),
+            _ => {}
+        }
+    }
+}
