@@ -58,4 +58,4 @@ endif
 
 .PHONY: clean-runtime
 clean-runtime: ## Remove what setup installed under .runtime/
-	rm -rf "$(MOODSTREAM_RUNTIME)"
+	rm -rf "$(MOODSTREAM_RUNTIME)" /var/cache/moodstream

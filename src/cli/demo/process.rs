@@ -220,12 +220,10 @@ impl Running {
         }
     }
 
+    /// What the error says; the process's own last words go to standard error as they are.
     fn failure(&self, status: ExitStatus) -> String {
-        format!(
-            "{} ended with {status}; its last words:\n{}",
-            self.name,
-            tail(&self.log)
-        )
+        eprintln!("demo: the last words of {}:\n{}", self.name, tail(&self.log));
+        format!("{} ended with {status}", self.name)
     }
 }
 
