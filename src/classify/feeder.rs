@@ -106,8 +106,6 @@ impl Feeder {
                 Lookup::New => self.tokenize(key, text, &mut new),
             }
         }
-        // From here on the batches alone hold on to the window.
-        drop(window);
         let lengths: Vec<usize> = new.items.iter().map(|item| item.ids.len()).collect();
         let plan = plan(&lengths, &self.limits);
         let mut items: Vec<Option<Item>> = std::mem::take(&mut new.items).into_iter().map(Some).collect();
@@ -124,6 +122,8 @@ impl Feeder {
             .collect();
         self.board.counters.window(texts.len(), cached, repeated);
         self.board.counters.tokenized(start.elapsed());
+        // From here on the batches alone hold on to the window, which answers when nobody does: counted before answered.
+        drop(window);
         self.queue.push_all(batches);
     }
 
