@@ -140,10 +140,7 @@ impl Cli {
 fn fail(error: &anyhow::Error) -> ExitCode {
     let line = format!("{error:#}").split_whitespace().collect::<Vec<_>>().join(" ");
     eprintln!("moodstream: {line}");
-    if error
-        .chain()
-        .any(<dyn std::error::Error>::is::<SettingsError>)
-    {
+    if error.chain().any(<dyn std::error::Error>::is::<SettingsError>) {
         ExitCode::from(2)
     } else {
         ExitCode::FAILURE

@@ -103,7 +103,7 @@ impl Settler {
                     Err(_) => break,
                 }
             }
-            self.settle(judged).await;
+            self.settle(judged).await?;
             if self.abandon.is_cancelled() {
                 return Ok(());
             }
@@ -121,7 +121,7 @@ impl Settler {
     }
 
     /// Settles what windows brought: in one transaction, or more where their posts lie on too many days for one.
-    async fn settle(&mut self, judged: Vec<Judged>) {
+    async fn settle(&mut self, judged: Vec<Judged>) -> anyhow::Result<()> {
         let starts: HashMap<Partition, i64> = self
             .assignment
             .current()
@@ -132,7 +132,7 @@ impl Settler {
         for judged in judged {
             if batch.is_full_for(&judged) {
                 self.commit(std::mem::replace(&mut batch, Batch::new(&self.group, &self.model)))
-                    .await;
+                    .await?;
             }
             let origin = &judged.message.origin;
             // Stale: revoked or read anew since. The next owner, or this one again, starts from what is committed.
@@ -149,17 +149,17 @@ impl Settler {
             };
             batch.push(judged, expected);
         }
-        self.commit(batch).await;
+        self.commit(batch).await
     }
 
     /// Tries until the batch is committed, nothing of it is this member's any more, or the deadline has passed.
-    async fn commit(&mut self, mut batch: Batch) {
+    async fn commit(&mut self, mut batch: Batch) -> anyhow::Result<()> {
         let mut backoff = Backoff::new(FIRST_PAUSE, LONGEST_PAUSE);
         let mut lettered = false;
         loop {
             self.drop_stale(&mut batch);
             if batch.is_empty() {
-                return;
+                return Ok(());
             }
             // Letters first: an offset must not pass a record that is neither stored nor written there. A crash
             // between the two writes a letter again, with the same origin in its headers.
@@ -167,7 +167,7 @@ impl Settler {
                 if let Err(error) = self.write_letters(&batch).await {
                     self.health.fault(Part::DeadLetters, &error);
                     if !self.pause("dead_letter", &error, &mut backoff).await {
-                        return;
+                        return Ok(());
                     }
                     continue;
                 }
@@ -180,18 +180,23 @@ impl Settler {
                     metrics::histogram!(metric::TRANSACTION_SECONDS).record(begun.elapsed().as_secs_f64());
                     self.health.well(Part::Database);
                     self.done(&batch, &flushed);
-                    return;
+                    return Ok(());
                 }
                 Err(FlushError::Fenced(fenced)) => {
                     metrics::counter!(metric::TRANSACTIONS, "result" => "fenced").increment(1);
                     self.fenced(&mut batch, &fenced);
                 }
+                // A fault of this program or of a hand in the tables: no retry mends it, and no record may be passed over.
+                Err(error @ (FlushError::Invalid(_) | FlushError::Inconsistent(_) | FlushError::TooManyDays { .. })) => {
+                    return Err(error.into());
+                }
+                // Everything else may be mended from outside (a disk, a right, a server): hold on and try again.
                 Err(error) => {
                     metrics::counter!(metric::TRANSACTIONS, "result" => "failed").increment(1);
                     let error = error.to_string();
                     self.health.fault(Part::Database, &error);
                     if !self.pause("database", &error, &mut backoff).await {
-                        return;
+                        return Ok(());
                     }
                 }
             }

@@ -2,6 +2,8 @@
 
 use std::{fmt, io, sync::Arc};
 
+use sqlx::postgres::PgDatabaseError;
+
 /// The kind of a failure.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Fault {
@@ -71,7 +73,10 @@ impl StoreError {
         let detail = match &error {
             sqlx::Error::Database(db) => {
                 let code = db.code().unwrap_or_default();
-                format!("{} [{code}]{hint}", db.message())
+                // Above all the one that names max_locks_per_transaction, which no text of ours knows better.
+                let server_hint = db.try_downcast_ref::<PgDatabaseError>().and_then(PgDatabaseError::hint);
+                let server_hint = server_hint.map(|hint| format!(" ({hint})")).unwrap_or_default();
+                format!("{} [{code}]{hint}{server_hint}", db.message()).replace('\n', " ")
             }
             sqlx::Error::PoolTimedOut => "no connection within the connect timeout".to_owned(),
             other => format!("{other}{hint}").replace('\n', " "),

@@ -109,6 +109,8 @@ impl fmt::Debug for FlushId {
 #[derive(Debug)]
 pub struct Flush {
     id: FlushId,
+    /// How often something was dropped from it.
+    drops: u32,
     /// The consumer group.
     pub group: Arc<str>,
     /// The model that gave the verdicts.
@@ -127,6 +129,7 @@ impl Flush {
     pub fn new(group: Arc<str>, model: Arc<ModelInfo>) -> Self {
         Self {
             id: FlushId::fresh(),
+            drops: 0,
             group,
             model,
             runs: Vec::new(),
@@ -139,6 +142,11 @@ impl Flush {
     #[must_use]
     pub const fn id(&self) -> FlushId {
         self.id
+    }
+
+    /// Its identity and state: two flushes that are equal in this are equal in everything.
+    pub(super) const fn version(&self) -> (FlushId, u32) {
+        (self.id, self.drops)
     }
 
     /// Drops the runs that were fenced, with their posts and deletions.
@@ -155,8 +163,9 @@ impl Flush {
         self.posts.retain(|row| other(&row.origin.topic, row.origin.partition));
         self.deletions
             .retain(|row| other(&row.origin.topic, row.origin.partition));
-        // What is left is another transaction than the one that was refused.
-        self.id = FlushId::fresh();
+        // The identity stays: an earlier try may have been committed with its answer lost, and then what is left
+        // must still be recognised.
+        self.drops += 1;
     }
 
     /// Whether there is nothing to do.
@@ -319,7 +328,7 @@ pub struct Flushed {
     /// Rollup rows touched.
     pub rollups: usize,
     /// An earlier try had been committed after all, and this one only found that out. If that try was made
-    /// through another [`super::Store`], `tallies` and `written` are not known and empty.
+    /// through another [`super::Store`], or runs were dropped since, `tallies` and `written` are not known and empty.
     pub replayed: bool,
 }
 

@@ -58,7 +58,7 @@ struct State {
     /// Days known to have their partitions.
     days: Mutex<HashSet<Date>>,
     /// Flushes whose commit was sent and not answered, with what came of them if it took place.
-    unanswered: Mutex<HashMap<FlushId, Flushed>>,
+    unanswered: Mutex<HashMap<(FlushId, u32), Flushed>>,
 }
 
 impl Store {

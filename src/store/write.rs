@@ -31,7 +31,7 @@ impl Store {
         let result = self.transact(flush, plan).await;
         match &result {
             Ok(_) => {
-                lock(&self.state.unanswered).remove(&flush.id());
+                lock(&self.state.unanswered).remove(&flush.version());
             }
             Err(FlushError::Store(error)) if error.fault == Fault::Busy => self.forget_days(),
             Err(_) => {}
@@ -43,7 +43,7 @@ impl Store {
         let mut connection = self.acquire("starting a flush").await?;
         let mut tx = connection.begin().await.map_err(StoreError::when("starting a flush"))?;
         if let Fence::Landed = lock_fences(&mut tx, flush, &plan).await? {
-            let known = lock(&self.state.unanswered).remove(&flush.id());
+            let known = lock(&self.state.unanswered).remove(&flush.version());
             return Ok(Flushed {
                 replayed: true,
                 ..known.unwrap_or_default()
@@ -83,7 +83,7 @@ impl Store {
         if unanswered.len() >= MAX_UNANSWERED {
             unanswered.clear();
         }
-        unanswered.insert(flush.id(), flushed.clone());
+        unanswered.insert(flush.version(), flushed.clone());
     }
 }
 

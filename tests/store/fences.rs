@@ -149,6 +149,15 @@ async fn a_commit_whose_answer_was_lost_is_settled_by_the_next_try() {
     // Known also to a process that did not send it.
     let flushed = world.another_store().await.flush(&both).await.unwrap();
     assert!(flushed.replayed && flushed.tallies.is_empty());
+
+    // It took place, and before the next try one of its partitions was taken away.
+    let mut shrunk = batch(0, 6);
+    shrunk.runs.push(run(1, 3, 4));
+    proxy.cut(Cut::After);
+    store.flush(&shrunk).await.unwrap_err();
+    shrunk.drop_partition(TOPIC, 1);
+    let flushed = store.flush(&shrunk).await.unwrap();
+    assert!(flushed.replayed && flushed.tallies.is_empty());
     world.assert_whole().await;
 }
 

@@ -20,15 +20,28 @@ use std::{
 /// How long a cluster may take to answer: slow machines under load included.
 const STARTUP: Duration = Duration::from_secs(60);
 
-/// Runs the server and outlives this process by a moment: standard input ends when the process that
-/// holds its other end is gone, killed or not, and then the server is stopped and its files removed.
+/// Words in the log that mean that there is nothing to wait for.
+const FAILED: [&str; 3] = ["initdb: error", "database system is shut down", "not found"];
+
+/// Makes the cluster, runs the server and outlives this process by a moment: standard input ends when the process
+/// that holds its other end is gone, killed or not, and then the server is stopped and its files removed.
+///
+/// QUIT is Postgres's immediate shutdown; TERM to the whole process group ends an `initdb` that still runs. The
+/// trap keeps the supervisor itself alive through it.
 const SUPERVISOR: &str = r#"
-"$1/postgres" -D "$2/data" >"$2/log" 2>&1 </dev/null &
+bin=$1 folder=$2
+shift 2
+trap : TERM
+{
+  "$bin/initdb" --auth=trust --username=postgres --encoding=UTF8 --locale=C --no-sync -D "$folder/data" &&
+  exec "$bin/postgres" -D "$folder/data" "$@"
+} >"$folder/log" 2>&1 </dev/null &
 server=$!
 cat >/dev/null
 kill -QUIT $server 2>/dev/null
+kill -TERM 0
 wait $server
-rm -rf "$2"
+rm -rf "$folder"
 "#;
 
 /// A running cluster.
@@ -59,38 +72,23 @@ impl Postgres {
         if let Some((uid, gid)) = user {
             chown(folder.path(), Some(uid), Some(gid))?;
         }
-        let data = folder.path().join("data");
-        let initdb = as_user(Command::new(bin.join("initdb")), user)
-            .args([
-                "--auth=trust",
-                "--username=postgres",
-                "--encoding=UTF8",
-                "--locale=C",
-                "--no-sync",
-                "-D",
-            ])
-            .arg(&data)
-            .current_dir(folder.path())
-            .output()?;
-        if !initdb.status.success() {
-            return Err(io::Error::other(format!(
-                "initdb failed: {}",
-                String::from_utf8_lossy(&initdb.stderr)
-            )));
-        }
-        let mut conf = fs::OpenOptions::new().append(true).open(data.join("postgresql.conf"))?;
+        let port_setting = format!("port={port}");
         // Nothing here needs to outlive a crash of the machine.
-        write!(
-            conf,
-            "port = {port}\nlisten_addresses = '127.0.0.1'\nunix_socket_directories = ''\nmax_connections = 100\n\
-             shared_buffers = 128MB\nmax_wal_size = 4GB\nfsync = off\nfull_page_writes = off\n"
-        )?;
-        drop(conf);
-
+        let settings = [
+            &port_setting,
+            "listen_addresses=127.0.0.1",
+            "unix_socket_directories=",
+            "max_connections=100",
+            "shared_buffers=128MB",
+            "max_wal_size=4GB",
+            "fsync=off",
+            "full_page_writes=off",
+        ];
         let folder = folder.keep();
         let supervisor = as_user(Command::new("/bin/sh"), user)
             .args(["-c", SUPERVISOR, "postgres-supervisor"])
             .args([bin, &folder])
+            .args(settings.iter().flat_map(|setting| ["-c", setting]))
             .current_dir(&folder)
             .stdin(Stdio::piped())
             .stdout(Stdio::null())
@@ -117,7 +115,7 @@ impl Postgres {
             if log.contains("could not bind") {
                 return Err(io::Error::new(io::ErrorKind::AddrInUse, "the port was taken meanwhile"));
             }
-            if Instant::now() > deadline || log.contains("database system is shut down") {
+            if Instant::now() > deadline || FAILED.iter().any(|sign| log.contains(sign)) {
                 return Err(io::Error::other(format!(
                     "postgres did not start: {error}; its log: {log}"
                 )));

@@ -94,7 +94,8 @@ pub fn run(args: Args) -> Result<()> {
     Ok(())
 }
 
-fn read_texts(paths: &[PathBuf]) -> Result<Vec<String>> {
+/// Texts of files: the first column of each line that is not blank.
+pub(crate) fn read_texts(paths: &[PathBuf]) -> Result<Vec<String>> {
     let mut texts = Vec::new();
     for path in paths {
         let content = read_text(path)?;
@@ -118,7 +119,10 @@ fn read_texts(paths: &[PathBuf]) -> Result<Vec<String>> {
 }
 
 fn read_text(path: &Path) -> Result<String> {
-    let bytes = std::fs::read(path).with_context(|| format!("can't read {}", path.display()))?;
+    let mut bytes = std::fs::read(path).with_context(|| format!("can't read {}", path.display()))?;
+    if path.extension().is_some_and(|extension| extension == "zst") {
+        bytes = zstd::decode_all(&bytes[..]).with_context(|| format!("{}: not zstd", path.display()))?;
+    }
     String::from_utf8(bytes)
         .ok()
         .with_context(|| format!("{}: not UTF-8", path.display()))

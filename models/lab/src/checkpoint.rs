@@ -421,3 +421,89 @@ impl Drop for Staging {
         let _ = fs::remove_dir_all(&self.partial);
     }
 }
+
+#[cfg(test)]
+mod tests {
+    #![allow(clippy::unwrap_used)]
+
+    use super::*;
+
+    fn checkpoint() -> Checkpoint {
+        let shape = Shape {
+            hidden: 4,
+            heads: 2,
+            layers: 2,
+            intermediate: 8,
+            positions: 6,
+            first_position: 2,
+            vocabulary: 7,
+            labels: 2,
+            epsilon: 1e-12,
+        };
+        let mut encoder = Encoder::zeros(shape);
+        for (place, weight) in encoder.weights.dense.iter_mut().enumerate() {
+            *weight = place as f32;
+        }
+        Checkpoint {
+            encoder,
+            labels: vec!["joy".to_owned(), "fear".to_owned()],
+            loss: Some(Loss::Softmax),
+        }
+    }
+
+    #[test]
+    fn what_is_written_is_read_again() {
+        let folder = tempfile::tempdir().unwrap();
+        let written = checkpoint();
+        written.write(folder.path()).unwrap();
+        let read = Checkpoint::read(folder.path()).unwrap();
+        assert_eq!(read.encoder.shape, written.encoder.shape);
+        assert_eq!(read.encoder.weights.dense, written.encoder.weights.dense);
+        assert_eq!((read.labels, read.loss), (written.labels, written.loss));
+    }
+
+    #[test]
+    fn damage_is_named() {
+        let folder = tempfile::tempdir().unwrap();
+        let message = || format!("{:#}", Checkpoint::read(folder.path()).unwrap_err());
+        assert!(message().contains("config.json"), "{}", message());
+        checkpoint().write(folder.path()).unwrap();
+
+        let config = fs::read_to_string(folder.path().join("config.json")).unwrap();
+        let path = folder.path().join("config.json");
+        fs::write(&path, config.replace("\"vocab_size\": 7", "\"vocab_size\": 9")).unwrap();
+        assert!(
+            message().contains("tensor roberta.embeddings.word_embeddings.weight is [7, 4]"),
+            "{}",
+            message()
+        );
+        fs::write(
+            &path,
+            config.replace("\"num_hidden_layers\": 2", "\"num_hidden_layers\": 3"),
+        )
+        .unwrap();
+        assert!(
+            message().contains("encoder.layer.2.attention.self.query.weight is absent"),
+            "{}",
+            message()
+        );
+        fs::write(&path, config.replace("\"roberta\"", "\"gpt2\"")).unwrap();
+        assert!(message().contains("not `gpt2`"), "{}", message());
+        fs::write(&path, &config).unwrap();
+        fs::write(folder.path().join("model.safetensors"), "x").unwrap();
+        assert!(message().contains("not a safetensors file"), "{}", message());
+    }
+
+    #[test]
+    fn a_staged_folder_appears_whole_or_not_at_all() {
+        let folder = tempfile::tempdir().unwrap();
+        let target = folder.path().join("model");
+        drop(Staging::new(&target).unwrap());
+        assert_eq!(fs::read_dir(folder.path()).unwrap().count(), 0);
+        let staging = Staging::new(&target).unwrap();
+        fs::write(staging.path().join("a"), "a").unwrap();
+        staging.finish().unwrap();
+        assert!(target.join("a").exists());
+        assert!(Staging::new(&target).is_err(), "what is there is kept");
+    }
+}

@@ -10,14 +10,19 @@
 //! - [`evaluate`]: a model folder is judged in the runtime that serves it;
 //! - [`thresholds`]: thresholds or a temperature are fitted and written to the manifest.
 //!
+//! [`data`] reads labelled sets as they were published, [`metrics`] holds the figures that training
+//! and judging share.
+//!
 //! Under `train`, `carry` and `pretrain` stand [`encoder`] (forward and backward passes),
 //! [`optim`] (AdamW) and [`checkpoint`] (Hugging Face's folder layout).
 
 pub mod carry;
 pub mod checkpoint;
+pub mod data;
 pub mod encoder;
 pub mod evaluate;
 pub mod export;
+pub mod metrics;
 pub mod optim;
 pub mod prepare;
 pub mod pretrain;

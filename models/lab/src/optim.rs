@@ -244,3 +244,79 @@ impl Step {
         });
     }
 }
+
+#[cfg(test)]
+mod tests {
+    #![allow(clippy::float_cmp)]
+
+    use super::*;
+    use crate::encoder::Shape;
+
+    fn encoder() -> Encoder {
+        let shape = Shape {
+            hidden: 4,
+            heads: 1,
+            layers: 1,
+            intermediate: 4,
+            positions: 4,
+            first_position: 2,
+            vocabulary: 6,
+            labels: 2,
+            epsilon: 1e-5,
+        };
+        let mut encoder = Encoder::zeros(shape);
+        encoder.weights.dense.fill(1.0);
+        encoder.weights.words.fill(1.0);
+        encoder
+    }
+
+    #[test]
+    fn the_first_step_is_as_long_as_the_rate() {
+        let mut encoder = encoder();
+        let settings = Settings {
+            weight_decay: 0.1,
+            clip: 0.0,
+            head_factor: 2.0,
+            ..Settings::default()
+        };
+        let mut optimiser = AdamW::new(&encoder, settings);
+        let mut gradients = vec![Gradient::new(&encoder.shape, &encoder.layout); 3];
+        for gradient in &mut gradients {
+            gradient.dense.fill(0.5);
+            gradient.word(3).fill(-0.5);
+        }
+        optimiser.step(&mut encoder, &mut gradients, 0.01);
+        let dense = &encoder.weights.dense;
+        let layer = &encoder.layout.layers[0];
+        // Adam's first step is the sign of the gradient; decay takes a tenth of the rate more.
+        assert!((dense[layer.query.start] - (1.0 - 0.001 - 0.01)).abs() < 1e-6);
+        assert!((dense[layer.query_bias.start] - (1.0 - 0.01)).abs() < 1e-6);
+        assert!((dense[encoder.layout.dense.start] - (1.0 - 0.002 - 0.02)).abs() < 1e-6);
+        let words: Vec<f32> = encoder.weights.words.iter().step_by(4).copied().collect();
+        assert!((words[3] - 1.01).abs() < 1e-6);
+        assert_eq!((words[2], words[4]), (1.0, 1.0), "words that the batch lacks stay");
+    }
+
+    #[test]
+    fn a_gradient_too_long_is_clipped_and_a_broken_one_refused() {
+        let mut encoder = encoder();
+        let mut optimiser = AdamW::new(
+            &encoder,
+            Settings {
+                clip: 1.0,
+                ..Settings::default()
+            },
+        );
+        let mut gradients = vec![Gradient::new(&encoder.shape, &encoder.layout)];
+        gradients[0].dense[0] = 300.0;
+        gradients[0].word(1)[0] = 400.0;
+        let norm = optimiser.step(&mut encoder, &mut gradients, 0.01);
+        assert!((norm - 500.0).abs() < 1e-2);
+        assert!((optimiser.dense.first[0] - 0.06).abs() < 1e-6, "0.1 of 300 / 500");
+
+        let before = encoder.weights.dense.clone();
+        gradients[0].dense[1] = f32::NAN;
+        assert!(!optimiser.step(&mut encoder, &mut gradients, 0.01).is_finite());
+        assert_eq!(encoder.weights.dense, before);
+    }
+}

@@ -1,14 +1,333 @@
-//! Preparing labelled sets.
+//! Preparing labelled sets: read, mended, mapped, merged, de-duplicated, split and balanced.
+//!
+//! The order is what keeps judgements honest: duplicates are found over all files before anything
+//! is split, weighted or over-sampled, so no post of a test part, nor a near copy of one, is in
+//! training or validation, and no copy made for balance is in any part but training.
+
+mod duplicates;
+mod recipe;
+mod report;
+mod split;
+
+use std::{
+    collections::BTreeMap,
+    fs,
+    path::{Path, PathBuf},
+};
+
+use anyhow::{Context as _, bail};
+use rand::seq::SliceRandom as _;
+
+pub use self::{
+    duplicates::key,
+    recipe::{Recipe, Set, Several},
+    report::{FileReport, Removed, Report},
+    split::Part,
+};
+use crate::data::{self, Example, Format, LabelMap};
 
 /// What the command line says.
 #[derive(Debug, clap::Args)]
-pub struct Args {}
+pub struct Args {
+    /// Recipe: which sets, with which label maps and weights
+    #[arg(long, value_name = "FILE", required_unless_present_any = ["train", "all"], conflicts_with_all = ["train", "valid", "test", "all", "labels_map"])]
+    recipe: Option<PathBuf>,
+    /// Folder that the recipe's files are under
+    #[arg(long, value_name = "DIR", default_value = "../shared/data", requires = "recipe")]
+    data: PathBuf,
+    /// Labelled files for training, instead of a recipe
+    #[arg(long, value_name = "FILE", num_args = 1..)]
+    train: Vec<PathBuf>,
+    /// Labelled files for validation
+    #[arg(long, value_name = "FILE", num_args = 1..)]
+    valid: Vec<PathBuf>,
+    /// Labelled files for testing
+    #[arg(long, value_name = "FILE", num_args = 1..)]
+    test: Vec<PathBuf>,
+    /// Labelled files to be split, stratified by label
+    #[arg(long, value_name = "FILE", num_args = 1..)]
+    all: Vec<PathBuf>,
+    /// Mapping file that renames, groups and drops labels
+    #[arg(long, value_name = "FILE")]
+    labels_map: Option<PathBuf>,
+    /// Format of the files, where it can't be found from them
+    #[arg(long, value_enum, default_value_t, conflicts_with = "recipe")]
+    format: Format,
+    /// Posts with several labels in training and validation [default: the recipe's, or keep]
+    #[arg(long, value_enum)]
+    several: Option<Several>,
+    /// Cleaning profile of the written texts [default: the recipe's, or raw]
+    #[arg(long, value_name = "NAME")]
+    profile: Option<moodstream::clean::Profile>,
+    /// Over-sample minority classes of the training part to this share of the largest class
+    #[arg(long, value_name = "SHARE")]
+    oversample: Option<f64>,
+    /// Seed of splitting, sampling and shuffling [default: the recipe's, or 1]
+    #[arg(long)]
+    seed: Option<u64>,
+    /// Folder for train.tsv, valid.tsv, test.tsv and prepare.json
+    #[arg(long, value_name = "DIR")]
+    out: PathBuf,
+}
 
-/// Runs the step.
+impl Args {
+    fn recipe(self) -> anyhow::Result<(Recipe, PathBuf)> {
+        let mut recipe = match &self.recipe {
+            Some(path) => Recipe::read(path, &self.data)?,
+            None => {
+                let set = Set {
+                    name: "data".to_owned(),
+                    format: self.format,
+                    labels_map: self.labels_map,
+                    train: self.train,
+                    valid: self.valid,
+                    test: self.test,
+                    all: self.all,
+                    weight: 1.0,
+                    shares: BTreeMap::new(),
+                };
+                Recipe {
+                    sets: vec![set],
+                    ..Recipe::default()
+                }
+            }
+        };
+        recipe.several = self.several.unwrap_or(recipe.several);
+        recipe.profile = self.profile.or(recipe.profile);
+        recipe.oversample = self.oversample.or(recipe.oversample);
+        recipe.seed = self.seed.unwrap_or(recipe.seed);
+        recipe.check().map_err(anyhow::Error::msg)?;
+        Ok((recipe, self.out))
+    }
+}
+
+/// Runs the step: writes the parts and the report into the folder, and a table to standard output.
 ///
 /// # Errors
 ///
-/// When the input is unfit or the output can't be written.
-pub fn run(_args: Args) -> anyhow::Result<()> {
-    anyhow::bail!("not built in")
+/// When the input is unfit, naming file and row, or the output can't be written.
+pub fn run(args: Args) -> anyhow::Result<()> {
+    let (recipe, out) = args.recipe()?;
+    let prepared = prepare(&recipe)?;
+    prepared.write(&out)?;
+    print!("{}", prepared.report.table());
+    println!("written to {}", out.display());
+    Ok(())
 }
+
+/// The parts, ready to be written.
+#[derive(Debug, Clone)]
+pub struct Prepared {
+    /// For training: weighted, over-sampled, shuffled.
+    pub train: Vec<Example>,
+    /// For validation.
+    pub valid: Vec<Example>,
+    /// For the judgement at the end.
+    pub test: Vec<Example>,
+    /// What was done.
+    pub report: Report,
+}
+
+/// A post on its way through the steps.
+struct Post {
+    example: Example,
+    /// Position of its set in the recipe.
+    set: usize,
+    /// `None` until the `all` files are split.
+    part: Option<Part>,
+}
+
+/// Follows a recipe.
+///
+/// # Errors
+///
+/// When the input is unfit, naming file and row.
+pub fn prepare(recipe: &Recipe) -> anyhow::Result<Prepared> {
+    let mut report = Report::new(recipe);
+    let posts = read(recipe, &mut report)?;
+    let mut posts = deduplicate(posts, recipe.near, &mut report.removed);
+    split_open(&mut posts, recipe);
+
+    let mut weights = split::random(recipe.seed, 1);
+    let (mut train, mut valid, mut test) = (Vec::new(), Vec::new(), Vec::new());
+    for Post { example, set, part } in posts {
+        match part {
+            Some(Part::Test) => test.push(example),
+            Some(Part::Valid) => valid.push(example),
+            _ => {
+                let set = &recipe.sets[set];
+                let shares = example.labels.iter().filter_map(|label| set.shares.get(label));
+                let share = shares.copied().reduce(f64::max).unwrap_or(1.0);
+                let copies = split::copies(set.weight * share, &mut weights);
+                train.extend(std::iter::repeat_n(example, copies));
+            }
+        }
+    }
+    if let Some(profile) = recipe.profile {
+        for part in [&mut train, &mut valid, &mut test] {
+            let before = part.len();
+            part.iter_mut()
+                .for_each(|example| example.text = profile.clean(&example.text));
+            part.retain(|example| !example.text.is_empty());
+            report.removed.empty += before - part.len();
+        }
+    }
+    if let Some(ratio) = recipe.oversample {
+        let labels: Vec<&[String]> = train.iter().map(|example| example.labels.as_slice()).collect();
+        let added = split::oversample(&labels, ratio, &mut split::random(recipe.seed, 2));
+        report.oversampled = added.len();
+        train.extend(added.into_iter().map(|at| train[at].clone()).collect::<Vec<_>>());
+    }
+    train.shuffle(&mut split::random(recipe.seed, 3));
+    if train.is_empty() {
+        bail!("nothing is left for training");
+    }
+    for (part, examples) in [(Part::Train, &train), (Part::Valid, &valid), (Part::Test, &test)] {
+        report.count_after(part, examples);
+    }
+    Ok(Prepared {
+        train,
+        valid,
+        test,
+        report,
+    })
+}
+
+fn read(recipe: &Recipe, report: &mut Report) -> anyhow::Result<Vec<Post>> {
+    let mut posts = Vec::new();
+    for (at, set) in recipe.sets.iter().enumerate() {
+        let map = match &set.labels_map {
+            Some(path) => LabelMap::read(path)?,
+            None => LabelMap::identity(),
+        };
+        report.add_labels(map.labels());
+        for (part, files) in [
+            (Some(Part::Train), &set.train),
+            (Some(Part::Valid), &set.valid),
+            (Some(Part::Test), &set.test),
+            (None, &set.all),
+        ] {
+            for file in files {
+                let mut file_report = FileReport::new(&set.name, file, part);
+                for mut example in data::read(file, set.format)? {
+                    file_report.rows += 1;
+                    map.apply(&mut example)?;
+                    if example.labels.is_empty() {
+                        file_report.without_label += 1;
+                    } else if example.labels.len() > 1 && recipe.several == Several::Drop && part != Some(Part::Test) {
+                        file_report.several_labels += 1;
+                    } else {
+                        report.count_before(part, &example);
+                        posts.push(Post { example, set: at, part });
+                    }
+                }
+                report.files.push(file_report);
+            }
+        }
+    }
+    Ok(posts)
+}
+
+/// Of each group of duplicates: test posts stay as they are and keep all others out; else validation
+/// posts keep training posts out, and of the rest one stays, unless their labels contradict each other.
+fn deduplicate(posts: Vec<Post>, near: f64, removed: &mut Removed) -> Vec<Post> {
+    let keys: Vec<String> = posts.iter().map(|post| duplicates::key(&post.example.text)).collect();
+    let groups = duplicates::groups(&keys, near);
+    let mut members: BTreeMap<usize, Vec<usize>> = BTreeMap::new();
+    for (at, &group) in groups.iter().enumerate() {
+        members.entry(group).or_default().push(at);
+    }
+
+    let mut stays = vec![false; posts.len()];
+    for group in members.values() {
+        let all = group.len();
+        let of = |part| -> Vec<usize> {
+            group
+                .iter()
+                .copied()
+                .filter(|&at| posts[at].part == Some(part))
+                .collect()
+        };
+        let tests = of(Part::Test);
+        if !tests.is_empty() {
+            removed.leaked_from_test += group.len() - tests.len();
+            tests.into_iter().for_each(|at| stays[at] = true);
+            continue;
+        }
+        // What training posts say must not change what validation is made of.
+        let valids = of(Part::Valid);
+        let group = if valids.is_empty() { group } else { &valids };
+        removed.leaked_from_valid += all - group.len();
+        if group.iter().all(|&at| keys[at].is_empty()) {
+            removed.empty += group.len();
+            continue;
+        }
+        let shared = posts[group[0]]
+            .example
+            .labels
+            .iter()
+            .any(|label| group.iter().all(|&at| posts[at].example.labels.contains(label)));
+        if !shared {
+            removed.contradictory += group.len();
+            continue;
+        }
+        let kept = group[0];
+        stays[kept] = true;
+        for &at in &group[1..] {
+            match keys[at] == keys[kept] {
+                true => removed.exact += 1,
+                false => removed.near += 1,
+            }
+        }
+    }
+    posts
+        .into_iter()
+        .zip(stays)
+        .filter_map(|(post, stays)| stays.then_some(post))
+        .collect()
+}
+
+/// Splits what comes from `all` files, each set by itself.
+fn split_open(posts: &mut [Post], recipe: &Recipe) {
+    for set in 0..recipe.sets.len() {
+        let open: Vec<usize> = (0..posts.len())
+            .filter(|&at| posts[at].set == set && posts[at].part.is_none())
+            .collect();
+        let labels: Vec<&[String]> = open.iter().map(|&at| posts[at].example.labels.as_slice()).collect();
+        let mut random = split::random(recipe.seed, 16 + set as u64);
+        let parts = split::split(&labels, recipe.valid_share, recipe.test_share, &mut random);
+        for (at, part) in open.into_iter().zip(parts) {
+            posts[at].part = Some(part);
+        }
+    }
+}
+
+impl Prepared {
+    /// Writes `train.tsv`, `valid.tsv`, `test.tsv` (those that are not empty) and `prepare.json`.
+    ///
+    /// # Errors
+    ///
+    /// When the folder can't be made or a file not written.
+    pub fn write(&self, folder: &Path) -> anyhow::Result<()> {
+        fs::create_dir_all(folder).with_context(|| format!("can't make the folder {}", folder.display()))?;
+        for (name, part) in [
+            ("train.tsv", &self.train),
+            ("valid.tsv", &self.valid),
+            ("test.tsv", &self.test),
+        ] {
+            let path = folder.join(name);
+            if !part.is_empty() {
+                data::write_tsv(&path, part)?;
+            } else if path.exists() {
+                // A part of an earlier run must not be taken for one of this.
+                fs::remove_file(&path).with_context(|| format!("can't remove {}", path.display()))?;
+            }
+        }
+        let json = serde_json::to_vec_pretty(&self.report)?;
+        data::write_whole(&folder.join("prepare.json"), &json)?;
+        Ok(())
+    }
+}
+
+#[cfg(test)]
+mod tests;

@@ -2,8 +2,8 @@
 
 mod data;
 mod judge;
-mod report;
-mod state;
+pub(crate) mod report;
+pub(crate) mod state;
 
 pub use judge::Figures;
 
@@ -120,10 +120,10 @@ pub enum HeadKind {
 }
 
 /// How long a kill may set a run back.
-const SAVE_EVERY: Duration = Duration::from_secs(180);
+pub(crate) const SAVE_EVERY: Duration = Duration::from_secs(180);
 
 /// How often a run without a terminal says where it is.
-const TELL_EVERY: Duration = Duration::from_secs(30);
+pub(crate) const TELL_EVERY: Duration = Duration::from_secs(30);
 
 /// Runs the step.
 ///
@@ -517,7 +517,7 @@ impl Worker {
 }
 
 /// Where a run lives until it is done.
-fn work_folder(out: &Path) -> PathBuf {
+pub(crate) fn work_folder(out: &Path) -> PathBuf {
     let mut work = out.as_os_str().to_owned();
     work.push(".work");
     PathBuf::from(work)
@@ -577,13 +577,13 @@ fn class_weights(kind: ClassWeights, counts: &[usize]) -> Vec<f32> {
 
 /// The share of the highest learning rate when `done` of the run is over: up in the first `warmup`
 /// of it, then down to 0.
-fn schedule(done: f32, warmup: f32) -> f32 {
+pub(crate) fn schedule(done: f32, warmup: f32) -> f32 {
     (done / warmup.max(f32::MIN_POSITIVE))
         .min((1.0 - done) / (1.0 - warmup))
         .clamp(0.0, 1.0)
 }
 
-fn bar(length: usize, epoch: usize, epochs: usize) -> ProgressBar {
+pub(crate) fn bar(length: usize, epoch: usize, epochs: usize) -> ProgressBar {
     let bar = ProgressBar::new(length as u64);
     if let Ok(style) = ProgressStyle::with_template("{prefix} {bar:40} {pos}/{len} {eta} loss {msg}") {
         bar.set_style(style);
@@ -591,3 +591,6 @@ fn bar(length: usize, epoch: usize, epochs: usize) -> ProgressBar {
     bar.set_prefix(format!("epoch {epoch}/{epochs}"));
     bar
 }
+
+#[cfg(test)]
+mod tests;

@@ -157,9 +157,9 @@ pub(super) fn word_starts(vocabulary: &Vocabulary, tokenizer: &Tokenizer, texts:
             let continues = previous.is_some_and(ends) && begins(id);
             let seen = &mut starts[id as usize];
             if continues {
-                seen.continues += 1
+                seen.continues += 1;
             } else {
-                seen.begins += 1
+                seen.begins += 1;
             }
             previous = Some(id);
         }

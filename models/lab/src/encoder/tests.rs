@@ -156,3 +156,33 @@ fn no_posts_are_no_trouble() {
             .is_empty()
     );
 }
+
+#[test]
+fn the_masked_head_agrees_with_finite_differences() {
+    let encoder = small(0);
+    let masked = [Masked { at: 1, id: 5 }, Masked { at: 9, id: 4 }];
+    let run = |encoder: &Encoder| {
+        let (mut pass, mut head) = (Pass::default(), MaskedHead::default());
+        let mut gradient = Gradient::new(&encoder.shape, &encoder.layout);
+        let mut d = Vec::new();
+        pass.forward(encoder, &posts(), Rates::default(), 0);
+        let loss = head.learn(encoder, &pass, &masked, 1.0, &mut d, &mut gradient);
+        pass.backward(encoder, &posts(), &mut d, &mut gradient);
+        (loss, gradient)
+    };
+    let (_, mut found) = run(&encoder);
+    let found = found.all_words().to_vec();
+    for place in (0..found.len()).step_by(5) {
+        let moved = |sign: f32| {
+            let mut encoder = encoder.clone();
+            encoder.weights.words[place] += sign * 2e-3;
+            run(&encoder).0
+        };
+        let by_difference = (moved(1.0) - moved(-1.0)) / 4e-3;
+        let by_gradient = f64::from(found[place]);
+        assert!(
+            (by_difference - by_gradient).abs() < 1e-2 * by_gradient.abs().max(1.0),
+            "{place}: {by_difference} {by_gradient}"
+        );
+    }
+}

@@ -234,6 +234,22 @@ impl Gradient {
         &mut self.words[start..start + self.width]
     }
 
+    /// The gradients of all words, in the vocabulary's order. Only right after [`Gradient::clear`]
+    /// is that free of a rearrangement.
+    pub fn all_words(&mut self) -> &mut [f32] {
+        let vocabulary = self.places.len();
+        if !self.ids.iter().copied().eq(0..vocabulary as u32) {
+            let mut all = vec![0.0; vocabulary * self.width];
+            for (&id, row) in self.ids.iter().zip(self.words.chunks_exact(self.width)) {
+                all[id as usize * self.width..][..self.width].copy_from_slice(row);
+            }
+            self.words = all;
+            self.ids = (0..vocabulary as u32).collect();
+            self.places.clone_from(&self.ids);
+        }
+        &mut self.words
+    }
+
     /// Adds another's word gradients to these.
     pub fn add_words(&mut self, other: &Self) {
         for (&id, row) in other.ids.iter().zip(other.words.chunks_exact(self.width)) {

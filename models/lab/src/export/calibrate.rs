@@ -19,6 +19,14 @@ const CHUNK: usize = 64;
 pub(crate) struct QuantisedLayer {
     /// Queries, keys and values side by side.
     pub(crate) query_key_value: QuantisedLinear,
+    /// What follows attention; nothing in the last layer, where one token a text goes through it: that costs no time
+    /// worth saving, and no rounding stands between it and the logits.
+    pub(crate) rest: Option<QuantisedRest>,
+}
+
+/// The products after attention.
+#[derive(Debug, Clone)]
+pub(crate) struct QuantisedRest {
     pub(crate) attention_output: QuantisedLinear,
     pub(crate) intermediate: QuantisedLinear,
     pub(crate) output: QuantisedLinear,
@@ -29,8 +37,10 @@ pub(crate) struct QuantisedLayer {
 /// Without texts, nothing is smoothed or corrected.
 pub(crate) fn quantise_layers(model: &Classifier, texts: &[Vec<u32>]) -> Vec<QuantisedLayer> {
     let samples = sample(model, texts);
+    let last = model.layers.len().saturating_sub(1);
     let jobs: Vec<(usize, Site)> = (0..model.layers.len())
         .flat_map(|layer| SITES.map(|site| (layer, site)))
+        .filter(|&(layer, site)| layer < last || site == Site::Attention)
         .collect();
     let mut products: BTreeMap<(usize, Site), QuantisedLinear> = jobs
         .into_par_iter()
@@ -52,12 +62,21 @@ pub(crate) fn quantise_layers(model: &Classifier, texts: &[Vec<u32>]) -> Vec<Qua
         .collect();
     (0..model.layers.len())
         .filter_map(|layer| {
-            let mut layer = QuantisedLayer {
-                query_key_value: products.remove(&(layer, Site::Attention))?,
-                attention_output: products.remove(&(layer, Site::AttentionOutput))?,
-                intermediate: products.remove(&(layer, Site::Intermediate))?,
-                output: products.remove(&(layer, Site::Output))?,
+            let query_key_value = products.remove(&(layer, Site::Attention))?;
+            let mut rest = |site| products.remove(&(layer, site));
+            let rest = match (
+                rest(Site::AttentionOutput),
+                rest(Site::Intermediate),
+                rest(Site::Output),
+            ) {
+                (Some(attention_output), Some(intermediate), Some(output)) => Some(QuantisedRest {
+                    attention_output,
+                    intermediate,
+                    output,
+                }),
+                _ => None,
             };
+            let mut layer = QuantisedLayer { query_key_value, rest };
             layer.fold_context_smoothing();
             layer.fold_score_scale(model.width() / model.heads);
             Some(layer)
@@ -68,7 +87,11 @@ pub(crate) fn quantise_layers(model: &Classifier, texts: &[Vec<u32>]) -> Vec<Qua
 impl QuantisedLayer {
     /// Divides the values' outputs by what the context is to be divided by: attention mixes tokens, never channels.
     fn fold_context_smoothing(&mut self) {
-        let Some(factors) = self.attention_output.smoothing.take() else {
+        let Some(factors) = self
+            .rest
+            .as_mut()
+            .and_then(|rest| rest.attention_output.smoothing.take())
+        else {
             return;
         };
         let values = Slice::from(2 * factors.len()..);
@@ -128,13 +151,13 @@ fn sample(model: &Classifier, texts: &[Vec<u32>]) -> BTreeMap<(usize, Site), Arr
 /// What the search chose, a line a product: for the log and the report.
 pub(crate) fn describe(layers: &[QuantisedLayer]) -> impl Iterator<Item = String> + '_ {
     layers.iter().enumerate().flat_map(|(index, layer)| {
-        let parts = [
-            ("query_key_value", &layer.query_key_value),
-            ("attention_output", &layer.attention_output),
-            ("intermediate", &layer.intermediate),
-            ("output", &layer.output),
-        ];
-        parts.map(|(name, product)| {
+        let mut parts = vec![("query_key_value", &layer.query_key_value)];
+        if let Some(rest) = &layer.rest {
+            parts.push(("attention_output", &rest.attention_output));
+            parts.push(("intermediate", &rest.intermediate));
+            parts.push(("output", &rest.output));
+        }
+        parts.into_iter().map(move |(name, product)| {
             let exponent = f32::from(product.exponent) / 10.0;
             format!(
                 "layer {index} {name}: {}, smoothing {exponent:.1}, noise {:.2e}",

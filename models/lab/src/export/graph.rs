@@ -132,6 +132,13 @@ impl GraphBuilder {
         self.initializer(name, self.float.element_type(), dims, raw)
     }
 
+    /// A weight that is stored in half precision and computed with in single: the runtime widens it once, at load.
+    pub(crate) fn half_weight(&mut self, name: &str, dims: &[usize], data: &[f32]) -> Value {
+        let raw = data.iter().flat_map(|&x| f16::from_f32(x).to_le_bytes()).collect();
+        let stored = self.initializer(name, ElementType::Float16, dims, raw);
+        self.cast(&stored, ElementType::Float32)
+    }
+
     /// A scalar in the precision of the graph.
     pub(crate) fn float_scalar(&mut self, value: f32) -> Value {
         self.weight("scalar", &[], &[value])

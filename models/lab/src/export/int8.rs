@@ -18,6 +18,8 @@ use super::writer::{Inputs, Reach, Style, Writer};
 /// The whole model: bytes in the layers' products and the word embeddings, floats elsewhere.
 pub(crate) fn int8_graph(model: &Classifier, layers: &[QuantisedLayer]) -> GraphBuilder {
     let mut writer = Writer::new(model, FloatType::Single, Style::Subtracted);
+    // Beside the bytes, whole single-precision weights would be most of the file.
+    writer.compact = true;
     let inputs = writer.inputs();
     let words = writer.quantised_word_embeddings(&inputs);
     let embedded = writer.embeddings(&inputs, &words);
@@ -134,6 +136,9 @@ impl Writer<'_> {
             }
         };
         let context = self.quantised_attention(quantised, hidden, &skip, frame, rows);
+        let Some(quantised) = &quantised.rest else {
+            return self.after_attention(index, layer, &context, &skip);
+        };
         self.g.scope(format!("layer.{index}/attention/output"));
         let hidden = self.quantised_residual(
             &quantised.attention_output,

@@ -21,7 +21,7 @@ const GELU_ZERO: u8 = 24;
 const EXPONENTS: std::ops::RangeInclusive<u8> = 1..=9;
 /// How much more error one step for all rows may make than a step a row: it saves five passes over the input and the
 /// output of the product, a tenth of the model's time in all.
-const STATIC_COST: f64 = 2.5;
+const STATIC_COST: f64 = 1.5;
 /// Keeps a row of zeros, or a channel that no text reached, from dividing by zero.
 const LEAST_SCALE: f32 = 1e-6;
 

@@ -53,6 +53,8 @@ pub(crate) struct Writer<'a> {
     pub(crate) g: GraphBuilder,
     pub(crate) model: &'a Classifier,
     style: Style,
+    /// Whether the products' weights are stored in half precision, though computed with in the graph's.
+    pub(crate) compact: bool,
 }
 
 /// The whole model in floating point.
@@ -83,6 +85,7 @@ impl<'a> Writer<'a> {
             g: GraphBuilder::new("classifier", float),
             model,
             style,
+            compact: false,
         }
     }
 
@@ -194,8 +197,13 @@ impl<'a> Writer<'a> {
             Reach::First => self.first_token(hidden),
         };
         let context = self.attention(layer, hidden, &asking, padding, reach);
+        self.after_attention(index, layer, &context, &asking)
+    }
+
+    /// The rest of a layer in floating point.
+    pub(crate) fn after_attention(&mut self, index: usize, layer: &Layer, context: &Value, skip: &Value) -> Value {
         self.g.scope(format!("layer.{index}/attention/output"));
-        let hidden = self.residual(&layer.attention_output, &context, &asking, &layer.attention_norm);
+        let hidden = self.residual(&layer.attention_output, context, skip, &layer.attention_norm);
         self.g.scope(format!("layer.{index}/intermediate"));
         let inner = self.gelu(&layer.intermediate, &hidden);
         self.g.scope(format!("layer.{index}/output"));
@@ -345,7 +353,7 @@ impl<'a> Writer<'a> {
 
     /// `x W`, the bias left to who follows.
     fn product(&mut self, linear: &Linear, x: &Value) -> Value {
-        let weight = self.table("weight", &linear.weight);
+        let weight = self.product_weight(linear);
         self.g.call(Op::Onnx("MatMul"), &[x, &weight], &[])
     }
 
@@ -358,8 +366,17 @@ impl<'a> Writer<'a> {
         self.g.call(Op::Onnx("Add"), &[x, &bias], &[])
     }
 
+    fn product_weight(&mut self, linear: &Linear) -> Value {
+        if self.compact {
+            let data = linear.weight.as_standard_layout();
+            let dims = [linear.weight.nrows(), linear.weight.ncols()];
+            return self.g.half_weight("weight", &dims, data.as_slice().unwrap_or_default());
+        }
+        self.table("weight", &linear.weight)
+    }
+
     fn gemm(&mut self, linear: &Linear, x: &Value) -> Value {
-        let weight = self.table("weight", &linear.weight);
+        let weight = self.product_weight(linear);
         let bias = self.vector("bias", &linear.bias);
         self.g.call(Op::Onnx("Gemm"), &[x, &weight, &bias], &[])
     }

@@ -10,29 +10,29 @@ use crate::checkpoint::write;
 
 /// One epoch's figures.
 #[derive(Debug, Clone, Default, PartialEq, Serialize, Deserialize)]
-pub(super) struct Epoch {
+pub(crate) struct Epoch {
     /// Mean training loss.
-    pub(super) loss: f64,
+    pub(crate) loss: f64,
     /// On the validation file.
-    pub(super) valid: Figures,
+    pub(crate) valid: Figures,
     /// Seconds it took, judging included.
-    pub(super) seconds: f64,
+    pub(crate) seconds: f64,
 }
 
 #[derive(Debug, Serialize)]
-pub(super) struct Report<'a> {
-    pub(super) labels: &'a [String],
-    pub(super) train_posts: usize,
-    pub(super) valid_posts: usize,
-    pub(super) settings: &'a str,
-    pub(super) best_epoch: usize,
-    pub(super) valid: &'a Figures,
-    pub(super) epochs: &'a [Epoch],
+pub(crate) struct Report<'a> {
+    pub(crate) labels: &'a [String],
+    pub(crate) train_posts: usize,
+    pub(crate) valid_posts: usize,
+    pub(crate) settings: &'a str,
+    pub(crate) best_epoch: usize,
+    pub(crate) valid: &'a Figures,
+    pub(crate) epochs: &'a [Epoch],
 }
 
 impl Report<'_> {
     /// Writes the three files into `folder`, which is made.
-    pub(super) fn write(&self, folder: &Path) -> Result<()> {
+    pub(crate) fn write(&self, folder: &Path) -> Result<()> {
         fs::create_dir_all(folder).with_context(|| format!("can't make {}", folder.display()))?;
         write(
             &folder.join("report.json"),

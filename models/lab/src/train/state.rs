@@ -15,21 +15,21 @@ use crate::{
 
 /// How far a run has come.
 #[derive(Debug, Clone, Default, Serialize, Deserialize)]
-pub(super) struct Progress {
+pub(crate) struct Progress {
     /// What the run was asked for, to refuse going on with other settings.
-    pub(super) settings: String,
+    pub(crate) settings: String,
     /// The epoch in which it is, from 0.
-    pub(super) epoch: usize,
+    pub(crate) epoch: usize,
     /// Batches of that epoch that are done.
-    pub(super) batch: usize,
+    pub(crate) batch: usize,
     /// Steps of AdamW in all.
-    pub(super) steps: u64,
+    pub(crate) steps: u64,
     /// Loss and weight summed over the epoch so far.
-    pub(super) loss: (f64, f64),
+    pub(crate) loss: (f64, f64),
     /// Figures of finished epochs.
-    pub(super) epochs: Vec<Epoch>,
+    pub(crate) epochs: Vec<Epoch>,
     /// The epoch with the best validation macro-F1, and its figures.
-    pub(super) best: Option<(usize, Figures)>,
+    pub(crate) best: Option<(usize, Figures)>,
 }
 
 const PROGRESS: &str = "progress.json";
@@ -40,7 +40,7 @@ fn tensors_file(steps: u64) -> String {
 
 /// Saves weights, moments and progress. The progress names the tensor file, so that a kill between
 /// the two writes leaves the state before.
-pub(super) fn save(folder: &Path, progress: &Progress, encoder: &Encoder, optimiser: &AdamW) -> Result<()> {
+pub(crate) fn save(folder: &Path, progress: &Progress, encoder: &Encoder, optimiser: &AdamW) -> Result<()> {
     let buffers = [
         ("weights.dense", &encoder.weights.dense),
         ("weights.words", &encoder.weights.words),
@@ -64,7 +64,7 @@ pub(super) fn save(folder: &Path, progress: &Progress, encoder: &Encoder, optimi
     Ok(())
 }
 
-pub(super) fn read_progress(folder: &Path) -> Result<Option<Progress>> {
+pub(crate) fn read_progress(folder: &Path) -> Result<Option<Progress>> {
     let path = folder.join(PROGRESS);
     let Ok(text) = fs::read(&path) else { return Ok(None) };
     let progress = serde_json::from_slice(&text);
@@ -74,7 +74,7 @@ pub(super) fn read_progress(folder: &Path) -> Result<Option<Progress>> {
 }
 
 /// Puts saved weights and moments back.
-pub(super) fn restore(folder: &Path, progress: &Progress, encoder: &mut Encoder, optimiser: &mut AdamW) -> Result<()> {
+pub(crate) fn restore(folder: &Path, progress: &Progress, encoder: &mut Encoder, optimiser: &mut AdamW) -> Result<()> {
     let path = folder.join(tensors_file(progress.steps));
     let bytes = fs::read(&path).with_context(|| format!("can't read {}", path.display()))?;
     let tensors = SafeTensors::deserialize(&bytes).with_context(|| format!("{}: damaged", path.display()))?;

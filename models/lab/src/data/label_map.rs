@@ -1,0 +1,199 @@
+//! From the labels of one set to those of another.
+
+use std::{
+    collections::{BTreeMap, BTreeSet},
+    fs,
+    path::Path,
+};
+
+use serde::Deserialize;
+
+use super::{DataError, Example};
+
+/// Which labels become which: renames and groups them, and drops those without a counterpart.
+///
+/// As a TOML file:
+///
+/// ```toml
+/// labels = ["anger", "joy"]    # what there is in the end, in this order
+/// drop = ["boredom"]           # labels without a counterpart
+///
+/// [map]
+/// hate = "anger"
+/// ```
+///
+/// Each of `labels` stands for itself. A label that the file does not name is an error where it is met.
+#[derive(Debug, Clone, PartialEq, Eq, Default)]
+pub struct LabelMap {
+    labels: Vec<String>,
+    drop: BTreeSet<String>,
+    map: BTreeMap<String, String>,
+    /// Every label stands for itself.
+    identity: bool,
+}
+
+#[derive(Deserialize)]
+#[serde(deny_unknown_fields)]
+struct File {
+    labels: Vec<String>,
+    #[serde(default)]
+    drop: BTreeSet<String>,
+    #[serde(default)]
+    map: BTreeMap<String, String>,
+}
+
+impl LabelMap {
+    /// The map that changes nothing.
+    #[must_use]
+    pub fn identity() -> Self {
+        Self {
+            identity: true,
+            ..Self::default()
+        }
+    }
+
+    /// Reads a mapping file.
+    ///
+    /// # Errors
+    ///
+    /// [`DataError`] if it can't be read, is not as above, or contradicts itself.
+    pub fn read(path: &Path) -> Result<Self, DataError> {
+        let text = fs::read_to_string(path).map_err(|source| DataError::Io {
+            file: path.to_owned(),
+            source,
+        })?;
+        Self::parse(&text).map_err(|detail| DataError::Unfit {
+            file: path.to_owned(),
+            detail,
+        })
+    }
+
+    fn parse(text: &str) -> Result<Self, String> {
+        let File { labels, drop, map } =
+            toml::from_str(text).map_err(|error| error.to_string().trim_end().to_owned())?;
+        if labels.is_empty() {
+            return Err("`labels` is empty: name the labels there are in the end".to_owned());
+        }
+        if let Some(label) = labels
+            .iter()
+            .enumerate()
+            .find_map(|(at, label)| labels[..at].contains(label).then_some(label))
+        {
+            return Err(format!("`{label}` is in `labels` twice"));
+        }
+        for (from, to) in &map {
+            if !labels.contains(to) {
+                return Err(format!("`{from}` becomes `{to}`, which is not in `labels`"));
+            }
+            if drop.contains(from) {
+                return Err(format!("`{from}` is both mapped and dropped"));
+            }
+        }
+        Ok(Self {
+            labels,
+            drop,
+            map,
+            identity: false,
+        })
+    }
+
+    /// The labels there are in the end, in their order; empty for [`LabelMap::identity`].
+    #[must_use]
+    pub fn labels(&self) -> &[String] {
+        &self.labels
+    }
+
+    /// What a label becomes: `Some(None)` if it is dropped, `None` if the map does not know it.
+    #[must_use]
+    pub fn get<'a>(&'a self, label: &'a str) -> Option<Option<&'a str>> {
+        if self.identity {
+            return Some(Some(label));
+        }
+        if let Some(to) = self.map.get(label) {
+            return Some(Some(to));
+        }
+        if self.drop.contains(label) {
+            return Some(None);
+        }
+        self.labels.iter().any(|known| known == label).then_some(Some(label))
+    }
+
+    /// Maps the labels of an example, in the order of [`LabelMap::labels`], without repeats.
+    ///
+    /// # Errors
+    ///
+    /// [`DataError::Row`] for a label that the map does not know.
+    pub fn apply(&self, example: &mut Example) -> Result<(), DataError> {
+        let mut mapped: Vec<String> = Vec::new();
+        for label in &example.labels {
+            let to = self.get(label).ok_or_else(|| DataError::Row {
+                origin: example.origin.clone(),
+                detail: format!("the labels map does not know `{label}`: add it to `map`, `labels` or `drop`"),
+            })?;
+            if let Some(to) = to
+                && !mapped.iter().any(|known| known == to)
+            {
+                mapped.push(to.to_owned());
+            }
+        }
+        if !self.identity {
+            mapped.sort_by_key(|label| self.labels.iter().position(|known| known == label));
+        }
+        example.labels = mapped;
+        Ok(())
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    #![allow(clippy::unwrap_used)]
+
+    use super::*;
+    use crate::data::Origin;
+
+    fn mapped(map: &LabelMap, labels: &[&str]) -> Result<Vec<String>, String> {
+        let origin = Origin {
+            file: Path::new("a.tsv").into(),
+            row: 3,
+        };
+        let labels = labels.iter().map(|&label| label.to_owned()).collect();
+        let mut example = Example {
+            text: "x".to_owned(),
+            labels,
+            origin,
+        };
+        map.apply(&mut example)
+            .map(|()| example.labels)
+            .map_err(|error| error.to_string())
+    }
+
+    #[test]
+    fn labels_are_renamed_grouped_dropped_and_ordered() {
+        let map = LabelMap::parse("labels = ['anger', 'joy']\ndrop = ['boredom']\n[map]\nhate = 'anger'\nlove = 'joy'")
+            .unwrap();
+        assert_eq!(
+            mapped(&map, &["love", "joy", "hate", "boredom"]).unwrap(),
+            ["anger", "joy"]
+        );
+        assert!(mapped(&map, &["boredom"]).unwrap().is_empty());
+        assert!(
+            mapped(&map, &["fear"])
+                .unwrap_err()
+                .starts_with("a.tsv:3: the labels map does not know `fear`")
+        );
+        assert_eq!(mapped(&LabelMap::identity(), &["fear"]).unwrap(), ["fear"]);
+    }
+
+    #[test]
+    fn a_map_that_contradicts_itself_is_refused() {
+        for (text, word) in [
+            ("labels = []", "empty"),
+            ("labels = ['a', 'a']", "twice"),
+            ("labels = ['a']\n[map]\nb = 'c'", "not in `labels`"),
+            ("labels = ['a']\ndrop = ['b']\n[map]\nb = 'a'", "both"),
+            ("label = ['a']", "unknown field"),
+        ] {
+            assert!(LabelMap::parse(text).unwrap_err().contains(word), "{text}");
+        }
+    }
+}

@@ -1,0 +1,227 @@
+#![allow(clippy::unwrap_used, clippy::expect_used)]
+
+use clap::Parser;
+use rand::Rng;
+
+use super::*;
+use crate::encoder::{Shape, normal};
+
+#[derive(Parser)]
+struct Cli {
+    #[command(flatten)]
+    args: Args,
+}
+
+/// A folder with a small random checkpoint, its tokenizer, and posts whose first word tells the label.
+struct Bench {
+    folder: tempfile::TempDir,
+}
+
+impl Bench {
+    fn new() -> Self {
+        let bench = Self {
+            folder: tempfile::tempdir().unwrap(),
+        };
+        let base = bench.path("base");
+        fs::create_dir(&base).unwrap();
+        let shape = Shape {
+            hidden: 16,
+            heads: 2,
+            layers: 2,
+            intermediate: 32,
+            positions: 20,
+            first_position: 2,
+            vocabulary: 12,
+            labels: 0,
+            epsilon: 1e-5,
+        };
+        let mut encoder = Encoder::zeros(shape);
+        let mut rng = StdRng::seed_from_u64(5);
+        for weight in encoder.weights.words.iter_mut().chain(&mut encoder.weights.dense) {
+            *weight = 0.2 * normal(&mut rng);
+        }
+        for tensor in encoder
+            .layout
+            .tensors
+            .iter()
+            .filter(|tensor| tensor.name.ends_with("LayerNorm.weight"))
+        {
+            encoder.weights.dense[tensor.place.clone()].fill(1.0);
+        }
+        Checkpoint {
+            encoder,
+            labels: Vec::new(),
+            loss: None,
+        }
+        .write(&base)
+        .unwrap();
+        let words = [
+            "<s>", "<pad>", "</s>", "<unk>", "<mask>", "good", "bad", "odd", "it", "is", "so", "now",
+        ];
+        let vocabulary: serde_json::Map<String, serde_json::Value> = words
+            .iter()
+            .zip(0..)
+            .map(|(word, id)| ((*word).to_owned(), id.into()))
+            .collect();
+        let tokenizer = serde_json::json!({
+            "version": "1.0", "truncation": null, "padding": null, "added_tokens": [], "normalizer": null,
+            "pre_tokenizer": {"type": "WhitespaceSplit"},
+            "post_processor": {"type": "RobertaProcessing", "sep": ["</s>", 2], "cls": ["<s>", 0],
+                "trim_offsets": true, "add_prefix_space": false},
+            "decoder": null,
+            "model": {"type": "WordLevel", "vocab": vocabulary, "unk_token": "<unk>"}
+        });
+        fs::write(base.join("tokenizer.json"), tokenizer.to_string()).unwrap();
+        let mut posts = String::new();
+        for _ in 0..96 {
+            let label = rng.random_range(0..3);
+            posts += words[5 + label];
+            for _ in 0..rng.random_range(0..6) {
+                posts += " ";
+                posts += words[rng.random_range(8..12)];
+            }
+            posts += ["\tjoy\n", "\tanger\n", "\tsurprise\n"][label];
+        }
+        fs::write(bench.path("posts.tsv"), posts).unwrap();
+        bench
+    }
+
+    fn path(&self, name: &str) -> PathBuf {
+        self.folder.path().join(name)
+    }
+
+    fn args(&self, out: &str, more: &[&str]) -> Args {
+        let path = |name: &str| self.path(name).into_os_string().into_string().unwrap();
+        let (base, posts, out) = (path("base"), path("posts.tsv"), path(out));
+        let fixed = [
+            "train", "--base", &base, "--train", &posts, "--valid", &posts, "--out", &out,
+        ];
+        let rest = [
+            "--lr",
+            "4e-3",
+            "--head-lr-factor",
+            "2",
+            "--batch",
+            "8",
+            "--threads",
+            "2",
+            "--patience",
+            "100",
+        ];
+        Cli::parse_from(fixed.iter().chain(&rest).chain(more)).args
+    }
+}
+
+#[test]
+fn a_model_learns_what_the_words_tell() {
+    let bench = Bench::new();
+    for head in ["softmax", "sigmoid"] {
+        run(bench.args(head, &["--epochs", "30", "--head", head])).unwrap();
+        let out = bench.path(head);
+        let report: serde_json::Value =
+            serde_json::from_slice(&fs::read(out.join("report/report.json")).unwrap()).unwrap();
+        assert!(
+            report["valid"]["macro_f1"].as_f64().unwrap() > 0.98,
+            "{head}: {}",
+            report["valid"]
+        );
+        let read = Checkpoint::read(&out).unwrap();
+        assert_eq!(read.labels, ["anger", "joy", "surprise"]);
+        assert!(read.loss.is_some() && out.join("tokenizer.json").exists());
+        assert!(!work_folder(&out).exists(), "the run's state is gone");
+    }
+}
+
+#[test]
+fn a_run_that_was_killed_ends_as_if_it_was_not() {
+    let bench = Bench::new();
+    let examples = |args: &Args| {
+        let rows = data::read(&args.train, args.profile).unwrap();
+        let labels = data::label_names(&rows);
+        let tokenizer = Tokenizer::read(&args.base).unwrap();
+        let examples = data::examples(&rows, &labels, &tokenizer, 18, &args.train).unwrap();
+        (labels, examples)
+    };
+    let weights = |out: &str, kill_after: Option<usize>| {
+        let args = bench.args(out, &["--epochs", "2"]);
+        let (labels, posts) = examples(&args);
+        let base = || Checkpoint::read(&args.base).unwrap().encoder;
+        if let Some(batches) = kill_after {
+            let mut run = Run::new(&args, base(), &labels, &posts).unwrap();
+            for batch in &data::batches(&posts, 8, args.seed, 0)[..batches] {
+                let batch: Vec<&Example> = batch.iter().map(|&index| &posts[index]).collect();
+                let done = (run.progress.steps as f32 + 1.0) / 25.0;
+                let (loss, weight) = run.step(&batch, args.lr * schedule(done, args.warmup)).unwrap();
+                run.progress.loss.0 += loss;
+                run.progress.loss.1 += weight;
+                run.progress.batch += 1;
+                run.progress.steps += 1;
+            }
+            run.save().unwrap();
+        }
+        let mut run = Run::new(&args, base(), &labels, &posts).unwrap();
+        run.go(&posts, &posts).unwrap();
+        assert_eq!(run.progress.steps, 24);
+        run.encoder.weights.dense
+    };
+    assert_eq!(weights("whole", None), weights("killed", Some(5)));
+}
+
+#[test]
+fn a_run_with_other_settings_is_not_gone_on_with() {
+    let bench = Bench::new();
+    let args = bench.args("out", &["--epochs", "1"]);
+    fs::create_dir_all(work_folder(&args.out)).unwrap();
+    let progress = Progress {
+        settings: "others".to_owned(),
+        ..Progress::default()
+    };
+    fs::write(
+        work_folder(&args.out).join("progress.json"),
+        serde_json::to_vec(&progress).unwrap(),
+    )
+    .unwrap();
+    let error = format!("{:#}", run(args.clone()).unwrap_err());
+    assert!(error.contains("other settings"), "{error}");
+    assert!(!args.out.exists(), "nothing half-written is left");
+}
+
+#[test]
+fn unfit_input_is_named_in_a_line() {
+    let bench = Bench::new();
+    fs::write(bench.path("valid.tsv"), "so good\tjoy\nit is\tawe\n").unwrap();
+    let mut args = bench.args("out", &[]);
+    args.valid = bench.path("valid.tsv");
+    let error = format!("{:#}", run(args).unwrap_err());
+    assert!(error.contains("valid.tsv row 2: label `awe`"), "{error}");
+
+    let mut args = bench.args("out", &[]);
+    args.lr = f32::NAN;
+    assert!(run(args).is_err());
+    assert!(!bench.path("out").exists() && !bench.path("out.partial").exists());
+}
+
+#[test]
+fn the_learning_rate_rises_and_falls() {
+    assert!(schedule(0.05, 0.1) > 0.49 && schedule(0.05, 0.1) < 0.51);
+    assert!((schedule(0.1, 0.1) - 1.0).abs() < 1e-6);
+    assert!(schedule(0.999, 0.1) < 0.01);
+    assert_eq!(schedule(1.0, 0.0), 0.0);
+}
+
+#[test]
+fn class_weights_are_one_on_average() {
+    for kind in [ClassWeights::None, ClassWeights::Inverse, ClassWeights::Sqrt] {
+        let counts = [100, 10, 1];
+        let weights = class_weights(kind, &counts);
+        let mean = weights
+            .iter()
+            .zip(counts)
+            .map(|(weight, count)| weight * count as f32)
+            .sum::<f32>()
+            / 111.0;
+        assert!((mean - 1.0).abs() < 1e-5, "{kind:?}: {weights:?}");
+    }
+    let weights = class_weights(ClassWeights::Inverse, &[100, 10]);
+    assert!((weights[1] / weights[0] - 10.0).abs() < 1e-4);
+}
