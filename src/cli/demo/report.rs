@@ -232,15 +232,21 @@ fn count(n: i64) -> u64 {
 
 /// The body of a page of the service.
 pub(super) async fn http_get(address: SocketAddr, path: &str) -> Result<String> {
-    let mut stream = TcpStream::connect(address)
+    const PATIENCE: Duration = Duration::from_secs(5);
+    let exchange = async {
+        let mut stream = TcpStream::connect(address).await?;
+        // HTTP/1.0: the body ends where the connection does.
+        stream
+            .write_all(format!("GET {path} HTTP/1.0\r\nHost: {address}\r\n\r\n").as_bytes())
+            .await?;
+        let mut answer = String::new();
+        stream.read_to_string(&mut answer).await?;
+        Ok::<_, std::io::Error>(answer)
+    };
+    let answer = tokio::time::timeout(PATIENCE, exchange)
         .await
-        .with_context(|| format!("nothing answers on http://{address}"))?;
-    // HTTP/1.0: the body ends where the connection does.
-    stream
-        .write_all(format!("GET {path} HTTP/1.0\r\nHost: {address}\r\n\r\n").as_bytes())
-        .await?;
-    let mut answer = String::new();
-    stream.read_to_string(&mut answer).await?;
+        .with_context(|| format!("http://{address}{path}: no answer in {} s", PATIENCE.as_secs()))?
+        .with_context(|| format!("http://{address}{path}"))?;
     match answer.split_once("\r\n\r\n") {
         Some((head, body)) if head.split(' ').nth(1) == Some("200") => Ok(body.to_owned()),
         _ => bail!(
@@ -393,7 +399,7 @@ impl Report {
             .collect();
         let _ = writeln!(
             out,
-            "  rejected   {} (to the dead-letter topic: {})",
+            "  rejected   {}\n             {} are in the dead-letter topic, each with its reason and origin in its headers",
             if reasons.is_empty() {
                 "none".to_owned()
             } else {
