@@ -1,14 +1,352 @@
-//! Judging a model folder.
+//! Judging a model folder in the runtime that serves it.
+//!
+//! Texts pass the model's own cleaning profile and the service's classifier, so that what is
+//! measured is what will be served: tokenizer, truncation, precision, thresholds and all.
+
+mod report;
+mod serve;
+
+use std::{
+    collections::BTreeMap,
+    path::{Path, PathBuf},
+};
+
+use anyhow::{Context as _, bail};
+use moodstream::{
+    classify::ClassifyOptions,
+    model::{ModelFolder, ModelOptions, ProblemType},
+};
+
+pub use self::{
+    report::{Comparison, Evaluation},
+    serve::{Served, Speed, serve},
+};
+use crate::{
+    data::{self, Example, Format, LabelMap},
+    metrics,
+};
+
+/// Rounds of the bootstrap behind the interval of the macro-F1.
+const BOOTSTRAP_ROUNDS: usize = 1_000;
+/// The interval must not change from run to run.
+const BOOTSTRAP_SEED: u64 = 1;
+
+/// What the command line says of a model and the data it is judged on.
+#[derive(Debug, Clone, clap::Args)]
+pub struct ModelArgs {
+    /// Model folder to judge
+    #[arg(long, value_name = "DIR")]
+    pub model: PathBuf,
+    /// Labelled files
+    #[arg(long, value_name = "FILE", required = true, num_args = 1..)]
+    pub data: Vec<PathBuf>,
+    /// Format of the files, where it can't be found from them
+    #[arg(long, value_enum, default_value_t)]
+    pub format: Format,
+    /// Which of the folder's ONNX files: auto, fp32, fp16 or int8
+    #[arg(long, value_name = "PRECISION", default_value = "auto", value_parser = named::<moodstream::model::Precision>)]
+    pub precision: moodstream::model::Precision,
+    /// Where it runs: cpu, cuda or tensorrt
+    #[arg(long, value_name = "PROVIDER", default_value = "cpu", value_parser = named::<moodstream::model::Provider>)]
+    pub provider: moodstream::model::Provider,
+    /// The ONNX Runtime library [default: lib/libonnxruntime.so under $MOODSTREAM_RUNTIME or .runtime]
+    #[arg(long, value_name = "FILE", env = "ORT_DYLIB_PATH")]
+    pub onnxruntime: Option<PathBuf>,
+    /// Texts are cut to this many tokens
+    #[arg(long, default_value_t = ModelOptions::default().max_tokens)]
+    pub max_tokens: usize,
+}
 
 /// What the command line says.
-#[derive(Debug, clap::Args)]
-pub struct Args {}
+#[derive(Debug, Clone, clap::Args)]
+pub struct Args {
+    /// The model and the data
+    #[command(flatten)]
+    pub model: ModelArgs,
+    /// Mapping file for the data's labels and the model's, where they differ
+    #[arg(long, value_name = "FILE")]
+    pub labels_map: Option<PathBuf>,
+    /// A second model folder, to be compared on the same texts
+    #[arg(long, value_name = "DIR")]
+    pub against: Option<PathBuf>,
+    /// Which ONNX file of the second folder; with it alone, of the same folder
+    #[arg(long, value_name = "PRECISION", value_parser = named::<moodstream::model::Precision>)]
+    pub against_precision: Option<moodstream::model::Precision>,
+    /// Where to write the figures
+    #[arg(long, value_name = "FILE")]
+    pub json: Option<PathBuf>,
+}
 
-/// Runs the step.
+/// A value by the name that the settings file uses for it.
+fn named<T: serde::de::DeserializeOwned>(name: &str) -> Result<T, String> {
+    serde_json::from_value(name.into()).map_err(|error| error.to_string())
+}
+
+impl ModelArgs {
+    /// The options that the folder is opened with.
+    #[must_use]
+    pub fn options(&self) -> ModelOptions {
+        ModelOptions {
+            provider: self.provider,
+            precision: self.precision,
+            max_tokens: self.max_tokens,
+            problem_type: None,
+        }
+    }
+
+    /// The options that the classifier is started with.
+    #[must_use]
+    pub fn classify_options(&self) -> ClassifyOptions {
+        ClassifyOptions {
+            onnxruntime: self.onnxruntime.clone(),
+            ..ClassifyOptions::default()
+        }
+    }
+
+    /// Reads all files.
+    ///
+    /// # Errors
+    ///
+    /// When one can't be read as labelled text, naming file and row.
+    pub fn examples(&self) -> anyhow::Result<Vec<Example>> {
+        let mut examples = Vec::new();
+        for file in &self.data {
+            examples.append(&mut data::read(file, self.format)?);
+        }
+        Ok(examples)
+    }
+}
+
+/// Runs the step: prints a table, and writes the figures as JSON where asked to.
 ///
 /// # Errors
 ///
-/// When the input is unfit or the output can't be written.
-pub fn run(_args: Args) -> anyhow::Result<()> {
-    anyhow::bail!("not built in")
+/// When the model can't be served, or the data's labels are not the model's.
+pub fn run(args: Args) -> anyhow::Result<()> {
+    let map = match &args.labels_map {
+        Some(path) => LabelMap::read(path)?,
+        None => LabelMap::identity(),
+    };
+    let mut examples = args.model.examples()?;
+    for example in &mut examples {
+        map.apply(example)?;
+    }
+    examples.retain(|example| !example.labels.is_empty());
+
+    let (options, runtime) = (args.model.options(), args.model.classify_options());
+    let (mut evaluation, emotions) = judge(&args.model.model, &options, &runtime, &examples, &map)?;
+    if args.against.is_some() || args.against_precision.is_some() {
+        let path = args.against.as_ref().unwrap_or(&args.model.model);
+        let options = ModelOptions {
+            precision: args.against_precision.unwrap_or(options.precision),
+            ..options
+        };
+        let (other, others) = judge(path, &options, &runtime, &examples, &map)?;
+        evaluation.against = Some(Comparison::new(other, &emotions, &others));
+    }
+    evaluation.data = args.model.data.iter().map(|file| file_name(file)).collect();
+    print!("{}", evaluation.table());
+    if let Some(path) = &args.json {
+        data::write_whole(path, &serde_json::to_vec_pretty(&evaluation)?)?;
+    }
+    Ok(())
 }
+
+fn file_name(path: &Path) -> String {
+    path.file_name().unwrap_or_default().to_string_lossy().into_owned()
+}
+
+/// Judges one model folder on examples whose labels `map` has been applied to. Returns the
+/// emotion given to each text as well: its position among the report's labels.
+///
+/// # Errors
+///
+/// When the model can't be served, fails on a text, or a label is neither the model's nor the map's.
+pub fn judge(
+    model: &Path,
+    options: &ModelOptions,
+    runtime: &ClassifyOptions,
+    examples: &[Example],
+    map: &LabelMap,
+) -> anyhow::Result<(Evaluation, Vec<usize>)> {
+    let folder = ModelFolder::open(model, options)?;
+    let served = serve(&folder, runtime, examples)?;
+    let info = folder.info();
+
+    let judged = Judged::new(&info.labels, map)?;
+    let truth = judged.truth(examples)?;
+    let decided = judged.decide(&served, info.problem_type, &thresholds(model, &info.labels)?);
+
+    let single: Option<Vec<usize>> = truth
+        .iter()
+        .map(|labels| if let [label] = labels[..] { Some(label) } else { None })
+        .collect();
+    let one_answer = info.problem_type == ProblemType::SingleLabelClassification;
+    let flags = |sets: &[Vec<usize>]| -> Vec<Vec<bool>> {
+        sets.iter()
+            .map(|set| (0..judged.labels.len()).map(|label| set.contains(&label)).collect())
+            .collect()
+    };
+    let (truth_flags, given_flags) = (flags(&truth), flags(&decided.sets));
+    let report = match &single {
+        Some(truth) if one_answer => metrics::single_label(&judged.labels, truth, &decided.emotions),
+        _ => metrics::multi_label(&judged.labels, &truth_flags, &given_flags),
+    };
+    let one_label = single.is_none().then(|| {
+        let pairs = truth
+            .iter()
+            .zip(&decided.emotions)
+            .filter(|(truth, _)| truth.len() == 1);
+        let (truth, emotions): (Vec<usize>, Vec<usize>) = pairs.map(|(truth, &emotion)| (truth[0], emotion)).unzip();
+        metrics::single_label(&judged.labels, &truth, &emotions)
+    });
+    let interval = metrics::bootstrap(truth.len(), BOOTSTRAP_ROUNDS, BOOTSTRAP_SEED, |sample| match &single {
+        Some(truth) if one_answer => {
+            let truth: Vec<usize> = sample.iter().map(|&at| truth[at]).collect();
+            let emotions: Vec<usize> = sample.iter().map(|&at| decided.emotions[at]).collect();
+            metrics::single_label(&judged.labels, &truth, &emotions).macro_f1
+        }
+        _ => {
+            let truth: Vec<&[bool]> = sample.iter().map(|&at| truth_flags[at].as_slice()).collect();
+            let given: Vec<&[bool]> = sample.iter().map(|&at| given_flags[at].as_slice()).collect();
+            metrics::multi_label(&judged.labels, &truth, &given).macro_f1
+        }
+    });
+    let right: Vec<bool> = truth
+        .iter()
+        .zip(&decided.emotions)
+        .map(|(truth, emotion)| truth.contains(emotion))
+        .collect();
+    let evaluation = Evaluation {
+        model: info.id.to_string(),
+        precision: info.precision,
+        provider: info.provider,
+        profile: info.profile.to_string(),
+        data: Vec::new(),
+        hit_rate: right.iter().filter(|&&right| right).count() as f64 / right.len().max(1) as f64,
+        calibration_error: metrics::calibration_error(&decided.confidence, &right),
+        macro_f1_interval: interval,
+        report,
+        one_label,
+        speed: served.speed,
+        against: None,
+    };
+    Ok((evaluation, decided.emotions))
+}
+
+/// The thresholds of a multi-label model's labels, as the service reads them from the manifest.
+fn thresholds(model: &Path, labels: &[std::sync::Arc<str>]) -> anyhow::Result<Vec<f64>> {
+    let path = model.join("moodstream.toml");
+    let known: BTreeMap<String, f64> = match path.exists() {
+        false => BTreeMap::new(),
+        true => {
+            let text = std::fs::read_to_string(&path).with_context(|| format!("can't read {}", path.display()))?;
+            let manifest: moodstream::model::Manifest =
+                toml::from_str(&text).with_context(|| path.display().to_string())?;
+            manifest
+                .thresholds
+                .iter()
+                .map(|(label, &threshold)| (label.to_string(), threshold))
+                .collect()
+        }
+    };
+    Ok(labels
+        .iter()
+        .map(|label| *known.get(&**label).unwrap_or(&moodstream::model::DEFAULT_THRESHOLD))
+        .collect())
+}
+
+/// Labels as they are judged: the map's where there is one, else the model's.
+struct Judged {
+    labels: Vec<String>,
+    /// What each of the model's labels becomes; `None` if the map drops it.
+    of_model: Vec<Option<usize>>,
+}
+
+/// What the model says, in judged labels.
+struct Decided {
+    /// The emotion of each text.
+    emotions: Vec<usize>,
+    /// All labels given to each text.
+    sets: Vec<Vec<usize>>,
+    /// The score of each text's emotion.
+    confidence: Vec<f64>,
+}
+
+impl Judged {
+    fn new(model: &[std::sync::Arc<str>], map: &LabelMap) -> anyhow::Result<Self> {
+        let labels: Vec<String> = match map.labels() {
+            [] => model.iter().map(ToString::to_string).collect(),
+            labels => labels.to_vec(),
+        };
+        let mut of_model = Vec::with_capacity(model.len());
+        for label in model {
+            let Some(to) = map.get(label) else {
+                bail!("the labels map does not know the model's label `{label}`: add it to `map`, `labels` or `drop`");
+            };
+            of_model.push(to.and_then(|to| labels.iter().position(|label| label == to)));
+        }
+        if of_model.iter().all(Option::is_none) {
+            bail!("the labels map drops every label of the model");
+        }
+        Ok(Self { labels, of_model })
+    }
+
+    fn truth(&self, examples: &[Example]) -> anyhow::Result<Vec<Vec<usize>>> {
+        let mut truth = Vec::with_capacity(examples.len());
+        for example in examples {
+            let mut set = Vec::with_capacity(example.labels.len());
+            for label in &example.labels {
+                let Some(at) = self.labels.iter().position(|known| known == label) else {
+                    let known = self.labels.join(", ");
+                    bail!(
+                        "{}: the model has no label `{label}` (it has {known}): give --labels-map",
+                        example.origin
+                    );
+                };
+                set.push(at);
+            }
+            truth.push(set);
+        }
+        Ok(truth)
+    }
+
+    /// The served answer in judged labels. Where the map drops the label that was given, the best of
+    /// the others counts.
+    fn decide(&self, served: &Served, problem_type: ProblemType, thresholds: &[f64]) -> Decided {
+        let mut decided = Decided {
+            emotions: Vec::new(),
+            sets: Vec::new(),
+            confidence: Vec::new(),
+        };
+        for (emotion, scores) in served.emotions.iter().zip(&served.scores) {
+            let given = self.of_model[*emotion].map(|to| (to, scores[*emotion])).or_else(|| {
+                let others = self
+                    .of_model
+                    .iter()
+                    .zip(scores)
+                    .filter_map(|(to, &score)| Some(((*to)?, score)));
+                others.max_by(|one, other| one.1.total_cmp(&other.1))
+            });
+            let Some((emotion, score)) = given else { continue };
+            let mut set = vec![emotion];
+            if problem_type == ProblemType::MultiLabelClassification {
+                let reached = self.of_model.iter().zip(scores.iter().zip(thresholds));
+                set.extend(
+                    reached
+                        .filter(|(_, (score, threshold))| score >= threshold)
+                        .filter_map(|(to, _)| *to),
+                );
+                set.sort_unstable();
+                set.dedup();
+            }
+            decided.emotions.push(emotion);
+            decided.sets.push(set);
+            decided.confidence.push(score);
+        }
+        decided
+    }
+}
+
+#[cfg(test)]
+mod tests;

@@ -111,11 +111,11 @@ pub fn single_label<L: AsRef<str>>(labels: &[L], truth: &[usize], predicted: &[u
 ///
 /// Rows beyond the shorter slice are left out; missing flags count as not set.
 #[must_use]
-pub fn multi_label<L: AsRef<str>>(labels: &[L], truth: &[Vec<bool>], predicted: &[Vec<bool>]) -> Report {
+pub fn multi_label<L: AsRef<str>, F: AsRef<[bool]>>(labels: &[L], truth: &[F], predicted: &[F]) -> Report {
     let mut counts = vec![Counts::default(); labels.len()];
     let mut right = 0;
     let mut posts = 0;
-    for (truth, predicted) in truth.iter().zip(predicted) {
+    for (truth, predicted) in truth.iter().map(AsRef::as_ref).zip(predicted.iter().map(AsRef::as_ref)) {
         let mut same = true;
         for (class, counts) in counts.iter_mut().enumerate() {
             let flags = (truth.get(class) == Some(&true), predicted.get(class) == Some(&true));

@@ -1,0 +1,119 @@
+//! The figures of a judgement.
+
+use std::fmt::Write as _;
+
+use moodstream::model::{Precision, Provider};
+use serde::Serialize;
+
+use super::Speed;
+use crate::metrics::{self, Report, Spread};
+
+/// The judgement of a model on a set.
+#[derive(Debug, Clone, Serialize)]
+pub struct Evaluation {
+    /// The model's id: its name and the hash of what changes its answers.
+    pub model: String,
+    /// The precision of the ONNX file that answered.
+    pub precision: Precision,
+    /// Where it ran.
+    pub provider: Provider,
+    /// The cleaning profile that the texts passed.
+    pub profile: String,
+    /// The names of the files.
+    pub data: Vec<String>,
+    /// The figures over all posts: by one label where data and model have one a post, else by each
+    /// decision for or against a label.
+    pub report: Report,
+    /// Where posts have several labels: the figures over those that have one.
+    pub one_label: Option<Report>,
+    /// The share of posts whose emotion is among their labels.
+    pub hit_rate: f64,
+    /// The expected calibration error of the emotion's score.
+    pub calibration_error: f64,
+    /// The bootstrap's 95 % interval of the macro-F1.
+    pub macro_f1_interval: Option<Spread>,
+    /// How fast it was.
+    pub speed: Speed,
+    /// The second model.
+    pub against: Option<Comparison>,
+}
+
+/// A second model on the same texts.
+#[derive(Debug, Clone, Serialize)]
+pub struct Comparison {
+    /// The share of posts given the same emotion.
+    pub agreement: f64,
+    /// The posts given another.
+    pub different: usize,
+    /// The second model's own judgement.
+    pub evaluation: Box<Evaluation>,
+}
+
+impl Comparison {
+    pub(super) fn new(evaluation: Evaluation, one: &[usize], other: &[usize]) -> Self {
+        Self {
+            agreement: metrics::agreement(one, other),
+            different: one.iter().zip(other).filter(|(one, other)| one != other).count(),
+            evaluation: Box::new(evaluation),
+        }
+    }
+}
+
+impl Evaluation {
+    /// The judgement as lines for a terminal.
+    #[must_use]
+    pub fn table(&self) -> String {
+        let mut out = format!(
+            "{} ({}, {})\n\n{}",
+            self.model,
+            self.precision,
+            self.provider,
+            self.report.table()
+        );
+        if let Some(spread) = &self.macro_f1_interval {
+            let _ = writeln!(
+                out,
+                "macro F1 between {:.4} and {:.4} (95 %, bootstrap)",
+                spread.low, spread.high
+            );
+        }
+        if let Some(one) = &self.one_label {
+            let _ = writeln!(out, "\nposts with one label:\n{}", one.table());
+        }
+        let confusion = self.one_label.as_ref().unwrap_or(&self.report).confusion_table();
+        if !confusion.is_empty() {
+            let _ = write!(out, "\nrows: true, columns: given\n{confusion}");
+        }
+        let Speed {
+            posts_per_second,
+            tokens_per_second,
+            padding_share,
+            ..
+        } = self.speed;
+        let _ = writeln!(
+            out,
+            "\nhit rate {:.4}, calibration error {:.4}; {posts_per_second:.0} posts/s, {tokens_per_second:.0} tokens/s, {:.1} % padding",
+            self.hit_rate,
+            self.calibration_error,
+            100.0 * padding_share
+        );
+        if let Some(Comparison {
+            agreement,
+            different,
+            evaluation,
+        }) = &self.against
+        {
+            let _ = writeln!(
+                out,
+                "against {} ({}): the same emotion for {:.2} % ({different} differ); macro F1 {:.4} there, {:+.4} here; {:.2} times its rate",
+                evaluation.model,
+                evaluation.precision,
+                100.0 * agreement,
+                evaluation.report.macro_f1,
+                self.report.macro_f1 - evaluation.report.macro_f1,
+                posts_per_second / evaluation.speed.posts_per_second
+            );
+        }
+        out
+    }
+}

@@ -1,0 +1,122 @@
+#![allow(clippy::unwrap_used)]
+
+use std::{fs, sync::Arc};
+
+use super::*;
+
+fn arcs(labels: &[&str]) -> Vec<Arc<str>> {
+    labels.iter().map(|&label| Arc::from(label)).collect()
+}
+
+fn map(text: &str) -> LabelMap {
+    let folder = tempfile::tempdir().unwrap();
+    let path = folder.path().join("map.toml");
+    fs::write(&path, text).unwrap();
+    LabelMap::read(&path).unwrap()
+}
+
+fn served(emotions: &[usize], scores: &[[f64; 3]]) -> Served {
+    let speed = Speed {
+        seconds: 1.0,
+        posts_per_second: 1.0,
+        tokens_per_second: 1.0,
+        padding_share: 0.0,
+    };
+    Served {
+        emotions: emotions.to_vec(),
+        scores: scores.iter().map(|scores| scores.to_vec()).collect(),
+        speed,
+    }
+}
+
+fn example(labels: &[&str]) -> Example {
+    let origin = data::Origin {
+        file: Path::new("a.tsv").into(),
+        row: 4,
+    };
+    Example {
+        text: "x".to_owned(),
+        labels: labels.iter().map(|&label| label.to_owned()).collect(),
+        origin,
+    }
+}
+
+#[test]
+fn labels_are_judged_as_mapped_and_dropped_ones_give_way() {
+    let map = map("labels = ['good', 'bad']\ndrop = ['neutral']\n[map]\njoy = 'good'\nanger = 'bad'");
+    let judged = Judged::new(&arcs(&["joy", "anger", "neutral"]), &map).unwrap();
+    let served = served(&[0, 2], &[[0.6, 0.3, 0.1], [0.1, 0.2, 0.7]]);
+    let decided = judged.decide(&served, ProblemType::SingleLabelClassification, &[0.5; 3]);
+    assert_eq!(decided.emotions, [0, 1]);
+    assert_eq!(decided.confidence, [0.6, 0.2]);
+    assert!(Judged::new(&arcs(&["fear"]), &map).is_err_and(|error| error.to_string().contains("`fear`")));
+    assert!(Judged::new(&arcs(&["neutral"]), &map).is_err());
+}
+
+#[test]
+fn a_multi_label_model_gives_what_reaches_its_threshold_and_its_emotion() {
+    let judged = Judged::new(&arcs(&["joy", "anger", "neutral"]), &LabelMap::identity()).unwrap();
+    let served = served(&[1, 2], &[[0.4, 0.9, 0.1], [0.1, 0.2, 0.3]]);
+    let decided = judged.decide(&served, ProblemType::MultiLabelClassification, &[0.3, 0.5, 0.5]);
+    assert_eq!(decided.sets, [vec![0, 1], vec![2]]);
+}
+
+#[test]
+fn a_label_that_the_model_lacks_is_named_with_its_row() {
+    let judged = Judged::new(&arcs(&["joy", "anger"]), &LabelMap::identity()).unwrap();
+    assert_eq!(judged.truth(&[example(&["anger", "joy"])]).unwrap(), [[1, 0]]);
+    let error = judged.truth(&[example(&["optimism"])]).unwrap_err().to_string();
+    assert_eq!(
+        error,
+        "a.tsv:4: the model has no label `optimism` (it has joy, anger): give --labels-map"
+    );
+}
+
+#[derive(clap::Parser)]
+struct Cli {
+    #[command(flatten)]
+    args: Args,
+}
+
+/// Judges a real model on real posts; what they need is not in the repository.
+#[test]
+fn a_real_model_is_judged_and_compared_with_itself() {
+    let shared = Path::new(env!("CARGO_MANIFEST_DIR")).join("../../../shared");
+    let runtime = Path::new(env!("CARGO_MANIFEST_DIR")).join("../../.runtime/lib/libonnxruntime.so");
+    let (model, data) = (
+        shared.join("models/starter"),
+        shared.join("data/tweeteval/emotion/val_text.txt"),
+    );
+    if !model.is_dir() || !data.is_file() || !runtime.is_file() {
+        println!("skipped: {}, its data or ONNX Runtime is not there", model.display());
+        return;
+    }
+    let folder = tempfile::tempdir().unwrap();
+    let json = folder.path().join("out.json");
+    let text = |path: &Path| path.to_str().unwrap().to_owned();
+    let command = [
+        "x",
+        "--onnxruntime",
+        &text(&runtime),
+        "--model",
+        &text(&model),
+        "--data",
+        &text(&data),
+        "--json",
+        &text(&json),
+        "--against",
+        &text(&model),
+    ];
+    let Cli { args } = clap::Parser::try_parse_from(command).unwrap();
+    run(args).unwrap();
+    let figures: serde_json::Value = serde_json::from_slice(&fs::read(&json).unwrap()).unwrap();
+    assert_eq!(figures["report"]["posts"], 374);
+    assert_eq!(figures["precision"], "int8");
+    assert_eq!(figures["against"]["agreement"], 1.0);
+    // Its card says 0.74 to 0.75.
+    let macro_f1 = figures["report"]["macro_f1"].as_f64().unwrap();
+    assert!((0.65..0.85).contains(&macro_f1), "{macro_f1}");
+    assert!(
+        <Cli as clap::Parser>::try_parse_from(["x", "--model", "m", "--data", "d", "--precision", "int4"]).is_err()
+    );
+}
