@@ -187,7 +187,9 @@ impl Settler {
                     self.fenced(&mut batch, &fenced);
                 }
                 // A fault of this program or of a hand in the tables: no retry mends it, and no record may be passed over.
-                Err(error @ (FlushError::Invalid(_) | FlushError::Inconsistent(_) | FlushError::TooManyDays { .. })) => {
+                Err(
+                    error @ (FlushError::Invalid(_) | FlushError::Inconsistent(_) | FlushError::TooManyDays { .. }),
+                ) => {
                     return Err(error.into());
                 }
                 // Everything else may be mended from outside (a disk, a right, a server): hold on and try again.

@@ -215,7 +215,11 @@ async fn judge(items: Vec<Item>, classifier: &Classifier) -> anyhow::Result<Vec<
         verdicts.len()
     );
     // A fault that is not the text's (a session broke) must not send posts to the dead letters.
-    if let Some(fault) = verdicts.iter().filter_map(|verdict| verdict.as_ref().err()).find(|fault| !fault.is_of_the_text()) {
+    if let Some(fault) = verdicts
+        .iter()
+        .filter_map(|verdict| verdict.as_ref().err())
+        .find(|fault| !fault.is_of_the_text())
+    {
         anyhow::bail!("the classifier can't go on: {fault}");
     }
     let mut verdicts = verdicts.into_iter();

@@ -65,6 +65,9 @@ pub(super) fn product(out: &mut [f32], write: Write, a: View<'_>, b: View<'_>) {
 /// [`product`] scaled by `scale`, into a block of a matrix whose rows stand `stride` apart.
 pub(super) fn product_strided(out: &mut [f32], stride: usize, write: Write, scale: f32, a: View<'_>, b: View<'_>) {
     let (rows, columns) = (a.rows, b.columns);
+    if rows == 0 || columns == 0 {
+        return;
+    }
     let out = &mut out[..span(rows, columns, stride)];
     let out = ArrayViewMut2::from_shape((rows, columns).strides((stride, 1)), out);
     let (Ok(mut out), Some(a), Some(b)) = (out, a.array(), b.array()) else {
