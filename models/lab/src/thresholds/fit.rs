@@ -55,13 +55,13 @@ pub(super) fn best_threshold(scores: &[f64], has_label: &[bool]) -> f64 {
     let (mut hits, mut best, mut threshold) = (0, 0.0, 0.5_f64);
     for (at, &(score, label)) in pairs.iter().enumerate() {
         hits += usize::from(label);
-        let next = pairs.get(at + 1).map_or(0.0, |pair| pair.0);
-        if next == score {
+        let next = pairs.get(at + 1).map(|pair| pair.0);
+        if next == Some(score) {
             continue;
         }
         // With the threshold between this score and the next, this post and all before it get the label.
         let f1 = 2.0 * hits as f64 / (at + 1 + positives) as f64;
-        let middle = f64::midpoint(score, next);
+        let middle = f64::midpoint(score, next.unwrap_or(0.0));
         if f1 > best || (f1 == best && (middle - 0.5).abs() < (threshold - 0.5).abs()) {
             best = f1;
             threshold = middle;
