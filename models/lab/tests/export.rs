@@ -214,7 +214,7 @@ fn unfit_checkpoints_are_refused_in_one_line_and_leave_nothing() {
     };
     let labels = refusal("config.json", |text| {
         json(text, &|config| {
-            config["id2label"] = serde_json::json!({"0": "joy", "1": "anger"})
+            config["id2label"] = serde_json::json!({"0": "joy", "1": "anger"});
         })
     });
     assert!(labels.contains("2 labels") && labels.contains("3 rows"), "{labels}");

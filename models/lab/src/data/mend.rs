@@ -65,7 +65,7 @@ fn code_unit(text: &str) -> Option<u32> {
 /// symbols, `ã` kana, `ï` U+FFFD and the byte-order mark, `ð` emoji. `Ö—` and the French `é »` with its
 /// hard space, which would decode too, stay.
 fn mojibake(text: &str) -> Cow<'_, str> {
-    if !text.contains(|c: char| matches!(c, 'Â' | 'Ã' | 'â' | 'ã' | 'ï' | 'ð')) {
+    if !text.contains(['Â', 'Ã', 'â', 'ã', 'ï', 'ð']) {
         return Cow::Borrowed(text);
     }
     let mut out = String::with_capacity(text.len());
