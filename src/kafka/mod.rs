@@ -4,7 +4,7 @@
 //! [`Message`]s through a bounded channel. Where each partition starts is asked of a
 //! [`StartOffsets`], so the offsets' truth may live in the same database as the effects.
 //! [`Assignment`] says which records still belong to this member. [`DeadLetters`] writes what
-//! can't be handled to a topic of its own; [`feed`] fills a topic from a file; [`end_offsets`]
+//! can't be handled to a topic of its own; [`feed()`] fills a topic from a file; [`end_offsets`]
 //! tells how far the topics reach; [`check_broker`] tells what stands in the way.
 //!
 //! Every partition keeps its own librdkafka queue. Back pressure is not polling those queues:

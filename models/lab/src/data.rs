@@ -1,7 +1,7 @@
 //! Labelled sets, read as they were published.
 //!
 //! [`read`] knows the formats of [`Format`], mends the damage that such files are known for
-//! ([`mend`]) and says file and row of what it can't read.
+//! ([`mod@mend`]) and says file and row of what it can't read.
 
 mod formats;
 mod label_map;

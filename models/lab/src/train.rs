@@ -37,7 +37,7 @@ pub struct Args {
     /// Checkpoint folder to start from, made by `carry`, `pretrain` or `train`, or a RoBERTa of Hugging Face's
     #[arg(long)]
     base: PathBuf,
-    /// Training posts: text<TAB>label[,label]
+    /// Training posts: `text<TAB>label[,label]`
     #[arg(long)]
     train: PathBuf,
     /// Validation posts, which choose the epoch
