@@ -19,6 +19,10 @@ help: ## Say what can be made
 setup: ## Install the broker, PostgreSQL and ONNX Runtime under .runtime/, and missing system tools
 	@deploy/setup
 
+.PHONY: setup-tests
+setup-tests: ## Install what only the tests need as well: a Chromium for the live page
+	@deploy/setup --tests
+
 .PHONY: demo
 demo: setup ## Run the whole service on sample posts, on a throwaway broker and PostgreSQL
 	@cargo build --release --package moodstream --bin moodstream
@@ -27,7 +31,7 @@ demo: setup ## Run the whole service on sample posts, on a throwaway broker and 
 # One profile for all of it: clippy and rustdoc share the checked dependencies, and what is compiled for the tests is
 # compiled once. Nothing here builds in release.
 .PHONY: test
-test: setup lint ## Check format, lints and documentation, and run every test
+test: setup-tests lint ## Check format, lints and documentation, and run every test
 	cargo test --workspace
 
 .PHONY: lint
@@ -43,6 +47,10 @@ fmt: ## Format the sources
 .PHONY: bench
 bench: setup ## Measure the rates and ratios named in the documentation
 	cargo bench --package moodstream --bench '*'
+
+.PHONY: page
+page: ## Build the browser's part of the live page anew (needs Node and npm)
+	cd src/observe/page/web && npm ci --ignore-scripts --no-audit --no-fund && npm run --silent check && npm run --silent build
 
 .PHONY: audit
 audit: ## Check licences, bans and sources of the dependencies; ADVISORIES=1 adds known vulnerabilities

@@ -67,9 +67,12 @@ pub struct SettingsArgs {
     /// Execution provider: cpu, cuda or tensorrt.
     #[arg(long, value_name = "PROVIDER")]
     provider: Option<String>,
-    /// The address of /metrics, /live and /ready.
+    /// The address of the live page, /metrics, /live and /ready.
     #[arg(long, value_name = "ADDRESS")]
     listen: Option<String>,
+    /// What the live page shows: off, figures or posts.
+    #[arg(long, value_name = "CONTENT")]
+    page: Option<String>,
     /// Languages to keep, comma-separated; empty keeps all.
     #[arg(long, value_name = "LANGUAGES")]
     languages: Option<String>,
@@ -89,6 +92,7 @@ impl SettingsArgs {
             ("model.precision", &self.precision),
             ("model.provider", &self.provider),
             ("http.listen", &self.listen),
+            ("http.page", &self.page),
             ("posts.languages", &self.languages),
             ("log.level", &self.log_level),
         ]

@@ -6,7 +6,8 @@ use tokio_util::sync::CancellationToken;
 
 use super::{SettingsArgs, stop_signal};
 use crate::{
-    observe::{self, health::Health},
+    config::PageContent,
+    observe::{self, health::Health, page::Page},
     pipeline::{self, Until},
 };
 
@@ -27,9 +28,16 @@ pub(super) async fn run(args: Args) -> anyhow::Result<ExitCode> {
     let health = Health::starting();
     let ended = CancellationToken::new();
     if settings.http.enabled {
+        let page = (settings.http.page != PageContent::Off).then(|| Page {
+            shows: settings.http.page,
+            database: settings.database.clone(),
+            group: settings.kafka.group.clone(),
+            metrics: metrics.clone(),
+            health: health.clone(),
+        });
         let (address, _task) =
-            observe::http::serve(settings.http.listen, metrics, health.clone(), ended.clone()).await?;
-        tracing::info!("serving http://{address}/metrics, /ready and /live");
+            observe::http::serve(settings.http.listen, metrics, health.clone(), page, ended.clone()).await?;
+        tracing::info!("serving http://{address}/ with /metrics, /ready and /live");
     }
     let until = if args.until_caught_up {
         Until::CaughtUp

@@ -47,7 +47,7 @@ pub struct Settings {
     pub store: StoreSettings,
     /// Where records go that can't be handled.
     pub dead_letter: DeadLetterSettings,
-    /// Metrics and health.
+    /// Metrics, health and the live page.
     pub http: HttpSettings,
     /// Logs.
     pub log: LogSettings,
@@ -197,14 +197,37 @@ impl Default for DeadLetterSettings {
     }
 }
 
+/// What the live page shows. Whoever reaches the address sees it: what people wrote is shown only where that is asked for.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Deserialize)]
+#[serde(rename_all = "lowercase")]
+pub enum PageContent {
+    /// There is no live page.
+    Off,
+    /// Counts, shares, rates, lag and delay.
+    #[default]
+    Figures,
+    /// The newest posts as well.
+    Posts,
+}
+
+impl PageContent {
+    /// Whether posts are shown.
+    #[must_use]
+    pub const fn posts(self) -> bool {
+        matches!(self, Self::Posts)
+    }
+}
+
 /// `[http]`
 #[derive(Debug, Clone, Deserialize)]
 #[serde(deny_unknown_fields, default)]
 pub struct HttpSettings {
-    /// The address of `/metrics`, `/live` and `/ready`; port 0 takes a free one.
+    /// The address of the live page, `/metrics`, `/live` and `/ready`; port 0 takes a free one.
     pub listen: SocketAddr,
     /// Serve at all.
     pub enabled: bool,
+    /// What the live page at `/` shows.
+    pub page: PageContent,
 }
 
 impl Default for HttpSettings {
@@ -212,6 +235,7 @@ impl Default for HttpSettings {
         Self {
             listen: SocketAddr::from(([127, 0, 0, 1], 9464)),
             enabled: true,
+            page: PageContent::Figures,
         }
     }
 }

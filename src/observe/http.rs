@@ -1,4 +1,4 @@
-//! `/metrics`, `/live` and `/ready`.
+//! `/metrics`, `/live` and `/ready`, and where the live page is put.
 
 use std::{net::SocketAddr, time::Duration};
 
@@ -14,7 +14,7 @@ use metrics_exporter_prometheus::PrometheusHandle;
 use tokio::net::TcpListener;
 use tokio_util::sync::CancellationToken;
 
-use super::health::Health;
+use super::{health::Health, page::Page};
 
 /// Histograms are folded into their buckets this often, so that memory stays flat where nobody scrapes.
 const UPKEEP: Duration = Duration::from_secs(5);
@@ -25,7 +25,7 @@ struct Shared {
     health: Health,
 }
 
-/// Binds the listener and serves until `stop`. Returns the bound address and the server's task.
+/// Binds the listener and serves until `stop`, with the live page if there is to be one. Returns the bound address and the server's task.
 ///
 /// # Errors
 /// The address can't be bound.
@@ -33,6 +33,7 @@ pub async fn serve(
     listen: SocketAddr,
     metrics: PrometheusHandle,
     health: Health,
+    page: Option<Page>,
     stop: CancellationToken,
 ) -> anyhow::Result<(SocketAddr, tokio::task::JoinHandle<()>)> {
     let listener = TcpListener::bind(listen).await.with_context(|| {
@@ -46,12 +47,16 @@ pub async fn serve(
             upkeep.run_upkeep();
         }
     });
+    let page = match page {
+        Some(page) => page.router(bound, stop.clone()),
+        None => Router::new().route("/", get(home)),
+    };
     let router = Router::new()
-        .route("/", get(home))
         .route("/live", get(|| async { "live\n" }))
         .route("/ready", get(ready))
         .route("/metrics", get(render))
-        .with_state(Shared { metrics, health });
+        .with_state(Shared { metrics, health })
+        .merge(page);
     let task = tokio::spawn(async move {
         let server = axum::serve(listener, router).with_graceful_shutdown(async move { stop.cancelled().await });
         if let Err(error) = server.await {
@@ -76,6 +81,7 @@ async fn render(State(shared): State<Shared>) -> impl IntoResponse {
     )
 }
 
+/// What `/` says where the live page is switched off.
 async fn home() -> Html<&'static str> {
     Html(concat!(
         "<!doctype html><html lang=en><meta charset=utf-8><title>moodstream</title><h1>moodstream ",

@@ -1,8 +1,10 @@
-//! Metrics, logs, health.
+//! Metrics, logs, health, the live page.
 
+pub mod exposition;
 pub mod health;
 pub mod http;
 pub mod metric;
+pub mod page;
 
 use std::io::IsTerminal as _;
 

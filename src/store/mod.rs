@@ -21,6 +21,7 @@ mod offset;
 mod options;
 mod partition;
 mod plan;
+pub mod recent;
 mod retention;
 mod rollup;
 mod write;

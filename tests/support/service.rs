@@ -216,6 +216,20 @@ impl Service {
         }
     }
 
+    /// The address of its pages.
+    pub fn address(&self) -> &str {
+        &self.listen
+    }
+
+    /// The same on another port: another member of the group.
+    pub fn another_member(&self) -> Self {
+        let socket = TcpListener::bind("127.0.0.1:0").unwrap();
+        Self {
+            listen: socket.local_addr().unwrap().to_string(),
+            ..self.clone()
+        }
+    }
+
     /// `moodstream run`, its settings in the environment.
     pub fn command(&self) -> Command {
         let mut command = moodstream();

@@ -2,7 +2,6 @@
 
 use std::{
     io::{ErrorKind, IsTerminal, Write},
-    net::SocketAddr,
     path::{Path, PathBuf},
     process::ExitCode,
     time::{Duration, Instant},
@@ -26,12 +25,14 @@ mod posts;
 mod process;
 mod report;
 mod services;
+mod setup;
 mod wire;
 
 use plot::{Screen, thousands};
 use posts::{Counts, Writer};
-use process::{Job, Running, Scratch};
+use process::{Running, Scratch};
 use report::Timing;
+use setup::Setup;
 
 const TOPIC: &str = "posts";
 const GROUP: &str = "moodstream-demo";
@@ -156,6 +157,7 @@ async fn show(args: &Args, started: Instant, scratch: &Scratch, stack: &mut Stac
         database,
         model,
         http: services::free_address()?,
+        settings: setup::write_settings(scratch)?,
         onnxruntime: std::env::var_os("ORT_DYLIB_PATH")
             .filter(|path| !path.is_empty())
             .map_or_else(|| runtime.join("lib/libonnxruntime.so"), PathBuf::from),
@@ -173,7 +175,7 @@ async fn show(args: &Args, started: Instant, scratch: &Scratch, stack: &mut Stac
     )?;
 
     progress.say("loading the model");
-    stack.running.push(setup.job("run").args(["run"]).start(scratch)?);
+    stack.running.push(setup.service().start(scratch)?);
     let pool = PgPoolOptions::new()
         .max_connections(2)
         .connect(&setup.database)
@@ -184,59 +186,15 @@ async fn show(args: &Args, started: Instant, scratch: &Scratch, stack: &mut Stac
     let report = report::gather(&pool, setup.http, now - SPAN).await?;
     progress.clear();
     print(&report.render(&sample.counts, &timing, screen))?;
-    print(&setup.where_to_look(&runtime, screen))?;
     stack.summed_up = true;
-    if args.once || !stdout_is_watched() || in_ci() {
+    let goes_on = !(args.once || !stdout_is_watched() || in_ci());
+    print(&setup.where_to_look(&runtime, goes_on, screen))?;
+    if !goes_on {
         pool.close().await;
         return Ok(true);
     }
     live(&pool, &setup, scratch, stack, &mut writer, screen).await?;
     Ok(false)
-}
-
-/// Where everything is.
-struct Setup {
-    binary: PathBuf,
-    brokers: String,
-    database: String,
-    model: PathBuf,
-    http: SocketAddr,
-    onnxruntime: PathBuf,
-}
-
-impl Setup {
-    /// A run of this program with the settings of the demo, as a user would give them.
-    fn job(&self, name: &'static str) -> Job {
-        Job::new(name, &self.binary)
-            .env("MOODSTREAM_KAFKA__BROKERS", &self.brokers)
-            .env("MOODSTREAM_KAFKA__TOPICS", TOPIC)
-            .env("MOODSTREAM_KAFKA__GROUP", GROUP)
-            .env("MOODSTREAM_DATABASE__URL", &self.database)
-            .env("MOODSTREAM_MODEL__PATH", &self.model)
-            .env("MOODSTREAM_HTTP__LISTEN", self.http.to_string())
-            .env("ORT_DYLIB_PATH", &self.onnxruntime)
-    }
-
-    fn where_to_look(&self, runtime: &Path, screen: Screen) -> String {
-        let Self {
-            http,
-            database,
-            brokers,
-            ..
-        } = self;
-        let psql = runtime.join("pg/bin/psql");
-        let here = std::env::current_dir().unwrap_or_default();
-        let psql = psql.strip_prefix(&here).unwrap_or(&psql);
-        format!(
-            "\n{}\n  metrics    http://{http}/metrics\n  health     http://{http}/ready   http://{http}/live\n  \
-             broker     {brokers}, topic {TOPIC}\n  SQL        {} {database}\n\n\
-             \x20 SELECT bucket, emotion, sum(posts) FROM emotion_by_minute WHERE topic = '' GROUP BY 1, 2 ORDER BY 1, 2;\n\
-             \x20 SELECT emotion, round(score::numeric, 2) AS score, text FROM post ORDER BY created_at DESC LIMIT 20;\n\
-             \x20 SELECT tag, emotion, count(*) FROM post, unnest(hashtags) AS tag GROUP BY 1, 2 ORDER BY 3 DESC LIMIT 20;\n",
-            screen.bold("  Look further"),
-            psql.display(),
-        )
-    }
 }
 
 /// Waits until all that was fed is settled.

@@ -1,0 +1,272 @@
+//! What of the tables is shown as it comes: the last minutes by emotion, the tracked topics, the newest posts, and
+//! what became of the records. Read apart from the pipeline, over a connection of its own that can't write.
+
+use std::time::Duration;
+
+use sqlx::{Connection as _, PgConnection, Row as _, postgres::PgRow};
+use time::OffsetDateTime;
+
+use super::{Fault, StoreError, StoreOptions};
+
+/// The most rows of tracked topics (a topic and an emotion) that are read.
+const MAX_TOPIC_ROWS: i64 = 4_000;
+/// Longest text of a post, in characters; what is longer is cut.
+const MAX_TEXT_CHARS: i32 = 600;
+/// Statements here are given up early: whoever looks asks again in a moment.
+const STATEMENT_TIMEOUT: Duration = Duration::from_secs(5);
+
+/// What to read.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Ask {
+    /// The consumer group whose records are counted.
+    pub group: String,
+    /// How many minutes, the current one included.
+    pub minutes: u16,
+    /// How many of the newest posts; 0: no post is read at all.
+    pub posts: u16,
+}
+
+/// Posts of an emotion in a minute.
+#[derive(Debug, Clone, PartialEq, sqlx::FromRow)]
+pub struct MinuteCount {
+    /// Start of the minute.
+    pub bucket: OffsetDateTime,
+    /// The emotion.
+    pub emotion: String,
+    /// How many posts.
+    pub posts: i64,
+    /// Sum of their scores.
+    pub score_sum: f64,
+}
+
+/// Posts of an emotion in a tracked topic, over all the minutes.
+#[derive(Debug, Clone, PartialEq, sqlx::FromRow)]
+pub struct TopicCount {
+    /// The topic's name.
+    pub topic: String,
+    /// The emotion.
+    pub emotion: String,
+    /// How many posts.
+    pub posts: i64,
+}
+
+/// One of the newest posts.
+#[derive(Debug, Clone, PartialEq, sqlx::FromRow)]
+pub struct RecentPost {
+    /// Event time.
+    pub created_at: OffsetDateTime,
+    /// Where it was published.
+    pub source: String,
+    /// BCP 47 language; `und` where unknown.
+    pub lang: String,
+    /// The emotion that the model decided on.
+    pub emotion: String,
+    /// Its score, 0 to 1.
+    pub score: f64,
+    /// The text as its author wrote it, cut after 600 characters. Not to be trusted.
+    pub text: String,
+    /// Whether it is a repost.
+    pub repost: bool,
+    /// Tracked topics that it touches.
+    pub topics: Vec<String>,
+}
+
+/// What became of the group's records, over all partitions: see the columns of `consumer_tally`.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq, serde::Serialize, sqlx::FromRow)]
+#[allow(missing_docs)]
+pub struct GroupTally {
+    pub records: i64,
+    pub inserted: i64,
+    pub duplicates: i64,
+    pub deletions: i64,
+    pub filtered: i64,
+    pub late: i64,
+    pub rejected: i64,
+    pub removed: i64,
+}
+
+/// What was read: all of it as of one moment.
+#[derive(Debug, Clone, PartialEq)]
+pub struct Recent {
+    /// The database's clock at that moment.
+    pub now: OffsetDateTime,
+    /// Start of the first minute.
+    pub start: OffsetDateTime,
+    /// End of the last minute: now, or, where nothing was posted in the minutes up to now, the end of the
+    /// newest minute that holds posts.
+    pub end: OffsetDateTime,
+    /// By minute and emotion; what is not listed has no posts.
+    pub minutes: Vec<MinuteCount>,
+    /// By tracked topic and emotion.
+    pub topics: Vec<TopicCount>,
+    /// The newest first; `None` if none were asked for.
+    pub posts: Option<Vec<RecentPost>>,
+    /// The group's counts.
+    pub tally: GroupTally,
+}
+
+/// Reads [`Recent`]s, over one connection that is made when it is needed and can't write.
+#[derive(Debug)]
+pub struct Reader {
+    options: StoreOptions,
+    connection: Option<PgConnection>,
+}
+
+impl Reader {
+    /// One that has not connected yet.
+    #[must_use]
+    pub fn new(options: &StoreOptions) -> Self {
+        Self {
+            options: options.clone(),
+            connection: None,
+        }
+    }
+
+    /// Reads what is asked for in one snapshot of the database. After an error the next call connects anew.
+    ///
+    /// # Errors
+    /// The database is away, slow, or denies it; or its schema is not there yet.
+    pub async fn read(&mut self, ask: &Ask) -> Result<Recent, StoreError> {
+        // What is left half-way, by an error or because this future was dropped, is not used again.
+        let mut connection = match self.connection.take() {
+            Some(connection) => connection,
+            None => self.connect().await?,
+        };
+        let recent = read(&mut connection, ask);
+        // The server's own timeout is the rule; this one is for a server that does not answer at all.
+        let recent = tokio::time::timeout(STATEMENT_TIMEOUT * 2, recent)
+            .await
+            .map_err(|_| StoreError::new(Fault::Unreachable, READING, "no answer in time"))?
+            .map_err(StoreError::when(READING))?;
+        self.connection = Some(connection);
+        Ok(recent)
+    }
+
+    /// Closes the connection, if there is one.
+    pub async fn rest(&mut self) {
+        if let Some(connection) = self.connection.take() {
+            // Said goodbye to or not, it ends with this value.
+            let _ = tokio::time::timeout(Duration::from_secs(1), connection.close()).await;
+        }
+    }
+
+    async fn connect(&self) -> Result<PgConnection, StoreError> {
+        let options = self.options.connect_options()?.application_name("moodstream-page");
+        let session = format!(
+            "SET statement_timeout = '{}s'; SET lock_timeout = '1s'; SET idle_in_transaction_session_timeout = '10s';
+             SET default_transaction_read_only = on; SET timezone = 'UTC'; SET client_min_messages = warning;
+             -- Leave the processors to the pipeline, and look at the days that are named alone.
+             SET max_parallel_workers_per_gather = 0; SET jit = off; SET plan_cache_mode = force_custom_plan",
+            STATEMENT_TIMEOUT.as_secs()
+        );
+        let connecting = async {
+            let mut connection = PgConnection::connect_with(&options).await?;
+            sqlx::raw_sql(sqlx::AssertSqlSafe(session))
+                .execute(&mut connection)
+                .await?;
+            Ok(connection)
+        };
+        match tokio::time::timeout(self.options.connect_timeout(), connecting).await {
+            Ok(connected) => connected.map_err(StoreError::when("connecting")),
+            Err(_) => Err(StoreError::sql("connecting", sqlx::Error::PoolTimedOut)),
+        }
+    }
+}
+
+const READING: &str = "reading what is recent";
+
+async fn read(connection: &mut PgConnection, ask: &Ask) -> Result<Recent, sqlx::Error> {
+    let mut snapshot = connection
+        .begin_with("BEGIN ISOLATION LEVEL REPEATABLE READ READ ONLY")
+        .await?;
+    let span = time::Duration::minutes(i64::from(ask.minutes.max(1)));
+    let row: PgRow = sqlx::query("SELECT now() AS now, date_trunc('minute', now()) + interval '1 minute' AS coming")
+        .fetch_one(&mut *snapshot)
+        .await?;
+    let now: OffsetDateTime = row.try_get("now")?;
+    let mut end: OffsetDateTime = row.try_get("coming")?;
+    let mut minutes = read_minutes(&mut snapshot, end - span, end).await?;
+    if minutes.is_empty() {
+        // An archive that is played back, or a stream that has stopped: show its last minutes.
+        let newest: Option<OffsetDateTime> =
+            sqlx::query_scalar("SELECT max(bucket) FROM emotion_rollup WHERE topic = '' AND posts > 0 AND bucket < $1")
+                .bind(end)
+                .fetch_one(&mut *snapshot)
+                .await?;
+        if let Some(newest) = newest {
+            end = newest + time::Duration::MINUTE;
+            minutes = read_minutes(&mut snapshot, end - span, end).await?;
+        }
+    }
+    let start = end - span;
+    let topics = sqlx::query_as(
+        "SELECT topic, emotion, sum(posts)::bigint AS posts FROM emotion_rollup
+         WHERE topic <> '' AND bucket >= $1 AND bucket < $2
+         GROUP BY topic, emotion HAVING sum(posts) > 0 ORDER BY topic, emotion LIMIT $3",
+    )
+    .bind(start)
+    .bind(end)
+    .bind(MAX_TOPIC_ROWS)
+    .fetch_all(&mut *snapshot)
+    .await?;
+    let posts = if ask.posts == 0 {
+        None
+    } else {
+        Some(read_posts(&mut snapshot, start, end, ask.posts).await?)
+    };
+    let tally = sqlx::query_as(
+        "SELECT coalesce(sum(records), 0)::bigint AS records, coalesce(sum(inserted), 0)::bigint AS inserted,
+                coalesce(sum(duplicates), 0)::bigint AS duplicates, coalesce(sum(deletions), 0)::bigint AS deletions,
+                coalesce(sum(filtered), 0)::bigint AS filtered, coalesce(sum(late), 0)::bigint AS late,
+                coalesce(sum(rejected), 0)::bigint AS rejected, coalesce(sum(removed), 0)::bigint AS removed
+         FROM consumer_tally WHERE consumer_group = $1",
+    )
+    .bind(&ask.group)
+    .fetch_one(&mut *snapshot)
+    .await?;
+    snapshot.commit().await?;
+    Ok(Recent {
+        now,
+        start,
+        end,
+        minutes,
+        topics,
+        posts,
+        tally,
+    })
+}
+
+async fn read_minutes(
+    connection: &mut PgConnection,
+    start: OffsetDateTime,
+    end: OffsetDateTime,
+) -> Result<Vec<MinuteCount>, sqlx::Error> {
+    sqlx::query_as(
+        "SELECT bucket, emotion, sum(posts)::bigint AS posts, sum(score_sum) AS score_sum FROM emotion_rollup
+         WHERE topic = '' AND bucket >= $1 AND bucket < $2
+         GROUP BY bucket, emotion HAVING sum(posts) > 0 ORDER BY bucket, emotion",
+    )
+    .bind(start)
+    .bind(end)
+    .fetch_all(connection)
+    .await
+}
+
+async fn read_posts(
+    connection: &mut PgConnection,
+    start: OffsetDateTime,
+    end: OffsetDateTime,
+    limit: u16,
+) -> Result<Vec<RecentPost>, sqlx::Error> {
+    sqlx::query_as(
+        "SELECT created_at, source, lang, emotion, score, left(text, $3) AS text, repost_of IS NOT NULL AS repost, topics
+         FROM post WHERE created_at >= $1 AND created_at < $2
+         ORDER BY created_at DESC, source, post_id LIMIT $4",
+    )
+    .bind(start)
+    .bind(end)
+    .bind(MAX_TEXT_CHARS)
+    .bind(i64::from(limit))
+    .fetch_all(connection)
+    .await
+}
