@@ -14,6 +14,7 @@ mod live;
 mod serving;
 #[path = "../support/mod.rs"]
 mod support;
+mod world;
 
 use std::path::PathBuf;
 
