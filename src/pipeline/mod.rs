@@ -18,7 +18,11 @@ mod settle;
 mod summary;
 mod window;
 
-use std::{future::Future, sync::Arc, time::Duration};
+use std::{
+    future::Future,
+    sync::{Arc, OnceLock},
+    time::Duration,
+};
 
 use anyhow::Context as _;
 use time::OffsetDateTime;
@@ -186,12 +190,14 @@ pub async fn run_with(
     let abandon = CancellationToken::new();
     let (windows, pending) = mpsc::channel(settings.window.in_flight);
     let (committed, totals) = watch::channel(Totals::default());
+    let first_record = Arc::new(OnceLock::new());
     let gatherer = tokio::spawn(window::gather(
         records,
         reader,
         Arc::clone(&classifier),
         settings.window.clone(),
         windows,
+        Arc::clone(&first_record),
     ));
     let settler = Settler {
         store: store.clone(),
@@ -214,7 +220,6 @@ pub async fn run_with(
         settings.store.clone(),
     ));
 
-    let begun = Instant::now();
     let caught_up = async {
         match target {
             Some(target) => target.reached(&store, &group, totals.clone()).await,
@@ -247,7 +252,12 @@ pub async fn run_with(
         tracing::warn!(%error, "leaving the group failed; the offsets are in the database");
     }
     let totals = totals.borrow().clone();
-    Ok(summarise(totals, &model.id, begun.elapsed(), &classifier))
+    // Waiting for the group and for the end of the topics is not work.
+    let worked = match (first_record.get(), totals.last_commit) {
+        (Some(first), Some(last)) => last.saturating_duration_since(*first),
+        _ => Duration::ZERO,
+    };
+    Ok(summarise(totals, &model.id, worked, &classifier))
 }
 
 async fn close(consumer: Arc<Consumer>) -> Result<(), KafkaError> {

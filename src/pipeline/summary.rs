@@ -3,6 +3,7 @@
 use std::collections::BTreeMap;
 
 use serde::Serialize;
+use tokio::time::Instant;
 
 use crate::store::Tally;
 
@@ -31,6 +32,9 @@ pub struct Totals {
     pub transactions: u64,
     /// Partition runs dropped because another consumer had moved on.
     pub fenced: u64,
+    /// When the last transaction was committed; none before the first.
+    #[serde(skip)]
+    pub last_commit: Option<Instant>,
 }
 
 impl Totals {
@@ -44,6 +48,7 @@ impl Totals {
         self.rejected += tally.rejected;
         self.removed += tally.removed;
         self.transactions += 1;
+        self.last_commit = Some(Instant::now());
     }
 }
 

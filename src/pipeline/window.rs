@@ -6,7 +6,7 @@
 
 use std::{
     sync::{
-        Arc,
+        Arc, OnceLock,
         atomic::{AtomicUsize, Ordering},
     },
     time::Duration,
@@ -88,6 +88,7 @@ struct Load {
 }
 
 /// Gathers records into windows until the channel of records closes; sends each window, already in work, on.
+/// Notes when the first record came.
 ///
 /// # Errors
 /// A reading task failed, which no input makes it do.
@@ -97,8 +98,9 @@ pub(super) async fn gather(
     classifier: Arc<Classifier>,
     settings: WindowSettings,
     windows: mpsc::Sender<Pending>,
+    first_record: Arc<OnceLock<Instant>>,
 ) -> anyhow::Result<()> {
-    let mut chunks = std::pin::pin!(read_chunks(records, reader));
+    let mut chunks = std::pin::pin!(read_chunks(records, reader, first_record));
     let load = Arc::new(Load::default());
     let max_delay = Duration::from_millis(settings.max_delay_ms);
     let mut window = Window::default();
@@ -137,11 +139,19 @@ async fn sleep_until(at: Option<Instant>) {
 }
 
 /// Reads records in chunks, several at once on the blocking pool, in order.
-fn read_chunks(records: mpsc::Receiver<Message>, reader: Arc<Reader>) -> impl Stream<Item = anyhow::Result<Vec<Item>>> {
+fn read_chunks(
+    records: mpsc::Receiver<Message>,
+    reader: Arc<Reader>,
+    first_record: Arc<OnceLock<Instant>>,
+) -> impl Stream<Item = anyhow::Result<Vec<Item>>> {
     let readers = std::thread::available_parallelism().map_or(2, usize::from).clamp(2, 8);
-    stream::unfold(records, |mut records| async move {
+    stream::unfold((records, first_record), |(mut records, first_record)| async move {
         let mut chunk = Vec::with_capacity(CHUNK);
-        (records.recv_many(&mut chunk, CHUNK).await > 0).then_some((chunk, records))
+        let more = records.recv_many(&mut chunk, CHUNK).await > 0;
+        if more {
+            first_record.get_or_init(Instant::now);
+        }
+        more.then_some((chunk, (records, first_record)))
     })
     .map(move |chunk: Vec<Message>| {
         let reader = Arc::clone(&reader);

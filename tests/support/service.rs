@@ -58,10 +58,15 @@ pub fn moodstream() -> Command {
 }
 
 /// Waits for a condition, looking at it every few milliseconds.
-pub fn wait_for(what: &str, mut condition: impl FnMut() -> bool) {
+pub fn wait_for(what: &str, condition: impl FnMut() -> bool) {
+    wait_within(PATIENCE, what, condition);
+}
+
+/// The same for what may take longer, or must not.
+pub fn wait_within(patience: Duration, what: &str, mut condition: impl FnMut() -> bool) {
     let begun = Instant::now();
     while !condition() {
-        assert!(begun.elapsed() < PATIENCE, "waited {PATIENCE:?} for {what}");
+        assert!(begun.elapsed() < patience, "waited {patience:?} for {what}");
         pause();
     }
 }
