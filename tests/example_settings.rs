@@ -49,6 +49,9 @@ fn every_default_it_names_is_the_default() {
     // Where the comment gives an example rather than the default, the rest must still agree.
     let mut store = named.store.clone();
     store.retention_days = default.store.retention_days;
+    store.minute_retention_days = default.store.minute_retention_days;
+    store.hour_retention_days = default.store.hour_retention_days;
+    store.day_retention_days = default.store.day_retention_days;
     assert_eq!(format!("{store:#?}"), format!("{:#?}", default.store));
     let mut kafka = named.kafka.clone();
     assert_eq!(

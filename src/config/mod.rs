@@ -149,8 +149,14 @@ impl Default for WindowSettings {
 #[derive(Debug, Clone, Deserialize)]
 #[serde(deny_unknown_fields, default)]
 pub struct StoreSettings {
-    /// Days to keep; absent keeps everything.
+    /// Days to keep posts; absent keeps everything.
     pub retention_days: Option<u32>,
+    /// Days to keep the rollups by minute; absent keeps them as long as the posts.
+    pub minute_retention_days: Option<u32>,
+    /// Days to keep the rollups by hour; absent keeps everything.
+    pub hour_retention_days: Option<u32>,
+    /// Days to keep the rollups by day; absent keeps everything.
+    pub day_retention_days: Option<u32>,
     /// Day partitions made ahead.
     pub partitions_ahead: u16,
     /// Seconds between two rounds of making and dropping partitions.
@@ -165,6 +171,9 @@ impl Default for StoreSettings {
     fn default() -> Self {
         Self {
             retention_days: None,
+            minute_retention_days: None,
+            hour_retention_days: None,
+            day_retention_days: None,
             partitions_ahead: 3,
             maintenance_interval_seconds: 600,
             max_flush_records: 32_768,
@@ -179,7 +188,41 @@ impl StoreSettings {
     pub const fn retention(&self) -> Retention {
         Retention {
             days: self.retention_days,
+            minute_days: match self.minute_retention_days {
+                None => self.retention_days,
+                minutes => minutes,
+            },
+            hour_days: self.hour_retention_days,
+            day_days: self.day_retention_days,
         }
+    }
+
+    fn check(&self) -> Result<(), SettingsError> {
+        for (name, days) in [
+            ("retention_days", self.retention_days),
+            ("minute_retention_days", self.minute_retention_days),
+            ("hour_retention_days", self.hour_retention_days),
+            ("day_retention_days", self.day_retention_days),
+        ] {
+            let Some(days) = days else { continue };
+            if days == 0 {
+                return Err(SettingsError(format!(
+                    "store.{name} is 0: give at least 1, or leave it out"
+                )));
+            }
+            // A late post, or a deletion, changes the rollups of its time: they must still be there.
+            if self.retention_days.is_none_or(|posts| days < posts) {
+                let posts = match self.retention_days {
+                    Some(posts) => format!("{posts} days"),
+                    None => "for ever".to_owned(),
+                };
+                return Err(SettingsError(format!(
+                    "store.{name} is {days}, but posts are kept {posts}: rollups must be kept as long as what they \
+                     count, so give more days, or set store.retention_days lower"
+                )));
+            }
+        }
+        Ok(())
     }
 }
 
@@ -312,9 +355,7 @@ impl Settings {
         if self.posts.max_bytes > self.kafka.max_in_flight_bytes {
             return fail("posts.max_bytes is larger than kafka.max_in_flight_bytes: a record has to fit");
         }
-        if self.store.retention_days == Some(0) {
-            return fail("store.retention_days is 0: give at least 1, or leave it out to keep everything");
-        }
+        self.store.check()?;
         if self.store.maintenance_interval_seconds == 0 {
             return fail("store.maintenance_interval_seconds is 0: give at least 1");
         }
@@ -337,6 +378,32 @@ mod tests {
     #[test]
     fn defaults_with_a_model_and_a_topic_are_valid() {
         valid().check().unwrap();
+    }
+
+    #[test]
+    fn rollups_are_kept_as_long_as_what_they_count() {
+        let mut settings = valid();
+        settings.store.hour_retention_days = Some(365);
+        let error = settings.check().unwrap_err().0;
+        assert!(
+            error.contains("hour_retention_days is 365, but posts are kept for ever"),
+            "{error}"
+        );
+        settings.store.retention_days = Some(30);
+        settings.check().unwrap();
+        let retention = settings.store.retention();
+        assert_eq!(
+            (retention.minute_days, retention.hour_days, retention.day_days),
+            (Some(30), Some(365), None)
+        );
+        settings.store.minute_retention_days = Some(7);
+        let error = settings.check().unwrap_err().0;
+        assert!(
+            error.contains("minute_retention_days is 7, but posts are kept 30 days"),
+            "{error}"
+        );
+        settings.store.minute_retention_days = Some(0);
+        assert!(settings.check().unwrap_err().0.contains("minute_retention_days is 0"));
     }
 
     #[test]

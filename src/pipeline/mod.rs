@@ -166,6 +166,7 @@ pub async fn run_with(
     health.well(Part::Model);
 
     let store = open_store(settings).await?;
+    store.keep_groups(&model).await?;
     health.well(Part::Database);
 
     let group: Arc<str> = settings.kafka.group.as_str().into();

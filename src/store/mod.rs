@@ -9,13 +9,17 @@
 //! each sorted), so consumers don't deadlock. `post_key` decides what is new, over all days; no staging
 //! table is between, as the program knows which posts are new before it sends them.
 //!
-//! A day of `post` and of `emotion_rollup` is a partition each. There is no default partition: with one,
+//! The rollups by hour and by day are kept in the same transaction, made from the same changes.
+//!
+//! A day of `post` and of `emotion_rollup` is a partition each, a month of `emotion_rollup_hour`, a year of
+//! `emotion_rollup_day`. There is no default partition: with one,
 //! making a day's partition would mean to search it for that day's rows under a lock that stops all writers.
 //! [`Store::ensure_partitions`] makes the coming days ahead, and a flush makes what it lacks.
 
 mod columns;
 mod error;
 mod flush;
+mod group;
 mod migrate;
 mod offset;
 mod options;

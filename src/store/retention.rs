@@ -1,4 +1,6 @@
-//! How long posts are kept.
+//! How long posts and rollups are kept.
+
+use std::collections::BTreeMap;
 
 use sqlx::{AssertSqlSafe, Connection};
 use time::{Date, Duration, OffsetDateTime};
@@ -6,27 +8,44 @@ use time::{Date, Duration, OffsetDateTime};
 use super::{
     Store,
     error::StoreError,
-    lock,
-    partition::{day_name, day_of, lock_partitions},
+    partition::{DAYS, HOURS, MINUTES, PARTITIONED, POSTS, Partition, Partitioned, day_of, lock_partitions},
 };
 
 /// Pages of `post_key` searched in one transaction: 8 MiB, some hundred thousand keys.
 const PAGES_AT_ONCE: i64 = 1024;
 
-/// How many days posts are kept.
+/// How many whole UTC days before today are kept; `None` keeps everything.
+///
+/// Rollups must be kept at least as long as the posts that they count. Those by hour and by day go by whole months
+/// and years, once all of it is past retention.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
 pub struct Retention {
-    /// Whole UTC days kept before today; `None` keeps everything.
+    /// Of posts.
     pub days: Option<u32>,
+    /// Of the rollups by minute.
+    pub minute_days: Option<u32>,
+    /// Of the rollups by hour.
+    pub hour_days: Option<u32>,
+    /// Of the rollups by day.
+    pub day_days: Option<u32>,
 }
 
 impl Retention {
-    /// Start of the oldest day kept.
+    /// Posts and their rollups by minute so many days, the coarser rollups for ever.
+    #[must_use]
+    pub const fn days(days: u32) -> Self {
+        Self {
+            days: Some(days),
+            minute_days: Some(days),
+            hour_days: None,
+            day_days: None,
+        }
+    }
+
+    /// Start of the oldest day whose posts are kept.
     #[must_use]
     pub fn cutoff(&self, now: OffsetDateTime) -> Option<OffsetDateTime> {
-        let start = day_of(now).midnight().assume_utc();
-        // More days than the calendar has keep everything.
-        start.checked_sub(Duration::days(i64::from(self.days?)))
+        start_of_kept(self.days, now)
     }
 
     /// Whether a post is past retention: such a post is counted as late and not stored.
@@ -34,71 +53,98 @@ impl Retention {
     pub fn is_late(&self, created_at: OffsetDateTime, now: OffsetDateTime) -> bool {
         self.cutoff(now).is_some_and(|cutoff| created_at < cutoff)
     }
+
+    fn of(&self, table: Partitioned) -> Option<u32> {
+        match table {
+            MINUTES => self.minute_days,
+            HOURS => self.hour_days,
+            DAYS => self.day_days,
+            _ => self.days,
+        }
+    }
+}
+
+fn start_of_kept(days: Option<u32>, now: OffsetDateTime) -> Option<OffsetDateTime> {
+    let start = day_of(now).midnight().assume_utc();
+    // More days than the calendar has keep everything.
+    start.checked_sub(Duration::days(i64::from(days?)))
 }
 
 /// What was past retention.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
 pub struct Retired {
-    /// Days whose partitions were dropped.
+    /// Days whose posts were dropped.
     pub days: Vec<Date>,
+    /// Partitions dropped, of posts and of rollups.
+    pub partitions: usize,
     /// Keys forgotten: of posts of those days, and of deletions stored before the cutoff.
     pub keys: u64,
 }
 
 impl Store {
-    /// Drops what is past retention: a day at a time, posts and rollups together, then the keys, piece by
-    /// piece. May be called by several consumers at once. A day whose partition is in use for longer than a
+    /// Drops what is past retention: a partition at a time, posts and rollups of a day together, then the keys,
+    /// piece by piece. May be called by several consumers at once. A partition that is in use for longer than a
     /// moment is an error of the kind [`super::Fault::Busy`]; the rest waits for the next call.
     pub async fn apply_retention(&self, retention: &Retention, now: OffsetDateTime) -> Result<Retired, StoreError> {
         let mut retired = Retired::default();
-        let Some(cutoff) = retention.cutoff(now) else {
-            return Ok(retired);
-        };
-        for day in self.days_before(day_of(cutoff)).await? {
-            self.drop_day(day).await?;
-            retired.days.push(day);
+        let mut together: BTreeMap<(Date, Date), Vec<Partition>> = BTreeMap::new();
+        for table in PARTITIONED {
+            let Some(cutoff) = start_of_kept(retention.of(table), now) else {
+                continue;
+            };
+            for partition in self.partitions_before(table, day_of(cutoff)).await? {
+                let span = (partition.from, partition.until());
+                together.entry(span).or_default().push(partition);
+            }
         }
-        retired.keys = self.prune_keys(cutoff).await?;
+        for partitions in together.values() {
+            self.drop_partitions(partitions).await?;
+            retired.partitions += partitions.len();
+            retired
+                .days
+                .extend(partitions.iter().filter(|p| p.of == POSTS).map(|p| p.from));
+        }
+        if let Some(cutoff) = retention.cutoff(now) {
+            retired.keys = self.prune_keys(cutoff).await?;
+        }
         Ok(retired)
     }
 
-    async fn days_before(&self, cutoff: Date) -> Result<Vec<Date>, StoreError> {
-        const DOING: &str = "listing day partitions";
+    async fn partitions_before(&self, table: Partitioned, cutoff: Date) -> Result<Vec<Partition>, StoreError> {
+        const DOING: &str = "listing partitions";
         let mut connection = self.acquire(DOING).await?;
         let names: Vec<String> = sqlx::query_scalar(
             "SELECT c.relname::text FROM pg_inherits i JOIN pg_class c ON c.oid = i.inhrelid
-             WHERE i.inhparent = 'post'::regclass AND c.relname < $1 AND c.relname ~ '^post_[0-9]{8}$'
-             ORDER BY c.relname",
+             WHERE i.inhparent = $1::text::regclass",
         )
-        .bind(format!("post_{}", day_name(cutoff)))
+        .bind(table.table)
         .fetch_all(&mut *connection)
         .await
         .map_err(StoreError::when(DOING))?;
-        Ok(names
-            .iter()
-            .filter_map(|name| parse_day(name.strip_prefix("post_")?))
-            .collect())
+        let mut partitions: Vec<Partition> = names.iter().filter_map(|name| table.parse(name)).collect();
+        partitions.retain(|partition| partition.until() <= cutoff);
+        Ok(partitions)
     }
 
-    /// Posts and rollups go in one transaction, so that the one never differs from a recount of the other.
-    async fn drop_day(&self, day: Date) -> Result<(), StoreError> {
-        const DOING: &str = "dropping a day past retention";
-        lock(&self.state.days).remove(&day);
+    /// In one transaction, so that a day's rollups never differ from a recount of its posts.
+    async fn drop_partitions(&self, partitions: &[Partition]) -> Result<(), StoreError> {
+        const DOING: &str = "dropping partitions past retention";
+        self.forget_days();
         let mut connection = self.acquire(DOING).await?;
-        let drop_day = async {
+        let drop_all = async {
             let mut tx = connection.begin().await?;
             lock_partitions(&mut tx).await?;
-            let name = day_name(day);
             // Dropping waits for every reader, and everybody else then waits for it: so only for a moment, and
             // less than the deadlock detector's second.
-            let sql = format!(
-                "SET LOCAL lock_timeout = '500ms';
-                 DROP TABLE IF EXISTS post_{name}; DROP TABLE IF EXISTS emotion_rollup_{name}"
-            );
-            sqlx::raw_sql(AssertSqlSafe(sql)).execute(&mut *tx).await?;
+            sqlx::raw_sql("SET LOCAL lock_timeout = '500ms'")
+                .execute(&mut *tx)
+                .await?;
+            for partition in partitions {
+                partition.drop(&mut tx).await?;
+            }
             tx.commit().await
         };
-        drop_day.await.map_err(StoreError::when(DOING))
+        drop_all.await.map_err(StoreError::when(DOING))
     }
 
     /// Walks through the whole table in pieces: once a day that costs less than an index that every insert
@@ -134,37 +180,21 @@ impl Store {
     }
 }
 
-fn parse_day(digits: &str) -> Option<Date> {
-    let part = |range: std::ops::Range<usize>| digits.get(range)?.parse::<u16>().ok();
-    let month = time::Month::try_from(u8::try_from(part(4..6)?).ok()?).ok()?;
-    Date::from_calendar_date(i32::from(part(0..4)?), month, u8::try_from(part(6..8)?).ok()?).ok()
-}
-
 #[cfg(test)]
 mod tests {
-    #![allow(clippy::unwrap_used)]
-    use time::macros::{date, datetime};
+    use time::macros::datetime;
 
     use super::*;
 
     #[test]
     fn whole_days_are_kept() {
         let now = datetime!(2019-07-03 15:00 UTC);
-        let week = Retention { days: Some(7) };
+        let week = Retention::days(7);
         assert_eq!(week.cutoff(now), Some(datetime!(2019-06-26 00:00 UTC)));
         assert!(week.is_late(datetime!(2019-06-25 23:59:59.999 UTC), now));
         assert!(!week.is_late(datetime!(2019-06-26 00:00 UTC), now));
         assert!(week.is_late(datetime!(2019-06-26 01:00 +02:00), now), "days are UTC");
         assert!(!Retention::default().is_late(datetime!(1970-01-01 00:00 UTC), now));
-        assert_eq!(Retention { days: Some(u32::MAX) }.cutoff(now), None);
-    }
-
-    #[test]
-    fn partition_names_are_read_back() {
-        let day = date!(2019 - 07 - 03);
-        assert_eq!(parse_day(&day_name(day)).unwrap(), day);
-        for odd in ["2019", "20191301", "20190230", "2019070x", "ä2019070"] {
-            assert_eq!(parse_day(odd), None, "{odd}");
-        }
+        assert_eq!(Retention::days(u32::MAX).cutoff(now), None);
     }
 }

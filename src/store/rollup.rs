@@ -1,14 +1,42 @@
 //! What a flush adds to the rollups and takes out of them, merged to one change a row.
 
-use std::{borrow::Cow, collections::HashMap};
+use std::{borrow::Cow, collections::HashMap, fmt, ops::AddAssign};
 
 use time::OffsetDateTime;
 
 use super::{
     columns,
     flush::{Flush, PostRow},
-    partition::minute_of,
+    partition::{DAYS, HOURS, MINUTES, Partitioned, day_of, hour_of, minute_of},
 };
+
+/// The rollups, from fine to coarse: also the order in which they are locked.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) enum Resolution {
+    Minute,
+    Hour,
+    Day,
+}
+
+impl Resolution {
+    pub(super) const fn partitioned(self) -> Partitioned {
+        match self {
+            Self::Minute => MINUTES,
+            Self::Hour => HOURS,
+            Self::Day => DAYS,
+        }
+    }
+}
+
+impl fmt::Display for Resolution {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(match self {
+            Self::Minute => "minute",
+            Self::Hour => "hour",
+            Self::Day => "day",
+        })
+    }
+}
 
 /// The key of a rollup row. Its order is the order in which rows are locked.
 #[derive(Debug, Clone, PartialEq, Eq, Hash, PartialOrd, Ord)]
@@ -27,6 +55,9 @@ pub(super) struct RollupKey<'a> {
 pub(super) struct Delta {
     pub(super) posts: i64,
     pub(super) score_sum: f64,
+    /// Of the posts, the reposts.
+    pub(super) reposts: i64,
+    pub(super) repost_score_sum: f64,
     /// Posts were taken out: the row may be left empty.
     pub(super) taken: bool,
 }
@@ -40,10 +71,38 @@ pub(super) struct Deleted {
     pub(super) lang: String,
     pub(super) emotion: String,
     pub(super) score: f64,
+    pub(super) is_repost: bool,
     pub(super) model_id: String,
     pub(super) topics: Vec<String>,
     pub(super) kafka_partition: i32,
 }
+
+impl Delta {
+    /// `sign` times one post.
+    fn of(sign: i32, score: f64, is_repost: bool) -> Self {
+        let repost = if is_repost { sign } else { 0 };
+        Self {
+            posts: sign.into(),
+            score_sum: score * f64::from(sign),
+            reposts: repost.into(),
+            repost_score_sum: score * f64::from(repost),
+            taken: sign < 0,
+        }
+    }
+}
+
+impl AddAssign for Delta {
+    fn add_assign(&mut self, other: Self) {
+        self.posts += other.posts;
+        self.score_sum += other.score_sum;
+        self.reposts += other.reposts;
+        self.repost_score_sum += other.repost_score_sum;
+        self.taken |= other.taken;
+    }
+}
+
+/// A change of a row.
+pub(super) type Change<'a> = (RollupKey<'a>, Delta);
 
 #[derive(Debug, Default)]
 pub(super) struct Deltas<'a>(HashMap<RollupKey<'a>, Delta>);
@@ -59,11 +118,7 @@ impl<'a> Deltas<'a> {
             model_id: columns::sql_text(&flush.model.id),
             shard: row.origin.partition,
         };
-        let delta = Delta {
-            posts: 1,
-            score_sum: row.verdict.score,
-            taken: false,
-        };
+        let delta = Delta::of(1, row.verdict.score, row.post.repost_of.is_some());
         self.apply(key, columns::topics(row).into_iter().map(columns::sql_text), delta);
     }
 
@@ -77,11 +132,7 @@ impl<'a> Deltas<'a> {
             model_id: Cow::Borrowed(&row.model_id),
             shard: row.kafka_partition,
         };
-        let delta = Delta {
-            posts: -1,
-            score_sum: -row.score,
-            taken: true,
-        };
+        let delta = Delta::of(-1, row.score, row.is_repost);
         self.apply(key, row.topics.iter().map(|topic| Cow::Borrowed(topic.as_str())), delta);
     }
 
@@ -93,14 +144,45 @@ impl<'a> Deltas<'a> {
     }
 
     fn change(&mut self, key: RollupKey<'a>, delta: Delta) {
-        let sum = self.0.entry(key).or_default();
-        sum.posts += delta.posts;
-        sum.score_sum += delta.score_sum;
-        sum.taken |= delta.taken;
+        *self.0.entry(key).or_default() += delta;
     }
 
-    /// The changes, in lock order.
-    pub(super) fn sorted(self) -> Vec<(RollupKey<'a>, Delta)> {
+    /// The changes of each rollup, in lock order.
+    pub(super) fn by_resolution(self) -> [(Resolution, Vec<Change<'a>>); 3] {
+        let minutes = self.sorted();
+        let mut hours = Self::default();
+        for (key, delta) in &minutes {
+            let key = RollupKey {
+                bucket: hour_of(key.bucket),
+                ..key.clone()
+            };
+            // Totals over all languages and sources: of most questions they are all that is read.
+            let (lang, source) = (Cow::Borrowed(""), "");
+            hours.change(
+                RollupKey {
+                    lang,
+                    source,
+                    ..key.clone()
+                },
+                *delta,
+            );
+            hours.change(key, *delta);
+        }
+        let hours = hours.sorted();
+        let mut days = Self::default();
+        for (key, delta) in &hours {
+            let bucket = day_of(key.bucket).midnight().assume_utc();
+            days.change(RollupKey { bucket, ..key.clone() }, *delta);
+        }
+        let days = days.sorted();
+        [
+            (Resolution::Minute, minutes),
+            (Resolution::Hour, hours),
+            (Resolution::Day, days),
+        ]
+    }
+
+    fn sorted(self) -> Vec<Change<'a>> {
         let mut deltas: Vec<_> = self.0.into_iter().collect();
         deltas.sort_unstable_by(|a, b| a.0.cmp(&b.0));
         deltas

@@ -11,9 +11,9 @@ use super::{
     error::{Fault, FencedRun, FlushError, StoreError},
     flush::{Flush, Flushed, Tally},
     lock,
-    partition::{day_literal, day_of, next_day},
+    partition::{POSTS, Partition, day_of},
     plan::{KeyChange, KeyPlan, Plan, Removal},
-    rollup::{Deleted, Delta, Deltas, RollupKey},
+    rollup::{Change, Deleted, Deltas, Resolution, RollupKey},
 };
 
 /// Unanswered commits remembered: a caller tries one flush again until it is settled, so more than its
@@ -66,9 +66,11 @@ impl Store {
         for row in &deleted {
             deltas.take(row);
         }
-        let deltas = deltas.sorted();
-        apply_deltas(&mut tx, &deltas).await?;
-        let rollups = deltas.len();
+        let mut rollups = 0;
+        for (resolution, changes) in deltas.by_resolution() {
+            apply_deltas(&mut tx, resolution, &changes).await?;
+            rollups += changes.len();
+        }
         let order = plan.run_order.clone();
         let flushed = plan.finish(written, &removed, rollups);
         move_offsets(&mut tx, flush, &order, &flushed.tallies).await?;
@@ -205,14 +207,13 @@ async fn remove_posts(
     let mut removed = vec![0; runs];
     for (day, mut removals) in by_day {
         removals.sort_unstable_by_key(|removal| (removal.source, removal.id));
+        let (from, until) = POSTS.partition(day).bounds();
         let sql = format!(
             "DELETE FROM post p USING unnest($1::text[], $2::text[], $3::timestamptz[]) AS k (source, post_id, created_at)
              WHERE p.source = k.source AND p.post_id = k.post_id AND p.created_at = k.created_at
-               AND p.created_at >= {} AND p.created_at < {}
-             RETURNING p.source, p.post_id, p.created_at, p.lang, p.emotion, p.score, p.model_id, p.topics,
-                       p.kafka_partition",
-            day_literal(day),
-            day_literal(next_day(day))
+               AND p.created_at >= {from} AND p.created_at < {until}
+             RETURNING p.source, p.post_id, p.created_at, p.lang, p.emotion, p.score,
+                       p.repost_of IS NOT NULL AS is_repost, p.model_id, p.topics, p.kafka_partition"
         );
         let rows: Vec<Deleted> = sqlx::query_as(AssertSqlSafe(sql))
             .persistent(false)
@@ -232,56 +233,66 @@ async fn remove_posts(
     Ok((deleted, removed))
 }
 
-type Change<'a> = (RollupKey<'a>, Delta);
-
-async fn apply_deltas(tx: &mut PgConnection, deltas: &[Change<'_>]) -> Result<(), FlushError> {
-    const DOING: &str = "writing emotion_rollup";
+async fn apply_deltas(tx: &mut PgConnection, of: Resolution, deltas: &[Change<'_>]) -> Result<(), FlushError> {
     if deltas.is_empty() {
         return Ok(());
     }
     let columns = KeyColumns::new(deltas.iter().map(|(key, _)| key));
-    sqlx::query(
-        "INSERT INTO emotion_rollup AS r (bucket, topic, lang, source, emotion, model_id, shard, posts, score_sum)
+    let sql = format!(
+        "INSERT INTO {} AS r (bucket, topic, lang, source, emotion, model_id, shard,
+                              posts, score_sum, reposts, repost_score_sum)
          SELECT * FROM unnest($1::timestamptz[], $2::text[], $3::text[], $4::text[], $5::text[], $6::text[],
-                              $7::int[], $8::bigint[], $9::float8[])
+                              $7::int[], $8::bigint[], $9::float8[], $10::bigint[], $11::float8[])
          ON CONFLICT (bucket, topic, lang, source, emotion, model_id, shard)
-         DO UPDATE SET posts = r.posts + excluded.posts, score_sum = r.score_sum + excluded.score_sum",
-    )
-    .bind(columns.buckets)
-    .bind(columns.topics)
-    .bind(columns.langs)
-    .bind(columns.sources)
-    .bind(columns.emotions)
-    .bind(columns.models)
-    .bind(columns.shards)
-    .bind(deltas.iter().map(|(_, delta)| delta.posts).collect::<Vec<_>>())
-    .bind(deltas.iter().map(|(_, delta)| delta.score_sum).collect::<Vec<_>>())
-    .execute(&mut *tx)
-    .await
-    .map_err(StoreError::when(DOING))?;
-    drop_empty(tx, deltas).await
+         DO UPDATE SET posts = r.posts + excluded.posts, score_sum = r.score_sum + excluded.score_sum,
+                       reposts = r.reposts + excluded.reposts,
+                       repost_score_sum = r.repost_score_sum + excluded.repost_score_sum",
+        of.partitioned().table
+    );
+    sqlx::query(AssertSqlSafe(sql))
+        .bind(columns.buckets)
+        .bind(columns.topics)
+        .bind(columns.langs)
+        .bind(columns.sources)
+        .bind(columns.emotions)
+        .bind(columns.models)
+        .bind(columns.shards)
+        .bind(deltas.iter().map(|(_, delta)| delta.posts).collect::<Vec<_>>())
+        .bind(deltas.iter().map(|(_, delta)| delta.score_sum).collect::<Vec<_>>())
+        .bind(deltas.iter().map(|(_, delta)| delta.reposts).collect::<Vec<_>>())
+        .bind(
+            deltas
+                .iter()
+                .map(|(_, delta)| delta.repost_score_sum)
+                .collect::<Vec<_>>(),
+        )
+        .execute(&mut *tx)
+        .await
+        .map_err(StoreError::when("writing rollups"))?;
+    drop_empty(tx, of, deltas).await
 }
 
 /// Deletes the rows that were left without posts: a recount has none for them. They are locked since the change
 /// above, so nobody else has counted on them meanwhile.
-async fn drop_empty(tx: &mut PgConnection, deltas: &[Change<'_>]) -> Result<(), FlushError> {
-    const DOING: &str = "deleting empty rows of emotion_rollup";
-    let mut by_day: BTreeMap<Date, Vec<&RollupKey<'_>>> = BTreeMap::new();
+async fn drop_empty(tx: &mut PgConnection, of: Resolution, deltas: &[Change<'_>]) -> Result<(), FlushError> {
+    const DOING: &str = "deleting empty rows of rollups";
+    let mut by_partition: BTreeMap<Partition, Vec<&RollupKey<'_>>> = BTreeMap::new();
     for (key, _) in deltas.iter().filter(|(_, delta)| delta.taken) {
-        by_day.entry(day_of(key.bucket)).or_default().push(key);
+        let partition = of.partitioned().partition(day_of(key.bucket));
+        by_partition.entry(partition).or_default().push(key);
     }
-    for (day, keys) in by_day {
+    for (partition, keys) in by_partition {
         let columns = KeyColumns::new(keys.into_iter());
+        let (from, until) = partition.bounds();
         let sql = format!(
-            "DELETE FROM emotion_rollup r
+            "DELETE FROM {} r
              USING unnest($1::timestamptz[], $2::text[], $3::text[], $4::text[], $5::text[], $6::text[], $7::int[])
                    AS k (bucket, topic, lang, source, emotion, model_id, shard)
              WHERE r.bucket = k.bucket AND r.topic = k.topic AND r.lang = k.lang AND r.source = k.source
                AND r.emotion = k.emotion AND r.model_id = k.model_id AND r.shard = k.shard
-               AND r.bucket >= {} AND r.bucket < {} AND r.posts <= 0
+               AND r.bucket >= {from} AND r.bucket < {until} AND r.posts <= 0
              RETURNING r.posts, r.bucket::text",
-            day_literal(day),
-            day_literal(next_day(day))
+            of.partitioned().table
         );
         let gone: Vec<(i64, String)> = sqlx::query_as(AssertSqlSafe(sql))
             .persistent(false)
@@ -296,7 +307,7 @@ async fn drop_empty(tx: &mut PgConnection, deltas: &[Change<'_>]) -> Result<(), 
             .await
             .map_err(StoreError::when(DOING))?;
         if let Some((_, bucket)) = gone.into_iter().find(|&(posts, _)| posts < 0) {
-            return Err(FlushError::Inconsistent(format!("the minute {bucket}")));
+            return Err(FlushError::Inconsistent(format!("the {of} {bucket}")));
         }
     }
     Ok(())

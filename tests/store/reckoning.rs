@@ -63,6 +63,7 @@ fn fill(
             .take(random.below(4) as usize)
             .map(Into::into)
             .collect();
+        row.post.repost_of = (random.below(3) == 0).then(|| "original".into());
         row.post.lang = ["en", "pt", "und"][random.below(3) as usize].into();
         all.posts.push(row);
     }

@@ -361,3 +361,34 @@ async fn a_rollup_changed_by_hand_is_found_out() {
     );
     assert_eq!(world.ids().await, ["a"], "nothing was done");
 }
+
+#[tokio::test]
+async fn groups_of_the_model_replace_what_was_known_of_it() {
+    let world = World::new().await;
+    let mut model = (*crate::world::model()).clone();
+    model.groups = [
+        ("negative".into(), vec!["anger".into()]),
+        ("strong".into(), vec!["anger".into(), "joy".into()]),
+    ]
+    .into();
+    world.store.keep_groups(&model).await.unwrap();
+    world.store.keep_groups(&model).await.unwrap();
+    let groups = "SELECT concat_ws(' ', model_id, emotion, group_name) FROM emotion_group ORDER BY 1";
+    let read = || async {
+        sqlx::query_scalar::<_, String>(groups)
+            .fetch_all(&world.pool)
+            .await
+            .unwrap()
+    };
+    assert_eq!(
+        read().await,
+        [
+            "test@0badcafe anger negative",
+            "test@0badcafe anger strong",
+            "test@0badcafe joy strong"
+        ]
+    );
+    model.groups = [("positive".into(), vec!["joy".into()])].into();
+    world.store.keep_groups(&model).await.unwrap();
+    assert_eq!(read().await, ["test@0badcafe joy positive"]);
+}

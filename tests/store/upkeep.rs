@@ -77,7 +77,7 @@ async fn the_view_adds_up_shards_and_models() {
 async fn retention_drops_whole_days_and_their_keys() {
     let world = World::with_partitions(1).await;
     let now = datetime!(2019-07-10 08:00 UTC);
-    let retention = Retention { days: Some(2) };
+    let retention = Retention::days(2);
     let mut all = flush();
     all.runs.push(run(0, 0, 10));
     for (offset, hours) in (0..).zip([0, 24, 48, 72, 96]) {
@@ -97,6 +97,7 @@ async fn retention_drops_whole_days_and_their_keys() {
         retired,
         Retired {
             days: vec![date!(2019 - 07 - 06), date!(2019 - 07 - 07)],
+            partitions: 4,
             keys: 3
         }
     );
@@ -114,6 +115,108 @@ async fn retention_drops_whole_days_and_their_keys() {
     );
 }
 
+/// `(bucket, posts)` of the totals of a coarse rollup.
+async fn totals(world: &World, table: &'static str) -> Vec<(time::OffsetDateTime, i64)> {
+    let sql = format!(
+        "SELECT bucket, sum(posts)::bigint FROM {table} WHERE topic = '' AND lang = '' AND source = ''
+         GROUP BY 1 ORDER BY 1"
+    );
+    sqlx::query_as(sqlx::AssertSqlSafe(sql))
+        .fetch_all(&world.pool)
+        .await
+        .unwrap()
+}
+
+#[tokio::test]
+async fn each_resolution_has_a_retention_of_its_own() {
+    let world = World::with_partitions(1).await;
+    let now = datetime!(2019-07-10 08:00 UTC);
+    let mut all = flush();
+    all.runs.push(run(0, 0, 10));
+    for (offset, days) in (0..).zip([0, 3, 8, 40, 400]) {
+        all.posts
+            .push(post(&format!("p{offset}"), now - Duration::days(days), 0, offset));
+    }
+    world.flush(&all).await;
+    let retention = Retention {
+        days: Some(2),
+        minute_days: Some(7),
+        hour_days: Some(30),
+        day_days: Some(365),
+    };
+    let retired = world.store.apply_retention(&retention, now).await.unwrap();
+    assert_eq!(retired.days.len(), 4);
+    // Four days of posts, three of minutes, two months of hours; of 2018 a part is within 365 days.
+    assert_eq!(retired.partitions, 4 + 3 + 2);
+    assert_eq!(world.ids().await, ["p0"]);
+    assert_eq!(world.count("emotion_rollup WHERE topic = ''").await, 2);
+    assert_eq!(totals(&world, "emotion_rollup_hour").await.len(), 3);
+    assert_eq!(totals(&world, "emotion_rollup_day").await.len(), 5);
+    let differences: Vec<(String, String)> = sqlx::query_as(include_str!("../support/recount.sql"))
+        .fetch_all(&world.pool)
+        .await
+        .unwrap();
+    assert!(differences.is_empty(), "{differences:?}");
+
+    let later = now + Duration::days(365);
+    let retired = world.store.apply_retention(&retention, later).await.unwrap();
+    assert_eq!(retired.days, [date!(2019 - 07 - 10)]);
+    assert_eq!(totals(&world, "emotion_rollup_hour").await, []);
+    let days: Vec<i64> = totals(&world, "emotion_rollup_day")
+        .await
+        .iter()
+        .map(|&(_, posts)| posts)
+        .collect();
+    assert_eq!(days, [1, 1, 1, 1], "2018 is gone, 2019 is not");
+}
+
+#[tokio::test]
+async fn the_coarse_rollups_are_made_from_what_is_there() {
+    let url = cluster().database().unwrap();
+    let pool = sqlx::PgPool::connect(&url).await.unwrap();
+    sqlx::raw_sql(include_str!("../../migrations/0001_tables.sql"))
+        .execute(&pool)
+        .await
+        .unwrap();
+    // Two kinds of half-hour offsets from UTC, to see that buckets don't follow the session's time zone.
+    sqlx::raw_sql(
+        "SET timezone = 'Asia/Kolkata';
+         CREATE TABLE post_20190703 PARTITION OF post FOR VALUES FROM ('2019-07-03 00:00+00') TO ('2019-07-04 00:00+00');
+         CREATE TABLE emotion_rollup_20190703 PARTITION OF emotion_rollup
+             FOR VALUES FROM ('2019-07-03 00:00+00') TO ('2019-07-04 00:00+00');
+         INSERT INTO post (source, post_id, created_at, lang, text, repost_of, emotion, score, scores, model_id, topics,
+                           hashtags, kafka_topic, kafka_partition, kafka_offset)
+         SELECT 'plain', n::text, '2019-07-03 12:00+00'::timestamptz + n * interval '7 minutes', (ARRAY['en', 'pt'])[n % 2 + 1],
+                't', CASE WHEN n % 3 = 0 THEN '1' END, 'joy', 0.5, '{}', 'm@1',
+                CASE WHEN n % 2 = 0 THEN ARRAY['work'] ELSE '{}' END, '{}', 'posts', n % 4, n
+         FROM generate_series(1, 60) AS n;
+         INSERT INTO emotion_rollup
+         SELECT date_trunc('minute', created_at), topic, lang, source, emotion, model_id, kafka_partition, count(*), sum(score)
+         FROM post, unnest(topics || ''::text) AS topic GROUP BY 1, 2, 3, 4, 5, 6, 7",
+    )
+    .execute(&mut *pool.acquire().await.unwrap())
+    .await
+    .unwrap();
+    sqlx::raw_sql(include_str!("../../migrations/0002_coarse_rollups.sql"))
+        .execute(&pool)
+        .await
+        .unwrap();
+    let differences: Vec<(String, String)> = sqlx::query_as(include_str!("../support/recount.sql"))
+        .fetch_all(&pool)
+        .await
+        .unwrap();
+    assert!(differences.is_empty(), "{differences:#?}");
+    let hours: i64 = sqlx::query_scalar("SELECT count(DISTINCT bucket) FROM emotion_rollup_hour_201907")
+        .fetch_one(&pool)
+        .await
+        .unwrap();
+    assert_eq!(hours, 8);
+    sqlx::query("SELECT FROM emotion_rollup_day_2019")
+        .execute(&pool)
+        .await
+        .unwrap();
+}
+
 #[tokio::test]
 async fn a_day_dropped_by_another_process_is_made_again() {
     let world = World::with_partitions(1).await;
@@ -122,7 +225,7 @@ async fn a_day_dropped_by_another_process_is_made_again() {
     first.posts.push(post("a", NOON, 0, 0));
     world.flush(&first).await;
     let another = world.another_store().await;
-    let retention = Retention { days: Some(1) };
+    let retention = Retention::days(1);
     another
         .apply_retention(&retention, NOON + Duration::days(30))
         .await
@@ -147,7 +250,7 @@ async fn retention_gives_way_to_whoever_reads() {
     world.flush(&all).await;
     let mut reader = world.pool.begin().await.unwrap();
     sqlx::query("SELECT FROM post").execute(&mut *reader).await.unwrap();
-    let (retention, later) = (Retention { days: Some(1) }, NOON + Duration::days(30));
+    let (retention, later) = (Retention::days(1), NOON + Duration::days(30));
     let error = world.store.apply_retention(&retention, later).await.unwrap_err();
     assert_eq!(error.fault, Fault::Busy, "{error}");
     world.assert_whole().await;

@@ -1,0 +1,41 @@
+//! The emotion groups of the model, so that SQL knows them.
+
+use std::collections::BTreeSet;
+
+use super::{Store, columns::sql_text, error::StoreError};
+use crate::model::ModelInfo;
+
+impl Store {
+    /// Writes down the groups of the model's manifest, in place of what was known of that model.
+    ///
+    /// # Errors
+    /// The database fails.
+    pub async fn keep_groups(&self, model: &ModelInfo) -> Result<(), StoreError> {
+        const DOING: &str = "writing emotion_group";
+        // Sorted, so that several services that start at once don't deadlock.
+        let pairs: BTreeSet<(&str, &str)> = model
+            .groups
+            .iter()
+            .flat_map(|(group, emotions)| emotions.iter().map(move |emotion| (&**emotion, &**group)))
+            .collect();
+        let (emotions, groups): (Vec<_>, Vec<_>) = pairs
+            .into_iter()
+            .map(|(emotion, group)| (sql_text(emotion), sql_text(group)))
+            .unzip();
+        let mut connection = self.acquire(DOING).await?;
+        sqlx::query(
+            "WITH wanted AS (SELECT * FROM unnest($2::text[], $3::text[]) AS w (emotion, group_name)),
+                  gone AS (DELETE FROM emotion_group g WHERE g.model_id = $1
+                             AND (g.emotion, g.group_name) NOT IN (SELECT emotion, group_name FROM wanted))
+             INSERT INTO emotion_group (model_id, emotion, group_name)
+             SELECT $1, emotion, group_name FROM wanted ORDER BY 2, 3 ON CONFLICT DO NOTHING",
+        )
+        .bind(sql_text(&model.id))
+        .bind(emotions)
+        .bind(groups)
+        .execute(&mut *connection)
+        .await
+        .map(drop)
+        .map_err(StoreError::when(DOING))
+    }
+}
