@@ -44,6 +44,8 @@ struct Slot {
     /// Whether librdkafka fetches it.
     fetching: bool,
     reading: Option<Reading>,
+    /// The lag that is shown.
+    lag: i64,
 }
 
 #[derive(Debug, Clone, Copy)]
@@ -129,12 +131,14 @@ impl Assignment {
             .into_iter()
             .map(|partition| {
                 let ticket = self.next();
+                let lag = state.slots.get(&partition).map_or(0, |slot| slot.lag);
                 state.slots.insert(
                     partition.clone(),
                     Slot {
                         ticket,
                         fetching: false,
                         reading: None,
+                        lag,
                     },
                 );
                 (partition, ticket)
@@ -153,8 +157,8 @@ impl Assignment {
             .cloned()
             .collect();
         for partition in partitions {
-            if state.slots.remove(partition).is_some() {
-                lag_gauge(partition, 0);
+            if let Some(mut slot) = state.slots.remove(partition) {
+                lag_gauge(partition, &mut slot.lag, 0);
             }
         }
         count(&state);
@@ -212,7 +216,7 @@ impl Assignment {
 
     /// A record was handed out.
     pub(super) fn advance(&self, partition: &Partition, epoch: u64, position: i64) {
-        if let Some(reading) = reading(&mut lock(&self.state), partition)
+        if let Some((reading, _)) = reading(&mut lock(&self.state), partition)
             && reading.epoch == epoch
         {
             reading.position = position;
@@ -222,24 +226,24 @@ impl Assignment {
     /// Effects up to `offset` are committed.
     pub(super) fn committed(&self, partition: &Partition, offset: i64) {
         let mut state = lock(&self.state);
-        let Some(reading) = reading(&mut state, partition) else {
+        let Some((reading, shown)) = reading(&mut state, partition) else {
             return;
         };
         reading.committed = reading.committed.max(offset);
         if let Some(end) = reading.end {
-            lag_gauge(partition, end - reading.committed);
+            lag_gauge(partition, shown, end - reading.committed);
         }
     }
 
     /// A look at the broker has told a partition's end.
     pub(super) fn looked_at(&self, partition: &Partition, end: i64) {
         let mut state = lock(&self.state);
-        let Some(reading) = reading(&mut state, partition) else {
+        let Some((reading, shown)) = reading(&mut state, partition) else {
             return;
         };
         let end = reading.end.map_or(end, |known| known.max(end));
         reading.end = Some(end);
-        lag_gauge(partition, end - reading.committed);
+        lag_gauge(partition, shown, end - reading.committed);
     }
 
     /// The broker has told a partition's end and high watermark. Returns the partition if its
@@ -255,21 +259,30 @@ impl Assignment {
         // The statistics repeat the latest fetch, while a closer look may have told more since.
         let end = reading.end.map_or(end, |known| known.max(end));
         reading.end = Some(end);
-        lag_gauge(key, end - reading.committed);
+        lag_gauge(key, &mut slot.lag, end - reading.committed);
         reading.beyond = if high < reading.position { reading.beyond + 1 } else { 0 };
         (reading.beyond == 2).then(|| key.clone())
     }
 }
 
-fn reading<'a>(state: &'a mut State, partition: &Partition) -> Option<&'a mut Reading> {
-    state.slots.get_mut(partition)?.reading.as_mut()
+/// How a partition is read, and the lag that is shown of it.
+fn reading<'a>(state: &'a mut State, partition: &Partition) -> Option<(&'a mut Reading, &'a mut i64)> {
+    let slot = state.slots.get_mut(partition)?;
+    Some((slot.reading.as_mut()?, &mut slot.lag))
 }
 
+/// Shows a partition's lag. Topics beyond the bound on series share one, in which only their changes can be told.
 // Gauges take doubles; offsets stay far below 2⁵³.
 #[allow(clippy::cast_precision_loss)]
-fn lag_gauge((topic, partition): &Partition, lag: i64) {
-    metrics::gauge!(metric::LAG, "topic" => topic.to_string(), "partition" => partition.to_string())
-        .set(lag.max(0) as f64);
+fn lag_gauge((topic, partition): &Partition, shown: &mut i64, lag: i64) {
+    let lag = lag.max(0);
+    let before = std::mem::replace(shown, lag);
+    let label = metric::topic_label(topic);
+    if label == metric::OTHER_TOPICS {
+        metrics::gauge!(metric::LAG, "topic" => label, "partition" => "").increment((lag - before) as f64);
+    } else {
+        metrics::gauge!(metric::LAG, "topic" => label, "partition" => partition.to_string()).set(lag as f64);
+    }
 }
 
 #[allow(clippy::cast_precision_loss)]

@@ -215,7 +215,7 @@ impl Worker {
             .and_then(|()| self.consumer.incremental_assign(&starts))
             .map_err(|error| KafkaError::client("starting a partition", &error))?;
         tracing::info!(topic = %partition.0, partition = partition.1, offset, epoch, "reading");
-        let topic = partition.0.to_string();
+        let topic = metric::topic_label(&partition.0);
         self.lanes.push(Lane {
             partition,
             epoch,

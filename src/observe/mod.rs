@@ -51,24 +51,26 @@ pub fn install_metrics() -> anyhow::Result<PrometheusHandle> {
     Ok(handle)
 }
 
-/// Registers help texts, and every metric without labels at zero, so that a rate over it has a beginning.
+/// Registers help texts, and every metric whose labels are known at zero, so that a rate over it has a beginning.
 fn describe() {
     for metric in metric::ALL {
-        let bare = metric.labels.is_empty();
         match metric.kind {
-            Kind::Counter => {
-                metrics::describe_counter!(metric.name, metric.help);
-                if bare {
-                    metrics::counter!(metric.name).absolute(0);
-                }
-            }
-            Kind::Gauge => {
-                metrics::describe_gauge!(metric.name, metric.help);
-                if bare {
-                    metrics::gauge!(metric.name).set(0.0);
-                }
-            }
+            Kind::Counter => metrics::describe_counter!(metric.name, metric.help),
+            Kind::Gauge => metrics::describe_gauge!(metric.name, metric.help),
             Kind::Histogram(_) => metrics::describe_histogram!(metric.name, metric.help),
+        }
+        let Some((label, values)) = metric::known_values(metric) else {
+            continue;
+        };
+        let series = values.iter().map(|value| vec![metrics::Label::new(label, *value)]);
+        let bare = values.is_empty().then(Vec::new);
+        for labels in series.chain(bare) {
+            match metric.kind {
+                Kind::Counter => metrics::counter!(metric.name, labels).absolute(0),
+                Kind::Gauge => metrics::gauge!(metric.name, labels).set(0.0),
+                // Without an observation there is no series.
+                Kind::Histogram(_) => {}
+            }
         }
     }
 }

@@ -132,6 +132,23 @@ pub enum Reason {
 }
 
 impl Reason {
+    /// All the names that [`Reason::as_str`] gives.
+    pub const NAMES: &[&str] = &[
+        Self::Empty.as_str(),
+        Self::TooLarge.as_str(),
+        Self::NotUtf8.as_str(),
+        Self::NotJson.as_str(),
+        Self::TooDeep.as_str(),
+        Self::UnknownFormat.as_str(),
+        Self::NotAPost.as_str(),
+        Self::SeveralPosts.as_str(),
+        Self::NoId.as_str(),
+        Self::NoText.as_str(),
+        Self::BadTime.as_str(),
+        Self::BadField.as_str(),
+        Self::Model.as_str(),
+    ];
+
     /// The name in metrics and dead-letter headers.
     #[must_use]
     pub const fn as_str(self) -> &'static str {

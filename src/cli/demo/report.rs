@@ -15,6 +15,7 @@ use super::{
     plot::{Screen, Series, Trend, colour_of, render, thousands},
     posts::Counts,
 };
+use crate::observe::{exposition, metric};
 
 /// What became of the records, as the service tallied them.
 #[derive(Debug, Clone, Copy, Default)]
@@ -74,8 +75,12 @@ pub(super) async fn gather(pool: &PgPool, http: SocketAddr, since: OffsetDateTim
                 .await?
                 .try_get(0)?,
         ),
-        rejects: by_label(&metrics, "moodstream_rejects_total", "reason"),
-        dead_letters: total(&metrics, "moodstream_dead_letters_total"),
+        rejects: exposition::by_label(&metrics, metric::REJECTS, "reason")
+            .into_iter()
+            .filter(|(_, records)| *records > 0.0)
+            .map(|(reason, records)| (reason, records as u64))
+            .collect(),
+        dead_letters: exposition::total(&metrics, metric::DEAD_LETTERS) as u64,
         hashtags: hashtags(pool).await.context("hashtags can't be read")?,
         examples: examples(pool, each).await.context("examples can't be read")?,
         sources: shares(pool, "SELECT source, count(*) FROM post GROUP BY 1 ORDER BY 2 DESC").await?,
@@ -256,38 +261,6 @@ pub(super) async fn http_get(address: SocketAddr, path: &str) -> Result<String> 
     }
 }
 
-/// The samples of a metric by the value of a label.
-fn by_label(metrics: &str, name: &str, label: &str) -> BTreeMap<String, u64> {
-    let mut values = BTreeMap::new();
-    for line in metrics.lines() {
-        let Some(rest) = line.strip_prefix(name).and_then(|rest| rest.strip_prefix('{')) else {
-            continue;
-        };
-        let Some((labels, value)) = rest.rsplit_once("} ") else {
-            continue;
-        };
-        let wanted = labels
-            .split(',')
-            .find_map(|pair| pair.strip_prefix(label)?.strip_prefix("=\"")?.strip_suffix('"'));
-        if let (Some(wanted), Ok(value)) = (wanted, value.trim().parse::<f64>())
-            && value > 0.0
-        {
-            *values.entry(wanted.to_owned()).or_default() += value as u64;
-        }
-    }
-    values
-}
-
-/// The sum of a metric over all its labels.
-fn total(metrics: &str, name: &str) -> u64 {
-    let samples = metrics.lines().filter_map(|line| {
-        let rest = line.strip_prefix(name)?;
-        rest.starts_with(['{', ' '])
-            .then(|| rest.rsplit(' ').next()?.parse::<f64>().ok())?
-    });
-    samples.sum::<f64>() as u64
-}
-
 /// A text without line breaks and without anything that steers a terminal.
 fn one_line(text: &str) -> String {
     let clean: String = text.chars().map(|c| if c.is_control() { ' ' } else { c }).collect();
@@ -423,26 +396,6 @@ impl Report {
 #[cfg(test)]
 mod tests {
     use super::*;
-
-    const METRICS: &str = "# HELP moodstream_rejects_total Rejected records by reason.\n\
-        # TYPE moodstream_rejects_total counter\n\
-        moodstream_rejects_total{reason=\"not_json\"} 12\n\
-        moodstream_rejects_total{topic=\"a\",reason=\"no_text\"} 3\n\
-        moodstream_rejects_total{reason=\"empty\"} 0\n\
-        moodstream_rejects_total_other{reason=\"x\"} 9\n\
-        moodstream_dead_letters_total 15\n";
-
-    #[test]
-    fn metrics_are_read_by_label_and_in_all() {
-        let rejects = by_label(METRICS, "moodstream_rejects_total", "reason");
-        assert_eq!(
-            rejects,
-            BTreeMap::from([("no_text".to_owned(), 3), ("not_json".to_owned(), 12)])
-        );
-        assert_eq!(total(METRICS, "moodstream_dead_letters_total"), 15);
-        assert_eq!(total(METRICS, "moodstream_rejects_total"), 15);
-        assert_eq!(total(METRICS, "moodstream_absent_total"), 0);
-    }
 
     #[test]
     fn a_text_can_not_steer_the_terminal() {

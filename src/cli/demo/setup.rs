@@ -18,19 +18,18 @@ use super::{
 /// What to ask in SQL, with what it tells: to paste into `psql`, so each is one line.
 const QUESTIONS: [(&str, &str); 3] = [
     (
-        "the last minutes, in shares",
-        "SELECT bucket, emotion, sum(posts) AS posts, round(100 * sum(posts) / sum(sum(posts)) OVER (PARTITION BY bucket), 1) AS percent \
-         FROM emotion_by_minute WHERE topic = '' AND bucket > now() - interval '5 minutes' GROUP BY 1, 2 ORDER BY 1 DESC, 3 DESC;",
+        "the last minutes by emotion",
+        "SELECT bucket, emotion, sum(posts) AS posts FROM emotion_by_minute \
+         WHERE topic = '' AND bucket > now() - interval '5 minutes' GROUP BY 1, 2 ORDER BY 1 DESC, 3 DESC;",
     ),
     (
         "what people feel about each tracked topic",
-        "SELECT topic, emotion, sum(posts) AS posts, round(avg(mean_score)::numeric, 2) AS score \
-         FROM emotion_by_minute WHERE topic <> '' GROUP BY 1, 2 ORDER BY 1, 3 DESC;",
+        "SELECT topic, emotion, sum(posts) AS posts FROM emotion_by_minute WHERE topic <> '' GROUP BY 1, 2 ORDER BY 1, 3 DESC;",
     ),
     (
-        "hashtags that go with anger",
-        "SELECT hashtag, count(*) AS posts FROM post, unnest(hashtags) AS hashtag \
-         WHERE emotion = 'anger' AND created_at > now() - interval '1 day' GROUP BY 1 ORDER BY 2 DESC LIMIT 10;",
+        "hashtags that go with joy",
+        "SELECT tag, count(*) AS posts FROM post, unnest(hashtags) AS tag \
+         WHERE emotion = 'joy' AND created_at > now() - interval '1 day' GROUP BY 1 ORDER BY 2 DESC LIMIT 10;",
     ),
 ];
 
@@ -110,7 +109,11 @@ impl Setup {
                 psql.display(),
             );
         } else {
-            let _ = writeln!(out, "\n{}", screen.bold("  Ask in SQL"));
+            let _ = writeln!(
+                out,
+                "\n{}\n  On a terminal the demo goes on, with the live page and a psql line to ask such things:",
+                screen.bold("  Look further")
+            );
         }
         for (what, sql) in QUESTIONS {
             let _ = write!(out, "\n{}\n{sql}\n", screen.dim(&format!("  -- {what}")));

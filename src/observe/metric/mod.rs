@@ -1,0 +1,258 @@
+//! The one list of metrics: names, kinds, units, labels with their bounds, help texts and buckets.
+//!
+//! Every metric the service exports is a [`Metric`] in [`ALL`]; nothing else may be recorded. `docs/metrics.md` is
+//! [made from it](document), and a test holds `/metrics` of a working service to it.
+
+mod document;
+mod topics;
+
+pub use document::document;
+pub use topics::{MAX_TOPICS, OTHER_TOPICS, topic_label};
+
+/// What a metric measures.
+#[derive(Debug, Clone, Copy, PartialEq)]
+pub enum Kind {
+    /// A number that only grows.
+    Counter,
+    /// A number that goes up and down.
+    Gauge,
+    /// A distribution over fixed buckets.
+    Histogram(&'static [f64]),
+}
+
+/// A label, and what bounds its values.
+#[derive(Debug, Clone, Copy, PartialEq)]
+pub struct Label {
+    /// Its name.
+    pub name: &'static str,
+    /// All values it can take; empty where they come from outside.
+    pub values: &'static [&'static str],
+    /// What bounds the values that come from outside.
+    pub bound: &'static str,
+}
+
+/// One exported metric.
+#[derive(Debug, Clone, Copy, PartialEq)]
+pub struct Metric {
+    /// The exported name.
+    pub name: &'static str,
+    /// What it measures.
+    pub kind: Kind,
+    /// Its unit, in UCUM as OpenTelemetry writes it.
+    pub unit: &'static str,
+    /// Its labels.
+    pub labels: &'static [Label],
+    /// What must have happened for it to be exported at all; empty: it is there from the start.
+    pub once: &'static str,
+    /// The name in OpenTelemetry's semantic conventions of what comes closest; empty where they have none.
+    pub otel: &'static str,
+    /// One line for `# HELP`.
+    pub help: &'static str,
+}
+
+// Buckets follow what was measured with the default model, on CPUs, live and catching up; where a GPU or another model
+// lies elsewhere, the outer ones are for them.
+
+/// Tokenising a window: a single post 0.1 ms, 1,024 posts 20 ms.
+const TOKENIZE: &[f64] = &[
+    0.0001, 0.00025, 0.0005, 0.001, 0.0025, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 1.0,
+];
+/// A batch on one core: a single post 3 ms, 512 tokens 80 ms; a GPU answers a batch in some milliseconds.
+const INFERENCE: &[f64] = &[
+    0.001, 0.002, 0.003, 0.005, 0.0075, 0.01, 0.015, 0.025, 0.05, 0.075, 0.1, 0.15, 0.25, 0.5, 1.0, 2.5, 10.0,
+];
+/// A window in a stage: reading below a millisecond, classifying 3 ms live and several seconds with a backlog.
+const STAGE: &[f64] = &[
+    0.0001, 0.00025, 0.0005, 0.001, 0.0025, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1.0, 2.5, 5.0, 10.0, 30.0,
+];
+/// A flush: 1 to 10 ms of single posts, 50 to 500 ms of thousands; more means that the database is in trouble.
+const TRANSACTION: &[f64] = &[
+    0.001, 0.0025, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1.0, 2.5, 5.0, 10.0, 30.0, 60.0,
+];
+/// Live 20 to 250 ms; a backlog from seconds to days.
+const DELAY: &[f64] = &[
+    0.01, 0.025, 0.05, 0.075, 0.1, 0.15, 0.25, 0.5, 1.0, 2.5, 5.0, 10.0, 30.0, 60.0, 300.0, 900.0, 3600.0, 21600.0,
+    86400.0,
+];
+/// A batch on a CPU holds 1 to 32 posts, on a GPU hundreds.
+const BATCH_SIZES: &[f64] = &[
+    1.0, 2.0, 3.0, 4.0, 6.0, 8.0, 12.0, 16.0, 24.0, 32.0, 64.0, 128.0, 256.0, 512.0, 1024.0,
+];
+/// Live 1; a backlog fills windows and flushes up to their limits.
+const SIZES: &[f64] = &[
+    1.0, 2.0, 4.0, 8.0, 16.0, 32.0, 64.0, 128.0, 256.0, 512.0, 1024.0, 2048.0, 4096.0, 8192.0, 16384.0, 32768.0,
+];
+const TOKENS: &[f64] = &[
+    16.0, 32.0, 64.0, 128.0, 256.0, 512.0, 1024.0, 2048.0, 4096.0, 8192.0, 16384.0, 65536.0,
+];
+
+const fn closed(name: &'static str, values: &'static [&'static str]) -> Label {
+    Label {
+        name,
+        values,
+        bound: "",
+    }
+}
+
+const fn open(name: &'static str, bound: &'static str) -> Label {
+    Label {
+        name,
+        values: &[],
+        bound,
+    }
+}
+
+const VERSION: Label = open("version", "one: the running version");
+const MODEL_ID: Label = open("model_id", "one: the model in service");
+const PROVIDER: Label = closed("provider", &["cpu", "cuda", "tensorrt"]);
+const PRECISION: Label = closed("precision", &["fp32", "fp16", "int8"]);
+const TOPIC: Label = open(
+    "topic",
+    "the Kafka topics consumed: the first 100 by name, the others together as `(other)`",
+);
+const PARTITION: Label = open(
+    "partition",
+    "the partitions that this process has held; of the `(other)` topics, none",
+);
+const STAGE_NAME: Label = closed("stage", &["read", "classify", "store"]);
+const STAGE_TIMED: Label = closed("stage", &["read", "classify"]);
+const OUTCOME: Label = closed(
+    "outcome",
+    &["inserted", "duplicate", "deletion", "filtered", "late", "rejected"],
+);
+const REASON: Label = closed("reason", crate::post::Reason::NAMES);
+const EMOTION: Label = open("emotion", "the labels of the model");
+const CACHE: Label = closed("kind", &["cache", "window"]);
+const QUEUE: Label = closed("queue", &["records", "batches"]);
+const QUEUE_OF_RECORDS: Label = closed("queue", &["records"]);
+const REBALANCE: Label = closed("kind", &["assign", "revoke", "lost"]);
+const KAFKA_ERROR: Label = closed("kind", &["consume", "commit", "produce", "broker"]);
+const RESULT: Label = closed("result", &["committed", "fenced", "failed"]);
+const RETRY: Label = closed("what", &["database", "kafka", "dead_letter"]);
+
+macro_rules! metrics {
+    ($($konst:ident = $name:literal, $kind:expr, $unit:literal, [$($label:expr),*], $once:literal, $otel:literal, $help:literal;)*) => {
+        $(#[doc = $help] pub const $konst: &str = $name;)*
+        /// Every metric of the service.
+        pub const ALL: &[Metric] = &[$(Metric {
+            name: $name, kind: $kind, unit: $unit, labels: &[$($label),*], once: $once, otel: $otel, help: $help,
+        },)*];
+    };
+}
+
+metrics! {
+    BUILD_INFO = "moodstream_build_info", Kind::Gauge, "1", [VERSION], "", "service.version (attribute)",
+        "The running version; always 1.";
+    READY = "moodstream_ready", Kind::Gauge, "1", [], "", "", "1 while the service is ready.";
+    MODEL_INFO = "moodstream_model_info", Kind::Gauge, "1", [MODEL_ID, PROVIDER, PRECISION], "the model is loaded", "",
+        "The model in service; always 1.";
+    RECORDS = "moodstream_records_total", Kind::Counter, "{record}", [TOPIC], "a partition is read",
+        "messaging.client.consumed.messages", "Records received from Kafka.";
+    RECORD_BYTES = "moodstream_record_bytes_total", Kind::Counter, "By", [TOPIC], "a partition is read", "",
+        "Bytes of the records received from Kafka.";
+    LAG = "moodstream_lag_records", Kind::Gauge, "{record}", [TOPIC, PARTITION], "the broker has told a partition's end", "",
+        "Records in a partition not yet committed.";
+    ASSIGNED = "moodstream_assigned_partitions", Kind::Gauge, "{partition}", [], "", "",
+        "Partitions this consumer holds.";
+    PAUSED = "moodstream_paused", Kind::Gauge, "1", [], "", "",
+        "1 while consumption is paused because a lower stage is slow.";
+    REBALANCES = "moodstream_rebalances_total", Kind::Counter, "{rebalance}", [REBALANCE], "", "",
+        "Rebalances: assign, revoke, lost.";
+    KAFKA_ERRORS = "moodstream_kafka_errors_total", Kind::Counter, "{error}", [KAFKA_ERROR], "",
+        "error.type (attribute)", "Errors from Kafka: consume, commit, produce, broker.";
+    STAGE_RECORDS = "moodstream_stage_records_total", Kind::Counter, "{record}", [STAGE_NAME], "", "",
+        "Records that have passed a stage: read, classify (posts alone), store.";
+    STAGE_SECONDS = "moodstream_stage_seconds", Kind::Histogram(STAGE), "s", [STAGE_TIMED], "a record is read",
+        "messaging.process.duration", "Seconds a window spent in a stage; a chunk of records in read.";
+    OUTCOMES = "moodstream_outcomes_total", Kind::Counter, "{record}", [OUTCOME], "", "",
+        "Settled records by outcome: inserted, duplicate, deletion, filtered, late, rejected.";
+    REJECTS = "moodstream_rejects_total", Kind::Counter, "{record}", [REASON], "", "error.type (attribute)",
+        "Rejected records by reason.";
+    EMOTIONS = "moodstream_emotions_total", Kind::Counter, "{post}", [EMOTION], "a post is stored", "",
+        "Stored posts by emotion.";
+    EVENT_DELAY = "moodstream_event_delay_seconds", Kind::Histogram(DELAY), "s", [], "a post is stored", "",
+        "Seconds from a post's event time to the commit of its row.";
+    BROKER_DELAY = "moodstream_broker_delay_seconds", Kind::Histogram(DELAY), "s", [],
+        "a post is stored whose record has a time", "", "Seconds from a record's time at the broker to the commit of its row.";
+    WINDOW_RECORDS = "moodstream_window_records", Kind::Histogram(SIZES), "{record}", [], "a window is closed",
+        "messaging.batch.message_count (attribute)", "Records in a window.";
+    TOKENIZE_SECONDS = "moodstream_tokenize_seconds", Kind::Histogram(TOKENIZE), "s", [], "a text is classified", "",
+        "Seconds of tokenising one window.";
+    BATCH_POSTS = "moodstream_batch_posts", Kind::Histogram(BATCH_SIZES), "{post}", [], "a text is classified", "",
+        "Posts in an inference batch.";
+    BATCH_TOKENS = "moodstream_batch_tokens", Kind::Histogram(TOKENS), "{token}", [], "a text is classified", "",
+        "Tokens in an inference batch, padding included.";
+    TOKENS_TOTAL = "moodstream_tokens_total", Kind::Counter, "{token}", [], "", "",
+        "Tokens classified, padding not counted.";
+    PADDING_TOKENS = "moodstream_padding_tokens_total", Kind::Counter, "{token}", [], "", "",
+        "Padding tokens computed in vain.";
+    INFERENCE_SECONDS = "moodstream_inference_seconds", Kind::Histogram(INFERENCE), "s", [], "a text is classified", "",
+        "Seconds of one batch in the ONNX session.";
+    CACHE_HITS = "moodstream_cache_hits_total", Kind::Counter, "{text}", [CACHE], "", "",
+        "Texts not classified again: from the cache, or equal within the window.";
+    MODEL_FAULTS = "moodstream_model_faults_total", Kind::Counter, "{text}", [], "", "",
+        "Texts on which the model failed.";
+    QUEUE_DEPTH = "moodstream_queue_depth", Kind::Gauge, "{item}", [QUEUE], "", "",
+        "Items waiting in a bounded queue: records not yet settled, batches before the sessions.";
+    QUEUE_BYTES = "moodstream_queue_bytes", Kind::Gauge, "By", [QUEUE_OF_RECORDS], "", "",
+        "Bytes of the records not yet settled.";
+    TRANSACTIONS = "moodstream_transactions_total", Kind::Counter, "{transaction}", [RESULT], "", "",
+        "Flush transactions: committed, fenced, failed.";
+    TRANSACTION_SECONDS = "moodstream_transaction_seconds", Kind::Histogram(TRANSACTION), "s", [], "a flush is committed",
+        "db.client.operation.duration", "Seconds of a committed flush transaction.";
+    FLUSH_POSTS = "moodstream_flush_posts", Kind::Histogram(SIZES), "{post}", [], "a flush is committed",
+        "db.operation.batch.size (attribute)", "Posts in a flush transaction.";
+    FENCED = "moodstream_fenced_total", Kind::Counter, "{run}", [], "", "",
+        "Partition runs dropped because another consumer had moved on.";
+    RETRIES = "moodstream_retries_total", Kind::Counter, "{try}", [RETRY], "", "",
+        "Tries again after a passing fault: database, kafka, dead_letter.";
+    DEAD_LETTERS = "moodstream_dead_letters_total", Kind::Counter, "{record}", [], "",
+        "messaging.client.sent.messages", "Records written to the dead-letter topic.";
+    DEAD_LETTER_ERRORS = "moodstream_dead_letter_errors_total", Kind::Counter, "{error}", [], "", "",
+        "Failed tries to write a dead letter.";
+    STORE_PARTITIONS_DROPPED = "moodstream_store_partitions_dropped_total", Kind::Counter, "{partition}", [], "", "",
+        "Day partitions dropped past retention.";
+}
+
+/// Where a metric has only labels whose values are known, and one of them at most: those values (or none, for a metric
+/// without labels). Such counters and gauges are there from the start, so that a rate over them has a beginning.
+pub(super) fn known_values(metric: &Metric) -> Option<(&'static str, &'static [&'static str])> {
+    match metric.labels {
+        [] => Some(("", &[])),
+        [label] if !label.values.is_empty() => Some((label.name, label.values)),
+        _ => None,
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn names_and_units_keep_to_the_conventions() {
+        for metric in ALL {
+            let name = metric.name;
+            assert!(name.starts_with("moodstream_"), "{name}");
+            assert_eq!(name.ends_with("_total"), metric.kind == Kind::Counter, "{name}");
+            if let Kind::Histogram(buckets) = metric.kind {
+                assert!(buckets.is_sorted_by(|a, b| a < b), "{name}");
+                assert!(
+                    !metric.once.is_empty(),
+                    "{name}: a histogram is not exported before its first observation"
+                );
+            }
+            let base = name.trim_end_matches("_total");
+            assert_eq!(metric.unit == "s", base.ends_with("_seconds"), "{name}");
+            assert_eq!(metric.unit == "By", base.ends_with("_bytes"), "{name}");
+            assert!(metric.help.ends_with('.') && !metric.help.contains('|'), "{name}");
+            for label in metric.labels {
+                assert_ne!(
+                    label.values.is_empty(),
+                    label.bound.is_empty(),
+                    "{name}: {}",
+                    label.name
+                );
+            }
+        }
+    }
+}

@@ -1,0 +1,47 @@
+//! A bound on the series that topics make: a pattern in `kafka.topics` may match any number of them.
+
+use std::{
+    collections::HashSet,
+    sync::{Mutex, PoisonError},
+};
+
+/// How many topics have series of their own in one process.
+pub const MAX_TOPICS: usize = 100;
+/// The label of all the others together: no name of a topic, which has no parentheses.
+pub const OTHER_TOPICS: &str = "(other)";
+
+static NAMED: Mutex<Option<HashSet<String>>> = Mutex::new(None);
+
+/// The value of the label `topic`: the name itself for the first [`MAX_TOPICS`] topics that this process has to do with.
+#[must_use]
+pub fn topic_label(topic: &str) -> String {
+    // Nothing panics while holding the lock; a poisoned one still holds a whole set.
+    let mut named = NAMED.lock().unwrap_or_else(PoisonError::into_inner);
+    label_in(named.get_or_insert_default(), topic).to_owned()
+}
+
+fn label_in<'a>(named: &mut HashSet<String>, topic: &'a str) -> &'a str {
+    if named.contains(topic) {
+        return topic;
+    }
+    if named.len() >= MAX_TOPICS {
+        return OTHER_TOPICS;
+    }
+    named.insert(topic.to_owned());
+    topic
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn topics_beyond_the_bound_share_a_label() {
+        let mut named = HashSet::new();
+        let topics: Vec<String> = (0..10_000).map(|number| format!("posts.{number}")).collect();
+        let labels: HashSet<&str> = topics.iter().map(|topic| label_in(&mut named, topic)).collect();
+        assert_eq!(labels.len(), MAX_TOPICS + 1);
+        assert_eq!(label_in(&mut named, "posts.7"), "posts.7", "the first keep their own");
+        assert_eq!(label_in(&mut named, "posts.9999"), OTHER_TOPICS);
+    }
+}
