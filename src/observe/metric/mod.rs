@@ -1,7 +1,7 @@
 //! The one list of metrics: names, kinds, units, labels with their bounds, help texts and buckets.
 //!
 //! Every metric the service exports is a [`Metric`] in [`ALL`]; nothing else may be recorded. `docs/metrics.md` is
-//! [made from it](document), and a test holds `/metrics` of a working service to it.
+//! [made from it](document()), and a test holds `/metrics` of a working service to it.
 
 mod document;
 mod topics;
