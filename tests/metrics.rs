@@ -9,11 +9,17 @@ use std::{
     io::Write as _,
     path::PathBuf,
     process::{Child, Command, Stdio},
+    time::Duration,
 };
 
 use moodstream::observe::{
     exposition::{self, Sample},
     metric::{self, ALL, Kind, Metric},
+};
+use rdkafka::{
+    admin::{AdminClient, AdminOptions, NewTopic, TopicReplication},
+    client::DefaultClientContext,
+    producer::{BaseProducer, BaseRecord, Producer as _},
 };
 use support::service::{Bench, Service, root, wait_for};
 
@@ -242,15 +248,21 @@ fn promtool_finds_nothing(page: &str) {
 fn topics_without_end_do_not_make_series_without_end() {
     const TOPICS: usize = metric::MAX_TOPICS + 40;
     let bench = Bench::start();
-    for number in 0..TOPICS {
-        let topic = format!("many.{number}");
-        bench.broker.create_topic(&topic, 1);
+    let names: Vec<String> = (0..TOPICS).map(|number| format!("many.{number}")).collect();
+    let topics: Vec<NewTopic<'_>> = names
+        .iter()
+        .map(|name| NewTopic::new(name, 1, TopicReplication::Fixed(1)))
+        .collect();
+    let admin: AdminClient<DefaultClientContext> = bench.broker.config().create().unwrap();
+    let made = futures::executor::block_on(admin.create_topics(&topics, &AdminOptions::new())).unwrap();
+    assert!(made.iter().all(Result::is_ok), "{made:?}");
+    let producer: BaseProducer = bench.broker.config().create().unwrap();
+    for (number, name) in names.iter().enumerate() {
+        let post = format!("{{\"id\":\"{number}\",\"text\":\"the same\",\"created_at\":\"2026-03-01T12:00:00Z\"}}");
+        let record = BaseRecord::<(), String>::to(name).partition(0).payload(&post);
+        producer.send(record).map_err(|(error, _)| error).unwrap();
     }
-    let at = "\"created_at\":\"2026-03-01T12:00:00Z\"";
-    for number in 0..TOPICS {
-        let post = format!("{{\"id\":\"{number}\",\"text\":\"the same\",{at}}}");
-        bench.broker.produce(&format!("many.{number}"), [(0, post.as_bytes())]);
-    }
+    producer.flush(Duration::from_secs(30)).unwrap();
     let service = bench.service("^many\\..*");
     let running = Running::start(bench, service);
     let mut page = String::new();
