@@ -18,6 +18,8 @@ mod proxy;
 mod reckoning;
 #[path = "store/rows.rs"]
 mod rows;
+#[path = "store/trends.rs"]
+mod trends;
 #[path = "store/upkeep.rs"]
 mod upkeep;
 #[path = "store/world.rs"]

@@ -1,0 +1,42 @@
+-- Rollups worth 100 million posts in a year that ends now, into an empty, migrated database (some minutes):
+--   psql -d some_database -f benches/trends.sql
+-- docs/sql.md has what the trend functions then take.
+\timing on
+SELECT setseed(0.5);
+CREATE TEMP TABLE dim AS
+SELECT l.lang, s.source, e.emotion, h.shard, t.topic,
+       l.w * s.w * e.w / 4 * t.w AS w, e.s AS score, row_number() OVER () AS n
+FROM (SELECT lang, w / sum(w) OVER () AS w FROM (SELECT lang, 1.0 / n ^ 1.3 AS w FROM unnest('{en,ja,es,pt,ar,id,th,ko,tr,fr,und,tl,ru,de,it,hi,pl,nl,fa,ca}'::text[]) WITH ORDINALITY AS l (lang, n)) x) l,
+     (VALUES ('twitter', 0.7), ('bluesky', 0.2), ('mastodon', 0.1)) s (source, w),
+     (VALUES ('neutral', 0.35, 0.7), ('joy', 0.25, 0.75), ('sadness', 0.12, 0.6), ('anger', 0.1, 0.6), ('surprise', 0.08, 0.5), ('fear', 0.05, 0.5), ('disgust', 0.05, 0.5)) e (emotion, w, s),
+     generate_series(0, 3) h (shard),
+     (VALUES ('', 1.0), ('football', 0.08), ('music', 0.05), ('weather', 0.03), ('work', 0.02), ('food', 0.01)) t (topic, w);
+INSERT INTO emotion_group SELECT 'bench@00000000', e, g FROM (VALUES ('joy', 'positive'), ('anger', 'negative'), ('sadness', 'negative'), ('fear', 'negative'), ('disgust', 'negative'), ('surprise', 'ambiguous'), ('neutral', 'neutral')) v (e, g);
+DO $$
+DECLARE d timestamptz := date_trunc('day', now(), 'UTC');
+BEGIN
+ FOR i IN -1..9 LOOP
+  EXECUTE format('CREATE TABLE emotion_rollup_%s PARTITION OF emotion_rollup FOR VALUES FROM (%L) TO (%L)', to_char((d - i * interval '24 hours') AT TIME ZONE 'UTC', 'YYYYMMDD'), d - i * interval '24 hours', d - (i-1) * interval '24 hours');
+ END LOOP;
+ FOR i IN 0..4 LOOP
+  EXECUTE format('CREATE TABLE emotion_rollup_hour_%s PARTITION OF emotion_rollup_hour FOR VALUES FROM (%L) TO (%L) WITH (fillfactor = 50)', to_char(date_trunc('month', d) - i * interval '1 month', 'YYYYMM'), date_trunc('month', d) - i * interval '1 month', date_trunc('month', d) - (i-1) * interval '1 month');
+ END LOOP;
+ FOR i IN 0..1 LOOP
+  EXECUTE format('CREATE TABLE emotion_rollup_day_%s PARTITION OF emotion_rollup_day FOR VALUES FROM (%L) TO (%L) WITH (fillfactor = 50)', to_char(date_trunc('year', d) - i * interval '1 year', 'YYYY'), date_trunc('year', d) - i * interval '1 year', date_trunc('year', d) - (i-1) * interval '1 year');
+ END LOOP;
+END $$;
+-- a table, posts expected in a bucket
+CREATE FUNCTION pg_temp.fill(target text, step interval, since timestamptz, until timestamptz, a_bucket float8) RETURNS void LANGUAGE plpgsql AS $$
+BEGIN
+ EXECUTE format('INSERT INTO %I (bucket, topic, lang, source, emotion, model_id, shard, posts, score_sum, reposts, repost_score_sum)
+  SELECT bucket, topic, lang, source, emotion, ''bench@00000000'', shard, p, floor(p * score * 1048576) / 1048576, floor(p * 0.4), floor(floor(p * 0.4) * score * 1048576) / 1048576
+  FROM (SELECT b AS bucket, d.*, floor($4 * d.w * (1 + 0.4 * sin(extract(epoch FROM b) / 13750)) * (0.9 + 0.2 * random()) + random())::bigint AS p
+        FROM generate_series($1, $2 - interval ''1 microsecond'', $3) b, dim d) x WHERE p > 0', target) USING since, until, step, a_bucket;
+END $$;
+SELECT pg_temp.fill('emotion_rollup_day', '1 day', date_trunc('day', now() - interval '365 days', 'UTC'), now(), 100e6 / 365);
+SELECT pg_temp.fill('emotion_rollup_hour', '1 hour', date_trunc('day', now() - interval '92 days', 'UTC'), now(), 100e6 / 365 / 24);
+SELECT pg_temp.fill('emotion_rollup', '1 minute', date_trunc('day', now() - interval '8 days', 'UTC'), now(), 100e6 / 365 / 1440);
+INSERT INTO emotion_rollup_day SELECT bucket, topic, '', '', emotion, model_id, shard, sum(posts), sum(score_sum), sum(reposts), sum(repost_score_sum) FROM emotion_rollup_day GROUP BY 1,2,5,6,7;
+INSERT INTO emotion_rollup_hour SELECT bucket, topic, '', '', emotion, model_id, shard, sum(posts), sum(score_sum), sum(reposts), sum(repost_score_sum) FROM emotion_rollup_hour GROUP BY 1,2,5,6,7;
+VACUUM ANALYZE emotion_rollup, emotion_rollup_hour, emotion_rollup_day;
+SELECT 'day', count(*), sum(posts) FILTER (WHERE topic = '' AND lang <> '') FROM emotion_rollup_day UNION ALL SELECT 'hour', count(*), sum(posts) FILTER (WHERE topic = '' AND lang <> '') FROM emotion_rollup_hour UNION ALL SELECT 'minute', count(*), sum(posts) FILTER (WHERE topic = '') FROM emotion_rollup;
