@@ -7,9 +7,12 @@
 mod bpe;
 mod embed;
 
+pub(crate) use bpe::surface;
+
 use std::path::{Path, PathBuf};
 
 use anyhow::{Context, Result, ensure};
+use moodstream::clean::Profile;
 
 use crate::{
     checkpoint::{self, Checkpoint, Staging},
@@ -35,10 +38,13 @@ pub struct Args {
     /// Rows of the new position table, RoBERTa's two unused ones included
     #[arg(long, default_value_t = 130)]
     positions: usize,
+    /// How the texts are cleaned
+    #[arg(long, default_value_t = Profile::TwitterRoberta)]
+    profile: Profile,
 }
 
-/// Texts on which the carried encoder is compared with its source: every n-th.
-const HELD_OUT: usize = 1000;
+/// Texts on which the carried encoder is compared with its source.
+const COMPARED: usize = 200;
 
 /// Runs the step.
 ///
@@ -53,7 +59,10 @@ pub fn run(args: Args) -> Result<()> {
         args.source.display()
     );
     let old = embed::Source::read(&args.source, &source)?;
-    let texts = read_texts(&args.text)?;
+    let texts: Vec<String> = read_texts(&args.text)?
+        .iter()
+        .map(|text| args.profile.clean(text))
+        .collect();
     let staging = Staging::new(&args.out)?;
 
     let vocabulary = bpe::Vocabulary::train(&texts, args.vocabulary)?;
@@ -154,7 +163,7 @@ fn cosine(
     let mut sum = 0.0;
     let mut count = 0_u32;
     let (mut pass, mut old_pass) = (Pass::default(), Pass::default());
-    for text in texts.iter().step_by(HELD_OUT) {
+    for text in texts.iter().step_by(texts.len().div_ceil(COMPARED)) {
         let new: Packed = [tokenizer.encode(text, encoder.shape.longest())?.as_slice()]
             .into_iter()
             .collect();

@@ -19,6 +19,8 @@ pub struct Settings {
     pub clip: f32,
     /// The head's learning rate over the encoder's.
     pub head_factor: f32,
+    /// The word embeddings' learning rate over the encoder's.
+    pub words_factor: f32,
 }
 
 impl Default for Settings {
@@ -30,6 +32,7 @@ impl Default for Settings {
             weight_decay: 0.01,
             clip: 1.0,
             head_factor: 1.0,
+            words_factor: 1.0,
         }
     }
 }
@@ -120,11 +123,12 @@ impl AdamW {
             weight_decay,
             clip,
             head_factor,
+            words_factor,
         } = self.settings;
         let scale = if clip > 0.0 && norm > clip { clip / norm } else { 1.0 };
         let steps = self.steps.min(1 << 30) as i32;
-        let step = |decays: bool, head: bool| {
-            let rate = if head { rate * head_factor } else { rate };
+        let step = |decays: bool, factor: f32| {
+            let rate = rate * factor;
             Step {
                 scale,
                 beta1,
@@ -135,8 +139,10 @@ impl AdamW {
                 keep: if decays { 1.0 - rate * weight_decay } else { 1.0 },
             }
         };
-        self.step_dense(encoder, &first.dense, workers, step);
-        let (hidden, step) = (encoder.shape.hidden, step(false, false));
+        self.step_dense(encoder, &first.dense, workers, |decays, head| {
+            step(decays, if head { head_factor } else { 1.0 })
+        });
+        let (hidden, step) = (encoder.shape.hidden, step(false, words_factor));
         for (&id, gradient) in first.ids.iter().zip(first.words.chunks_exact(hidden)) {
             let place = id as usize * hidden..(id as usize + 1) * hidden;
             step.apply(

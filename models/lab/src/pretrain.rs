@@ -1,16 +1,25 @@
-//! Masked-language-model adaptation: a checkpoint reads raw posts and learns to fill in tokens
-//! taken out of them, which wins back what a vocabulary transfer costs.
+//! Adaptation to raw posts, which wins back what a vocabulary transfer costs.
+//!
+//! Two objectives, alone or together: masked-language-model training, which fills in tokens taken
+//! out of posts, and distillation from a teacher, the encoder that a carried one was made of, whose
+//! states of the same posts the pupil's should point like.
 
-use std::{
-    fs,
-    path::{Path, PathBuf},
-    time::Instant,
-};
+mod args;
+mod hide;
+mod teacher;
+
+use std::{fs, path::PathBuf, time::Instant};
 
 use anyhow::{Context, Result, bail, ensure};
-use moodstream::clean::Profile;
-use rand::{Rng, SeedableRng, rngs::StdRng, seq::SliceRandom};
+use rand::{SeedableRng, rngs::StdRng, seq::SliceRandom};
 
+pub use args::Args;
+
+use self::{
+    args::check,
+    hide::Hider,
+    teacher::{Lesson, Teacher},
+};
 use crate::{
     carry,
     checkpoint::{Checkpoint, Staging},
@@ -24,98 +33,38 @@ use crate::{
     },
 };
 
-/// What the command line says.
-#[derive(Debug, Clone, clap::Args)]
-pub struct Args {
-    /// Checkpoint folder to start from
-    #[arg(long)]
-    base: PathBuf,
-    /// Raw text: the first column of TSV, or whole lines; .zst too (may be repeated)
-    #[arg(long, required = true)]
-    text: Vec<PathBuf>,
-    /// Folder to make; a killed run goes on from OUT.work
-    #[arg(long)]
-    out: PathBuf,
-    /// Times through the text
-    #[arg(long, default_value_t = 1)]
-    epochs: usize,
-    /// Highest learning rate
-    #[arg(long, default_value_t = 2e-4)]
-    lr: f32,
-    /// Posts a step
-    #[arg(long, default_value_t = 64)]
-    batch: usize,
-    /// Share of the steps in which the learning rate rises
-    #[arg(long, default_value_t = 0.06)]
-    warmup: f32,
-    /// Share of the tokens taken out
-    #[arg(long, default_value_t = 0.15)]
-    mask: f32,
-    /// Seed of order, masks and dropout
-    #[arg(long, default_value_t = 1)]
-    seed: u64,
-    /// Dropout rate of states and attention
-    #[arg(long, default_value_t = 0.0)]
-    dropout: f32,
-    /// Tokens of a post that are looked at
-    #[arg(long, default_value_t = 64)]
-    max_tokens: usize,
-    /// Minutes after which to stop; the learning rate falls to 0 by then
-    #[arg(long)]
-    minutes: Option<f32>,
-    /// How the texts are cleaned
-    #[arg(long, default_value_t = Profile::TwitterRoberta)]
-    profile: Profile,
-    /// Threads
-    #[arg(long, default_value_t = std::thread::available_parallelism().map_or(1, std::num::NonZero::get))]
-    threads: usize,
-}
-
 /// Runs the step.
 ///
 /// # Errors
 ///
 /// When the input is unfit or the output can't be written.
 pub fn run(args: Args) -> Result<()> {
-    ensure!(
-        args.mask > 0.0 && args.mask < 1.0,
-        "--mask {}: must be between 0 and 1",
-        args.mask
-    );
-    ensure!(
-        (0.0..1.0).contains(&args.dropout),
-        "--dropout {}: must be from 0 to below 1",
-        args.dropout
-    );
-    ensure!(
-        (0.0..1.0).contains(&args.warmup),
-        "--warmup {}: must be from 0 to below 1",
-        args.warmup
-    );
-    ensure!(
-        args.lr.is_finite() && args.lr > 0.0,
-        "--lr {}: must be above 0",
-        args.lr
-    );
-    ensure!(
-        args.epochs > 0 && args.batch > 0 && args.max_tokens > 2,
-        "--epochs, --batch and --max-tokens: too small"
-    );
-    ensure!(
-        (1..=256).contains(&args.threads),
-        "--threads {}: must be from 1 to 256",
-        args.threads
-    );
+    check(&args)?;
     let base = Checkpoint::read(&args.base)?;
     let tokenizer = Tokenizer::read(&args.base)?;
-    let mask = mask_id(&args.base)?;
+    let hider = Hider::read(&args.base, base.encoder.shape.vocabulary, args.mask, args.emoji)?;
+    let teacher = args
+        .teacher
+        .as_deref()
+        .map(|folder| Teacher::read(folder, &base.encoder.shape))
+        .transpose()?;
     let longest = args.max_tokens.min(base.encoder.shape.longest());
     let posts = carry::read_texts(&args.text)?
         .iter()
-        .map(|text| tokenizer.encode(&args.profile.clean(text), longest))
+        .map(|text| {
+            let text = args.profile.clean(text);
+            let teacher = teacher
+                .as_ref()
+                .map(|teacher| teacher.encode(&text, longest))
+                .transpose()?;
+            Ok(Post {
+                ids: tokenizer.encode(&text, longest)?,
+                teacher_ids: teacher.unwrap_or_default(),
+            })
+        })
         .collect::<Result<Vec<_>>>()?;
     let known = base.encoder.shape.vocabulary;
-    let largest = posts.iter().flatten().max().copied().unwrap_or(0).max(mask);
+    let largest = posts.iter().flat_map(|post| &post.ids).max().copied().unwrap_or(0);
     ensure!(
         (largest as usize) < known,
         "{}: tokenizer.json gives id {largest}, but the model has {known} embeddings: they don't belong together",
@@ -123,10 +72,15 @@ pub fn run(args: Args) -> Result<()> {
     );
 
     let staging = Staging::new(&args.out)?;
-    let mut run = Run::new(&args, base.encoder, mask)?;
+    let mut run = Run::new(&args, base.encoder, hider, teacher)?;
     run.go(&posts)?;
-    let (encoder, labels, loss) = (run.encoder, base.labels, base.loss);
-    Checkpoint { encoder, labels, loss }.write(staging.path())?;
+    // The head was the masked tokens'; a classifier draws its own anew.
+    Checkpoint {
+        encoder: run.encoder.without_head(),
+        labels: Vec::new(),
+        loss: None,
+    }
+    .write(staging.path())?;
     for file in ["tokenizer.json", "tokenizer_config.json"] {
         let from = args.base.join(file);
         if from.exists() {
@@ -144,24 +98,16 @@ pub fn run(args: Args) -> Result<()> {
     Ok(())
 }
 
-/// The id of `<mask>` in a tokenizer.
-fn mask_id(folder: &Path) -> Result<u32> {
-    let path = folder.join("tokenizer.json");
-    let text = fs::read_to_string(&path).with_context(|| format!("can't read {}", path.display()))?;
-    let json: serde_json::Value =
-        serde_json::from_str(&text).with_context(|| format!("{}: not JSON", path.display()))?;
-    let added = json.get("added_tokens").and_then(serde_json::Value::as_array);
-    added
-        .into_iter()
-        .flatten()
-        .find(|token| token.get("content").is_some_and(|content| content == "<mask>"))
-        .and_then(|token| u32::try_from(token.get("id")?.as_u64()?).ok())
-        .with_context(|| format!("{}: no token <mask>", path.display()))
+/// A post as the pupil reads it, and as the teacher does.
+struct Post {
+    ids: Vec<u32>,
+    teacher_ids: Vec<u32>,
 }
 
 struct Run<'a> {
     args: &'a Args,
-    mask: u32,
+    hider: Hider,
+    teacher: Option<Teacher>,
     work: PathBuf,
     encoder: Encoder,
     optimiser: AdamW,
@@ -177,12 +123,26 @@ struct Run<'a> {
 struct Worker {
     pass: Pass,
     head: MaskedHead,
+    lesson: Lesson,
     d: Vec<f32>,
 }
 
+/// One thread's part of a batch.
+struct Share {
+    posts: Packed,
+    masked: Vec<Masked>,
+    teacher_posts: Packed,
+}
+
 impl<'a> Run<'a> {
-    fn new(args: &'a Args, mut encoder: Encoder, mask: u32) -> Result<Self> {
-        let mut optimiser = AdamW::new(&encoder, Settings::default());
+    fn new(args: &'a Args, encoder: Encoder, hider: Hider, teacher: Option<Teacher>) -> Result<Self> {
+        let mut encoder = encoder.with_masked_head();
+        let settings = Settings {
+            head_factor: HEAD_FACTOR,
+            words_factor: args.words_lr_factor,
+            ..Settings::default()
+        };
+        let mut optimiser = AdamW::new(&encoder, settings);
         let work = work_folder(&args.out);
         fs::create_dir_all(&work).with_context(|| format!("can't make {}", work.display()))?;
         let settings = describe(args);
@@ -208,7 +168,8 @@ impl<'a> Run<'a> {
         };
         Ok(Self {
             args,
-            mask,
+            hider,
+            teacher,
             work,
             gradients: (0..args.threads)
                 .map(|_| Gradient::new(&encoder.shape, &encoder.layout))
@@ -228,10 +189,10 @@ impl<'a> Run<'a> {
         self.args.minutes.map_or(0.0, |allowed| minutes / allowed)
     }
 
-    fn go(&mut self, posts: &[Vec<u32>]) -> Result<()> {
+    fn go(&mut self, posts: &[Post]) -> Result<()> {
         let total = posts.len().div_ceil(self.args.batch) * self.args.epochs;
         while self.progress.epoch < self.args.epochs {
-            let mut order: Vec<&[u32]> = posts.iter().map(Vec::as_slice).collect();
+            let mut order: Vec<&Post> = posts.iter().collect();
             order.shuffle(&mut StdRng::seed_from_u64(
                 self.args.seed.wrapping_add(self.progress.epoch as u64),
             ));
@@ -269,37 +230,42 @@ impl<'a> Run<'a> {
             }
             bar.finish_and_clear();
             let (loss, count) = std::mem::take(&mut self.progress.loss);
-            eprintln!(
-                "epoch {}: loss {:.4} a masked token",
-                self.progress.epoch + 1,
-                loss / count.max(1.0)
-            );
+            eprintln!("epoch {}: loss {:.4}", self.progress.epoch + 1, loss / count.max(1.0));
             self.progress.epoch += 1;
             self.progress.batch = 0;
         }
         Ok(())
     }
 
-    /// One step: the summed loss and the number of masked tokens.
-    fn step(&mut self, batch: &[&[u32]], rate: f32) -> Result<(f64, f64)> {
+    /// One step: its loss and 1, for the mean over the steps.
+    fn step(&mut self, batch: &[&Post], rate: f32) -> Result<(f64, f64)> {
         let seed = self
             .args
             .seed
             .wrapping_mul(0x1_0000_0001)
             .wrapping_add(self.progress.steps);
         let mut rng = StdRng::seed_from_u64(seed);
-        let shares: Vec<(Packed, Vec<Masked>)> = (0..self.workers.len())
-            .map(|worker| self.hide(batch.iter().skip(worker).step_by(self.workers.len()), &mut rng))
+        let threads = self.workers.len();
+        let shares: Vec<Share> = (0..threads)
+            .map(|worker| {
+                let mine = || batch.iter().skip(worker).step_by(threads);
+                let (posts, masked) = self.hider.hide(mine().map(|post| post.ids.as_slice()), &mut rng);
+                let teacher_posts = mine().map(|post| post.teacher_ids.as_slice()).collect();
+                Share {
+                    posts,
+                    masked,
+                    teacher_posts,
+                }
+            })
             .collect();
-        let count: usize = shares.iter().map(|(_, masked)| masked.len()).sum();
-        let share = 1.0 / count.max(1) as f32;
-        let (encoder, rates) = (
-            &self.encoder,
-            Rates {
-                hidden: self.args.dropout,
-                attention: self.args.dropout,
-            },
-        );
+        let masked: usize = shares.iter().map(|share| share.masked.len()).sum();
+        let of_masked = 1.0 / masked.max(1) as f32;
+        let of_teacher = self.args.teacher_weight / batch.len().max(1) as f32;
+        let rates = Rates {
+            hidden: self.args.dropout,
+            attention: self.args.dropout,
+        };
+        let (encoder, teacher) = (&self.encoder, self.teacher.as_ref());
         let losses: Vec<f64> = std::thread::scope(|scope| {
             let parts = self
                 .workers
@@ -308,20 +274,17 @@ impl<'a> Run<'a> {
                 .zip(&shares)
                 .enumerate();
             let workers: Vec<_> = parts
-                .map(|(index, ((worker, gradient), (posts, masked)))| {
+                .map(|(index, ((worker, gradient), share))| {
+                    let seed = seed.wrapping_mul(257).wrapping_add(index as u64);
                     scope.spawn(move || {
-                        gradient.clear();
-                        if masked.is_empty() {
-                            return 0.0;
-                        }
-                        worker
-                            .pass
-                            .forward(encoder, posts, rates, seed.wrapping_mul(257).wrapping_add(index as u64));
-                        let loss = worker
-                            .head
-                            .learn(encoder, &worker.pass, masked, share, &mut worker.d, gradient);
-                        worker.pass.backward(encoder, posts, &mut worker.d, gradient);
-                        loss
+                        worker.learn(
+                            encoder,
+                            teacher,
+                            share,
+                            (of_masked, of_teacher),
+                            (rates, seed),
+                            gradient,
+                        )
                     })
                 })
                 .collect();
@@ -330,57 +293,72 @@ impl<'a> Run<'a> {
                 .map(|worker| worker.join().unwrap_or(f64::NAN))
                 .collect()
         });
-        let sum: f64 = losses.iter().sum();
+        let loss: f64 = losses.iter().sum();
         let norm = self.optimiser.step(&mut self.encoder, &mut self.gradients, rate);
-        if !sum.is_finite() || !norm.is_finite() {
+        if !loss.is_finite() || !norm.is_finite() {
             bail!(
                 "the loss is no number after {} steps: try a lower --lr",
                 self.progress.steps
             );
         }
-        Ok((sum, count as f64))
-    }
-
-    /// Takes tokens out of posts as BERT did: of those chosen, 80 % become `<mask>`, 10 % any
-    /// token, 10 % stay. The frame's special tokens are left alone.
-    fn hide<'p>(&self, posts: impl Iterator<Item = &'p &'p [u32]>, rng: &mut StdRng) -> (Packed, Vec<Masked>) {
-        let (mut packed, mut masked) = (Packed::default(), Vec::new());
-        let vocabulary = self.encoder.shape.vocabulary as u32;
-        for post in posts {
-            let start = packed.len();
-            let mut ids = post.to_vec();
-            let last = ids.len().saturating_sub(1);
-            for (place, id) in ids.iter_mut().enumerate().take(last).skip(1) {
-                if rng.random::<f32>() >= self.args.mask {
-                    continue;
-                }
-                masked.push(Masked {
-                    at: start + place,
-                    id: *id,
-                });
-                *id = match rng.random_range(0..10) {
-                    0 => *id,
-                    1 => rng.random_range(0..vocabulary),
-                    _ => self.mask,
-                };
-            }
-            packed.push(&ids);
-        }
-        (packed, masked)
+        Ok((loss, 1.0))
     }
 }
+
+impl Worker {
+    /// Adds the gradient of one share of a batch and returns its part of the mean loss.
+    fn learn(
+        &mut self,
+        encoder: &Encoder,
+        teacher: Option<&Teacher>,
+        share: &Share,
+        (of_masked, of_teacher): (f32, f32),
+        (rates, seed): (Rates, u64),
+        gradient: &mut Gradient,
+    ) -> f64 {
+        gradient.clear();
+        if share.posts.is_empty() {
+            return 0.0;
+        }
+        self.pass.forward(encoder, &share.posts, rates, seed);
+        self.d.clear();
+        self.d.resize(self.pass.states().len(), 0.0);
+        let mut loss = 0.0;
+        if !share.masked.is_empty() {
+            let (pass, d) = (&self.pass, &mut self.d);
+            loss += f64::from(of_masked) * self.head.learn(encoder, pass, &share.masked, of_masked, d, gradient);
+        }
+        if let Some(teacher) = teacher {
+            let states = self.pass.states();
+            let posts = (&share.posts, &share.teacher_posts);
+            loss += self.lesson.learn(teacher, posts, states, of_teacher, &mut self.d);
+        }
+        self.pass.backward(encoder, &share.posts, &mut self.d, gradient);
+        loss
+    }
+}
+
+/// The masked head, which begins as good as empty, learns so much faster than the encoder.
+const HEAD_FACTOR: f32 = 10.0;
 
 fn describe(args: &Args) -> String {
     let texts: Vec<String> = args.text.iter().map(|path| path.display().to_string()).collect();
     format!(
-        "base {} text {} epochs {} lr {} batch {} warmup {} mask {} seed {} dropout {} max-tokens {} profile {}",
+        "base {} text {} epochs {} lr {} batch {} warmup {} words-lr-factor {} mask {} emoji {} \
+         teacher {} {} seed {} dropout {} max-tokens {} profile {}",
         args.base.display(),
         texts.join(","),
         args.epochs,
         args.lr,
         args.batch,
         args.warmup,
+        args.words_lr_factor,
         args.mask,
+        args.emoji,
+        args.teacher
+            .as_deref()
+            .map_or("none".into(), |path| path.to_string_lossy()),
+        args.teacher_weight,
         args.seed,
         args.dropout,
         args.max_tokens,

@@ -63,15 +63,17 @@ impl Vocabulary {
 
     /// The bytes that a token stands for; `None` for a special token.
     pub(super) fn surfaces(&self) -> Vec<Option<Vec<u8>>> {
-        let bytes: BTreeMap<char, u8> = (0..=u8::MAX)
-            .zip(alphabet())
-            .map(|(byte, letter)| (letter, byte))
-            .collect();
-        let surface = |token: &String| token.chars().map(|letter| bytes.get(&letter).copied()).collect();
+        let letters = letters();
         self.tokens
             .iter()
             .enumerate()
-            .map(|(id, token)| if id < SPECIAL.len() { None } else { surface(token) })
+            .map(|(id, token)| {
+                if id < SPECIAL.len() {
+                    None
+                } else {
+                    surface_in(token, &letters)
+                }
+            })
             .collect()
     }
 
@@ -122,6 +124,22 @@ impl Vocabulary {
             "mask_token": "<mask>", "model_max_length": longest, "clean_up_tokenization_spaces": false
         })
     }
+}
+
+/// The bytes that a token of a byte-level vocabulary stands for; `None` if it holds another letter.
+pub(crate) fn surface(token: &str) -> Option<Vec<u8>> {
+    surface_in(token, &letters())
+}
+
+fn surface_in(token: &str, letters: &BTreeMap<char, u8>) -> Option<Vec<u8>> {
+    token.chars().map(|letter| letters.get(&letter).copied()).collect()
+}
+
+fn letters() -> BTreeMap<char, u8> {
+    (0..=u8::MAX)
+        .zip(alphabet())
+        .map(|(byte, letter)| (letter, byte))
+        .collect()
 }
 
 /// GPT-2's letters for the bytes: printable ones stand for themselves, the rest from U+0100 on.

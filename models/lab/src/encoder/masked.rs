@@ -1,6 +1,7 @@
-//! The masked-language-model head: the word embeddings themselves, at the masked tokens alone.
+//! The masked-language-model head: a linear map, then the word embeddings themselves, at the masked tokens alone.
 
-use super::kernels::{View, Write, product};
+use super::kernels::{LinearBackward, View, Write, linear, product};
+use super::layer::pair;
 use super::{Encoder, Gradient, Pass};
 
 /// A token to be told from its surroundings.
@@ -16,21 +17,24 @@ pub struct Masked {
 #[derive(Debug, Default)]
 pub struct MaskedHead {
     states: Vec<f32>,
+    mapped: Vec<f32>,
     logits: Vec<f32>,
+    d_mapped: Vec<f32>,
     d_states: Vec<f32>,
 }
 
 impl MaskedHead {
     /// The summed cross-entropy of the masked tokens over the whole vocabulary, given the states of
-    /// `pass`. Adds the gradient of the embeddings, and makes `d` that of the states. `share`
-    /// multiplies the gradients.
+    /// `pass`. Adds the gradients of map and embeddings, and to `d` that of the states. `share`
+    /// multiplies the gradients. The map is where a classifier's first matrix is, see
+    /// [`Encoder::with_masked_head`].
     pub fn learn(
         &mut self,
         encoder: &Encoder,
         pass: &Pass,
         masked: &[Masked],
         share: f32,
-        d: &mut Vec<f32>,
+        d: &mut [f32],
         gradient: &mut Gradient,
     ) -> f64 {
         let (hidden, vocabulary) = (encoder.shape.hidden, encoder.shape.vocabulary);
@@ -40,9 +44,14 @@ impl MaskedHead {
             self.states
                 .extend_from_slice(&pass.states()[token.at * hidden..][..hidden]);
         }
-        let states = View::new(&self.states, count, hidden);
+        let layout = &encoder.layout;
+        let matrix = &encoder.weights.dense[layout.dense.clone()];
+        let bias = &encoder.weights.dense[layout.dense_bias.clone()];
+        self.mapped.resize(count * hidden, 0.0);
+        linear(&mut self.mapped, &self.states, matrix, bias, count);
+        let mapped = View::new(&self.mapped, count, hidden);
         self.logits.resize(count * vocabulary, 0.0);
-        product(&mut self.logits, Write::Replace, states, words.transposed());
+        product(&mut self.logits, Write::Replace, mapped, words.transposed());
         let mut loss = 0.0;
         for (token, logits) in masked.iter().zip(self.logits.chunks_exact_mut(vocabulary)) {
             let top = logits.iter().copied().fold(f32::NEG_INFINITY, f32::max);
@@ -54,13 +63,23 @@ impl MaskedHead {
             logits[token.id as usize] -= share;
         }
         let d_logits = View::new(&self.logits, count, vocabulary);
-        product(gradient.all_words(), Write::Add, d_logits.transposed(), states);
+        product(gradient.all_words(), Write::Add, d_logits.transposed(), mapped);
+        self.d_mapped.resize(count * hidden, 0.0);
+        product(&mut self.d_mapped, Write::Replace, d_logits, words);
+        let back = LinearBackward {
+            d_out: &self.d_mapped,
+            x: &self.states,
+            w: matrix,
+            rows: count,
+        };
+        let [d_matrix, d_bias] = pair(&mut gradient.dense, &layout.dense, &layout.dense_bias);
+        back.weights(d_matrix, d_bias);
         self.d_states.resize(count * hidden, 0.0);
-        product(&mut self.d_states, Write::Replace, d_logits, words);
-        d.clear();
-        d.resize(pass.states().len(), 0.0);
+        back.input(&mut self.d_states, Write::Replace, hidden);
         for (token, row) in masked.iter().zip(self.d_states.chunks_exact(hidden)) {
-            d[token.at * hidden..][..hidden].copy_from_slice(row);
+            for (sum, value) in d[token.at * hidden..][..hidden].iter_mut().zip(row) {
+                *sum += value;
+            }
         }
         loss
     }

@@ -91,6 +91,33 @@ impl Encoder {
     }
 }
 
+impl Encoder {
+    /// The same encoder with the map of a [`MaskedHead`]: a small part of the identity, so that
+    /// all words are about as likely at first.
+    #[must_use]
+    pub fn with_masked_head(self) -> Self {
+        let mut fresh = self.without_head();
+        let (hidden, start) = (fresh.shape.hidden, fresh.layout.dense.start);
+        for row in 0..hidden {
+            fresh.weights.dense[start + row * (hidden + 1)] = 0.1;
+        }
+        fresh
+    }
+
+    /// The same encoder without classes, its head zero.
+    #[must_use]
+    pub fn without_head(self) -> Self {
+        let mut bare = Self::zeros(Shape {
+            labels: 0,
+            ..self.shape
+        });
+        bare.weights.words = self.weights.words;
+        let body = bare.layout.dense.start;
+        bare.weights.dense[..body].copy_from_slice(&self.weights.dense[..body]);
+        bare
+    }
+}
+
 /// A draw from the standard normal distribution (Box and Muller).
 pub(crate) fn normal(rng: &mut impl rand::Rng) -> f32 {
     let radius = (-2.0 * (1.0 - rng.random::<f64>()).ln()).sqrt();

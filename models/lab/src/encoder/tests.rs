@@ -166,6 +166,7 @@ fn the_masked_head_agrees_with_finite_differences() {
         let mut gradient = Gradient::new(&encoder.shape, &encoder.layout);
         let mut d = Vec::new();
         pass.forward(encoder, &posts(), Rates::default(), 0);
+        d.resize(pass.states().len(), 0.0);
         let loss = head.learn(encoder, &pass, &masked, 1.0, &mut d, &mut gradient);
         pass.backward(encoder, &posts(), &mut d, &mut gradient);
         (loss, gradient)
