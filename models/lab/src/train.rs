@@ -1,10 +1,13 @@
 //! Fine-tuning: a checkpoint learns to classify labelled posts.
 
+mod args;
+mod bias;
 mod data;
 mod judge;
 pub(crate) mod report;
 pub(crate) mod state;
 
+pub use args::{Args, ClassWeights, HeadKind};
 pub use judge::Figures;
 
 use std::{
@@ -14,12 +17,11 @@ use std::{
 };
 
 use anyhow::{Context, Result, bail, ensure};
-use clap::ValueEnum;
 use indicatif::{ProgressBar, ProgressStyle};
-use moodstream::clean::Profile;
 use rand::{SeedableRng, rngs::StdRng};
 
 use self::{
+    args::check,
     data::Example,
     report::{Epoch, Report},
     state::Progress,
@@ -30,94 +32,6 @@ use crate::{
     optim::{AdamW, Settings},
     tokenizer::Tokenizer,
 };
-
-/// What the command line says.
-#[derive(Debug, Clone, clap::Args)]
-pub struct Args {
-    /// Checkpoint folder to start from, made by `carry`, `pretrain` or `train`, or a RoBERTa of Hugging Face's
-    #[arg(long)]
-    base: PathBuf,
-    /// Training posts: `text<TAB>label[,label]`
-    #[arg(long)]
-    train: PathBuf,
-    /// Validation posts, which choose the epoch
-    #[arg(long)]
-    valid: PathBuf,
-    /// Folder to make; a killed run goes on from OUT.work
-    #[arg(long)]
-    out: PathBuf,
-    /// Times through the training posts
-    #[arg(long, default_value_t = 4)]
-    epochs: usize,
-    /// Highest learning rate
-    #[arg(long, default_value_t = 5e-5)]
-    lr: f32,
-    /// The head's learning rate over the encoder's
-    #[arg(long, default_value_t = 5.0)]
-    head_lr_factor: f32,
-    /// Posts a step
-    #[arg(long, default_value_t = 32)]
-    batch: usize,
-    /// Share of the steps in which the learning rate rises
-    #[arg(long, default_value_t = 0.1)]
-    warmup: f32,
-    /// AdamW's decoupled weight decay
-    #[arg(long, default_value_t = 0.01)]
-    weight_decay: f32,
-    /// Probability taken from the true label and spread over all
-    #[arg(long, default_value_t = 0.0)]
-    label_smoothing: f32,
-    /// How much a post counts, by how rare its label is
-    #[arg(long, value_enum, default_value_t = ClassWeights::None)]
-    class_weights: ClassWeights,
-    /// One label a post, or any number
-    #[arg(long, value_enum, default_value_t = HeadKind::Softmax)]
-    head: HeadKind,
-    /// Seed of head, order and dropout
-    #[arg(long, default_value_t = 1)]
-    seed: u64,
-    /// Dropout rate of states and attention
-    #[arg(long, default_value_t = 0.1)]
-    dropout: f32,
-    /// Tokens of a post that are looked at
-    #[arg(long, default_value_t = 128)]
-    max_tokens: usize,
-    /// Gradient norm above which it is scaled down; 0 for never
-    #[arg(long, default_value_t = 1.0)]
-    clip: f32,
-    /// Epochs without a better validation macro-F1 after which to stop
-    #[arg(long, default_value_t = 3)]
-    patience: usize,
-    /// How the texts are cleaned: as the service will do it
-    #[arg(long, default_value_t = Profile::TwitterRoberta)]
-    profile: Profile,
-    /// Minutes after which to stop; the learning rate falls to 0 by then
-    #[arg(long)]
-    minutes: Option<f32>,
-    /// Threads
-    #[arg(long, default_value_t = std::thread::available_parallelism().map_or(1, std::num::NonZero::get))]
-    threads: usize,
-}
-
-/// How much a post counts.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, ValueEnum)]
-pub enum ClassWeights {
-    /// All the same.
-    None,
-    /// By the reciprocal of its label's frequency.
-    Inverse,
-    /// By the root of that.
-    Sqrt,
-}
-
-/// The head's kind.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, ValueEnum)]
-pub enum HeadKind {
-    /// One label a post.
-    Softmax,
-    /// Any number of labels a post.
-    Sigmoid,
-}
 
 /// How long a kill may set a run back.
 pub(crate) const SAVE_EVERY: Duration = Duration::from_secs(180);
@@ -163,8 +77,11 @@ pub fn run(args: Args) -> Result<()> {
     let staging = Staging::new(&args.out)?;
     let mut run = Run::new(&args, base, &labels, &train)?;
     run.go(&train, &valid)?;
-    let (best_epoch, figures) = run.progress.best.clone().context("no epoch was finished")?;
+    let (best_epoch, mut figures) = run.progress.best.clone().context("no epoch was finished")?;
     let best = run.best_folder();
+    if args.fit_bias {
+        figures = fit_bias(&best, &valid, args.threads)?;
+    }
     for file in ["config.json", "model.safetensors"] {
         fs::copy(best.join(file), staging.path().join(file)).with_context(|| format!("can't copy {file}"))?;
     }
@@ -196,32 +113,28 @@ pub fn run(args: Args) -> Result<()> {
     Ok(())
 }
 
-fn check(args: &Args) -> Result<()> {
-    let share = |name: &str, value: f32| {
-        ensure!(
-            (0.0..1.0).contains(&value),
-            "--{name} {value}: must be from 0 to below 1"
-        );
-        Ok(())
-    };
-    share("dropout", args.dropout)?;
-    share("label-smoothing", args.label_smoothing)?;
-    share("warmup", args.warmup)?;
-    ensure!(
-        args.lr.is_finite() && args.lr > 0.0,
-        "--lr {}: must be above 0",
-        args.lr
-    );
-    ensure!(
-        args.epochs > 0 && args.batch > 0 && args.max_tokens > 2,
-        "--epochs, --batch and --max-tokens: too small"
-    );
-    ensure!(
-        (1..=256).contains(&args.threads),
-        "--threads {}: must be from 1 to 256",
-        args.threads
-    );
-    Ok(())
+/// Moves the biases of the checkpoint in `folder` to what is best for the posts, and judges it anew.
+fn fit_bias(folder: &Path, valid: &[Example], threads: usize) -> Result<Figures> {
+    let mut model = Checkpoint::read(folder)?;
+    let classes = model.labels.len();
+    let mut posts = judge::score(&model.encoder, valid, threads);
+    let offsets = bias::fit(&posts, classes);
+    let place = model.encoder.layout.out_bias.clone();
+    for (bias, offset) in model.encoder.weights.dense[place].iter_mut().zip(&offsets) {
+        *bias += offset;
+    }
+    for (logit, offset) in posts.iter_mut().flat_map(|post| post.logits.iter_mut().zip(&offsets)) {
+        *logit += offset;
+    }
+    let moved: Vec<String> = model
+        .labels
+        .iter()
+        .zip(&offsets)
+        .map(|(label, offset)| format!("{label} {offset:+.2}"))
+        .collect();
+    eprintln!("biases moved: {}", moved.join(", "));
+    model.write(folder)?;
+    Ok(judge::judge(&posts, classes, Loss::Softmax))
 }
 
 /// A training run under way.
@@ -325,7 +238,11 @@ impl<'a> Run<'a> {
         while self.progress.epoch < self.args.epochs {
             let started = Instant::now();
             self.epoch(train)?;
-            let valid = judge::judge(&self.encoder, valid, self.loss, self.args.threads);
+            let valid = judge::judge(
+                &judge::score(&self.encoder, valid, self.args.threads),
+                self.labels.len(),
+                self.loss,
+            );
             let (sum, weight) = std::mem::take(&mut self.progress.loss);
             let loss = sum / weight.max(1e-9);
             let epoch = self.progress.epoch;

@@ -21,39 +21,58 @@ pub struct Figures {
 /// Posts in one pass while judging.
 const BATCH: usize = 64;
 
-/// Judges an encoder on `threads` threads. Under softmax a post with several labels counts as
-/// right when the prediction is one of them, and else as its first; under sigmoid a class is
-/// predicted from a probability of one half on.
-pub(super) fn judge(encoder: &Encoder, examples: &[Example], loss: Loss, threads: usize) -> Figures {
+/// A post's classes and what the model says of it.
+#[derive(Debug, Clone)]
+pub(super) struct Scored {
+    pub(super) labels: Vec<usize>,
+    pub(super) logits: Vec<f32>,
+}
+
+/// The logits of all examples, computed on `threads` threads, in no order.
+pub(super) fn score(encoder: &Encoder, examples: &[Example], threads: usize) -> Vec<Scored> {
     let mut order: Vec<&Example> = examples.iter().collect();
     order.sort_by_key(|example| example.ids.len());
-    let labels = encoder.shape.labels;
     let chunks: Vec<&[&Example]> = order.chunks(BATCH).collect();
-    let tally = std::thread::scope(|scope| {
-        let workers: Vec<_> = (0..threads)
-            .map(|worker| {
-                let chunks = chunks.iter().skip(worker).step_by(threads);
-                scope.spawn(move || {
-                    let mut tally = Tally::new(labels);
-                    let (mut pass, mut head) = (Pass::default(), Head::default());
-                    for chunk in chunks {
-                        let posts: Packed = chunk.iter().map(|example| example.ids.as_slice()).collect();
-                        pass.forward(encoder, &posts, Rates::default(), 0);
-                        let logits = head.forward(encoder, &posts, &pass);
-                        for (example, logits) in chunk.iter().zip(logits.chunks_exact(labels)) {
-                            tally.count(&example.labels, logits, loss);
+    let labels = encoder.shape.labels;
+    std::thread::scope(|scope| {
+        let workers: Vec<_> =
+            (0..threads)
+                .map(|worker| {
+                    let chunks = chunks.iter().skip(worker).step_by(threads);
+                    scope.spawn(move || {
+                        let mut scored = Vec::new();
+                        let (mut pass, mut head) = (Pass::default(), Head::default());
+                        for chunk in chunks {
+                            let posts: Packed = chunk.iter().map(|example| example.ids.as_slice()).collect();
+                            pass.forward(encoder, &posts, Rates::default(), 0);
+                            let logits = head.forward(encoder, &posts, &pass);
+                            scored.extend(chunk.iter().zip(logits.chunks_exact(labels)).map(|(example, logits)| {
+                                Scored {
+                                    labels: example.labels.clone(),
+                                    logits: logits.to_vec(),
+                                }
+                            }));
                         }
-                    }
-                    tally
+                        scored
+                    })
                 })
-            })
-            .collect();
-        let mut sum = Tally::new(labels);
-        for tally in workers.into_iter().filter_map(|worker| worker.join().ok()) {
-            sum.add(&tally);
-        }
-        sum
-    });
+                .collect();
+        workers
+            .into_iter()
+            .filter_map(|worker| worker.join().ok())
+            .flatten()
+            .collect()
+    })
+}
+
+/// Judges scored posts of `labels` classes. Under softmax a post with several labels counts as
+/// right when the prediction is one of them, and else as its first; under sigmoid a class is
+/// predicted from a probability of one half on.
+pub(super) fn judge(posts: &[Scored], labels: usize, loss: Loss) -> Figures {
+    let mut tally = Tally::new(labels);
+    for post in posts {
+        tally.count(&post.labels, &post.logits, loss);
+    }
     tally.figures(loss)
 }
 
@@ -109,18 +128,6 @@ impl Tally {
                 self.right += u64::from(exact);
             }
         }
-    }
-
-    fn add(&mut self, other: &Self) {
-        let add = |a: &mut [u64], b: &[u64]| a.iter_mut().zip(b).for_each(|(a, b)| *a += b);
-        add(&mut self.hits, &other.hits);
-        add(&mut self.predicted, &other.predicted);
-        add(&mut self.truly, &other.truly);
-        for (a, b) in self.confusion.iter_mut().zip(&other.confusion) {
-            add(a, b);
-        }
-        self.right += other.right;
-        self.posts += other.posts;
     }
 
     fn figures(self, loss: Loss) -> Figures {
