@@ -1,0 +1,225 @@
+//! The binary as its users run it: what it says of unfit input, and going on after a kill.
+
+#![allow(clippy::unwrap_used, clippy::expect_used, clippy::panic)]
+
+mod support;
+
+use std::{
+    fs,
+    path::{Path, PathBuf},
+    process::Stdio,
+    time::{Duration, Instant},
+};
+
+use support::{fixture, lab, posts};
+
+/// A folder with a carried checkpoint and posts for it.
+struct Bench {
+    folder: tempfile::TempDir,
+}
+
+impl Bench {
+    fn new() -> Self {
+        let bench = Self {
+            folder: tempfile::tempdir().unwrap(),
+        };
+        fs::write(bench.path("train.tsv"), posts(120, 1)).unwrap();
+        fs::write(bench.path("valid.tsv"), posts(40, 2)).unwrap();
+        let carry = lab()
+            .arg("carry")
+            .args(["--vocabulary", "300", "--source"])
+            .arg(fixture("bert"))
+            .arg("--text")
+            .arg(bench.path("train.tsv"))
+            .arg("--out")
+            .arg(bench.path("base"))
+            .output()
+            .unwrap();
+        assert!(carry.status.success(), "{}", String::from_utf8_lossy(&carry.stderr));
+        bench
+    }
+
+    fn path(&self, name: &str) -> PathBuf {
+        self.folder.path().join(name)
+    }
+
+    fn write(&self, name: &str, content: impl AsRef<[u8]>) {
+        fs::write(self.path(name), content).unwrap();
+    }
+
+    /// A copy of the checkpoint with one file changed.
+    fn damaged(&self, name: &str, file: &str, change: impl Fn(Vec<u8>) -> Vec<u8>) {
+        fs::create_dir(self.path(name)).unwrap();
+        for entry in fs::read_dir(self.path("base")).unwrap() {
+            let entry = entry.unwrap();
+            let bytes = fs::read(entry.path()).unwrap();
+            let bytes = if entry.file_name() == file {
+                change(bytes)
+            } else {
+                bytes
+            };
+            fs::write(self.path(name).join(entry.file_name()), bytes).unwrap();
+        }
+    }
+
+    /// What the lab says, in one line, to a step that must fail; `words` are its arguments, where `@x`
+    /// is a path in the folder. Nothing may be left of it.
+    fn refusal(&self, words: &str) -> String {
+        let names = |folder: &Path| -> Vec<_> {
+            let mut names: Vec<_> = fs::read_dir(folder)
+                .unwrap()
+                .map(|entry| entry.unwrap().file_name())
+                .collect();
+            names.sort();
+            names
+        };
+        let before = names(self.folder.path());
+        let output = lab()
+            .args(words.split(' ').map(|word| match word.strip_prefix('@') {
+                Some(name) => self.path(name).into_os_string(),
+                None => word.into(),
+            }))
+            .output()
+            .unwrap();
+        let said = String::from_utf8(output.stderr).unwrap();
+        assert_eq!(output.status.code(), Some(1), "`{words}`: {said}");
+        assert_eq!(said.lines().count(), 1, "`{words}`: {said}");
+        assert!(said.starts_with("error: "), "`{words}`: {said}");
+        assert_eq!(names(self.folder.path()), before, "`{words}` left something");
+        said
+    }
+}
+
+fn renamed(bytes: &[u8], from: &str, to: &str) -> Vec<u8> {
+    assert_eq!(from.len(), to.len());
+    let at = bytes
+        .windows(from.len())
+        .position(|window| window == from.as_bytes())
+        .unwrap();
+    [&bytes[..at], to.as_bytes(), &bytes[at + from.len()..]].concat()
+}
+
+#[test]
+fn unfit_posts_are_refused_in_one_line_that_names_file_and_row() {
+    let bench = Bench::new();
+    let train = "train --base @base --valid @valid.tsv --out @out --train";
+    bench.write("columns.tsv", "w5 w6\tjoy\nw7 w8\n");
+    bench.write("three.tsv", "w5 w6\tjoy\nw7\tw8\tanger\n");
+    bench.write("bytes.tsv", b"w5\tjoy\n\xff\tanger\n");
+    bench.write("empty.tsv", "");
+    bench.write("one.tsv", "w5\tjoy\nw6\tjoy\n");
+    for (file, place) in [
+        ("columns.tsv", "row 2: 1 columns"),
+        ("three.tsv", "row 2: 3 columns"),
+        ("bytes.tsv", "not UTF-8"),
+        ("empty.tsv", "no rows"),
+        ("one.tsv", "one label alone, `joy`"),
+        ("absent.tsv", "can't read"),
+    ] {
+        let said = bench.refusal(&format!("{train} @{file}"));
+        assert!(said.contains(file) && said.contains(place), "{said}");
+    }
+    bench.write("awe.tsv", "w5 w6\tjoy\nw7 w8\tawe\n");
+    let said = bench.refusal("train --base @base --train @train.tsv --valid @awe.tsv --out @out");
+    assert!(said.contains("awe.tsv row 2: label `awe`"), "{said}");
+
+    bench.write("map.toml", "labels = [\"joy\"]\n");
+    let said = bench.refusal("prepare --train @train.tsv --labels-map @map.toml --out @out");
+    assert!(said.contains("train.tsv:1: ") && said.contains("labels map"), "{said}");
+    let said = bench.refusal("prepare --train @three.tsv --out @out");
+    assert!(said.contains("three.tsv:2: "), "{said}");
+}
+
+#[test]
+fn unfit_checkpoints_are_refused_in_one_line_that_names_file_or_tensor() {
+    let bench = Bench::new();
+    bench.damaged("torn", "model.safetensors", |bytes| bytes[..bytes.len() / 2].to_vec());
+    bench.damaged("lacking", "model.safetensors", |bytes| {
+        renamed(&bytes, "layer.1.output.dense.weight", "layer.1.output.dense.wobble")
+    });
+    bench.damaged("other", "tokenizer.json", |bytes| {
+        let mut json: serde_json::Value = serde_json::from_slice(&bytes).unwrap();
+        for id in json["model"]["vocab"].as_object_mut().unwrap().values_mut() {
+            *id = (id.as_u64().unwrap() + 1_000).into();
+        }
+        json.to_string().into_bytes()
+    });
+    bench.damaged("sizes", "config.json", |bytes| {
+        String::from_utf8(bytes)
+            .unwrap()
+            .replace("\"hidden_size\": 16", "\"hidden_size\": 32")
+            .into_bytes()
+    });
+    let steps = [
+        "train --train @train.tsv --valid @valid.tsv --out @out --base",
+        "pretrain --text @train.tsv --out @out --base",
+    ];
+    for step in steps {
+        for (base, place) in [
+            ("torn", "not a safetensors file"),
+            ("lacking", "layer.1.output.dense.weight is absent"),
+            ("other", "don't belong together"),
+            ("sizes", "embeddings.word_embeddings.weight is [300, 16]"),
+            ("absent", "config.json"),
+        ] {
+            let said = bench.refusal(&format!("{step} @{base}"));
+            assert!(said.contains(base) && said.contains(place), "{said}");
+        }
+    }
+    let said = bench.refusal("export --checkpoint @base --precision fp32 --out @out");
+    assert!(
+        said.contains("base"),
+        "an encoder without a head is no classifier: {said}"
+    );
+    let said = bench.refusal("carry --source @base --text @train.tsv --out @out");
+    assert!(said.contains("a RoBERTa already"), "{said}");
+}
+
+#[test]
+fn a_killed_run_goes_on_where_it_was() {
+    let bench = Bench::new();
+    let train = |step: &str| {
+        let mut command = lab();
+        command.arg(step).args(["--epochs", "60", "--batch", "8", "--base"]);
+        command.arg(bench.path("base")).arg("--out").arg(bench.path("out"));
+        command.stderr(Stdio::piped()).stdout(Stdio::null());
+        command.arg("--train").arg(bench.path("train.tsv"));
+        command
+            .arg("--valid")
+            .arg(bench.path("valid.tsv"))
+            .args(["--patience", "99"]);
+        command
+    };
+    let mut first = train("train").stderr(Stdio::null()).spawn().unwrap();
+    // State is saved at the end of each epoch: the file's appearance is the sign that one is over.
+    let started = Instant::now();
+    while !bench.path("out.work/progress.json").exists() {
+        assert!(started.elapsed() < Duration::from_secs(60), "no state was saved");
+        assert!(
+            first.try_wait().unwrap().is_none(),
+            "it ended before it could be killed"
+        );
+        std::thread::yield_now();
+    }
+    first.kill().unwrap();
+    first.wait().unwrap();
+    assert!(
+        !bench.path("out").exists(),
+        "a killed run leaves no half of a checkpoint"
+    );
+
+    let second = train("train").output().unwrap();
+    let said = String::from_utf8_lossy(&second.stderr).into_owned();
+    assert!(second.status.success() && said.contains("going on in epoch"), "{said}");
+    assert!(
+        !bench.path("out.work").exists(),
+        "the state of a finished run is of no more use"
+    );
+    let report = fs::read(bench.path("out/report/report.json")).unwrap();
+    let report: serde_json::Value = serde_json::from_slice(&report).unwrap();
+    assert_eq!(report["epochs"].as_array().unwrap().len(), 60);
+    for picture in ["loss.svg", "confusion.svg"] {
+        let svg = fs::read_to_string(bench.path("out/report").join(picture)).unwrap();
+        assert!(svg.starts_with("<svg ") && svg.ends_with("</svg>\n"), "{picture}");
+    }
+}
