@@ -307,3 +307,32 @@ fn every_promql_query_names_what_the_service_exports() {
 fn labels_of(metric: &metric::Metric) -> BTreeSet<&'static str> {
     metric.labels.iter().map(|label| label.name).collect()
 }
+
+/// A program of Prometheus where setup put it, or in PATH.
+fn prometheus(program: &str) -> PathBuf {
+    let runtime = std::env::var_os("MOODSTREAM_RUNTIME")
+        .map_or_else(|| Path::new(env!("CARGO_MANIFEST_DIR")).join(".runtime"), PathBuf::from);
+    let installed = runtime.join("prometheus/bin").join(program);
+    if installed.exists() { installed } else { program.into() }
+}
+
+#[test]
+fn alert_rules_of_prometheus_fire_when_they_should() {
+    let folder = Path::new(env!("CARGO_MANIFEST_DIR")).join("deploy/prometheus");
+    for arguments in [
+        ["check", "config", "prometheus.yml"],
+        ["check", "rules", "rules.yml"],
+        ["test", "rules", "rules_test.yml"],
+    ] {
+        let run = std::process::Command::new(prometheus("promtool"))
+            .args(arguments)
+            .current_dir(&folder)
+            .output();
+        let Ok(output) = run else {
+            println!("skipped: no promtool; deploy/setup installs it where there is apt-get");
+            return;
+        };
+        let said = [output.stdout, output.stderr].concat();
+        assert!(output.status.success(), "{}", String::from_utf8_lossy(&said));
+    }
+}
