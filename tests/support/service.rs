@@ -200,7 +200,7 @@ pub struct Service {
     topic: String,
     group: String,
     pub url: String,
-    listen: String,
+    pub listen: String,
     config: Option<PathBuf>,
 }
 
