@@ -49,6 +49,7 @@ fn every_default_it_names_is_the_default() {
     // Where the comment gives an example rather than the default, the rest must still agree.
     let mut store = named.store.clone();
     store.retention_days = default.store.retention_days;
+    (store.service_role, store.read_role) = (None, None);
     store.minute_retention_days = default.store.minute_retention_days;
     store.hour_retention_days = default.store.hour_retention_days;
     store.day_retention_days = default.store.day_retention_days;

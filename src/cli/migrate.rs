@@ -3,19 +3,28 @@
 use std::process::ExitCode;
 
 use super::SettingsArgs;
-use crate::pipeline;
+use crate::{pipeline, store::Store};
 
 /// Arguments of `moodstream migrate`.
 #[derive(Debug, clap::Args)]
 pub(super) struct Args {
     #[command(flatten)]
     settings: SettingsArgs,
+    /// The role that `moodstream run` connects as: it is granted what it needs, and no right over the schema.
+    #[arg(long, value_name = "ROLE")]
+    service_role: Option<String>,
+    /// The role of dashboards: it is granted to read.
+    #[arg(long, value_name = "ROLE")]
+    read_role: Option<String>,
 }
 
 pub(super) async fn run(args: Args) -> anyhow::Result<ExitCode> {
     let mut settings = args.settings.merge()?;
-    settings.store.migrate = true;
-    pipeline::open_store(&settings).await?;
+    settings.store.service_role = args.service_role.or(settings.store.service_role);
+    settings.store.read_role = args.read_role.or(settings.store.read_role);
+    let store = Store::connect(&settings.database).await?;
+    pipeline::migrate(&store, &settings.store).await?;
+    pipeline::maintain(&store, &settings.store).await?;
     println!("the schema is up to date");
     Ok(ExitCode::SUCCESS)
 }

@@ -4,7 +4,7 @@ use std::path::Path;
 
 use toml::{Table, Value};
 
-use super::{Settings, SettingsError};
+use super::{Settings, SettingsError, one_line};
 
 /// The prefix of the environment's settings.
 pub const PREFIX: &str = "MOODSTREAM_";
@@ -18,6 +18,8 @@ const TEXTS: &[&[&str]] = &[
     &["kafka", "group"],
     &["kafka", "dead_letter_topic"],
     &["database", "url"],
+    &["store", "service_role"],
+    &["store", "read_role"],
     &["model", "path"],
     &["model", "profile"],
     &["log", "level"],
@@ -51,8 +53,26 @@ pub fn merge(
     environment: impl IntoIterator<Item = (String, String)>,
     flags: &[(&str, String)],
 ) -> Result<Settings, SettingsError> {
+    let Some(path) = file else {
+        return merge_text(None, environment, flags);
+    };
+    let name = path.display().to_string();
+    let text =
+        std::fs::read_to_string(path).map_err(|error| SettingsError(format!("settings file {name}: {error}")))?;
+    merge_text(Some((&name, &text)), environment, flags)
+}
+
+/// As [`merge`], with the file's name and text at hand.
+///
+/// # Errors
+/// As [`load`].
+pub fn merge_text(
+    file: Option<(&str, &str)>,
+    environment: impl IntoIterator<Item = (String, String)>,
+    flags: &[(&str, String)],
+) -> Result<Settings, SettingsError> {
     let mut table = match file {
-        Some(path) => read_file(path)?,
+        Some((name, text)) => read_text(name, text)?,
         None => Table::new(),
     };
     let mut variables: Vec<_> = environment
@@ -63,7 +83,8 @@ pub fn merge(
     for (name, value) in &variables {
         let path = variable_path(name);
         let keys: Vec<&str> = path.iter().map(String::as_str).collect();
-        set(&mut table, &keys, value).map_err(|why| SettingsError(format!("environment variable {name}: {why}")))?;
+        set(&mut table, &keys, value)
+            .map_err(|why| SettingsError(format!("environment variable {}: {why}", name.escape_debug())))?;
     }
     for (key, value) in flags {
         let keys: Vec<&str> = key.split('.').collect();
@@ -73,9 +94,9 @@ pub fn merge(
     Settings::deserialize_from(table).map_err(|error| {
         let origin = file.map_or_else(
             || "settings".to_owned(),
-            |path| format!("settings ({} and environment)", path.display()),
+            |(name, _)| format!("settings ({name} and environment)"),
         );
-        SettingsError(format!("{origin}: {}", one_line(&error.to_string())))
+        SettingsError(format!("{origin}: {}", describe(error, "")))
     })
 }
 
@@ -86,32 +107,40 @@ impl Settings {
     }
 }
 
-fn read_file(path: &Path) -> Result<Table, SettingsError> {
-    let text = std::fs::read_to_string(path)
-        .map_err(|error| SettingsError(format!("settings file {}: {error}", path.display())))?;
+fn read_text(name: &str, text: &str) -> Result<Table, SettingsError> {
+    let fault = |error| SettingsError(format!("settings file {name}{}", describe(error, text)));
     // Typed once here so that a fault is reported with its line, which the merged table no longer knows.
-    toml::from_str::<Settings>(&text).map_err(|error| {
-        SettingsError(format!(
-            "settings file {}: {}",
-            path.display(),
-            one_line(&error.to_string())
-        ))
-    })?;
-    text.parse::<Table>().map_err(|error| {
-        SettingsError(format!(
-            "settings file {}: {}",
-            path.display(),
-            one_line(&error.to_string())
-        ))
-    })
+    toml::from_str::<Settings>(text).map_err(fault)?;
+    text.parse::<Table>().map_err(fault)
 }
 
-fn one_line(text: &str) -> String {
-    text.lines()
-        .map(str::trim)
-        .filter(|line| !line.is_empty() && *line != "|" && !line.chars().all(|c| "|^ ".contains(c)))
-        .collect::<Vec<_>>()
-        .join(" ")
+/// The fault and its place, without the line itself and the value at fault: a password may stand there.
+fn describe(mut error: toml::de::Error, text: &str) -> String {
+    let place = error.span().and_then(|span| text.get(..span.start)).map(|before| {
+        let line = before.matches('\n').count() + 1;
+        let column = before.rsplit('\n').next().unwrap_or_default().chars().count() + 1;
+        format!(", line {line}, column {column}: ")
+    });
+    // Without its input it shows the key instead of the line.
+    error.set_input(None);
+    let fault = without_value(&one_line(&error.to_string()));
+    match place {
+        Some(place) => place + &fault,
+        None if text.is_empty() => fault,
+        None => format!(": {fault}"),
+    }
+}
+
+/// `invalid type: string "hunter2", expected u32` without what stands in the quotes.
+fn without_value(fault: &str) -> String {
+    const STARTS: [&str; 2] = ["invalid type: string ", "invalid value: string "];
+    let Some(start) = STARTS.into_iter().find(|start| fault.starts_with(start)) else {
+        return fault.to_owned();
+    };
+    match fault.rfind(", expected ") {
+        Some(end) => format!("{}(not shown){}", start, &fault[end..]),
+        None => format!("{start}(not shown)"),
+    }
 }
 
 /// `MOODSTREAM_KAFKA__PROPERTIES__SASL_PASSWORD` -> `kafka`, `properties`, `sasl.password`.
@@ -209,6 +238,47 @@ mod tests {
     }
 
     #[test]
+    fn a_fault_is_told_with_its_place_and_without_the_line() {
+        for (text, words) in [
+            ("[database]\nurl = \"postgres://me:hunter2@db\n", "line 2, column"),
+            ("[kafka.properties]\n\"sasl.password\" = hunter2\n", "line 2, column"),
+            ("database = \"postgres://me:hunter2@db\"\n", "line 1, column 12"),
+            (
+                "[kafka]\nproperties = \"sasl.password=hunter2, expected x\"\n",
+                "line 2, column 14",
+            ),
+            ("[database]\nmax_connections = \"hunter2\"\n", "expected u32"),
+            ("[kafka.properties]\n\"sasl.password\" = [\"hunter2\"]\n", "line 2"),
+        ] {
+            let error = merge_text(Some(("s.toml", text)), Vec::new(), &[]).unwrap_err().0;
+            assert!(
+                error.contains(words) && error.starts_with("settings file s.toml"),
+                "{error}"
+            );
+            assert!(!error.contains("hunter2") && !error.contains('\n'), "{error}");
+        }
+        let vars = environment(&[("MOODSTREAM_DATABASE__MAX_CONNECTIONS", "hunter2")]);
+        let error = merge(None, vars, &[]).unwrap_err().0;
+        assert!(
+            error.contains("max_connections") && !error.contains("hunter2"),
+            "{error}"
+        );
+    }
+
+    #[test]
+    fn a_fault_is_one_line_whatever_is_in_the_names() {
+        let odd = environment(&[("MOODSTREAM___A\nB", "1"), ("MOODSTREAM_A__B\nC", "1")]);
+        for variable in odd {
+            let error = merge(None, vec![variable], &[]).unwrap_err().0;
+            assert!(!error.contains('\n'), "{error}");
+        }
+        let mut settings = merge(None, Vec::new(), &[]).unwrap();
+        settings.kafka.topics = vec!["^(posts".to_owned()];
+        let error = settings.check().unwrap_err().0;
+        assert!(error.contains("^(posts") && !error.contains('\n'), "{error}");
+    }
+
+    #[test]
     fn empty_languages_are_all() {
         let settings = merge(None, environment(&[("MOODSTREAM_POSTS__LANGUAGES", "")]), &[]).unwrap();
         assert!(settings.posts.languages.is_empty());
@@ -240,9 +310,7 @@ mod tests {
 
         #[test]
         fn any_file_is_read_or_refused(text in ".{0,200}") {
-            let mut file = tempfile::NamedTempFile::new().unwrap();
-            file.write_all(text.as_bytes()).unwrap();
-            let _ = load(Some(file.path()), Vec::new(), &[]);
+            let _ = merge_text(Some(("s.toml", &text)), Vec::new(), &[]).and_then(|settings| settings.check());
         }
     }
 }

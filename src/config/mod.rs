@@ -17,13 +17,18 @@ use crate::{
     kafka::KafkaOptions,
     model::{ModelOptions, Precision, ProblemType, Provider},
     post::Format,
-    store::{Retention, StoreOptions},
+    store::{Retention, Roles, StoreOptions},
 };
 
 /// A setting that can't be used. One line: which, why, and what to write instead.
 #[derive(Debug, thiserror::Error)]
 #[error("{0}")]
 pub struct SettingsError(pub String);
+
+/// Words of several lines in one.
+fn one_line(text: &str) -> String {
+    text.split_whitespace().collect::<Vec<_>>().join(" ")
+}
 
 /// Everything that can be set. See `deploy/moodstream.example.toml` for each key with its meaning.
 #[derive(Debug, Clone, Default, Deserialize)]
@@ -165,6 +170,10 @@ pub struct StoreSettings {
     pub max_flush_records: usize,
     /// Apply the migrations at start. Without it `run` stops where the schema is not current.
     pub migrate: bool,
+    /// The role that the service connects as, where another one migrates: it is granted what it needs.
+    pub service_role: Option<String>,
+    /// A role that is granted to read the tables.
+    pub read_role: Option<String>,
 }
 
 impl Default for StoreSettings {
@@ -178,6 +187,8 @@ impl Default for StoreSettings {
             maintenance_interval_seconds: 600,
             max_flush_records: 32_768,
             migrate: true,
+            service_role: None,
+            read_role: None,
         }
     }
 }
@@ -223,6 +234,15 @@ impl StoreSettings {
             }
         }
         Ok(())
+    }
+
+    /// Who works with the tables, as far as that is not their owner.
+    #[must_use]
+    pub fn roles(&self) -> Roles<'_> {
+        Roles {
+            service: self.service_role.as_deref(),
+            read: self.read_role.as_deref(),
+        }
     }
 }
 
@@ -334,7 +354,10 @@ impl Settings {
     /// The first setting that can't be used.
     pub fn check(&self) -> Result<(), SettingsError> {
         let fail = |text: &str| Err(SettingsError(text.to_owned()));
-        self.kafka.check().map_err(|error| SettingsError(error.to_string()))?;
+        // The regex compiler draws its errors over several lines.
+        self.kafka
+            .check()
+            .map_err(|error| SettingsError(one_line(&error.to_string())))?;
         if self.model.path.as_os_str().is_empty() {
             return fail("model.path is not set: name a model folder, for example models/emotion-roberta-6x384");
         }

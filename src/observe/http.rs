@@ -14,7 +14,7 @@ use metrics_exporter_prometheus::PrometheusHandle;
 use tokio::net::TcpListener;
 use tokio_util::sync::CancellationToken;
 
-use super::{health::Health, page::Page};
+use super::{connections, health::Health, page::Page};
 
 /// Histograms are folded into their buckets this often, so that memory stays flat where nobody scrapes.
 const UPKEEP: Duration = Duration::from_secs(5);
@@ -57,12 +57,7 @@ pub async fn serve(
         .route("/metrics", get(render))
         .with_state(Shared { metrics, health })
         .merge(page);
-    let task = tokio::spawn(async move {
-        let server = axum::serve(listener, router).with_graceful_shutdown(async move { stop.cancelled().await });
-        if let Err(error) = server.await {
-            tracing::error!(%error, "the http server ended");
-        }
-    });
+    let task = tokio::spawn(connections::serve(listener, router, stop));
     Ok((bound, task))
 }
 

@@ -1,5 +1,6 @@
 //! Metrics, logs, health, the live page.
 
+pub mod connections;
 pub mod exposition;
 pub mod health;
 pub mod http;

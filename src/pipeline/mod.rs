@@ -116,17 +116,32 @@ pub fn profile(settings: &Settings, folder: &ModelFolder) -> Result<Profile, Set
 /// The database is unreachable, denies something, or has another schema.
 pub async fn open_store(settings: &Settings) -> anyhow::Result<Store> {
     let store = Store::connect(&settings.database).await?;
-    if settings.store.migrate {
-        store.migrate().await?;
-    } else if !store.schema_is_current().await? {
-        anyhow::bail!("the database's schema is not this version's: run `moodstream migrate`");
+    // Looked at first: where all is in place, a role without rights over the schema will do.
+    if !store.schema_is_current().await? {
+        anyhow::ensure!(
+            settings.store.migrate,
+            "the database's schema is not this version's: run `moodstream migrate`"
+        );
+        migrate(&store, &settings.store).await?;
     }
     maintain(&store, &settings.store).await?;
     Ok(store)
 }
 
+/// Brings the schema up to date and grants its roles what they need.
+///
+/// # Errors
+/// The database denies something, or a role of the settings can't be one.
+pub async fn migrate(store: &Store, settings: &StoreSettings) -> Result<(), StoreError> {
+    store.migrate().await?;
+    store.grant(&settings.roles()).await
+}
+
 /// Makes the coming days' partitions and drops what is past retention.
-async fn maintain(store: &Store, settings: &StoreSettings) -> Result<(), StoreError> {
+///
+/// # Errors
+/// The database fails.
+pub async fn maintain(store: &Store, settings: &StoreSettings) -> Result<(), StoreError> {
     let now = OffsetDateTime::now_utc();
     store.ensure_partitions(now, settings.partitions_ahead).await?;
     let retired = store.apply_retention(&settings.retention(), now).await?;

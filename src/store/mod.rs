@@ -27,6 +27,7 @@ mod partition;
 mod plan;
 pub mod recent;
 mod retention;
+mod roles;
 mod rollup;
 mod write;
 
@@ -47,6 +48,7 @@ pub use self::{
     options::{DatabaseUrl, StoreOptions},
     partition::day_of,
     retention::{Retention, Retired},
+    roles::{Roles, SERVICE_FUNCTIONS, WRITES},
 };
 
 /// The database. Clones share their connections.

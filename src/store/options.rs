@@ -31,24 +31,32 @@ impl From<&str> for DatabaseUrl {
     }
 }
 
+/// Shows what is of use in a message and can't hold a password: user, host, port, database and `sslmode`.
 impl fmt::Display for DatabaseUrl {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         let Ok(mut url) = url::Url::parse(&self.0) else {
             return f.write_str("(not a URL)");
         };
-        if url.password().is_some() && url.set_password(Some("***")).is_err() {
+        let hidden = url.password().is_some() && url.set_password(Some("***")).is_err();
+        if hidden || misread(&url) {
             return f.write_str("(hidden)");
         }
-        // libpq also takes the password as a parameter.
-        let pairs: Vec<(String, String)> = url.query_pairs().into_owned().collect();
-        if pairs.iter().any(|(key, _)| key.contains("password")) {
-            let hidden = pairs
-                .iter()
-                .map(|(k, v)| (k, if k.contains("password") { "***" } else { v }));
-            url.query_pairs_mut().clear().extend_pairs(hidden);
-        }
+        let sslmode = url
+            .query_pairs()
+            .find(|(key, _)| key == "sslmode")
+            .map(|(_, mode)| mode);
+        let sslmode = sslmode.filter(|mode| SSL_MODES.contains(&&**mode)).map(String::from);
+        url.set_query(sslmode.map(|mode| format!("sslmode={mode}")).as_deref());
         f.write_str(url.as_str())
     }
+}
+
+const SSL_MODES: [&str; 6] = ["disable", "allow", "prefer", "require", "verify-ca", "verify-full"];
+
+/// Whether a password holds a sign that ends it in a URL: what comes after the user is then taken for a host, and the
+/// rest of the password for a path, a query or a fragment.
+fn misread(url: &url::Url) -> bool {
+    url.path().contains('@') || url.query().is_some_and(|query| query.contains('@')) || url.fragment().is_some()
 }
 
 impl fmt::Debug for DatabaseUrl {
@@ -103,6 +111,11 @@ impl StoreOptions {
             let why = "the URL must start with postgres:// or postgresql://";
             return Err(StoreError::new(Fault::Settings, "reading the URL", why));
         }
+        if url::Url::parse(url).is_ok_and(|url| misread(&url)) {
+            let why =
+                "an @ or # stands where a URL has none: in a password write # as %23, / as %2F, ? as %3F, @ as %40";
+            return Err(StoreError::new(Fault::Settings, "reading the URL", why));
+        }
         let options = PgConnectOptions::from_str(url).map_err(|e| match e {
             sqlx::Error::Configuration(why) => StoreError::new(Fault::Settings, "reading the URL", why),
             other => StoreError::new(Fault::Settings, "reading the URL", other),
@@ -142,6 +155,13 @@ mod tests {
             "postgres://user:hunter2@db.example:5432/moods?sslmode=require",
             "postgres://user@db.example/moods?password=hunter2&sslmode=require",
             "hunter2",
+            // Signs that end a password in a URL, not escaped.
+            "postgres://user:12/hunter2@db.example/moods",
+            "postgres://user:12?hunter2@db.example/moods",
+            "postgres://user:12#hunter2@db.example/moods",
+            "postgres://user:#hunter2",
+            "postgres://user:a@hunter2@db.example/moods",
+            "postgres://db.example/moods?password=a&hunter2=b&c=hunter2&sslmode=hunter2",
         ] {
             let options = StoreOptions {
                 url: url.into(),
@@ -152,6 +172,22 @@ mod tests {
         }
         let shown = DatabaseUrl::from("postgres://user:hunter2@db.example:5432/moods?sslmode=require").to_string();
         assert_eq!(shown, "postgres://user:***@db.example:5432/moods?sslmode=require");
+    }
+
+    #[test]
+    fn a_password_that_is_not_escaped_is_named_as_the_fault() {
+        for url in [
+            "postgres://user:12/x@db/moods",
+            "postgres://user:12?x@db/moods",
+            "postgres://user:12#x@db/moods",
+        ] {
+            let options = StoreOptions {
+                url: url.into(),
+                ..StoreOptions::default()
+            };
+            let error = options.connect_options().unwrap_err().to_string();
+            assert!(error.contains("%23") && !error.contains("12"), "{error}");
+        }
     }
 
     #[test]

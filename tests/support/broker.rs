@@ -56,6 +56,11 @@ impl Broker {
         format!("127.0.0.1:{}", self.port)
     }
 
+    /// The process.
+    pub fn pid(&self) -> u32 {
+        self.child.as_ref().map_or(0, Child::id)
+    }
+
     /// Kills the broker as `kill -9` does.
     pub fn kill(&mut self) {
         if let Some(mut child) = self.child.take() {

@@ -213,6 +213,19 @@ impl Service {
         }
     }
 
+    /// The same on another database, or as another of its roles.
+    pub fn with_url(&self, url: &str) -> Self {
+        Self {
+            url: url.to_owned(),
+            ..self.clone()
+        }
+    }
+
+    /// The address of its pages.
+    pub fn listen(&self) -> &str {
+        &self.listen
+    }
+
     /// The same with a settings file.
     pub fn with_config(&self, file: &Path) -> Self {
         Self {
