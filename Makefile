@@ -61,6 +61,28 @@ ifneq ($(ADVISORIES),)
 	$(MOODSTREAM_RUNTIME)/cargo/bin/cargo-deny --all-features check advisories
 endif
 
+# What `make fuzz RUNS=10000000` tries on each target, and what one input may cost.
+RUNS ?= 1000000
+FUZZ := $(MOODSTREAM_RUNTIME)/cargo/bin/cargo-fuzz
+FUZZ_VERSION := 0.13.2
+FUZZ_LIMITS := -rss_limit_mb=2048 -timeout=10 -max_len=4096
+
+.PHONY: fuzz
+fuzz: ## Fuzz parsing, cleaning, tokenising and settings; RUNS=n inputs each, TARGETS="parse" only these
+	@$(FUZZ) --version 2>/dev/null | grep -qF " $(FUZZ_VERSION)" \
+	    || cargo install --quiet --locked --root $(MOODSTREAM_RUNTIME)/cargo --target-dir target/cargo-fuzz --version $(FUZZ_VERSION) cargo-fuzz
+	cargo build --quiet --workspace --example fuzz-seeds
+	target/debug/examples/fuzz-seeds target/fuzz/corpus
+	@# The sanitizers' flags are not in the stable compiler's hands yet; none is needed where no code is unsafe.
+	@for target in $(or $(TARGETS),parse clean tokenise settings); do \
+	    RUSTC_BOOTSTRAP=1 $(FUZZ) run --fuzz-dir tests/fuzz --sanitizer none \
+	        --target-dir target/fuzz $$target target/fuzz/corpus/$$target -- -runs=$(RUNS) $(FUZZ_LIMITS) || exit 1; \
+	done
+
+.PHONY: soak
+soak: setup ## Run the service at full feed; MINUTES=60 shows that memory, threads, connections and files stay flat
+	MINUTES=$(or $(MINUTES),60) cargo test --release --package moodstream --test soak -- --nocapture
+
 .PHONY: clean-runtime
 clean-runtime: ## Remove what setup installed under .runtime/
 	rm -rf "$(MOODSTREAM_RUNTIME)" /var/cache/moodstream

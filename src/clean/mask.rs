@@ -110,11 +110,13 @@ fn is_name(b: u8) -> bool {
 fn domain_end(text: &str, at: usize, continued: bool) -> Option<usize> {
     let bytes = text.as_bytes();
     let is_label = |b: u8| b.is_ascii_alphanumeric() || b == b'-';
-    let mut end = if continued { at } else { run(bytes, at, is_label) };
+    // A mark within goes with the mask, so it must not hide the rest of the domain.
+    let label_end = |from: usize| skip_marks(text, run(bytes, from, is_label));
+    let mut end = if continued { at } else { label_end(at) };
     let mut dots = 0;
     let mut last = end;
     while bytes.get(end) == Some(&b'.') {
-        let label = run(bytes, end + 1, is_label);
+        let label = label_end(end + 1);
         if label == end + 1 {
             break;
         }
@@ -176,10 +178,11 @@ fn in_link(c: char) -> bool {
         || matches!(c, '\u{200C}' | '\u{200D}')
 }
 
-/// An accent left behind a mask would melt into its last letter.
+/// An accent left behind a mask would melt into its last letter, and a joiner would have lost what it joined.
 fn skip_marks(text: &str, at: usize) -> usize {
     let rest = &text[at..];
-    at + rest.find(|c| !is_combining_mark(c)).unwrap_or(rest.len())
+    let mark = |c: char| is_combining_mark(c) || matches!(c, '\u{200C}' | '\u{200D}');
+    at + rest.find(|c| !mark(c)).unwrap_or(rest.len())
 }
 
 fn run(bytes: &[u8], from: usize, accept: impl Fn(u8) -> bool) -> usize {

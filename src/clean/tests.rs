@@ -74,6 +74,21 @@ fn links_become_http() {
 }
 
 #[test]
+fn a_joiner_behind_a_link_or_a_handle_goes_with_it() {
+    assert_eq!(roberta("pic.twitter.com/1\u{fe0f}\u{200d}🔥"), "http🔥");
+    assert_eq!(roberta("@ann\u{fe0f}\u{200d}🔥"), "@user🔥");
+}
+
+#[test]
+fn a_mark_within_a_handle_does_not_hide_its_domain() {
+    for text in ["@b\u{7f0}@b\u{7f0}.a", "@b\u{7f0}.c\u{7f0}.com", "@b@c\u{7f0}.\u{7f0}d"] {
+        let once = roberta(text);
+        assert_eq!(roberta(&once), once, "{text}");
+    }
+    assert_eq!(roberta("@b\u{7f0}@b\u{7f0}.a"), "@user");
+}
+
+#[test]
 fn retweet_prefixes_are_dropped() {
     assert_eq!(roberta("RT @ann: RT @bob@x.org : So happy"), "So happy");
     assert_eq!(roberta("RT @ann please"), "RT @user please");

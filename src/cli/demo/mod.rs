@@ -65,6 +65,24 @@ pub struct Args {
     once: bool,
 }
 
+/// Sample records without end, as the demo feeds them: posts in every wire format, reposts, duplicates, deletions, late
+/// posts and damage. The same seed and times give the same bytes.
+pub struct Samples(Writer);
+
+impl Samples {
+    /// Begins with a seed.
+    #[must_use]
+    pub fn new(seed: u64) -> Self {
+        Self(Writer::new(seed))
+    }
+
+    /// The next records, about as many as asked for, written in the half hour before `now`, in the order in which
+    /// they arrive.
+    pub fn next(&mut self, records: usize, now: OffsetDateTime) -> Vec<Vec<u8>> {
+        self.0.sample(records, SPAN, now).records
+    }
+}
+
 /// Runs the demo: until Ctrl-C on a terminal, else until the summary is written.
 ///
 /// # Errors
