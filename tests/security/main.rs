@@ -13,3 +13,4 @@ mod support;
 
 mod http;
 mod roles;
+mod secrets;
