@@ -109,9 +109,12 @@ fn is_name(b: u8) -> bool {
 /// The end of the domain at `at`; with `continued`, of the rest of one, which starts with its dot.
 fn domain_end(text: &str, at: usize, continued: bool) -> Option<usize> {
     let bytes = text.as_bytes();
-    let is_label = |b: u8| b.is_ascii_alphanumeric() || b == b'-';
     // A mark within goes with the mask, so it must not hide the rest of the domain.
-    let label_end = |from: usize| skip_marks(text, run(bytes, from, is_label));
+    let label_end = |from: usize| {
+        let rest = &text[from..];
+        let ends = |c: char| !(c.is_ascii_alphanumeric() || c == '-' || is_mark(c));
+        from + rest.find(ends).unwrap_or(rest.len())
+    };
     let mut end = if continued { at } else { label_end(at) };
     let mut dots = 0;
     let mut last = end;
@@ -181,8 +184,11 @@ fn in_link(c: char) -> bool {
 /// An accent left behind a mask would melt into its last letter, and a joiner would have lost what it joined.
 fn skip_marks(text: &str, at: usize) -> usize {
     let rest = &text[at..];
-    let mark = |c: char| is_combining_mark(c) || matches!(c, '\u{200C}' | '\u{200D}');
-    at + rest.find(|c| !mark(c)).unwrap_or(rest.len())
+    at + rest.find(|c| !is_mark(c)).unwrap_or(rest.len())
+}
+
+fn is_mark(c: char) -> bool {
+    is_combining_mark(c) || matches!(c, '\u{200C}' | '\u{200D}')
 }
 
 fn run(bytes: &[u8], from: usize, accept: impl Fn(u8) -> bool) -> usize {
