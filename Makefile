@@ -34,6 +34,14 @@ demo: setup ## Run the whole service on sample posts, on a throwaway broker and 
 test: setup-tests lint ## Check format, lints and documentation, and run every test
 	cargo test --workspace
 
+# How long the storm is and which: a short one of fixed seed is among the tests.
+SEED ?= $(shell date +%s)
+FAULTS ?= 100
+
+.PHONY: storm
+storm: setup ## Throw FAULTS=n faults drawn from SEED=n at the service, and hold its tables against a reckoning
+	SEED=$(SEED) FAULTS=$(FAULTS) cargo test --workspace --test storm -- --nocapture --test-threads=1 a_storm_changes_nothing leader_errors_and
+
 .PHONY: lint
 lint: ## Check format, lints and documentation only
 	cargo fmt --all --check

@@ -16,12 +16,14 @@
 //! - [`kafka`]: consuming, assignment and pausing, dead letters, feeding;
 //! - [`pipeline`]: the stages joined; shutdown;
 //! - [`observe`]: metrics, logs, health;
-//! - [`config`]: settings from file, environment and flags; [`cli`]: one file a subcommand.
+//! - [`config`]: settings from file, environment and flags; [`cli`]: one file a subcommand;
+//! - [`fail_point`]: where tests make a flush crash, fail or wait.
 
 pub mod classify;
 pub mod clean;
 pub mod cli;
 pub mod config;
+pub mod fail_point;
 pub mod filter;
 pub mod kafka;
 pub mod model;

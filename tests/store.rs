@@ -9,11 +9,11 @@
 
 #[path = "support/postgres.rs"]
 mod postgres;
+#[path = "support/proxy.rs"]
+mod proxy;
 
 #[path = "store/fences.rs"]
 mod fences;
-#[path = "store/proxy.rs"]
-mod proxy;
 #[path = "store/reckoning.rs"]
 mod reckoning;
 #[path = "store/rows.rs"]

@@ -121,6 +121,8 @@ impl Cli {
     /// Runs the command to its end and says what went wrong, if anything, in one line.
     #[must_use]
     pub fn run(self) -> ExitCode {
+        #[cfg(all(feature = "fail-points", debug_assertions))]
+        let _armed = crate::fail_point::arm();
         let runtime = match tokio::runtime::Builder::new_multi_thread().enable_all().build() {
             Ok(runtime) => runtime,
             Err(error) => return fail(&anyhow::Error::new(error).context("can't start the runtime")),

@@ -20,6 +20,8 @@ pub struct Held {
     pub partition: i32,
     /// The assignment's number: no two assignments within this process share one.
     pub epoch: u64,
+    /// The offset at which this assignment began to read.
+    pub start: i64,
     /// The offset of the record that is read next.
     pub position: i64,
     /// The offset up to which effects are committed, as far as this member knows.
@@ -51,6 +53,7 @@ struct Slot {
 #[derive(Debug, Clone, Copy)]
 struct Reading {
     epoch: u64,
+    start: i64,
     position: i64,
     committed: i64,
     end: Option<i64>,
@@ -93,6 +96,7 @@ impl Assignment {
             .filter_map(|((topic, partition), slot)| {
                 let Reading {
                     epoch,
+                    start,
                     position,
                     committed,
                     end,
@@ -102,6 +106,7 @@ impl Assignment {
                     topic: Arc::clone(topic),
                     partition: *partition,
                     epoch,
+                    start,
                     position,
                     committed,
                     end,
@@ -184,6 +189,7 @@ impl Assignment {
         slot.fetching = true;
         slot.reading = Some(Reading {
             epoch,
+            start: offset,
             position: offset,
             committed: offset,
             end: None,

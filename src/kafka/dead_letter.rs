@@ -1,10 +1,14 @@
 //! The dead-letter topic: what can't be handled, with its reason and origin, bytes untouched.
 
-use std::{sync::Arc, time::Duration};
+use std::{
+    sync::{Arc, Mutex},
+    time::Duration,
+};
 
 use bytes::Bytes;
 use futures::future::join_all;
 use rdkafka::{
+    ClientConfig,
     message::{Header, OwnedHeaders},
     producer::{FutureProducer, FutureRecord},
     types::RDKafkaErrorCode,
@@ -14,6 +18,7 @@ use time::{OffsetDateTime, format_description::well_known::Rfc3339};
 use xxhash_rust::xxh3::xxh3_64;
 
 use super::{
+    budget::lock,
     client::{Plain, count_error},
     error::{KafkaError, describe},
     message::Origin,
@@ -110,7 +115,8 @@ const WINDOW: usize = 32 << 20;
 /// Writes dead letters.
 #[derive(Clone)]
 pub struct DeadLetters {
-    producer: FutureProducer<Plain>,
+    producer: Arc<Mutex<FutureProducer<Plain>>>,
+    config: ClientConfig,
     client: Plain,
     topic: Arc<str>,
 }
@@ -142,11 +148,9 @@ impl DeadLetters {
             config.set("linger.ms", "1");
         }
         let client = Plain::default();
-        let producer = config
-            .create_with_context(client.clone())
-            .map_err(|error| KafkaError::client("making the dead-letter producer", &error))?;
         Ok(Self {
-            producer,
+            producer: Arc::new(Mutex::new(producer(&config, &client)?)),
+            config,
             client,
             topic: options.dead_letter_topic().into(),
         })
@@ -166,6 +170,27 @@ impl DeadLetters {
     /// [`DeadLetterError`] if any letter isn't written; nothing of it is dropped here, so the
     /// offsets must be held back and the letters sent again.
     pub async fn send(&self, letters: &[DeadLetter]) -> Result<Sent, DeadLetterError> {
+        let sent = self.try_send(letters).await;
+        if sent.is_err() {
+            self.replace_producer();
+        }
+        sent
+    }
+
+    /// An idempotent producer that has given a record up may never write again: the broker can refuse the epoch or the
+    /// sequence it goes on with. Nothing is on its way when this is called.
+    fn replace_producer(&self) {
+        match producer(&self.config, &self.client) {
+            Ok(fresh) => {
+                let old = std::mem::replace(&mut *lock(&self.producer), fresh);
+                // Its end may wait for its thread.
+                tokio::task::spawn_blocking(move || drop(old));
+            }
+            Err(error) => tracing::warn!(%error, "the dead-letter producer stays as it is"),
+        }
+    }
+
+    async fn try_send(&self, letters: &[DeadLetter]) -> Result<Sent, DeadLetterError> {
         let mut sent = Sent::default();
         let mut rest = letters;
         while !rest.is_empty() {
@@ -232,11 +257,8 @@ impl DeadLetters {
         if let Some(key) = &letter.key {
             record = record.key(&key[..]);
         }
-        let error = match self
-            .producer
-            .send(record, Timeout::After(Duration::from_secs(30)))
-            .await
-        {
+        let producer = lock(&self.producer).clone();
+        let error = match producer.send(record, Timeout::After(Duration::from_secs(30))).await {
             Ok(_) => return Outcome::Written,
             Err((error, _)) => error,
         };
@@ -260,6 +282,12 @@ impl DeadLetters {
             detail,
         }
     }
+}
+
+fn producer(config: &ClientConfig, client: &Plain) -> Result<FutureProducer<Plain>, KafkaError> {
+    config
+        .create_with_context(client.clone())
+        .map_err(|error| KafkaError::client("making the dead-letter producer", &error))
 }
 
 /// How many letters of the beginning travel at once: at least one, up to [`WINDOW`] bytes.

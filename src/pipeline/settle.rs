@@ -4,7 +4,12 @@
 //! of every partition in it. What a run does and the offset it reaches are one transaction,
 //! fenced by the offset it started from; see [`crate::store`].
 
-use std::{collections::HashMap, sync::Arc, time::Duration};
+use std::{
+    collections::{BTreeMap, HashMap},
+    ops::ControlFlow,
+    sync::Arc,
+    time::Duration,
+};
 
 use anyhow::Context as _;
 use time::OffsetDateTime;
@@ -18,17 +23,20 @@ use super::{
     window::{Judged, Pending},
 };
 use crate::{
+    fail_point::fail_point,
     kafka::{Assignment, Consumer, DeadLetters, Partition},
     model::ModelInfo,
     observe::{
         health::{Health, Part},
         metric,
     },
-    store::{FencedRun, FlushError, Flushed, Store},
+    store::{Fault, FencedRun, FlushError, Flushed, Store},
 };
 
 const FIRST_PAUSE: Duration = Duration::from_millis(100);
 const LONGEST_PAUSE: Duration = Duration::from_secs(5);
+/// A batch of so few records is not what the server has too little memory for.
+const FEW: usize = 32;
 
 /// How far a partition is committed under one assignment.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -37,6 +45,16 @@ enum Position {
     At(i64),
     /// Another consumer has moved on with it: nothing of this assignment may be written any more.
     Fenced,
+}
+
+/// What became of a batch.
+enum Outcome {
+    /// It is committed, or nothing of it is this member's any more.
+    Settled,
+    /// The deadline of the shutdown has passed.
+    GivenUp,
+    /// Nothing of it was stored: a part of it at a time may be.
+    TooLarge(Box<Batch>),
 }
 
 /// Everything that settling needs.
@@ -91,11 +109,16 @@ impl Settler {
             }) else {
                 return Ok(());
             };
-            let mut judged = self.await_window(pending).await?;
+            let Some(mut judged) = self.await_window(pending).await? else {
+                return Ok(());
+            };
             // What is ready by now goes into the same transaction: the slower the database, the larger its batches.
             while judged.len() < self.max_flush_records {
                 match windows.try_recv() {
-                    Ok(pending) if pending.is_finished() => judged.extend(self.await_window(pending).await?),
+                    Ok(pending) if pending.is_finished() => match self.await_window(pending).await? {
+                        Some(more) => judged.extend(more),
+                        None => return Ok(()),
+                    },
                     Ok(pending) => {
                         next = Some(pending);
                         break;
@@ -103,48 +126,49 @@ impl Settler {
                     Err(_) => break,
                 }
             }
-            self.settle(judged).await?;
-            if self.abandon.is_cancelled() {
+            if self.settle(judged).await?.is_break() {
                 return Ok(());
             }
         }
     }
 
-    async fn await_window(&self, mut pending: Pending) -> anyhow::Result<Vec<Judged>> {
+    /// A window's records; none where the deadline of the shutdown has passed. No later window may be settled then:
+    /// its run would pass over this one's records.
+    async fn await_window(&self, mut pending: Pending) -> anyhow::Result<Option<Vec<Judged>>> {
         tokio::select! {
-            judged = &mut pending => judged.context("a window's task ended")?,
+            judged = &mut pending => judged.context("a window's task ended")?.map(Some),
             () = self.abandon.cancelled() => {
                 pending.abort();
-                Ok(Vec::new())
+                Ok(None)
             }
         }
     }
 
     /// Settles what windows brought: in one transaction, or more where their posts lie on too many days for one.
-    async fn settle(&mut self, judged: Vec<Judged>) -> anyhow::Result<()> {
-        let starts: HashMap<Partition, i64> = self
+    /// Breaks off where the deadline of the shutdown has passed.
+    async fn settle(&mut self, judged: Vec<Judged>) -> anyhow::Result<ControlFlow<()>> {
+        let starts: HashMap<(Partition, u64), i64> = self
             .assignment
             .current()
             .into_iter()
-            .map(|held| ((held.topic, held.partition), held.committed))
+            .map(|held| (((held.topic, held.partition), held.epoch), held.start))
             .collect();
         let mut batch = Batch::new(&self.group, &self.model);
         for judged in judged {
             if batch.is_full_for(&judged) {
-                self.commit(std::mem::replace(&mut batch, Batch::new(&self.group, &self.model)))
-                    .await?;
+                let full = std::mem::replace(&mut batch, Batch::new(&self.group, &self.model));
+                if self.commit(full).await?.is_break() {
+                    return Ok(ControlFlow::Break(()));
+                }
             }
-            let origin = &judged.message.origin;
+            let (origin, epoch) = (&judged.message.origin, judged.message.epoch);
             // Stale: revoked or read anew since. The next owner, or this one again, starts from what is committed.
-            if !self
-                .assignment
-                .holds(&origin.topic, origin.partition, judged.message.epoch)
-            {
+            if !self.assignment.holds(&origin.topic, origin.partition, epoch) {
                 continue;
             }
-            let partition = origin.topic_partition();
-            let Some(start) = starts.get(&partition) else { continue };
-            let Some(expected) = self.positions.expected(&partition, judged.message.epoch, *start) else {
+            let read = (origin.topic_partition(), epoch);
+            let Some(start) = starts.get(&read) else { continue };
+            let Some(expected) = self.positions.expected(&read.0, epoch, *start) else {
                 continue;
             };
             batch.push(judged, expected);
@@ -152,26 +176,46 @@ impl Settler {
         self.commit(batch).await
     }
 
+    /// Commits the batch, in parts where it is too large for one transaction. Breaks off where the deadline of the
+    /// shutdown has passed: nothing that comes after may be committed then, as it would pass over what was given up.
+    async fn commit(&mut self, batch: Batch) -> anyhow::Result<ControlFlow<()>> {
+        let mut parts = vec![batch];
+        while let Some(batch) = parts.pop() {
+            match self.commit_whole(batch).await? {
+                Outcome::Settled => {}
+                Outcome::GivenUp => return Ok(ControlFlow::Break(())),
+                Outcome::TooLarge(batch) => {
+                    tracing::debug!(records = batch.len(), "too large for one transaction: halving it");
+                    let (first, second) = batch.split();
+                    parts.extend([second, first]);
+                }
+            }
+        }
+        Ok(ControlFlow::Continue(()))
+    }
+
     /// Tries until the batch is committed, nothing of it is this member's any more, or the deadline has passed.
-    async fn commit(&mut self, mut batch: Batch) -> anyhow::Result<()> {
+    async fn commit_whole(&mut self, mut batch: Batch) -> anyhow::Result<Outcome> {
         let mut backoff = Backoff::new(FIRST_PAUSE, LONGEST_PAUSE);
-        let mut lettered = false;
         loop {
             self.drop_stale(&mut batch);
             if batch.is_empty() {
-                return Ok(());
+                // What was complained of concerned records that are others' now; the next flush tells how things stand.
+                self.health.well(Part::Database);
+                self.health.well(Part::DeadLetters);
+                return Ok(Outcome::Settled);
             }
             // Letters first: an offset must not pass a record that is neither stored nor written there. A crash
             // between the two writes a letter again, with the same origin in its headers.
-            if !lettered {
+            if !batch.lettered {
                 if let Err(error) = self.write_letters(&batch).await {
                     self.health.fault(Part::DeadLetters, &error);
                     if !self.pause("dead_letter", &error, &mut backoff).await {
-                        return Ok(());
+                        return Ok(Outcome::GivenUp);
                     }
                     continue;
                 }
-                lettered = true;
+                batch.lettered = true;
             }
             let begun = std::time::Instant::now();
             match self.store.flush(&batch.flush).await {
@@ -180,11 +224,18 @@ impl Settler {
                     metrics::histogram!(metric::TRANSACTION_SECONDS).record(begun.elapsed().as_secs_f64());
                     self.health.well(Part::Database);
                     self.done(&batch, &flushed);
-                    return Ok(());
+                    return Ok(Outcome::Settled);
                 }
                 Err(FlushError::Fenced(fenced)) => {
                     metrics::counter!(metric::TRANSACTIONS, "result" => "fenced").increment(1);
                     self.fenced(&mut batch, &fenced);
+                }
+                Err(FlushError::TooManyDays { .. }) if batch.len() > 1 => {
+                    return Ok(Outcome::TooLarge(Box::new(batch)));
+                }
+                Err(FlushError::Store(error)) if error.fault == Fault::NoMemory && batch.len() > FEW => {
+                    metrics::counter!(metric::TRANSACTIONS, "result" => "failed").increment(1);
+                    return Ok(Outcome::TooLarge(Box::new(batch)));
                 }
                 // A fault of this program or of a hand in the tables: no retry mends it, and no record may be passed over.
                 Err(
@@ -198,7 +249,7 @@ impl Settler {
                     let error = error.to_string();
                     self.health.fault(Part::Database, &error);
                     if !self.pause("database", &error, &mut backoff).await {
-                        return Ok(());
+                        return Ok(Outcome::GivenUp);
                     }
                 }
             }
@@ -225,10 +276,12 @@ impl Settler {
         if batch.letters.is_empty() {
             return Ok(());
         }
+        fail_point!("dead-letters-before", Err("at a fail point".to_owned()));
         dead_letters
             .send(&batch.letters)
             .await
             .map_err(|error| error.to_string())?;
+        fail_point!("dead-letters-after", Err("at a fail point".to_owned()));
         self.health.well(Part::DeadLetters);
         Ok(())
     }
@@ -260,8 +313,15 @@ impl Settler {
                 self.positions.set(&partition, *epoch, Position::At(run.next));
             }
         }
-        self.consumer.commit(&offsets);
         self.count(batch, flushed);
+        self.commit_to_kafka(&offsets);
+    }
+
+    /// For lag tools: whether it arrives or not changes nothing here.
+    fn commit_to_kafka(&self, offsets: &[(Arc<str>, i32, i64)]) {
+        fail_point!("kafka-commit-before", ());
+        self.consumer.commit(offsets);
+        fail_point!("kafka-commit-after", ());
     }
 
     fn count(&self, batch: &Batch, flushed: &Flushed) {
@@ -297,11 +357,15 @@ impl Settler {
         ] {
             metrics::counter!(metric::OUTCOMES, "outcome" => outcome).increment(count);
         }
+        let mut reasons: BTreeMap<&'static str, u64> = BTreeMap::new();
+        for letter in &batch.letters {
+            *reasons.entry(letter.reason).or_default() += 1;
+        }
         self.committed.send_modify(|totals| {
             totals.add(&total);
-            for (reason, count) in batch.rejects.values().flatten() {
-                metrics::counter!(metric::REJECTS, "reason" => *reason).increment(*count);
-                *totals.rejected_by_reason.entry(*reason).or_default() += *count;
+            for (reason, count) in reasons {
+                metrics::counter!(metric::REJECTS, "reason" => reason).increment(count);
+                *totals.rejected_by_reason.entry(reason).or_default() += count;
             }
         });
     }

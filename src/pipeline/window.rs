@@ -205,6 +205,8 @@ async fn dispatch(
 }
 
 async fn judge(items: Vec<Item>, classifier: &Classifier) -> anyhow::Result<Vec<Judged>> {
+    #[cfg(all(feature = "fail-points", debug_assertions))]
+    crate::fail_point::dawdle("window-before").await;
     let begun = std::time::Instant::now();
     let texts: Vec<Arc<str>> = items
         .iter()

@@ -11,8 +11,10 @@ pub enum Fault {
     Unreachable,
     /// Deadlock, serialization failure, a lock or statement timeout, a partition dropped meanwhile.
     Busy,
-    /// The server has no disk space left, or no memory.
+    /// The server has no disk space left.
     NoSpace,
+    /// The server has no memory left, or no room for locks: a smaller transaction may pass.
+    NoMemory,
     /// The server takes reads alone: a standby, or a primary that was demoted.
     ReadOnly,
     /// Wrong user or password, or a missing privilege.
@@ -29,7 +31,10 @@ impl Fault {
     /// Whether the same call may well succeed later without anybody changing its input.
     #[must_use]
     pub const fn is_transient(self) -> bool {
-        matches!(self, Self::Unreachable | Self::Busy | Self::NoSpace | Self::ReadOnly)
+        matches!(
+            self,
+            Self::Unreachable | Self::Busy | Self::NoSpace | Self::NoMemory | Self::ReadOnly
+        )
     }
 }
 
@@ -55,6 +60,12 @@ impl StoreError {
         }
     }
 
+    /// What a step of a flush fails with where a test says so.
+    #[cfg(all(feature = "fail-points", debug_assertions))]
+    pub(crate) fn at_fail_point(name: &str) -> Self {
+        Self::new(Fault::Unreachable, "at a fail point", name)
+    }
+
     /// Whether the same call may well succeed later: try again, with backoff.
     #[must_use]
     pub const fn is_transient(&self) -> bool {
@@ -64,7 +75,8 @@ impl StoreError {
     pub(super) fn sql(doing: &'static str, error: sqlx::Error) -> Self {
         let fault = classify(&error);
         let hint = match fault {
-            Fault::NoSpace => " (the server is out of disk space or memory)",
+            Fault::NoSpace => " (the server is out of disk space)",
+            Fault::NoMemory => " (the server is out of memory or of room for locks)",
             Fault::ReadOnly => " (the server is read-only: a standby, or a demoted primary)",
             Fault::Denied => " (check user, password and grants)",
             Fault::Schema => " (run `moodstream migrate`)",
@@ -126,6 +138,8 @@ fn classify_code(code: &str) -> Fault {
         "3D000" | "42P01" | "42703" | "42704" | "42883" => Fault::Schema,
         // idle_in_transaction_session_timeout, idle_session_timeout, too_many_connections
         "25P03" | "53300" => Fault::Unreachable,
+        // out_of_memory: also of a full table of locks
+        "53200" => Fault::NoMemory,
         _ if code.starts_with("53") => Fault::NoSpace,
         _ if code.starts_with("08") || code.starts_with("57P") => Fault::Unreachable,
         _ => Fault::Other,
@@ -166,8 +180,11 @@ pub enum FlushError {
     /// and flush the rest.
     #[error("another consumer has moved on with {}", list(.0))]
     Fenced(Vec<FencedRun>),
-    /// The posts lie on more days than one transaction may touch: flush a part of them at a time.
-    #[error("a flush of posts from {found} days: at most {limit} at a time, as each day is a partition to lock")]
+    /// Posts and deletions touch more days than one transaction may: flush a part of them at a time. Nothing of this
+    /// flush was ever stored, by an earlier try neither.
+    #[error(
+        "a flush that touches posts of {found} days: at most {limit} at a time, as each day is a partition to lock"
+    )]
     TooManyDays {
         /// Days in the flush.
         found: usize,
@@ -207,7 +224,7 @@ mod tests {
         let cases = [
             ("40P01", Fault::Busy),
             ("53100", Fault::NoSpace),
-            ("53200", Fault::NoSpace),
+            ("53200", Fault::NoMemory),
             ("53300", Fault::Unreachable),
             ("57P01", Fault::Unreachable),
             ("57P03", Fault::Unreachable),
@@ -222,7 +239,13 @@ mod tests {
         for (code, fault) in cases {
             assert_eq!(classify_code(code), fault, "{code}");
         }
-        let transient = [Fault::Unreachable, Fault::Busy, Fault::NoSpace, Fault::ReadOnly];
+        let transient = [
+            Fault::Unreachable,
+            Fault::Busy,
+            Fault::NoSpace,
+            Fault::NoMemory,
+            Fault::ReadOnly,
+        ];
         assert!(transient.into_iter().all(Fault::is_transient));
         assert!(
             ![Fault::Denied, Fault::Schema, Fault::Settings, Fault::Other]

@@ -24,8 +24,8 @@ pub const MAX_ID_BYTES: usize = 512;
 pub const MAX_NAME_BYTES: usize = 256;
 /// Longest hashtag kept in the `hashtags` column, in bytes: it is an index entry. Longer ones stay in the text.
 pub const MAX_HASHTAG_BYTES: usize = 512;
-/// Most days that the posts of one flush may lie on: each is a partition with indexes to lock, and the
-/// server's lock table has a fixed size.
+/// Most days that one flush may touch, by posts or by deletions of posts: each is a partition with indexes to lock,
+/// and the server's lock table has a fixed size.
 pub const MAX_DAYS: usize = 256;
 
 /// A post with its emotion, ready to be stored.

@@ -1,6 +1,6 @@
 //! The transaction.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 
 use sqlx::{AssertSqlSafe, Connection, PgConnection};
 use time::{Date, OffsetDateTime};
@@ -9,12 +9,13 @@ use super::{
     Store,
     columns::insert_posts,
     error::{Fault, FencedRun, FlushError, StoreError},
-    flush::{Flush, Flushed, Tally},
+    flush::{Flush, Flushed, MAX_DAYS, Tally},
     lock,
     partition::{POSTS, Partition, day_of},
     plan::{KeyChange, KeyPlan, Plan, Removal},
     rollup::{Change, Deleted, Deltas, Resolution, RollupKey},
 };
+use crate::fail_point::fail_point;
 
 /// Unanswered commits remembered: a caller tries one flush again until it is settled, so more than its
 /// consumers means that somebody gave up.
@@ -40,6 +41,7 @@ impl Store {
     }
 
     async fn transact(&self, flush: &Flush, mut plan: Plan<'_>) -> Result<Flushed, FlushError> {
+        fail_point!("flush-begin");
         let mut connection = self.acquire("starting a flush").await?;
         let mut tx = connection.begin().await.map_err(StoreError::when("starting a flush"))?;
         if let Fence::Landed = lock_fences(&mut tx, flush, &plan).await? {
@@ -49,16 +51,23 @@ impl Store {
                 ..known.unwrap_or_default()
             });
         }
+        fail_point!("flush-fences-after");
+        fail_point!("flush-keys-before");
         let changes = claim_keys(&mut tx, &plan.keys)
             .await
             .map_err(StoreError::when("writing post_key"))?;
+        fail_point!("flush-keys-after");
         let (written, removals) = plan.resolve(&changes);
+        bound_days(flush, &written, &removals)?;
+        fail_point!("flush-insert-before");
         insert_posts(&mut tx, flush, &written)
             .await
             .map_err(StoreError::when("writing post"))?;
+        fail_point!("flush-insert-after");
         let (deleted, removed) = remove_posts(&mut tx, &removals, flush.runs.len())
             .await
             .map_err(StoreError::when("deleting from post"))?;
+        fail_point!("flush-delete-after");
         let mut deltas = Deltas::default();
         for &place in &written {
             deltas.add(flush, &flush.posts[place]);
@@ -66,17 +75,23 @@ impl Store {
         for row in &deleted {
             deltas.take(row);
         }
+        fail_point!("flush-rollup-before");
         let mut rollups = 0;
         for (resolution, changes) in deltas.by_resolution() {
             apply_deltas(&mut tx, resolution, &changes).await?;
             rollups += changes.len();
         }
+        fail_point!("flush-rollup-after");
         let order = plan.run_order.clone();
         let flushed = plan.finish(written, &removed, rollups);
+        fail_point!("flush-offsets-before");
         move_offsets(&mut tx, flush, &order, &flushed.tallies).await?;
+        fail_point!("flush-offsets-after");
 
         self.remember(flush, &flushed);
+        fail_point!("flush-commit-before");
         tx.commit().await.map_err(StoreError::when("committing a flush"))?;
+        fail_point!("flush-commit-after");
         Ok(flushed)
     }
 
@@ -190,6 +205,17 @@ async fn claim_keys(tx: &mut PgConnection, keys: &[KeyPlan<'_>]) -> Result<Vec<K
             fresh,
         })
         .collect())
+}
+
+/// The days of deletions are known only now, and each is a partition to lock as well.
+fn bound_days(flush: &Flush, written: &[usize], removals: &[Removal<'_>]) -> Result<(), FlushError> {
+    let posts = written.iter().map(|&place| day_of(flush.posts[place].created_at()));
+    let gone = removals.iter().map(|removal| day_of(removal.created_at));
+    let found = posts.chain(gone).collect::<BTreeSet<Date>>().len();
+    if found > MAX_DAYS {
+        return Err(FlushError::TooManyDays { found, limit: MAX_DAYS });
+    }
+    Ok(())
 }
 
 /// Deletes posts, a day at a time: with the day in the statement's text, the planner looks at, and locks, that

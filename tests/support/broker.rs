@@ -24,12 +24,19 @@ use rdkafka::{
 pub struct Broker {
     program: PathBuf,
     port: u16,
+    /// The port that clients are told: that of a proxy, or its own.
+    advertised: u16,
     child: Option<Child>,
 }
 
 impl Broker {
     /// Starts one, or says why there is none: `MOODSTREAM_TANSU`, else `.runtime/bin/tansu`.
     pub fn start() -> Self {
+        Self::start_behind(None)
+    }
+
+    /// Starts one that clients reach through the proxy at that port, which may yet have to be led here.
+    pub fn start_behind(proxy: Option<u16>) -> Self {
         let runtime = std::env::var_os("MOODSTREAM_RUNTIME").map_or_else(
             || PathBuf::from(env!("CARGO_MANIFEST_DIR")).join(".runtime"),
             PathBuf::from,
@@ -45,15 +52,21 @@ impl Broker {
         let mut broker = Self {
             program,
             port,
+            advertised: proxy.unwrap_or(port),
             child: None,
         };
         broker.restart();
         broker
     }
 
+    /// The port that it listens at.
+    pub fn port(&self) -> u16 {
+        self.port
+    }
+
     /// The address for `bootstrap.servers`.
     pub fn address(&self) -> String {
-        format!("127.0.0.1:{}", self.port)
+        format!("127.0.0.1:{}", self.advertised)
     }
 
     /// The process.
@@ -72,14 +85,15 @@ impl Broker {
     /// Starts it (again) on the same port, empty, and waits until it answers.
     pub fn restart(&mut self) {
         self.kill();
-        let url = format!("tcp://{}", self.address());
+        let listener = format!("tcp://127.0.0.1:{}", self.port);
+        let advertised = format!("tcp://{}", self.address());
         let child = Command::new(&self.program)
             .args([
                 "broker",
                 "--listener-url",
-                &url,
+                &listener,
                 "--advertised-listener-url",
-                &url,
+                &advertised,
                 "--storage-engine",
                 "memory://tansu/",
             ])
@@ -88,7 +102,12 @@ impl Broker {
             .spawn()
             .unwrap();
         self.child = Some(child);
-        let client: BaseConsumer = self.config().create().unwrap();
+        // Asked directly: a proxy may not lead here yet.
+        let client: BaseConsumer = self
+            .config()
+            .set("bootstrap.servers", format!("127.0.0.1:{}", self.port))
+            .create()
+            .unwrap();
         let deadline = Instant::now() + Duration::from_secs(20);
         while let Err(error) = client.fetch_metadata(None, Duration::from_millis(200)) {
             assert!(Instant::now() < deadline, "the broker does not answer: {error}");

@@ -10,4 +10,5 @@
 
 pub mod broker;
 pub mod postgres;
+pub mod proxy;
 pub mod service;

@@ -27,18 +27,25 @@ const FAILED: [&str; 3] = ["initdb: error", "database system is shut down", "not
 /// that holds its other end is gone, killed or not, and then the server is stopped and its files removed.
 ///
 /// QUIT is Postgres's immediate shutdown; TERM to the whole process group ends an `initdb` that still runs. The
-/// trap keeps the supervisor itself alive through it.
+/// traps keep the supervisor itself alive through it. Where there is a file `down`, the server was taken down to
+/// come back when the file is gone.
 const SUPERVISOR: &str = r#"
 bin=$1 folder=$2
 shift 2
 trap : TERM
 {
-  "$bin/initdb" --auth=trust --username=postgres --encoding=UTF8 --locale=C --no-sync -D "$folder/data" &&
-  exec "$bin/postgres" -D "$folder/data" "$@"
+  trap : TERM
+  "$bin/initdb" --auth=trust --username=postgres --encoding=UTF8 --locale=C --no-sync -D "$folder/data" || exit
+  until [ -e "$folder/end" ]; do
+    "$bin/postgres" -D "$folder/data" "$@"
+    [ -e "$folder/down" ] || break
+    while [ -e "$folder/down" ] && [ ! -e "$folder/end" ]; do sleep 0.02; done
+  done
 } >"$folder/log" 2>&1 </dev/null &
 server=$!
 cat >/dev/null
-kill -QUIT $server 2>/dev/null
+: >"$folder/end"
+kill -QUIT $(head -n 1 "$folder/data/postmaster.pid") 2>/dev/null
 kill -TERM 0
 wait $server
 rm -rf "$folder"
@@ -48,6 +55,7 @@ rm -rf "$folder"
 #[derive(Debug)]
 pub struct Postgres {
     supervisor: Child,
+    folder: PathBuf,
     port: u16,
     databases: AtomicU32,
 }
@@ -55,18 +63,23 @@ pub struct Postgres {
 impl Postgres {
     /// Makes a cluster and waits until it answers.
     pub fn start() -> io::Result<Self> {
+        Self::start_with(&[])
+    }
+
+    /// The same with settings of the server, such as `max_connections=20`.
+    pub fn start_with(settings: &[&str]) -> io::Result<Self> {
         let bin = find_bin()?;
         // Another process may take the port between its choice and its use.
         let mut tries = 0;
         loop {
-            match Self::start_at(&bin, free_port()?) {
+            match Self::start_at(&bin, free_port()?, settings) {
                 Err(error) if error.kind() == io::ErrorKind::AddrInUse && tries < 5 => tries += 1,
                 other => return other,
             }
         }
     }
 
-    fn start_at(bin: &Path, port: u16) -> io::Result<Self> {
+    fn start_at(bin: &Path, port: u16, more: &[&str]) -> io::Result<Self> {
         let folder = tempfile::Builder::new().prefix("moodstream-pg-").tempdir()?;
         let user = unprivileged_user()?;
         if let Some((uid, gid)) = user {
@@ -88,7 +101,7 @@ impl Postgres {
         let supervisor = as_user(Command::new("/bin/sh"), user)
             .args(["-c", SUPERVISOR, "postgres-supervisor"])
             .args([bin, &folder])
-            .args(settings.iter().flat_map(|setting| ["-c", setting]))
+            .args(settings.iter().chain(more).flat_map(|setting| ["-c", setting]))
             .current_dir(&folder)
             .stdin(Stdio::piped())
             .stdout(Stdio::null())
@@ -96,22 +109,53 @@ impl Postgres {
             // Ctrl-C in a terminal goes to this process alone, which then ends the server in order.
             .process_group(0)
             .spawn()?;
-        let mut cluster = Self {
+        let cluster = Self {
             supervisor,
+            folder,
             port,
             databases: AtomicU32::new(0),
         };
-        cluster.wait_ready(&folder.join("log"))?;
+        cluster.wait_ready()?;
         Ok(cluster)
     }
 
-    fn wait_ready(&mut self, log: &Path) -> io::Result<()> {
+    /// Stops the server at once, as a crash would, and keeps it down until [`Self::come_back`].
+    pub fn crash(&self) -> io::Result<()> {
+        fs::write(self.folder.join("down"), "")?;
+        let pid = fs::read_to_string(self.folder.join("data/postmaster.pid"))?;
+        let pid = pid.lines().next().unwrap_or_default();
+        Command::new("kill").args(["-QUIT", pid]).status()?;
+        let deadline = Instant::now() + STARTUP;
+        while TcpStream::connect((Ipv4Addr::LOCALHOST, self.port)).is_ok() {
+            if Instant::now() > deadline {
+                return Err(io::Error::other("postgres did not stop"));
+            }
+            pause();
+        }
+        Ok(())
+    }
+
+    /// Starts the server again after [`Self::crash`] and waits until it answers.
+    pub fn come_back(&self) -> io::Result<()> {
+        fs::remove_file(self.folder.join("down"))?;
+        let deadline = Instant::now() + STARTUP;
+        while let Err(error) = execute(self.port, "SELECT 1") {
+            if Instant::now() > deadline {
+                return Err(error);
+            }
+            pause();
+        }
+        Ok(())
+    }
+
+    fn wait_ready(&self) -> io::Result<()> {
+        let log = self.folder.join("log");
         let deadline = Instant::now() + STARTUP;
         loop {
             let Err(error) = execute(self.port, "SELECT 1") else {
                 return Ok(());
             };
-            let log = fs::read_to_string(log).unwrap_or_default();
+            let log = fs::read_to_string(&log).unwrap_or_default();
             if log.contains("could not bind") {
                 return Err(io::Error::new(io::ErrorKind::AddrInUse, "the port was taken meanwhile"));
             }
@@ -121,6 +165,14 @@ impl Postgres {
                 )));
             }
             pause();
+        }
+    }
+
+    /// Makes a file or folder the server's.
+    pub fn give(&self, path: &Path) -> io::Result<()> {
+        match unprivileged_user()? {
+            Some((uid, gid)) => chown(path, Some(uid), Some(gid)),
+            None => Ok(()),
         }
     }
 

@@ -1,0 +1,245 @@
+//! How each fault is thrown. Nothing here waits for a time: each fault lasts until something has been seen of it.
+
+use std::time::Duration;
+
+use rustix::process::Signal;
+
+use crate::{
+    plan::{Fault, Kind, MEMBERS},
+    storm::Storm,
+    support::proxy::Cut,
+};
+
+const TABLES: [&str; 5] = [
+    "post",
+    "post_key",
+    "emotion_rollup",
+    "consumer_offset",
+    "consumer_tally",
+];
+
+/// Steps of a flush at which a member may fail; see `src/fail_point.rs`.
+const STEPS: [&str; 7] = [
+    "flush-keys-before",
+    "flush-insert-after",
+    "flush-rollup-after",
+    "flush-offsets-before",
+    "flush-commit-before",
+    "flush-commit-after",
+    "kafka-commit-before",
+];
+
+impl Storm {
+    /// Feeds, waits until a part of it is settled, and strikes.
+    pub fn throw(&mut self, fault: &Fault) {
+        self.feed(fault.records);
+        let settled = self.settled();
+        let goal = settled + (self.fed() - settled) * fault.after_percent / 100;
+        self.wait("progress before the fault", |storm| storm.settled() >= goal);
+        match fault.kind {
+            Kind::Kill => self.kill(fault),
+            Kind::Terminate => {
+                self.leave(fault);
+                self.join();
+            }
+            Kind::Freeze => self.freeze(fault),
+            Kind::Join => {
+                self.join();
+                self.wait("the new member's readiness", |storm| {
+                    storm.members[storm.members.len() - 1].is_ready()
+                });
+            }
+            Kind::Leave => self.leave(fault),
+            Kind::FailPoint => self.fail_point(fault),
+            Kind::PostgresStopped => self.stop_postgres(),
+            Kind::ConnectionCut => self.cut_connection(),
+            Kind::CommitCut => self.cut_commit(fault),
+            Kind::TableLocked => self.lock_table(fault),
+            Kind::DiskFull => self.fill_disk(fault),
+            Kind::ReadOnly => self.read_only(),
+            Kind::NoRights => self.take_rights(fault),
+            Kind::SlowNetwork => self.slow_network(fault),
+            Kind::DeadLettersRefused => self.refuse_letters(),
+        }
+    }
+
+    fn pick(&self, fault: &Fault) -> usize {
+        fault.which % self.members.len()
+    }
+
+    fn kill(&mut self, fault: &Fault) {
+        let mut member = self.members.remove(self.pick(fault));
+        member.signal(Signal::KILL);
+        self.wait("the killed member's end", |_| member.ended().is_some());
+        self.join();
+    }
+
+    /// A member is asked to end, and ends well: with what it holds committed.
+    fn leave(&mut self, fault: &Fault) {
+        let member = self.members.remove(self.pick(fault));
+        self.end_well(member);
+    }
+
+    /// Until the others have settled all that there is: its partitions are theirs, and its transaction, if it was in
+    /// one, was ended by the server.
+    fn freeze(&mut self, fault: &Fault) {
+        let member = self.members.remove(self.pick(fault));
+        member.signal(Signal::STOP);
+        self.feed(fault.records);
+        self.wait("the others to take over", Storm::is_drained);
+        self.feed(fault.records);
+        member.signal(Signal::CONT);
+        self.members.push(member);
+    }
+
+    /// A member that crashes, fails or dawdles after some flushes.
+    fn fail_point(&mut self, fault: &Fault) {
+        if self.members.len() == *MEMBERS.end() {
+            self.leave(fault);
+        }
+        let step = STEPS[fault.which % STEPS.len()];
+        let after = fault.how % 7;
+        if !fault.how.is_multiple_of(3) {
+            // Every few flushes something goes wrong, which it lives with.
+            let action = ["20%return(error)", "30%sleep(150)"][fault.how % 2];
+            self.join_with(&[("FAILPOINTS", &format!("{step}={action}"))]);
+            return;
+        }
+        let points = format!("{step}={after}*off->return(crash)");
+        let mut armed = Some(self.member(&[("FAILPOINTS", &points)]));
+        self.wait("the crash at a fail point", |storm| {
+            if storm.is_drained() {
+                storm.feed(50);
+            }
+            armed.as_mut().is_some_and(|member| member.ended().is_some())
+        });
+        let member = armed.take().unwrap();
+        assert!(
+            member.log().contains("fail point"),
+            "{} did not crash there:\n{}",
+            member.name,
+            member.log()
+        );
+    }
+
+    /// While Postgres is down its members complain and stay.
+    fn stop_postgres(&mut self) {
+        self.database_is_well = false;
+        self.world.postgres.crash().unwrap();
+        self.until_complaint("database");
+        self.world.postgres.come_back().unwrap();
+        self.database_is_well = true;
+    }
+
+    fn cut_connection(&mut self) {
+        self.wait("a transaction to cut", |storm| {
+            if storm.is_drained() {
+                storm.feed(200);
+            }
+            storm.world.terminate("xact_start IS NOT NULL") > 0
+        });
+    }
+
+    fn cut_commit(&mut self, fault: &Fault) {
+        self.world.to_postgres.cut([Cut::Before, Cut::After][fault.how % 2]);
+        self.wait("a commit to cut", |storm| {
+            if storm.is_drained() {
+                storm.feed(100);
+            }
+            !storm.world.to_postgres.cuts()
+        });
+    }
+
+    fn lock_table(&mut self, fault: &Fault) {
+        self.database_is_well = false;
+        let table = TABLES[fault.which % TABLES.len()];
+        let mut holder = self.world.connect().unwrap();
+        self.world.execute_on(
+            &mut holder,
+            &format!("BEGIN; LOCK TABLE {table} IN ACCESS EXCLUSIVE MODE"),
+        );
+        if fault.how.is_multiple_of(2) {
+            self.until_complaint("lock timeout");
+        } else {
+            // Only until somebody waits: the lock is given back before the members' patience ends.
+            self.wait("somebody to wait for the lock", |storm| {
+                if storm.is_drained() {
+                    storm.feed(100);
+                }
+                storm
+                    .world
+                    .number("SELECT count(*) FROM pg_locks WHERE NOT granted")
+                    .unwrap_or(0)
+                    > 0
+            });
+        }
+        self.world.execute_on(&mut holder, "COMMIT");
+        self.database_is_well = true;
+    }
+
+    /// As the server says it of a full disk, at the table drawn.
+    fn fill_disk(&mut self, fault: &Fault) {
+        self.database_is_well = false;
+        let table = TABLES[fault.which % TABLES.len()];
+        self.world.execute(&format!(
+            "CREATE FUNCTION no_space() RETURNS trigger LANGUAGE plpgsql AS $$ BEGIN
+                 RAISE EXCEPTION 'could not extend file: No space left on device' USING ERRCODE = 'disk_full';
+             END $$;
+             CREATE TRIGGER no_space BEFORE INSERT OR UPDATE ON {table} EXECUTE FUNCTION no_space()"
+        ));
+        self.until_complaint("disk space");
+        self.world.execute("DROP FUNCTION no_space CASCADE");
+        self.database_is_well = true;
+    }
+
+    fn read_only(&mut self) {
+        self.database_is_well = false;
+        let name = self.world.database_name().to_owned();
+        let alter = |how: &str| format!("ALTER DATABASE {name} {how} default_transaction_read_only");
+        self.world.execute(&format!("{} = on", alter("SET")));
+        self.world.terminate("true");
+        self.until_complaint("read-only");
+        // This session's own default is read-only by now, too.
+        self.world
+            .execute(&format!("SET transaction_read_only = off; {}", alter("RESET")));
+        self.world.terminate("true");
+        self.database_is_well = true;
+    }
+
+    fn take_rights(&mut self, fault: &Fault) {
+        self.database_is_well = false;
+        let table = TABLES[fault.which % TABLES.len()];
+        self.world
+            .execute(&format!("REVOKE INSERT, UPDATE ON {table} FROM storm"));
+        self.until_complaint("check user, password and grants");
+        self.world.execute(&format!("GRANT INSERT, UPDATE ON {table} TO storm"));
+        self.database_is_well = true;
+    }
+
+    fn slow_network(&mut self, fault: &Fault) {
+        let delay = 10 + (fault.how % 60) as u64;
+        self.world.to_postgres.delay(Duration::from_millis(delay));
+        self.feed(fault.records);
+        let goal = self.settled() + 80;
+        self.wait("progress over a slow network", |storm| storm.settled() >= goal);
+        self.world.to_postgres.delay(Duration::ZERO);
+    }
+
+    fn refuse_letters(&mut self) {
+        self.to_broker.refuse_produce(true);
+        self.feed_poison(8);
+        self.until_complaint("dead letters");
+        self.to_broker.refuse_produce(false);
+    }
+
+    /// Feeds until a member says in `/ready` what is wrong.
+    fn until_complaint(&mut self, words: &str) {
+        self.feed(100);
+        self.wait(&format!("a member to complain of: {words}"), |storm| {
+            if storm.database_is_well && storm.is_drained() {
+                storm.feed_poison(1);
+            }
+            storm.members.iter().any(|member| member.complains_of(words))
+        });
+    }
+}

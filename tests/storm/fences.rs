@@ -1,0 +1,169 @@
+//! Who has lost a partition writes nothing to it; who has lost his place in a topic says so.
+
+use std::time::Duration;
+
+use rdkafka::{
+    admin::{AdminClient, AdminOptions},
+    client::DefaultClientContext,
+    consumer::{BaseConsumer, Consumer as _},
+};
+use rustix::process::Signal;
+
+use crate::{
+    storm::Storm,
+    world::{GROUP, PATIENCE, TOPIC},
+};
+
+/// Longer than anything in these tests: what is held must be held until it is let go.
+const PATIENT: [(&str, &str); 2] = [
+    ("MOODSTREAM_DATABASE__LOCK_TIMEOUT_SECONDS", "100"),
+    ("MOODSTREAM_DATABASE__STATEMENT_TIMEOUT_SECONDS", "100"),
+];
+
+/// Every row of every table with the transaction that wrote it: any write shows, also one that changes nothing.
+const EVERYTHING: &str = "
+    SELECT count(*)::bigint, coalesce(sum(hashtextextended(concat(t, x, d), 0)), 0)::text FROM (
+        SELECT 'post' t, xmin::text x, row(p.*)::text d FROM post p
+        UNION ALL SELECT 'rollup', xmin::text, row(r.*)::text FROM emotion_rollup r
+        UNION ALL SELECT 'key', xmin::text, row(k.*)::text FROM post_key k
+        UNION ALL SELECT 'offset', xmin::text, row(o.*)::text FROM consumer_offset o
+        UNION ALL SELECT 'tally', xmin::text, row(c.*)::text FROM consumer_tally c) AS every";
+
+fn waiting(storm: &mut Storm) -> bool {
+    let sql =
+        "SELECT count(*) FROM pg_stat_activity WHERE application_name = 'moodstream' AND wait_event_type = 'Lock'";
+    storm.world.number(sql).unwrap_or(0) > 0
+}
+
+#[test]
+fn a_frozen_consumer_wakes_fenced_and_writes_nothing() {
+    let mut storm = Storm::calm(11);
+    // It is frozen in the middle of a flush, at the fence.
+    storm.join();
+    storm.feed(50);
+    storm.wait("the first records", Storm::is_drained);
+    let mut holder = storm.world.connect().unwrap();
+    storm.world.execute_on(
+        &mut holder,
+        "BEGIN; LOCK TABLE consumer_offset IN ACCESS EXCLUSIVE MODE",
+    );
+    storm.feed(300);
+    storm.wait("a flush at its fence", waiting);
+    let frozen = storm.members.pop().unwrap();
+    frozen.signal(Signal::STOP);
+    storm.world.execute_on(&mut holder, "COMMIT");
+
+    storm.join();
+    storm.wait("another to take all partitions and settle all", Storm::is_drained);
+    let before: Vec<(i64, String)> = storm.world.rows(EVERYTHING);
+    frozen.signal(Signal::CONT);
+    storm.wait("the frozen one to come back to the group", |_| {
+        let log = frozen.log();
+        let woken = log.matches("the group takes partitions").count() > 0;
+        woken && log.rfind("the group gives partitions") > log.rfind("the group takes partitions") && frozen.is_ready()
+    });
+    let after: Vec<(i64, String)> = storm.world.rows(EVERYTHING);
+    assert_eq!(before, after, "the woken member has written\n{}", frozen.log());
+
+    storm.members.push(frozen);
+    storm.feed(300);
+    storm.drain_and_check();
+}
+
+/// A partition that is lost and given back while its flush is under way is read from where the database stood before
+/// that flush: the flush's own commit must not count as the new assignment's.
+#[test]
+fn a_partition_given_back_while_its_flush_is_under_way_is_fenced_and_read_anew() {
+    let mut storm = Storm::calm(12);
+    storm.join_with(&PATIENT);
+    storm.feed(50);
+    storm.wait("the first records", Storm::is_drained);
+    let mut holder = storm.world.connect().unwrap();
+    storm
+        .world
+        .execute_on(&mut holder, "BEGIN; LOCK TABLE post IN ACCESS EXCLUSIVE MODE");
+    storm.feed(300);
+    storm.wait("a flush that waits for a table", waiting);
+    storm.members[0].signal(Signal::STOP);
+
+    // That a stranger is given partitions shows that the group has let the frozen member go.
+    let stranger: BaseConsumer = storm
+        .broker()
+        .config()
+        .set("group.id", GROUP)
+        .set("partition.assignment.strategy", "cooperative-sticky")
+        .set("session.timeout.ms", "6000")
+        .set("enable.auto.commit", "false")
+        .create()
+        .unwrap();
+    stranger.subscribe(&[TOPIC]).unwrap();
+    storm.wait("the group to give a stranger all partitions", |_| {
+        let _ = stranger.poll(Duration::from_millis(50));
+        stranger.assignment().is_ok_and(|list| list.count() == 4)
+    });
+    drop(stranger);
+    let reads = storm.members[0].log().matches(" reading ").count();
+    storm.members[0].signal(Signal::CONT);
+    storm.wait("the partitions to be read again", |storm| {
+        storm.members[0].log().matches(" reading ").count() > reads + 3
+    });
+    storm.world.execute_on(&mut holder, "COMMIT");
+    storm.feed(300);
+    storm.drain_and_check();
+}
+
+fn recreate(storm: &Storm) {
+    let admin: AdminClient<DefaultClientContext> = storm.broker().config().create().unwrap();
+    let options = AdminOptions::new().operation_timeout(Some(PATIENCE));
+    let deleted = storm
+        .world
+        .runtime
+        .block_on(admin.delete_topics(&[TOPIC], &options))
+        .unwrap();
+    deleted.into_iter().next().unwrap().unwrap();
+    storm.broker().create_topic(TOPIC, crate::feed::PARTITIONS);
+}
+
+/// Between two runs: a client of librdkafka 2.12 that reads while this broker deletes its topic is killed by the
+/// broker's answer (a leader told for a topic without a name, in `rd_kafka_metadata_update_op`).
+#[test]
+fn a_topic_made_anew_ends_in_what_the_settings_say() {
+    let mut storm = Storm::calm(13);
+    let member = storm.member(&[]);
+    storm.feed(600);
+    storm.wait("the topic to be settled", Storm::is_drained);
+    storm.end_well(member);
+    recreate(&storm);
+
+    // By default it stops, says why and what can be done, and changes nothing.
+    let before: Vec<(i64, String)> = storm.world.rows(EVERYTHING);
+    let mut member = storm.member(&[]);
+    let mut status = None;
+    storm.wait("the member to stop", |_| {
+        status = member.ended();
+        status.is_some()
+    });
+    let log = member.log();
+    let last = log.lines().next_back().unwrap();
+    assert_eq!(status.unwrap().code(), Some(1), "{log}");
+    for words in [
+        "is not at the broker",
+        "the topic was made anew",
+        "kafka.on_offset_out_of_range",
+    ] {
+        assert!(last.contains(words), "{last}");
+    }
+    assert_eq!(before, storm.world.rows::<(i64, String)>(EVERYTHING));
+
+    // Told to go on at the earliest record, it reads the new topic from its start.
+    let rows = storm.world.number("SELECT count(*) FROM post").unwrap();
+    storm.forget_lines();
+    let going_on = storm.member(&[("MOODSTREAM_KAFKA__ON_OFFSET_OUT_OF_RANGE", "earliest")]);
+    storm.feed(300);
+    storm.wait("the new topic to be settled", Storm::is_drained);
+    assert!(storm.world.number("SELECT count(*) FROM post").unwrap() > rows);
+    assert!(going_on.log().contains("offset not at the broker; going on elsewhere"));
+    storm.end_well(going_on);
+    let differences: Vec<(String, String)> = storm.world.rows(include_str!("../support/recount.sql"));
+    assert!(differences.is_empty(), "{differences:#?}");
+}

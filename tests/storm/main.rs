@@ -1,0 +1,66 @@
+//! A storm that changes nothing: the service's own binary, several processes in one group, on a real broker and a
+//! real Postgres, under faults drawn from a seed; and at the end the tables equal a reckoning of what was fed.
+//!
+//! `SEED=n FAULTS=n make storm` throws a storm of any length. A short one is among the tests.
+
+#![allow(
+    clippy::unwrap_used,
+    clippy::expect_used,
+    clippy::panic,
+    missing_docs,
+    unreachable_pub
+)]
+
+mod cluster;
+mod faults;
+mod feed;
+mod fences;
+mod member;
+mod plan;
+mod poison;
+mod pressure;
+mod reckoning;
+mod shutdown;
+mod steps;
+mod storm;
+#[path = "../support/mod.rs"]
+mod support;
+mod world;
+
+use std::{env, time::Instant};
+
+use storm::Storm;
+
+/// A number of the environment.
+fn number<T: std::str::FromStr>(name: &str, default: T) -> T {
+    match env::var(name) {
+        Ok(text) if !text.is_empty() => text.parse().unwrap_or_else(|_| panic!("{name} is no number: {text}")),
+        _ => default,
+    }
+}
+
+#[test]
+fn a_storm_changes_nothing() {
+    let (seed, faults) = (number("SEED", 20_260_301), number("FAULTS", 32));
+    let plan = plan::plan(seed, faults);
+    println!("storm: SEED={seed} FAULTS={faults}\n{}", plan::table(&plan));
+
+    let begun = Instant::now();
+    let mut storm = Storm::new(seed);
+    for (number, fault) in plan.iter().enumerate() {
+        println!(
+            "{:7.1} s  {:3} {}",
+            begun.elapsed().as_secs_f64(),
+            number + 1,
+            fault.kind
+        );
+        storm.throw(fault);
+    }
+    println!("{:7.1} s  waiting for the rest", begun.elapsed().as_secs_f64());
+    let summary = storm.drain_and_check();
+    println!(
+        "{:7.1} s  {summary}; {} starts failed",
+        begun.elapsed().as_secs_f64(),
+        storm.failed_starts
+    );
+}

@@ -1,0 +1,126 @@
+//! What is given up at the deadline of the shutdown is taken up again: nothing may be passed over on the way out.
+
+use rustix::process::Signal;
+use serde_json::json;
+use time::{Duration, OffsetDateTime, format_description::well_known::Rfc3339};
+
+use crate::{
+    feed::{Line, Meaning, Post},
+    storm::Storm,
+};
+
+/// A plain post of a day, all in one partition.
+pub fn post(number: usize, days_ago: i64) -> Line {
+    let created_at = OffsetDateTime::now_utc().replace_nanosecond(0).unwrap() - Duration::days(days_ago);
+    let (id, text) = (format!("d{number}"), format!("nothing but the sea {number}"));
+    let payload = json!({"id": id, "source": "twitter", "text": text, "lang": "en",
+        "created_at": created_at.format(&Rfc3339).unwrap()});
+    Line {
+        partition: 0,
+        key: None,
+        payload: payload.to_string().into_bytes(),
+        meaning: Meaning::Post(Post {
+            key: ("twitter", id),
+            created_at,
+            lang: "en",
+            text,
+            topics: Vec::new(),
+            hashtags: Vec::new(),
+        }),
+    }
+}
+
+/// A deletion of such a post.
+pub fn deletion(number: usize) -> Line {
+    let id = format!("d{number}");
+    Line {
+        partition: 0,
+        key: None,
+        payload: json!({"delete": {"status": {"id_str": id, "user_id_str": "7"}}})
+            .to_string()
+            .into_bytes(),
+        meaning: Meaning::Deletion(("twitter", id)),
+    }
+}
+
+pub const ALL_AT_ONCE: [(&str, &str); 6] = [
+    ("MOODSTREAM_STORE__RETENTION_DAYS", "40000"),
+    ("MOODSTREAM_STORE__MAX_FLUSH_RECORDS", "4000"),
+    ("MOODSTREAM_WINDOW__MAX_POSTS", "2000"),
+    ("MOODSTREAM_WINDOW__MAX_RECORDS", "4000"),
+    ("MOODSTREAM_WINDOW__MAX_DELAY_MS", "5000"),
+    ("MOODSTREAM_SHUTDOWN__DEADLINE_SECONDS", "1"),
+];
+
+/// A window too long for one transaction is committed in parts. When the first is given up, the second must not be
+/// committed: its offset would pass the first's records.
+#[test]
+fn a_part_given_up_at_the_deadline_is_not_passed_by_the_next() {
+    let mut storm = Storm::calm(21);
+    let days = 270;
+    // Made ahead, so that only one day can be locked.
+    let first = storm.member(&ALL_AT_ONCE);
+    storm.send((0..days).map(|n| post(n, i64::try_from(n).unwrap())).collect());
+    storm.wait("the days to be made", Storm::is_drained);
+    storm.end_well(first);
+
+    let mut holder = storm.world.connect().unwrap();
+    storm.world.execute_on(
+        &mut holder,
+        "BEGIN; DO $$ BEGIN EXECUTE format('LOCK TABLE post_%s IN ACCESS EXCLUSIVE MODE', to_char(now() AT TIME ZONE 'UTC', 'YYYYMMDD')); END $$",
+    );
+    // Today's post comes first: the part it is in waits for the lock; the last days are the other part.
+    storm.send((0..days).map(|n| post(1_000 + n, i64::try_from(n).unwrap())).collect());
+    let member = storm.member(&ALL_AT_ONCE);
+    storm.wait("the first part to wait in vain", |_| {
+        member.log().contains("lock timeout")
+    });
+    storm.end_well(member);
+    storm.world.execute_on(&mut holder, "COMMIT");
+    let member = storm.member(&ALL_AT_ONCE);
+    storm.members.push(member);
+    storm.drain_and_check();
+}
+
+/// Windows may be done out of order. When one is given up, none after it may be settled.
+#[test]
+fn a_window_given_up_at_the_deadline_is_not_passed_by_the_next() {
+    let mut storm = Storm::calm(22);
+    let member = storm.member(&[
+        ("FAILPOINTS", "window-before=1*sleep(30000)"),
+        ("MOODSTREAM_SHUTDOWN__DEADLINE_SECONDS", "1"),
+    ]);
+    storm.feed(300);
+    storm.wait("windows to be judged after the first", |_| {
+        member
+            .metric("moodstream_stage_records_total{stage=\"classify\"}")
+            .unwrap_or(0.0)
+            > 40.0
+    });
+    assert_eq!(storm.settled(), 0, "the first window dawdles");
+    member.signal(Signal::TERM);
+    storm.end_well(member);
+    storm.join();
+    storm.drain_and_check();
+}
+
+/// Each day is a partition with its indexes to lock. Where the server's table of locks is too small for all days of
+/// the deletions at hand, they are carried out in parts.
+#[test]
+fn deletions_of_more_days_than_the_server_can_lock_are_carried_out_in_parts() {
+    let mut storm = Storm::with_postgres(23, &["max_connections=20"]);
+    storm.world.restart_with("SET max_locks_per_transaction = 10");
+    let days = 250;
+    storm.join_with(&ALL_AT_ONCE);
+    for chunk in (0..days).collect::<Vec<usize>>().chunks(50) {
+        storm.send(chunk.iter().map(|&n| post(n, i64::try_from(n).unwrap())).collect());
+        storm.wait("the posts", Storm::is_drained);
+    }
+    storm.send((0..days).map(deletion).collect());
+    storm.wait("the deletions", Storm::is_drained);
+    let log = storm.members[0].log();
+    assert!(log.contains("too large for one transaction"), "{log}");
+    // The recount looks at all days at once.
+    storm.world.restart_with("RESET max_locks_per_transaction");
+    storm.drain_and_check();
+}

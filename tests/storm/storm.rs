@@ -1,0 +1,281 @@
+//! The storm itself: members, the feed, and waiting.
+
+use std::{
+    path::PathBuf,
+    thread,
+    time::{Duration, Instant},
+};
+
+use rdkafka::ClientConfig;
+use rustix::process::Signal;
+use tempfile::TempDir;
+use time::OffsetDateTime;
+
+use crate::{
+    feed::{Feed, Line, PARTITIONS},
+    member::Member,
+    plan::MEMBERS,
+    reckoning::Reckoning,
+    support::{broker::Broker, proxy::Proxy},
+    world::{DEAD_LETTERS, GROUP, PATIENCE, TOPIC, World, produce, read_back},
+};
+
+/// How long every member may take to be looked after while something else is waited for.
+const TEND: Duration = Duration::from_millis(300);
+
+pub struct Storm {
+    pub members: Vec<Member>,
+    pub world: World,
+    pub to_broker: Proxy,
+    /// None where a mock cluster is in its place.
+    broker: Option<Broker>,
+    /// No fault of the database holds that a starting member would end over.
+    pub database_is_well: bool,
+    /// Members that ended while starting, as they do where a thing that they need is not there yet.
+    pub failed_starts: usize,
+    /// Of those, how many are still to be started again.
+    missing: usize,
+    settings: PathBuf,
+    config: ClientConfig,
+    feed: Feed,
+    lines: Vec<Line>,
+    started: usize,
+    tended: Instant,
+    folder: TempDir,
+}
+
+impl Storm {
+    /// Everything but members.
+    pub fn calm(seed: u64) -> Self {
+        Self::with_postgres(seed, &[])
+    }
+
+    /// The same with settings of the server.
+    pub fn with_postgres(seed: u64, settings: &[&str]) -> Self {
+        Self::build(seed, settings, None)
+    }
+
+    /// On another cluster, which has the topics already.
+    pub fn on(seed: u64, config: ClientConfig) -> Self {
+        Self::build(seed, &[], Some(config))
+    }
+
+    fn build(seed: u64, settings: &[&str], cluster: Option<ClientConfig>) -> Self {
+        let mut folder = tempfile::tempdir().unwrap();
+        // The members' logs stay where something fails.
+        folder.disable_cleanup(true);
+        let world = World::new(folder.path(), settings);
+        let to_broker = world.runtime.block_on(Proxy::start(0));
+        let (broker, config) = match cluster {
+            Some(config) => (None, config),
+            None => {
+                let broker = Broker::start_behind(Some(to_broker.port));
+                to_broker.lead_to(broker.port());
+                broker.create_topic(TOPIC, PARTITIONS);
+                broker.create_topic(DEAD_LETTERS, 1);
+                let config = broker.config();
+                (Some(broker), config)
+            }
+        };
+        let settings = world.write_settings(config.get("bootstrap.servers").unwrap());
+        Self {
+            members: Vec::new(),
+            world,
+            to_broker,
+            broker,
+            config,
+            database_is_well: true,
+            failed_starts: 0,
+            missing: 0,
+            settings,
+            feed: Feed::new(seed, OffsetDateTime::now_utc()),
+            lines: Vec::new(),
+            started: 0,
+            tended: Instant::now(),
+            folder,
+        }
+    }
+
+    pub fn broker(&self) -> &Broker {
+        self.broker.as_ref().expect("a broker of its own")
+    }
+
+    /// With members at work.
+    pub fn new(seed: u64) -> Self {
+        let mut storm = Self::calm(seed);
+        storm.begin();
+        storm
+    }
+
+    /// Starts members, and waits until they do something.
+    pub fn begin(&mut self) {
+        for _ in 0..*MEMBERS.start() {
+            self.join();
+        }
+        self.feed(200);
+        self.wait("a first commit", |storm| storm.settled() > 0);
+    }
+
+    /// One member more.
+    pub fn join(&mut self) {
+        self.join_with(&[]);
+    }
+
+    /// One member more, with variables of the environment: settings, or fail points.
+    pub fn join_with(&mut self, environment: &[(&str, &str)]) {
+        let member = self.member(environment);
+        self.members.push(member);
+    }
+
+    /// A member that is not one of those that are looked after.
+    pub fn member(&mut self, environment: &[(&str, &str)]) -> Member {
+        self.started += 1;
+        Member::start(format!("member-{}", self.started), &self.settings, environment)
+    }
+
+    pub fn feed(&mut self, records: usize) {
+        let lines = self.feed.take(records);
+        self.send(lines);
+    }
+
+    pub fn feed_poison(&mut self, records: usize) {
+        let lines = (0..records).map(|_| self.feed.poison()).collect();
+        self.send(lines);
+    }
+
+    /// Feeds records made elsewhere.
+    pub fn send(&mut self, lines: Vec<Line>) {
+        produce(&self.config, &lines);
+        self.lines.extend(lines);
+    }
+
+    /// Begins the account anew, for a topic that was made anew.
+    pub fn forget_lines(&mut self) {
+        self.lines.clear();
+    }
+
+    /// Records fed.
+    pub fn fed(&self) -> i64 {
+        i64::try_from(self.lines.len()).unwrap()
+    }
+
+    /// Records settled: the sum of the offsets in the database.
+    pub fn settled(&mut self) -> i64 {
+        let sql = format!(
+            "SELECT coalesce(sum(next_offset), 0)::bigint FROM consumer_offset
+             WHERE consumer_group = '{GROUP}' AND topic = '{TOPIC}'"
+        );
+        self.world.number(&sql).unwrap_or(0)
+    }
+
+    pub fn is_drained(&mut self) -> bool {
+        self.settled() == self.fed()
+    }
+
+    /// Waits for a condition, and looks after the members meanwhile.
+    pub fn wait(&mut self, what: &str, mut condition: impl FnMut(&mut Self) -> bool) {
+        let begun = Instant::now();
+        while !condition(self) {
+            if begun.elapsed() > PATIENCE {
+                self.give_up(&format!("waited {PATIENCE:?} for {what}"));
+            }
+            self.tend();
+            pause();
+        }
+    }
+
+    /// A member that was running must not end by itself; one that was starting may, and is started again.
+    fn tend(&mut self) {
+        if self.tended.elapsed() < TEND {
+            return;
+        }
+        self.tended = Instant::now();
+        let mut place = 0;
+        while place < self.members.len() {
+            let Some(status) = self.members[place].ended() else {
+                place += 1;
+                continue;
+            };
+            let member = self.members.remove(place);
+            if member.was_running() || status.code() != Some(1) {
+                let words = format!(
+                    "{} ended by itself with {status}:\n{}",
+                    member.name,
+                    tail(&member.log())
+                );
+                self.give_up(&words);
+            }
+            self.failed_starts += 1;
+            self.missing += 1;
+        }
+        while self.database_is_well && self.missing > 0 {
+            self.missing -= 1;
+            self.join();
+        }
+    }
+
+    /// SIGTERM, and an end with 0.
+    pub fn end_well(&mut self, mut member: Member) {
+        let was_running = member.was_running();
+        member.signal(Signal::TERM);
+        let mut status = None;
+        self.wait("the stopped member's end", |_| {
+            status = member.ended();
+            status.is_some()
+        });
+        let status = status.unwrap();
+        if status.code() != Some(0) && was_running {
+            let words = format!(
+                "{} was stopped and ended with {status}:\n{}",
+                member.name,
+                tail(&member.log())
+            );
+            self.give_up(&words);
+        }
+    }
+
+    /// Ends all members once everything is settled, and reckons.
+    pub fn drain_and_check(&mut self) -> String {
+        self.wait("everything to be settled", Self::is_drained);
+        for member in std::mem::take(&mut self.members) {
+            self.end_well(member);
+        }
+        let reckoning = Reckoning::new(&self.lines, read_back(&self.config, TOPIC));
+        reckoning.check(&self.world, &read_back(&self.config, DEAD_LETTERS));
+        self.folder.disable_cleanup(false);
+        reckoning.summary()
+    }
+
+    /// Says where things stand, and fails.
+    fn give_up(&mut self, why: &str) -> ! {
+        let offsets: Vec<(i32, i64)> = if self.world.connect().is_some() {
+            self.world
+                .rows("SELECT partition, next_offset FROM consumer_offset ORDER BY 1")
+        } else {
+            Vec::new()
+        };
+        for member in &self.members {
+            eprintln!("--- {} ({})\n{}", member.name, member.id(), tail(&member.log()));
+            eprintln!("{}", member.get("/ready").unwrap_or_else(|| "no answer".into()));
+        }
+        let mut ends = vec![0; usize::try_from(PARTITIONS).unwrap()];
+        for line in &self.lines {
+            ends[usize::try_from(line.partition).unwrap()] += 1;
+        }
+        panic!(
+            "{why}\nsettled {offsets:?} of {ends:?}; logs in {}",
+            self.folder.path().display()
+        );
+    }
+}
+
+/// The last lines of a log.
+fn tail(log: &str) -> String {
+    let lines: Vec<&str> = log.lines().collect();
+    lines[lines.len().saturating_sub(40)..].join("\n")
+}
+
+#[allow(clippy::disallowed_methods)] // between two looks at a condition
+fn pause() {
+    thread::sleep(Duration::from_millis(5));
+}
