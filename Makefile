@@ -8,6 +8,9 @@ export PATH := $(PATH):$(HOME)/.cargo/bin
 export MOODSTREAM_RUNTIME ?= $(CURDIR)/.runtime
 export ORT_DYLIB_PATH ?= $(MOODSTREAM_RUNTIME)/lib/libonnxruntime.so
 
+# Most tests wait for a broker or a database, not for a processor: more of them at once than there are cores.
+export RUST_TEST_THREADS ?= 4
+
 # What `make demo ARGS="--posts 20000"` passes on.
 ARGS ?=
 

@@ -298,10 +298,12 @@ async fn serves_metrics_and_health_and_stops_on_sigterm() {
             .get("/ready")
             .is_some_and(|page| page.starts_with("HTTP/1.1 200"))
     });
+    // The series are there from the start, at 0.
     wait_for("stored posts", || {
-        service
-            .get("/metrics")
-            .is_some_and(|page| page.contains("outcome=\"inserted\""))
+        service.get("/metrics").is_some_and(|page| {
+            let mut lines = page.lines().filter(|line| line.contains("outcome=\"inserted\""));
+            lines.any(|line| !line.ends_with(" 0"))
+        })
     });
     let page = service.get("/metrics").unwrap();
     for name in [
