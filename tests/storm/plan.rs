@@ -4,8 +4,7 @@ use std::fmt;
 
 use fastrand::Rng;
 
-/// A kind of fault. Those of the broker are thrown at a mock cluster, in `cluster.rs`: the coordinator of the broker at
-/// hand may not get its group together again when connections are cut while members join.
+/// A kind of fault. Those of the broker are thrown at a mock cluster, in `cluster.rs`.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, PartialOrd, Ord)]
 pub enum Kind {
     /// SIGKILL of a member, and another in its place.
