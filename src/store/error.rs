@@ -45,9 +45,8 @@ pub struct StoreError {
     /// The kind of failure.
     pub fault: Fault,
     doing: &'static str,
+    /// Says what sqlx says: as a source beside it, that would be shown again.
     detail: String,
-    #[source]
-    source: Option<Box<sqlx::Error>>,
 }
 
 impl StoreError {
@@ -56,7 +55,6 @@ impl StoreError {
             fault,
             doing,
             detail: detail.to_string(),
-            source: None,
         }
     }
 
@@ -72,8 +70,8 @@ impl StoreError {
         self.fault.is_transient()
     }
 
-    pub(super) fn sql(doing: &'static str, error: sqlx::Error) -> Self {
-        let fault = classify(&error);
+    pub(super) fn sql(doing: &'static str, error: &sqlx::Error) -> Self {
+        let fault = classify(error);
         let hint = match fault {
             Fault::NoSpace => " (the server is out of disk space)",
             Fault::NoMemory => " (the server is out of memory or of room for locks)",
@@ -82,7 +80,7 @@ impl StoreError {
             Fault::Schema => " (run `moodstream migrate`)",
             _ => "",
         };
-        let detail = match &error {
+        let detail = match error {
             sqlx::Error::Database(db) => {
                 let code = db.code().unwrap_or_default();
                 // Above all the one that names max_locks_per_transaction, which no text of ours knows better.
@@ -93,17 +91,12 @@ impl StoreError {
             sqlx::Error::PoolTimedOut => "no connection within the connect timeout".to_owned(),
             other => format!("{other}{hint}").replace('\n', " "),
         };
-        Self {
-            fault,
-            doing,
-            detail,
-            source: Some(Box::new(error)),
-        }
+        Self { fault, doing, detail }
     }
 
     /// For `map_err`: what was being done when it failed.
     pub(super) fn when(doing: &'static str) -> impl FnOnce(sqlx::Error) -> Self {
-        move |error| Self::sql(doing, error)
+        move |error| Self::sql(doing, &error)
     }
 }
 

@@ -24,7 +24,7 @@ impl Store {
         let _ = connection.close().await;
         result.map_err(|error| match error {
             sqlx::migrate::MigrateError::Execute(error) | sqlx::migrate::MigrateError::ExecuteMigration(error, _) => {
-                StoreError::sql("migrating", error)
+                StoreError::sql("migrating", &error)
             }
             other => StoreError::new(Fault::Schema, "migrating", other),
         })

@@ -76,7 +76,7 @@ impl Store {
         let first = tokio::time::timeout(options.connect_timeout(), PgConnection::connect_with(&connect)).await;
         let first = match first {
             Ok(first) => first.map_err(StoreError::when("connecting"))?,
-            Err(_) => return Err(StoreError::sql("connecting", sqlx::Error::PoolTimedOut)),
+            Err(_) => return Err(StoreError::sql("connecting", &sqlx::Error::PoolTimedOut)),
         };
         first.close().await.map_err(StoreError::when("connecting"))?;
 

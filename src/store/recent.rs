@@ -168,7 +168,7 @@ impl Reader {
         };
         match tokio::time::timeout(self.options.connect_timeout(), connecting).await {
             Ok(connected) => connected.map_err(StoreError::when("connecting")),
-            Err(_) => Err(StoreError::sql("connecting", sqlx::Error::PoolTimedOut)),
+            Err(_) => Err(StoreError::sql("connecting", &sqlx::Error::PoolTimedOut)),
         }
     }
 }
