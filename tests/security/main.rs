@@ -14,3 +14,4 @@ mod support;
 mod http;
 mod roles;
 mod secrets;
+mod tls;

@@ -110,8 +110,13 @@ pub struct Letter {
 
 impl Bench {
     pub fn start() -> Self {
+        Self::with_broker(Broker::start())
+    }
+
+    /// The same with a broker that is there already.
+    pub fn with_broker(broker: Broker) -> Self {
         Self {
-            broker: Broker::start(),
+            broker,
             postgres: Postgres::start().unwrap(),
             folder: tempfile::tempdir().unwrap(),
         }

@@ -1,0 +1,240 @@
+//! TLS to Postgres and to Kafka, with the real binary. The servers that setup fetches are built or run without TLS, so
+//! a proxy of the test's own terminates it in front of them. SASL is not tested.
+
+use std::{
+    net::Ipv4Addr,
+    path::PathBuf,
+    process::Output,
+    sync::{
+        Arc,
+        atomic::{AtomicUsize, Ordering},
+    },
+};
+
+use rcgen::{BasicConstraints, CertificateParams, CertifiedIssuer, DnType, IsCa, KeyPair};
+use sqlx::{Connection as _, PgConnection};
+use tokio::{
+    io::{AsyncReadExt as _, AsyncWriteExt as _, copy_bidirectional},
+    net::{TcpSocket, TcpStream},
+};
+use tokio_rustls::{TlsAcceptor, rustls::ServerConfig};
+
+use crate::support::{
+    broker::Broker,
+    service::{Bench, moodstream},
+};
+
+const SECRET: &str = "hunter2hunter2";
+
+fn authority(name: &str) -> CertifiedIssuer<'static, KeyPair> {
+    let mut params = CertificateParams::default();
+    params.is_ca = IsCa::Ca(BasicConstraints::Unconstrained);
+    params.distinguished_name.push(DnType::CommonName, name);
+    CertifiedIssuer::self_signed(params, KeyPair::generate().unwrap()).unwrap()
+}
+
+/// A proxy that speaks TLS alone, with a certificate for 127.0.0.1.
+struct Proxy {
+    /// Bound, and closed to clients until the server behind it is there.
+    socket: TcpSocket,
+    acceptor: TlsAcceptor,
+    ca: String,
+}
+
+impl Proxy {
+    fn bind() -> Self {
+        let issuer = authority("the servers' authority");
+        let key = KeyPair::generate().unwrap();
+        let params = CertificateParams::new(["127.0.0.1".to_owned()]).unwrap();
+        let certificate = params.signed_by(&key, &issuer).unwrap();
+        let config = ServerConfig::builder()
+            .with_no_client_auth()
+            .with_single_cert(vec![certificate.der().clone()], key.into())
+            .unwrap();
+        let socket = TcpSocket::new_v4().unwrap();
+        socket.bind("127.0.0.1:0".parse().unwrap()).unwrap();
+        Self {
+            socket,
+            acceptor: TlsAcceptor::from(Arc::new(config)),
+            ca: issuer.pem(),
+        }
+    }
+
+    fn port(&self) -> u16 {
+        self.socket.local_addr().unwrap().port()
+    }
+
+    /// Passes on to the port `target` what comes, each connection after `greet`; returns how many have spoken TLS.
+    fn serve<G>(self, target: u16, greet: fn(TcpStream) -> G) -> Arc<AtomicUsize>
+    where
+        G: Future<Output = Option<TcpStream>> + Send + 'static,
+    {
+        let spoken = Arc::new(AtomicUsize::new(0));
+        let count = Arc::clone(&spoken);
+        let listener = self.socket.listen(64).unwrap();
+        tokio::spawn(async move {
+            while let Ok((socket, _)) = listener.accept().await {
+                let (acceptor, count) = (self.acceptor.clone(), Arc::clone(&count));
+                tokio::spawn(async move {
+                    let socket = greet(socket).await?;
+                    let mut client = acceptor.accept(socket).await.ok()?;
+                    count.fetch_add(1, Ordering::Relaxed);
+                    let mut server = TcpStream::connect((Ipv4Addr::LOCALHOST, target)).await.ok()?;
+                    copy_bidirectional(&mut client, &mut server).await.ok()
+                });
+            }
+        });
+        spoken
+    }
+}
+
+/// Postgres's way into TLS, and its answer as of `hostnossl all all all reject` to who does not take it:
+/// <https://www.postgresql.org/docs/current/protocol-flow.html#PROTOCOL-FLOW-SSL>.
+async fn ssl_request(mut socket: TcpStream) -> Option<TcpStream> {
+    let length = socket.read_u32().await.ok()?;
+    let mut body = vec![0; (length as usize).checked_sub(4)?];
+    socket.read_exact(&mut body).await.ok()?;
+    if body == 80_877_103_u32.to_be_bytes() {
+        socket.write_all(b"S").await.ok()?;
+        return Some(socket);
+    }
+    let fields = b"SFATAL\0VFATAL\0C28000\0Mpg_hba.conf rejects connection, no encryption\0\0";
+    socket.write_all(b"E").await.ok()?;
+    socket.write_u32(fields.len() as u32 + 4).await.ok()?;
+    socket.write_all(fields).await.ok()?;
+    None
+}
+
+fn posts() -> Vec<Vec<u8>> {
+    let post = |n| {
+        format!(
+            "{{\"id\":\"{n}\",\"text\":\"what a happy day\",\"lang\":\"en\",\"created_at\":\"2026-03-01T12:00:00Z\"}}"
+        )
+    };
+    (0..5).map(|n| post(n).into_bytes()).collect()
+}
+
+/// Ended by itself, with status 1 and one line, which says the reason once.
+fn assert_refused(output: &Output, line: &[u8], words: &str) {
+    let line = String::from_utf8_lossy(line);
+    assert_eq!(output.status.code(), Some(1), "{line}");
+    assert_eq!(
+        (line.trim_end().lines().count(), line.matches(words).count()),
+        (1, 1),
+        "{line}"
+    );
+    let said = [&*output.stdout, &*output.stderr].concat();
+    assert!(!String::from_utf8_lossy(&said).contains(SECRET), "{line}");
+}
+
+/// Lets the role `guarded` in by its password alone, into a database of its own; returns the database's name.
+async fn guarded_database(bench: &Bench) -> String {
+    let plain = bench.postgres.database().unwrap();
+    let name = plain.rsplit('/').next().unwrap();
+    let hba = "COPY (VALUES ('host all guarded all scram-sha-256'), ('host all all all trust')) TO PROGRAM 'cat > pg_hba.conf'";
+    for sql in [
+        &format!("CREATE ROLE guarded LOGIN PASSWORD '{SECRET}'"),
+        &format!("ALTER DATABASE {name} OWNER TO guarded"),
+        hba,
+        "SELECT pg_reload_conf()",
+    ] {
+        bench.postgres.execute(sql).unwrap();
+    }
+    let without = plain.replace("postgres@", "guarded@");
+    while PgConnection::connect(&without).await.is_ok() {
+        tokio::task::yield_now().await;
+    }
+    name.to_owned()
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn postgres_is_spoken_to_under_a_certificate_that_holds_or_not_at_all() {
+    let bench = Bench::start();
+    let database = guarded_database(&bench).await;
+    let proxy = Proxy::bind();
+    let address = format!("127.0.0.1:{}", proxy.port());
+    let own = format!("127.0.0.1:{}", bench.postgres.port());
+    let ca = bench.write("ca.pem", &proxy.ca);
+    let wrong_ca = bench.write("wrong.pem", authority("somebody else").pem());
+    let spoken = proxy.serve(bench.postgres.port(), ssl_request);
+    let url = |password: &str, address: &str, query: &str| {
+        format!("postgres://guarded:{password}@{address}/{database}?{query}")
+    };
+    let verified = |ca: &PathBuf| format!("sslmode=verify-full&sslrootcert={}", ca.display());
+
+    bench.feed(&posts(), "tls", 1);
+    let service = bench.service("tls").with_url(&url(SECRET, &address, &verified(&ca)));
+    let summary = service.run_until_caught_up();
+    assert_eq!(summary["inserted"].as_u64(), Some(5), "{summary}");
+    assert!(spoken.load(Ordering::Relaxed) > 0);
+
+    let other_name = address.replace("127.0.0.1", "localhost");
+    for (url, words) in [
+        (url(SECRET, &address, &verified(&wrong_ca)), "invalid peer certificate"),
+        (url(SECRET, &other_name, &verified(&ca)), "invalid peer certificate"),
+        (url("wrong", &address, &verified(&ca)), "password authentication failed"),
+        (url(SECRET, &address, "sslmode=disable"), "no encryption"),
+        // The server without TLS.
+        (url(SECRET, &own, "sslmode=require"), "server does not support TLS"),
+    ] {
+        let mut migrate = moodstream();
+        let output = migrate
+            .arg("migrate")
+            .env("MOODSTREAM_DATABASE__URL", url)
+            .output()
+            .unwrap();
+        assert_refused(&output, &output.stderr, words);
+    }
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn kafka_is_spoken_to_under_a_certificate_that_holds_or_not_at_all() {
+    let proxy = Proxy::bind();
+    let bench = Bench::with_broker(Broker::start_behind(Some(proxy.port())));
+    let ca = bench.write("ca.pem", &proxy.ca);
+    let wrong_ca = bench.write("wrong.pem", authority("somebody else").pem());
+    let settings = |name: &str, ca: &PathBuf| {
+        let properties = format!("\"security.protocol\" = \"ssl\"\n\"ssl.ca.location\" = {ca:?}\n");
+        bench.write(name, format!("[kafka.properties]\n{properties}"))
+    };
+    let (right, wrong) = (settings("right.toml", &ca), settings("wrong.toml", &wrong_ca));
+    let spoken = proxy.serve(bench.broker.port(), |socket| std::future::ready(Some(socket)));
+    let posts = bench.write("posts.jsonl", posts().join(&b'\n'));
+    let feed = |config: &PathBuf| {
+        let mut feed = moodstream();
+        feed.args([
+            "feed",
+            "--topic",
+            "tls",
+            "--create-partitions",
+            "1",
+            "--brokers",
+            &bench.broker.address(),
+        ]);
+        feed.arg("--config").arg(config).arg(&posts).output().unwrap()
+    };
+
+    let output = feed(&wrong);
+    assert_refused(&output, &output.stderr, "certificate verify failed");
+    assert_eq!(spoken.load(Ordering::Relaxed), 0);
+    let output = feed(&right);
+    assert!(output.status.success(), "{}", String::from_utf8_lossy(&output.stderr));
+
+    let service = bench.service("tls");
+    let summary = service.with_config(&right).run_until_caught_up();
+    assert_eq!(summary["inserted"].as_u64(), Some(5), "{summary}");
+    assert!(spoken.load(Ordering::Relaxed) > 0);
+
+    let mut run = service.with_config(&wrong).command();
+    let output = run
+        .arg("--until-caught-up")
+        .stderr(std::process::Stdio::piped())
+        .output()
+        .unwrap();
+    let last = String::from_utf8_lossy(&output.stderr)
+        .lines()
+        .last()
+        .unwrap_or_default()
+        .to_owned();
+    assert_refused(&output, last.as_bytes(), "certificate verify failed");
+}
