@@ -144,6 +144,39 @@ async fn trends_equal_a_recount_of_the_posts() {
     assert_same(&world, "change", &format!("{change} WHERE posts > 0"), &right).await;
 }
 
+/// It read every post of the range: a dashboard that asked for a rare language waited for seconds.
+#[tokio::test]
+async fn a_filter_that_few_posts_pass_looks_among_the_newest_posts_only() {
+    let world = seeded().await;
+    sqlx::raw_sql(
+        "INSERT INTO post SELECT 'plain', 'new-' || n, timestamptz '2026-03-09 14:00:01+00' + n * interval '1 microsecond', NULL,
+             CASE WHEN n IN (1, 100000) THEN 'eo' ELSE 'en' END, '', NULL, 'joy', 0.5, '{}', 'm', '{}', '{}', 'posts', 0, n
+         FROM generate_series(0, 100000) n",
+    )
+    .execute(&world.pool)
+    .await
+    .unwrap();
+    let count = async |arguments: &str| -> i64 {
+        let sql = format!("SELECT count(*) FROM newest_posts(NULL, '2026-03-01', '2026-03-10', {arguments})");
+        sqlx::query_scalar(AssertSqlSafe(sql))
+            .fetch_one(&world.pool)
+            .await
+            .unwrap()
+    };
+    assert_eq!(count("10, langs => '{eo}'").await, 2);
+    assert_eq!(count("1, langs => '{eo}'").await, 1);
+    assert_eq!(
+        count("10, langs => '{pt}'").await,
+        0,
+        "all of these lie before the newest"
+    );
+    assert!(
+        count("200000, langs => '{pt}'").await > 10,
+        "as many as are asked for are looked at"
+    );
+    assert_eq!(count("100005").await, 100_005);
+}
+
 #[tokio::test]
 async fn a_rise_is_unusual_and_the_rest_is_not() {
     let world = seeded().await;
