@@ -35,7 +35,7 @@ impl Storm {
         self.feed(fault.records);
         let settled = self.settled();
         let goal = settled + (self.fed() - settled) * fault.after_percent / 100;
-        self.wait("progress before the fault", |storm| storm.settled() >= goal);
+        self.wait_for_group("progress before the fault", |storm| storm.settled() >= goal);
         match fault.kind {
             Kind::Kill => self.kill(fault),
             Kind::Terminate => {
@@ -45,7 +45,7 @@ impl Storm {
             Kind::Freeze => self.freeze(fault),
             Kind::Join => {
                 self.join();
-                self.wait("the new member's readiness", |storm| {
+                self.wait_for_group("the new member's readiness", |storm| {
                     storm.members[storm.members.len() - 1].is_ready()
                 });
             }
@@ -86,7 +86,7 @@ impl Storm {
         let member = self.members.remove(self.pick(fault));
         member.signal(Signal::STOP);
         self.feed(fault.records);
-        self.wait("the others to take over", Storm::is_drained);
+        self.wait_for_group("the others to take over", Storm::is_drained);
         self.feed(fault.records);
         member.signal(Signal::CONT);
         self.members.push(member);

@@ -59,8 +59,9 @@ fn a_storm_changes_nothing() {
     println!("{:7.1} s  waiting for the rest", begun.elapsed().as_secs_f64());
     let summary = storm.drain_and_check();
     println!(
-        "{:7.1} s  {summary}; {} starts failed",
+        "{:7.1} s  {summary}; {} starts failed, {} times the group was stuck",
         begun.elapsed().as_secs_f64(),
-        storm.failed_starts
+        storm.failed_starts,
+        storm.stalls
     );
 }

@@ -20,6 +20,9 @@ use crate::{
     world::{DEAD_LETTERS, GROUP, PATIENCE, TOPIC, World, produce, read_back},
 };
 
+/// After which a group that hands out no partitions is taken to be stuck: some session timeouts.
+const STALLED: Duration = Duration::from_secs(40);
+
 /// How long every member may take to be looked after while something else is waited for.
 const TEND: Duration = Duration::from_millis(300);
 
@@ -35,6 +38,8 @@ pub struct Storm {
     pub failed_starts: usize,
     /// Of those, how many are still to be started again.
     missing: usize,
+    /// How often the broker's coordinator got stuck in a rebalance and the whole group was started anew.
+    pub stalls: usize,
     settings: PathBuf,
     config: ClientConfig,
     feed: Feed,
@@ -87,6 +92,7 @@ impl Storm {
             database_is_well: true,
             failed_starts: 0,
             missing: 0,
+            stalls: 0,
             settings,
             feed: Feed::new(seed, OffsetDateTime::now_utc()),
             lines: Vec::new(),
@@ -113,7 +119,7 @@ impl Storm {
             self.join();
         }
         self.feed(200);
-        self.wait("a first commit", |storm| storm.settled() > 0);
+        self.wait_for_group("a first commit", |storm| storm.settled() > 0);
     }
 
     /// One member more.
@@ -184,6 +190,34 @@ impl Storm {
         }
     }
 
+    /// As [`Self::wait`], for what needs the group to hand out partitions. The broker of the tests now and then never
+    /// ends a rebalance that members join and leave in the middle of. Then all are killed and as many started: one
+    /// fault more, which is counted.
+    pub fn wait_for_group(&mut self, what: &str, mut condition: impl FnMut(&mut Self) -> bool) {
+        let begun = Instant::now();
+        let mut met = false;
+        self.wait(what, |storm| {
+            met = condition(storm);
+            met || (begun.elapsed() > STALLED && storm.is_stalled())
+        });
+        if met {
+            return;
+        }
+        self.stalls += 1;
+        println!("          the group is stuck in a rebalance: all members are killed and started anew");
+        let count = self.members.len();
+        self.members.clear();
+        for _ in 0..count {
+            self.join();
+        }
+        self.wait(what, condition);
+    }
+
+    fn is_stalled(&self) -> bool {
+        let waits = |member: &Member| member.complains_of("waiting for the group's assignment");
+        self.broker.is_some() && self.members.iter().any(waits)
+    }
+
     /// A member that was running must not end by itself; one that was starting may, and is started again.
     fn tend(&mut self) {
         if self.tended.elapsed() < TEND {
@@ -236,7 +270,7 @@ impl Storm {
 
     /// Ends all members once everything is settled, and reckons.
     pub fn drain_and_check(&mut self) -> String {
-        self.wait("everything to be settled", Self::is_drained);
+        self.wait_for_group("everything to be settled", Self::is_drained);
         for member in std::mem::take(&mut self.members) {
             self.end_well(member);
         }
