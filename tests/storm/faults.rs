@@ -44,6 +44,7 @@ impl Storm {
             }
             Kind::Freeze => self.freeze(fault),
             Kind::Join => {
+                self.make_room(fault);
                 self.join();
                 self.wait_for_group("the new member's readiness", |storm| {
                     storm.members[storm.members.len() - 1].is_ready()
@@ -74,6 +75,13 @@ impl Storm {
         self.join();
     }
 
+    /// Never more members than there are partitions: one without any would not come to its fault.
+    fn make_room(&mut self, fault: &Fault) {
+        while self.members.len() >= *MEMBERS.end() {
+            self.leave(fault);
+        }
+    }
+
     /// A member is asked to end, and ends well: with what it holds committed.
     fn leave(&mut self, fault: &Fault) {
         let member = self.members.remove(self.pick(fault));
@@ -94,9 +102,7 @@ impl Storm {
 
     /// A member that crashes, fails or dawdles after some flushes.
     fn fail_point(&mut self, fault: &Fault) {
-        if self.members.len() == *MEMBERS.end() {
-            self.leave(fault);
-        }
+        self.make_room(fault);
         let step = STEPS[fault.which % STEPS.len()];
         let after = fault.how % 7;
         if !fault.how.is_multiple_of(3) {
