@@ -94,8 +94,15 @@ impl Storm {
         let member = self.members.remove(self.pick(fault));
         member.signal(Signal::STOP);
         self.feed(fault.records);
+        let stalls = self.stalls;
         self.wait_for_group("the others to take over", Storm::is_drained);
         self.feed(fault.records);
+        if self.stalls > stalls {
+            // Its group is no more: as the others were, it is killed and started anew.
+            drop(member);
+            self.join();
+            return;
+        }
         member.signal(Signal::CONT);
         self.members.push(member);
     }

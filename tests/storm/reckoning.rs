@@ -7,7 +7,7 @@ use time::OffsetDateTime;
 
 use crate::{
     feed::{Key, Line, Meaning, Post},
-    world::{GROUP, Stored, TOPIC, World},
+    world::{Stored, TOPIC, World},
 };
 
 type Origin = (i32, i64);
@@ -173,7 +173,7 @@ impl Reckoning {
     fn check_tallies(&self, world: &World) {
         let tallies: Vec<(i32, i64, i64, i64, i64, i64, i64)> = world.rows(&format!(
             "SELECT partition, records, inserted + duplicates, deletions, filtered, late, rejected
-             FROM consumer_tally WHERE consumer_group = '{GROUP}' AND topic = '{TOPIC}'"
+             FROM consumer_tally WHERE topic = '{TOPIC}'"
         ));
         let tallies: BTreeMap<i32, Counts> = tallies
             .into_iter()
@@ -195,9 +195,7 @@ impl Reckoning {
             .try_into()
             .unwrap();
         assert_eq!(standing, rows, "inserted less removed is what stands");
-        let offsets: Vec<(i32, i64)> = world.rows(&format!(
-            "SELECT partition, next_offset FROM consumer_offset WHERE consumer_group = '{GROUP}'"
-        ));
+        let offsets: Vec<(i32, i64)> = world.rows("SELECT partition, next_offset FROM consumer_offset");
         for (partition, next) in offsets {
             let last = self.records.range((partition, 0)..(partition + 1, 0)).next_back();
             assert_eq!(

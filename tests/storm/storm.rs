@@ -82,7 +82,7 @@ impl Storm {
                 (Some(broker), config)
             }
         };
-        let settings = world.write_settings(config.get("bootstrap.servers").unwrap());
+        let settings = world.write_settings(config.get("bootstrap.servers").unwrap(), GROUP);
         Self {
             members: Vec::new(),
             world,
@@ -169,7 +169,7 @@ impl Storm {
     pub fn settled(&mut self) -> i64 {
         let sql = format!(
             "SELECT coalesce(sum(next_offset), 0)::bigint FROM consumer_offset
-             WHERE consumer_group = '{GROUP}' AND topic = '{TOPIC}'"
+             WHERE topic = '{TOPIC}'"
         );
         self.world.number(&sql).unwrap_or(0)
     }
@@ -190,9 +190,9 @@ impl Storm {
         }
     }
 
-    /// As [`Self::wait`], for what needs the group to hand out partitions. The broker of the tests now and then never
-    /// ends a rebalance that members join and leave in the middle of. Then all are killed and as many started: one
-    /// fault more, which is counted.
+    /// As [`Self::wait`], for what needs the group to hand out partitions. The coordinator of the tests' broker now and
+    /// then never ends a rebalance, and gives nothing to fresh members of the group either. Then all members are killed,
+    /// and what the group has settled goes on under another name: one fault more, which is counted.
     pub fn wait_for_group(&mut self, what: &str, mut condition: impl FnMut(&mut Self) -> bool) {
         let begun = Instant::now();
         let mut met = false;
@@ -204,9 +204,16 @@ impl Storm {
             return;
         }
         self.stalls += 1;
-        println!("          the group is stuck in a rebalance: all members are killed and started anew");
+        let group = format!("{GROUP}-{}", self.stalls);
+        println!("          the broker's coordinator is stuck: all members are killed and go on as {group}");
         let count = self.members.len();
         self.members.clear();
+        for table in ["consumer_offset", "consumer_tally"] {
+            self.world
+                .execute(&format!("UPDATE {table} SET consumer_group = '{group}'"));
+        }
+        self.world
+            .write_settings(self.config.get("bootstrap.servers").unwrap(), &group);
         for _ in 0..count {
             self.join();
         }

@@ -69,7 +69,7 @@ impl World {
     }
 
     /// The settings of every member: short times, small transactions.
-    fn settings(&self, brokers: &str) -> String {
+    fn settings(&self, brokers: &str, group: &str) -> String {
         let topics: String = TOPICS
             .iter()
             .map(|(name, keyword)| format!("[[topics]]\nname = \"{name}\"\nkeywords = [\"{keyword}\"]\n"))
@@ -77,7 +77,7 @@ impl World {
         // What librdkafka says of the group, among the members' logs: `STORM_DEBUG=cgrp make storm`.
         let debug = env::var("STORM_DEBUG").map_or_else(|_| String::new(), |what| format!("\"debug\" = \"{what}\"\n"));
         format!(
-            "[kafka]\nbrokers = \"{brokers}\"\ntopics = [\"{TOPIC}\"]\ngroup = \"{GROUP}\"\n\
+            "[kafka]\nbrokers = \"{brokers}\"\ntopics = [\"{TOPIC}\"]\ngroup = \"{group}\"\n\
              [kafka.properties]\n{debug}\"session.timeout.ms\" = 6000\n\"heartbeat.interval.ms\" = 500\n\
              \"message.timeout.ms\" = 2000\n\"reconnect.backoff.max.ms\" = 200\n\
              [posts]\nmax_bytes = {MAX_BYTES}\nlanguages = {LANGUAGES:?}\n\
@@ -92,9 +92,9 @@ impl World {
         )
     }
 
-    pub fn write_settings(&self, brokers: &str) -> PathBuf {
+    pub fn write_settings(&self, brokers: &str, group: &str) -> PathBuf {
         let path = self.folder.join("moodstream.toml");
-        fs::write(&path, self.settings(brokers)).unwrap();
+        fs::write(&path, self.settings(brokers, group)).unwrap();
         path
     }
 
