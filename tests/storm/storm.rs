@@ -191,8 +191,9 @@ impl Storm {
     }
 
     /// As [`Self::wait`], for what needs the group to hand out partitions. The coordinator of the tests' broker now and
-    /// then never ends a rebalance, and gives nothing to fresh members of the group either. Then all members are killed,
-    /// and what the group has settled goes on under another name: one fault more, which is counted.
+    /// then never ends a rebalance, or never begins the one that members who left should bring, and gives nothing to fresh
+    /// members of the group either. Then all members are killed, and what the group has settled goes on under another
+    /// name: one fault more, which is counted.
     pub fn wait_for_group(&mut self, what: &str, mut condition: impl FnMut(&mut Self) -> bool) {
         let begun = Instant::now();
         let mut met = false;
@@ -220,9 +221,13 @@ impl Storm {
         self.wait(what, condition);
     }
 
+    /// Whether the group leaves a partition to nobody, or a member without an answer: what a member does with the
+    /// partitions that it has is not the coordinator's affair.
     fn is_stalled(&self) -> bool {
         let waits = |member: &Member| member.complains_of("waiting for the group's assignment");
-        self.broker.is_some() && self.members.iter().any(waits)
+        let held = |member: &Member| member.metric("moodstream_assigned_partitions");
+        let all_held: f64 = self.members.iter().filter_map(held).sum();
+        self.broker.is_some() && (self.members.iter().any(waits) || all_held < f64::from(PARTITIONS))
     }
 
     /// A member that was running must not end by itself; one that was starting may, and is started again.
