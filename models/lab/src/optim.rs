@@ -2,7 +2,7 @@
 
 use std::ops::Range;
 
-use crate::encoder::{Encoder, Gradient};
+use crate::encoder::{Encoder, Gradient, Tensor};
 
 /// The settings of AdamW.
 #[derive(Debug, Clone, Copy)]
@@ -21,6 +21,8 @@ pub struct Settings {
     pub head_factor: f32,
     /// The word embeddings' learning rate over the encoder's.
     pub words_factor: f32,
+    /// A layer's learning rate over that of the layer above it; the embeddings count as the layer below the lowest.
+    pub layer_decay: f32,
 }
 
 impl Default for Settings {
@@ -33,6 +35,7 @@ impl Default for Settings {
             clip: 1.0,
             head_factor: 1.0,
             words_factor: 1.0,
+            layer_decay: 1.0,
         }
     }
 }
@@ -60,7 +63,8 @@ pub(crate) struct Moments {
 struct Segment {
     place: Range<usize>,
     decays: bool,
-    head: bool,
+    /// The learning rate over that which a step is asked for.
+    factor: f32,
 }
 
 /// The numbers of one step over one segment.
@@ -84,6 +88,7 @@ impl AdamW {
             second: vec![0.0; length],
         };
         let segments = encoder.layout.tensors.iter();
+        let below_top = |tensor: &Tensor| (encoder.shape.layers - encoder.layout.depth(tensor)) as i32;
         Self {
             settings,
             steps: 0,
@@ -93,7 +98,11 @@ impl AdamW {
                 .map(|tensor| Segment {
                     place: tensor.place.clone(),
                     decays: tensor.decays(),
-                    head: tensor.is_head(),
+                    factor: if tensor.is_head() {
+                        settings.head_factor
+                    } else {
+                        settings.layer_decay.powi(below_top(tensor))
+                    },
                 })
                 .collect(),
         }
@@ -122,8 +131,9 @@ impl AdamW {
             epsilon,
             weight_decay,
             clip,
-            head_factor,
             words_factor,
+            layer_decay,
+            ..
         } = self.settings;
         let scale = if clip > 0.0 && norm > clip { clip / norm } else { 1.0 };
         let steps = self.steps.min(1 << 30) as i32;
@@ -139,9 +149,8 @@ impl AdamW {
                 keep: if decays { 1.0 - rate * weight_decay } else { 1.0 },
             }
         };
-        self.step_dense(encoder, &first.dense, workers, |decays, head| {
-            step(decays, if head { head_factor } else { 1.0 })
-        });
+        self.step_dense(encoder, &first.dense, workers, step);
+        let words_factor = words_factor * layer_decay.powi(encoder.shape.layers as i32);
         let (hidden, step) = (encoder.shape.hidden, step(false, words_factor));
         for (&id, gradient) in first.ids.iter().zip(first.words.chunks_exact(hidden)) {
             let place = id as usize * hidden..(id as usize + 1) * hidden;
@@ -160,7 +169,7 @@ impl AdamW {
         encoder: &mut Encoder,
         gradient: &[f32],
         workers: usize,
-        step: impl Fn(bool, bool) -> Step + Sync,
+        step: impl Fn(bool, f32) -> Step + Sync,
     ) {
         let share = gradient.len().div_ceil(workers).max(1);
         let parts = encoder.weights.dense.chunks_mut(share).zip(gradient.chunks(share)).zip(
@@ -178,7 +187,7 @@ impl AdamW {
                         let (from, to) = (segment.place.start.max(start), segment.place.end.min(end));
                         if from < to {
                             let place = from - start..to - start;
-                            step(segment.decays, segment.head).apply(
+                            step(segment.decays, segment.factor).apply(
                                 &mut weights[place.clone()],
                                 &gradient[place.clone()],
                                 &mut first[place.clone()],
@@ -236,6 +245,15 @@ fn square_sum(values: &[f32]) -> f64 {
     })
 }
 
+/// Moves each of `mean` by `share` of its way to the value in its place.
+pub(crate) fn move_towards(mean: &mut [f32], values: &[f32], share: f32) {
+    pulp::Arch::new().dispatch(|| {
+        for (mean, value) in mean.iter_mut().zip(values) {
+            *mean += share * (value - *mean);
+        }
+    });
+}
+
 impl Step {
     fn apply(self, weights: &mut [f32], gradient: &[f32], first: &mut [f32], second: &mut [f32]) {
         pulp::Arch::new().dispatch(|| {
@@ -262,7 +280,7 @@ mod tests {
         let shape = Shape {
             hidden: 4,
             heads: 1,
-            layers: 1,
+            layers: 2,
             intermediate: 4,
             positions: 4,
             first_position: 2,
@@ -301,6 +319,37 @@ mod tests {
         let words: Vec<f32> = encoder.weights.words.iter().step_by(4).copied().collect();
         assert!((words[3] - 1.01).abs() < 1e-6);
         assert_eq!((words[2], words[4]), (1.0, 1.0), "words that the batch lacks stay");
+    }
+
+    #[test]
+    fn lower_layers_are_moved_less() {
+        let mut encoder = encoder();
+        let settings = Settings {
+            weight_decay: 0.0,
+            clip: 0.0,
+            head_factor: 3.0,
+            layer_decay: 0.5,
+            ..Settings::default()
+        };
+        let mut optimiser = AdamW::new(&encoder, settings);
+        let mut gradients = vec![Gradient::new(&encoder.shape, &encoder.layout)];
+        gradients[0].dense.fill(1.0);
+        gradients[0].word(3).fill(1.0);
+        optimiser.step(&mut encoder, &mut gradients, 0.01);
+        let (layout, dense) = (&encoder.layout, &encoder.weights.dense);
+        for (place, rate) in [
+            (layout.out_bias.start, 0.03),
+            (layout.dense.start, 0.03),
+            (layout.layers[1].shift.start, 0.01),
+            (layout.layers[1].query.start, 0.01),
+            (layout.layers[0].shift.start, 0.005),
+            (layout.layers[0].query.start, 0.005),
+            (layout.shift.start, 0.0025),
+            (layout.positions.start, 0.0025),
+        ] {
+            assert!((1.0 - dense[place] - rate).abs() < 1e-6, "{place}: {}", dense[place]);
+        }
+        assert!((1.0 - encoder.weights.words[12] - 0.0025).abs() < 1e-6);
     }
 
     #[test]

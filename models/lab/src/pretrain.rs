@@ -27,8 +27,10 @@ use crate::{
     optim::{AdamW, Settings},
     tokenizer::Tokenizer,
     train::{
-        SAVE_EVERY, TELL_EVERY, bar, schedule,
-        state::{self, Progress},
+        SAVE_EVERY, TELL_EVERY,
+        average::Average,
+        bar, schedule,
+        state::{self, Progress, State},
         work_folder,
     },
 };
@@ -153,7 +155,12 @@ impl<'a> Run<'a> {
                 progress.settings
             ),
             Some(progress) => {
-                state::restore(&work, &progress, &mut encoder, &mut optimiser)?;
+                let state = State {
+                    encoder: &mut encoder,
+                    optimiser: &mut optimiser,
+                    average: &mut Average::default(),
+                };
+                state::restore(&work, &progress, state)?;
                 eprintln!(
                     "going on in epoch {} after {} steps",
                     progress.epoch + 1,
@@ -224,7 +231,12 @@ impl<'a> Run<'a> {
                     self.told = Instant::now();
                 }
                 if self.saved.elapsed() > SAVE_EVERY {
-                    state::save(&self.work, &self.progress, &self.encoder, &self.optimiser)?;
+                    let state = State {
+                        encoder: &mut self.encoder,
+                        optimiser: &mut self.optimiser,
+                        average: &mut Average::default(),
+                    };
+                    state::save(&self.work, &self.progress, state)?;
                     self.saved = Instant::now();
                 }
             }

@@ -1,6 +1,7 @@
 //! Fine-tuning: a checkpoint learns to classify labelled posts.
 
 mod args;
+pub(crate) mod average;
 mod bias;
 mod data;
 mod judge;
@@ -22,9 +23,10 @@ use rand::{SeedableRng, rngs::StdRng};
 
 use self::{
     args::check,
+    average::Average,
     data::Example,
     report::{Epoch, Report},
-    state::Progress,
+    state::{Progress, State},
 };
 use crate::{
     checkpoint::{Checkpoint, Staging},
@@ -145,6 +147,7 @@ struct Run<'a> {
     work: PathBuf,
     encoder: Encoder,
     optimiser: AdamW,
+    average: Average,
     progress: Progress,
     class_weights: Vec<f32>,
     workers: Vec<Worker>,
@@ -183,9 +186,11 @@ impl<'a> Run<'a> {
             weight_decay: args.weight_decay,
             clip: args.clip,
             head_factor: args.head_lr_factor,
+            layer_decay: args.layer_decay,
             ..Settings::default()
         };
         let mut optimiser = AdamW::new(&encoder, settings);
+        let mut average = Average::default();
 
         let work = work_folder(&args.out);
         fs::create_dir_all(&work).with_context(|| format!("can't make {}", work.display()))?;
@@ -197,7 +202,12 @@ impl<'a> Run<'a> {
                 progress.settings
             ),
             Some(progress) => {
-                state::restore(&work, &progress, &mut encoder, &mut optimiser)?;
+                let state = State {
+                    encoder: &mut encoder,
+                    optimiser: &mut optimiser,
+                    average: &mut average,
+                };
+                state::restore(&work, &progress, state)?;
                 eprintln!(
                     "going on in epoch {} after {} steps",
                     progress.epoch + 1,
@@ -223,6 +233,7 @@ impl<'a> Run<'a> {
             work,
             encoder,
             optimiser,
+            average,
             progress,
             started: Instant::now(),
             saved: Instant::now(),
@@ -238,8 +249,9 @@ impl<'a> Run<'a> {
         while self.progress.epoch < self.args.epochs {
             let started = Instant::now();
             self.epoch(train)?;
+            let judged = self.average.of(&self.encoder);
             let valid = judge::judge(
-                &judge::score(&self.encoder, valid, self.args.threads),
+                &judge::score(&judged, valid, self.args.threads),
                 self.labels.len(),
                 self.loss,
             );
@@ -266,7 +278,7 @@ impl<'a> Run<'a> {
                 .as_ref()
                 .is_none_or(|(_, best)| valid.macro_f1 > best.macro_f1)
             {
-                self.keep_best()?;
+                self.keep_best(judged)?;
                 self.progress.best = Some((epoch, valid));
             }
             self.save()?;
@@ -278,20 +290,20 @@ impl<'a> Run<'a> {
         Ok(())
     }
 
-    fn keep_best(&self) -> Result<()> {
+    fn keep_best(&self, encoder: Encoder) -> Result<()> {
         let folder = self.best_folder();
         fs::create_dir_all(&folder).with_context(|| format!("can't make {}", folder.display()))?;
         let (labels, loss) = (self.labels.to_vec(), Some(self.loss));
-        Checkpoint {
-            encoder: self.encoder.clone(),
-            labels,
-            loss,
-        }
-        .write(&folder)
+        Checkpoint { encoder, labels, loss }.write(&folder)
     }
 
     fn save(&mut self) -> Result<()> {
-        state::save(&self.work, &self.progress, &self.encoder, &self.optimiser)?;
+        let state = State {
+            encoder: &mut self.encoder,
+            optimiser: &mut self.optimiser,
+            average: &mut self.average,
+        };
+        state::save(&self.work, &self.progress, state)?;
         self.saved = Instant::now();
         Ok(())
     }
@@ -307,13 +319,8 @@ impl<'a> Run<'a> {
             if done >= 1.0 {
                 break;
             }
-            let rate = self.args.lr * schedule(done, self.args.warmup);
             let batch: Vec<&Example> = batch.iter().map(|&index| &train[index]).collect();
-            let (loss, weight) = self.step(&batch, rate)?;
-            self.progress.loss.0 += loss;
-            self.progress.loss.1 += weight;
-            self.progress.batch += 1;
-            self.progress.steps += 1;
+            self.advance(&batch, done)?;
             bar.inc(1);
             bar.set_message(format!("{:.4}", self.progress.loss.0 / self.progress.loss.1.max(1e-9)));
             if bar.is_hidden() && self.told.elapsed() > TELL_EVERY {
@@ -330,6 +337,21 @@ impl<'a> Run<'a> {
             }
         }
         bar.finish_and_clear();
+        Ok(())
+    }
+
+    /// One step when `done` of the run is over, and what is noted of it.
+    fn advance(&mut self, batch: &[&Example], done: f32) -> Result<()> {
+        let rate = self.args.lr * schedule(done, self.args.warmup);
+        let (loss, weight) = self.step(batch, rate)?;
+        if done > 1.0 - self.args.average {
+            self.average.add(&self.encoder.weights);
+            self.progress.averaged = self.average.steps;
+        }
+        self.progress.loss.0 += loss;
+        self.progress.loss.1 += weight;
+        self.progress.batch += 1;
+        self.progress.steps += 1;
         Ok(())
     }
 
@@ -443,14 +465,16 @@ pub(crate) fn work_folder(out: &Path) -> PathBuf {
 /// What fixes the course of a run: one with other settings can't go on from its state.
 fn describe(args: &Args) -> String {
     format!(
-        "base {} train {} valid {} epochs {} lr {} head-lr-factor {} batch {} warmup {} weight-decay {} \
-         label-smoothing {} class-weights {:?} head {:?} seed {} dropout {} max-tokens {} clip {} profile {}",
+        "base {} train {} valid {} epochs {} lr {} head-lr-factor {} layer-decay {} average {} batch {} warmup {} \
+         weight-decay {} label-smoothing {} class-weights {:?} head {:?} seed {} dropout {} max-tokens {} clip {} profile {}",
         args.base.display(),
         args.train.display(),
         args.valid.display(),
         args.epochs,
         args.lr,
         args.head_lr_factor,
+        args.layer_decay,
+        args.average,
         args.batch,
         args.warmup,
         args.weight_decay,

@@ -176,6 +176,15 @@ impl Layout {
     }
 }
 
+impl Layout {
+    /// How many layers lie at or below the tensor: 0 for the embeddings' own.
+    #[must_use]
+    pub fn depth(&self, tensor: &Tensor) -> usize {
+        let starts = self.layers.iter().map(|layer| layer.query.start);
+        starts.take_while(|&start| start <= tensor.place.start).count()
+    }
+}
+
 /// An encoder's weights.
 #[derive(Debug, Clone)]
 pub struct Weights {

@@ -30,6 +30,12 @@ pub struct Args {
     /// The head's learning rate over the encoder's
     #[arg(long, default_value_t = 5.0)]
     pub(super) head_lr_factor: f32,
+    /// A layer's learning rate over that of the layer above it; the embeddings' is the lowest
+    #[arg(long, default_value_t = 1.0, value_name = "FACTOR")]
+    pub(super) layer_decay: f32,
+    /// Share of the run at whose end the weights are averaged, step by step: the mean is what is judged and written
+    #[arg(long, default_value_t = 0.0, value_name = "SHARE")]
+    pub(super) average: f32,
     /// Posts a step
     #[arg(long, default_value_t = 32)]
     pub(super) batch: usize,
@@ -114,6 +120,12 @@ pub(super) fn check(args: &Args) -> Result<()> {
     share("dropout", args.dropout)?;
     share("label-smoothing", args.label_smoothing)?;
     share("warmup", args.warmup)?;
+    share("average", args.average)?;
+    ensure!(
+        args.layer_decay > 0.0 && args.layer_decay <= 1.0,
+        "--layer-decay {}: must be above 0 and at most 1",
+        args.layer_decay
+    );
     ensure!(
         args.lr.is_finite() && args.lr > 0.0,
         "--lr {}: must be above 0",

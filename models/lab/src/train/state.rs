@@ -6,7 +6,7 @@ use anyhow::{Context, Result, ensure};
 use safetensors::SafeTensors;
 use serde::{Deserialize, Serialize};
 
-use super::{judge::Figures, report::Epoch};
+use super::{average::Average, judge::Figures, report::Epoch};
 use crate::{
     checkpoint::{le_bytes, write, write_tensors},
     encoder::Encoder,
@@ -26,6 +26,9 @@ pub(crate) struct Progress {
     pub(crate) steps: u64,
     /// Loss and weight summed over the epoch so far.
     pub(crate) loss: (f64, f64),
+    /// Steps whose weights are averaged.
+    #[serde(default)]
+    pub(crate) averaged: u64,
     /// Figures of finished epochs.
     pub(crate) epochs: Vec<Epoch>,
     /// The epoch with the best validation macro-F1, and its figures.
@@ -38,20 +41,41 @@ fn tensors_file(steps: u64) -> String {
     format!("state-{steps}.safetensors")
 }
 
+/// What a run changes, beside its progress.
+pub(crate) struct State<'a> {
+    pub(crate) encoder: &'a mut Encoder,
+    pub(crate) optimiser: &'a mut AdamW,
+    pub(crate) average: &'a mut Average,
+}
+
+impl State<'_> {
+    /// Every buffer under its name on disk; those of an average that has not begun are empty.
+    fn buffers(&mut self) -> [(&'static str, &mut Vec<f32>); 8] {
+        let Self {
+            encoder,
+            optimiser,
+            average,
+        } = self;
+        [
+            ("weights.dense", &mut encoder.weights.dense),
+            ("weights.words", &mut encoder.weights.words),
+            ("first.dense", &mut optimiser.dense.first),
+            ("first.words", &mut optimiser.words.first),
+            ("second.dense", &mut optimiser.dense.second),
+            ("second.words", &mut optimiser.words.second),
+            ("average.dense", &mut average.weights.dense),
+            ("average.words", &mut average.weights.words),
+        ]
+    }
+}
+
 /// Saves weights, moments and progress. The progress names the tensor file, so that a kill between
 /// the two writes leaves the state before.
-pub(crate) fn save(folder: &Path, progress: &Progress, encoder: &Encoder, optimiser: &AdamW) -> Result<()> {
-    let buffers = [
-        ("weights.dense", &encoder.weights.dense),
-        ("weights.words", &encoder.weights.words),
-        ("first.dense", &optimiser.dense.first),
-        ("first.words", &optimiser.words.first),
-        ("second.dense", &optimiser.dense.second),
-        ("second.words", &optimiser.words.second),
-    ];
-    let tensors: Vec<_> = buffers
-        .iter()
-        .map(|(name, b)| ((*name).to_owned(), vec![b.len()], le_bytes(b)))
+pub(crate) fn save(folder: &Path, progress: &Progress, mut state: State<'_>) -> Result<()> {
+    let tensors: Vec<_> = state
+        .buffers()
+        .into_iter()
+        .map(|(name, b)| (name.to_owned(), vec![b.len()], le_bytes(b)))
         .collect();
     let file = folder.join(tensors_file(progress.steps));
     write_tensors(&tensors, &file)?;
@@ -74,19 +98,15 @@ pub(crate) fn read_progress(folder: &Path) -> Result<Option<Progress>> {
 }
 
 /// Puts saved weights and moments back.
-pub(crate) fn restore(folder: &Path, progress: &Progress, encoder: &mut Encoder, optimiser: &mut AdamW) -> Result<()> {
+pub(crate) fn restore(folder: &Path, progress: &Progress, mut state: State<'_>) -> Result<()> {
     let path = folder.join(tensors_file(progress.steps));
     let bytes = fs::read(&path).with_context(|| format!("can't read {}", path.display()))?;
     let tensors = SafeTensors::deserialize(&bytes).with_context(|| format!("{}: damaged", path.display()))?;
-    let buffers = [
-        ("weights.dense", &mut encoder.weights.dense),
-        ("weights.words", &mut encoder.weights.words),
-        ("first.dense", &mut optimiser.dense.first),
-        ("first.words", &mut optimiser.words.first),
-        ("second.dense", &mut optimiser.dense.second),
-        ("second.words", &mut optimiser.words.second),
-    ];
-    for (name, buffer) in buffers {
+    state.average.steps = progress.averaged;
+    if progress.averaged > 0 {
+        state.average.weights.clone_from(&state.encoder.weights);
+    }
+    for (name, buffer) in state.buffers() {
         let tensor = tensors
             .tensor(name)
             .ok()
@@ -100,6 +120,6 @@ pub(crate) fn restore(folder: &Path, progress: &Progress, encoder: &mut Encoder,
             *value = f32::from_le_bytes([bytes[0], bytes[1], bytes[2], bytes[3]]);
         }
     }
-    optimiser.steps = progress.steps;
+    state.optimiser.steps = progress.steps;
     Ok(())
 }

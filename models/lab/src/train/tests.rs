@@ -142,29 +142,41 @@ fn a_run_that_was_killed_ends_as_if_it_was_not() {
         let examples = data::examples(&rows, &labels, &tokenizer, 18, &args.train).unwrap();
         (labels, examples)
     };
+    // In the first epoch, before and after the mean has begun.
     let weights = |out: &str, kill_after: Option<usize>| {
-        let args = bench.args(out, &["--epochs", "2"]);
+        let args = bench.args(out, &["--epochs", "2", "--average", "0.7"]);
         let (labels, posts) = examples(&args);
         let base = || Checkpoint::read(&args.base).unwrap().encoder;
         if let Some(batches) = kill_after {
             let mut run = Run::new(&args, base(), &labels, &posts).unwrap();
             for batch in &data::batches(&posts, 8, args.seed, 0)[..batches] {
                 let batch: Vec<&Example> = batch.iter().map(|&index| &posts[index]).collect();
-                let done = (run.progress.steps as f32 + 1.0) / 25.0;
-                let (loss, weight) = run.step(&batch, args.lr * schedule(done, args.warmup)).unwrap();
-                run.progress.loss.0 += loss;
-                run.progress.loss.1 += weight;
-                run.progress.batch += 1;
-                run.progress.steps += 1;
+                run.advance(&batch, (run.progress.steps as f32 + 1.0) / 25.0).unwrap();
             }
             run.save().unwrap();
         }
         let mut run = Run::new(&args, base(), &labels, &posts).unwrap();
         run.go(&posts, &posts).unwrap();
-        assert_eq!(run.progress.steps, 24);
-        run.encoder.weights.dense
+        assert_eq!((run.progress.steps, run.average.steps), (24, 17));
+        (run.encoder.weights.dense, run.average.weights.dense)
     };
-    assert_eq!(weights("whole", None), weights("killed", Some(5)));
+    let whole = weights("whole", None);
+    assert_eq!(whole, weights("before", Some(5)));
+    assert_eq!(whole, weights("after", Some(10)));
+}
+
+#[test]
+fn the_mean_of_the_last_steps_is_what_is_judged_and_written() {
+    let bench = Bench::new();
+    let weights = |out: &str, more: &[&str]| {
+        let args = bench.args(out, more);
+        run(args.clone()).unwrap();
+        Checkpoint::read(&args.out).unwrap().encoder.weights.dense
+    };
+    // The mean of the last step alone is where it left the weights.
+    let last = weights("last", &["--epochs", "1"]);
+    assert_eq!(last, weights("one", &["--epochs", "1", "--average", "0.05"]));
+    assert_ne!(last, weights("mean", &["--epochs", "1", "--average", "0.9"]));
 }
 
 #[test]
