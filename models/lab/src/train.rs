@@ -13,6 +13,7 @@ pub use judge::Figures;
 
 use std::{
     fs,
+    iter::repeat_n,
     path::{Path, PathBuf},
     time::{Duration, Instant},
 };
@@ -364,6 +365,8 @@ impl<'a> Run<'a> {
     /// One step over a batch: the summed loss and weight of its posts.
     fn step(&mut self, batch: &[&Example], rate: f32) -> Result<(f64, f64)> {
         let (args, loss, encoder) = (self.args, self.loss, &self.encoder);
+        let r_drop = args.r_drop;
+        let looks = if r_drop > 0.0 { 2 } else { 1 };
         let targets: Vec<(Vec<f32>, f32)> = batch.iter().map(|example| self.target(example)).collect();
         let weight: f64 = targets.iter().map(|(_, weight)| f64::from(*weight)).sum();
         let share = (1.0 / weight.max(1e-9)) as f32;
@@ -383,14 +386,18 @@ impl<'a> Run<'a> {
                 .map(|(index, (worker, gradient))| {
                     scope.spawn(move || {
                         // A batch is ordered by length: dealt out like this, all have as much to do.
-                        let mine = || (index..batch.len()).step_by(threads);
+                        let mine = || {
+                            (index..batch.len())
+                                .step_by(threads)
+                                .flat_map(|post| repeat_n(post, looks))
+                        };
                         let posts: Packed = mine().map(|post| batch[post].ids.as_slice()).collect();
                         let targets = mine().map(|post| Target {
                             shares: &targets[post].0,
                             weight: targets[post].1,
                         });
                         let seed = seed.wrapping_mul(257).wrapping_add(index as u64);
-                        worker.learn(encoder, &posts, targets, loss, share, (rates, seed), gradient)
+                        worker.learn(encoder, &posts, targets, (loss, r_drop, share), (rates, seed), gradient)
                     })
                 })
                 .collect();
@@ -431,14 +438,12 @@ impl<'a> Run<'a> {
 }
 
 impl Worker {
-    #[allow(clippy::too_many_arguments)]
     fn learn<'t>(
         &mut self,
         encoder: &Encoder,
         posts: &Packed,
         targets: impl Iterator<Item = Target<'t>>,
-        loss: Loss,
-        share: f32,
+        (loss, r_drop, share): (Loss, f32, f32),
         (rates, seed): (Rates, u64),
         gradient: &mut Gradient,
     ) -> f64 {
@@ -448,10 +453,15 @@ impl Worker {
         }
         self.pass.forward(encoder, posts, rates, seed);
         self.head.forward(encoder, posts, &self.pass);
-        let loss = self.head.loss(loss, targets, share);
+        let sum = if r_drop > 0.0 {
+            // A post's two looks share its weight.
+            0.5 * self.head.loss(loss, targets, 0.5 * share) + self.head.divergence(encoder.shape.labels, r_drop, share)
+        } else {
+            self.head.loss(loss, targets, share)
+        };
         self.head.backward(encoder, posts, &self.pass, &mut self.d, gradient);
         self.pass.backward(encoder, posts, &mut self.d, gradient);
-        loss
+        sum
     }
 }
 
@@ -465,7 +475,7 @@ pub(crate) fn work_folder(out: &Path) -> PathBuf {
 /// What fixes the course of a run: one with other settings can't go on from its state.
 fn describe(args: &Args) -> String {
     format!(
-        "base {} train {} valid {} epochs {} lr {} head-lr-factor {} layer-decay {} average {} batch {} warmup {} \
+        "base {} train {} valid {} epochs {} lr {} head-lr-factor {} layer-decay {} average {} r-drop {} batch {} warmup {} \
          weight-decay {} label-smoothing {} class-weights {:?} head {:?} seed {} dropout {} max-tokens {} clip {} profile {}",
         args.base.display(),
         args.train.display(),
@@ -475,6 +485,7 @@ fn describe(args: &Args) -> String {
         args.head_lr_factor,
         args.layer_decay,
         args.average,
+        args.r_drop,
         args.batch,
         args.warmup,
         args.weight_decay,

@@ -83,6 +83,19 @@ impl Head {
         total
     }
 
+    /// How far each two neighbouring posts, one post under two dropout masks, are apart after a softmax, times
+    /// `weight`: the mean of the Kullback-Leibler divergences both ways (R-Drop, Wu et al. 2021, eq. 3). Its gradient
+    /// times `share` is added to that of the last [`Head::loss`].
+    pub fn divergence(&mut self, classes: usize, weight: f32, share: f32) -> f64 {
+        let (mut total, pair) = (0.0, 2 * classes);
+        for (logits, d) in self.logits.chunks_exact(pair).zip(self.d_logits.chunks_exact_mut(pair)) {
+            let (a, b) = logits.split_at(classes);
+            let (d_a, d_b) = d.split_at_mut(classes);
+            total += half_divergence(a, b, weight * share, d_a) + half_divergence(b, a, weight * share, d_b);
+        }
+        f64::from(weight * total)
+    }
+
     /// The way back from the last [`Head::loss`]: adds the head's gradients, and makes `d` the
     /// gradient of the pass's states.
     pub fn backward(
@@ -156,4 +169,49 @@ fn binary_cross_entropy(logits: &[f32], shares: &[f32], d: &mut [f32]) -> f64 {
         *d = each * (1.0 / (1.0 + (-logit).exp()) - share);
     }
     loss
+}
+
+/// Half the divergence of the distribution of `a` from that of `b`; adds to `d`, times `share`, the gradient by `a` of
+/// half the divergences both ways.
+fn half_divergence(a: &[f32], b: &[f32], share: f32, d: &mut [f32]) -> f32 {
+    let (a, b) = (log_softmax(a), log_softmax(b));
+    let whole: f32 = a.iter().zip(&b).map(|(a, b)| a.exp() * (a - b)).sum();
+    for (d, (a, b)) in d.iter_mut().zip(a.iter().zip(&b)) {
+        *d += 0.5 * share * (a.exp() * (a - b - whole + 1.0) - b.exp());
+    }
+    0.5 * whole
+}
+
+fn log_softmax(logits: &[f32]) -> Vec<f32> {
+    let top = logits.iter().copied().fold(f32::NEG_INFINITY, f32::max);
+    let total: f32 = logits.iter().map(|logit| (logit - top).exp()).sum();
+    logits.iter().map(|logit| logit - top - total.ln()).collect()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_slope_of_the_divergence_agrees_with_finite_differences() {
+        let mut head = Head {
+            logits: vec![0.3, -1.2, 0.7, 1.0, 0.1, -0.4],
+            d_logits: vec![0.0; 6],
+            ..Head::default()
+        };
+        head.divergence(3, 2.0, 1.0);
+        let slope = head.d_logits.clone();
+        for (place, found) in slope.into_iter().enumerate() {
+            let mut moved = |by: f32| {
+                head.logits[place] += by;
+                let divergence = head.divergence(3, 2.0, 0.0);
+                head.logits[place] -= by;
+                divergence
+            };
+            let difference = (moved(1e-2) - moved(-1e-2)) / 2e-2;
+            assert!((difference - f64::from(found)).abs() < 1e-3, "{difference} {found}");
+        }
+        head.logits.copy_within(..3, 3);
+        assert!(head.divergence(3, 2.0, 0.0).abs() < 1e-6);
+    }
 }

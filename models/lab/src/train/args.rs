@@ -36,6 +36,9 @@ pub struct Args {
     /// Share of the run at whose end the weights are averaged, step by step: the mean is what is judged and written
     #[arg(long, default_value_t = 0.0, value_name = "SHARE")]
     pub(super) average: f32,
+    /// How much two looks at a post under different dropout must agree (R-Drop; about 1): twice the work; 0 for one look
+    #[arg(long, default_value_t = 0.0, value_name = "WEIGHT")]
+    pub(super) r_drop: f32,
     /// Posts a step
     #[arg(long, default_value_t = 32)]
     pub(super) batch: usize,
@@ -125,6 +128,11 @@ pub(super) fn check(args: &Args) -> Result<()> {
         args.layer_decay > 0.0 && args.layer_decay <= 1.0,
         "--layer-decay {}: must be above 0 and at most 1",
         args.layer_decay
+    );
+    ensure!(
+        args.r_drop == 0.0 || args.r_drop > 0.0 && args.dropout > 0.0 && args.head == HeadKind::Softmax,
+        "--r-drop {}: must be above 0, and needs --dropout and a softmax head",
+        args.r_drop
     );
     ensure!(
         args.lr.is_finite() && args.lr > 0.0,

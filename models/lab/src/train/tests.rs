@@ -115,9 +115,10 @@ impl Bench {
 #[test]
 fn a_model_learns_what_the_words_tell() {
     let bench = Bench::new();
-    for head in ["softmax", "sigmoid"] {
-        run(bench.args(head, &["--epochs", "30", "--head", head])).unwrap();
-        let out = bench.path(head);
+    for (head, r_drop) in [("softmax", "0"), ("sigmoid", "0"), ("softmax", "1")] {
+        let out = bench.path(&format!("{head}-{r_drop}"));
+        let more = ["--epochs", "30", "--head", head, "--r-drop", r_drop];
+        run(bench.args(&format!("{head}-{r_drop}"), &more)).unwrap();
         let report: serde_json::Value =
             serde_json::from_slice(&fs::read(out.join("report/report.json")).unwrap()).unwrap();
         assert!(
