@@ -13,5 +13,6 @@ mod support;
 
 mod http;
 mod roles;
+mod sasl;
 mod secrets;
 mod tls;

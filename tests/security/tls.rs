@@ -1,10 +1,10 @@
 //! TLS to Postgres and to Kafka, with the real binary. The servers that setup fetches are built or run without TLS, so
-//! a proxy of the test's own terminates it in front of them. SASL is not tested.
+//! a proxy of the test's own terminates it in front of them.
 
 use std::{
     net::Ipv4Addr,
-    path::PathBuf,
-    process::Output,
+    path::{Path, PathBuf},
+    process::{Output, Stdio},
     sync::{
         Arc,
         atomic::{AtomicUsize, Ordering},
@@ -21,10 +21,10 @@ use tokio_rustls::{TlsAcceptor, rustls::ServerConfig};
 
 use crate::support::{
     broker::Broker,
-    service::{Bench, moodstream},
+    service::{Bench, Service, moodstream},
 };
 
-const SECRET: &str = "hunter2hunter2";
+pub(super) const SECRET: &str = "hunter2hunter2";
 
 fn authority(name: &str) -> CertifiedIssuer<'static, KeyPair> {
     let mut params = CertificateParams::default();
@@ -34,15 +34,15 @@ fn authority(name: &str) -> CertifiedIssuer<'static, KeyPair> {
 }
 
 /// A proxy that speaks TLS alone, with a certificate for 127.0.0.1.
-struct Proxy {
+pub(super) struct Proxy {
     /// Bound, and closed to clients until the server behind it is there.
     socket: TcpSocket,
     acceptor: TlsAcceptor,
-    ca: String,
+    pub(super) ca: String,
 }
 
 impl Proxy {
-    fn bind() -> Self {
+    pub(super) fn bind() -> Self {
         let issuer = authority("the servers' authority");
         let key = KeyPair::generate().unwrap();
         let params = CertificateParams::new(["127.0.0.1".to_owned()]).unwrap();
@@ -60,12 +60,12 @@ impl Proxy {
         }
     }
 
-    fn port(&self) -> u16 {
+    pub(super) fn port(&self) -> u16 {
         self.socket.local_addr().unwrap().port()
     }
 
     /// Passes on to the port `target` what comes, each connection after `greet`; returns how many have spoken TLS.
-    fn serve<G>(self, target: u16, greet: fn(TcpStream) -> G) -> Arc<AtomicUsize>
+    pub(super) fn serve<G>(self, target: u16, greet: fn(TcpStream) -> G) -> Arc<AtomicUsize>
     where
         G: Future<Output = Option<TcpStream>> + Send + 'static,
     {
@@ -105,7 +105,7 @@ async fn ssl_request(mut socket: TcpStream) -> Option<TcpStream> {
     None
 }
 
-fn posts() -> Vec<Vec<u8>> {
+pub(super) fn posts() -> Vec<Vec<u8>> {
     let post = |n| {
         format!(
             "{{\"id\":\"{n}\",\"text\":\"what a happy day\",\"lang\":\"en\",\"created_at\":\"2026-03-01T12:00:00Z\"}}"
@@ -114,8 +114,40 @@ fn posts() -> Vec<Vec<u8>> {
     (0..5).map(|n| post(n).into_bytes()).collect()
 }
 
+/// What becomes of feeding a file, with settings from another.
+pub(super) fn feed(bench: &Bench, topic: &str, config: &Path, posts: &Path) -> Output {
+    moodstream()
+        .args([
+            "feed",
+            "--topic",
+            topic,
+            "--create-partitions",
+            "1",
+            "--brokers",
+            &bench.broker.address(),
+        ])
+        .arg("--config")
+        .arg(config)
+        .arg(posts)
+        .output()
+        .unwrap()
+}
+
+/// What becomes of a run, and the last line that it says.
+pub(super) fn run(service: &Service) -> (Output, String) {
+    let output = service
+        .command()
+        .arg("--until-caught-up")
+        .stderr(Stdio::piped())
+        .output()
+        .unwrap();
+    let said = String::from_utf8_lossy(&output.stderr);
+    let last = said.lines().last().unwrap_or_default().to_owned();
+    (output, last)
+}
+
 /// Ended by itself, with status 1 and one line, which says the reason once.
-fn assert_refused(output: &Output, line: &[u8], words: &str) {
+pub(super) fn assert_refused(output: &Output, line: &[u8], words: &str) {
     let line = String::from_utf8_lossy(line);
     assert_eq!(output.status.code(), Some(1), "{line}");
     assert_eq!(
@@ -200,19 +232,7 @@ async fn kafka_is_spoken_to_under_a_certificate_that_holds_or_not_at_all() {
     let (right, wrong) = (settings("right.toml", &ca), settings("wrong.toml", &wrong_ca));
     let spoken = proxy.serve(bench.broker.port(), |socket| std::future::ready(Some(socket)));
     let posts = bench.write("posts.jsonl", posts().join(&b'\n'));
-    let feed = |config: &PathBuf| {
-        let mut feed = moodstream();
-        feed.args([
-            "feed",
-            "--topic",
-            "tls",
-            "--create-partitions",
-            "1",
-            "--brokers",
-            &bench.broker.address(),
-        ]);
-        feed.arg("--config").arg(config).arg(&posts).output().unwrap()
-    };
+    let feed = |config: &PathBuf| feed(&bench, "tls", config, &posts);
 
     let output = feed(&wrong);
     assert_refused(&output, &output.stderr, "certificate verify failed");
@@ -225,16 +245,6 @@ async fn kafka_is_spoken_to_under_a_certificate_that_holds_or_not_at_all() {
     assert_eq!(summary["inserted"].as_u64(), Some(5), "{summary}");
     assert!(spoken.load(Ordering::Relaxed) > 0);
 
-    let mut run = service.with_config(&wrong).command();
-    let output = run
-        .arg("--until-caught-up")
-        .stderr(std::process::Stdio::piped())
-        .output()
-        .unwrap();
-    let last = String::from_utf8_lossy(&output.stderr)
-        .lines()
-        .last()
-        .unwrap_or_default()
-        .to_owned();
+    let (output, last) = run(&service.with_config(&wrong));
     assert_refused(&output, last.as_bytes(), "certificate verify failed");
 }
