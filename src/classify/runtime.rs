@@ -3,12 +3,13 @@
 use std::{
     env,
     path::{Path, PathBuf},
-    sync::{Mutex, PoisonError},
+    sync::{Arc, LazyLock, Mutex, PoisonError},
 };
 
-use ort::environment::Environment;
+use ort::{environment::Environment, logging::LogLevel};
 
 use super::options::{ClassifyError, ClassifyOptions};
+use crate::observe::quiet::Quiet;
 
 /// The library in use. It is never unloaded: the process has it for good.
 static LOADED: Mutex<Option<(PathBuf, Environment)>> = Mutex::new(None);
@@ -45,8 +46,31 @@ fn load(path: &Path) -> Result<Environment, String> {
     builder
         .with_name("moodstream")
         .with_telemetry(false)
+        .with_logger(Arc::new(|level, _, id, location, message| {
+            log(level, id, location, message)
+        }))
         .build()
         .map_err(|error| error.to_string())
+}
+
+/// ONNX Runtime's own lines. It complains of each batch that fails, and one poisoned text makes several fail: so what it
+/// warns of goes out at a bounded rate, a place in its code at a time.
+fn log(level: LogLevel, id: &str, location: &str, message: &str) {
+    static QUIET: LazyLock<Quiet> = LazyLock::new(Quiet::default);
+    match level {
+        LogLevel::Verbose => tracing::trace!(target: "ort", id, location, "{message}"),
+        LogLevel::Info => tracing::info!(target: "ort", id, location, "{message}"),
+        LogLevel::Warning => {
+            if let Some(more) = QUIET.allow(location) {
+                tracing::warn!(target: "ort", id, location, more, "{message}");
+            }
+        }
+        LogLevel::Error | LogLevel::Fatal => {
+            if let Some(more) = QUIET.allow(location) {
+                tracing::error!(target: "ort", id, location, more, "{message}");
+            }
+        }
+    }
 }
 
 fn library_path(options: &ClassifyOptions) -> PathBuf {

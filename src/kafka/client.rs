@@ -1,10 +1,6 @@
 //! What all clients share: logs at a bounded rate, errors counted, the last reason kept.
 
-use std::{
-    collections::HashMap,
-    sync::{Arc, Mutex},
-    time::{Duration, Instant},
-};
+use std::sync::{Arc, Mutex};
 
 use rdkafka::{
     ClientContext, config::RDKafkaLogLevel, consumer::ConsumerContext, error::KafkaError as RdError,
@@ -12,7 +8,7 @@ use rdkafka::{
 };
 
 use super::budget::lock;
-use crate::observe::metric;
+use crate::observe::{metric, quiet::Quiet};
 
 /// Counts an error: consume, commit, produce or broker.
 pub(super) fn count_error(kind: &'static str) {
@@ -35,37 +31,6 @@ pub(super) fn log(level: RDKafkaLogLevel, facility: &str, message: &str) {
         RDKafkaLogLevel::Notice | RDKafkaLogLevel::Info | RDKafkaLogLevel::Debug => {
             tracing::trace!(target: "librdkafka", facility, "{message}");
         }
-    }
-}
-
-const EVERY: Duration = Duration::from_secs(10);
-const KINDS: usize = 64;
-
-/// Lets one line of a kind through every ten seconds.
-#[derive(Debug, Default)]
-pub(super) struct Quiet(Mutex<HashMap<String, (Instant, u64)>>);
-
-impl Quiet {
-    /// `Some` with the number of lines held back since the last one, if the line may be logged.
-    pub(super) fn allow(&self, kind: &str) -> Option<u64> {
-        self.allow_at(kind, Instant::now())
-    }
-
-    fn allow_at(&self, kind: &str, now: Instant) -> Option<u64> {
-        let mut kinds = lock(&self.0);
-        if let Some((last, held_back)) = kinds.get_mut(kind) {
-            if now.duration_since(*last) < EVERY {
-                *held_back += 1;
-                return None;
-            }
-            *last = now;
-            return Some(std::mem::take(held_back));
-        }
-        if kinds.len() >= KINDS {
-            kinds.clear();
-        }
-        kinds.insert(kind.to_owned(), (now, 0));
-        Some(0)
     }
 }
 
@@ -118,28 +83,3 @@ impl ClientContext for Plain {
 }
 
 impl ConsumerContext for Plain {}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    #[test]
-    fn one_line_of_a_kind_every_ten_seconds_with_the_number_held_back() {
-        let (quiet, start) = (Quiet::default(), Instant::now());
-        assert_eq!(quiet.allow_at("down", start), Some(0));
-        assert_eq!(quiet.allow_at("down", start + Duration::from_secs(1)), None);
-        assert_eq!(quiet.allow_at("other", start + Duration::from_secs(1)), Some(0));
-        assert_eq!(quiet.allow_at("down", start + Duration::from_secs(2)), None);
-        assert_eq!(quiet.allow_at("down", start + Duration::from_secs(11)), Some(2));
-        assert_eq!(quiet.allow_at("down", start + Duration::from_secs(22)), Some(0));
-    }
-
-    #[test]
-    fn the_memory_of_kinds_is_bounded() {
-        let (quiet, now) = (Quiet::default(), Instant::now());
-        for kind in 0..1_000 {
-            quiet.allow_at(&kind.to_string(), now);
-        }
-        assert!(lock(&quiet.0).len() <= KINDS);
-    }
-}

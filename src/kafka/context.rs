@@ -13,13 +13,8 @@ use rdkafka::{
 };
 use serde::Deserialize;
 
-use super::{
-    assignment::Assignment,
-    budget::lock,
-    client::{self, Quiet},
-    message::Partition,
-};
-use crate::observe::metric;
+use super::{assignment::Assignment, budget::lock, client, message::Partition};
+use crate::observe::{metric, quiet::Quiet};
 
 /// The part of librdkafka's statistics that is read here; see its STATISTICS.md.
 #[derive(Debug, Deserialize)]

@@ -7,8 +7,9 @@ use rdkafka::{Message as _, consumer::base_consumer::PartitionQueue, message::Bo
 use time::OffsetDateTime;
 
 use super::{
+    budget::Permit,
     context::GroupContext,
-    message::{Origin, Partition},
+    message::{Message, Origin, Partition},
 };
 
 /// What a record takes beside its own bytes, roughly: its place in the channel and its parts.
@@ -54,6 +55,45 @@ impl Stranded {
             timestamp,
             key: record.key().map(Bytes::copy_from_slice),
             payload: record.payload().map(Bytes::copy_from_slice).unwrap_or_default(),
+        }
+    }
+
+    /// The record with its room.
+    pub(super) fn with(self, permit: Permit) -> Message {
+        let Self {
+            origin,
+            epoch,
+            timestamp,
+            key,
+            payload,
+        } = self;
+        Message {
+            origin,
+            epoch,
+            timestamp,
+            key,
+            payload,
+            permit,
+        }
+    }
+
+    /// The record again, its room given back.
+    pub(super) fn without_room(message: Message) -> Self {
+        let Message {
+            origin,
+            epoch,
+            timestamp,
+            key,
+            payload,
+            permit,
+        } = message;
+        drop(permit);
+        Self {
+            origin,
+            epoch,
+            timestamp,
+            key,
+            payload,
         }
     }
 }

@@ -21,7 +21,7 @@ use tokio::sync::mpsc;
 use super::{
     assignment::Assignment,
     budget::{Budget, Waker},
-    client::{Quiet, count_error},
+    client::count_error,
     context::{GroupContext, list},
     error::{KafkaError, describe, is_authentication},
     lane::{Lane, OVERHEAD, Stranded},
@@ -29,7 +29,7 @@ use super::{
     options::KafkaOptions,
     resolver::Resolver,
 };
-use crate::observe::metric;
+use crate::observe::{metric, quiet::Quiet};
 
 /// What the handle and the resolver tell the thread.
 #[derive(Debug)]
@@ -349,22 +349,8 @@ impl Worker {
             self.stranded = Some(record);
             return Delivery::NoRoom;
         };
-        let Stranded {
-            origin,
-            epoch,
-            timestamp,
-            key,
-            payload,
-        } = record;
-        let (partition, next) = (origin.topic_partition(), origin.offset + 1);
-        match sender.try_send(Message {
-            origin,
-            epoch,
-            timestamp,
-            key,
-            payload,
-            permit,
-        }) {
+        let (partition, epoch, next) = (record.origin.topic_partition(), record.epoch, record.origin.offset + 1);
+        match sender.try_send(record.with(permit)) {
             Ok(()) => {
                 self.assignment.advance(&partition, epoch, next);
                 self.set_paused(false);
@@ -375,23 +361,8 @@ impl Worker {
                 Delivery::Unwanted
             }
             Err(mpsc::error::TrySendError::Full(message)) => {
-                let Message {
-                    origin,
-                    epoch,
-                    timestamp,
-                    key,
-                    payload,
-                    permit,
-                } = message;
                 // A permit may be dropped before its message's place in the channel is free again.
-                drop(permit);
-                self.stranded = Some(Stranded {
-                    origin,
-                    epoch,
-                    timestamp,
-                    key,
-                    payload,
-                });
+                self.stranded = Some(Stranded::without_room(message));
                 Delivery::NoRoom
             }
         }

@@ -6,6 +6,7 @@ pub mod health;
 pub mod http;
 pub mod metric;
 pub mod page;
+pub(crate) mod quiet;
 
 use std::io::IsTerminal as _;
 

@@ -1,10 +1,16 @@
 //! Records that can't be handled: each found, each kept, none at the cost of another.
 
+use std::{
+    io::{BufRead as _, BufReader, Read as _, Seek as _, Write as _},
+    process::Stdio,
+    time::{Duration, Instant},
+};
+
 use crate::{
     feed::{Line, Meaning},
     shutdown::{ALL_AT_ONCE, post},
     storm::Storm,
-    support::service::moodstream,
+    support::service::{end_of, moodstream, root, wait_for},
 };
 
 /// A post whose text has a word that the test model fails on: POISON is a token beyond its embedding, NANNAN's row is
@@ -80,7 +86,7 @@ fn dead_letters_that_cannot_be_written_hold_the_offset_back() {
 /// What the stream's reckoning takes for granted: the model answers the other texts.
 #[test]
 fn the_test_model_fails_on_its_two_words_alone() {
-    let model = crate::support::service::root().join("tests/fixtures/tiny-roberta");
+    let model = root().join("tests/fixtures/tiny-roberta");
     let output = moodstream()
         .args(["classify", "--model"])
         .arg(model)
@@ -99,4 +105,66 @@ fn the_test_model_fails_on_its_two_words_alone() {
         "{text}{}",
         String::from_utf8_lossy(&output.stderr)
     );
+}
+
+/// ONNX Runtime complains of each batch that fails, and of each half of it.
+#[test]
+fn many_poisoned_texts_make_few_log_lines_that_tell_how_many_were_held_back() {
+    /// As many lines as `classify` takes at once.
+    const WINDOW: usize = 1_024;
+    let mut log = tempfile::tempfile().unwrap();
+    let begun = Instant::now();
+    let mut child = moodstream()
+        .args(["classify", "--model"])
+        .arg(root().join("tests/fixtures/tiny-roberta"))
+        .arg("-")
+        .stdin(Stdio::piped())
+        .stdout(Stdio::piped())
+        .stderr(log.try_clone().unwrap())
+        .spawn()
+        .unwrap();
+    let mut input = child.stdin.take().unwrap();
+    let mut answers = BufReader::new(child.stdout.take().unwrap()).lines();
+    let mut number = 0;
+    // A window of so many poisoned texts; what the log then says of failures.
+    let mut complaints = |poisoned: usize| {
+        let texts: String = (0..WINDOW)
+            .map(|place| {
+                number += 1;
+                let word = if place < poisoned {
+                    format!("POISON {number}")
+                } else {
+                    "fine".to_owned()
+                };
+                word + "\n"
+            })
+            .collect();
+        input.write_all(texts.as_bytes()).unwrap();
+        let failed = answers
+            .by_ref()
+            .take(WINDOW)
+            .filter(|answer| answer.as_ref().unwrap().contains("the model fails"));
+        assert_eq!(failed.count(), poisoned);
+        let mut said = String::new();
+        log.rewind().unwrap();
+        log.read_to_string(&mut said).unwrap();
+        let lines = said.lines().filter(|line| line.contains("Non-zero status code"));
+        lines.map(str::to_owned).collect::<Vec<_>>()
+    };
+    assert_eq!(complaints(WINDOW).len(), 1);
+    // The next line of the kind comes after ten seconds, and counts the others.
+    let mut said = Vec::new();
+    wait_for("a second line", || {
+        said = complaints(1);
+        said.len() > 1
+    });
+    assert!(begun.elapsed() >= Duration::from_secs(10), "{said:#?}");
+    let more = said[1]
+        .split("more=")
+        .nth(1)
+        .and_then(|rest| rest.split_whitespace().next());
+    let more: usize = more.unwrap().parse().unwrap();
+    assert!(more >= WINDOW, "each text failed at least once: {more}");
+    drop(input);
+    assert!(end_of(&mut child).success());
 }

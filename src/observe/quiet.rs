@@ -1,0 +1,67 @@
+//! Log lines at a bounded rate.
+
+use std::{
+    collections::HashMap,
+    sync::{Mutex, MutexGuard, PoisonError},
+    time::{Duration, Instant},
+};
+
+const EVERY: Duration = Duration::from_secs(10);
+const KINDS: usize = 64;
+
+/// Lets one line of a kind through every ten seconds.
+#[derive(Debug, Default)]
+pub(crate) struct Quiet(Mutex<HashMap<String, (Instant, u64)>>);
+
+impl Quiet {
+    /// `Some` with the number of lines held back since the last one, if the line may be logged.
+    pub(crate) fn allow(&self, kind: &str) -> Option<u64> {
+        self.allow_at(kind, Instant::now())
+    }
+
+    fn kinds(&self) -> MutexGuard<'_, HashMap<String, (Instant, u64)>> {
+        self.0.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    fn allow_at(&self, kind: &str, now: Instant) -> Option<u64> {
+        let mut kinds = self.kinds();
+        if let Some((last, held_back)) = kinds.get_mut(kind) {
+            if now.duration_since(*last) < EVERY {
+                *held_back += 1;
+                return None;
+            }
+            *last = now;
+            return Some(std::mem::take(held_back));
+        }
+        if kinds.len() >= KINDS {
+            kinds.clear();
+        }
+        kinds.insert(kind.to_owned(), (now, 0));
+        Some(0)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn one_line_of_a_kind_every_ten_seconds_with_the_number_held_back() {
+        let (quiet, start) = (Quiet::default(), Instant::now());
+        assert_eq!(quiet.allow_at("down", start), Some(0));
+        assert_eq!(quiet.allow_at("down", start + Duration::from_secs(1)), None);
+        assert_eq!(quiet.allow_at("other", start + Duration::from_secs(1)), Some(0));
+        assert_eq!(quiet.allow_at("down", start + Duration::from_secs(2)), None);
+        assert_eq!(quiet.allow_at("down", start + Duration::from_secs(11)), Some(2));
+        assert_eq!(quiet.allow_at("down", start + Duration::from_secs(22)), Some(0));
+    }
+
+    #[test]
+    fn the_memory_of_kinds_is_bounded() {
+        let (quiet, now) = (Quiet::default(), Instant::now());
+        for kind in 0..1_000 {
+            quiet.allow_at(&kind.to_string(), now);
+        }
+        assert!(quiet.kinds().len() <= KINDS);
+    }
+}
