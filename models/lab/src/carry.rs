@@ -1,8 +1,8 @@
 //! Vocabulary transfer: a RoBERTa checkpoint with a byte-level BPE of its own, out of a BERT-like one.
 //!
-//! The encoder is copied. Each new token's embedding is the mean of the old tokenizer's pieces of
-//! its surface; a piece that continues a word is a mix of its old `##` form and its free form, by
-//! how often it does either in the text; an emoji is the mean of the pieces of its Unicode name.
+//! The encoder is copied. The vocabulary is trained on the old tokenizer's pieces of the text, so that nearly all tokens
+//! are old pieces and keep their embeddings; any other's is the mean of the old tokenizer's pieces of its surface, and an
+//! emoji's the mean of the pieces of its Unicode name.
 
 mod bpe;
 mod embed;
@@ -65,11 +65,10 @@ pub fn run(args: Args) -> Result<()> {
         .collect();
     let staging = Staging::new(&args.out)?;
 
-    let vocabulary = bpe::Vocabulary::train(&texts, args.vocabulary)?;
+    let vocabulary = bpe::Vocabulary::train(&texts, args.vocabulary, |word| old.cut(word))?;
     let json = vocabulary.to_json().to_string();
     let tokenizer = Tokenizer::parse(&json).context("the vocabulary just trained can't be read")?;
-    let starts = embed::word_starts(&vocabulary, &tokenizer, &texts)?;
-    let words = old.embeddings(&vocabulary, &starts)?;
+    let words = old.embeddings(&vocabulary)?;
 
     let shape = Shape {
         positions: args.positions.min(source.shape.positions + 2),

@@ -1,11 +1,17 @@
-//! A byte-level BPE vocabulary, trained on given text and written as `tokenizer.json`.
+//! A byte-level BPE vocabulary, trained on the pieces into which an old tokenizer cuts given text, and written as
+//! `tokenizer.json`.
+//!
+//! An encoder understands the tokens that it was trained on, so the new vocabulary keeps to the old one's seams: BPE is
+//! trained on the old pieces, each a word of its own, and never learns a token that spans two. The normaliser sets words
+//! and punctuation apart with spaces, as BERT's does. A token with a space before it is then a piece that begins a word,
+//! one without is a piece that continues one, and both have their own row in the old table.
 
 use std::collections::BTreeMap;
 
 use anyhow::{Result, anyhow, ensure};
 use serde_json::{Value, json};
 use tokenizers::{Trainer, trainers::BpeTrainer, vocab::bucket_added_vocabulary::AddedToken};
-use unicode_normalization::UnicodeNormalization;
+use unicode_normalization::{UnicodeNormalization, char::is_combining_mark};
 
 /// The special tokens, at the ids of RoBERTa's; `<mask>` alone stands elsewhere than there.
 pub(super) const SPECIAL: [&str; 5] = ["<s>", "<pad>", "</s>", "<unk>", "<mask>"];
@@ -18,8 +24,13 @@ pub(super) struct Vocabulary {
 }
 
 impl Vocabulary {
-    /// Trains on texts, which are normalised as the tokenizer will do it.
-    pub(super) fn train(texts: &[String], size: usize) -> Result<Self> {
+    /// Trains on the pieces of texts: the texts are normalised as the tokenizer will do it and cut at its words, and
+    /// `pieces` cuts a word, which begins with a space unless it continues another.
+    pub(super) fn train(
+        texts: &[String],
+        size: usize,
+        pieces: impl Fn(&str) -> Result<Vec<String>> + Sync,
+    ) -> Result<Self> {
         let alphabet = alphabet();
         ensure!(
             size >= SPECIAL.len() + alphabet.len(),
@@ -40,14 +51,14 @@ impl Vocabulary {
             .special_tokens(special.to_vec())
             .initial_alphabet(alphabet.iter().copied().collect())
             .build();
-        let words = |text: &str| {
-            let text = text.nfkc().collect::<String>().to_lowercase();
-            Ok(split(&text)
-                .map(|word| word.bytes().map(|byte| alphabet[usize::from(byte)]).collect())
-                .collect())
+        let letters = |piece: &str| -> String { piece.bytes().map(|byte| alphabet[usize::from(byte)]).collect() };
+        let cut = |text: &str| -> tokenizers::Result<Vec<String>> {
+            let text = normalise(text);
+            let cut: Result<Vec<Vec<String>>> = split(&text).map(&pieces).collect();
+            Ok(cut?.iter().flatten().map(|piece| letters(piece)).collect())
         };
         trainer
-            .feed(texts.iter(), words)
+            .feed(texts.iter(), cut)
             .map_err(|error| anyhow!("can't count words: {error}"))?;
         let (vocabulary, merges, _) = trainer
             .train_vocab()
@@ -101,7 +112,14 @@ impl Vocabulary {
             "truncation": null,
             "padding": null,
             "added_tokens": added,
-            "normalizer": {"type": "Sequence", "normalizers": [{"type": "NFKC"}, {"type": "Lowercase"}]},
+            "normalizer": {"type": "Sequence", "normalizers": [
+                {"type": "NFKD"}, {"type": "StripAccents"}, {"type": "Lowercase"},
+                // Which regular expressions disagree about: some take joiners for parts of a word.
+                {"type": "Replace", "pattern": {"String": "\u{200c}"}, "content": ""},
+                {"type": "Replace", "pattern": {"String": "\u{200d}"}, "content": ""},
+                {"type": "Replace", "pattern": {"Regex": WORD_EDGE}, "content": " "},
+                {"type": "Prepend", "prepend": " "}
+            ]},
             "pre_tokenizer": {"type": "ByteLevel", "add_prefix_space": false, "trim_offsets": true, "use_regex": true},
             "post_processor": {
                 "type": "RobertaProcessing", "sep": ["</s>", 2], "cls": ["<s>", 0],
@@ -110,7 +128,7 @@ impl Vocabulary {
             "decoder": {"type": "ByteLevel", "add_prefix_space": true, "trim_offsets": true, "use_regex": true},
             "model": {
                 "type": "BPE", "dropout": null, "unk_token": null, "continuing_subword_prefix": "",
-                "end_of_word_suffix": "", "fuse_unk": false, "byte_fallback": false, "ignore_merges": false,
+                "end_of_word_suffix": "", "fuse_unk": false, "byte_fallback": false, "ignore_merges": true,
                 "vocab": vocabulary, "merges": merges
             }
         })
@@ -154,6 +172,34 @@ fn alphabet() -> Vec<char> {
             }
         })
         .collect()
+}
+
+/// Where a space is set: at the edge of a word, unless there is one.
+const WORD_EDGE: &str = r"\b(?=\S)(?<=\S)";
+
+/// A text as the tokenizer's normaliser makes it.
+fn normalise(text: &str) -> String {
+    let plain = text
+        .nfkd()
+        .filter(|c| !is_combining_mark(*c) && !matches!(c, '\u{200c}' | '\u{200d}'))
+        .collect::<String>()
+        .to_lowercase();
+    let mut spaced = String::with_capacity(plain.len() + plain.len() / 4);
+    let mut previous = ' ';
+    for c in plain.chars() {
+        let is_edge = is_word(previous) != is_word(c) && !previous.is_whitespace() && !c.is_whitespace();
+        if is_edge || spaced.is_empty() {
+            spaced.push(' ');
+        }
+        spaced.push(c);
+        previous = c;
+    }
+    spaced
+}
+
+/// What `\b` takes for a part of a word.
+fn is_word(c: char) -> bool {
+    c.is_alphanumeric() || c == '_'
 }
 
 /// GPT-2's words: `'s|'t|'re|'ve|'m|'ll|'d| ?\p{L}+| ?\p{N}+| ?[^\s\p{L}\p{N}]+|\s+(?!\S)|\s+`.
@@ -228,16 +274,68 @@ mod tests {
         let texts: Vec<String> = ["So happy today 😀", "so Happy!", "today I am so happy 😀"]
             .map(str::to_owned)
             .to_vec();
-        let vocabulary = Vocabulary::train(&texts, 300).unwrap();
+        let vocabulary = Vocabulary::train(&texts, 300, |word| Ok(vec![word.to_owned()])).unwrap();
         let tokenizer = Tokenizer::parse(&vocabulary.to_json().to_string()).unwrap();
         let ids = tokenizer.encode("SO happy 😀", 64).unwrap();
         assert_eq!((ids[0], ids[ids.len() - 1]), (0, 2));
-        let surfaces = vocabulary.surfaces();
-        let bytes: Vec<u8> = ids[1..ids.len() - 1]
-            .iter()
-            .flat_map(|&id| surfaces[id as usize].clone().unwrap())
-            .collect();
-        assert_eq!(String::from_utf8(bytes).unwrap(), "so happy 😀");
+        assert_eq!(read(&vocabulary, &ids).concat(), " so happy 😀");
         assert!(ids.len() < 8, "merges are used: {ids:?}");
+    }
+
+    /// The words of `tokens` in a row, as bytes they stand for.
+    fn read(vocabulary: &Vocabulary, ids: &[u32]) -> Vec<String> {
+        let surfaces = vocabulary.surfaces();
+        let inner = &ids[1..ids.len() - 1];
+        let bytes = inner.iter().map(|&id| surfaces[id as usize].clone().unwrap());
+        bytes
+            .map(|bytes| String::from_utf8_lossy(&bytes).into_owned())
+            .collect()
+    }
+
+    #[test]
+    fn no_token_spans_two_pieces() {
+        let texts = vec![
+            "#running, #don't".to_owned(),
+            "run running".to_owned(),
+            "running run".to_owned(),
+        ];
+        let seams = |word: &str| {
+            let (stem, end) = word.split_at(word.find("ning").unwrap_or(word.len()));
+            Ok([stem, end]
+                .iter()
+                .filter(|piece| !piece.is_empty())
+                .map(|&piece| piece.to_owned())
+                .collect())
+        };
+        let vocabulary = Vocabulary::train(&texts, 300, seams).unwrap();
+        let tokenizer = Tokenizer::parse(&vocabulary.to_json().to_string()).unwrap();
+        let ids = tokenizer.encode("#Running run", 64).unwrap();
+        assert_eq!(read(&vocabulary, &ids), [" #", " run", "ning", " run"]);
+    }
+
+    /// The trainer's words are those that the tokenizer sees.
+    #[test]
+    fn texts_are_normalised_as_the_tokenizer_does() {
+        let vocabulary = Vocabulary::train(&["a a".to_owned()], 300, |word| Ok(vec![word.to_owned()])).unwrap();
+        let tokenizer = Tokenizer::parse(&vocabulary.to_json().to_string()).unwrap();
+        for text in [
+            "#Happy!!! it's 5pm",
+            "Café, naïve",
+            "so😀sad 😢 ❤️ 🤦🏽\u{200d}♀️ it",
+            "@user: \"ok\"...",
+            "ﬁne \u{1d4ef}un",
+            "a_b  c",
+            "ПРИВЕТ, мир",
+            "x",
+            "!",
+        ] {
+            let ids = tokenizer.encode(text, 500).unwrap();
+            let surfaces = vocabulary.surfaces();
+            let bytes: Vec<u8> = ids[1..ids.len() - 1]
+                .iter()
+                .flat_map(|&id| surfaces[id as usize].clone().unwrap())
+                .collect();
+            assert_eq!(String::from_utf8(bytes).unwrap(), normalise(text), "{text}");
+        }
     }
 }

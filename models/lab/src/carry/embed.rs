@@ -12,15 +12,10 @@ use crate::{encoder::Encoder, tokenizer::Tokenizer};
 pub(super) struct Source<'a> {
     tokenizer: Tokenizer,
     pieces: HashMap<String, u32>,
+    /// What a piece stands for, by its id.
+    surfaces: HashMap<u32, String>,
     encoder: &'a Encoder,
     unknown: u32,
-}
-
-/// How often a token was seen to begin a word, and to continue one.
-#[derive(Clone, Copy, Default)]
-pub(super) struct Starts {
-    begins: u32,
-    continues: u32,
 }
 
 impl<'a> Source<'a> {
@@ -39,6 +34,11 @@ impl<'a> Source<'a> {
         let unknown = unknown.with_context(|| format!("{}: its vocabulary has no [UNK]", path.display()))?;
         Ok(Self {
             tokenizer: Tokenizer::read(folder)?,
+            surfaces: pieces
+                .iter()
+                .filter(|(_, id)| **id != unknown)
+                .map(|(piece, &id)| (id, piece.strip_prefix("##").unwrap_or(piece).to_owned()))
+                .collect(),
             pieces,
             encoder,
             unknown,
@@ -49,14 +49,39 @@ impl<'a> Source<'a> {
         &self.tokenizer
     }
 
+    /// The old pieces of one of the new tokenizer's words, with a space before the one that begins a word: what the new
+    /// vocabulary is trained on. Of a word that the old vocabulary doesn't know, its characters.
+    pub(super) fn cut(&self, word: &str) -> Result<Vec<String>> {
+        let trimmed = word.trim();
+        let begins = word.starts_with(char::is_whitespace);
+        let ids = if begins {
+            self.tokenizer.pieces(trimmed)?
+        } else {
+            self.continuing(trimmed).unwrap_or_default()
+        };
+        let surfaces: Option<Vec<&str>> = ids.iter().map(|id| self.surfaces.get(id).map(String::as_str)).collect();
+        let whole = surfaces.filter(|surfaces| !surfaces.is_empty() && surfaces.concat() == trimmed);
+        let letters = || {
+            trimmed
+                .char_indices()
+                .map(|(at, c)| &trimmed[at..at + c.len_utf8()])
+                .collect()
+        };
+        let mut pieces: Vec<String> = whole.unwrap_or_else(letters).into_iter().map(str::to_owned).collect();
+        if let Some(first) = pieces.first_mut().filter(|_| begins) {
+            first.insert(0, ' ');
+        }
+        Ok(pieces)
+    }
+
     /// The embeddings of the new vocabulary, `tokens x hidden`.
-    pub(super) fn embeddings(&self, vocabulary: &Vocabulary, starts: &[Starts]) -> Result<Vec<f32>> {
+    pub(super) fn embeddings(&self, vocabulary: &Vocabulary) -> Result<Vec<f32>> {
         let mut words = Vec::with_capacity(vocabulary.tokens.len() * self.encoder.shape.hidden);
         let special = ["[CLS]", "[PAD]", "[SEP]", "[UNK]", "[MASK]"];
         debug_assert_eq!(special.len(), SPECIAL.len());
         for (id, surface) in vocabulary.surfaces().into_iter().enumerate() {
             let row = match surface {
-                Some(surface) => self.embedding(&surface, starts[id])?,
+                Some(surface) => self.embedding(&surface)?,
                 None => self.mean(&self.pieces.get(special[id]).copied().into_iter().collect::<Vec<_>>()),
             };
             words.extend_from_slice(&row);
@@ -64,26 +89,20 @@ impl<'a> Source<'a> {
         Ok(words)
     }
 
-    fn embedding(&self, surface: &[u8], starts: Starts) -> Result<Vec<f32>> {
+    fn embedding(&self, surface: &[u8]) -> Result<Vec<f32>> {
         // A piece of a character says nothing that the old vocabulary knows.
         let Ok(surface) = std::str::from_utf8(surface) else {
             return Ok(self.mean(&[]));
         };
-        let free = self.free(surface.trim())?;
-        if surface.starts_with(char::is_whitespace) {
-            return Ok(self.mean(&free));
-        }
-        let Some(continuing) = self.continuing(surface) else {
-            return Ok(self.mean(&free));
+        let continuing = if surface.starts_with(char::is_whitespace) {
+            None
+        } else {
+            self.continuing(surface)
         };
-        let share = f64::from(starts.continues + 1) / f64::from(starts.begins + starts.continues + 2);
-        let share = share as f32;
-        let (free, continuing) = (self.mean(&free), self.mean(&continuing));
-        Ok(free
-            .iter()
-            .zip(&continuing)
-            .map(|(free, continuing)| (1.0 - share) * free + share * continuing)
-            .collect())
+        Ok(match continuing {
+            Some(pieces) => self.mean(&pieces),
+            None => self.mean(&self.free(surface.trim())?),
+        })
     }
 
     /// The old pieces of a text of its own; by the Unicode names of its characters where the old
@@ -143,26 +162,4 @@ impl<'a> Source<'a> {
         }
         mean
     }
-}
-
-/// Counts for each token how often it begins a word and continues one.
-pub(super) fn word_starts(vocabulary: &Vocabulary, tokenizer: &Tokenizer, texts: &[String]) -> Result<Vec<Starts>> {
-    let mut starts = vec![Starts::default(); vocabulary.tokens.len()];
-    // The alphabet writes ASCII letters and digits as themselves.
-    let begins = |id: u32| vocabulary.tokens[id as usize].starts_with(|c: char| c.is_alphanumeric() && c != 'Ġ');
-    let ends = |id: u32| vocabulary.tokens[id as usize].ends_with(|c: char| c.is_alphanumeric() && c != 'Ġ');
-    for text in texts {
-        let mut previous = None;
-        for id in tokenizer.pieces(text)? {
-            let continues = previous.is_some_and(ends) && begins(id);
-            let seen = &mut starts[id as usize];
-            if continues {
-                seen.continues += 1;
-            } else {
-                seen.begins += 1;
-            }
-            previous = Some(id);
-        }
-    }
-    Ok(starts)
 }
