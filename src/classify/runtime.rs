@@ -47,7 +47,7 @@ fn load(path: &Path) -> Result<Environment, String> {
         .with_name("moodstream")
         .with_telemetry(false)
         .with_logger(Arc::new(|level, _, id, location, message| {
-            log(level, id, location, message)
+            log(level, id, location, message);
         }))
         .build()
         .map_err(|error| error.to_string())

@@ -117,7 +117,8 @@ async fn closing_needs_no_broker() {
     broker.kill();
     consumer.commit(&[(message.origin.topic.clone(), message.origin.partition, 1)]);
     let started = Instant::now();
-    timeout(Duration::from_secs(10), consumer.close())
+    // The deadline of the shutdown.
+    timeout(Duration::from_secs(20), consumer.close())
         .await
         .expect("in time")
         .unwrap();
