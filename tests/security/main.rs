@@ -15,4 +15,5 @@ mod http;
 mod roles;
 mod sasl;
 mod secrets;
+mod shipped;
 mod tls;

@@ -45,7 +45,7 @@ async fn connect(url: &str, role: &str) -> PgConnection {
 }
 
 /// SQLSTATE of what the statement fails with, if it does; it is rolled back.
-async fn refused(connection: &mut PgConnection, sql: &str) -> Option<String> {
+pub(super) async fn refused(connection: &mut PgConnection, sql: &str) -> Option<String> {
     let mut tx = connection.begin().await.unwrap();
     let done = sqlx::raw_sql(AssertSqlSafe(sql.to_owned())).execute(&mut *tx).await;
     tx.rollback().await.unwrap();
@@ -56,10 +56,10 @@ async fn refused(connection: &mut PgConnection, sql: &str) -> Option<String> {
     }
 }
 
-const DENIED: &str = "42501";
+pub(super) const DENIED: &str = "42501";
 
 /// What would alter the schema, or go past the service's own rights.
-const ALTERATIONS: &[&str] = &[
+pub(super) const ALTERATIONS: &[&str] = &[
     "CREATE TABLE mine (a int)",
     "CREATE VIEW mine AS SELECT 1 AS a",
     "CREATE FUNCTION mine() RETURNS int LANGUAGE sql AS 'SELECT 1'",
@@ -87,7 +87,7 @@ const ALTERATIONS: &[&str] = &[
     "SELECT pg_read_file('postgresql.conf')",
 ];
 
-fn feed_days(bench: &Bench, topic: &str) -> usize {
+pub(super) fn feed_days(bench: &Bench, topic: &str) -> usize {
     let record = |(n, day): (usize, &str)| {
         format!("{{\"id\":\"{n}\",\"text\":\"what a happy day\",\"lang\":\"en\",\"created_at\":\"{day}T12:00:00Z\"}}")
     };

@@ -193,6 +193,16 @@ impl Postgres {
         format!("postgres://postgres@127.0.0.1:{}/{database}", self.port)
     }
 
+    /// A client program of the same release, such as `psql`, led to this cluster as the superuser.
+    pub fn client(&self, program: &str) -> io::Result<Command> {
+        let mut command = Command::new(find_bin()?.join(program));
+        command
+            .env("PGHOST", "127.0.0.1")
+            .env("PGPORT", self.port.to_string())
+            .env("PGUSER", "postgres");
+        Ok(command)
+    }
+
     /// Executes one statement as the superuser in the database `postgres`.
     pub fn execute(&self, sql: &str) -> io::Result<()> {
         execute(self.port, sql)

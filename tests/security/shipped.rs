@@ -1,0 +1,185 @@
+//! What is shipped to run the service keeps to least rights: the very script, arguments and addresses of `deploy/`, on
+//! a real Postgres.
+
+use std::{fs, process::Output};
+
+use sqlx::{Connection as _, PgConnection};
+
+use super::roles::{ALTERATIONS, DENIED, feed_days, refused};
+use crate::support::service::{Bench, moodstream, root};
+
+const PASSWORDS: [(&str, &str); 3] = [
+    ("MOODSTREAM_OWNER_PASSWORD", "of-the-owner"),
+    ("MOODSTREAM_SERVICE_PASSWORD", "of-the-service"),
+    ("MOODSTREAM_READ_PASSWORD", "of-who-reads"),
+];
+
+fn deploy(file: &str) -> String {
+    fs::read_to_string(root().join("deploy").join(file)).unwrap()
+}
+
+/// The script that makes the roles, as the image of Postgres runs what lies in its folder for such.
+fn make_roles(bench: &Bench, passwords: &[(&str, &str)]) -> Output {
+    let mut psql = bench.postgres.client("psql").unwrap();
+    psql.args([
+        "--set",
+        "ON_ERROR_STOP=1",
+        "--no-password",
+        "--no-psqlrc",
+        "--dbname",
+        "postgres",
+    ])
+    .arg("--file")
+    .arg(root().join("deploy/postgres/roles.sql"))
+    .envs(passwords.iter().copied())
+    .output()
+    .unwrap()
+}
+
+/// From now on the cluster lets the three roles in by their passwords alone.
+async fn ask_for_passwords(bench: &Bench) {
+    let hba = "COPY (VALUES ('host all moodstream_owner,moodstream_service,moodstream_read all scram-sha-256'),
+                            ('host all all all trust')) TO PROGRAM 'cat > pg_hba.conf'";
+    bench.postgres.execute(hba).unwrap();
+    bench.postgres.execute("SELECT pg_reload_conf()").unwrap();
+    let without = bench
+        .postgres
+        .url("moodstream")
+        .replace("postgres@", "moodstream_read@");
+    while PgConnection::connect(&without).await.is_ok() {
+        tokio::task::yield_now().await;
+    }
+}
+
+/// The values of that name in the compose file, from top to bottom, with its variables from [`PASSWORDS`] and its
+/// Postgres at this bench.
+fn values(bench: &Bench, name: &str) -> Vec<String> {
+    let text = deploy("compose.yaml");
+    let found = text
+        .lines()
+        .filter_map(|line| line.trim().strip_prefix(name)?.strip_prefix(": "));
+    found
+        .map(|value| {
+            let at = format!("@127.0.0.1:{}/", bench.postgres.port());
+            PASSWORDS
+                .iter()
+                .fold(value.replace("@postgres:5432/", &at), |value, (name, password)| {
+                    value.replace(&format!("${{{name}:?set {name}}}"), password)
+                })
+        })
+        .collect()
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn compose_migrates_serves_and_reads_as_three_roles() {
+    let bench = Bench::start();
+    let output = make_roles(&bench, &PASSWORDS);
+    assert!(output.status.success(), "{}", String::from_utf8_lossy(&output.stderr));
+    ask_for_passwords(&bench).await;
+
+    let commands = values(&bench, "command");
+    let command = commands
+        .iter()
+        .find(|command| command.starts_with("[migrate,"))
+        .unwrap();
+    let arguments: Vec<&str> = command.trim_matches(['[', ']']).split(", ").collect();
+    let urls = values(&bench, "MOODSTREAM_DATABASE__URL");
+    let [owner, service] = &urls[..] else {
+        panic!("one to migrate, one to serve: {urls:?}");
+    };
+    let output = moodstream()
+        .args(&arguments)
+        .env("MOODSTREAM_DATABASE__URL", owner)
+        .output()
+        .unwrap();
+    assert!(output.status.success(), "{}", String::from_utf8_lossy(&output.stderr));
+    let posts = feed_days(&bench, "compose");
+    let config = bench.write("compose.toml", "[store]\nmigrate = false\n");
+    let summary = bench
+        .service("compose")
+        .with_url(service)
+        .with_config(&config)
+        .run_until_caught_up();
+    assert_eq!(summary["inserted"].as_u64(), Some(posts as u64), "{summary}");
+
+    let user = &values(&bench, "MOODSTREAM_POSTGRES_USER")[0];
+    let password = &values(&bench, "MOODSTREAM_POSTGRES_PASSWORD")[0];
+    let as_user = |password: &str| {
+        let url = bench.postgres.url("moodstream");
+        url.replace("postgres@", &format!("{user}:{password}@"))
+    };
+    let mut read = PgConnection::connect(&as_user(password)).await.unwrap();
+    let seen: i64 = sqlx::query_scalar("SELECT count(*) FROM post")
+        .fetch_one(&mut read)
+        .await
+        .unwrap();
+    assert_eq!(seen, posts as i64);
+    let mut serving = PgConnection::connect(service).await.unwrap();
+    for alteration in ALTERATIONS {
+        for connection in [&mut read, &mut serving] {
+            let code = refused(connection, alteration).await;
+            assert_eq!(code.as_deref(), Some(DENIED), "{alteration}");
+        }
+    }
+    for (_, other) in PASSWORDS.iter().filter(|(_, other)| other != password) {
+        assert!(PgConnection::connect(&as_user(other)).await.is_err());
+    }
+    let too_much: Vec<String> = sqlx::query_scalar(
+        "SELECT rolname::text FROM pg_roles WHERE rolname LIKE 'moodstream%'
+         AND (rolsuper OR rolcreaterole OR rolcreatedb OR rolreplication OR rolbypassrls)",
+    )
+    .fetch_all(&mut read)
+    .await
+    .unwrap();
+    assert_eq!(too_much, [""; 0]);
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn the_job_of_the_kubernetes_manifest_migrates_for_its_service() {
+    let bench = Bench::start();
+    assert!(make_roles(&bench, &PASSWORDS).status.success());
+    // The block of the ConfigMap.
+    let manifest = deploy("kubernetes/moodstream.yaml");
+    let settings: Vec<&str> = manifest
+        .lines()
+        .skip_while(|line| line.trim() != "moodstream.toml: |")
+        .skip(1)
+        .map_while(|line| line.strip_prefix("    "))
+        .collect();
+    let config = bench.write("moodstream.toml", settings.join("\n"));
+    let url = |role: &str| {
+        bench
+            .postgres
+            .url("moodstream")
+            .replace("postgres@", &format!("{role}@"))
+    };
+    let migrate = |role: &str| {
+        moodstream()
+            .args(["migrate", "--config"])
+            .arg(&config)
+            .env("MOODSTREAM_DATABASE__URL", url(role))
+            .output()
+            .unwrap()
+    };
+    let output = migrate("moodstream_service");
+    assert_eq!(output.status.code(), Some(1), "the service's role can't make tables");
+    let output = migrate("moodstream_owner");
+    assert!(output.status.success(), "{}", String::from_utf8_lossy(&output.stderr));
+    let posts = feed_days(&bench, "kubernetes");
+    let service = bench.service("kubernetes").with_url(&url("moodstream_service"));
+    let summary = service.with_config(&config).run_until_caught_up();
+    assert_eq!(summary["inserted"].as_u64(), Some(posts as u64), "{summary}");
+}
+
+#[test]
+fn no_role_is_made_without_its_password() {
+    let bench = Bench::start();
+    for absent in 0..PASSWORDS.len() {
+        let mut passwords = PASSWORDS.to_vec();
+        passwords.remove(absent);
+        let output = make_roles(&bench, &passwords);
+        assert!(!output.status.success(), "without {}", PASSWORDS[absent].0);
+        let drop = "DROP ROLE IF EXISTS moodstream_owner, moodstream_service, moodstream_read";
+        bench.postgres.execute(drop).unwrap();
+    }
+}
