@@ -57,7 +57,7 @@ pub async fn serve(
         .route("/metrics", get(render))
         .with_state(Shared { metrics, health })
         .merge(page);
-    let task = tokio::spawn(connections::serve(listener, router, stop));
+    let task = tokio::spawn(connections::serve(listener, router, connections::WRITE_TIMEOUT, stop));
     Ok((bound, task))
 }
 

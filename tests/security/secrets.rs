@@ -1,6 +1,8 @@
 //! Secrets are planted in every setting that may hold one, and looked for in everything that comes out.
 
-use crate::support::service::{model, moodstream};
+use std::fs::{self, File};
+
+use crate::support::service::{Bench, end_of, model, moodstream, terminate, wait_for};
 
 const SECRET: &str = "hunter2hunter2";
 
@@ -40,4 +42,49 @@ fn planted_secrets_are_in_no_output() {
         assert!(!said.is_empty(), "{arguments:?} says nothing");
         assert!(!said.contains(SECRET), "{arguments:?} shows a secret");
     }
+}
+
+#[test]
+fn planted_secrets_are_on_no_page_of_the_service_well_or_not() {
+    let bench = Bench::start();
+    bench.broker.create_topic("secrets", 1);
+    let service = bench.service("secrets");
+    let service = service.with_url(&service.url.replace("postgres@", &format!("postgres:{SECRET}@")));
+    let log = bench.write("log", "");
+    let mut child = service
+        .command()
+        .env("MOODSTREAM_KAFKA__PROPERTIES__SASL_USERNAME", "me")
+        .env("MOODSTREAM_KAFKA__PROPERTIES__SASL_PASSWORD", SECRET)
+        .env("MOODSTREAM_HTTP__PAGE", "posts")
+        .env("MOODSTREAM_LOG__LEVEL", "trace")
+        .stderr(File::create(&log).unwrap())
+        .spawn()
+        .unwrap();
+    let mut seen = Vec::new();
+    let mut look = |readiness: &str| {
+        wait_for(readiness, || {
+            service.get("/ready").is_some_and(|page| page.contains(readiness))
+        });
+        for path in ["/metrics", "/ready", "/live", "/"] {
+            let page = service.get(path).unwrap();
+            assert!(
+                !page.contains(SECRET),
+                "{path} shows a secret when {readiness:?}: {page}"
+            );
+            seen.push(page);
+        }
+    };
+    look("HTTP/1.1 200");
+    // Without its database it says why: at the next thing to write.
+    bench.postgres.crash().unwrap();
+    let record = r#"{"id":"1","text":"what a happy day","created_at":"2026-03-01T12:00:00Z"}"#;
+    bench.broker.produce("secrets", [(0, record.as_bytes())]);
+    look("database: ");
+    bench.postgres.come_back().unwrap();
+    look("HTTP/1.1 200");
+    terminate(&child);
+    assert!(end_of(&mut child).success());
+    assert!(seen.iter().any(|page| page.contains("moodstream_build_info")));
+    let said = fs::read_to_string(log).unwrap();
+    assert!(said.contains("TRACE") && !said.contains(SECRET));
 }
