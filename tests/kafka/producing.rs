@@ -122,6 +122,43 @@ async fn a_letter_that_the_broker_refuses_by_size_keeps_its_beginning_and_says_s
 }
 
 #[tokio::test(flavor = "multi_thread")]
+async fn a_dead_letter_producer_that_was_fenced_or_failed_for_good_is_made_anew() {
+    use rdkafka::{
+        mocking::MockCluster,
+        types::{RDKafkaApiKey as Api, RDKafkaRespErr as E},
+    };
+    // The third and the last two are fatal to librdkafka's producer: it never writes again.
+    for (api, error) in [
+        (Api::Produce, E::RD_KAFKA_RESP_ERR_PRODUCER_FENCED),
+        (Api::Produce, E::RD_KAFKA_RESP_ERR_INVALID_PRODUCER_EPOCH),
+        (Api::Produce, E::RD_KAFKA_RESP_ERR_OUT_OF_ORDER_SEQUENCE_NUMBER),
+        (Api::InitProducerId, E::RD_KAFKA_RESP_ERR_PRODUCER_FENCED),
+        (Api::InitProducerId, E::RD_KAFKA_RESP_ERR_CLUSTER_AUTHORIZATION_FAILED),
+    ] {
+        let mock = MockCluster::new(1).unwrap();
+        mock.create_topic("posts.dead-letter", 1, 1).unwrap();
+        let options = KafkaOptions {
+            brokers: mock.bootstrap_servers(),
+            topics: vec!["posts".into()],
+            ..KafkaOptions::default()
+        };
+        let letters = DeadLetters::new(&options).unwrap();
+        if api == Api::Produce {
+            letters.send(&[letter(0, b"before")]).await.unwrap();
+        }
+        mock.request_errors(api, &[error]);
+        let again = [letter(1, b"x")];
+        let refused = letters.send(&again).await.unwrap_err();
+        assert!(
+            matches!(refused, DeadLetterError::NotAcknowledged { failed: 1, .. }),
+            "{error:?}: {refused}"
+        );
+        let sent = letters.send(&again).await;
+        assert_eq!(sent.unwrap(), Sent { whole: 1, truncated: 0 }, "after {error:?}");
+    }
+}
+
+#[tokio::test(flavor = "multi_thread")]
 async fn letters_that_are_not_acknowledged_are_an_error() {
     let mut broker = Broker::start();
     let mut options = options(&broker, &["posts"]);
