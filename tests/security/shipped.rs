@@ -174,11 +174,10 @@ async fn the_job_of_the_kubernetes_manifest_migrates_for_its_service() {
 #[test]
 fn no_role_is_made_without_its_password() {
     let bench = Bench::start();
-    for absent in 0..PASSWORDS.len() {
-        let mut passwords = PASSWORDS.to_vec();
-        passwords.remove(absent);
+    for (absent, _) in PASSWORDS {
+        let passwords: Vec<_> = PASSWORDS.into_iter().filter(|(name, _)| *name != absent).collect();
         let output = make_roles(&bench, &passwords);
-        assert!(!output.status.success(), "without {}", PASSWORDS[absent].0);
+        assert!(!output.status.success(), "without {absent}");
         let drop = "DROP ROLE IF EXISTS moodstream_owner, moodstream_service, moodstream_read";
         bench.postgres.execute(drop).unwrap();
     }
