@@ -4,16 +4,20 @@
 //! BERT-like ones (`bert.` or no prefix), whose token type 0 is folded into the positions. Written
 //! is always RoBERTa, which `transformers` loads as `RobertaForSequenceClassification`.
 
-use std::{
-    collections::BTreeMap,
-    fs,
-    path::{Path, PathBuf},
-};
+mod staging;
+mod tensors;
+
+pub use staging::Staging;
+pub(crate) use staging::write;
+pub(crate) use tensors::{le_bytes, write_tensors};
+
+use std::{collections::BTreeMap, fs, path::Path};
 
 use anyhow::{Context, Result, bail, ensure};
-use safetensors::{Dtype, SafeTensors, tensor::TensorView};
+use safetensors::SafeTensors;
 use serde::{Deserialize, Serialize};
 
+use self::tensors::{File, write_encoder};
 use crate::encoder::{Encoder, Loss, Shape};
 
 /// An encoder with what its folder says beside the weights.
@@ -218,210 +222,6 @@ fn shape(config: &Config, labels: usize, folder: &Path) -> Result<Shape> {
     })
 }
 
-/// A safetensors file with its name, for messages.
-struct File<'a> {
-    path: &'a Path,
-    tensors: &'a SafeTensors<'a>,
-}
-
-impl File<'_> {
-    fn encoder(&self, shape: Shape) -> Result<Encoder> {
-        let mut encoder = Encoder::zeros(shape);
-        let shape = encoder.shape.clone();
-        let prefix = ["roberta.", "bert.", ""]
-            .into_iter()
-            .find(|prefix| {
-                self.tensors
-                    .tensor(&format!("{prefix}embeddings.word_embeddings.weight"))
-                    .is_ok()
-            })
-            .with_context(|| {
-                format!(
-                    "{}: tensor embeddings.word_embeddings.weight is absent",
-                    self.path.display()
-                )
-            })?;
-        let words = format!("{prefix}embeddings.word_embeddings.weight");
-        encoder.weights.words = self.values(&words, &[shape.vocabulary, shape.hidden])?;
-        for tensor in &encoder.layout.tensors {
-            if tensor.is_head() && shape.labels == 0 {
-                continue;
-            }
-            let prefix = if tensor.is_head() { "" } else { prefix };
-            let values = self.values(&format!("{prefix}{}", tensor.name), &tensor.shape)?;
-            let place = &mut encoder.weights.dense[tensor.place.clone()];
-            if tensor.transposed {
-                place.copy_from_slice(&transposed(&values, tensor.shape[0], tensor.shape[1]));
-            } else {
-                place.copy_from_slice(&values);
-            }
-        }
-        let name = format!("{prefix}embeddings.token_type_embeddings.weight");
-        if let Ok(types) = self.tensors.tensor(&name) {
-            let types = self.values(&name, types.shape())?;
-            ensure!(
-                types.len() >= shape.hidden,
-                "{}: tensor {name} is empty",
-                self.path.display()
-            );
-            let positions = &mut encoder.weights.dense[encoder.layout.positions.clone()];
-            for row in positions.chunks_exact_mut(shape.hidden) {
-                for (value, kind) in row.iter_mut().zip(&types) {
-                    *value += kind;
-                }
-            }
-        }
-        Ok(encoder)
-    }
-
-    fn values(&self, name: &str, shape: &[usize]) -> Result<Vec<f32>> {
-        let path = self.path.display();
-        let tensor = self
-            .tensors
-            .tensor(name)
-            .ok()
-            .with_context(|| format!("{path}: tensor {name} is absent"))?;
-        ensure!(
-            tensor.shape() == shape,
-            "{path}: tensor {name} is {:?}, but config.json says {shape:?}",
-            tensor.shape()
-        );
-        ensure!(
-            tensor.dtype() == Dtype::F32,
-            "{path}: tensor {name} is {:?}, not F32",
-            tensor.dtype()
-        );
-        let values: Vec<f32> = tensor
-            .data()
-            .chunks_exact(4)
-            .map(|bytes| f32::from_le_bytes([bytes[0], bytes[1], bytes[2], bytes[3]]))
-            .collect();
-        ensure!(
-            values.iter().all(|value| value.is_finite()),
-            "{path}: tensor {name} holds a value that is no number"
-        );
-        Ok(values)
-    }
-}
-
-fn transposed(values: &[f32], rows: usize, columns: usize) -> Vec<f32> {
-    (0..columns)
-        .flat_map(|column| (0..rows).map(move |row| values[row * columns + column]))
-        .collect()
-}
-
-fn write_encoder(encoder: &Encoder, path: &Path) -> Result<()> {
-    let shape = &encoder.shape;
-    let mut tensors = vec![
-        (
-            "roberta.embeddings.word_embeddings.weight".to_owned(),
-            vec![shape.vocabulary, shape.hidden],
-            le_bytes(&encoder.weights.words),
-        ),
-        (
-            "roberta.embeddings.token_type_embeddings.weight".to_owned(),
-            vec![1, shape.hidden],
-            le_bytes(&vec![0.0; shape.hidden]),
-        ),
-    ];
-    for tensor in &encoder.layout.tensors {
-        if tensor.is_head() && shape.labels == 0 {
-            continue;
-        }
-        let prefix = if tensor.is_head() { "" } else { "roberta." };
-        let values = &encoder.weights.dense[tensor.place.clone()];
-        let bytes = if tensor.transposed {
-            le_bytes(&transposed(values, tensor.shape[1], tensor.shape[0]))
-        } else {
-            le_bytes(values)
-        };
-        tensors.push((format!("{prefix}{}", tensor.name), tensor.shape.clone(), bytes));
-    }
-    write_tensors(&tensors, path)
-}
-
-/// Writes named `f32` tensors, given as little-endian bytes, with the metadata that `transformers`
-/// asks for.
-pub(crate) fn write_tensors(tensors: &[(String, Vec<usize>, Vec<u8>)], path: &Path) -> Result<()> {
-    let views = tensors
-        .iter()
-        .map(|(name, shape, bytes)| Ok((name.as_str(), TensorView::new(Dtype::F32, shape.clone(), bytes)?)))
-        .collect::<Result<Vec<_>>>()?;
-    let metadata = [("format".to_owned(), "pt".to_owned())].into();
-    let bytes = safetensors::serialize(views, Some(metadata)).context("can't serialise the tensors")?;
-    write(path, &bytes)
-}
-
-pub(crate) fn le_bytes(values: &[f32]) -> Vec<u8> {
-    values.iter().flat_map(|value| value.to_le_bytes()).collect()
-}
-
-/// Writes a file beside its place and renames it there, so that a kill leaves no half of it.
-pub(crate) fn write(path: &Path, bytes: &[u8]) -> Result<()> {
-    let mut partial = path.as_os_str().to_owned();
-    partial.push(".partial");
-    let partial = PathBuf::from(partial);
-    fs::write(&partial, bytes)
-        .and_then(|()| fs::rename(&partial, path))
-        .with_context(|| format!("can't write {}", path.display()))
-}
-
-/// A folder that appears under its name only when it is complete.
-#[derive(Debug)]
-pub struct Staging {
-    partial: PathBuf,
-    target: PathBuf,
-}
-
-impl Staging {
-    /// Makes the folder beside `target`, which must not exist or be empty.
-    ///
-    /// # Errors
-    ///
-    /// When `target` holds something, or the folder can't be made.
-    pub fn new(target: &Path) -> Result<Self> {
-        if fs::read_dir(target).is_ok_and(|mut entries| entries.next().is_some()) {
-            bail!("{} exists already: name another folder, or remove it", target.display());
-        }
-        let mut partial = target.as_os_str().to_owned();
-        partial.push(".partial");
-        let partial = PathBuf::from(partial);
-        if partial.exists() {
-            fs::remove_dir_all(&partial).with_context(|| format!("can't remove {}", partial.display()))?;
-        }
-        fs::create_dir_all(&partial).with_context(|| format!("can't make {}", partial.display()))?;
-        Ok(Self {
-            partial,
-            target: target.to_owned(),
-        })
-    }
-
-    /// Where to write.
-    #[must_use]
-    pub fn path(&self) -> &Path {
-        &self.partial
-    }
-
-    /// Moves the folder to its name.
-    ///
-    /// # Errors
-    ///
-    /// When it can't be renamed.
-    pub fn finish(self) -> Result<()> {
-        if self.target.exists() {
-            fs::remove_dir(&self.target).with_context(|| format!("can't replace {}", self.target.display()))?;
-        }
-        fs::rename(&self.partial, &self.target).with_context(|| format!("can't make {}", self.target.display()))
-    }
-}
-
-impl Drop for Staging {
-    fn drop(&mut self) {
-        // Gone already after `finish`; else what was half written.
-        let _ = fs::remove_dir_all(&self.partial);
-    }
-}
-
 #[cfg(test)]
 mod tests {
     #![allow(clippy::unwrap_used)]
@@ -492,18 +292,5 @@ mod tests {
         fs::write(&path, &config).unwrap();
         fs::write(folder.path().join("model.safetensors"), "x").unwrap();
         assert!(message().contains("not a safetensors file"), "{}", message());
-    }
-
-    #[test]
-    fn a_staged_folder_appears_whole_or_not_at_all() {
-        let folder = tempfile::tempdir().unwrap();
-        let target = folder.path().join("model");
-        drop(Staging::new(&target).unwrap());
-        assert_eq!(fs::read_dir(folder.path()).unwrap().count(), 0);
-        let staging = Staging::new(&target).unwrap();
-        fs::write(staging.path().join("a"), "a").unwrap();
-        staging.finish().unwrap();
-        assert!(target.join("a").exists());
-        assert!(Staging::new(&target).is_err(), "what is there is kept");
     }
 }

@@ -13,8 +13,8 @@
 //! [`data`] reads labelled sets as they were published, [`metrics`] holds the figures that training
 //! and judging share.
 //!
-//! Under `train`, `carry` and `pretrain` stand [`encoder`] (forward and backward passes),
-//! [`optim`] (AdamW) and [`checkpoint`] (Hugging Face's folder layout).
+//! `train` and `pretrain` share [`training`] (steps, progress, state on disk). Under them and `carry` stand [`encoder`]
+//! (forward and backward passes), [`optim`] (AdamW) and [`checkpoint`] (Hugging Face's folder layout).
 
 pub mod carry;
 pub mod checkpoint;
@@ -29,3 +29,4 @@ pub mod pretrain;
 pub mod thresholds;
 pub mod tokenizer;
 pub mod train;
+mod training;

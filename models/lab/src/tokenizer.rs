@@ -87,3 +87,18 @@ impl std::fmt::Debug for Tokenizer {
         f.debug_struct("Tokenizer").finish_non_exhaustive()
     }
 }
+
+/// Copies the tokenizer's files from one checkpoint folder to another.
+///
+/// # Errors
+///
+/// When one can't be copied; `tokenizer_config.json` may be absent.
+pub fn copy(from: &Path, to: &Path) -> Result<()> {
+    for file in ["tokenizer.json", "tokenizer_config.json"] {
+        let from = from.join(file);
+        if from.exists() {
+            fs::copy(&from, to.join(file)).with_context(|| format!("can't copy {}", from.display()))?;
+        }
+    }
+    Ok(())
+}

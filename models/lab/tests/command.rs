@@ -5,9 +5,10 @@
 mod support;
 
 use std::{
+    ffi::OsString,
     fs,
     path::{Path, PathBuf},
-    process::Stdio,
+    process::{Command, Stdio},
     time::{Duration, Instant},
 };
 
@@ -62,8 +63,16 @@ impl Bench {
         }
     }
 
-    /// What the lab says, in one line, to a step that must fail; `words` are its arguments, where `@x`
-    /// is a path in the folder. Nothing may be left of it.
+    /// The arguments that `words` names, where `@x` is a path in the folder.
+    fn arguments(&self, words: &str) -> Vec<OsString> {
+        let argument = |word: &str| match word.strip_prefix('@') {
+            Some(name) => self.path(name).into_os_string(),
+            None => word.into(),
+        };
+        words.split(' ').map(argument).collect()
+    }
+
+    /// What the lab says, in one line, to a step that must fail; `words` are its arguments. Nothing may be left of it.
     fn refusal(&self, words: &str) -> String {
         let names = |folder: &Path| -> Vec<_> {
             let mut names: Vec<_> = fs::read_dir(folder)
@@ -74,13 +83,7 @@ impl Bench {
             names
         };
         let before = names(self.folder.path());
-        let output = lab()
-            .args(words.split(' ').map(|word| match word.strip_prefix('@') {
-                Some(name) => self.path(name).into_os_string(),
-                None => word.into(),
-            }))
-            .output()
-            .unwrap();
+        let output = lab().args(self.arguments(words)).output().unwrap();
         let said = String::from_utf8(output.stderr).unwrap();
         assert_eq!(output.status.code(), Some(1), "`{words}`: {said}");
         assert_eq!(said.lines().count(), 1, "`{words}`: {said}");
@@ -175,46 +178,60 @@ fn unfit_checkpoints_are_refused_in_one_line_that_names_file_or_tensor() {
     assert!(said.contains("a RoBERTa already"), "{said}");
 }
 
-#[test]
-fn a_killed_run_goes_on_where_it_was() {
-    let bench = Bench::new();
-    let train = |step: &str| {
+/// Kills a run of many epochs when it has saved its state, lets it go on, and holds what it makes against what a run makes
+/// that was left alone.
+fn kill_and_go_on(bench: &Bench, step: &str, words: &str) {
+    let command = |out: &str| {
         let mut command = lab();
-        command.arg(step).args(["--epochs", "60", "--batch", "8", "--base"]);
-        command.arg(bench.path("base")).arg("--out").arg(bench.path("out"));
-        command.stderr(Stdio::piped()).stdout(Stdio::null());
-        command.arg("--train").arg(bench.path("train.tsv"));
         command
-            .arg("--valid")
-            .arg(bench.path("valid.tsv"))
-            .args(["--patience", "99"]);
+            .args([
+                step,
+                "--epochs",
+                "60",
+                "--batch",
+                "8",
+                "--dropout",
+                "0.1",
+                "--threads",
+                "2",
+            ])
+            .arg("--base")
+            .arg(bench.path("base"))
+            .arg("--out")
+            .arg(bench.path(out))
+            .args(bench.arguments(words));
         command
     };
-    let mut first = train("train").stderr(Stdio::null()).spawn().unwrap();
+    let (work, out) = (bench.path("out.work"), bench.path("out"));
+    let quiet = |mut command: Command| command.stderr(Stdio::null()).stdout(Stdio::null()).spawn().unwrap();
+    let mut first = quiet(command("out"));
     // State is saved at the end of each epoch: the file's appearance is the sign that one is over.
     let started = Instant::now();
-    while !bench.path("out.work/progress.json").exists() {
+    while !work.join("progress.json").exists() {
         assert!(started.elapsed() < Duration::from_secs(60), "no state was saved");
-        assert!(
-            first.try_wait().unwrap().is_none(),
-            "it ended before it could be killed"
-        );
+        let ended = first.try_wait().unwrap();
+        assert!(ended.is_none(), "it ended before it could be killed");
         std::thread::yield_now();
     }
     first.kill().unwrap();
     first.wait().unwrap();
-    assert!(
-        !bench.path("out").exists(),
-        "a killed run leaves no half of a checkpoint"
-    );
+    assert!(!out.exists(), "a killed run leaves no half of a checkpoint");
 
-    let second = train("train").output().unwrap();
+    let second = command("out").output().unwrap();
     let said = String::from_utf8_lossy(&second.stderr).into_owned();
     assert!(second.status.success() && said.contains("going on in epoch"), "{said}");
-    assert!(
-        !bench.path("out.work").exists(),
-        "the state of a finished run is of no more use"
-    );
+    assert!(!work.exists(), "the state of a finished run is of no more use");
+
+    assert!(command("whole").output().unwrap().status.success());
+    let weights = |out: &str| fs::read(bench.path(out).join("model.safetensors")).unwrap();
+    assert!(weights("out") == weights("whole"), "the kill changed the weights");
+}
+
+#[test]
+fn a_killed_training_goes_on_where_it_was() {
+    let bench = Bench::new();
+    let words = "--train @train.tsv --valid @valid.tsv --patience 99 --average 0.5";
+    kill_and_go_on(&bench, "train", words);
     let report = fs::read(bench.path("out/report/report.json")).unwrap();
     let report: serde_json::Value = serde_json::from_slice(&report).unwrap();
     assert_eq!(report["epochs"].as_array().unwrap().len(), 60);
@@ -222,4 +239,11 @@ fn a_killed_run_goes_on_where_it_was() {
         let svg = fs::read_to_string(bench.path("out/report").join(picture)).unwrap();
         assert!(svg.starts_with("<svg ") && svg.ends_with("</svg>\n"), "{picture}");
     }
+}
+
+#[test]
+fn a_killed_adaptation_goes_on_where_it_was() {
+    let bench = Bench::new();
+    let teacher = fixture("bert").into_os_string().into_string().unwrap();
+    kill_and_go_on(&bench, "pretrain", &format!("--text @train.tsv --teacher {teacher}"));
 }

@@ -4,7 +4,15 @@
 //! seldom for a figure that counts all labels alike. A constant added to a class's logit ("logit
 //! adjustment") moves that balance and nothing else.
 
-use super::judge::Scored;
+use std::path::Path;
+
+use anyhow::Result;
+
+use super::{
+    data::Example,
+    judge::{self, Figures, Scored},
+};
+use crate::{checkpoint::Checkpoint, encoder::Loss};
 
 /// Offsets that are tried, in logits.
 const STEP: f32 = 0.05;
@@ -16,9 +24,33 @@ const LEAST: f64 = 5e-4;
 /// Times through the classes.
 const ROUNDS: usize = 10;
 
+/// Moves the biases of the checkpoint in `folder` to what is best for the posts, and judges it anew.
+pub(super) fn fit_checkpoint(folder: &Path, valid: &[Example], threads: usize) -> Result<Figures> {
+    let mut model = Checkpoint::read(folder)?;
+    let classes = model.labels.len();
+    let mut posts = judge::score(&model.encoder, valid, threads);
+    let offsets = fit(&posts, classes);
+    let place = model.encoder.layout.out_bias.clone();
+    for (bias, offset) in model.encoder.weights.dense[place].iter_mut().zip(&offsets) {
+        *bias += offset;
+    }
+    for (logit, offset) in posts.iter_mut().flat_map(|post| post.logits.iter_mut().zip(&offsets)) {
+        *logit += offset;
+    }
+    let moved: Vec<String> = model
+        .labels
+        .iter()
+        .zip(&offsets)
+        .map(|(label, offset)| format!("{label} {offset:+.2}"))
+        .collect();
+    eprintln!("biases moved: {}", moved.join(", "));
+    model.write(folder)?;
+    Ok(judge::judge(&posts, classes, Loss::Softmax))
+}
+
 /// Offsets for the logits of `classes` classes that are good for the macro-F1 of the posts: each in
 /// turn, until none brings more.
-pub(super) fn fit(posts: &[Scored], classes: usize) -> Vec<f32> {
+fn fit(posts: &[Scored], classes: usize) -> Vec<f32> {
     let mut offsets = vec![0.0; classes];
     let mut best = macro_f1(posts, &offsets);
     for _ in 0..ROUNDS {

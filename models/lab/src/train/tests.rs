@@ -1,10 +1,13 @@
 #![allow(clippy::unwrap_used, clippy::expect_used)]
 
 use clap::Parser;
-use rand::Rng;
+use rand::{Rng, SeedableRng, rngs::StdRng};
 
 use super::*;
-use crate::encoder::{Shape, normal};
+use crate::{
+    encoder::{Shape, normal},
+    training::Progress,
+};
 
 #[derive(Parser)]
 struct Cli {
@@ -116,9 +119,10 @@ impl Bench {
 fn a_model_learns_what_the_words_tell() {
     let bench = Bench::new();
     for (head, r_drop) in [("softmax", "0"), ("sigmoid", "0"), ("softmax", "1")] {
-        let out = bench.path(&format!("{head}-{r_drop}"));
+        let name = format!("{head}-{r_drop}");
         let more = ["--epochs", "30", "--head", head, "--r-drop", r_drop];
-        run(bench.args(&format!("{head}-{r_drop}"), &more)).unwrap();
+        run(bench.args(&name, &more)).unwrap();
+        let out = bench.path(&name);
         let report: serde_json::Value =
             serde_json::from_slice(&fs::read(out.join("report/report.json")).unwrap()).unwrap();
         assert!(
@@ -129,7 +133,7 @@ fn a_model_learns_what_the_words_tell() {
         let read = Checkpoint::read(&out).unwrap();
         assert_eq!(read.labels, ["anger", "joy", "surprise"]);
         assert!(read.loss.is_some() && out.join("tokenizer.json").exists());
-        assert!(!work_folder(&out).exists(), "the run's state is gone");
+        assert!(!bench.path(&format!("{name}.work")).exists(), "the run's state is gone");
     }
 }
 
@@ -137,9 +141,9 @@ fn a_model_learns_what_the_words_tell() {
 fn a_run_that_was_killed_ends_as_if_it_was_not() {
     let bench = Bench::new();
     let examples = |args: &Args| {
-        let rows = data::read(&args.train, args.profile).unwrap();
+        let rows = data::read(&args.train, args.common.profile).unwrap();
         let labels = data::label_names(&rows);
-        let tokenizer = Tokenizer::read(&args.base).unwrap();
+        let tokenizer = Tokenizer::read(&args.common.base).unwrap();
         let examples = data::examples(&rows, &labels, &tokenizer, 18, &args.train).unwrap();
         (labels, examples)
     };
@@ -147,19 +151,22 @@ fn a_run_that_was_killed_ends_as_if_it_was_not() {
     let weights = |out: &str, kill_after: Option<usize>| {
         let args = bench.args(out, &["--epochs", "2", "--average", "0.7"]);
         let (labels, posts) = examples(&args);
-        let base = || Checkpoint::read(&args.base).unwrap().encoder;
+        let base = || Checkpoint::read(&args.common.base).unwrap().encoder;
         if let Some(batches) = kill_after {
             let mut run = Run::new(&args, base(), &labels, &posts).unwrap();
-            for batch in &data::batches(&posts, 8, args.seed, 0)[..batches] {
+            for batch in &data::batches(&posts, 8, args.common.seed, 0)[..batches] {
                 let batch: Vec<&Example> = batch.iter().map(|&index| &posts[index]).collect();
-                run.advance(&batch, (run.progress.steps as f32 + 1.0) / 25.0).unwrap();
+                let done = (run.training.progress.steps as f32 + 1.0) / 25.0;
+                let mut step = |training: &mut _, batch: &Vec<_>, rate| run.tuner.step(training, batch, rate);
+                run.training.advance(&batch, done, &mut step).unwrap();
             }
-            run.save().unwrap();
+            run.training.save().unwrap();
         }
         let mut run = Run::new(&args, base(), &labels, &posts).unwrap();
         run.go(&posts, &posts).unwrap();
-        assert_eq!((run.progress.steps, run.average.steps), (24, 17));
-        (run.encoder.weights.dense, run.average.weights.dense)
+        let (model, steps) = (run.training.model, run.training.progress.steps);
+        assert_eq!((steps, model.average.steps), (24, 17));
+        (model.encoder.weights.dense, model.average.weights.dense)
     };
     let whole = weights("whole", None);
     assert_eq!(whole, weights("before", Some(5)));
@@ -172,7 +179,7 @@ fn the_mean_of_the_last_steps_is_what_is_judged_and_written() {
     let weights = |out: &str, more: &[&str]| {
         let args = bench.args(out, more);
         run(args.clone()).unwrap();
-        Checkpoint::read(&args.out).unwrap().encoder.weights.dense
+        Checkpoint::read(&args.common.out).unwrap().encoder.weights.dense
     };
     // The mean of the last step alone is where it left the weights.
     let last = weights("last", &["--epochs", "1"]);
@@ -184,19 +191,16 @@ fn the_mean_of_the_last_steps_is_what_is_judged_and_written() {
 fn a_run_with_other_settings_is_not_gone_on_with() {
     let bench = Bench::new();
     let args = bench.args("out", &["--epochs", "1"]);
-    fs::create_dir_all(work_folder(&args.out)).unwrap();
-    let progress = Progress {
+    fs::create_dir_all(bench.path("out.work")).unwrap();
+    let progress = Progress::<Journal> {
         settings: "others".to_owned(),
         ..Progress::default()
     };
-    fs::write(
-        work_folder(&args.out).join("progress.json"),
-        serde_json::to_vec(&progress).unwrap(),
-    )
-    .unwrap();
+    let progress = serde_json::to_vec(&progress).unwrap();
+    fs::write(bench.path("out.work/progress.json"), progress).unwrap();
     let error = format!("{:#}", run(args.clone()).unwrap_err());
     assert!(error.contains("other settings"), "{error}");
-    assert!(!args.out.exists(), "nothing half-written is left");
+    assert!(!args.common.out.exists(), "nothing half-written is left");
 }
 
 #[test]
@@ -209,32 +213,7 @@ fn unfit_input_is_named_in_a_line() {
     assert!(error.contains("valid.tsv row 2: label `awe`"), "{error}");
 
     let mut args = bench.args("out", &[]);
-    args.lr = f32::NAN;
+    args.common.lr = f32::NAN;
     assert!(run(args).is_err());
     assert!(!bench.path("out").exists() && !bench.path("out.partial").exists());
-}
-
-#[test]
-fn the_learning_rate_rises_and_falls() {
-    assert!(schedule(0.05, 0.1) > 0.49 && schedule(0.05, 0.1) < 0.51);
-    assert!((schedule(0.1, 0.1) - 1.0).abs() < 1e-6);
-    assert!(schedule(0.999, 0.1) < 0.01);
-    assert_eq!(schedule(1.0, 0.0), 0.0);
-}
-
-#[test]
-fn class_weights_are_one_on_average() {
-    for kind in [ClassWeights::None, ClassWeights::Inverse, ClassWeights::Sqrt] {
-        let counts = [100, 10, 1];
-        let weights = class_weights(kind, &counts);
-        let mean = weights
-            .iter()
-            .zip(counts)
-            .map(|(weight, count)| weight * count as f32)
-            .sum::<f32>()
-            / 111.0;
-        assert!((mean - 1.0).abs() < 1e-5, "{kind:?}: {weights:?}");
-    }
-    let weights = class_weights(ClassWeights::Inverse, &[100, 10]);
-    assert!((weights[1] / weights[0] - 10.0).abs() < 1e-4);
 }

@@ -1,0 +1,147 @@
+//! An encoder's weights as a safetensors file.
+
+use std::path::Path;
+
+use anyhow::{Context, Result, ensure};
+use safetensors::{Dtype, SafeTensors, tensor::TensorView};
+
+use super::staging::write;
+use crate::encoder::{Encoder, Shape};
+
+/// A safetensors file with its name, for messages.
+pub(super) struct File<'a> {
+    pub(super) path: &'a Path,
+    pub(super) tensors: &'a SafeTensors<'a>,
+}
+
+impl File<'_> {
+    pub(super) fn encoder(&self, shape: Shape) -> Result<Encoder> {
+        let mut encoder = Encoder::zeros(shape);
+        let shape = encoder.shape.clone();
+        let prefix = ["roberta.", "bert.", ""]
+            .into_iter()
+            .find(|prefix| {
+                self.tensors
+                    .tensor(&format!("{prefix}embeddings.word_embeddings.weight"))
+                    .is_ok()
+            })
+            .with_context(|| {
+                format!(
+                    "{}: tensor embeddings.word_embeddings.weight is absent",
+                    self.path.display()
+                )
+            })?;
+        let words = format!("{prefix}embeddings.word_embeddings.weight");
+        encoder.weights.words = self.values(&words, &[shape.vocabulary, shape.hidden])?;
+        for tensor in &encoder.layout.tensors {
+            if tensor.is_head() && shape.labels == 0 {
+                continue;
+            }
+            let prefix = if tensor.is_head() { "" } else { prefix };
+            let values = self.values(&format!("{prefix}{}", tensor.name), &tensor.shape)?;
+            let place = &mut encoder.weights.dense[tensor.place.clone()];
+            if tensor.transposed {
+                place.copy_from_slice(&transposed(&values, tensor.shape[0], tensor.shape[1]));
+            } else {
+                place.copy_from_slice(&values);
+            }
+        }
+        let name = format!("{prefix}embeddings.token_type_embeddings.weight");
+        if let Ok(types) = self.tensors.tensor(&name) {
+            let types = self.values(&name, types.shape())?;
+            ensure!(
+                types.len() >= shape.hidden,
+                "{}: tensor {name} is empty",
+                self.path.display()
+            );
+            let positions = &mut encoder.weights.dense[encoder.layout.positions.clone()];
+            for row in positions.chunks_exact_mut(shape.hidden) {
+                for (value, kind) in row.iter_mut().zip(&types) {
+                    *value += kind;
+                }
+            }
+        }
+        Ok(encoder)
+    }
+
+    fn values(&self, name: &str, shape: &[usize]) -> Result<Vec<f32>> {
+        let path = self.path.display();
+        let tensor = self
+            .tensors
+            .tensor(name)
+            .ok()
+            .with_context(|| format!("{path}: tensor {name} is absent"))?;
+        ensure!(
+            tensor.shape() == shape,
+            "{path}: tensor {name} is {:?}, but config.json says {shape:?}",
+            tensor.shape()
+        );
+        ensure!(
+            tensor.dtype() == Dtype::F32,
+            "{path}: tensor {name} is {:?}, not F32",
+            tensor.dtype()
+        );
+        let values: Vec<f32> = tensor
+            .data()
+            .chunks_exact(4)
+            .map(|bytes| f32::from_le_bytes([bytes[0], bytes[1], bytes[2], bytes[3]]))
+            .collect();
+        ensure!(
+            values.iter().all(|value| value.is_finite()),
+            "{path}: tensor {name} holds a value that is no number"
+        );
+        Ok(values)
+    }
+}
+
+fn transposed(values: &[f32], rows: usize, columns: usize) -> Vec<f32> {
+    (0..columns)
+        .flat_map(|column| (0..rows).map(move |row| values[row * columns + column]))
+        .collect()
+}
+
+pub(super) fn write_encoder(encoder: &Encoder, path: &Path) -> Result<()> {
+    let shape = &encoder.shape;
+    let mut tensors = vec![
+        (
+            "roberta.embeddings.word_embeddings.weight".to_owned(),
+            vec![shape.vocabulary, shape.hidden],
+            le_bytes(&encoder.weights.words),
+        ),
+        (
+            "roberta.embeddings.token_type_embeddings.weight".to_owned(),
+            vec![1, shape.hidden],
+            le_bytes(&vec![0.0; shape.hidden]),
+        ),
+    ];
+    for tensor in &encoder.layout.tensors {
+        if tensor.is_head() && shape.labels == 0 {
+            continue;
+        }
+        let prefix = if tensor.is_head() { "" } else { "roberta." };
+        let values = &encoder.weights.dense[tensor.place.clone()];
+        let bytes = if tensor.transposed {
+            le_bytes(&transposed(values, tensor.shape[1], tensor.shape[0]))
+        } else {
+            le_bytes(values)
+        };
+        tensors.push((format!("{prefix}{}", tensor.name), tensor.shape.clone(), bytes));
+    }
+    write_tensors(&tensors, path)
+}
+
+/// Writes named `f32` tensors, given as little-endian bytes, with the metadata that `transformers`
+/// asks for.
+pub(crate) fn write_tensors(tensors: &[(String, Vec<usize>, Vec<u8>)], path: &Path) -> Result<()> {
+    let views = tensors
+        .iter()
+        .map(|(name, shape, bytes)| Ok((name.as_str(), TensorView::new(Dtype::F32, shape.clone(), bytes)?)))
+        .collect::<Result<Vec<_>>>()?;
+    let metadata = [("format".to_owned(), "pt".to_owned())].into();
+    let bytes = safetensors::serialize(views, Some(metadata)).context("can't serialise the tensors")?;
+    write(path, &bytes)
+}
+
+pub(crate) fn le_bytes(values: &[f32]) -> Vec<u8> {
+    values.iter().flat_map(|value| value.to_le_bytes()).collect()
+}

@@ -1,0 +1,186 @@
+//! A step of fine-tuning: what each post should be given, and the gradient of what it is given instead.
+
+use std::iter::repeat_n;
+
+use anyhow::Result;
+use rand::{SeedableRng, rngs::StdRng};
+
+use super::{
+    Journal,
+    args::{Args, ClassWeights, HeadKind},
+    data::Example,
+};
+use crate::{
+    encoder::{Encoder, Gradient, Head, Loss, Packed, Pass, Rates, Target},
+    training::Training,
+};
+
+/// What steps are made of, beside the weights.
+pub(super) struct Tuner {
+    pub(super) loss: Loss,
+    classes: usize,
+    smoothing: f32,
+    r_drop: f32,
+    class_weights: Vec<f32>,
+    workers: Vec<Worker>,
+}
+
+/// One thread's buffers.
+#[derive(Default)]
+struct Worker {
+    pass: Pass,
+    head: Head,
+    d: Vec<f32>,
+}
+
+impl Tuner {
+    /// For posts of `classes` classes, and `base` with a head for them.
+    pub(super) fn new(args: &Args, base: Encoder, classes: usize, train: &[Example]) -> (Self, Encoder) {
+        let loss = match args.head {
+            HeadKind::Softmax => Loss::Softmax,
+            HeadKind::Sigmoid => Loss::Sigmoid,
+        };
+        let mut encoder = base.with_head(classes, &mut StdRng::seed_from_u64(args.common.seed));
+        let counts = counts(train, classes);
+        if loss == Loss::Sigmoid {
+            // A head that begins at the labels' frequencies need not first learn that most are rare.
+            let place = encoder.layout.out_bias.clone();
+            for (bias, &count) in encoder.weights.dense[place].iter_mut().zip(&counts) {
+                let share = ((count as f32 + 0.5) / (train.len() as f32 + 1.0)).clamp(1e-4, 1.0 - 1e-4);
+                *bias = (share / (1.0 - share)).ln();
+            }
+        }
+        let tuner = Self {
+            loss,
+            classes,
+            smoothing: args.label_smoothing,
+            r_drop: args.r_drop,
+            class_weights: class_weights(args.class_weights, &counts),
+            workers: (0..args.common.threads).map(|_| Worker::default()).collect(),
+        };
+        (tuner, encoder)
+    }
+
+    /// One step over a batch: the summed loss and weight of its posts.
+    pub(super) fn step(
+        &mut self,
+        training: &mut Training<'_, Journal>,
+        batch: &[&Example],
+        rate: f32,
+    ) -> Result<(f64, f64)> {
+        let targets: Vec<(Vec<f32>, f32)> = batch.iter().map(|example| self.target(example)).collect();
+        let weight: f64 = targets.iter().map(|(_, weight)| f64::from(*weight)).sum();
+        let share = (1.0 / weight.max(1e-9)) as f32;
+        let (loss, r_drop) = (self.loss, self.r_drop);
+        let looks = if r_drop > 0.0 { 2 } else { 1 };
+        let sum = training.learn(&mut self.workers, rate, |worker, part, encoder, gradient| {
+            // A batch is ordered by length: dealt out like this, all have as much to do.
+            let mine = || {
+                let posts = (part.index..batch.len()).step_by(part.threads);
+                posts.flat_map(|post| repeat_n(post, looks))
+            };
+            let posts: Packed = mine().map(|post| batch[post].ids.as_slice()).collect();
+            let targets = mine().map(|post| Target {
+                shares: &targets[post].0,
+                weight: targets[post].1,
+            });
+            let dropout = (part.rates, part.seed);
+            worker.learn(encoder, &posts, targets, (loss, r_drop, share), dropout, gradient)
+        })?;
+        Ok((sum, weight))
+    }
+
+    fn target(&self, example: &Example) -> (Vec<f32>, f32) {
+        let (classes, smoothing) = (self.classes, self.smoothing);
+        let (mass, floor) = match self.loss {
+            Loss::Softmax => (1.0 / example.labels.len() as f32, smoothing / classes as f32),
+            Loss::Sigmoid => (1.0, smoothing / 2.0),
+        };
+        let mut shares = vec![floor; classes];
+        for &label in &example.labels {
+            shares[label] += mass * (1.0 - smoothing);
+        }
+        let weights = example
+            .labels
+            .iter()
+            .map(|&label| self.class_weights[label])
+            .sum::<f32>();
+        (shares, weights / example.labels.len() as f32)
+    }
+}
+
+impl Worker {
+    fn learn<'t>(
+        &mut self,
+        encoder: &Encoder,
+        posts: &Packed,
+        targets: impl Iterator<Item = Target<'t>>,
+        (loss, r_drop, share): (Loss, f32, f32),
+        (rates, seed): (Rates, u64),
+        gradient: &mut Gradient,
+    ) -> f64 {
+        if posts.is_empty() {
+            return 0.0;
+        }
+        self.pass.forward(encoder, posts, rates, seed);
+        self.head.forward(encoder, posts, &self.pass);
+        let sum = if r_drop > 0.0 {
+            // A post's two looks share its weight.
+            0.5 * self.head.loss(loss, targets, 0.5 * share) + self.head.divergence(encoder.shape.labels, r_drop, share)
+        } else {
+            self.head.loss(loss, targets, share)
+        };
+        self.head.backward(encoder, posts, &self.pass, &mut self.d, gradient);
+        self.pass.backward(encoder, posts, &mut self.d, gradient);
+        sum
+    }
+}
+
+fn counts(examples: &[Example], classes: usize) -> Vec<usize> {
+    let mut counts = vec![0; classes];
+    for label in examples.iter().flat_map(|example| &example.labels) {
+        counts[*label] += 1;
+    }
+    counts
+}
+
+/// Weights of the classes whose mean over the posts is 1.
+fn class_weights(kind: ClassWeights, counts: &[usize]) -> Vec<f32> {
+    let raw: Vec<f32> = counts
+        .iter()
+        .map(|&count| match kind {
+            ClassWeights::None => 1.0,
+            ClassWeights::Inverse => 1.0 / count.max(1) as f32,
+            ClassWeights::Sqrt => 1.0 / (count.max(1) as f32).sqrt(),
+        })
+        .collect();
+    let total: f32 = raw
+        .iter()
+        .zip(counts)
+        .map(|(weight, &count)| weight * count as f32)
+        .sum();
+    let scale = counts.iter().sum::<usize>() as f32 / total.max(f32::MIN_POSITIVE);
+    raw.into_iter().map(|weight| weight * scale).collect()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn class_weights_are_one_on_average() {
+        for kind in [ClassWeights::None, ClassWeights::Inverse, ClassWeights::Sqrt] {
+            let counts = [100, 10, 1];
+            let weights = class_weights(kind, &counts);
+            let mean = weights
+                .iter()
+                .zip(counts)
+                .map(|(weight, count)| weight * count as f32)
+                .sum::<f32>()
+                / 111.0;
+            assert!((mean - 1.0).abs() < 1e-5, "{kind:?}: {weights:?}");
+        }
+        let weights = class_weights(ClassWeights::Inverse, &[100, 10]);
+        assert!((weights[1] / weights[0] - 10.0).abs() < 1e-4);
+    }
+}

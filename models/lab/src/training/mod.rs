@@ -1,0 +1,298 @@
+//! What `train` and `pretrain` share: steps over batches on several threads, a learning rate that rises and falls,
+//! progress that is told, and state on disk from which a killed run goes on.
+
+mod args;
+mod average;
+mod state;
+
+pub(crate) use args::{Common, share};
+pub(crate) use state::Progress;
+
+use std::{
+    fs,
+    path::{Path, PathBuf},
+    time::{Duration, Instant},
+};
+
+use anyhow::{Context, Result, bail, ensure};
+use indicatif::{ProgressBar, ProgressStyle};
+use serde::{Serialize, de::DeserializeOwned};
+
+use self::state::Model;
+use crate::{
+    encoder::{Encoder, Gradient, Rates, Shape},
+    optim::Settings,
+};
+
+/// How long a kill may set a run back.
+const SAVE_EVERY: Duration = Duration::from_secs(180);
+
+/// How often a run without a terminal says where it is.
+const TELL_EVERY: Duration = Duration::from_secs(30);
+
+/// A training under way. `J` is what the step that runs it notes of finished epochs.
+pub(crate) struct Training<'a, J> {
+    args: &'a Common,
+    work: PathBuf,
+    pub(crate) model: Model,
+    pub(crate) progress: Progress<J>,
+    /// The share of the run at whose end weights are averaged.
+    average: f32,
+    gradients: Vec<Gradient>,
+    started: Instant,
+    saved: Instant,
+    told: Instant,
+}
+
+/// What one thread needs to know of a step.
+#[derive(Debug, Clone, Copy)]
+pub(crate) struct Part {
+    /// Which thread it is, from 0, and of how many.
+    pub(crate) index: usize,
+    pub(crate) threads: usize,
+    pub(crate) rates: Rates,
+    /// Of the dropout masks.
+    pub(crate) seed: u64,
+}
+
+impl<'a, J: Default + Serialize + DeserializeOwned> Training<'a, J> {
+    /// Begins, or goes on where a run of the same `settings` was killed. The mean of the weights over the last share
+    /// `average` of the run is kept.
+    pub(crate) fn new(
+        args: &'a Common,
+        settings: String,
+        encoder: Encoder,
+        optimiser: Settings,
+        average: f32,
+    ) -> Result<Self> {
+        let work = work_folder(&args.out);
+        fs::create_dir_all(&work).with_context(|| format!("can't make {}", work.display()))?;
+        let mut model = Model::new(encoder, optimiser);
+        let progress = match Progress::<J>::read(&work)? {
+            Some(progress) if progress.settings != settings => bail!(
+                "{} holds a run with other settings ({}): remove it, or name another --out",
+                work.display(),
+                progress.settings
+            ),
+            Some(progress) => {
+                model.restore(&work, &progress)?;
+                eprintln!(
+                    "going on in epoch {} after {} steps",
+                    progress.epoch + 1,
+                    progress.steps
+                );
+                progress
+            }
+            None => Progress {
+                settings,
+                ..Progress::default()
+            },
+        };
+        let gradient = || Gradient::new(&model.encoder.shape, &model.encoder.layout);
+        Ok(Self {
+            args,
+            work,
+            gradients: (0..args.threads).map(|_| gradient()).collect(),
+            model,
+            progress,
+            average,
+            started: Instant::now(),
+            saved: Instant::now(),
+            told: Instant::now(),
+        })
+    }
+
+    /// Where the run lives until it is done.
+    pub(crate) fn work(&self) -> &Path {
+        &self.work
+    }
+
+    /// Removes what is left of the run, which is of no more use.
+    pub(crate) fn forget(self) {
+        let _ = fs::remove_dir_all(&self.work);
+    }
+
+    /// Saves all that going on needs.
+    pub(crate) fn save(&mut self) -> Result<()> {
+        self.model.save(&self.work, &self.progress)?;
+        self.saved = Instant::now();
+        Ok(())
+    }
+
+    /// Whether the minutes allowed are gone.
+    pub(crate) fn is_out_of_time(&self) -> bool {
+        self.spent() >= 1.0
+    }
+
+    /// The share of the minutes allowed that is gone.
+    fn spent(&self) -> f32 {
+        let minutes = self.started.elapsed().as_secs_f32() / 60.0;
+        self.args.minutes.map_or(0.0, |allowed| minutes / allowed)
+    }
+
+    /// Goes through what is left of the epoch's batches, or of the time, and returns the epoch's mean loss. `step` takes
+    /// a batch and a learning rate, and returns the summed loss and weight.
+    pub(crate) fn epoch<B>(
+        &mut self,
+        batches: &[B],
+        mut step: impl FnMut(&mut Self, &B, f32) -> Result<(f64, f64)>,
+    ) -> Result<f64> {
+        let total = batches.len() * self.args.epochs;
+        let bar = bar(batches.len(), self.progress.epoch + 1, self.args.epochs);
+        bar.set_position(self.progress.batch as u64);
+        for batch in batches.iter().skip(self.progress.batch) {
+            let done = (self.progress.steps as f32 + 1.0) / (total as f32 + 1.0);
+            let done = done.max(self.spent());
+            if done >= 1.0 {
+                break;
+            }
+            self.advance(batch, done, &mut step)?;
+            let loss = self.progress.loss.0 / self.progress.loss.1.max(1e-9);
+            bar.inc(1);
+            bar.set_message(format!("{loss:.4}"));
+            if bar.is_hidden() && self.told.elapsed() > TELL_EVERY {
+                eprintln!(
+                    "step {}: loss {loss:.4}, {:.0} % done",
+                    self.progress.steps,
+                    100.0 * done
+                );
+                self.told = Instant::now();
+            }
+            if self.saved.elapsed() > SAVE_EVERY {
+                self.save()?;
+            }
+        }
+        bar.finish_and_clear();
+        self.progress.epoch += 1;
+        self.progress.batch = 0;
+        let (sum, weight) = std::mem::take(&mut self.progress.loss);
+        Ok(sum / weight.max(1e-9))
+    }
+
+    /// One step when `done` of the run is over, and what is noted of it.
+    pub(crate) fn advance<B>(
+        &mut self,
+        batch: &B,
+        done: f32,
+        step: &mut impl FnMut(&mut Self, &B, f32) -> Result<(f64, f64)>,
+    ) -> Result<()> {
+        let rate = self.args.lr * schedule(done, self.args.warmup);
+        let (loss, weight) = step(self, batch, rate)?;
+        if done > 1.0 - self.average {
+            self.model.average.add(&self.model.encoder.weights);
+            self.progress.averaged = self.model.average.steps;
+        }
+        self.progress.loss.0 += loss;
+        self.progress.loss.1 += weight;
+        self.progress.batch += 1;
+        self.progress.steps += 1;
+        Ok(())
+    }
+
+    /// What fixes all that is drawn in the present step.
+    pub(crate) fn seed(&self) -> u64 {
+        self.args
+            .seed
+            .wrapping_mul(0x1_0000_0001)
+            .wrapping_add(self.progress.steps)
+    }
+
+    /// One step of the optimiser: every worker adds its part of the batch to a gradient that is zero, and returns the
+    /// loss, on a thread of its own. Returns the sum of the losses.
+    pub(crate) fn learn<W: Send>(
+        &mut self,
+        workers: &mut [W],
+        rate: f32,
+        learn: impl Fn(&mut W, Part, &Encoder, &mut Gradient) -> f64 + Sync,
+    ) -> Result<f64> {
+        let (seed, threads) = (self.seed(), workers.len());
+        let rates = Rates {
+            hidden: self.args.dropout,
+            attention: self.args.dropout,
+        };
+        let (encoder, learn) = (&self.model.encoder, &learn);
+        let losses: Vec<f64> = std::thread::scope(|scope| {
+            let parts = workers.iter_mut().zip(&mut self.gradients).enumerate();
+            let threads: Vec<_> = parts
+                .map(|(index, (worker, gradient))| {
+                    let part = Part {
+                        index,
+                        threads,
+                        rates,
+                        seed: seed.wrapping_mul(257).wrapping_add(index as u64),
+                    };
+                    scope.spawn(move || {
+                        gradient.clear();
+                        learn(worker, part, encoder, gradient)
+                    })
+                })
+                .collect();
+            threads
+                .into_iter()
+                .map(|thread| thread.join().unwrap_or(f64::NAN))
+                .collect()
+        });
+        let loss: f64 = losses.iter().sum();
+        let norm = self
+            .model
+            .optimiser
+            .step(&mut self.model.encoder, &mut self.gradients, rate);
+        if !loss.is_finite() || !norm.is_finite() {
+            bail!(
+                "the loss is no number after {} steps: try a lower --lr",
+                self.progress.steps
+            );
+        }
+        Ok(loss)
+    }
+}
+
+/// Where a run lives until it is done.
+fn work_folder(out: &Path) -> PathBuf {
+    let mut work = out.as_os_str().to_owned();
+    work.push(".work");
+    PathBuf::from(work)
+}
+
+/// Refuses ids that the tokenizer in `base` gives and the model there has no embeddings for.
+pub(crate) fn ensure_known<'i>(ids: impl Iterator<Item = &'i u32>, shape: &Shape, base: &Path) -> Result<()> {
+    let (largest, known) = (ids.max().copied().unwrap_or(0), shape.vocabulary);
+    ensure!(
+        (largest as usize) < known,
+        "{}: tokenizer.json gives id {largest}, but the model has {known} embeddings: they don't belong together",
+        base.display()
+    );
+    Ok(())
+}
+
+/// The share of the highest learning rate when `done` of the run is over: up in the first `warmup`
+/// of it, then down to 0.
+fn schedule(done: f32, warmup: f32) -> f32 {
+    (done / warmup.max(f32::MIN_POSITIVE))
+        .min((1.0 - done) / (1.0 - warmup))
+        .clamp(0.0, 1.0)
+}
+
+fn bar(length: usize, epoch: usize, epochs: usize) -> ProgressBar {
+    let bar = ProgressBar::new(length as u64);
+    if let Ok(style) = ProgressStyle::with_template("{prefix} {bar:40} {pos}/{len} {eta} loss {msg}") {
+        bar.set_style(style);
+    }
+    bar.set_prefix(format!("epoch {epoch}/{epochs}"));
+    bar
+}
+
+#[cfg(test)]
+mod tests {
+    #![allow(clippy::float_cmp)]
+
+    use super::*;
+
+    #[test]
+    fn the_learning_rate_rises_and_falls() {
+        assert!(schedule(0.05, 0.1) > 0.49 && schedule(0.05, 0.1) < 0.51);
+        assert!((schedule(0.1, 0.1) - 1.0).abs() < 1e-6);
+        assert!(schedule(0.999, 0.1) < 0.01);
+        assert_eq!(schedule(1.0, 0.0), 0.0);
+    }
+}
