@@ -26,6 +26,8 @@ pub mod metrics;
 pub mod optim;
 pub mod prepare;
 pub mod pretrain;
+#[cfg(test)]
+mod testing;
 pub mod thresholds;
 pub mod tokenizer;
 pub mod train;

@@ -175,16 +175,16 @@ fn mean(values: impl ExactSizeIterator<Item = f64>) -> f64 {
 }
 
 impl Report {
+    /// Characters of the longest label.
+    fn label_width(&self) -> usize {
+        let widths = self.classes.iter().map(|class| class.label.chars().count());
+        widths.max().unwrap_or(0)
+    }
+
     /// The report as lines for a terminal, without the confusion matrix.
     #[must_use]
     pub fn table(&self) -> String {
-        let width = self
-            .classes
-            .iter()
-            .map(|class| class.label.chars().count())
-            .max()
-            .unwrap_or(0)
-            .max(9);
+        let width = self.label_width().max(9);
         let mut out = format!("{:width$}  precision  recall      F1  support\n", "");
         for class in &self.classes {
             let ClassReport {
@@ -216,13 +216,7 @@ impl Report {
         let Some(confusion) = &self.confusion else {
             return String::new();
         };
-        let width = self
-            .classes
-            .iter()
-            .map(|class| class.label.chars().count())
-            .max()
-            .unwrap_or(0)
-            .max(7);
+        let width = self.label_width().max(7);
         let mut out = format!("{:width$}", "");
         for class in &self.classes {
             let _ = write!(out, " {:>width$}", class.label);

@@ -274,21 +274,10 @@ mod tests {
     #![allow(clippy::float_cmp)]
 
     use super::*;
-    use crate::encoder::Shape;
+    use crate::testing;
 
     fn encoder() -> Encoder {
-        let shape = Shape {
-            hidden: 4,
-            heads: 1,
-            layers: 2,
-            intermediate: 4,
-            positions: 4,
-            first_position: 2,
-            vocabulary: 6,
-            labels: 2,
-            epsilon: 1e-5,
-        };
-        let mut encoder = Encoder::zeros(shape);
+        let mut encoder = testing::tiny();
         encoder.weights.dense.fill(1.0);
         encoder.weights.words.fill(1.0);
         encoder

@@ -148,6 +148,7 @@ mod tests {
     use std::os::unix::fs::symlink;
 
     use super::*;
+    use crate::testing::Real;
 
     #[test]
     fn what_is_not_fitted_stays_as_written() {
@@ -166,45 +167,15 @@ mod tests {
         assert!(Manifest::read(folder.path()).is_err_and(|error| error.to_string().contains("moodstream.toml")));
     }
 
-    #[derive(clap::Parser)]
-    struct Cli {
-        #[command(flatten)]
-        args: Args,
-    }
-
     /// Fits a real model; what it needs is not in the repository.
     #[test]
     fn a_real_model_is_calibrated_and_its_labels_stay() {
-        let shared = Path::new(env!("CARGO_MANIFEST_DIR")).join("../../../shared");
-        let runtime = Path::new(env!("CARGO_MANIFEST_DIR")).join("../../.runtime/lib/libonnxruntime.so");
-        let (model, data) = (
-            shared.join("models/starter"),
-            shared.join("data/tweeteval/emotion/val_text.txt"),
-        );
-        if !model.is_dir() || !data.is_file() || !runtime.is_file() {
-            println!("skipped: {}, its data or ONNX Runtime is not there", model.display());
-            return;
-        }
+        let Some(real) = Real::find() else { return };
         let folder = tempfile::tempdir().unwrap();
         for file in ["config.json", "tokenizer.json", "onnx"] {
-            symlink(model.canonicalize().unwrap().join(file), folder.path().join(file)).unwrap();
+            symlink(real.model.canonicalize().unwrap().join(file), folder.path().join(file)).unwrap();
         }
-        let json = folder.path().join("out.json");
-        let text = |path: &Path| path.to_str().unwrap().to_owned();
-        let command = [
-            "x",
-            "--onnxruntime",
-            &text(&runtime),
-            "--model",
-            &text(folder.path()),
-            "--data",
-            &text(&data),
-            "--json",
-            &text(&json),
-        ];
-        let Cli { args } = clap::Parser::try_parse_from(command).unwrap();
-        run(args).unwrap();
-        let figures: serde_json::Value = serde_json::from_slice(&fs::read(&json).unwrap()).unwrap();
+        let figures = real.figures(run, folder.path(), &[]);
         let figure = |when: &str, name: &str| figures[when][name].as_f64().unwrap();
         assert!(
             figure("after", "calibration_error") <= figure("before", "calibration_error"),

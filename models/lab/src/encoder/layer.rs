@@ -90,27 +90,13 @@ impl Layer<'_> {
         tape.slope.resize(rows * inner, 0.0);
         tape.inner.resize(rows * inner, 0.0);
 
-        linear(
-            &mut tape.query,
-            &tape.input,
-            self.at(&places.query),
-            self.at(&places.query_bias),
-            rows,
-        );
-        linear(
-            &mut tape.key,
-            &tape.input,
-            self.at(&places.key),
-            self.at(&places.key_bias),
-            rows,
-        );
-        linear(
-            &mut tape.value,
-            &tape.input,
-            self.at(&places.value),
-            self.at(&places.value_bias),
-            rows,
-        );
+        for (out, matrix, bias) in [
+            (&mut tape.query, &places.query, &places.query_bias),
+            (&mut tape.key, &places.key, &places.key_bias),
+            (&mut tape.value, &places.value, &places.value_bias),
+        ] {
+            linear(out, &tape.input, self.at(matrix), self.at(bias), rows);
+        }
         self.attend(posts, tape);
         linear(
             &mut tape.mixed_normal,

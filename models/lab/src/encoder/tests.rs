@@ -34,18 +34,16 @@ fn loss(encoder: &Encoder, kind: Loss, rates: Rates) -> f64 {
     let (mut pass, mut head) = (Pass::default(), Head::default());
     pass.forward(encoder, &posts(), rates, 3);
     head.forward(encoder, &posts(), &pass);
-    head.loss(
-        kind,
-        targets().iter().map(|(shares, weight)| Target {
-            shares,
-            weight: *weight,
-        }),
-        1.0,
-    )
+    head.loss(kind, targets(), 1.0)
 }
 
-fn targets() -> [([f32; 3], f32); 3] {
-    [([1.0, 0.0, 0.0], 1.0), ([0.0, 0.5, 0.5], 2.0), ([0.1, 0.1, 0.8], 0.5)]
+fn targets() -> impl Iterator<Item = Target<'static>> {
+    let targets: [(&[f32], f32); 3] = [
+        (&[1.0, 0.0, 0.0], 1.0),
+        (&[0.0, 0.5, 0.5], 2.0),
+        (&[0.1, 0.1, 0.8], 0.5),
+    ];
+    targets.into_iter().map(|(shares, weight)| Target { shares, weight })
 }
 
 fn gradient(encoder: &Encoder, kind: Loss, rates: Rates) -> Gradient {
@@ -54,14 +52,7 @@ fn gradient(encoder: &Encoder, kind: Loss, rates: Rates) -> Gradient {
     let posts = posts();
     pass.forward(encoder, &posts, rates, 3);
     head.forward(encoder, &posts, &pass);
-    head.loss(
-        kind,
-        targets().iter().map(|(shares, weight)| Target {
-            shares,
-            weight: *weight,
-        }),
-        1.0,
-    );
+    head.loss(kind, targets(), 1.0);
     let mut d = Vec::new();
     head.backward(encoder, &posts, &pass, &mut d, &mut gradient);
     pass.backward(encoder, &posts, &mut d, &mut gradient);

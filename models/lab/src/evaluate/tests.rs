@@ -3,6 +3,7 @@
 use std::{fs, sync::Arc};
 
 use super::*;
+use crate::testing::{Real, arguments};
 
 fn arcs(labels: &[&str]) -> Vec<Arc<str>> {
     labels.iter().map(|&label| Arc::from(label)).collect()
@@ -72,51 +73,17 @@ fn a_label_that_the_model_lacks_is_named_with_its_row() {
     );
 }
 
-#[derive(clap::Parser)]
-struct Cli {
-    #[command(flatten)]
-    args: Args,
-}
-
 /// Judges a real model on real posts; what they need is not in the repository.
 #[test]
 fn a_real_model_is_judged_and_compared_with_itself() {
-    let shared = Path::new(env!("CARGO_MANIFEST_DIR")).join("../../../shared");
-    let runtime = Path::new(env!("CARGO_MANIFEST_DIR")).join("../../.runtime/lib/libonnxruntime.so");
-    let (model, data) = (
-        shared.join("models/starter"),
-        shared.join("data/tweeteval/emotion/val_text.txt"),
-    );
-    if !model.is_dir() || !data.is_file() || !runtime.is_file() {
-        println!("skipped: {}, its data or ONNX Runtime is not there", model.display());
-        return;
-    }
-    let folder = tempfile::tempdir().unwrap();
-    let json = folder.path().join("out.json");
-    let text = |path: &Path| path.to_str().unwrap().to_owned();
-    let command = [
-        "x",
-        "--onnxruntime",
-        &text(&runtime),
-        "--model",
-        &text(&model),
-        "--data",
-        &text(&data),
-        "--json",
-        &text(&json),
-        "--against",
-        &text(&model),
-    ];
-    let Cli { args } = clap::Parser::try_parse_from(command).unwrap();
-    run(args).unwrap();
-    let figures: serde_json::Value = serde_json::from_slice(&fs::read(&json).unwrap()).unwrap();
+    let Some(real) = Real::find() else { return };
+    let against = ["--against".as_ref(), real.model.as_os_str()];
+    let figures = real.figures(run, &real.model, &against);
     assert_eq!(figures["report"]["posts"], 374);
     assert_eq!(figures["precision"], "int8");
     assert_eq!(figures["against"]["agreement"], 1.0);
     // Its card says 0.74 to 0.75.
     let macro_f1 = figures["report"]["macro_f1"].as_f64().unwrap();
     assert!((0.65..0.85).contains(&macro_f1), "{macro_f1}");
-    assert!(
-        <Cli as clap::Parser>::try_parse_from(["x", "--model", "m", "--data", "d", "--precision", "int4"]).is_err()
-    );
+    assert!(arguments::<Args>(["--model", "m", "--data", "d", "--precision", "int4"]).is_err());
 }

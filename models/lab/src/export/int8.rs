@@ -187,15 +187,7 @@ impl Writer<'_> {
         let key = part(1, &answers, &frame.all, &[0, 2, 3, 1]);
         let value = part(2, &answers, &frame.all, &[0, 2, 1, 3]);
         let scores = self.g.call(Op::Onnx("MatMul"), &[&query, &key], &[]);
-        let scores = self.g.call(Op::Onnx("Add"), &[&scores, &frame.padding], &[]);
-        let weights = self.g.call(Op::Onnx("Softmax"), &[&scores], &[("axis", Attr::Int(-1))]);
-        let context = self.g.call(Op::Onnx("MatMul"), &[&weights, &value], &[]);
-        let context = self.g.call(
-            Op::Onnx("Transpose"),
-            &[&context],
-            &[("perm", Attr::Ints(&[0, 2, 1, 3]))],
-        );
-        self.g.call(Op::Onnx("Reshape"), &[&context, &rows.flat], &[])
+        self.mix(&scores, &frame.padding, &value, &rows.flat)
     }
 
     /// `norm(skip + x W + b)`, by subtraction.

@@ -257,15 +257,20 @@ impl<'a> Writer<'a> {
         let scores = self.g.call(Op::Onnx("MatMul"), &[&query, &key], &[]);
         let scale = self.g.float_scalar(1.0 / ((width / heads) as f32).sqrt());
         let scores = self.g.call(Op::Onnx("Mul"), &[&scores, &scale], &[]);
-        let scores = self.g.call(Op::Onnx("Add"), &[&scores, added], &[]);
+        self.mix(&scores, added, &value, &joined)
+    }
+
+    /// The values mixed by the softmax of scores with `padding` added, the heads joined again in the shape `joined`.
+    pub(super) fn mix(&mut self, scores: &Value, padding: &Value, value: &Value, joined: &Value) -> Value {
+        let scores = self.g.call(Op::Onnx("Add"), &[scores, padding], &[]);
         let weights = self.g.call(Op::Onnx("Softmax"), &[&scores], &[("axis", Attr::Int(-1))]);
-        let context = self.g.call(Op::Onnx("MatMul"), &[&weights, &value], &[]);
+        let context = self.g.call(Op::Onnx("MatMul"), &[&weights, value], &[]);
         let context = self.g.call(
             Op::Onnx("Transpose"),
             &[&context],
             &[("perm", Attr::Ints(&[0, 2, 1, 3]))],
         );
-        self.g.call(Op::Onnx("Reshape"), &[&context, &joined], &[])
+        self.g.call(Op::Onnx("Reshape"), &[&context, joined], &[])
     }
 
     /// `norm(skip + x W + b)`

@@ -3,6 +3,7 @@
 use proptest::prelude::*;
 
 use super::*;
+use crate::testing::arguments;
 
 const LABELS: &str = "labels = ['anger', 'joy']\ndrop = ['none']\n[map]\nhate = 'anger'\nlove = 'joy'\n";
 
@@ -69,15 +70,9 @@ fn duplicates_go_across_parts_and_the_test_part_stays_whole() {
 
 #[test]
 fn the_command_writes_the_parts_and_the_report() {
-    #[derive(clap::Parser)]
-    struct Cli {
-        #[command(flatten)]
-        args: Args,
-    }
     let folder = folder(&parts());
     let path = |name: &str| folder.path().join(name).to_str().unwrap().to_owned();
     let command = [
-        "x",
         "--train",
         &path("train.tsv"),
         "--valid",
@@ -89,7 +84,7 @@ fn the_command_writes_the_parts_and_the_report() {
         "--out",
         &path("out"),
     ];
-    let Cli { args } = clap::Parser::try_parse_from(command).unwrap();
+    let args = arguments(command).unwrap();
     fs::create_dir(folder.path().join("out")).unwrap();
     fs::write(folder.path().join("out/test.tsv"), "of an earlier run").unwrap();
     run(args).unwrap();
@@ -100,7 +95,7 @@ fn the_command_writes_the_parts_and_the_report() {
         serde_json::from_slice(&fs::read(folder.path().join("out/prepare.json")).unwrap()).unwrap();
     assert_eq!(json["labels"], serde_json::json!(["anger", "joy"]));
     assert_eq!(json["recipe"]["profile"], "classical");
-    assert!(<Cli as clap::Parser>::try_parse_from(["x", "--out", "y"]).is_err());
+    assert!(arguments::<Args>(["--out", "y"]).is_err());
 }
 
 #[test]

@@ -1,19 +1,13 @@
 #![allow(clippy::unwrap_used, clippy::expect_used)]
 
-use clap::Parser;
 use rand::{Rng, SeedableRng, rngs::StdRng};
 
 use super::*;
 use crate::{
     encoder::{Shape, normal},
+    testing::arguments,
     training::Progress,
 };
-
-#[derive(Parser)]
-struct Cli {
-    #[command(flatten)]
-    args: Args,
-}
 
 /// A folder with a small random checkpoint, its tokenizer, and posts whose first word tells the label.
 struct Bench {
@@ -96,9 +90,7 @@ impl Bench {
     fn args(&self, out: &str, more: &[&str]) -> Args {
         let path = |name: &str| self.path(name).into_os_string().into_string().unwrap();
         let (base, posts, out) = (path("base"), path("posts.tsv"), path(out));
-        let fixed = [
-            "train", "--base", &base, "--train", &posts, "--valid", &posts, "--out", &out,
-        ];
+        let fixed = ["--base", &base, "--train", &posts, "--valid", &posts, "--out", &out];
         let rest = [
             "--lr",
             "4e-3",
@@ -111,7 +103,7 @@ impl Bench {
             "--patience",
             "100",
         ];
-        Cli::parse_from(fixed.iter().chain(&rest).chain(more)).args
+        arguments(fixed.iter().chain(&rest).chain(more)).unwrap()
     }
 }
 

@@ -54,21 +54,11 @@ impl Average {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::encoder::Shape;
+    use crate::testing;
 
     #[test]
     fn it_is_the_mean_of_all_that_was_added() {
-        let mut encoder = Encoder::zeros(Shape {
-            hidden: 4,
-            heads: 1,
-            layers: 1,
-            intermediate: 4,
-            positions: 4,
-            first_position: 2,
-            vocabulary: 6,
-            labels: 2,
-            epsilon: 1e-5,
-        });
+        let mut encoder = testing::tiny();
         let mut average = Average::default();
         encoder.weights.words.fill(7.0);
         assert_eq!(average.of(&encoder).weights.words[0].to_bits(), 7.0_f32.to_bits());

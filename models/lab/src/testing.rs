@@ -1,0 +1,85 @@
+//! What the tests of several modules share.
+
+#![allow(clippy::unwrap_used)]
+
+use std::{
+    ffi::{OsStr, OsString},
+    fs,
+    path::{Path, PathBuf},
+};
+
+use crate::encoder::{Encoder, Shape};
+
+/// A step's arguments, as words of a command line give them.
+pub(crate) fn arguments<A: clap::Args>(
+    words: impl IntoIterator<Item = impl Into<OsString> + Clone>,
+) -> Result<A, clap::Error> {
+    let command = A::augment_args(clap::Command::new("step").no_binary_name(true));
+    A::from_arg_matches(&command.try_get_matches_from(words)?)
+}
+
+/// An encoder of the smallest shape, all its weights zero.
+pub(crate) fn tiny() -> Encoder {
+    Encoder::zeros(Shape {
+        hidden: 4,
+        heads: 1,
+        layers: 2,
+        intermediate: 4,
+        positions: 4,
+        first_position: 2,
+        vocabulary: 6,
+        labels: 2,
+        epsilon: 1e-5,
+    })
+}
+
+/// A real model and real posts, which are not in the repository, and what runs the one on the other.
+pub(crate) struct Real {
+    pub(crate) model: PathBuf,
+    posts: PathBuf,
+    runtime: PathBuf,
+}
+
+impl Real {
+    /// Says so where something is absent.
+    pub(crate) fn find() -> Option<Self> {
+        let here = Path::new(env!("CARGO_MANIFEST_DIR"));
+        let shared = here.join("../../../shared");
+        let runtime = std::env::var_os("ORT_DYLIB_PATH").map(PathBuf::from);
+        let found = Self {
+            model: shared.join("models/starter"),
+            posts: shared.join("data/tweeteval/emotion/val_text.txt"),
+            runtime: runtime.unwrap_or_else(|| here.join("../../.runtime/lib/libonnxruntime.so")),
+        };
+        if found.model.is_dir() && found.posts.is_file() && found.runtime.is_file() {
+            return Some(found);
+        }
+        println!(
+            "skipped: {}, its data or ONNX Runtime is not there",
+            found.model.display()
+        );
+        None
+    }
+
+    /// What a step writes as JSON of the posts and a model.
+    pub(crate) fn figures<A: clap::Args>(
+        &self,
+        step: fn(A) -> anyhow::Result<()>,
+        model: &Path,
+        more: &[&OsStr],
+    ) -> serde_json::Value {
+        let folder = tempfile::tempdir().unwrap();
+        let json = folder.path().join("out.json");
+        let mut words: Vec<&OsStr> = more.to_vec();
+        for (name, path) in [
+            ("--onnxruntime", self.runtime.as_path()),
+            ("--model", model),
+            ("--data", &self.posts),
+            ("--json", &json),
+        ] {
+            words.extend([OsStr::new(name), path.as_os_str()]);
+        }
+        step(arguments(words).unwrap()).unwrap();
+        serde_json::from_slice(&fs::read(&json).unwrap()).unwrap()
+    }
+}
