@@ -98,6 +98,7 @@ pub fn reader(settings: &Settings, folder: &ModelFolder) -> Result<Reader, Setti
         filter,
         profile: profile(settings, folder)?,
         retention: settings.store.retention(),
+        retired_until: None,
     })
 }
 
@@ -175,13 +176,15 @@ pub async fn run_with(
     health: Health,
     stop: impl Future<Output = ()>,
 ) -> anyhow::Result<Summary> {
-    let reader = Arc::new(reader(settings, folder)?);
+    let mut reader = reader(settings, folder)?;
     let model = Arc::new(folder.info().clone());
     let classifier = Arc::new(classifier);
     health.well(Part::Model);
 
     let store = open_store(settings).await?;
     store.keep_groups(&model).await?;
+    reader.retired_until = store.retired_until().await?;
+    let reader = Arc::new(reader);
     health.well(Part::Database);
 
     let group: Arc<str> = settings.kafka.group.as_str().into();

@@ -47,6 +47,9 @@ pub struct Reader {
     pub profile: Profile,
     /// What is too old to keep.
     pub retention: Retention,
+    /// What once was: posts before this moment are late whatever the retention is now, see
+    /// [`crate::store::Store::retired_until`].
+    pub retired_until: Option<OffsetDateTime>,
 }
 
 impl Reader {
@@ -62,7 +65,8 @@ impl Reader {
             Ok(Record::Deletion(deletion)) => return Fate::Deletion(deletion),
             Ok(Record::Post(post)) => post,
         };
-        if self.retention.is_late(post.created_at, now) {
+        let retired = self.retired_until.is_some_and(|until| post.created_at < until);
+        if retired || self.retention.is_late(post.created_at, now) {
             return Fate::Late;
         }
         let Some(topics) = self.filter.admit(&post) else {

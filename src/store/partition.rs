@@ -3,7 +3,7 @@
 use sqlx::{Connection, PgConnection};
 use time::{Date, Duration, Month, OffsetDateTime, UtcOffset};
 
-use super::{Store, error::StoreError, lock};
+use super::{Store, error::StoreError, lock, retention::retired_until};
 
 /// Advisory lock of all who make or drop partitions. The number means nothing, only that it is ours.
 const PARTITION_LOCK: i64 = 0x6d6f_6f64_7374_7265;
@@ -198,7 +198,8 @@ impl Store {
         self.ensure_days(&days).await
     }
 
-    /// Makes the partitions of these days as far as they are missing; returns how many were.
+    /// Makes the partitions of these days as far as they are missing; returns how many were. Those of days that
+    /// retention has dropped are not made again: nothing is to be stored on them.
     pub(super) async fn ensure_days(&self, days: &[Date]) -> Result<usize, StoreError> {
         let unknown: Vec<Date> = {
             let known = lock(&self.state.days);
@@ -224,9 +225,15 @@ impl Store {
 async fn make_days(connection: &mut PgConnection, days: &[Date]) -> Result<usize, sqlx::Error> {
     let mut tx = connection.begin().await?;
     lock_partitions(&mut tx).await?;
+    // Under the lock, which who drops them takes too: so a flush that has not heard of it yet finds no place.
+    let retired = retired_until(&mut tx).await?;
+    let days = days
+        .iter()
+        .copied()
+        .filter(|day| retired.is_none_or(|until| day.midnight().assume_utc() >= until));
     let mut wanted: Vec<Partition> = PARTITIONED
         .iter()
-        .flat_map(|table| days.iter().map(|&day| table.partition(day)))
+        .flat_map(|table| days.clone().map(|day| table.partition(day)))
         .collect();
     wanted.sort_unstable();
     wanted.dedup();

@@ -10,7 +10,7 @@ use time::OffsetDateTime;
 use super::{
     columns::sql_text,
     error::FlushError,
-    flush::{Flush, Flushed, RunIndex, Tally},
+    flush::{Flush, Flushed, PostRow, RunIndex, Tally},
 };
 
 /// What the records of one key do.
@@ -64,7 +64,8 @@ struct Event<'a> {
 }
 
 impl<'a> Plan<'a> {
-    pub(super) fn new(flush: &'a Flush) -> Result<Self, FlushError> {
+    /// Posts before `retired_until` are late, as if they were not there.
+    pub(super) fn new(flush: &'a Flush, retired_until: Option<OffsetDateTime>) -> Result<Self, FlushError> {
         let index = flush.validate()?;
         let run_order: Vec<usize> = index.in_order().collect();
         let mut rank = vec![0; run_order.len()];
@@ -83,6 +84,13 @@ impl<'a> Plan<'a> {
             .collect();
         let mut post_runs = Vec::with_capacity(flush.posts.len());
         let mut events = events(flush, &index, &rank, &mut post_runs)?;
+        events.retain(|event| {
+            let late = event
+                .post
+                .is_some_and(|place| is_late(&flush.posts[place], retired_until));
+            tallies[event.run].late += u64::from(late);
+            !late
+        });
         for event in &events {
             // A post is a duplicate until the database says that its key is new.
             let tally = &mut tallies[event.run];
@@ -179,6 +187,11 @@ impl<'a> Plan<'a> {
             replayed: false,
         }
     }
+}
+
+/// Whether retention has dropped the day of a post: see [`super::Store::retired_until`].
+pub(super) fn is_late(row: &PostRow, retired_until: Option<OffsetDateTime>) -> bool {
+    retired_until.is_some_and(|until| row.created_at() < until)
 }
 
 fn inserted(tally: &mut Tally) {

@@ -2,7 +2,7 @@
 
 use std::collections::BTreeMap;
 
-use sqlx::{AssertSqlSafe, Connection};
+use sqlx::{AssertSqlSafe, Connection, PgConnection};
 use time::{Date, Duration, OffsetDateTime};
 
 use super::{
@@ -82,8 +82,16 @@ pub struct Retired {
 }
 
 impl Store {
+    /// How far retention has ever come: posts before this moment are late for good, as the coarse rollups count what was
+    /// dropped while nothing is left to tell a second copy by. `None` while nothing was dropped.
+    pub async fn retired_until(&self) -> Result<Option<OffsetDateTime>, StoreError> {
+        const DOING: &str = "reading how far retention has come";
+        let mut connection = self.acquire(DOING).await?;
+        retired_until(&mut connection).await.map_err(StoreError::when(DOING))
+    }
+
     /// Drops what is past retention: a partition at a time, posts and rollups of a day together, then the keys,
-    /// piece by piece. May be called by several consumers at once. A partition that is in use for longer than a
+    /// piece by piece. What it drops is marked as dropped for good: see [`Self::retired_until`]. May be called by several consumers at once. A partition that is in use for longer than a
     /// moment is an error of the kind [`super::Fault::Busy`]; the rest waits for the next call.
     pub async fn apply_retention(&self, retention: &Retention, now: OffsetDateTime) -> Result<Retired, StoreError> {
         let mut retired = Retired::default();
@@ -142,6 +150,15 @@ impl Store {
             for partition in partitions {
                 partition.drop(&mut tx).await?;
             }
+            // Marked by what was dropped, not by the clock: one that is wrong must not make the future late. Last, as nobody who
+            // waits here is waited for.
+            let posts = partitions.iter().filter(|partition| partition.of == POSTS);
+            if let Some(until) = posts.map(|partition| partition.until()).max() {
+                sqlx::query("UPDATE retention_mark SET retired_until = greatest(retired_until, $1)")
+                    .bind(until.midnight().assume_utc())
+                    .execute(&mut *tx)
+                    .await?;
+            }
             tx.commit().await
         };
         drop_all.await.map_err(StoreError::when(DOING))
@@ -162,22 +179,37 @@ impl Store {
         for first in (0..=pages).step_by(usize::try_from(PAGES_AT_ONCE).unwrap_or(1)) {
             // Deletions count from when they were stored: a post that is late anyway needs no tombstone.
             let sql = format!(
-                "DELETE FROM post_key WHERE ctid = ANY (ARRAY(
-                     SELECT ctid FROM post_key
-                     WHERE ctid >= '({first},0)' AND ctid < '({},0)' AND greatest(deleted_at, created_at) < $1
-                     FOR UPDATE SKIP LOCKED))",
+                "WITH gone AS (
+                     DELETE FROM post_key WHERE ctid = ANY (ARRAY(
+                         SELECT ctid FROM post_key
+                         WHERE ctid >= '({first},0)' AND ctid < '({},0)' AND greatest(deleted_at, created_at) < $1
+                         FOR UPDATE SKIP LOCKED))
+                     RETURNING greatest(deleted_at, created_at) AS at),
+                 until AS (
+                     SELECT date_trunc('day', max(at), 'UTC') + interval '24 hours' AS day FROM gone),
+                 marked AS (
+                     UPDATE retention_mark m SET retired_until = until.day
+                     FROM until WHERE until.day > coalesce(m.retired_until, '-infinity'))
+                 SELECT count(*) FROM gone",
                 first + PAGES_AT_ONCE
             );
-            let done = sqlx::query(AssertSqlSafe(sql))
+            let gone: i64 = sqlx::query_scalar(AssertSqlSafe(sql))
                 .persistent(false)
                 .bind(cutoff)
-                .execute(&mut *connection)
+                .fetch_one(&mut *connection)
                 .await
                 .map_err(StoreError::when(DOING))?;
-            pruned += done.rows_affected();
+            pruned += u64::try_from(gone).unwrap_or(0);
         }
         Ok(pruned)
     }
+}
+
+/// See [`Store::retired_until`].
+pub(super) async fn retired_until(connection: &mut PgConnection) -> Result<Option<OffsetDateTime>, sqlx::Error> {
+    sqlx::query_scalar("SELECT max(retired_until) FROM retention_mark")
+        .fetch_one(connection)
+        .await
 }
 
 #[cfg(test)]

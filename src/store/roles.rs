@@ -19,6 +19,7 @@ pub const WRITES: &[(&str, &str)] = &[
     ("emotion_group", "INSERT, DELETE"),
     ("consumer_offset", "INSERT, UPDATE"),
     ("consumer_tally", "INSERT, UPDATE"),
+    ("retention_mark", "UPDATE"),
 ];
 
 /// The functions that only the service may call: they run with the owner's rights.

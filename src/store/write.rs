@@ -12,7 +12,7 @@ use super::{
     flush::{Flush, Flushed, MAX_DAYS, Tally},
     lock,
     partition::{POSTS, Partition, day_of},
-    plan::{KeyChange, KeyPlan, Plan, Removal},
+    plan::{KeyChange, KeyPlan, Plan, Removal, is_late},
     rollup::{Change, Deleted, Deltas, Resolution, RollupKey},
 };
 use crate::fail_point::fail_point;
@@ -27,7 +27,7 @@ impl Store {
     /// After an error that [`FlushError::is_transient`], flush the same value again: that is right also if the
     /// connection broke during the commit and nobody knows whether it took place, as the next try finds out.
     pub async fn flush(&self, flush: &Flush) -> Result<Flushed, FlushError> {
-        let plan = Plan::new(flush)?;
+        let plan = Plan::new(flush, None)?;
         self.ensure_days(&flush.days()?).await?;
         let result = self.transact(flush, plan).await;
         match &result {
@@ -44,12 +44,20 @@ impl Store {
         fail_point!("flush-begin");
         let mut connection = self.acquire("starting a flush").await?;
         let mut tx = connection.begin().await.map_err(StoreError::when("starting a flush"))?;
-        if let Fence::Landed = lock_fences(&mut tx, flush, &plan).await? {
-            let known = lock(&self.state.unanswered).remove(&flush.version());
-            return Ok(Flushed {
-                replayed: true,
-                ..known.unwrap_or_default()
-            });
+        match lock_fences(&mut tx, flush, &plan).await? {
+            Fence::Open { retired_until } => {
+                // Seldom: whoever reads the records has seen to it, but for what was dropped since.
+                if flush.posts.iter().any(|row| is_late(row, retired_until)) {
+                    plan = Plan::new(flush, retired_until)?;
+                }
+            }
+            Fence::Landed => {
+                let known = lock(&self.state.unanswered).remove(&flush.version());
+                return Ok(Flushed {
+                    replayed: true,
+                    ..known.unwrap_or_default()
+                });
+            }
         }
         fail_point!("flush-fences-after");
         fail_point!("flush-keys-before");
@@ -105,8 +113,8 @@ impl Store {
 }
 
 enum Fence {
-    /// Every partition stands where the flush expects it.
-    Open,
+    /// Every partition stands where the flush expects it; and how far retention has come.
+    Open { retired_until: Option<OffsetDateTime> },
     /// This very flush was committed before.
     Landed,
 }
@@ -116,8 +124,9 @@ enum Fence {
 async fn lock_fences(tx: &mut PgConnection, flush: &Flush, plan: &Plan<'_>) -> Result<Fence, FlushError> {
     const DOING: &str = "locking offsets";
     let (topics, partitions) = run_keys(flush, &plan.run_order);
-    let rows: Vec<(String, i32, i64)> = sqlx::query_as(
-        "SELECT o.topic, o.partition, o.next_offset FROM consumer_offset o
+    let rows: Vec<(String, i32, i64, Option<OffsetDateTime>)> = sqlx::query_as(
+        "SELECT o.topic, o.partition, o.next_offset, (SELECT m.retired_until FROM retention_mark m)
+         FROM consumer_offset o
          WHERE o.consumer_group = $1 AND (o.topic, o.partition) IN (SELECT * FROM unnest($2::text[], $3::int[]))
          ORDER BY o.topic COLLATE \"C\", o.partition FOR UPDATE",
     )
@@ -127,7 +136,7 @@ async fn lock_fences(tx: &mut PgConnection, flush: &Flush, plan: &Plan<'_>) -> R
     .fetch_all(&mut *tx)
     .await
     .map_err(StoreError::when(DOING))?;
-    let found: BTreeMap<(&str, i32), i64> = rows.iter().map(|(t, p, next)| ((t.as_str(), *p), *next)).collect();
+    let found: BTreeMap<(&str, i32), i64> = rows.iter().map(|(t, p, next, _)| ((t.as_str(), *p), *next)).collect();
     let fenced: Vec<FencedRun> = flush
         .runs
         .iter()
@@ -142,7 +151,8 @@ async fn lock_fences(tx: &mut PgConnection, flush: &Flush, plan: &Plan<'_>) -> R
         })
         .collect();
     if fenced.is_empty() {
-        return Ok(Fence::Open);
+        let retired_until = rows.first().and_then(|row| row.3);
+        return Ok(Fence::Open { retired_until });
     }
     // A statement of its own, after the lock: so it sees what the transaction that held the lock has written.
     // One partition is enough, as a flush lands in whole; on another, somebody may have moved on since.

@@ -218,18 +218,18 @@ async fn the_coarse_rollups_are_made_from_what_is_there() {
 }
 
 #[tokio::test]
-async fn a_day_dropped_by_another_process_is_made_again() {
+async fn a_partition_dropped_by_somebody_else_is_made_again() {
     let world = World::with_partitions(1).await;
     let mut first = flush();
     first.runs.push(run(0, 0, 1));
     first.posts.push(post("a", NOON, 0, 0));
     world.flush(&first).await;
-    let another = world.another_store().await;
-    let retention = Retention::days(1);
-    another
-        .apply_retention(&retention, NOON + Duration::days(30))
-        .await
-        .unwrap();
+    world
+        .execute(
+            "SELECT drop_partition('post', '20190703'), drop_partition('emotion_rollup', '20190703');
+             TRUNCATE emotion_rollup_hour, emotion_rollup_day; DELETE FROM post_key",
+        )
+        .await;
     // This store still believes in the partition, once.
     let mut second = flush();
     second.runs.push(run(0, 1, 3));
@@ -259,4 +259,101 @@ async fn retention_gives_way_to_whoever_reads() {
         world.store.apply_retention(&retention, later).await.unwrap().days.len(),
         1
     );
+}
+
+#[tokio::test]
+async fn posts_of_days_that_retention_has_dropped_are_late_for_good_and_count_once() {
+    let world = World::with_partitions(1).await;
+    let now = datetime!(2019-07-10 08:00 UTC);
+    let batch = |first: i64| {
+        let mut all = flush();
+        all.runs.push(run(0, first, first + 10));
+        for (offset, days) in (first..).zip([9, 4, 0]) {
+            all.posts
+                .push(post(&format!("p{days}"), now - Duration::days(days), 0, offset));
+        }
+        // One that was not there, on a day that was dropped; and one gone before, of which only the day tells.
+        let unseen = now - Duration::days(4) + Duration::hours(1);
+        all.posts.push(post(&format!("unseen{first}"), unseen, 0, first + 3));
+        all.deletions.push(deletion("p9", 0, first + 4));
+        all
+    };
+    let mut first = batch(0);
+    first.deletions.clear();
+    world.flush(&first).await;
+    let counted = totals(&world, "emotion_rollup_day").await;
+    assert_eq!(world.store.retired_until().await.unwrap(), None);
+
+    // Another process drops them; this one does not know, and has a longer retention now.
+    let another = world.another_store().await;
+    another.apply_retention(&Retention::days(2), now).await.unwrap();
+    let until = datetime!(2019-07-07 00:00 UTC);
+    assert_eq!(world.store.retired_until().await.unwrap(), Some(until));
+    for (store, first) in [(&world.store, 10), (&another, 20), (&world.another_store().await, 30)] {
+        let flushed = store.flush(&batch(first)).await.unwrap().total();
+        assert_eq!(
+            (
+                flushed.inserted,
+                flushed.duplicates,
+                flushed.late,
+                flushed.deletions,
+                flushed.removed
+            ),
+            (0, 1, 3, 1, 0)
+        );
+    }
+    assert_eq!(world.ids().await, ["p0"]);
+    assert_eq!(totals(&world, "emotion_rollup_day").await, counted);
+    assert_eq!(world.count("pg_class WHERE relname = 'post_20190706'").await, 0);
+
+    // Raised or taken back, the retention moves the mark no more; what is kept is stored as ever.
+    world.store.apply_retention(&Retention::days(9), now).await.unwrap();
+    world.store.apply_retention(&Retention::default(), now).await.unwrap();
+    assert_eq!(world.store.retired_until().await.unwrap(), Some(until));
+    let mut kept = flush();
+    kept.runs.push(run(0, 40, 41));
+    kept.posts.push(post("kept", until, 0, 40));
+    assert_eq!(world.flush(&kept).await.total().inserted, 1);
+}
+
+#[tokio::test]
+async fn forgotten_keys_alone_move_the_mark() {
+    let world = World::with_partitions(1).await;
+    let mut all = flush();
+    all.runs.push(run(0, 0, 1));
+    all.deletions.push(deletion("gone", 0, 0));
+    world.flush(&all).await;
+    // A retention that drops nothing leaves no mark: posts of old days may yet be stored.
+    world.store.apply_retention(&Retention::days(2), NOON).await.unwrap();
+    assert_eq!(world.store.retired_until().await.unwrap(), None);
+    let stored = time::OffsetDateTime::now_utc();
+    let later = stored + Duration::days(5);
+    let retired = world.store.apply_retention(&Retention::days(2), later).await.unwrap();
+    assert_eq!((retired.keys, retired.partitions), (1, 0));
+    // By what was forgotten, not by the clock: posts of days to come are not late, should it be wrong.
+    let marked = world.store.retired_until().await.unwrap().unwrap();
+    assert!(marked > stored && marked <= later - Duration::days(3), "{marked}");
+}
+
+#[tokio::test]
+async fn what_was_dropped_before_the_mark_was_kept_is_marked() {
+    let world = World::with_partitions(1).await;
+    let mut all = flush();
+    all.runs.push(run(0, 0, 2));
+    all.posts
+        .extend([post("a", NOON, 0, 0), post("b", NOON + Duration::days(1), 0, 1)]);
+    world.flush(&all).await;
+    let migrate = async || {
+        world.execute("DROP TABLE retention_mark").await;
+        world
+            .execute(concat!(
+                "SET timezone = 'Asia/Kolkata';",
+                include_str!("../../migrations/0011_retention_mark.sql")
+            ))
+            .await;
+        world.store.retired_until().await.unwrap()
+    };
+    assert_eq!(migrate().await, None);
+    world.execute("SELECT drop_partition('post', '20190703')").await;
+    assert_eq!(migrate().await, Some(datetime!(2019-07-04 00:00 UTC)));
 }
