@@ -1,8 +1,9 @@
 //! One transformer layer, post-norm as in BERT and RoBERTa, over packed posts.
 
+use super::dropout::Dropout;
 use super::kernels::{
-    Dropout, LinearBackward, Norm, View, Write, add, add_columns, gelu, layer_norm, layer_norm_backward, linear,
-    product, product_strided, repeat_row, scale_by, softmax, softmax_backward,
+    LinearBackward, Norm, View, Write, add, add_columns, gelu, layer_norm, layer_norm_backward, linear, product,
+    product_strided, repeat_row, scale_by, softmax, softmax_backward,
 };
 use super::weights::LayerPlaces;
 use super::{Packed, Shape};

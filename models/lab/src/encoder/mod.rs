@@ -6,6 +6,7 @@
 //! batch is split over threads that share nothing but the weights. The gradients are checked
 //! against finite differences in this module's tests.
 
+mod dropout;
 mod head;
 mod kernels;
 mod layer;

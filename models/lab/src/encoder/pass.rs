@@ -1,6 +1,7 @@
 //! One thread's way through the encoder and back.
 
-use super::kernels::{Dropout, Norm, layer_norm, layer_norm_backward};
+use super::dropout::Dropout;
+use super::kernels::{Norm, layer_norm, layer_norm_backward};
 use super::layer::{Layer, Scratch, Tape, pair};
 use super::{Encoder, Gradient, Packed};
 

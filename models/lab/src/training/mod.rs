@@ -284,8 +284,6 @@ fn bar(length: usize, epoch: usize, epochs: usize) -> ProgressBar {
 
 #[cfg(test)]
 mod tests {
-    #![allow(clippy::float_cmp)]
-
     use super::*;
 
     #[test]
