@@ -204,21 +204,28 @@ impl Storm {
         if met {
             return;
         }
-        self.stalls += 1;
-        let group = format!("{GROUP}-{}", self.stalls);
-        println!("          the broker's coordinator is stuck: all members are killed and go on as {group}");
+        println!("          the broker's coordinator is stuck: all members are killed and go on under another name");
         let count = self.members.len();
         self.members.clear();
+        self.rename_group();
+        for _ in 0..count {
+            self.join();
+        }
+        self.wait(what, condition);
+    }
+
+    /// What the group has settled goes on under another name, of which the broker's coordinator knows nothing yet. There
+    /// must be no member.
+    pub fn rename_group(&mut self) {
+        assert!(self.members.is_empty());
+        self.stalls += 1;
+        let group = format!("{GROUP}-{}", self.stalls);
         for table in ["consumer_offset", "consumer_tally"] {
             self.world
                 .execute(&format!("UPDATE {table} SET consumer_group = '{group}'"));
         }
         self.world
             .write_settings(self.config.get("bootstrap.servers").unwrap(), &group);
-        for _ in 0..count {
-            self.join();
-        }
-        self.wait(what, condition);
     }
 
     /// Whether the group leaves a partition to nobody, or a member without an answer: what a member does with the

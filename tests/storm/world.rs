@@ -147,6 +147,8 @@ impl World {
     /// Changes a setting of the server that counts from its start on.
     pub fn restart_with(&mut self, change: &str) {
         self.execute(&format!("ALTER SYSTEM {change}"));
+        // Nothing to recover, then: thousands of partitions take a busy machine more than a minute.
+        self.execute("CHECKPOINT");
         self.postgres.crash().unwrap();
         self.postgres.come_back().unwrap();
         self.connection = None;
