@@ -28,7 +28,7 @@ const FAILED: [&str; 3] = ["initdb: error", "database system is shut down", "not
 ///
 /// QUIT is Postgres's immediate shutdown; TERM to the whole process group ends an `initdb` that still runs. The
 /// traps keep the supervisor itself alive through it. Where there is a file `down`, the server was taken down to
-/// come back when the file is gone.
+/// come back when the file is gone; a file `ended` says that it has ended, which is later than its port closes.
 const SUPERVISOR: &str = r#"
 bin=$1 folder=$2
 shift 2
@@ -37,8 +37,10 @@ trap : TERM
   trap : TERM
   "$bin/initdb" --auth=trust --username=postgres --encoding=UTF8 --locale=C --no-sync -D "$folder/data" || exit
   until [ -e "$folder/end" ]; do
+    rm -f "$folder/ended"
     "$bin/postgres" -D "$folder/data" "$@"
     [ -e "$folder/down" ] || break
+    : >"$folder/ended"
     while [ -e "$folder/down" ] && [ ! -e "$folder/end" ]; do sleep 0.02; done
   done
 } >"$folder/log" 2>&1 </dev/null &
@@ -126,7 +128,7 @@ impl Postgres {
         let pid = pid.lines().next().unwrap_or_default();
         Command::new("kill").args(["-QUIT", pid]).status()?;
         let deadline = Instant::now() + STARTUP;
-        while TcpStream::connect((Ipv4Addr::LOCALHOST, self.port)).is_ok() {
+        while !self.folder.join("ended").exists() {
             if Instant::now() > deadline {
                 return Err(io::Error::other("postgres did not stop"));
             }
