@@ -44,20 +44,16 @@ impl Store {
         fail_point!("flush-begin");
         let mut connection = self.acquire("starting a flush").await?;
         let mut tx = connection.begin().await.map_err(StoreError::when("starting a flush"))?;
-        match lock_fences(&mut tx, flush, &plan).await? {
-            Fence::Open { retired_until } => {
-                // Seldom: whoever reads the records has seen to it, but for what was dropped since.
-                if flush.posts.iter().any(|row| is_late(row, retired_until)) {
-                    plan = Plan::new(flush, retired_until)?;
-                }
-            }
-            Fence::Landed => {
-                let known = lock(&self.state.unanswered).remove(&flush.version());
-                return Ok(Flushed {
-                    replayed: true,
-                    ..known.unwrap_or_default()
-                });
-            }
+        let Fence::Open { retired_until } = lock_fences(&mut tx, flush, &plan).await? else {
+            let known = lock(&self.state.unanswered).remove(&flush.version());
+            return Ok(Flushed {
+                replayed: true,
+                ..known.unwrap_or_default()
+            });
+        };
+        // Seldom: whoever reads the records has seen to it, but for what was dropped since.
+        if flush.posts.iter().any(|row| is_late(row, retired_until)) {
+            plan = Plan::new(flush, retired_until)?;
         }
         fail_point!("flush-fences-after");
         fail_point!("flush-keys-before");
