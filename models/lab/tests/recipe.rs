@@ -39,6 +39,7 @@ fn labelled_posts_become_a_served_model_whose_test_figures_come_last() {
     let settings = [
         ("ORT_DYLIB_PATH", library.to_str().unwrap()),
         ("EPOCHS", "40"),
+        ("ADAPT", "1"),
         ("TRAIN_ARGS", "--batch 8 --patience 99 --fit-bias"),
     ];
     let output = recipe(&folder, &settings);
@@ -66,7 +67,7 @@ fn labelled_posts_become_a_served_model_whose_test_figures_come_last() {
 fn a_step_that_fails_ends_the_recipe_without_a_model() {
     let (_kept, folder) = bench();
     fs::write(folder.join("valid.tsv"), "w5 w6\tawe\n").unwrap();
-    let output = recipe(&folder, &[("ADAPT", "0")]);
+    let output = recipe(&folder, &[]);
     let said = String::from_utf8_lossy(&output.stderr).into_owned();
     assert!(!output.status.success() && output.stdout.is_empty(), "{said}");
     assert!(said.contains("valid.tsv row 1: label `awe`"), "{said}");
