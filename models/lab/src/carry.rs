@@ -65,7 +65,10 @@ pub fn run(args: Args) -> Result<()> {
         .collect();
     let staging = Staging::new(&args.out)?;
 
-    let vocabulary = bpe::Vocabulary::train(&texts, args.vocabulary, |word| old.cut(word))?;
+    let pairs = emoji_pairs();
+    let pairs_as_often = std::iter::repeat_n(&pairs, bpe::MIN_FREQUENCY as usize).flatten();
+    let seen: Vec<&String> = texts.iter().chain(pairs_as_often).collect();
+    let vocabulary = bpe::Vocabulary::train(&seen, args.vocabulary, |word| old.cut(word))?;
     let json = vocabulary.to_json().to_string();
     let tokenizer = Tokenizer::parse(&json).context("the vocabulary just trained can't be read")?;
     let words = old.embeddings(&vocabulary)?;
@@ -100,6 +103,16 @@ pub fn run(args: Args) -> Result<()> {
         texts.len()
     );
     Ok(())
+}
+
+/// Every emoji of one character, twice. Trained on as often as a token must be seen, each gets tokens of its own: few texts
+/// have all of them, the posts to come may have any, and by its name each has an embedding.
+fn emoji_pairs() -> Vec<String> {
+    emojis::iter()
+        .map(|emoji| emoji.as_str().trim_end_matches('\u{fe0f}'))
+        .filter(|emoji| emoji.chars().count() == 1)
+        .map(|emoji| emoji.repeat(2))
+        .collect()
 }
 
 /// Texts of files: the first column of each line that is not blank.

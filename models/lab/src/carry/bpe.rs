@@ -16,6 +16,9 @@ use unicode_normalization::{UnicodeNormalization, char::is_combining_mark};
 /// The special tokens, at the ids of RoBERTa's; `<mask>` alone stands elsewhere than there.
 pub(super) const SPECIAL: [&str; 5] = ["<s>", "<pad>", "</s>", "<unk>", "<mask>"];
 
+/// How often a pair of tokens must be seen to become one.
+pub(super) const MIN_FREQUENCY: u64 = 2;
+
 /// A trained vocabulary.
 pub(super) struct Vocabulary {
     /// Tokens by id, in the alphabet that stands for bytes.
@@ -27,7 +30,7 @@ impl Vocabulary {
     /// Trains on the pieces of texts: the texts are normalised as the tokenizer will do it and cut at its words, and
     /// `pieces` cuts a word, which begins with a space unless it continues another.
     pub(super) fn train(
-        texts: &[String],
+        texts: &[impl AsRef<str> + Sync],
         size: usize,
         pieces: impl Fn(&str) -> Result<Vec<String>> + Sync,
     ) -> Result<Self> {
@@ -46,7 +49,7 @@ impl Vocabulary {
         });
         let mut trainer = BpeTrainer::builder()
             .vocab_size(size)
-            .min_frequency(2)
+            .min_frequency(MIN_FREQUENCY)
             .show_progress(false)
             .special_tokens(special.to_vec())
             .initial_alphabet(alphabet.iter().copied().collect())
