@@ -61,6 +61,25 @@ fn labelled_posts_become_a_served_model_whose_test_figures_come_last() {
     let again = recipe(&folder, &settings);
     assert_eq!(again.status.code(), Some(1));
     assert!(String::from_utf8_lossy(&again.stderr).contains("exists already"));
+
+    // Another run goes on from what this one trained: at a rate that teaches nothing from scratch.
+    fs::rename(folder.join("model.recipe/trained"), folder.join("trained")).unwrap();
+    fs::remove_dir_all(&model).unwrap();
+    fs::remove_dir_all(folder.join("model.recipe")).unwrap();
+    let from = folder.join("trained");
+    let settings = [
+        ("ORT_DYLIB_PATH", library.to_str().unwrap()),
+        ("EPOCHS", "4"),
+        ("LR", "1e-3"),
+        ("FROM", from.to_str().unwrap()),
+    ];
+    let output = recipe(&folder, &settings);
+    let said = String::from_utf8_lossy(&output.stderr).into_owned();
+    assert!(output.status.success(), "{said}");
+    let figures: serde_json::Value = serde_json::from_slice(&output.stdout).unwrap();
+    let f1 = figures["report"]["macro_f1"].as_f64().unwrap();
+    assert!(f1 > 0.9, "what was learnt is kept, but macro-F1 is {f1}: {said}");
+    assert!(!folder.join("model.recipe/carried").exists());
 }
 
 #[test]
