@@ -88,6 +88,9 @@ fn handle_end(text: &str, at: usize) -> Option<usize> {
     // Until nothing is left that would belong to `@user` if it stood there.
     let mut end = at + 1;
     loop {
+        if end > at + 1 && scheme_at(text, end).is_some() {
+            return Some(end);
+        }
         let name = skip_marks(text, run(bytes, end, is_name));
         let host = match bytes.get(name) {
             Some(b'@') => domain_end(text, name + 1, false),
@@ -113,7 +116,13 @@ fn domain_end(text: &str, at: usize, continued: bool) -> Option<usize> {
     let label_end = |from: usize| {
         let rest = &text[from..];
         let ends = |c: char| !(c.is_ascii_alphanumeric() || c == '-' || is_mark(c));
-        from + rest.find(ends).unwrap_or(rest.len())
+        let end = rest.find(ends).unwrap_or(rest.len());
+        // A link glued to the domain by a lost space: it is masked for itself, and what it leaves must be known already.
+        let glued = [5, 4].into_iter().filter_map(|length| end.checked_sub(length));
+        from + glued
+            .filter(|&start| start > 0 && scheme_at(rest, start).is_some())
+            .last()
+            .unwrap_or(end)
     };
     let mut end = if continued { at } else { label_end(at) };
     let mut dots = 0;
@@ -138,21 +147,23 @@ fn domain_end(text: &str, at: usize, continued: bool) -> Option<usize> {
     enough.then_some(end)
 }
 
+/// The length of a link's scheme at `at`.
+fn scheme_at(text: &str, at: usize) -> Option<usize> {
+    let scheme = ["https://", "http://"].into_iter().find(|scheme| starts(text, at, scheme));
+    scheme.map(str::len)
+}
+
+fn starts(text: &str, at: usize, prefix: &str) -> bool {
+    let start = text.as_bytes().get(at..at + prefix.len());
+    start.is_some_and(|start| start.eq_ignore_ascii_case(prefix.as_bytes()))
+}
+
 /// The end of the link that starts at `at`, without the punctuation that closes the sentence.
 fn link_end(text: &str, at: usize) -> Option<usize> {
-    let bytes = text.as_bytes();
-    let starts = |prefix: &str| {
-        bytes
-            .get(at..at + prefix.len())
-            .is_some_and(|start| start.eq_ignore_ascii_case(prefix.as_bytes()))
-    };
-    let start = match bytes[at] | 0x20 {
-        b'h' => ["https://", "http://"]
-            .into_iter()
-            .find(|scheme| starts(scheme))
-            .map(str::len)?,
+    let start = match text.as_bytes()[at] | 0x20 {
+        b'h' => scheme_at(text, at)?,
         _ => {
-            let prefix = BARE_LINKS.into_iter().find(|prefix| starts(prefix))?;
+            let prefix = BARE_LINKS.into_iter().find(|prefix| starts(text, at, prefix))?;
             // Scraped posts glue `pic.twitter.com/…` to their last word.
             let glued = prefix.starts_with("pic.");
             if !glued && text[..at].ends_with(|c: char| c.is_alphanumeric() || "_.-@/".contains(c)) {

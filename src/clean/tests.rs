@@ -94,6 +94,22 @@ fn a_mark_within_a_handle_does_not_hide_its_domain() {
 }
 
 #[test]
+fn a_link_glued_to_a_handle_does_not_hide_its_domain() {
+    for (text, clean) in [
+        ("@x.orghttps://a.b", "@user http"),
+        ("@a@x.yHTTP://a.b", "@user http"),
+        ("@x.y.zhttps://a.b", "@user http"),
+        ("@x.yhttps://a.b", "@user.y http"),
+        ("@x.org-https://a.b", "@user.org-http"),
+        ("@x.y.https://a.b", "@user://a.b"),
+        ("@https://a.b", "@user://a.b"),
+    ] {
+        let once = roberta(text);
+        assert_eq!((once.as_str(), roberta(&once).as_str()), (clean, clean), "{text}");
+    }
+}
+
+#[test]
 fn retweet_prefixes_are_dropped() {
     assert_eq!(roberta("RT @ann: RT @bob@x.org : So happy"), "So happy");
     assert_eq!(roberta("RT @ann please"), "RT @user please");
