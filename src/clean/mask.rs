@@ -149,7 +149,9 @@ fn domain_end(text: &str, at: usize, continued: bool) -> Option<usize> {
 
 /// The length of a link's scheme at `at`.
 fn scheme_at(text: &str, at: usize) -> Option<usize> {
-    let scheme = ["https://", "http://"].into_iter().find(|scheme| starts(text, at, scheme));
+    let scheme = ["https://", "http://"]
+        .into_iter()
+        .find(|scheme| starts(text, at, scheme));
     scheme.map(str::len)
 }
 
