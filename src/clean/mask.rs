@@ -178,12 +178,20 @@ fn link_end(text: &str, at: usize) -> Option<usize> {
             prefix.len()
         }
     };
-    let rest = &text[at + start..];
-    let end = rest.find(|c| !in_link(c)).unwrap_or(rest.len());
-    let link = &rest[..end];
-    let has_parenthesis = link.contains('(');
-    let link = link.trim_end_matches(|c: char| ".,:;!?'\"]}*_~".contains(c) || (c == ')' && !has_parenthesis));
-    Some(skip_marks(text, at + start + link.len()))
+    let mut from = at + start;
+    loop {
+        let rest = &text[from..];
+        let end = rest.find(|c| !in_link(c)).unwrap_or(rest.len());
+        let link = &rest[..end];
+        let has_parenthesis = link.contains('(');
+        let link = link.trim_end_matches(|c: char| ".,:;!?'\"]}*_~".contains(c) || (c == ')' && !has_parenthesis));
+        let end = skip_marks(text, from + link.len());
+        // Behind a mask, this would begin a link anew.
+        match text[end..].strip_prefix("://") {
+            Some(_) => from = end + "://".len(),
+            None => return Some(end),
+        }
+    }
 }
 
 /// Letters of any alphabet, but not the scripts written without spaces: there the text goes on

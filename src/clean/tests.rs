@@ -110,6 +110,18 @@ fn a_link_glued_to_a_handle_does_not_hide_its_domain() {
 }
 
 #[test]
+fn what_a_mark_cut_off_a_link_does_not_begin_one_with_its_mask() {
+    for (text, clean) in [
+        ("ehttps://1a[3\u{fe0f}://1", "e http"),
+        ("https://a.b\u{fe0f}://c\u{fe0f}://d e", "http e"),
+        ("https://a.b\u{fe0f}:// c", "http c"),
+    ] {
+        let once = roberta(text);
+        assert_eq!((once.as_str(), roberta(&once).as_str()), (clean, clean), "{text}");
+    }
+}
+
+#[test]
 fn retweet_prefixes_are_dropped() {
     assert_eq!(roberta("RT @ann: RT @bob@x.org : So happy"), "So happy");
     assert_eq!(roberta("RT @ann please"), "RT @user please");
