@@ -118,10 +118,9 @@ fn domain_end(text: &str, at: usize, continued: bool) -> Option<usize> {
         let ends = |c: char| !(c.is_ascii_alphanumeric() || c == '-' || is_mark(c));
         let end = rest.find(ends).unwrap_or(rest.len());
         // A link glued to the domain by a lost space: it is masked for itself, and what it leaves must be known already.
-        let glued = [5, 4].into_iter().filter_map(|length| end.checked_sub(length));
+        let mut glued = [5, 4].into_iter().filter_map(|length| end.checked_sub(length));
         from + glued
-            .filter(|&start| start > 0 && scheme_at(rest, start).is_some())
-            .last()
+            .find(|&start| start > 0 && scheme_at(rest, start).is_some())
             .unwrap_or(end)
     };
     let mut end = if continued { at } else { label_end(at) };

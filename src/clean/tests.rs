@@ -122,6 +122,20 @@ fn what_a_mark_cut_off_a_link_does_not_begin_one_with_its_mask() {
 }
 
 #[test]
+fn a_word_of_nothing_but_endings_is_stemmed_to_the_last() {
+    for text in [
+        "c danciiancIeedanciiancIeedancianciI?",
+        "danciiancieedanciiancieedancianci",
+        &"ational".repeat(6),
+        &"ational".repeat(60),
+        &"ingly".repeat(9),
+    ] {
+        let once = Profile::Classical.clean(text);
+        assert_eq!(Profile::Classical.clean(&once), once, "{text}");
+    }
+}
+
+#[test]
 fn retweet_prefixes_are_dropped() {
     assert_eq!(roberta("RT @ann: RT @bob@x.org : So happy"), "So happy");
     assert_eq!(roberta("RT @ann please"), "RT @user please");

@@ -79,8 +79,11 @@ const NEGATED: [&str; 19] = [
     "neednt", "shouldnt", "wasnt", "werent", "wont", "wouldnt", "cannot",
 ];
 
-/// Rounds of stemming: each shortens the word, and three are the most that English takes.
-const MAX_ROUNDS: usize = 8;
+/// Bytes of the longest word that is stemmed: English has none longer, and stemming goes on until nothing changes.
+const MAX_STEMMED: usize = 48;
+/// Rounds of stemming. Three are the most that English takes, but a made-up word may be nothing but endings; a round takes a
+/// letter or turns a last `y` into `i`.
+const MAX_ROUNDS: usize = 2 * MAX_STEMMED;
 
 static ENGLISH: LazyLock<English> = LazyLock::new(English::new);
 
@@ -112,7 +115,7 @@ impl English {
         if NEGATED.contains(&word) {
             return push_word("not", out);
         }
-        if KEPT.contains(&word) || !word.is_ascii() {
+        if KEPT.contains(&word) || !word.is_ascii() || word.len() > MAX_STEMMED {
             return push_word(word, out);
         }
         let mut stem = word.to_owned();
