@@ -57,8 +57,14 @@ fn replace(text: String, user: &str, link: &str) -> String {
             continue;
         };
         out.push_str(&text[copied..at]);
-        // A link glued to a word by a lost space must not become part of it.
-        if mask == link && out.ends_with(char::is_alphanumeric) {
+        // A link glued to a word by a lost space must not become part of it, nor a handle that of the handle before it,
+        // from which a mark had kept it.
+        let glued = if mask == link {
+            out.ends_with(char::is_alphanumeric)
+        } else {
+            copied == at && !out.is_empty()
+        };
+        if glued {
             out.push(' ');
         }
         out.push_str(mask);

@@ -110,6 +110,17 @@ fn a_link_glued_to_a_handle_does_not_hide_its_domain() {
 }
 
 #[test]
+fn a_handle_behind_the_mark_of_another_does_not_become_its_domain() {
+    for (text, clean) in [
+        ("@b\u{7fd}@mara_.Bo t", "@user @user.Bo t"),
+        ("@b\u{7fd}@mara_", "@user @user"),
+    ] {
+        let once = roberta(text);
+        assert_eq!((once.as_str(), roberta(&once).as_str()), (clean, clean), "{text}");
+    }
+}
+
+#[test]
 fn what_a_mark_cut_off_a_link_does_not_begin_one_with_its_mask() {
     for (text, clean) in [
         ("ehttps://1a[3\u{fe0f}://1", "e http"),
