@@ -173,7 +173,9 @@ fn link_end(text: &str, at: usize) -> Option<usize> {
             let prefix = BARE_LINKS.into_iter().find(|prefix| starts(text, at, prefix))?;
             // Scraped posts glue `pic.twitter.com/…` to their last word.
             let glued = prefix.starts_with("pic.");
-            if !glued && text[..at].ends_with(|c: char| c.is_alphanumeric() || "_.-@/".contains(c)) {
+            // A mark before it may go with a mask, which a space then parts from the link.
+            let joins = |c: char| (c.is_alphanumeric() && !is_mark(c)) || "_.-@/".contains(c);
+            if !glued && text[..at].ends_with(joins) {
                 return None;
             }
             let first = text[at + prefix.len()..].chars().next()?;

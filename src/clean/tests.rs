@@ -121,6 +121,18 @@ fn a_handle_behind_the_mark_of_another_does_not_become_its_domain() {
 }
 
 #[test]
+fn a_bare_link_behind_the_marks_of_another_is_a_link_at_once() {
+    for (text, clean) in [
+        ("www.e/2\u{fe0f}\u{f9c}\u{fb7}www.e/2 so", "http http so"),
+        ("www.e/2\u{f9c}\u{fb7} so", "http so"),
+        ("hawww.e/2", "hawww.e/2"),
+    ] {
+        let once = roberta(text);
+        assert_eq!((once.as_str(), roberta(&once).as_str()), (clean, clean), "{text}");
+    }
+}
+
+#[test]
 fn what_a_mark_cut_off_a_link_does_not_begin_one_with_its_mask() {
     for (text, clean) in [
         ("ehttps://1a[3\u{fe0f}://1", "e http"),
