@@ -91,8 +91,9 @@ impl Store {
     }
 
     /// Drops what is past retention: a partition at a time, posts and rollups of a day together, then the keys,
-    /// piece by piece. What it drops is marked as dropped for good: see [`Self::retired_until`]. May be called by several consumers at once. A partition that is in use for longer than a
-    /// moment is an error of the kind [`super::Fault::Busy`]; the rest waits for the next call.
+    /// piece by piece. What it drops is marked as dropped for good: see [`Self::retired_until`]. May be called by several
+    /// consumers at once. A partition that is in use for longer than a moment is an error of the kind
+    /// [`super::Fault::Busy`]; the rest waits for the next call.
     pub async fn apply_retention(&self, retention: &Retention, now: OffsetDateTime) -> Result<Retired, StoreError> {
         let mut retired = Retired::default();
         let mut together: BTreeMap<(Date, Date), Vec<Partition>> = BTreeMap::new();
