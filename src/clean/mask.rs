@@ -21,6 +21,11 @@ pub(super) fn mask(text: String) -> String {
     }
 }
 
+/// Whether a masked text holds a mask: any other has nothing left to mask.
+pub(super) fn has_mask(text: &str) -> bool {
+    text.contains(USER) || text.contains(LINK)
+}
+
 /// Handles, links and prefixes `RT @x:` removed. Expects normalised text; leaves double spaces.
 pub(super) fn remove(text: String) -> String {
     let masked = replace(text, USER, " ");

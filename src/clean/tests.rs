@@ -132,6 +132,13 @@ fn a_bare_link_behind_the_marks_of_another_is_a_link_at_once() {
     }
 }
 
+/// No rule knows this one: cleaning again does.
+#[test]
+fn a_mask_that_becomes_part_of_another_is_cleaned_until_nothing_changes() {
+    let once = roberta("-@bo.https://k.\u{115b8}/");
+    assert_eq!((once.as_str(), roberta(&once).as_str()), ("-@user/", "-@user/"));
+}
+
 #[test]
 fn what_a_mark_cut_off_a_link_does_not_begin_one_with_its_mask() {
     for (text, clean) in [
