@@ -1,5 +1,7 @@
 //! Dead letters and feeding.
 
+use rdkafka::{mocking::MockCluster, producer::DefaultProducerContext};
+
 use crate::*;
 
 fn letter(offset: i64, payload: &[u8]) -> DeadLetter {
@@ -62,9 +64,8 @@ async fn dead_letters_carry_every_byte_and_where_it_came_from() {
     }
 }
 
-#[tokio::test(flavor = "multi_thread")]
-async fn a_letter_that_the_broker_refuses_by_size_keeps_its_beginning_and_says_so() {
-    use rdkafka::{Message as _, mocking::MockCluster, types::RDKafkaApiKey, types::RDKafkaRespErr};
+/// A cluster that fails as it is told to, with a topic for dead letters, and a producer of them.
+fn letters_to_a_mock() -> (MockCluster<'static, DefaultProducerContext>, DeadLetters) {
     let mock = MockCluster::new(1).unwrap();
     mock.create_topic("posts.dead-letter", 1, 1).unwrap();
     let options = KafkaOptions {
@@ -73,6 +74,13 @@ async fn a_letter_that_the_broker_refuses_by_size_keeps_its_beginning_and_says_s
         ..KafkaOptions::default()
     };
     let letters = DeadLetters::new(&options).unwrap();
+    (mock, letters)
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_letter_that_the_broker_refuses_by_size_keeps_its_beginning_and_says_so() {
+    use rdkafka::{Message as _, types::RDKafkaApiKey, types::RDKafkaRespErr};
+    let (mock, letters) = letters_to_a_mock();
     let refuse = |times: usize| {
         mock.request_errors(
             RDKafkaApiKey::Produce,
@@ -123,10 +131,7 @@ async fn a_letter_that_the_broker_refuses_by_size_keeps_its_beginning_and_says_s
 
 #[tokio::test(flavor = "multi_thread")]
 async fn a_dead_letter_producer_that_was_fenced_or_failed_for_good_is_made_anew() {
-    use rdkafka::{
-        mocking::MockCluster,
-        types::{RDKafkaApiKey as Api, RDKafkaRespErr as E},
-    };
+    use rdkafka::types::{RDKafkaApiKey as Api, RDKafkaRespErr as E};
     // The third and the last two are fatal to librdkafka's producer: it never writes again.
     for (api, error) in [
         (Api::Produce, E::RD_KAFKA_RESP_ERR_PRODUCER_FENCED),
@@ -135,14 +140,7 @@ async fn a_dead_letter_producer_that_was_fenced_or_failed_for_good_is_made_anew(
         (Api::InitProducerId, E::RD_KAFKA_RESP_ERR_PRODUCER_FENCED),
         (Api::InitProducerId, E::RD_KAFKA_RESP_ERR_CLUSTER_AUTHORIZATION_FAILED),
     ] {
-        let mock = MockCluster::new(1).unwrap();
-        mock.create_topic("posts.dead-letter", 1, 1).unwrap();
-        let options = KafkaOptions {
-            brokers: mock.bootstrap_servers(),
-            topics: vec!["posts".into()],
-            ..KafkaOptions::default()
-        };
-        let letters = DeadLetters::new(&options).unwrap();
+        let (mock, letters) = letters_to_a_mock();
         if api == Api::Produce {
             letters.send(&[letter(0, b"before")]).await.unwrap();
         }
