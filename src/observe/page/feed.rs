@@ -20,11 +20,11 @@ use crate::store::{
 
 /// The shortest time from one frame to the next.
 const TICK: Duration = Duration::from_secs(1);
-/// The database is busy with the page for at most one part in so many: a slow query makes frames rarer.
+/// The database is to be busy with the page for one part in so many: a slow query, or one given up, makes frames rarer.
 const SHARE: u32 = 10;
-/// Frames are never rarer than this while the database answers.
+/// Frames are never rarer than this.
 const LONGEST_TICK: Duration = Duration::from_secs(30);
-/// Tries while the database is away.
+/// The shortest time to another try while the database is away.
 const RETRY: Duration = Duration::from_secs(2);
 /// Whoever takes no frame for so long is given up.
 const PATIENCE: Duration = Duration::from_secs(30);
@@ -153,24 +153,21 @@ impl Maker {
     async fn make(&mut self) -> (Line, Duration) {
         let begun = Instant::now();
         let read = self.reader.read(&self.ask).await;
+        let rest = begun.elapsed() * (SHARE - 1);
         let (figures, fault, pause) = match read {
             Ok(recent) => {
                 if self.known.take().is_some() {
                     tracing::info!("the live page reads the database again");
                 }
-                let pause = (begun.elapsed() * (SHARE - 1)).clamp(TICK, LONGEST_TICK);
-                (
-                    Some(Figures::new(&self.page.group, recent, &mut self.memory)),
-                    None,
-                    pause,
-                )
+                let figures = Figures::new(&self.page.group, recent, &mut self.memory);
+                (Some(figures), None, rest.clamp(TICK, LONGEST_TICK))
             }
             Err(error) => {
                 // Once for each kind, not every tick.
                 if self.known.replace(error.fault) != Some(error.fault) {
                     tracing::warn!(%error, "the live page can't read the database; it goes on trying while somebody looks");
                 }
-                (None, Some(words(error.fault)), RETRY)
+                (None, Some(words(error.fault)), rest.clamp(RETRY, LONGEST_TICK))
             }
         };
         let process = Process::read(&self.page.metrics.render(), self.page.health.report(), &mut self.memory);
