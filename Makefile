@@ -56,7 +56,7 @@ fmt: ## Format the sources
 	cargo fmt --all
 
 .PHONY: bench
-bench: setup ## Measure the rates and ratios named in the documentation
+bench: setup ## Measure rates and ratios: batches, store, scrapes, and with ../shared/stream the whole service
 	cargo bench --package moodstream --bench '*'
 
 .PHONY: page

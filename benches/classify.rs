@@ -61,7 +61,7 @@ fn main() {
     let model = args
         .model
         .clone()
-        .unwrap_or_else(|| Path::new(env!("CARGO_MANIFEST_DIR")).join("../shared/models/starter"));
+        .unwrap_or_else(|| Path::new(env!("CARGO_MANIFEST_DIR")).join("models/emotion-roberta-6x384"));
     if !model.exists() {
         println!("skipped: no model at {}", model.display());
         return;

@@ -18,7 +18,7 @@ enum Step {
     Prepare(prepare::Args),
     /// Make a RoBERTa checkpoint with a vocabulary of its own out of a BERT-like one
     Carry(carry::Args),
-    /// Adapt a checkpoint to raw text by masked-language-model training
+    /// Adapt a checkpoint to raw text: by masked language model, by distillation from a teacher, or both
     Pretrain(pretrain::Args),
     /// Fine-tune a checkpoint on labelled text
     Train(train::Args),

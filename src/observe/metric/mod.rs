@@ -74,7 +74,7 @@ const DELAY: &[f64] = &[
     0.01, 0.025, 0.05, 0.075, 0.1, 0.15, 0.25, 0.5, 1.0, 2.5, 5.0, 10.0, 30.0, 60.0, 300.0, 900.0, 3600.0, 21600.0,
     86400.0,
 ];
-/// A batch on a CPU holds 1 to 32 posts, on a GPU hundreds.
+/// A batch on a CPU holds 1 to 8 posts by default, on a GPU hundreds.
 const BATCH_SIZES: &[f64] = &[
     1.0, 2.0, 3.0, 4.0, 6.0, 8.0, 12.0, 16.0, 24.0, 32.0, 64.0, 128.0, 256.0, 512.0, 1024.0,
 ];
