@@ -362,6 +362,26 @@ async fn keeps_the_languages_and_tracks_the_topics_of_the_settings() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
+async fn a_start_while_posts_past_retention_are_read_goes_well() {
+    let bench = Bench::start();
+    bench.feed(&own_stream(20), "read", 1);
+    let service = bench.service("read");
+    service.run_until_caught_up();
+    let count = "SELECT count(*) FROM post";
+    let posts = number(&service.url, count).await;
+    let short = bench.write("short.toml", "[store]\nretention_days = 1\n");
+    let service = service.with_config(&short);
+    let mut reader = PgConnection::connect(&service.url).await.unwrap();
+    let mut reading = reader.begin().await.unwrap();
+    sqlx::query("SELECT FROM post").execute(&mut *reading).await.unwrap();
+    service.run_until_caught_up();
+    assert_eq!(number(&service.url, count).await, posts);
+    reading.rollback().await.unwrap();
+    service.run_until_caught_up();
+    assert_eq!(number(&service.url, count).await, 0);
+}
+
+#[tokio::test(flavor = "multi_thread")]
 async fn a_retention_that_is_raised_lets_nothing_count_twice() {
     let bench = Bench::start();
     let stream = own_stream(200);

@@ -2,6 +2,8 @@
 
 use std::process::ExitCode;
 
+use time::OffsetDateTime;
+
 use super::SettingsArgs;
 use crate::{pipeline, store::Store};
 
@@ -24,7 +26,8 @@ pub(super) async fn run(args: Args) -> anyhow::Result<ExitCode> {
     settings.store.read_role = args.read_role.or(settings.store.read_role);
     let store = Store::connect(&settings.database).await?;
     pipeline::migrate(&store, &settings.store).await?;
-    pipeline::maintain(&store, &settings.store).await?;
+    let now = OffsetDateTime::now_utc();
+    store.ensure_partitions(now, settings.store.partitions_ahead).await?;
     println!("the schema is up to date");
     Ok(ExitCode::SUCCESS)
 }

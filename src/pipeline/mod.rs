@@ -27,9 +27,9 @@ use std::{
 use anyhow::Context as _;
 use time::OffsetDateTime;
 use tokio::{
-    sync::{mpsc, watch},
+    sync::{mpsc, oneshot, watch},
     task::JoinHandle,
-    time::Instant,
+    time::MissedTickBehavior,
 };
 use tokio_util::sync::CancellationToken;
 
@@ -125,7 +125,8 @@ pub async fn open_store(settings: &Settings) -> anyhow::Result<Store> {
         );
         migrate(&store, &settings.store).await?;
     }
-    maintain(&store, &settings.store).await?;
+    let now = OffsetDateTime::now_utc();
+    store.ensure_partitions(now, settings.store.partitions_ahead).await?;
     Ok(store)
 }
 
@@ -139,10 +140,7 @@ pub async fn migrate(store: &Store, settings: &StoreSettings) -> Result<(), Stor
 }
 
 /// Makes the coming days' partitions and drops what is past retention.
-///
-/// # Errors
-/// The database fails.
-pub async fn maintain(store: &Store, settings: &StoreSettings) -> Result<(), StoreError> {
+async fn maintain(store: &Store, settings: &StoreSettings) -> Result<(), StoreError> {
     let now = OffsetDateTime::now_utc();
     store.ensure_partitions(now, settings.partitions_ahead).await?;
     let retired = store.apply_retention(&settings.retention(), now).await?;
@@ -232,16 +230,18 @@ pub async fn run_with(
         positions: settle::Positions::default(),
     };
     let mut settling = tokio::spawn(settler.run(pending));
-    let chores = tokio::spawn(chores(
-        store.clone(),
-        assignment,
-        health.clone(),
-        settings.store.clone(),
-    ));
+    let readiness = tokio::spawn(readiness(assignment, health.clone()));
+    let (maintained, first_upkeep) = oneshot::channel();
+    let upkeep = tokio::spawn(upkeep(store.clone(), settings.store.clone(), maintained));
 
     let caught_up = async {
         match target {
-            Some(target) => target.reached(&store, &group, totals.clone()).await,
+            Some(target) => {
+                let reached = target.reached(&store, &group, totals.clone()).await;
+                // Who runs it now and then only would otherwise keep everything. An error is logged where it comes up.
+                let _ = first_upkeep.await;
+                reached
+            }
             None => std::future::pending().await,
         }
     };
@@ -251,7 +251,8 @@ pub async fn run_with(
         ended = &mut settling => Some(ended),
     };
     health.fault(Part::Running, "stopping");
-    chores.abort();
+    readiness.abort();
+    upkeep.abort();
     if let Some(ended) = early {
         // The stages end only when told to: one that ends by itself brings the reason, or one above it does.
         ended.context("the settling stage ended")??;
@@ -308,11 +309,9 @@ async fn finish(
     Ok(())
 }
 
-/// What is to be done from time to time: partitions ahead, retention, readiness.
-async fn chores(store: Store, assignment: Assignment, health: Health, settings: StoreSettings) {
-    let interval = Duration::from_secs(settings.maintenance_interval_seconds);
+/// Says whether the group has given this member its partitions.
+async fn readiness(assignment: Assignment, health: Health) {
     let mut ticks = tokio::time::interval(Duration::from_millis(500));
-    let mut maintained = Instant::now();
     loop {
         ticks.tick().await;
         if assignment.settled() {
@@ -320,11 +319,22 @@ async fn chores(store: Store, assignment: Assignment, health: Health, settings: 
         } else {
             health.fault(Part::Kafka, "waiting for the group's assignment");
         }
-        if maintained.elapsed() >= interval {
-            maintained = Instant::now();
-            if let Err(error) = maintain(&store, &settings).await {
-                tracing::warn!(%error, "making and dropping partitions failed; it is tried again at the next round");
-            }
+    }
+}
+
+/// What is to be done from time to time, and at once: partitions ahead, retention. Nobody waits for it: what retention drops may
+/// be in use, and the keys to go through may be many. `maintained` hears of the end of the first round.
+async fn upkeep(store: Store, settings: StoreSettings, maintained: oneshot::Sender<()>) {
+    let mut maintained = Some(maintained);
+    let mut ticks = tokio::time::interval(Duration::from_secs(settings.maintenance_interval_seconds));
+    ticks.set_missed_tick_behavior(MissedTickBehavior::Delay);
+    loop {
+        ticks.tick().await;
+        if let Err(error) = maintain(&store, &settings).await {
+            tracing::warn!(%error, "making and dropping partitions failed; it is tried again at the next round");
+        }
+        if let Some(maintained) = maintained.take() {
+            let _ = maintained.send(());
         }
     }
 }

@@ -51,7 +51,7 @@ pub(super) fn snowflake(id: &str) -> Option<OffsetDateTime> {
 }
 
 /// In UTC, cut to the microseconds that Postgres keeps, within the years 1970 to 2200.
-fn bounded(time: OffsetDateTime) -> Option<OffsetDateTime> {
+pub(super) fn bounded(time: OffsetDateTime) -> Option<OffsetDateTime> {
     let time = time.checked_to_offset(UtcOffset::UTC)?;
     let time = time.replace_nanosecond(time.nanosecond() / 1_000 * 1_000).ok()?;
     (1970..=2200).contains(&time.year()).then_some(time)

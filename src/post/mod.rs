@@ -229,3 +229,10 @@ pub struct Envelope {
     /// An identity for posts that bring none: `topic/partition/offset`.
     pub fallback_id: Arc<str>,
 }
+
+impl Envelope {
+    /// The record's time as an event time: held to the years that one in a field is held to, as producers may write any.
+    pub(crate) fn event_time(&self) -> Option<OffsetDateTime> {
+        self.timestamp.and_then(clock::bounded)
+    }
+}

@@ -50,7 +50,7 @@ pub(super) fn parse(json: &str, input: Input<'_>) -> Result<Record, Reject> {
                 .id("id")?
                 .unwrap_or_else(|| input.envelope.fallback_id.to_string()),
         ),
-        created_at: clock::read(&plain.created_at, "created_at")?.or(input.envelope.timestamp),
+        created_at: clock::read(&plain.created_at, "created_at")?.or_else(|| input.envelope.event_time()),
         author_id: plain.author_id.id("author_id")?,
         lang: plain.lang.as_str(),
         text: plain.text.text("text")?.map(Cow::Borrowed),
@@ -66,7 +66,7 @@ pub(super) fn text(record: &str, input: Input<'_>) -> Result<Record, Reject> {
     Draft {
         source: Source::Plain,
         id: Some(input.envelope.fallback_id.to_string()),
-        created_at: input.envelope.timestamp,
+        created_at: input.envelope.event_time(),
         author_id: None,
         lang: None,
         text: Some(Cow::Borrowed(record)),

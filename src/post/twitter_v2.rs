@@ -199,7 +199,10 @@ fn tweet(json: &str, includes: &Includes<'_>, input: Input<'_>) -> Result<Record
     // `created_at` is no default field of the API, but the id tells the time as well.
     let created_at = match clock::read(&tweet.created_at, "created_at")? {
         Some(time) => Some(time),
-        None => id.as_deref().and_then(clock::snowflake).or(input.envelope.timestamp),
+        None => id
+            .as_deref()
+            .and_then(clock::snowflake)
+            .or_else(|| input.envelope.event_time()),
     };
     Draft {
         source: Source::Twitter,

@@ -37,7 +37,7 @@ use std::{
 };
 
 use sqlx::{Connection, PgConnection, PgPool, Postgres, pool::PoolConnection, postgres::PgPoolOptions};
-use time::Date;
+use time::{Date, OffsetDateTime};
 
 pub use self::{
     error::{Fault, FencedRun, FlushError, StoreError},
@@ -64,6 +64,8 @@ pub struct Store {
 struct State {
     /// Days known to have their partitions.
     days: Mutex<HashSet<Date>>,
+    /// The cutoff up to which keys were pruned, whole.
+    pruned_until: Mutex<Option<OffsetDateTime>>,
     /// Flushes whose commit was sent and not answered, with what came of them if it took place.
     unanswered: Mutex<HashMap<(FlushId, u32), Flushed>>,
 }

@@ -8,7 +8,8 @@ use time::{Date, Duration, OffsetDateTime};
 use super::{
     Store,
     error::StoreError,
-    partition::{DAYS, HOURS, MINUTES, PARTITIONED, POSTS, Partition, Partitioned, day_of, lock_partitions},
+    lock,
+    partition::{DAYS, HOURS, MINUTES, PARTITIONED, POSTS, Partition, Partitioned, Span, day_of, lock_partitions},
 };
 
 /// Pages of `post_key` searched in one transaction: 8 MiB, some hundred thousand keys.
@@ -91,19 +92,22 @@ impl Store {
     }
 
     /// Drops what is past retention: a partition at a time, posts and rollups of a day together, then the keys,
-    /// piece by piece. What it drops is marked as dropped for good: see [`Self::retired_until`]. May be called by several
+    /// piece by piece, once for each cutoff that a process comes by. What it drops is marked as dropped for good: see [`Self::retired_until`]. May be called by several
     /// consumers at once. A partition that is in use for longer than a moment is an error of the kind
     /// [`super::Fault::Busy`]; the rest waits for the next call.
     pub async fn apply_retention(&self, retention: &Retention, now: OffsetDateTime) -> Result<Retired, StoreError> {
         let mut retired = Retired::default();
-        let mut together: BTreeMap<(Date, Date), Vec<Partition>> = BTreeMap::new();
+        // The finer ones first: were a rollup gone while posts that it counts are left, their deletion would find no place.
+        let mut together: BTreeMap<(Span, Date), Vec<Partition>> = BTreeMap::new();
         for table in PARTITIONED {
             let Some(cutoff) = start_of_kept(retention.of(table), now) else {
                 continue;
             };
             for partition in self.partitions_before(table, day_of(cutoff)).await? {
-                let span = (partition.from, partition.until());
-                together.entry(span).or_default().push(partition);
+                together
+                    .entry((table.span, partition.from))
+                    .or_default()
+                    .push(partition);
             }
         }
         for partitions in together.values() {
@@ -114,7 +118,7 @@ impl Store {
                 .extend(partitions.iter().filter(|p| p.of == POSTS).map(|p| p.from));
         }
         if let Some(cutoff) = retention.cutoff(now) {
-            retired.keys = self.prune_keys(cutoff).await?;
+            retired.keys = self.prune_keys_once(cutoff).await?;
         }
         Ok(retired)
     }
@@ -163,6 +167,17 @@ impl Store {
             tx.commit().await
         };
         drop_all.await.map_err(StoreError::when(DOING))
+    }
+
+    /// As [`Self::prune_keys`], unless this process has done so already for that cutoff: it moves once a day.
+    async fn prune_keys_once(&self, cutoff: OffsetDateTime) -> Result<u64, StoreError> {
+        if *lock(&self.state.pruned_until) >= Some(cutoff) {
+            return Ok(0);
+        }
+        let pruned = self.prune_keys(cutoff).await?;
+        let mut until = lock(&self.state.pruned_until);
+        *until = until.max(Some(cutoff));
+        Ok(pruned)
     }
 
     /// Walks through the whole table in pieces: once a day that costs less than an index that every insert

@@ -44,14 +44,20 @@ pub fn root() -> PathBuf {
     root.unwrap_or(here).to_owned()
 }
 
-/// A record: the first byte chooses the format, whether the broker gave a time, and narrow limits.
+/// A record: the first byte chooses the format, whether the broker gave a time and a sane one, and narrow limits.
 pub fn parse(data: &[u8]) {
     let Some((choice, record)) = data.split_first() else {
         return;
     };
     let format = FORMATS[usize::from(choice % 8)];
+    let sane = choice & 16 == 0;
+    let time = if sane {
+        datetime!(2026-03-01 12:00 UTC)
+    } else {
+        datetime!(9999-12-31 23:59:59 UTC)
+    };
     let envelope = Envelope {
-        timestamp: (choice & 8 != 0).then_some(datetime!(2026-03-01 12:00 UTC)),
+        timestamp: (choice & 8 != 0).then_some(time),
         fallback_id: "posts/0/0".into(),
     };
     let limits = match choice & 64 {

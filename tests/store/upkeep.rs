@@ -262,6 +262,55 @@ async fn retention_gives_way_to_whoever_reads() {
 }
 
 #[tokio::test]
+async fn a_rollup_stays_until_the_posts_that_it_counts_are_gone() {
+    let world = World::with_partitions(1).await;
+    let day = datetime!(2019-06-30 12:00 UTC);
+    let mut all = flush();
+    all.runs.push(run(0, 0, 1));
+    all.posts.push(post("a", day, 0, 0));
+    world.flush(&all).await;
+    // Hours go by months: June is past retention together with its last day, whose posts are being read.
+    let retention = Retention {
+        hour_days: Some(1),
+        day_days: Some(1),
+        ..Retention::days(1)
+    };
+    let mut reader = world.pool.begin().await.unwrap();
+    sqlx::query("SELECT FROM post").execute(&mut *reader).await.unwrap();
+    let error = world.store.apply_retention(&retention, day + Duration::days(400)).await;
+    assert_eq!(error.unwrap_err().fault, Fault::Busy);
+    let mut removal = flush();
+    removal.runs.push(run(0, 1, 2));
+    removal.deletions.push(deletion("a", 0, 1));
+    assert_eq!(world.flush(&removal).await.total().removed, 1);
+    world.assert_whole().await;
+}
+
+#[tokio::test]
+async fn keys_are_gone_through_once_for_each_cutoff() {
+    let world = World::with_partitions(1).await;
+    let retention = Retention::days(2);
+    let now = NOON + Duration::days(10);
+    world.store.apply_retention(&retention, now).await.unwrap();
+    world
+        .execute("INSERT INTO post_key (source, post_id, created_at) VALUES ('plain', 'old', '2019-07-01')")
+        .await;
+    let another = world.another_store().await;
+    for (store, now, keys) in [
+        (&world.store, now + Duration::minutes(10), 0),
+        (&another, now, 1),
+        (&another, now + Duration::days(1), 0),
+    ] {
+        assert_eq!(store.apply_retention(&retention, now).await.unwrap().keys, keys);
+    }
+    world
+        .execute("INSERT INTO post_key (source, post_id, created_at) VALUES ('plain', 'old', '2019-07-01')")
+        .await;
+    let tomorrow = now + Duration::days(1);
+    assert_eq!(world.store.apply_retention(&retention, tomorrow).await.unwrap().keys, 1);
+}
+
+#[tokio::test]
 async fn posts_of_days_that_retention_has_dropped_are_late_for_good_and_count_once() {
     let world = World::with_partitions(1).await;
     let now = datetime!(2019-07-10 08:00 UTC);

@@ -63,6 +63,24 @@ fn the_samples_are_posts_without_nul() {
 }
 
 proptest! {
+    /// A producer may write any: the year 9999 for "never", say.
+    #[test]
+    fn a_record_s_own_time_is_an_event_time_within_the_same_years_as_any_other(
+        seconds in prop_oneof![any::<i32>().prop_map(i64::from), -377_705_116_800_i64..=253_402_300_799],
+        record in prop::sample::select(vec!["so glad", r#"{"text":"so glad"}"#, r#"{"data":{"id":"1","text":"so glad"}}"#]),
+    ) {
+        let timestamp = OffsetDateTime::from_unix_timestamp(seconds).unwrap();
+        let envelope = Envelope { timestamp: Some(timestamp), ..envelope() };
+        let outcome = parse(Format::Auto, record.as_bytes(), &envelope, &Limits::default());
+        match &outcome {
+            Ok(Record::Post(post)) => prop_assert_eq!(post.created_at, timestamp),
+            Err(reject) => prop_assert_eq!(reject.reason, Reason::BadTime),
+            other => prop_assert!(false, "{:?}", other),
+        }
+        prop_assert_eq!(outcome.is_ok(), (1970..=2200).contains(&timestamp.year()));
+        check(outcome);
+    }
+
     #[test]
     fn any_bytes_are_taken(bytes in prop::collection::vec(any::<u8>(), 0..300)) {
         for format in FORMATS {
