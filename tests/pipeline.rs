@@ -2,6 +2,8 @@
 
 #![allow(clippy::unwrap_used, clippy::expect_used, clippy::panic, missing_docs)]
 
+#[path = "pipeline/database.rs"]
+mod database;
 mod support;
 
 use std::{

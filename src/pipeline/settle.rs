@@ -35,7 +35,7 @@ use crate::{
 
 const FIRST_PAUSE: Duration = Duration::from_millis(100);
 const LONGEST_PAUSE: Duration = Duration::from_secs(5);
-/// A batch of so few records is not what the server has too little memory for.
+/// A batch of so few records is not what the server has too little memory or time for.
 const FEW: usize = 32;
 
 /// How far a partition is committed under one assignment.
@@ -233,8 +233,12 @@ impl Settler {
                 Err(FlushError::TooManyDays { .. }) if batch.len() > 1 => {
                     return Ok(Outcome::TooLarge(Box::new(batch)));
                 }
-                Err(FlushError::Store(error)) if error.fault == Fault::NoMemory && batch.len() > FEW => {
+                // The same batch again would fail the same way, however alive the server is.
+                Err(FlushError::Store(error))
+                    if matches!(error.fault, Fault::NoMemory | Fault::Slow) && batch.len() > FEW =>
+                {
                     metrics::counter!(metric::TRANSACTIONS, "result" => "failed").increment(1);
+                    self.health.fault(Part::Database, error.to_string());
                     return Ok(Outcome::TooLarge(Box::new(batch)));
                 }
                 // A fault of this program or of a hand in the tables: no retry mends it, and no record may be passed over.

@@ -9,8 +9,11 @@ use sqlx::postgres::PgDatabaseError;
 pub enum Fault {
     /// No connection, or it broke, or the server is starting, stopping or full of clients.
     Unreachable,
-    /// Deadlock, serialization failure, a lock or statement timeout, a partition dropped meanwhile.
+    /// Deadlock, serialization failure, a lock timeout, a partition dropped meanwhile.
     Busy,
+    /// The server gave the statement up: it took longer than the statement timeout, or somebody cancelled it. A
+    /// smaller transaction may pass.
+    Slow,
     /// The server has no disk space left.
     NoSpace,
     /// The server has no memory left, or no room for locks: a smaller transaction may pass.
@@ -33,7 +36,7 @@ impl Fault {
     pub const fn is_transient(self) -> bool {
         matches!(
             self,
-            Self::Unreachable | Self::Busy | Self::NoSpace | Self::NoMemory | Self::ReadOnly
+            Self::Unreachable | Self::Busy | Self::Slow | Self::NoSpace | Self::NoMemory | Self::ReadOnly
         )
     }
 }
@@ -119,8 +122,10 @@ fn classify(error: &sqlx::Error) -> Fault {
 /// By SQLSTATE: <https://www.postgresql.org/docs/current/errcodes-appendix.html>.
 fn classify_code(code: &str) -> Fault {
     match code {
-        // serialization_failure, deadlock_detected, lock_not_available, query_canceled (timeouts)
-        "40001" | "40P01" | "55P03" | "57014" => Fault::Busy,
+        // serialization_failure, deadlock_detected, lock_not_available
+        "40001" | "40P01" | "55P03" => Fault::Busy,
+        // query_canceled: by statement_timeout or by pg_cancel_backend, which only the translated message tells apart
+        "57014" => Fault::Slow,
         // check_violation: of our writes only "no partition of relation found for row" raises it, when
         // retention dropped the day between the look and the write. The next try makes it again.
         "23514" => Fault::Busy,
@@ -221,7 +226,8 @@ mod tests {
             ("53300", Fault::Unreachable),
             ("57P01", Fault::Unreachable),
             ("57P03", Fault::Unreachable),
-            ("57014", Fault::Busy),
+            ("55P03", Fault::Busy),
+            ("57014", Fault::Slow),
             ("08006", Fault::Unreachable),
             ("25006", Fault::ReadOnly),
             ("42501", Fault::Denied),
@@ -235,6 +241,7 @@ mod tests {
         let transient = [
             Fault::Unreachable,
             Fault::Busy,
+            Fault::Slow,
             Fault::NoSpace,
             Fault::NoMemory,
             Fault::ReadOnly,

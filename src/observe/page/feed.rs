@@ -191,7 +191,7 @@ impl Maker {
 const fn words(fault: Fault) -> &'static str {
     match fault {
         Fault::Unreachable => "the database does not answer",
-        Fault::Busy => "the database is too busy to answer in time",
+        Fault::Busy | Fault::Slow => "the database is too busy to answer in time",
         Fault::Denied => "the database refuses this user",
         Fault::Schema => "the tables are not there yet",
         _ => "the database can't be read",

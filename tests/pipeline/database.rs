@@ -1,0 +1,59 @@
+//! A database that is alive and of no use.
+
+use sqlx::{AssertSqlSafe, Connection as _, PgConnection};
+
+use crate::{
+    assert_rollups_equal_recount, number,
+    support::service::{Bench, Service, moodstream},
+};
+
+/// Posts, all of one minute.
+fn posts(count: usize) -> Vec<Vec<u8>> {
+    let post = |n| {
+        let post = serde_json::json!({
+            "id": n, "text": format!("what a day, number {n}"), "created_at": "2026-03-01T12:00:00Z",
+        });
+        post.to_string().into_bytes()
+    };
+    (0..count).map(|n: usize| post(n.to_string())).collect()
+}
+
+/// Makes the tables, and then does this to them.
+async fn migrate_and(service: &Service, sql: &str) {
+    let migrated = moodstream()
+        .arg("migrate")
+        .env("MOODSTREAM_DATABASE__URL", &service.url)
+        .output()
+        .unwrap();
+    assert!(migrated.status.success(), "{migrated:?}");
+    let mut connection = PgConnection::connect(&service.url).await.unwrap();
+    sqlx::raw_sql(AssertSqlSafe(sql.to_owned()))
+        .execute(&mut connection)
+        .await
+        .unwrap();
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_flush_too_slow_for_the_statement_timeout_is_halved_until_it_passes() {
+    let bench = Bench::start();
+    bench.feed(&posts(200), "slow", 1);
+    // One window of them all, and statements that store more than 60 posts take longer than any may.
+    let settings = "[database]\nstatement_timeout_seconds = 2\n[window]\nmax_posts = 200\nmax_delay_ms = 60000\n";
+    let service = bench.service("slow").with_config(&bench.write("slow.toml", settings));
+    let dawdle = "
+        CREATE FUNCTION dawdle() RETURNS trigger LANGUAGE plpgsql AS $$
+        BEGIN
+            IF (SELECT count(*) FROM fresh) > 60 THEN PERFORM pg_sleep(3600); END IF;
+            RETURN NULL;
+        END $$;
+        CREATE TRIGGER dawdle AFTER INSERT ON post REFERENCING NEW TABLE AS fresh
+            FOR EACH STATEMENT EXECUTE FUNCTION dawdle()";
+    migrate_and(&service, dawdle).await;
+    let summary = service.run_until_caught_up();
+    assert_eq!(summary["inserted"].as_u64(), Some(200), "{summary}");
+    assert_eq!(number(&service.url, "SELECT count(*) FROM post").await, 200);
+    // Each half settled its own records: four transactions, of which none could have been larger.
+    let moments = "SELECT count(DISTINCT ingested_at) FROM post";
+    assert_eq!(number(&service.url, moments).await, 4);
+    assert_rollups_equal_recount(&service.url).await;
+}
