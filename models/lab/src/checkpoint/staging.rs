@@ -5,13 +5,11 @@ use std::{
     path::{Path, PathBuf},
 };
 
-use anyhow::{Context, Result, bail};
+use anyhow::{Context, Result, bail, ensure};
 
 /// Writes a file beside its place and renames it there, so that a kill leaves no half of it.
 pub(crate) fn write(path: &Path, bytes: &[u8]) -> Result<()> {
-    let mut partial = path.as_os_str().to_owned();
-    partial.push(".partial");
-    let partial = PathBuf::from(partial);
+    let partial = path.with_added_extension("partial");
     fs::write(&partial, bytes)
         .and_then(|()| fs::rename(&partial, path))
         .with_context(|| format!("can't write {}", path.display()))
@@ -29,14 +27,23 @@ impl Staging {
     ///
     /// # Errors
     ///
-    /// When `target` holds something, or the folder can't be made.
+    /// When `target` holds something or names no folder, or the folder can't be made.
     pub fn new(target: &Path) -> Result<Self> {
         if fs::read_dir(target).is_ok_and(|mut entries| entries.next().is_some()) {
             bail!("{} exists already: name another folder, or remove it", target.display());
         }
-        let mut partial = target.as_os_str().to_owned();
-        partial.push(".partial");
-        let partial = PathBuf::from(partial);
+        Self::beside(target)
+    }
+
+    /// The same where `target` may hold something, for files that are to be moved into it.
+    pub(crate) fn beside(target: &Path) -> Result<Self> {
+        ensure!(
+            target.file_name().is_some(),
+            "{}: this names no folder that can be made",
+            target.display()
+        );
+        // Unlike text put after the path, an extension is the name's even where a slash follows that.
+        let partial = target.with_added_extension("partial");
         if partial.exists() {
             fs::remove_dir_all(&partial).with_context(|| format!("can't remove {}", partial.display()))?;
         }
@@ -90,5 +97,6 @@ mod tests {
         staging.finish().unwrap();
         assert!(target.join("a").exists());
         assert!(Staging::new(&target).is_err(), "what is there is kept");
+        assert!(Staging::new(&folder.path().join("..")).is_err(), "it has no name");
     }
 }

@@ -34,10 +34,19 @@ impl Rows {
     }
 
     fn labels(&self, row: u64, field: &str) -> Result<Vec<String>, DataError> {
+        self.checked(row, field.split(','))
+    }
+
+    /// Labels without space around them, each once, in a form that `prepare` can write.
+    fn checked<'l>(&self, row: u64, given: impl Iterator<Item = &'l str>) -> Result<Vec<String>, DataError> {
         let mut labels: Vec<String> = Vec::new();
-        for label in field.split(',').map(str::trim) {
+        for label in given.map(str::trim) {
             if label.is_empty() {
                 return Err(self.wrong(row, "a label is empty"));
+            }
+            if label.contains([',', '\t', '\n', '\r']) {
+                let detail = format!("the label `{}` has commas, tabs or line ends", label.escape_debug());
+                return Err(self.wrong(row, detail));
             }
             if !labels.iter().any(|known| known == label) {
                 labels.push(label.to_owned());
@@ -144,12 +153,12 @@ fn jsonl(rows: &mut Rows, content: &str) -> Result<(), DataError> {
     for (row, line) in lines(content) {
         let line: Line = serde_json::from_str(line)
             .map_err(|error| rows.wrong(row, format!("expected {{\"text\": ..., \"label\": ...}}: {error}")))?;
-        let mut labels = match line.label {
-            OneOrMore::One(label) => vec![label],
+        let given = match &line.label {
+            OneOrMore::One(label) => std::slice::from_ref(label),
             OneOrMore::More(labels) => labels,
         };
+        let mut labels = rows.checked(row, given.iter().map(String::as_str))?;
         labels.sort();
-        labels.dedup();
         rows.push(row, &line.text, labels);
     }
     Ok(())

@@ -99,6 +99,32 @@ fn the_command_writes_the_parts_and_the_report() {
 }
 
 #[test]
+fn parts_of_two_runs_are_never_beside_each_other() {
+    let folder = folder(&parts());
+    let out = folder.path().join("out");
+    let mut prepared = prepare(&recipe(folder.path(), SETS).unwrap()).unwrap();
+    prepared.write(&out).unwrap();
+    let content =
+        || ["train.tsv", "valid.tsv", "test.tsv", "prepare.json"].map(|name| fs::read(out.join(name)).unwrap());
+    let before = content();
+
+    // What can't be written leaves all as it was.
+    prepared.train[0].text.push_str(" and more");
+    prepared.valid[0].labels = vec!["joy, calm".to_owned()];
+    assert!(prepared.write(&out).is_err());
+    assert_eq!(content(), before);
+    let names = || fs::read_dir(folder.path()).unwrap().count();
+    assert_eq!(names(), 6, "three sets, map, recipe and out: nothing half-written");
+
+    // What goes wrong while the files are moved leaves none that says that all are there, nor an old part.
+    prepared.valid[0].labels = vec!["joy".to_owned()];
+    fs::remove_file(out.join("test.tsv")).unwrap();
+    fs::create_dir(out.join("test.tsv")).unwrap();
+    assert!(prepared.write(&out).is_err());
+    assert!(!out.join("prepare.json").exists() && !out.join("train.tsv").exists());
+}
+
+#[test]
 fn unfit_input_is_named() {
     let mut files = parts();
     files[0].1.push_str("what\tunheard\n");
