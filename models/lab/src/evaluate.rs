@@ -241,8 +241,10 @@ fn thresholds(model: &Path, labels: &[std::sync::Arc<str>]) -> anyhow::Result<Ve
         false => BTreeMap::new(),
         true => {
             let text = std::fs::read_to_string(&path).with_context(|| format!("can't read {}", path.display()))?;
-            let manifest: moodstream::model::Manifest =
-                toml::from_str(&text).with_context(|| path.display().to_string())?;
+            let manifest: moodstream::model::Manifest = toml::from_str(&text).map_err(|error| {
+                let mistake = data::toml_mistake(&text, error.span(), error.message());
+                anyhow::anyhow!("{}: {mistake}", path.display())
+            })?;
             manifest
                 .thresholds
                 .iter()

@@ -85,7 +85,10 @@ impl Manifest {
             true => fs::read_to_string(&path).with_context(|| format!("can't read {}", path.display()))?,
             false => String::new(),
         };
-        let document = text.parse().with_context(|| path.display().to_string())?;
+        let document = text.parse().map_err(|error: toml_edit::TomlError| {
+            let mistake = data::toml_mistake(&text, error.span(), error.message());
+            anyhow::anyhow!("{}: {mistake}", path.display())
+        })?;
         Ok(Self { path, document })
     }
 
@@ -163,8 +166,10 @@ mod tests {
             text,
             "# by hand\nname = \"x\" # kept\ntemperature = 1.25\n\n[groups]\ngood = [\"joy\"]\n"
         );
-        fs::write(&path, "name = ").unwrap();
-        assert!(Manifest::read(folder.path()).is_err_and(|error| error.to_string().contains("moodstream.toml")));
+        fs::write(&path, "# by hand\nname = ").unwrap();
+        let error = format!("{:#}", Manifest::read(folder.path()).err().unwrap());
+        assert!(error.contains("moodstream.toml: line 2: "), "{error}");
+        assert_eq!(error.lines().count(), 1, "{error}");
     }
 
     /// Fits a real model; what it needs is not in the repository.

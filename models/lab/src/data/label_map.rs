@@ -8,7 +8,7 @@ use std::{
 
 use serde::Deserialize;
 
-use super::{DataError, Example};
+use super::{DataError, Example, toml_mistake};
 
 /// Which labels become which: renames and groups them, and drops those without a counterpart.
 ///
@@ -70,7 +70,7 @@ impl LabelMap {
 
     fn parse(text: &str) -> Result<Self, String> {
         let File { labels, drop, map } =
-            toml::from_str(text).map_err(|error| error.to_string().trim_end().to_owned())?;
+            toml::from_str(text).map_err(|error| toml_mistake(text, error.span(), error.message()))?;
         if labels.is_empty() {
             return Err("`labels` is empty: name the labels there are in the end".to_owned());
         }

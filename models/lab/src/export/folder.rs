@@ -4,6 +4,7 @@ use std::fs;
 use std::path::{Path, PathBuf};
 
 use super::error::ExportError;
+use crate::data::toml_mistake;
 
 /// Files of the checkpoint that go with the model as they are.
 const NEEDED: [&str; 2] = ["config.json", "tokenizer.json"];
@@ -105,7 +106,7 @@ fn manifest(checkpoint: &Path, name: Option<&str>) -> Result<String, ExportError
     };
     let mut table: toml::Table = text.parse().map_err(|error: toml::de::Error| ExportError::Invalid {
         path: path.clone(),
-        why: error.message().to_owned(),
+        why: toml_mistake(&text, error.span(), error.message()),
     })?;
     let folder_name = checkpoint.file_name().map(|name| name.to_string_lossy().into_owned());
     let name = name

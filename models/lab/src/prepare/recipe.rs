@@ -9,7 +9,7 @@ use std::{
 use moodstream::clean::Profile;
 use serde::{Deserialize, Serialize};
 
-use crate::data::{DataError, Format};
+use crate::data::{DataError, Format, toml_mistake};
 
 /// A recipe. As a TOML file, for example:
 ///
@@ -123,7 +123,8 @@ impl Recipe {
             file: path.to_owned(),
             detail,
         };
-        let mut recipe: Self = toml::from_str(&text).map_err(|error| unfit(error.to_string().trim_end().to_owned()))?;
+        let mut recipe: Self =
+            toml::from_str(&text).map_err(|error| unfit(toml_mistake(&text, error.span(), error.message())))?;
         let beside = path.parent().unwrap_or(Path::new(""));
         for set in &mut recipe.sets {
             if let Some(map) = &mut set.labels_map {

@@ -16,11 +16,17 @@ pub(super) struct Example {
     pub(super) labels: Vec<usize>,
 }
 
-/// Rows of a file: text and labels' names.
-pub(super) type Rows = Vec<(String, Vec<String>)>;
+/// A row of a file.
+#[derive(Debug, Clone)]
+pub(super) struct Row {
+    /// Its line, from 1.
+    number: usize,
+    text: String,
+    labels: Vec<String>,
+}
 
 /// Reads `text<TAB>label[,label]` lines, and cleans the texts.
-pub(super) fn read(path: &Path, profile: Profile) -> Result<Rows> {
+pub(super) fn read(path: &Path, profile: Profile) -> Result<Vec<Row>> {
     let bytes = fs::read(path).with_context(|| format!("can't read {}", path.display()))?;
     let text = String::from_utf8(bytes)
         .ok()
@@ -44,15 +50,19 @@ pub(super) fn read(path: &Path, profile: Profile) -> Result<Rows> {
             "{} row {number}: an empty label",
             path.display()
         );
-        rows.push((profile.clean(text), labels));
+        rows.push(Row {
+            number,
+            text: profile.clean(text),
+            labels,
+        });
     }
     ensure!(!rows.is_empty(), "{}: no rows", path.display());
     Ok(rows)
 }
 
 /// The labels that occur, in alphabetical order.
-pub(super) fn label_names(rows: &Rows) -> Vec<String> {
-    let mut names: Vec<String> = rows.iter().flat_map(|(_, labels)| labels.iter().cloned()).collect();
+pub(super) fn label_names(rows: &[Row]) -> Vec<String> {
+    let mut names: Vec<String> = rows.iter().flat_map(|row| row.labels.iter().cloned()).collect();
     names.sort();
     names.dedup();
     names
@@ -60,15 +70,15 @@ pub(super) fn label_names(rows: &Rows) -> Vec<String> {
 
 /// Tokenises rows; a label outside `names` is an error that names its row.
 pub(super) fn examples(
-    rows: &Rows,
+    rows: &[Row],
     names: &[String],
     tokenizer: &Tokenizer,
     longest: usize,
     path: &Path,
 ) -> Result<Vec<Example>> {
     let classes: BTreeMap<&str, usize> = names.iter().enumerate().map(|(id, name)| (name.as_str(), id)).collect();
-    let example = |(number, (text, labels)): (usize, &(String, Vec<String>))| {
-        let row = || format!("{} row {}", path.display(), number + 1);
+    let example = |Row { number, text, labels }: &Row| {
+        let row = || format!("{} row {number}", path.display());
         let mut ids = Vec::with_capacity(labels.len());
         for label in labels {
             let known = classes.get(label.as_str()).copied();
@@ -81,7 +91,7 @@ pub(super) fn examples(
             labels: ids,
         })
     };
-    rows.iter().enumerate().map(example).collect()
+    rows.iter().map(example).collect()
 }
 
 /// Cuts the examples into batches of posts of like length, in an order that the seed and epoch fix.
