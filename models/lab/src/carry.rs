@@ -52,6 +52,11 @@ const COMPARED: usize = 200;
 ///
 /// When the input is unfit or the output can't be written.
 pub fn run(args: Args) -> Result<()> {
+    ensure!(
+        args.positions > 4,
+        "--positions {}: must be above 4: two are unused, and two are of a post's first and last token",
+        args.positions
+    );
     let source = Checkpoint::read(&args.source)?.encoder;
     ensure!(
         source.shape.first_position == 0,

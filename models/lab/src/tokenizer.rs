@@ -3,6 +3,7 @@
 use std::{fs, path::Path};
 
 use anyhow::{Context, Result, anyhow};
+use serde_json::Value;
 use tokenizers::pipeline::{EncodeOptions, Override, PipelineToken, PipelineTokenizer};
 
 /// A tokenizer with its special tokens' frame, as the service encodes.
@@ -86,6 +87,20 @@ impl std::fmt::Debug for Tokenizer {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
         f.debug_struct("Tokenizer").finish_non_exhaustive()
     }
+}
+
+/// The largest id in a `tokenizer.json`: the vocabulary is a map (BPE, WordPiece) or a list (Unigram).
+pub(crate) fn largest_id(json: &Value) -> Option<u64> {
+    let model = match json.pointer("/model/vocab") {
+        Some(Value::Object(vocabulary)) => vocabulary.values().filter_map(Value::as_u64).max(),
+        Some(Value::Array(vocabulary)) => (vocabulary.len() as u64).checked_sub(1),
+        _ => None,
+    };
+    let added = json.get("added_tokens").and_then(Value::as_array).into_iter().flatten();
+    model
+        .into_iter()
+        .chain(added.filter_map(|token| token.get("id").and_then(Value::as_u64)))
+        .max()
 }
 
 /// Copies the tokenizer's files from one checkpoint folder to another.

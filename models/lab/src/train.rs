@@ -136,7 +136,7 @@ impl<'a> Run<'a> {
                 self.tuner.step(training, &batch, rate)
             })?;
             let encoder = self.training.model.averaged();
-            let scored = judge::score(&encoder, valid, common.threads);
+            let scored = judge::score(&encoder, valid, common.threads)?;
             let valid = judge::judge(&scored, self.labels.len(), self.tuner.loss);
             let seconds = started.elapsed().as_secs_f64();
             eprintln!(

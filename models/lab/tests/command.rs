@@ -48,10 +48,14 @@ impl Bench {
         fs::write(self.path(name), content).unwrap();
     }
 
-    /// A copy of the checkpoint with one file changed.
+    /// A copy of the carried checkpoint with one file changed.
     fn damaged(&self, name: &str, file: &str, change: impl Fn(Vec<u8>) -> Vec<u8>) {
+        self.damaged_copy(&self.path("base"), name, file, change);
+    }
+
+    fn damaged_copy(&self, from: &Path, name: &str, file: &str, change: impl Fn(Vec<u8>) -> Vec<u8>) {
         fs::create_dir(self.path(name)).unwrap();
-        for entry in fs::read_dir(self.path("base")).unwrap() {
+        for entry in fs::read_dir(from).unwrap() {
             let entry = entry.unwrap();
             let bytes = fs::read(entry.path()).unwrap();
             let bytes = if entry.file_name() == file {
@@ -176,6 +180,142 @@ fn unfit_checkpoints_are_refused_in_one_line_that_names_file_or_tensor() {
     );
     let said = bench.refusal("carry --source @base --text @train.tsv --out @out");
     assert!(said.contains("a RoBERTa already"), "{said}");
+}
+
+/// Changes a JSON file's value.
+fn json(bytes: &[u8], change: impl Fn(&mut serde_json::Value)) -> Vec<u8> {
+    let mut json = serde_json::from_slice(bytes).unwrap();
+    change(&mut json);
+    json.to_string().into_bytes()
+}
+
+#[test]
+fn ids_that_a_model_has_no_embeddings_for_are_refused_before_any_work() {
+    let bench = Bench::new();
+    let bert = fixture("bert");
+    bench.damaged_copy(&bert, "pieces", "tokenizer.json", |bytes| {
+        json(&bytes, |json| json["model"]["vocab"]["w6"] = 9_999.into())
+    });
+    bench.damaged_copy(&bert, "frame", "tokenizer.json", |bytes| {
+        let tokens = "/post_processor/special_tokens/[SEP]/ids/0";
+        json(&bytes, |json| *json.pointer_mut(tokens).unwrap() = 9_999.into())
+    });
+    for source in ["pieces", "frame"] {
+        let said = bench.refusal(&format!("carry --source @{source} --text @train.tsv --out @out"));
+        assert!(
+            said.contains(source) && said.contains("gives id 9999, but the model has"),
+            "{said}"
+        );
+    }
+    bench.damaged("mask", "tokenizer.json", |bytes| {
+        json(&bytes, |json| {
+            let tokens = json["added_tokens"].as_array_mut().unwrap();
+            let mask = tokens.iter_mut().find(|token| token["content"] == "<mask>");
+            mask.unwrap()["id"] = 9_999.into();
+        })
+    });
+    let said = bench.refusal("pretrain --base @mask --text @train.tsv --out @out");
+    assert!(
+        said.contains("mask") && said.contains("gives id 9999, but the model has"),
+        "{said}"
+    );
+}
+
+#[test]
+fn positions_that_leave_no_room_for_a_post_are_refused() {
+    let bench = Bench::new();
+    let bert = fixture("bert").into_os_string().into_string().unwrap();
+    for positions in ["0", "1", "2", "4"] {
+        let said = bench.refusal(&format!(
+            "carry --source {bert} --text @train.tsv --out @out --positions {positions}"
+        ));
+        assert!(
+            said.contains(&format!("--positions {positions}: must be above 4")),
+            "{said}"
+        );
+    }
+}
+
+#[test]
+fn sizes_that_the_weights_do_not_have_are_refused_before_memory_is_taken() {
+    let bench = Bench::new();
+    for (name, size, other) in [
+        ("positions", "max_position_embeddings", 100_000_000_000_000_u64),
+        ("words", "vocab_size", 1 << 24),
+        ("layers", "num_hidden_layers", 1 << 24),
+        ("inner", "intermediate_size", 1 << 24),
+    ] {
+        bench.damaged(name, "config.json", |bytes| {
+            json(&bytes, |json| json[size] = other.into())
+        });
+        let said = bench.refusal(&format!("pretrain --text @train.tsv --out @out --base @{name}"));
+        assert!(
+            said.contains(", but config.json says [") || said.contains(" is absent"),
+            "{said}"
+        );
+    }
+}
+
+#[test]
+fn a_slash_after_the_name_of_a_folder_to_make_changes_nothing() {
+    let bench = Bench::new();
+    let bert = fixture("bert").into_os_string().into_string().unwrap();
+    for (out, words) in [
+        (
+            "carried",
+            format!("carry --vocabulary 300 --source {bert} --text @train.tsv"),
+        ),
+        ("adapted", "pretrain --base @base --text @train.tsv".to_owned()),
+        (
+            "trained",
+            "train --epochs 1 --base @base --train @train.tsv --valid @valid.tsv".to_owned(),
+        ),
+    ] {
+        let output = lab()
+            .args(bench.arguments(&format!("{words} --out @{out}/")))
+            .output()
+            .unwrap();
+        let said = String::from_utf8_lossy(&output.stderr).into_owned();
+        assert!(output.status.success(), "{out}: {said}");
+        assert!(bench.path(out).join("model.safetensors").is_file(), "{out}");
+        for beside in [format!("{out}/.partial"), format!("{out}/.work")] {
+            assert!(!bench.path(&beside).exists(), "{beside}");
+        }
+    }
+}
+
+#[test]
+fn damaged_settings_files_are_named_with_their_line_in_one_line() {
+    let bench = Bench::new();
+    bench.write("recipe.toml", "seed = 1\n\nseveral = \"some\"\n");
+    let said = bench.refusal("prepare --recipe @recipe.toml --out @out");
+    assert!(said.contains("recipe.toml: line 3: unknown variant"), "{said}");
+    bench.write("map.toml", "labels = [\"joy\"]\ndrop = joy\n");
+    let said = bench.refusal("prepare --train @train.tsv --labels-map @map.toml --out @out");
+    assert!(said.contains("map.toml: line 2: "), "{said}");
+}
+
+#[test]
+fn rows_are_counted_with_the_empty_lines_between_them() {
+    let bench = Bench::new();
+    bench.write("gaps.tsv", "w5 w6\tjoy\n\n\nw7 w8\tawe\n");
+    let said = bench.refusal("train --base @base --train @train.tsv --valid @gaps.tsv --out @out");
+    assert!(said.contains("gaps.tsv row 4: label `awe`"), "{said}");
+}
+
+#[test]
+fn labels_that_can_not_be_written_are_refused_before_anything_is() {
+    let bench = Bench::new();
+    for (label, place) in [
+        ("\"joy, calm\"", "the label `joy, calm`"),
+        ("[\"joy\", \"\"]", "a label is empty"),
+        ("\"joy\\tcalm\"", "the label `joy\\tcalm`"),
+    ] {
+        let line = format!("{{\"text\": \"w5\", \"label\": \"joy\"}}\n{{\"text\": \"w6\", \"label\": {label}}}\n");
+        bench.write("labels.jsonl", line);
+        let said = bench.refusal("prepare --train @train.tsv --valid @labels.jsonl --out @out");
+        assert!(said.contains("labels.jsonl:2: ") && said.contains(place), "{said}");
+    }
 }
 
 /// Kills a run of many epochs when it has saved its state, lets it go on, and holds what it makes against what a run makes

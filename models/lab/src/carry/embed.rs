@@ -6,7 +6,11 @@ use anyhow::{Context, Result};
 use serde_json::Value;
 
 use super::bpe::{SPECIAL, Vocabulary};
-use crate::{encoder::Encoder, tokenizer::Tokenizer};
+use crate::{
+    encoder::Encoder,
+    tokenizer::{Tokenizer, largest_id},
+    training::{ensure_known, ensure_known_id},
+};
 
 /// The old vocabulary: a WordPiece tokenizer and the embeddings of its pieces.
 pub(super) struct Source<'a> {
@@ -28,12 +32,15 @@ impl<'a> Source<'a> {
         let pieces: HashMap<String, u32> = vocabulary
             .iter()
             .filter_map(|(piece, id)| Some((piece.clone(), u32::try_from(id.as_u64()?).ok()?)))
-            .filter(|(_, id)| (*id as usize) < encoder.shape.vocabulary)
             .collect();
+        // An empty text is the frame's special tokens alone, which the vocabulary need not list.
+        let tokenizer = Tokenizer::read(folder)?;
+        ensure_known_id(largest_id(&json).unwrap_or(0), encoder.shape.vocabulary, folder)?;
+        ensure_known(tokenizer.encode("", 0)?.iter(), &encoder.shape, folder)?;
         let unknown = pieces.get("[UNK]").copied();
         let unknown = unknown.with_context(|| format!("{}: its vocabulary has no [UNK]", path.display()))?;
         Ok(Self {
-            tokenizer: Tokenizer::read(folder)?,
+            tokenizer,
             surfaces: pieces
                 .iter()
                 .filter(|(_, id)| **id != unknown)

@@ -16,8 +16,6 @@ pub(super) struct File<'a> {
 
 impl File<'_> {
     pub(super) fn encoder(&self, shape: Shape) -> Result<Encoder> {
-        let mut encoder = Encoder::zeros(shape);
-        let shape = encoder.shape.clone();
         let prefix = ["roberta.", "bert.", ""]
             .into_iter()
             .find(|prefix| {
@@ -31,6 +29,9 @@ impl File<'_> {
                     self.path.display()
                 )
             })?;
+        self.check_sizes(prefix, &shape)?;
+        let mut encoder = Encoder::zeros(shape);
+        let shape = encoder.shape.clone();
         let words = format!("{prefix}embeddings.word_embeddings.weight");
         encoder.weights.words = self.values(&words, &[shape.vocabulary, shape.hidden])?;
         for tensor in &encoder.layout.tensors {
@@ -64,7 +65,24 @@ impl File<'_> {
         Ok(encoder)
     }
 
-    fn values(&self, name: &str, shape: &[usize]) -> Result<Vec<f32>> {
+    /// Refuses sizes that the file's tensors don't have before memory of these sizes is taken.
+    fn check_sizes(&self, prefix: &str, shape: &Shape) -> Result<()> {
+        let hidden = shape.hidden;
+        let check = |name: &str, shape: &[usize]| self.tensor(&format!("{prefix}{name}"), shape).map(drop);
+        check("embeddings.word_embeddings.weight", &[shape.vocabulary, hidden])?;
+        check("embeddings.position_embeddings.weight", &[shape.positions, hidden])?;
+        for layer in 0..shape.layers {
+            let layer = format!("encoder.layer.{layer}");
+            check(&format!("{layer}.attention.self.query.weight"), &[hidden, hidden])?;
+            check(
+                &format!("{layer}.intermediate.dense.weight"),
+                &[shape.intermediate, hidden],
+            )?;
+        }
+        Ok(())
+    }
+
+    fn tensor(&self, name: &str, shape: &[usize]) -> Result<TensorView<'_>> {
         let path = self.path.display();
         let tensor = self
             .tensors
@@ -81,6 +99,11 @@ impl File<'_> {
             "{path}: tensor {name} is {:?}, not F32",
             tensor.dtype()
         );
+        Ok(tensor)
+    }
+
+    fn values(&self, name: &str, shape: &[usize]) -> Result<Vec<f32>> {
+        let (path, tensor) = (self.path.display(), self.tensor(name, shape)?);
         let values: Vec<f32> = tensor
             .data()
             .chunks_exact(4)

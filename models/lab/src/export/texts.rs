@@ -10,6 +10,7 @@ use tokenizers::pipeline::{EncodeOptions, Override, PipelineTokenizer};
 
 use super::checkpoint::Classifier;
 use super::error::ExportError;
+use crate::tokenizer::largest_id;
 
 /// Texts are cut here, as the service does unless told otherwise.
 const MAX_TOKENS: usize = 128;
@@ -122,20 +123,6 @@ impl CheckpointTokenizer {
             .map(|&token| u32::from(token))
             .collect())
     }
-}
-
-/// The largest id in a `tokenizer.json`: the vocabulary is a map (BPE, WordPiece) or a list (Unigram).
-fn largest_id(json: &Value) -> Option<u64> {
-    let model = match json.pointer("/model/vocab") {
-        Some(Value::Object(vocabulary)) => vocabulary.values().filter_map(Value::as_u64).max(),
-        Some(Value::Array(vocabulary)) => (vocabulary.len() as u64).checked_sub(1),
-        _ => None,
-    };
-    let added = json.get("added_tokens").and_then(Value::as_array).into_iter().flatten();
-    model
-        .into_iter()
-        .chain(added.filter_map(|token| token.get("id").and_then(Value::as_u64)))
-        .max()
 }
 
 /// The texts of a file: the first column of each line that has one.

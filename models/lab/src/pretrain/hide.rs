@@ -9,6 +9,7 @@ use serde_json::Value;
 use crate::{
     carry,
     encoder::{Masked, Packed},
+    training::ensure_known_id,
 };
 
 /// Takes tokens out of posts as BERT did: of those chosen, 80 % become `<mask>`, 10 % any token,
@@ -28,6 +29,7 @@ impl Hider {
         let text = fs::read_to_string(&path).with_context(|| format!("can't read {}", path.display()))?;
         let json: Value = serde_json::from_str(&text).with_context(|| format!("{}: not JSON", path.display()))?;
         let mask = mask_id(&json).with_context(|| format!("{}: no token <mask>", path.display()))?;
+        ensure_known_id(u64::from(mask), vocabulary, folder)?;
         let mut always = vec![false; vocabulary];
         let tokens = json.pointer("/model/vocab").and_then(Value::as_object);
         for (token, id) in tokens.into_iter().flatten().filter(|_| emoji) {

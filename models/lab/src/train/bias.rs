@@ -28,7 +28,7 @@ const ROUNDS: usize = 10;
 pub(super) fn fit_checkpoint(folder: &Path, valid: &[Example], threads: usize) -> Result<Figures> {
     let mut model = Checkpoint::read(folder)?;
     let classes = model.labels.len();
-    let mut posts = judge::score(&model.encoder, valid, threads);
+    let mut posts = judge::score(&model.encoder, valid, threads)?;
     let offsets = fit(&posts, classes);
     let place = model.encoder.layout.out_bias.clone();
     for (bias, offset) in model.encoder.weights.dense[place].iter_mut().zip(&offsets) {

@@ -1,5 +1,6 @@
 //! How good a model is on labelled posts.
 
+use anyhow::{Context, Result};
 use serde::{Deserialize, Serialize};
 
 use super::data::Example;
@@ -29,12 +30,16 @@ pub(super) struct Scored {
 }
 
 /// The logits of all examples, computed on `threads` threads, in no order.
-pub(super) fn score(encoder: &Encoder, examples: &[Example], threads: usize) -> Vec<Scored> {
+///
+/// # Errors
+///
+/// When a thread fails: figures of the other threads' posts would be of other posts than asked for.
+pub(super) fn score(encoder: &Encoder, examples: &[Example], threads: usize) -> Result<Vec<Scored>> {
     let mut order: Vec<&Example> = examples.iter().collect();
     order.sort_by_key(|example| example.ids.len());
     let chunks: Vec<&[&Example]> = order.chunks(BATCH).collect();
     let labels = encoder.shape.labels;
-    std::thread::scope(|scope| {
+    let scored: Vec<_> = std::thread::scope(|scope| {
         let workers: Vec<_> =
             (0..threads)
                 .map(|worker| {
@@ -57,12 +62,11 @@ pub(super) fn score(encoder: &Encoder, examples: &[Example], threads: usize) -> 
                     })
                 })
                 .collect();
-        workers
-            .into_iter()
-            .filter_map(|worker| worker.join().ok())
-            .flatten()
-            .collect()
-    })
+        workers.into_iter().map(|worker| worker.join().ok()).collect()
+    });
+    let scored: Option<Vec<Vec<Scored>>> = scored.into_iter().collect();
+    let scored = scored.context("a thread failed while the validation posts were judged, as it says above")?;
+    Ok(scored.concat())
 }
 
 /// Judges scored posts of `labels` classes. Under softmax a post with several labels counts as

@@ -65,7 +65,7 @@ impl<'a, J: Default + Serialize + DeserializeOwned> Training<'a, J> {
         optimiser: Settings,
         average: f32,
     ) -> Result<Self> {
-        let work = work_folder(&args.out);
+        let work = args.out.with_added_extension("work");
         fs::create_dir_all(&work).with_context(|| format!("can't make {}", work.display()))?;
         let mut model = Model::new(encoder, optimiser);
         let progress = match Progress::<J>::read(&work)? {
@@ -211,7 +211,7 @@ impl<'a, J: Default + Serialize + DeserializeOwned> Training<'a, J> {
             attention: self.args.dropout,
         };
         let (encoder, learn) = (&self.model.encoder, &learn);
-        let losses: Vec<f64> = std::thread::scope(|scope| {
+        let losses = std::thread::scope(|scope| {
             let parts = workers.iter_mut().zip(&mut self.gradients).enumerate();
             let threads: Vec<_> = parts
                 .map(|(index, (worker, gradient))| {
@@ -227,11 +227,16 @@ impl<'a, J: Default + Serialize + DeserializeOwned> Training<'a, J> {
                     })
                 })
                 .collect();
-            threads
-                .into_iter()
-                .map(|thread| thread.join().unwrap_or(f64::NAN))
-                .collect()
+            // All are waited for before one that failed is looked at: the scope panics where one it waits for has.
+            let losses: Vec<_> = threads.into_iter().map(|thread| thread.join().ok()).collect();
+            losses.into_iter().collect::<Option<Vec<f64>>>()
         });
+        let Some(losses) = losses else {
+            bail!(
+                "a thread failed in step {}, as it says above: this is the lab's fault, not the settings'",
+                self.progress.steps + 1
+            );
+        };
         let loss: f64 = losses.iter().sum();
         let norm = self
             .model
@@ -247,18 +252,15 @@ impl<'a, J: Default + Serialize + DeserializeOwned> Training<'a, J> {
     }
 }
 
-/// Where a run lives until it is done.
-fn work_folder(out: &Path) -> PathBuf {
-    let mut work = out.as_os_str().to_owned();
-    work.push(".work");
-    PathBuf::from(work)
-}
-
 /// Refuses ids that the tokenizer in `base` gives and the model there has no embeddings for.
 pub(crate) fn ensure_known<'i>(ids: impl Iterator<Item = &'i u32>, shape: &Shape, base: &Path) -> Result<()> {
-    let (largest, known) = (ids.max().copied().unwrap_or(0), shape.vocabulary);
+    ensure_known_id(u64::from(ids.max().copied().unwrap_or(0)), shape.vocabulary, base)
+}
+
+/// Refuses a tokenizer whose largest id is `largest` for a model with `known` embeddings.
+pub(crate) fn ensure_known_id(largest: u64, known: usize, base: &Path) -> Result<()> {
     ensure!(
-        (largest as usize) < known,
+        largest < known as u64,
         "{}: tokenizer.json gives id {largest}, but the model has {known} embeddings: they don't belong together",
         base.display()
     );
@@ -284,7 +286,22 @@ fn bar(length: usize, epoch: usize, epochs: usize) -> ProgressBar {
 
 #[cfg(test)]
 mod tests {
+    #![allow(clippy::unwrap_used)]
+
     use super::*;
+    use crate::testing::{arguments, tiny};
+
+    #[test]
+    fn a_thread_that_fails_is_not_taken_for_a_loss_that_is_no_number() {
+        let folder = tempfile::tempdir().unwrap();
+        let out = folder.path().join("out").into_os_string();
+        let args: Common = arguments(["--base".into(), "base".into(), "--out".into(), out]).unwrap();
+        let mut training = Training::<()>::new(&args, String::new(), tiny(), Settings::default(), 0.0).unwrap();
+        let nothing: [f64; 0] = [];
+        let error = training.learn(&mut [()], 1.0, |(), part, _, _| nothing[part.index]);
+        let error = error.unwrap_err().to_string();
+        assert!(error.starts_with("a thread failed in step 1"), "{error}");
+    }
 
     #[test]
     fn the_learning_rate_rises_and_falls() {
