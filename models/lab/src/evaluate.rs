@@ -271,7 +271,8 @@ struct Decided {
     emotions: Vec<usize>,
     /// All labels given to each text.
     sets: Vec<Vec<usize>>,
-    /// The score of each text's emotion.
+    /// The score of each text's emotion: of a softmax model, the sum over the labels that are judged as it, because how
+    /// often their group is right is what it is held against. Sigmoid's scores don't add up.
     confidence: Vec<f64>,
 }
 
@@ -344,7 +345,16 @@ impl Judged {
             }
             decided.emotions.push(emotion);
             decided.sets.push(set);
-            decided.confidence.push(score);
+            let confidence = match problem_type {
+                ProblemType::SingleLabelClassification => {
+                    let all = self.of_model.iter().zip(scores);
+                    all.filter(|(to, _)| **to == Some(emotion))
+                        .map(|(_, score)| score)
+                        .sum()
+                }
+                ProblemType::MultiLabelClassification => score,
+            };
+            decided.confidence.push(confidence);
         }
         decided
     }

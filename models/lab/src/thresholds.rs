@@ -115,7 +115,7 @@ impl Manifest {
                 .or_else(|| item.as_integer().map(|whole| whole as f64))
                 .with_context(|| format!("{}: `temperature` is not a number", self.path.display()))?,
         };
-        let temperature = before * fit::temperature_ratio(&scores, &truth);
+        let temperature = fit::temperature(before, &scores, &truth);
         self.document["temperature"] = value(round(temperature));
         Ok(self)
     }

@@ -55,6 +55,16 @@ fn labels_are_judged_as_mapped_and_dropped_ones_give_way() {
 }
 
 #[test]
+fn a_group_is_as_sure_as_its_labels_together() {
+    let map = map("labels = ['good', 'bad']\n[map]\njoy = 'good'\nlove = 'good'\nanger = 'bad'");
+    let judged = Judged::new(&arcs(&["joy", "anger", "love"]), &map).unwrap();
+    let served = served(&[0], &[[0.5, 0.25, 0.25]]);
+    let confidence = |problem_type| judged.decide(&served, problem_type, &[0.5; 3]).confidence;
+    assert_eq!(confidence(ProblemType::SingleLabelClassification), [0.75]);
+    assert_eq!(confidence(ProblemType::MultiLabelClassification), [0.5]);
+}
+
+#[test]
 fn a_multi_label_model_gives_what_reaches_its_threshold_and_its_emotion() {
     let judged = Judged::new(&arcs(&["joy", "anger", "neutral"]), &LabelMap::identity()).unwrap();
     let served = served(&[1, 2], &[[0.4, 0.9, 0.1], [0.1, 0.2, 0.3]]);

@@ -1,21 +1,27 @@
 //! The fitting itself.
 
-/// Lowest and highest ratio of a temperature to the one before.
-const RATIOS: (f64, f64) = (0.05, 20.0);
+/// Lowest and highest temperature, and ratio of one to the one before.
+const BOUNDS: (f64, f64) = (0.05, 20.0);
 /// Rounds of the golden-section search: each cuts the bracket to 0.62 of it, 60 to 10⁻¹².
 const ROUNDS: usize = 60;
 /// Scores are multiples of 2⁻²⁰, so one of 0 stands for anything below half of that.
 const LEAST_SCORE: f64 = 1.0 / (1 << 21) as f64;
 
+/// The temperature that makes the truth most likely, where scores were computed with the temperature `before`. Posts that
+/// are all predicted right ask for one of 0, each time that they are fitted for a twentieth of the last: the bound holds.
+pub(super) fn temperature(before: f64, scores: &[Vec<f64>], truth: &[usize]) -> f64 {
+    (before * temperature_ratio(scores, truth)).clamp(BOUNDS.0, BOUNDS.1)
+}
+
 /// The factor on the temperature that makes the truth most likely: scores are probabilities of
 /// softmax, `truth` the position of each post's label.
-pub(super) fn temperature_ratio(scores: &[Vec<f64>], truth: &[usize]) -> f64 {
+fn temperature_ratio(scores: &[Vec<f64>], truth: &[usize]) -> f64 {
     let logits: Vec<Vec<f64>> = scores
         .iter()
         .map(|scores| scores.iter().map(|score| score.max(LEAST_SCORE).ln()).collect())
         .collect();
     let loss = |ln_ratio: f64| log_loss(&logits, truth, ln_ratio.exp());
-    golden_section(RATIOS.0.ln(), RATIOS.1.ln(), loss).exp()
+    golden_section(BOUNDS.0.ln(), BOUNDS.1.ln(), loss).exp()
 }
 
 /// The mean negative log-likelihood of the truth with the logits divided by `ratio`.
@@ -96,6 +102,15 @@ mod tests {
         let ratio = temperature_ratio(&[vec![0.9, 0.1], vec![0.9, 0.1]], &[0, 0]);
         assert!((0.049..0.051).contains(&ratio), "{ratio}");
         assert!((temperature_ratio(&[vec![0.9, 0.1]], &[1]) - 20.0).abs() < 0.1);
+    }
+
+    #[test]
+    fn posts_that_are_all_right_do_not_drive_the_temperature_to_zero() {
+        let mut fitted = 1.0;
+        for _ in 0..9 {
+            fitted = temperature(fitted, &[vec![0.9, 0.1], vec![0.9, 0.1]], &[0, 0]);
+        }
+        assert!((0.05..0.06).contains(&fitted), "{fitted}");
     }
 
     #[test]
