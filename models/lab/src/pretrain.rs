@@ -68,7 +68,7 @@ pub fn run(args: Args) -> Result<()> {
         words_factor: args.words_lr_factor,
         ..Settings::default()
     };
-    let mut training = Training::new(common, args.describe(), base.with_masked_head(), settings, 0.0)?;
+    let mut training = Training::new(common, args.describe()?, base.with_masked_head(), settings, 0.0)?;
     let mut adapter = Adapter {
         hider,
         teacher,

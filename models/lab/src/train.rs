@@ -21,7 +21,7 @@ use self::{
     tune::Tuner,
 };
 use crate::{
-    checkpoint::{Checkpoint, Staging},
+    checkpoint::{self, Checkpoint, Staging},
     encoder::Encoder,
     optim::Settings,
     tokenizer::{self, Tokenizer},
@@ -59,13 +59,17 @@ pub fn run(args: Args) -> Result<()> {
     let best = run.best_folder();
     let Journal { epochs, best: chosen } = &run.training.progress.journal;
     let (best_epoch, mut figures) = chosen.clone().context("no epoch was finished")?;
-    if args.fit_bias {
-        figures = bias::fit_checkpoint(&best, &valid, common.threads)?;
-    }
     for file in ["config.json", "model.safetensors"] {
         fs::copy(best.join(file), staging.path().join(file)).with_context(|| format!("can't copy {file}"))?;
     }
+    if args.fit_bias {
+        // Of the copy: what the run goes on from stays as it was trained.
+        figures = bias::fit_checkpoint(staging.path(), &valid, common.threads)?;
+    }
     tokenizer::copy(&common.base, staging.path())?;
+    // Posts are to be cleaned as these were: `export` hands the manifest on to the service.
+    let manifest = format!("profile = \"{}\"\n", common.profile);
+    checkpoint::write(&staging.path().join("moodstream.toml"), manifest.as_bytes())?;
     let report = Report {
         labels: &labels,
         train_posts: train.len(),
@@ -117,7 +121,7 @@ impl<'a> Run<'a> {
             args,
             labels,
             tuner,
-            training: Training::new(&args.common, args.describe(), encoder, settings, args.average)?,
+            training: Training::new(&args.common, args.describe()?, encoder, settings, args.average)?,
         })
     }
 
@@ -127,7 +131,7 @@ impl<'a> Run<'a> {
 
     fn go(&mut self, train: &[Example], valid: &[Example]) -> Result<()> {
         let common = &self.args.common;
-        while self.training.progress.epoch < common.epochs {
+        while self.training.progress.epoch < common.epochs && !self.is_over() {
             let started = Instant::now();
             let epoch = self.training.progress.epoch;
             let batches = data::batches(train, common.batch, common.seed, epoch);
@@ -152,13 +156,17 @@ impl<'a> Run<'a> {
             }
             let journal = &mut self.training.progress.journal;
             journal.epochs.push(Epoch { loss, valid, seconds });
-            let best = journal.best.as_ref().map_or(0, |(best, _)| *best);
             self.training.save()?;
-            if epoch - best >= self.args.patience || self.training.is_out_of_time() {
-                break;
-            }
         }
         Ok(())
+    }
+
+    /// Whether no other epoch is to begin, though some are left; one that has begun is gone on with.
+    fn is_over(&self) -> bool {
+        let Journal { epochs, best } = &self.training.progress.journal;
+        let Some((best, _)) = best else { return false };
+        let patience_is_gone = epochs.len() > best + self.args.patience;
+        self.training.progress.batch == 0 && (patience_is_gone || self.training.is_out_of_time())
     }
 
     fn keep_best(&self, encoder: Encoder) -> Result<()> {

@@ -12,6 +12,7 @@ use std::{
     time::{Duration, Instant},
 };
 
+use moodstream::model::{ModelFolder, ModelOptions};
 use support::{fixture, lab, posts};
 
 /// A folder with a carried checkpoint and posts for it.
@@ -316,6 +317,30 @@ fn labels_that_can_not_be_written_are_refused_before_anything_is() {
         let said = bench.refusal("prepare --train @train.tsv --valid @labels.jsonl --out @out");
         assert!(said.contains("labels.jsonl:2: ") && said.contains(place), "{said}");
     }
+}
+
+#[test]
+fn posts_are_served_cleaned_as_those_trained_on_were() {
+    let bench = Bench::new();
+    let run = |words: &str| {
+        let output = lab().args(bench.arguments(words)).output().unwrap();
+        assert!(
+            output.status.success(),
+            "{words}: {}",
+            String::from_utf8_lossy(&output.stderr)
+        );
+    };
+    run("train --epochs 1 --profile classical --base @base --train @train.tsv --valid @valid.tsv --out @trained");
+    run("export --checkpoint @trained --precision fp32 --name moods --out @model");
+    let model = ModelFolder::open(bench.path("model"), &ModelOptions::default()).unwrap();
+    let info = model.info();
+    assert_eq!(&*info.profile, "classical");
+    assert!(info.id.starts_with("moods@"), "{}", info.id);
+    assert!(
+        info.groups.values().flatten().any(|label| &**label == "joy"),
+        "{:?}",
+        info.groups
+    );
 }
 
 /// Kills a run of many epochs when it has saved its state, lets it go on, and holds what it makes against what a run makes

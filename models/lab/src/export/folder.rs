@@ -3,6 +3,8 @@
 use std::fs;
 use std::path::{Path, PathBuf};
 
+use moodstream::clean::Profile;
+
 use super::error::ExportError;
 use crate::data::toml_mistake;
 
@@ -96,18 +98,39 @@ impl Staging {
     }
 }
 
-/// The checkpoint's manifest under the name asked for, or one that holds a name alone.
-fn manifest(checkpoint: &Path, name: Option<&str>) -> Result<String, ExportError> {
+/// The checkpoint's manifest as text and as a table; both are empty where it has none.
+fn read_manifest(checkpoint: &Path) -> Result<(String, toml::Table), ExportError> {
     let path = checkpoint.join(MANIFEST);
     let text = match fs::read_to_string(&path) {
         Ok(text) => text,
         Err(error) if error.kind() == std::io::ErrorKind::NotFound => String::new(),
         Err(source) => return Err(ExportError::Read { path, source }),
     };
-    let mut table: toml::Table = text.parse().map_err(|error: toml::de::Error| ExportError::Invalid {
-        path: path.clone(),
+    let table = text.parse().map_err(|error: toml::de::Error| ExportError::Invalid {
+        path,
         why: toml_mistake(&text, error.span(), error.message()),
     })?;
+    Ok((text, table))
+}
+
+/// How the service will clean posts for the checkpoint, by its manifest.
+pub(crate) fn profile(checkpoint: &Path) -> Result<Profile, ExportError> {
+    let (_, table) = read_manifest(checkpoint)?;
+    let Some(name) = table.get("profile") else {
+        return Ok(Profile::default());
+    };
+    let profile = name.as_str().ok_or_else(|| "`profile` is not text".to_owned());
+    profile
+        .and_then(|name| Profile::from_name(name).map_err(|error| error.to_string()))
+        .map_err(|why| ExportError::Invalid {
+            path: checkpoint.join(MANIFEST),
+            why,
+        })
+}
+
+/// The checkpoint's manifest under the name asked for, or one that holds a name alone.
+fn manifest(checkpoint: &Path, name: Option<&str>) -> Result<String, ExportError> {
+    let (text, mut table) = read_manifest(checkpoint)?;
     let folder_name = checkpoint.file_name().map(|name| name.to_string_lossy().into_owned());
     let name = name
         .map(str::to_owned)
@@ -115,7 +138,7 @@ fn manifest(checkpoint: &Path, name: Option<&str>) -> Result<String, ExportError
     let Some(name) = name else { return Ok(text) };
     table.insert("name".to_owned(), name.into());
     toml::to_string(&table).map_err(|error| ExportError::Invalid {
-        path,
+        path: checkpoint.join(MANIFEST),
         why: error.to_string(),
     })
 }

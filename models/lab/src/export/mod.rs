@@ -94,8 +94,8 @@ pub struct Args {
     /// Operators of the fp32 and fp16 graphs
     #[arg(long, default_value = "fused")]
     pub graph: GraphStyle,
-    /// Texts like those to be classified, one a line (or the first column of a TSV, .zst too), cleaned as for the
-    /// model: int8 is fitted to them. Training texts will do; without any, int8 loses more
+    /// Texts like those to be classified, one a line (or the first column of a TSV, .zst too): int8 is fitted to
+    /// them, cleaned as the service does for this model. Training texts will do; without any, int8 loses more
     #[arg(long, value_name = "FILE")]
     pub calibrate: Option<PathBuf>,
     /// How many of those texts to fit to, evenly from the whole file; as many others are held out to judge the result
@@ -127,9 +127,11 @@ pub fn export(args: &Args) -> Result<(), ExportError> {
     let model = Classifier::open(&args.checkpoint)?;
     let tokenizer = CheckpointTokenizer::open(&args.checkpoint, &model)?;
     let calibration = match &args.calibrate {
-        Some(path) if args.precision.contains(&Precision::Int8) => {
-            Some(CalibrationTexts::read(path, args.calibrate_texts)?)
-        }
+        Some(path) if args.precision.contains(&Precision::Int8) => Some(CalibrationTexts::read(
+            path,
+            args.calibrate_texts,
+            folder::profile(&args.checkpoint)?,
+        )?),
         None if args.precision.contains(&Precision::Int8) => {
             eprintln!(
                 "warning: int8 without --calibrate is neither smoothed nor corrected: expect more labels to change"

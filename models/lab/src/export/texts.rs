@@ -1,10 +1,12 @@
 //! The checkpoint's tokenizer, and the texts that int8 is fitted to.
 
+use std::collections::HashSet;
 use std::fs::File;
 use std::io::{BufRead, BufReader, Read};
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
+use moodstream::clean::Profile;
 use serde_json::Value;
 use tokenizers::pipeline::{EncodeOptions, Override, PipelineTokenizer};
 
@@ -24,9 +26,9 @@ pub(crate) struct CalibrationTexts {
 
 impl CalibrationTexts {
     /// Takes `count` texts for each part where there are enough, evenly from all of the file; a line's first column is
-    /// its text.
-    pub(crate) fn read(path: &Path, count: usize) -> Result<Self, ExportError> {
-        let lines = read_lines(path).map_err(|source| ExportError::Read {
+    /// its text. They are cleaned as the service does it, and of those that are the same then, the first counts.
+    pub(crate) fn read(path: &Path, count: usize, profile: Profile) -> Result<Self, ExportError> {
+        let lines = read_lines(path, profile).map_err(|source| ExportError::Read {
             path: path.to_owned(),
             source,
         })?;
@@ -125,21 +127,46 @@ impl CheckpointTokenizer {
     }
 }
 
-/// The texts of a file: the first column of each line that has one.
-fn read_lines(path: &Path) -> std::io::Result<Vec<String>> {
+/// The texts of a file, cleaned, each once: the first column of each line that has one.
+fn read_lines(path: &Path, profile: Profile) -> std::io::Result<Vec<String>> {
     let file = File::open(path)?;
     let reader: Box<dyn Read> = match path.extension() {
         Some(extension) if extension == "zst" => Box::new(zstd::Decoder::new(file)?),
         _ => Box::new(file),
     };
-    let mut lines = Vec::new();
+    let (mut lines, mut seen) = (Vec::new(), HashSet::new());
     for line in BufReader::new(reader).split(b'\n') {
         let line = line?;
         let text = String::from_utf8_lossy(&line);
-        let text = text.split('\t').next().unwrap_or_default().trim();
-        if !text.is_empty() {
-            lines.push(text.to_owned());
+        let text = profile.clean(text.split('\t').next().unwrap_or_default().trim());
+        if !text.is_empty() && seen.insert(text.clone()) {
+            lines.push(text);
         }
     }
     Ok(lines)
+}
+
+#[cfg(test)]
+mod tests {
+    #![allow(clippy::unwrap_used)]
+
+    use super::*;
+
+    #[test]
+    fn int8_is_fitted_to_texts_as_the_service_cleans_them_and_to_none_twice() {
+        let folder = tempfile::tempdir().unwrap();
+        let path = folder.path().join("posts.tsv");
+        let posts =
+            "@ann thanks https://a.example/1\tjoy\n@bob thanks https://b.example/2\tjoy\n\tjoy\nso sad\tsadness\n";
+        std::fs::write(&path, posts).unwrap();
+        let texts = |profile| {
+            let texts = CalibrationTexts::read(&path, 512, profile).unwrap();
+            [texts.fitted, texts.held_out].concat()
+        };
+        assert_eq!(
+            texts(Profile::TwitterRoberta),
+            ["@user thanks http".into(), Arc::from("so sad")]
+        );
+        assert_eq!(texts(Profile::Classical), ["thank".into(), Arc::from("sad")]);
+    }
 }

@@ -4,7 +4,7 @@ use std::path::PathBuf;
 
 use anyhow::{Result, ensure};
 
-use crate::training::{Common, share};
+use crate::training::{Common, contents, share};
 
 /// What the command line says.
 #[derive(Debug, Clone, clap::Args)]
@@ -62,18 +62,18 @@ impl Args {
     }
 
     /// What fixes the course of a run: one with other settings can't go on from its state.
-    pub(super) fn describe(&self) -> String {
-        let texts: Vec<String> = self.text.iter().map(|path| path.display().to_string()).collect();
-        let teacher = self.teacher.as_deref().map(|path| path.display().to_string());
-        format!(
+    pub(super) fn describe(&self) -> Result<String> {
+        let texts: Vec<String> = self.text.iter().map(|path| contents(path)).collect::<Result<_>>()?;
+        let teacher = self.teacher.as_deref().map(contents).transpose()?;
+        Ok(format!(
             "{} text {} words-lr-factor {} mask {} emoji {} teacher {} {}",
-            self.common.describe(),
+            self.common.describe()?,
             texts.join(","),
             self.words_lr_factor,
             self.mask,
             self.emoji,
             teacher.as_deref().unwrap_or("none"),
             self.teacher_weight,
-        )
+        ))
     }
 }

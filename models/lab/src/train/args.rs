@@ -5,7 +5,7 @@ use std::path::PathBuf;
 use anyhow::{Result, ensure};
 use clap::ValueEnum;
 
-use crate::training::{Common, share};
+use crate::training::{Common, contents, share};
 
 /// What the command line says.
 #[derive(Debug, Clone, clap::Args)]
@@ -98,13 +98,13 @@ impl Args {
     }
 
     /// What fixes the course of a run: one with other settings can't go on from its state.
-    pub(super) fn describe(&self) -> String {
-        format!(
+    pub(super) fn describe(&self) -> Result<String> {
+        Ok(format!(
             "{} train {} valid {} head-lr-factor {} layer-decay {} average {} r-drop {} weight-decay {} \
              label-smoothing {} class-weights {:?} head {:?} clip {}",
-            self.common.describe(),
-            self.train.display(),
-            self.valid.display(),
+            self.common.describe()?,
+            contents(&self.train)?,
+            contents(&self.valid)?,
             self.head_lr_factor,
             self.layer_decay,
             self.average,
@@ -114,6 +114,6 @@ impl Args {
             self.class_weights,
             self.head,
             self.clip,
-        )
+        ))
     }
 }

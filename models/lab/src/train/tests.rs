@@ -87,6 +87,15 @@ impl Bench {
         self.folder.path().join(name)
     }
 
+    /// The labels, and the posts as training takes them.
+    fn examples(&self, args: &Args) -> (Vec<String>, Vec<Example>) {
+        let rows = data::read(&args.train, args.common.profile).unwrap();
+        let labels = data::label_names(&rows);
+        let tokenizer = Tokenizer::read(&args.common.base).unwrap();
+        let examples = data::examples(&rows, &labels, &tokenizer, 18, &args.train).unwrap();
+        (labels, examples)
+    }
+
     fn args(&self, out: &str, more: &[&str]) -> Args {
         let path = |name: &str| self.path(name).into_os_string().into_string().unwrap();
         let (base, posts, out) = (path("base"), path("posts.tsv"), path(out));
@@ -132,17 +141,10 @@ fn a_model_learns_what_the_words_tell() {
 #[test]
 fn a_run_that_was_killed_ends_as_if_it_was_not() {
     let bench = Bench::new();
-    let examples = |args: &Args| {
-        let rows = data::read(&args.train, args.common.profile).unwrap();
-        let labels = data::label_names(&rows);
-        let tokenizer = Tokenizer::read(&args.common.base).unwrap();
-        let examples = data::examples(&rows, &labels, &tokenizer, 18, &args.train).unwrap();
-        (labels, examples)
-    };
     // In the first epoch, before and after the mean has begun.
     let weights = |out: &str, kill_after: Option<usize>| {
         let args = bench.args(out, &["--epochs", "2", "--average", "0.7"]);
-        let (labels, posts) = examples(&args);
+        let (labels, posts) = bench.examples(&args);
         let base = || Checkpoint::read(&args.common.base).unwrap().encoder;
         if let Some(batches) = kill_after {
             let mut run = Run::new(&args, base(), &labels, &posts).unwrap();
@@ -193,6 +195,95 @@ fn a_run_with_other_settings_is_not_gone_on_with() {
     let error = format!("{:#}", run(args.clone()).unwrap_err());
     assert!(error.contains("other settings"), "{error}");
     assert!(!args.common.out.exists(), "nothing half-written is left");
+}
+
+#[test]
+fn a_run_with_other_data_or_threads_is_not_gone_on_with() {
+    let bench = Bench::new();
+    let args = bench.args("out", &["--epochs", "1"]);
+    let base = Checkpoint::read(&args.common.base).unwrap().encoder;
+    let (labels, posts) = bench.examples(&args);
+    let mut killed = Run::new(&args, base, &labels, &posts).unwrap();
+    killed.training.save().unwrap();
+    let mut others = args.clone();
+    others.common.threads = 3;
+    let error = format!("{:#}", run(others).unwrap_err());
+    assert!(
+        error.contains("other settings") && error.contains("threads 2"),
+        "{error}"
+    );
+
+    for file in ["posts.tsv", "base/model.safetensors"] {
+        let before = fs::read(bench.path(file)).unwrap();
+        let mut after = before.clone();
+        // A label's last letter, or a bit of a weight.
+        let last = after.len() - 2;
+        after[last] ^= 1;
+        fs::write(bench.path(file), after).unwrap();
+        let error = format!("{:#}", run(args.clone()).unwrap_err());
+        assert!(error.contains("other settings"), "{file}: {error}");
+        fs::write(bench.path(file), before).unwrap();
+    }
+    run(args.clone()).unwrap();
+    let report = fs::read_to_string(args.common.out.join("report/report.json")).unwrap();
+    assert!(
+        report.contains(" threads 2 ") && report.contains("posts.tsv (xxh3 "),
+        "{report}"
+    );
+}
+
+#[test]
+fn a_run_that_was_killed_when_its_patience_was_gone_stays_where_it_was() {
+    let bench = Bench::new();
+    let mut args = bench.args("out", &["--epochs", "9"]);
+    args.patience = 3;
+    let (labels, posts) = bench.examples(&args);
+    let base = || Checkpoint::read(&args.common.base).unwrap().encoder;
+    let mut killed = Run::new(&args, base(), &labels, &posts).unwrap();
+    killed.training.progress.epoch = 4;
+    killed.training.progress.journal = Journal {
+        epochs: vec![Epoch::default(); 4],
+        best: Some((0, Figures::default())),
+    };
+    killed.training.save().unwrap();
+    let mut run = Run::new(&args, base(), &labels, &posts).unwrap();
+    run.go(&posts, &posts).unwrap();
+    assert_eq!(run.training.progress.epoch, 4);
+
+    // Of two epochs without a better figure, the third is still to come; and one that has begun is ended.
+    for (epochs, batch) in [(3, 0), (4, 1)] {
+        run.training.progress.journal.epochs.truncate(epochs);
+        run.training.progress.journal.epochs.resize(epochs, Epoch::default());
+        run.training.progress.batch = batch;
+        assert!(!run.is_over(), "{epochs} epochs, {batch} batches");
+    }
+}
+
+#[test]
+fn what_a_run_goes_on_from_is_kept_while_biases_are_fitted() {
+    let bench = Bench::new();
+    let args = bench.args("out", &["--epochs", "1", "--fit-bias"]);
+    let (labels, posts) = bench.examples(&args);
+    let base = Checkpoint::read(&args.common.base).unwrap().encoder;
+    let mut killed = Run::new(&args, base, &labels, &posts).unwrap();
+    killed.go(&posts, &posts).unwrap();
+    let best = killed.best_folder().join("model.safetensors");
+    let trained = fs::read(&best).unwrap();
+    // What ends the run after the fit: a file of the tokenizer that can't be copied.
+    let obstacle = bench.path("base/tokenizer_config.json");
+    fs::create_dir(&obstacle).unwrap();
+    assert!(run(args.clone()).is_err());
+    assert!(
+        fs::read(&best).unwrap() == trained,
+        "the fit changed what the run goes on from"
+    );
+    fs::remove_dir(&obstacle).unwrap();
+    run(args.clone()).unwrap();
+    let fitted = fs::read(args.common.out.join("model.safetensors")).unwrap();
+    assert!(
+        fitted != trained,
+        "one epoch leaves nothing to fit: this test shows nothing"
+    );
 }
 
 #[test]

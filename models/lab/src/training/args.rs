@@ -1,9 +1,13 @@
 //! The settings that every training has.
 
-use std::path::PathBuf;
+use std::{
+    fs,
+    path::{Path, PathBuf},
+};
 
-use anyhow::{Result, ensure};
+use anyhow::{Context, Result, ensure};
 use moodstream::clean::Profile;
+use xxhash_rust::xxh3::Xxh3Default;
 
 /// What the command line says of any training; a step with other defaults puts its own in their place.
 #[derive(Debug, Clone, clap::Args)]
@@ -68,11 +72,16 @@ impl Common {
         Ok(())
     }
 
-    /// What of it fixes the course of a run: one with other settings can't go on from its state.
-    pub(crate) fn describe(&self) -> String {
-        format!(
-            "base {} epochs {} lr {} batch {} warmup {} seed {} dropout {} max-tokens {} profile {}",
-            self.base.display(),
+    /// What of it fixes the course of a run: one with other settings can't go on from its state. The threads are of it
+    /// because they share the posts of a step, each with dropout masks of its own.
+    ///
+    /// # Errors
+    ///
+    /// When a file of the checkpoint can't be read.
+    pub(crate) fn describe(&self) -> Result<String> {
+        Ok(format!(
+            "base {} epochs {} lr {} batch {} warmup {} seed {} dropout {} max-tokens {} profile {} threads {}",
+            contents(&self.base)?,
             self.epochs,
             self.lr,
             self.batch,
@@ -81,8 +90,29 @@ impl Common {
             self.dropout,
             self.max_tokens,
             self.profile,
-        )
+            self.threads,
+        ))
     }
+}
+
+/// A file, or the files of a checkpoint's folder, as settings name them: with a hash, so that a run doesn't go on with
+/// other data of the same name.
+///
+/// # Errors
+///
+/// When a file can't be read.
+pub(crate) fn contents(path: &Path) -> Result<String> {
+    let files = match path.is_dir() {
+        true => ["config.json", "model.safetensors", "tokenizer.json"]
+            .map(|file| path.join(file))
+            .to_vec(),
+        false => vec![path.to_owned()],
+    };
+    let mut hash = Xxh3Default::new();
+    for file in files {
+        hash.update(&fs::read(&file).with_context(|| format!("can't read {}", file.display()))?);
+    }
+    Ok(format!("{} (xxh3 {:016x})", path.display(), hash.digest()))
 }
 
 /// Refuses a share that is none.

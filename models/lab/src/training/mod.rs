@@ -5,7 +5,7 @@ mod args;
 mod average;
 mod state;
 
-pub(crate) use args::{Common, share};
+pub(crate) use args::{Common, contents, share};
 pub(crate) use state::Progress;
 
 use std::{
@@ -39,6 +39,7 @@ pub(crate) struct Training<'a, J> {
     /// The share of the run at whose end weights are averaged.
     average: f32,
     gradients: Vec<Gradient>,
+    /// Since when time has not been added to the progress.
     started: Instant,
     saved: Instant,
     told: Instant,
@@ -114,6 +115,9 @@ impl<'a, J: Default + Serialize + DeserializeOwned> Training<'a, J> {
 
     /// Saves all that going on needs.
     pub(crate) fn save(&mut self) -> Result<()> {
+        let now = Instant::now();
+        self.progress.seconds += (now - self.started).as_secs_f32();
+        self.started = now;
         self.model.save(&self.work, &self.progress)?;
         self.saved = Instant::now();
         Ok(())
@@ -124,9 +128,9 @@ impl<'a, J: Default + Serialize + DeserializeOwned> Training<'a, J> {
         self.spent() >= 1.0
     }
 
-    /// The share of the minutes allowed that is gone.
+    /// The share of the minutes allowed that is gone, those before a kill included.
     fn spent(&self) -> f32 {
-        let minutes = self.started.elapsed().as_secs_f32() / 60.0;
+        let minutes = (self.progress.seconds + self.started.elapsed().as_secs_f32()) / 60.0;
         self.args.minutes.map_or(0.0, |allowed| minutes / allowed)
     }
 
@@ -301,6 +305,27 @@ mod tests {
         let error = training.learn(&mut [()], 1.0, |(), part, _, _| nothing[part.index]);
         let error = error.unwrap_err().to_string();
         assert!(error.starts_with("a thread failed in step 1"), "{error}");
+    }
+
+    #[test]
+    fn minutes_before_a_kill_count() {
+        let folder = tempfile::tempdir().unwrap();
+        let out = folder.path().join("out").into_os_string();
+        let words = [
+            "--base".into(),
+            "base".into(),
+            "--minutes".into(),
+            "1".into(),
+            "--out".into(),
+            out,
+        ];
+        let args: Common = arguments(words).unwrap();
+        let training = || Training::<()>::new(&args, String::new(), tiny(), Settings::default(), 0.0).unwrap();
+        let mut killed = training();
+        killed.started = killed.started.checked_sub(Duration::from_secs(45)).unwrap();
+        killed.save().unwrap();
+        let spent = training().spent();
+        assert!((0.75..1.0).contains(&spent), "{spent}");
     }
 
     #[test]

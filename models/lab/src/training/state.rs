@@ -26,6 +26,8 @@ pub(crate) struct Progress<J> {
     pub(crate) steps: u64,
     /// Loss and weight summed over the epoch so far.
     pub(crate) loss: (f64, f64),
+    /// How long it has taken so far.
+    pub(crate) seconds: f32,
     /// Steps whose weights are averaged.
     pub(crate) averaged: u64,
     /// What is noted of finished epochs.
