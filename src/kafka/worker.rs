@@ -265,6 +265,7 @@ impl Worker {
     fn stop_reading(&mut self) {
         self.sender = None;
         self.stranded = None;
+        self.set_paused(false);
     }
 
     fn drop_stale_lanes(&mut self) {
@@ -339,6 +340,8 @@ impl Worker {
             .assignment
             .holds(&record.origin.topic, record.origin.partition, record.epoch)
         {
+            // Nothing waits for room any more: what comes next finds out whether there is some.
+            self.set_paused(false);
             return Delivery::Sent;
         }
         let Some(sender) = &self.sender else {

@@ -216,6 +216,8 @@ impl Settler {
                     continue;
                 }
                 batch.lettered = true;
+                // Also where those that could not be written went to another member with their partition.
+                self.health.well(Part::DeadLetters);
             }
             let begun = std::time::Instant::now();
             match self.store.flush(&batch.flush).await {
@@ -286,7 +288,6 @@ impl Settler {
             .await
             .map_err(|error| error.to_string())?;
         fail_point!("dead-letters-after", Err("at a fail point".to_owned()));
-        self.health.well(Part::DeadLetters);
         Ok(())
     }
 

@@ -25,6 +25,7 @@ mod steps;
 mod storm;
 #[path = "../support/mod.rs"]
 mod support;
+mod taken;
 mod world;
 
 use std::{env, time::Instant};
