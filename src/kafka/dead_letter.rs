@@ -50,6 +50,12 @@ pub mod header {
     pub const ORIGINAL_LENGTH: &str = "original_length";
     /// Of a truncated letter: XXH3 (64 bits, hexadecimal) over all bytes of the record.
     pub const ORIGINAL_XXH3: &str = "original_xxh3";
+    /// `true` where the broker took the letter only without the record's key.
+    pub const KEY_OMITTED: &str = "key_omitted";
+    /// Of a letter without its key: how many bytes the key had.
+    pub const ORIGINAL_KEY_LENGTH: &str = "original_key_length";
+    /// Of a letter without its key: XXH3 (64 bits, hexadecimal) over all bytes of the key.
+    pub const ORIGINAL_KEY_XXH3: &str = "original_key_xxh3";
 }
 
 /// A record that can't be handled.
@@ -84,26 +90,24 @@ pub enum DeadLetterError {
         /// What the client says of the first.
         detail: String,
     },
-    /// The broker takes not even the beginning of a record.
+    /// The broker takes not even the headers of a record.
     #[error(
-        "writing the dead letter of {origin} to topic {topic:?}: the broker refuses even {bytes} bytes by size; raise max.message.bytes of the topic"
+        "writing the dead letter of {origin} to topic {topic:?}: the broker refuses even its headers by size; raise max.message.bytes of the topic"
     )]
     TooLarge {
         /// The dead-letter topic.
         topic: String,
         /// The record.
         origin: Origin,
-        /// The bytes that were tried last.
-        bytes: usize,
     },
 }
 
 /// How letters were written.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
 pub struct Sent {
-    /// With all their bytes.
+    /// With their key and all their bytes.
     pub whole: usize,
-    /// With the beginning of their bytes, the broker having refused all of them by size.
+    /// With the beginning of their bytes or without their key, the broker having refused the whole by size.
     pub truncated: usize,
 }
 
@@ -126,6 +130,40 @@ impl std::fmt::Debug for DeadLetters {
         f.debug_struct("DeadLetters")
             .field("topic", &self.topic)
             .finish_non_exhaustive()
+    }
+}
+
+/// What of a letter is sent: the first bytes of its payload, with its key or without.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+struct Cut {
+    bytes: usize,
+    key: bool,
+}
+
+impl Cut {
+    fn whole(letter: &DeadLetter) -> Self {
+        Self {
+            bytes: letter.payload.len(),
+            key: letter.key.is_some(),
+        }
+    }
+
+    /// Less and less of a letter. The key stays with the beginning of the bytes as long as it can; where it is the
+    /// key that is too large, the beginning stays without it.
+    fn all(letter: &DeadLetter) -> Vec<Self> {
+        let whole = Self::whole(letter);
+        let beginning = whole.bytes.min(BEGINNING);
+        let mut cuts = vec![whole];
+        cuts.extend([beginning, 0].map(|bytes| Self { bytes, ..whole }));
+        cuts.extend([beginning, 0].map(|bytes| Self { bytes, key: false }));
+        // Without a key, or of few bytes, some are the same again.
+        let mut distinct: Vec<Self> = Vec::with_capacity(cuts.len());
+        for cut in cuts {
+            if !distinct.contains(&cut) {
+                distinct.push(cut);
+            }
+        }
+        distinct
     }
 }
 
@@ -163,8 +201,8 @@ impl DeadLetters {
     }
 
     /// Writes the letters; resolves when all are on all replicas in sync. A letter that the
-    /// broker refuses by size is written with the beginning of its bytes, and headers that say
-    /// so: see [`header::TRUNCATED`].
+    /// broker refuses by size is written with the beginning of its bytes, and where its key is too
+    /// large, without that; headers say so: see [`header::TRUNCATED`] and [`header::KEY_OMITTED`].
     ///
     /// # Errors
     /// [`DeadLetterError`] if any letter isn't written; nothing of it is dropped here, so the
@@ -196,7 +234,7 @@ impl DeadLetters {
         while !rest.is_empty() {
             let (window, later) = rest.split_at(window(rest));
             rest = later;
-            let outcomes = join_all(window.iter().map(|letter| self.write(letter, &letter.payload))).await;
+            let outcomes = join_all(window.iter().map(|letter| self.write(letter, Cut::whole(letter)))).await;
             let failures: Vec<&String> = outcomes
                 .iter()
                 .filter_map(|outcome| {
@@ -224,37 +262,32 @@ impl DeadLetters {
 
     /// Writes a letter that was refused by size; whether it went whole after all.
     async fn write_smaller(&self, letter: &DeadLetter, all: usize) -> Result<bool, DeadLetterError> {
-        // A refusal hits all letters that travel together, so first it travels alone.
-        let mut bytes = letter.payload.clone();
-        for beginning in [BEGINNING, 0] {
-            match self.write(letter, &bytes).await {
+        // A refusal hits all letters that travel together, so first it travels alone, and whole.
+        for cut in Cut::all(letter) {
+            match self.write(letter, cut).await {
                 Outcome::Written => {
-                    let whole = bytes.len() == letter.payload.len();
+                    let whole = cut == Cut::whole(letter);
                     if !whole {
-                        tracing::warn!(origin = %letter.origin, bytes = letter.payload.len(), kept = bytes.len(), topic = %self.topic, "dead letter truncated: the broker refuses its size");
+                        tracing::warn!(origin = %letter.origin, bytes = letter.payload.len(), kept = cut.bytes, key_bytes = letter.key.as_ref().map(Bytes::len), key_kept = cut.key, topic = %self.topic, "dead letter truncated: the broker refuses its size");
                     }
                     return Ok(whole);
                 }
                 Outcome::Failed(detail) => return Err(self.not_acknowledged(1, all, detail)),
-                Outcome::RefusedBySize => bytes = letter.payload.slice(..beginning.min(letter.payload.len())),
+                Outcome::RefusedBySize => {}
             }
         }
-        match self.write(letter, &bytes).await {
-            Outcome::Written => Ok(bytes.len() == letter.payload.len()),
-            Outcome::Failed(detail) => Err(self.not_acknowledged(1, all, detail)),
-            Outcome::RefusedBySize => Err(DeadLetterError::TooLarge {
-                topic: self.topic.to_string(),
-                origin: letter.origin.clone(),
-                bytes: bytes.len(),
-            }),
-        }
+        Err(DeadLetterError::TooLarge {
+            topic: self.topic.to_string(),
+            origin: letter.origin.clone(),
+        })
     }
 
-    async fn write(&self, letter: &DeadLetter, bytes: &Bytes) -> Outcome {
-        let headers = headers(letter, bytes.len());
-        let mut record: FutureRecord<'_, [u8], [u8]> =
-            FutureRecord::to(&self.topic).payload(&bytes[..]).headers(headers);
-        if let Some(key) = &letter.key {
+    async fn write(&self, letter: &DeadLetter, cut: Cut) -> Outcome {
+        let bytes = letter.payload.get(..cut.bytes).unwrap_or(&letter.payload);
+        let mut record: FutureRecord<'_, [u8], [u8]> = FutureRecord::to(&self.topic)
+            .payload(bytes)
+            .headers(headers(letter, cut));
+        if let Some(key) = letter.key.as_ref().filter(|_| cut.key) {
             record = record.key(&key[..]);
         }
         let producer = lock(&self.producer).clone();
@@ -296,20 +329,20 @@ fn window(letters: &[DeadLetter]) -> usize {
     letters
         .iter()
         .position(|letter| {
-            bytes += letter.payload.len();
+            bytes += letter.payload.len() + letter.key.as_ref().map_or(0, Bytes::len);
             bytes > WINDOW
         })
         .map_or(letters.len(), |end| end.max(1))
 }
 
-fn headers(letter: &DeadLetter, kept: usize) -> OwnedHeaders {
+fn headers(letter: &DeadLetter, cut: Cut) -> OwnedHeaders {
     let DeadLetter {
         origin,
         timestamp,
+        key,
         payload,
         reason,
         detail,
-        ..
     } = letter;
     let rfc3339 = |time: OffsetDateTime| time.format(&Rfc3339).ok();
     let mut headers = vec![
@@ -322,10 +355,16 @@ fn headers(letter: &DeadLetter, kept: usize) -> OwnedHeaders {
         (header::TIMESTAMP, rfc3339(OffsetDateTime::now_utc())),
         (header::VERSION, Some(env!("CARGO_PKG_VERSION").to_owned())),
     ];
-    if kept < payload.len() {
+    let xxh3 = |bytes: &Bytes| format!("{:016x}", xxh3_64(bytes));
+    if cut.bytes < payload.len() {
         headers.push((header::TRUNCATED, Some("true".to_owned())));
         headers.push((header::ORIGINAL_LENGTH, Some(payload.len().to_string())));
-        headers.push((header::ORIGINAL_XXH3, Some(format!("{:016x}", xxh3_64(payload)))));
+        headers.push((header::ORIGINAL_XXH3, Some(xxh3(payload))));
+    }
+    if let Some(key) = key.as_ref().filter(|_| !cut.key) {
+        headers.push((header::KEY_OMITTED, Some("true".to_owned())));
+        headers.push((header::ORIGINAL_KEY_LENGTH, Some(key.len().to_string())));
+        headers.push((header::ORIGINAL_KEY_XXH3, Some(xxh3(key))));
     }
     headers
         .iter()
@@ -362,5 +401,37 @@ mod tests {
         assert_eq!(window(&[letter(1), letter(2)]), 2);
         assert_eq!(window(&[letter(WINDOW + 1), letter(2)]), 1);
         assert_eq!(window(&[letter(WINDOW - 1), letter(1), letter(1)]), 2);
+        let keyed = DeadLetter {
+            key: Some(Bytes::from(vec![0; WINDOW])),
+            ..letter(1)
+        };
+        assert_eq!(window(&[keyed, letter(1)]), 1, "a key has bytes too");
+    }
+
+    #[test]
+    fn a_letter_is_cut_to_less_and_less_and_never_to_the_same_twice() {
+        let cuts = |letter: &DeadLetter| -> Vec<(usize, bool)> {
+            Cut::all(letter).into_iter().map(|cut| (cut.bytes, cut.key)).collect()
+        };
+        let (long, key) = (2 * BEGINNING, Some(Bytes::from_static(b"k")));
+        assert_eq!(cuts(&letter(long)), [(long, false), (BEGINNING, false), (0, false)]);
+        assert_eq!(cuts(&letter(0)), [(0, false)]);
+        assert_eq!(
+            cuts(&DeadLetter {
+                key: key.clone(),
+                ..letter(long)
+            }),
+            [
+                (long, true),
+                (BEGINNING, true),
+                (0, true),
+                (BEGINNING, false),
+                (0, false)
+            ]
+        );
+        assert_eq!(
+            cuts(&DeadLetter { key, ..letter(9) }),
+            [(9, true), (0, true), (9, false), (0, false)]
+        );
     }
 }

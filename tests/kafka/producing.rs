@@ -124,9 +124,63 @@ async fn a_letter_that_the_broker_refuses_by_size_keeps_its_beginning_and_says_s
     assert_eq!(record.payload().unwrap(), &payload[..65_536]);
 
     // Nothing fits: its own kind of error.
-    refuse(4);
+    refuse(6);
     let error = letters.send(&[letter(2, &payload)]).await.unwrap_err();
     assert!(matches!(error, DeadLetterError::TooLarge { .. }), "{error}");
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_letter_whose_key_is_larger_than_the_broker_takes_goes_without_it_and_says_so() {
+    use rdkafka::Message as _;
+    let broker = Broker::start();
+    broker.create_topic("posts.dead-letter", 1);
+    let mut options = options(&broker, &["posts"]);
+    options.properties = [("message.max.bytes", "1000000")].into_iter().collect();
+    let letters = DeadLetters::new(&options).unwrap();
+    let key = bytes::Bytes::from(vec![b'k'; 2_000_000]);
+    let keyed = |offset, payload: &[u8]| DeadLetter {
+        key: Some(key.clone()),
+        ..letter(offset, payload)
+    };
+    // The bytes stay as they are where only the key is too large; else they are cut as others are.
+    let (short, long) = (b"bad \xff bytes".to_vec(), vec![b'x'; 3_000_000]);
+    let sent = letters
+        .send(&[keyed(0, &short), letter(1, b"last"), keyed(2, &long)])
+        .await;
+    assert_eq!(sent.unwrap(), Sent { whole: 1, truncated: 2 });
+
+    let reader: rdkafka::consumer::BaseConsumer = broker.config().set("group.id", "check").create().unwrap();
+    let mut list = rdkafka::TopicPartitionList::new();
+    list.add_partition_offset("posts.dead-letter", 0, rdkafka::Offset::Offset(0))
+        .unwrap();
+    rdkafka::consumer::Consumer::assign(&reader, &list).unwrap();
+    let mut found = BTreeMap::new();
+    while found.len() < 3 {
+        let record = reader.poll(PATIENCE).expect("a letter in time").unwrap();
+        let headers = broker::header_map(record.headers().unwrap());
+        let header = |name: &str| headers.get(name).cloned();
+        let number: usize = headers["origin_offset"].parse().unwrap();
+        let (omitted, length, xxh3) = (
+            header("key_omitted"),
+            header("original_key_length"),
+            header("original_key_xxh3"),
+        );
+        if number == 1 {
+            assert_eq!((omitted, length, xxh3), (None, None, None));
+            assert_eq!(record.key(), Some(&b"k\xff"[..]));
+        } else {
+            let hash = format!("{:016x}", xxhash_rust::xxh3::xxh3_64(&key));
+            assert_eq!(
+                (omitted, length, xxh3),
+                (Some("true".into()), Some("2000000".into()), Some(hash))
+            );
+            assert_eq!(record.key(), None);
+        }
+        assert_eq!(header("truncated").is_some(), number == 2);
+        found.insert(number, record.payload().unwrap_or_default().to_vec());
+    }
+    assert_eq!(found[&0], short);
+    assert_eq!(found[&2], long[..65_536]);
 }
 
 #[tokio::test(flavor = "multi_thread")]
