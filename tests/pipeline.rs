@@ -384,6 +384,49 @@ async fn a_start_while_posts_past_retention_are_read_goes_well() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
+async fn posts_without_an_id_of_a_topic_made_anew_or_of_another_cluster_are_posts_of_their_own() {
+    let texts = |count| -> Vec<Vec<u8>> {
+        (0..count)
+            .map(|n| format!("nothing but the sea {n}").into_bytes())
+            .collect()
+    };
+    let counts = |service: &Service| {
+        let summary = service.run_until_caught_up();
+        ["inserted", "duplicates"].map(|name| summary[name].as_u64().unwrap())
+    };
+    let mut bench = Bench::start();
+    bench.feed(&texts(20), "anew", 1);
+    let settings = bench.write("anew.toml", "[kafka]\non_offset_out_of_range = \"earliest\"\n");
+    let service = bench.service("anew").with_config(&settings);
+    assert_eq!(counts(&service), [20, 0]);
+
+    // The broker forgets everything: the topic begins at offset 0 again, with the same texts.
+    bench.broker.restart();
+    bench.feed(&texts(10), "anew", 1);
+    let mut child = service.command().spawn().unwrap();
+    wait_for("the new topic to be read", || number_now(&service.url, TALLY) == 30);
+    terminate(&child);
+    assert!(end_of(&mut child).success());
+    let posts = number(&service.url, "SELECT count(*) FROM post").await;
+    assert_eq!(posts, 30, "they lie at offsets that others had");
+    assert_eq!(
+        counts(&service.with_group("again")),
+        [0, 10],
+        "read again, they are the same"
+    );
+
+    let other = Bench::start();
+    other.feed(&texts(10), "anew", 1);
+    let elsewhere = other.service("anew").with_url(&service.url).with_group("elsewhere");
+    assert_eq!(
+        counts(&elsewhere),
+        [10, 0],
+        "a topic of the same name in another cluster"
+    );
+    assert_rollups_equal_recount(&service.url).await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
 async fn a_retention_that_is_raised_lets_nothing_count_twice() {
     let bench = Bench::start();
     let stream = own_stream(200);

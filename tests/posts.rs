@@ -13,6 +13,8 @@ use std::{
 use moodstream::post::{Envelope, Format, Limits, Reason, Record, Reject, Source, key, parse};
 use time::{OffsetDateTime, macros::datetime};
 
+const FALLBACK_ID: &str = "topic/0/0@1728000000000";
+
 fn shared(path: &str) -> Option<PathBuf> {
     let path = Path::new(env!("CARGO_MANIFEST_DIR")).join("../shared").join(path);
     if path.exists() {
@@ -26,7 +28,7 @@ fn read(payload: &[u8]) -> Result<Record, Reject> {
     let timestamp = Some(OffsetDateTime::UNIX_EPOCH + time::Duration::days(20_000));
     let envelope = Envelope {
         timestamp,
-        fallback_id: Arc::from("topic/0/0"),
+        fallback_id: Arc::from(FALLBACK_ID),
     };
     let limits = Limits {
         max_bytes: 8 << 20,
@@ -111,7 +113,7 @@ impl Outcome {
                         &deletion.post_id
                     }
                 };
-                if id != "topic/0/0" && payload.len() < 1 << 20 {
+                if id != FALLBACK_ID && payload.len() < 1 << 20 {
                     assert_eq!(key(payload).as_ref(), Some(id));
                 }
             }

@@ -8,7 +8,7 @@ use crate::{
     clean::Profile,
     filter::PostFilter,
     kafka::Message,
-    post::{self, Deletion, Envelope, Format, Limits, Post, Record, Reject},
+    post::{self, Deletion, Envelope, Format, Limits, Origin, Post, Record, Reject},
     store::Retention,
 };
 
@@ -58,7 +58,7 @@ impl Reader {
     pub fn read(&self, message: &Message, now: OffsetDateTime) -> Fate {
         let envelope = Envelope {
             timestamp: message.timestamp,
-            fallback_id: message.origin.to_string().into(),
+            fallback_id: fallback_id(&message.origin, message.timestamp),
         };
         let post = match post::parse(self.format, &message.payload, &envelope, &self.limits) {
             Err(reject) => return Fate::Rejected(reject),
@@ -74,5 +74,38 @@ impl Reader {
         };
         let cleaned = self.profile.clean(&post.text).into();
         Fate::Post { post, topics, cleaned }
+    }
+}
+
+/// The identity of a post that brings none: the same however often its record is read, and another for one that lies at
+/// the same place of another topic of that name, made anew or of another cluster. Such a one has another time; only
+/// records without a time can't be told apart.
+fn fallback_id(origin: &Origin, timestamp: Option<OffsetDateTime>) -> Arc<str> {
+    match timestamp {
+        Some(time) => format!("{origin}@{}", time.unix_timestamp_nanos() / 1_000_000).into(),
+        None => origin.to_string().into(),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use time::macros::datetime;
+
+    use super::*;
+
+    #[test]
+    fn a_post_without_an_id_is_known_by_where_and_when_its_record_lies() {
+        let origin = Origin {
+            topic: "posts".into(),
+            partition: 3,
+            offset: 14,
+        };
+        let id = |timestamp| fallback_id(&origin, timestamp).to_string();
+        assert_eq!(
+            id(Some(datetime!(2026-01-02 03:04:05.006 UTC))),
+            "posts/3/14@1767323045006"
+        );
+        assert_eq!(id(Some(OffsetDateTime::UNIX_EPOCH)), "posts/3/14@0");
+        assert_eq!(id(None), "posts/3/14");
     }
 }

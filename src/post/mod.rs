@@ -226,7 +226,7 @@ pub enum Format {
 pub struct Envelope {
     /// The record's time at the broker: the event time of formats that have none.
     pub timestamp: Option<OffsetDateTime>,
-    /// An identity for posts that bring none: `topic/partition/offset`.
+    /// An identity for posts that bring none: where and when the record lies, `topic/partition/offset@milliseconds`.
     pub fallback_id: Arc<str>,
 }
 

@@ -14,7 +14,7 @@ use super::*;
 
 /// The broker's time in these tests.
 const BROKER_TIME: OffsetDateTime = datetime!(2024-05-06 07:08:09 UTC);
-const FALLBACK_ID: &str = "posts/3/14";
+const FALLBACK_ID: &str = "posts/3/14@1714979289000";
 
 fn envelope() -> Envelope {
     Envelope {

@@ -58,7 +58,7 @@ pub fn parse(data: &[u8]) {
     };
     let envelope = Envelope {
         timestamp: (choice & 8 != 0).then_some(time),
-        fallback_id: "posts/0/0".into(),
+        fallback_id: "posts/0/0@0".into(),
     };
     let limits = match choice & 64 {
         0 => Limits::default(),

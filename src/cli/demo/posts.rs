@@ -346,7 +346,7 @@ mod tests {
     fn parsed(record: &[u8]) -> Result<Record, Reject> {
         let envelope = Envelope {
             timestamp: Some(NOW),
-            fallback_id: "posts/0/0".into(),
+            fallback_id: "posts/0/0@0".into(),
         };
         parse(Format::Auto, record, &envelope, &Limits::default())
     }
