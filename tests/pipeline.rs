@@ -409,20 +409,12 @@ async fn posts_without_an_id_of_a_topic_made_anew_or_of_another_cluster_are_post
     assert!(end_of(&mut child).success());
     let posts = number(&service.url, "SELECT count(*) FROM post").await;
     assert_eq!(posts, 30, "they lie at offsets that others had");
-    assert_eq!(
-        counts(&service.with_group("again")),
-        [0, 10],
-        "read again, they are the same"
-    );
+    assert_eq!(counts(&service.with_group("again")), [0, 10], "the same, read again");
 
     let other = Bench::start();
     other.feed(&texts(10), "anew", 1);
     let elsewhere = other.service("anew").with_url(&service.url).with_group("elsewhere");
-    assert_eq!(
-        counts(&elsewhere),
-        [10, 0],
-        "a topic of the same name in another cluster"
-    );
+    assert_eq!(counts(&elsewhere), [10, 0], "another cluster's topic");
     assert_rollups_equal_recount(&service.url).await;
 }
 

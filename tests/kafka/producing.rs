@@ -33,11 +33,7 @@ async fn dead_letters_carry_every_byte_and_where_it_came_from() {
         .collect();
     assert_eq!(letters.send(&all).await.unwrap(), Sent { whole: 4, truncated: 0 });
 
-    let reader: rdkafka::consumer::BaseConsumer = broker.config().set("group.id", "check").create().unwrap();
-    let mut list = rdkafka::TopicPartitionList::new();
-    list.add_partition_offset("posts.dead-letter", 0, rdkafka::Offset::Offset(0))
-        .unwrap();
-    rdkafka::consumer::Consumer::assign(&reader, &list).unwrap();
+    let reader = reader_of_letters(&broker.address(), 0);
     let mut found = BTreeMap::new();
     while found.len() < 4 {
         let record = reader.poll(PATIENCE).expect("a letter in time").unwrap();
@@ -62,6 +58,20 @@ async fn dead_letters_carry_every_byte_and_where_it_came_from() {
     for (n, payload) in payloads.iter().enumerate() {
         assert!(found[&n] == *payload, "letter {n}");
     }
+}
+
+/// Reads the dead letters from an offset on.
+fn reader_of_letters(brokers: &str, from: i64) -> rdkafka::consumer::BaseConsumer {
+    let reader: rdkafka::consumer::BaseConsumer = rdkafka::ClientConfig::new()
+        .set("bootstrap.servers", brokers)
+        .set("group.id", "check")
+        .create()
+        .unwrap();
+    let mut list = rdkafka::TopicPartitionList::new();
+    list.add_partition_offset("posts.dead-letter", 0, rdkafka::Offset::Offset(from))
+        .unwrap();
+    rdkafka::consumer::Consumer::assign(&reader, &list).unwrap();
+    reader
 }
 
 /// A cluster that fails as it is told to, with a topic for dead letters, and a producer of them.
@@ -102,15 +112,7 @@ async fn a_letter_that_the_broker_refuses_by_size_keeps_its_beginning_and_says_s
         Sent { whole: 0, truncated: 1 }
     );
 
-    let reader: rdkafka::consumer::BaseConsumer = rdkafka::ClientConfig::new()
-        .set("bootstrap.servers", mock.bootstrap_servers())
-        .set("group.id", "check")
-        .create()
-        .unwrap();
-    let mut list = rdkafka::TopicPartitionList::new();
-    list.add_partition_offset("posts.dead-letter", 0, rdkafka::Offset::Offset(1))
-        .unwrap();
-    rdkafka::consumer::Consumer::assign(&reader, &list).unwrap();
+    let reader = reader_of_letters(&mock.bootstrap_servers(), 1);
     let record = reader.poll(PATIENCE).expect("a letter in time").unwrap();
     let headers = broker::header_map(record.headers().unwrap());
     assert_eq!(
@@ -149,11 +151,7 @@ async fn a_letter_whose_key_is_larger_than_the_broker_takes_goes_without_it_and_
         .await;
     assert_eq!(sent.unwrap(), Sent { whole: 1, truncated: 2 });
 
-    let reader: rdkafka::consumer::BaseConsumer = broker.config().set("group.id", "check").create().unwrap();
-    let mut list = rdkafka::TopicPartitionList::new();
-    list.add_partition_offset("posts.dead-letter", 0, rdkafka::Offset::Offset(0))
-        .unwrap();
-    rdkafka::consumer::Consumer::assign(&reader, &list).unwrap();
+    let reader = reader_of_letters(&broker.address(), 0);
     let mut found = BTreeMap::new();
     while found.len() < 3 {
         let record = reader.poll(PATIENCE).expect("a letter in time").unwrap();
