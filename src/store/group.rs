@@ -22,8 +22,7 @@ impl Store {
             .into_iter()
             .map(|(emotion, group)| (sql_text(emotion), sql_text(group)))
             .unzip();
-        let mut connection = self.acquire(DOING).await?;
-        sqlx::query(
+        let query = sqlx::query(
             "WITH wanted AS (SELECT * FROM unnest($2::text[], $3::text[]) AS w (emotion, group_name)),
                   gone AS (DELETE FROM emotion_group g WHERE g.model_id = $1
                              AND (g.emotion, g.group_name) NOT IN (SELECT emotion, group_name FROM wanted))
@@ -32,10 +31,14 @@ impl Store {
         )
         .bind(sql_text(&model.id))
         .bind(emotions)
-        .bind(groups)
-        .execute(&mut *connection)
+        .bind(groups);
+        self.with(DOING, async |connection| {
+            query
+                .execute(connection)
+                .await
+                .map(drop)
+                .map_err(StoreError::when(DOING))
+        })
         .await
-        .map(drop)
-        .map_err(StoreError::when(DOING))
     }
 }

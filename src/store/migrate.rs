@@ -33,23 +33,28 @@ impl Store {
     /// Whether every migration of this program, and no other, is applied.
     pub async fn schema_is_current(&self) -> Result<bool, StoreError> {
         const DOING: &str = "reading the schema's version";
-        let mut connection = self.acquire(DOING).await?;
-        let exists: bool = sqlx::query_scalar("SELECT to_regclass('_sqlx_migrations') IS NOT NULL")
-            .fetch_one(&mut *connection)
-            .await
-            .map_err(StoreError::when(DOING))?;
-        if !exists {
-            return Ok(false);
-        }
-        let applied: Vec<(i64, Vec<u8>)> =
-            sqlx::query_as("SELECT version, checksum FROM _sqlx_migrations WHERE success")
-                .fetch_all(&mut *connection)
-                .await
-                .map_err(StoreError::when(DOING))?;
-        let applied: HashMap<i64, Vec<u8>> = applied.into_iter().collect();
+        let applied = self
+            .with(DOING, async |connection| {
+                applied(connection).await.map_err(StoreError::when(DOING))
+            })
+            .await?;
         Ok(applied.len() == MIGRATOR.iter().count()
             && MIGRATOR
                 .iter()
                 .all(|m| applied.get(&m.version).is_some_and(|sum| **sum == *m.checksum)))
     }
+}
+
+/// The migrations that are applied, and their checksums.
+async fn applied(connection: &mut PgConnection) -> Result<HashMap<i64, Vec<u8>>, sqlx::Error> {
+    let exists: bool = sqlx::query_scalar("SELECT to_regclass('_sqlx_migrations') IS NOT NULL")
+        .fetch_one(&mut *connection)
+        .await?;
+    if !exists {
+        return Ok(HashMap::new());
+    }
+    let applied: Vec<(i64, Vec<u8>)> = sqlx::query_as("SELECT version, checksum FROM _sqlx_migrations WHERE success")
+        .fetch_all(connection)
+        .await?;
+    Ok(applied.into_iter().collect())
 }

@@ -20,6 +20,7 @@ mod columns;
 mod error;
 mod flush;
 mod group;
+mod loan;
 mod migrate;
 mod offset;
 mod options;
@@ -36,7 +37,7 @@ use std::{
     sync::{Arc, Mutex, MutexGuard, PoisonError},
 };
 
-use sqlx::{Connection, PgConnection, PgPool, Postgres, pool::PoolConnection, postgres::PgPoolOptions};
+use sqlx::{Connection, PgConnection, PgPool, postgres::PgPoolOptions};
 use time::{Date, OffsetDateTime};
 
 pub use self::{
@@ -75,12 +76,11 @@ impl Store {
     pub async fn connect(options: &StoreOptions) -> Result<Self, StoreError> {
         let connect = options.connect_options()?;
         // One connection by hand first: the pool would try until its time is up and not say what was wrong.
-        let first = tokio::time::timeout(options.connect_timeout(), PgConnection::connect_with(&connect)).await;
-        let first = match first {
+        let first = async { PgConnection::connect_with(&connect).await?.close().await };
+        match tokio::time::timeout(options.connect_timeout(), first).await {
             Ok(first) => first.map_err(StoreError::when("connecting"))?,
             Err(_) => return Err(StoreError::sql("connecting", &sqlx::Error::PoolTimedOut)),
-        };
-        first.close().await.map_err(StoreError::when("connecting"))?;
+        }
 
         let session: Arc<str> = options.session().into();
         let pool = PgPoolOptions::new()
@@ -107,20 +107,16 @@ impl Store {
 
     /// Asks the database for a sign of life.
     pub async fn ping(&self) -> Result<(), StoreError> {
-        let mut connection = self.acquire("asking for a sign of life").await?;
-        connection
-            .ping()
-            .await
-            .map_err(StoreError::when("asking for a sign of life"))
+        const DOING: &str = "asking for a sign of life";
+        self.with(DOING, async |connection| {
+            connection.ping().await.map_err(StoreError::when(DOING))
+        })
+        .await
     }
 
     /// Ends all connections, once they are idle.
     pub async fn close(&self) {
         self.pool.close().await;
-    }
-
-    async fn acquire(&self, doing: &'static str) -> Result<PoolConnection<Postgres>, StoreError> {
-        self.pool.acquire().await.map_err(StoreError::when(doing))
     }
 }
 

@@ -13,19 +13,20 @@ impl Store {
         group: &str,
         partitions: &[(Arc<str>, i32)],
     ) -> Result<HashMap<(Arc<str>, i32), i64>, StoreError> {
-        let mut connection = self.acquire(DOING).await?;
         let topics: Vec<&str> = partitions.iter().map(|(topic, _)| &**topic).collect();
         let numbers: Vec<i32> = partitions.iter().map(|&(_, partition)| partition).collect();
-        let rows: Vec<(String, i32, i64)> = sqlx::query_as(
+        let query = sqlx::query_as(
             "SELECT topic, partition, next_offset FROM consumer_offset
              WHERE consumer_group = $1 AND (topic, partition) IN (SELECT * FROM unnest($2::text[], $3::int[]))",
         )
         .bind(group)
         .bind(topics)
-        .bind(numbers)
-        .fetch_all(&mut *connection)
-        .await
-        .map_err(StoreError::when(DOING))?;
+        .bind(numbers);
+        let rows: Vec<(String, i32, i64)> = self
+            .with(DOING, async |connection| {
+                query.fetch_all(connection).await.map_err(StoreError::when(DOING))
+            })
+            .await?;
         Ok(rows
             .into_iter()
             .map(|(topic, partition, next)| ((topic.into(), partition), next))
@@ -35,27 +36,28 @@ impl Store {
     /// Writes down where the group starts with a partition, unless it has an offset already; returns the one
     /// that holds.
     pub async fn begin_offset(&self, group: &str, topic: &str, partition: i32, start: i64) -> Result<i64, StoreError> {
-        let mut connection = self.acquire(DOING).await?;
-        sqlx::query(
+        let insert = sqlx::query(
             "INSERT INTO consumer_offset (consumer_group, topic, partition, next_offset) VALUES ($1, $2, $3, $4)
              ON CONFLICT DO NOTHING",
         )
         .bind(group)
         .bind(topic)
         .bind(partition)
-        .bind(start)
-        .execute(&mut *connection)
-        .await
-        .map_err(StoreError::when("writing down a start offset"))?;
-        sqlx::query_scalar(
+        .bind(start);
+        let select = sqlx::query_scalar(
             "SELECT next_offset FROM consumer_offset WHERE consumer_group = $1 AND topic = $2 AND partition = $3",
         )
         .bind(group)
         .bind(topic)
-        .bind(partition)
-        .fetch_one(&mut *connection)
+        .bind(partition);
+        self.with(DOING, async |connection| {
+            insert
+                .execute(&mut *connection)
+                .await
+                .map_err(StoreError::when("writing down a start offset"))?;
+            select.fetch_one(connection).await.map_err(StoreError::when(DOING))
+        })
         .await
-        .map_err(StoreError::when(DOING))
     }
 
     /// Moves a group's offset of a partition from `from`, where it stands, to `to`; returns the one that holds.
@@ -67,8 +69,8 @@ impl Store {
         from: i64,
         to: i64,
     ) -> Result<i64, StoreError> {
-        let mut connection = self.acquire(DOING).await?;
-        sqlx::query(
+        const DOING: &str = "resetting an offset";
+        let update = sqlx::query(
             "UPDATE consumer_offset SET next_offset = $5, updated_at = now()
              WHERE consumer_group = $1 AND topic = $2 AND partition = $3 AND next_offset = $4",
         )
@@ -76,11 +78,11 @@ impl Store {
         .bind(topic)
         .bind(partition)
         .bind(from)
-        .bind(to)
-        .execute(&mut *connection)
-        .await
-        .map_err(StoreError::when("resetting an offset"))?;
-        drop(connection);
+        .bind(to);
+        self.with(DOING, async |connection| {
+            update.execute(connection).await.map_err(StoreError::when(DOING))
+        })
+        .await?;
         self.begin_offset(group, topic, partition, to).await
     }
 }

@@ -77,7 +77,8 @@ pub struct StoreOptions {
     /// Seconds to wait for a connection.
     pub connect_timeout_seconds: u64,
     /// Seconds after which the server gives a statement up; also how long it keeps a transaction whose client
-    /// has fallen silent, and with it the partitions' fences. 0: never.
+    /// has fallen silent, and with it the partitions' fences. A server that is silent for 5 seconds longer is taken for
+    /// gone. 0: never; then a connection that is lost without a word is waited for until TCP gives it up, which may be never.
     pub statement_timeout_seconds: u64,
     /// Seconds to wait for a lock. 0: for ever.
     pub lock_timeout_seconds: u64,
@@ -99,7 +100,18 @@ impl Default for StoreOptions {
     }
 }
 
+/// How much longer than a statement may take an answer is waited for: what it takes the server to give it up and say so.
+const GRACE: Duration = Duration::from_secs(5);
+/// The longest statement timeout that Postgres takes: it counts milliseconds in 32 bits.
+const LONGEST_STATEMENT_SECONDS: u64 = i32::MAX as u64 / 1000;
+
 impl StoreOptions {
+    /// How long the server may be silent while it works on something before it is taken for gone.
+    pub(super) fn patience(&self) -> Option<Duration> {
+        let statement = self.statement_timeout_seconds.min(LONGEST_STATEMENT_SECONDS);
+        (statement > 0).then(|| Duration::from_secs(statement) + GRACE)
+    }
+
     pub(super) fn connect_timeout(&self) -> Duration {
         Duration::from_secs(self.connect_timeout_seconds.max(1))
     }

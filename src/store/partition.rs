@@ -207,10 +207,11 @@ impl Store {
         };
         let mut made = 0;
         for days in unknown.chunks(DAYS_AT_ONCE) {
-            let mut connection = self.acquire(DOING).await?;
-            made += make_days(&mut connection, days)
-                .await
-                .map_err(StoreError::when(DOING))?;
+            made += self
+                .with(DOING, async |connection| {
+                    make_days(connection, days).await.map_err(StoreError::when(DOING))
+                })
+                .await?;
             lock(&self.state.days).extend(days);
         }
         Ok(made)

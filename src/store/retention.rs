@@ -87,8 +87,10 @@ impl Store {
     /// dropped while nothing is left to tell a second copy by. `None` while nothing was dropped.
     pub async fn retired_until(&self) -> Result<Option<OffsetDateTime>, StoreError> {
         const DOING: &str = "reading how far retention has come";
-        let mut connection = self.acquire(DOING).await?;
-        retired_until(&mut connection).await.map_err(StoreError::when(DOING))
+        self.with(DOING, async |connection| {
+            retired_until(connection).await.map_err(StoreError::when(DOING))
+        })
+        .await
     }
 
     /// Drops what is past retention: a partition at a time, posts and rollups of a day together, then the keys,
@@ -125,15 +127,16 @@ impl Store {
 
     async fn partitions_before(&self, table: Partitioned, cutoff: Date) -> Result<Vec<Partition>, StoreError> {
         const DOING: &str = "listing partitions";
-        let mut connection = self.acquire(DOING).await?;
-        let names: Vec<String> = sqlx::query_scalar(
+        let query = sqlx::query_scalar(
             "SELECT c.relname::text FROM pg_inherits i JOIN pg_class c ON c.oid = i.inhrelid
              WHERE i.inhparent = $1::text::regclass",
         )
-        .bind(table.table)
-        .fetch_all(&mut *connection)
-        .await
-        .map_err(StoreError::when(DOING))?;
+        .bind(table.table);
+        let names: Vec<String> = self
+            .with(DOING, async |connection| {
+                query.fetch_all(connection).await.map_err(StoreError::when(DOING))
+            })
+            .await?;
         let mut partitions: Vec<Partition> = names.iter().filter_map(|name| table.parse(name)).collect();
         partitions.retain(|partition| partition.until() <= cutoff);
         Ok(partitions)
@@ -143,82 +146,87 @@ impl Store {
     async fn drop_partitions(&self, partitions: &[Partition]) -> Result<(), StoreError> {
         const DOING: &str = "dropping partitions past retention";
         self.forget_days();
-        let mut connection = self.acquire(DOING).await?;
-        let drop_all = async {
-            let mut tx = connection.begin().await?;
-            lock_partitions(&mut tx).await?;
-            // Dropping waits for every reader, and everybody else then waits for it: so only for a moment, and
-            // less than the deadlock detector's second.
-            sqlx::raw_sql("SET LOCAL lock_timeout = '500ms'")
-                .execute(&mut *tx)
-                .await?;
-            for partition in partitions {
-                partition.drop(&mut tx).await?;
-            }
-            // Marked by what was dropped, not by the clock: one that is wrong must not make the future late. Last, as nobody who
-            // waits here is waited for.
-            let posts = partitions.iter().filter(|partition| partition.of == POSTS);
-            if let Some(until) = posts.map(|partition| partition.until()).max() {
-                sqlx::query("UPDATE retention_mark SET retired_until = greatest(retired_until, $1)")
-                    .bind(until.midnight().assume_utc())
-                    .execute(&mut *tx)
-                    .await?;
-            }
-            tx.commit().await
-        };
-        drop_all.await.map_err(StoreError::when(DOING))
+        self.with(DOING, async |connection| {
+            drop_partitions(connection, partitions)
+                .await
+                .map_err(StoreError::when(DOING))
+        })
+        .await
     }
 
-    /// As [`Self::prune_keys`], unless this process has done so already for that cutoff: it moves once a day.
+    /// As [`prune_keys`], unless this process has done so already for that cutoff: it moves once a day.
     async fn prune_keys_once(&self, cutoff: OffsetDateTime) -> Result<u64, StoreError> {
         if *lock(&self.state.pruned_until) >= Some(cutoff) {
             return Ok(0);
         }
-        let pruned = self.prune_keys(cutoff).await?;
+        const DOING: &str = "pruning keys past retention";
+        let pruned = self
+            .with(DOING, async |connection| {
+                prune_keys(connection, cutoff).await.map_err(StoreError::when(DOING))
+            })
+            .await?;
         let mut until = lock(&self.state.pruned_until);
         *until = until.max(Some(cutoff));
         Ok(pruned)
     }
+}
 
-    /// Walks through the whole table in pieces: once a day that costs less than an index that every insert
-    /// would have to keep. Keys that a flush is busy with are left for the next time, so it never waits while
-    /// it holds locks.
-    async fn prune_keys(&self, cutoff: OffsetDateTime) -> Result<u64, StoreError> {
-        const DOING: &str = "pruning keys past retention";
-        let mut connection = self.acquire(DOING).await?;
-        let pages: i64 =
-            sqlx::query_scalar("SELECT pg_relation_size('post_key') / current_setting('block_size')::bigint")
-                .fetch_one(&mut *connection)
-                .await
-                .map_err(StoreError::when(DOING))?;
-        let mut pruned = 0;
-        for first in (0..=pages).step_by(usize::try_from(PAGES_AT_ONCE).unwrap_or(1)) {
-            // Deletions count from when they were stored: a post that is late anyway needs no tombstone.
-            let sql = format!(
-                "WITH gone AS (
-                     DELETE FROM post_key WHERE ctid = ANY (ARRAY(
-                         SELECT ctid FROM post_key
-                         WHERE ctid >= '({first},0)' AND ctid < '({},0)' AND greatest(deleted_at, created_at) < $1
-                         FOR UPDATE SKIP LOCKED))
-                     RETURNING greatest(deleted_at, created_at) AS at),
-                 until AS (
-                     SELECT date_trunc('day', max(at), 'UTC') + interval '24 hours' AS day FROM gone),
-                 marked AS (
-                     UPDATE retention_mark m SET retired_until = until.day
-                     FROM until WHERE until.day > coalesce(m.retired_until, '-infinity'))
-                 SELECT count(*) FROM gone",
-                first + PAGES_AT_ONCE
-            );
-            let gone: i64 = sqlx::query_scalar(AssertSqlSafe(sql))
-                .persistent(false)
-                .bind(cutoff)
-                .fetch_one(&mut *connection)
-                .await
-                .map_err(StoreError::when(DOING))?;
-            pruned += u64::try_from(gone).unwrap_or(0);
-        }
-        Ok(pruned)
+async fn drop_partitions(connection: &mut PgConnection, partitions: &[Partition]) -> Result<(), sqlx::Error> {
+    let mut tx = connection.begin().await?;
+    lock_partitions(&mut tx).await?;
+    // Dropping waits for every reader, and everybody else then waits for it: so only for a moment, and
+    // less than the deadlock detector's second.
+    sqlx::raw_sql("SET LOCAL lock_timeout = '500ms'")
+        .execute(&mut *tx)
+        .await?;
+    for partition in partitions {
+        partition.drop(&mut tx).await?;
     }
+    // Marked by what was dropped, not by the clock: one that is wrong must not make the future late. Last, as nobody who
+    // waits here is waited for.
+    let posts = partitions.iter().filter(|partition| partition.of == POSTS);
+    if let Some(until) = posts.map(|partition| partition.until()).max() {
+        sqlx::query("UPDATE retention_mark SET retired_until = greatest(retired_until, $1)")
+            .bind(until.midnight().assume_utc())
+            .execute(&mut *tx)
+            .await?;
+    }
+    tx.commit().await
+}
+
+/// Walks through the whole table in pieces: once a day that costs less than an index that every insert
+/// would have to keep. Keys that a flush is busy with are left for the next time, so it never waits while
+/// it holds locks.
+async fn prune_keys(connection: &mut PgConnection, cutoff: OffsetDateTime) -> Result<u64, sqlx::Error> {
+    let pages: i64 = sqlx::query_scalar("SELECT pg_relation_size('post_key') / current_setting('block_size')::bigint")
+        .fetch_one(&mut *connection)
+        .await?;
+    let mut pruned = 0;
+    for first in (0..=pages).step_by(usize::try_from(PAGES_AT_ONCE).unwrap_or(1)) {
+        // Deletions count from when they were stored: a post that is late anyway needs no tombstone.
+        let sql = format!(
+            "WITH gone AS (
+                 DELETE FROM post_key WHERE ctid = ANY (ARRAY(
+                     SELECT ctid FROM post_key
+                     WHERE ctid >= '({first},0)' AND ctid < '({},0)' AND greatest(deleted_at, created_at) < $1
+                     FOR UPDATE SKIP LOCKED))
+                 RETURNING greatest(deleted_at, created_at) AS at),
+             until AS (
+                 SELECT date_trunc('day', max(at), 'UTC') + interval '24 hours' AS day FROM gone),
+             marked AS (
+                 UPDATE retention_mark m SET retired_until = until.day
+                 FROM until WHERE until.day > coalesce(m.retired_until, '-infinity'))
+             SELECT count(*) FROM gone",
+            first + PAGES_AT_ONCE
+        );
+        let gone: i64 = sqlx::query_scalar(AssertSqlSafe(sql))
+            .persistent(false)
+            .bind(cutoff)
+            .fetch_one(&mut *connection)
+            .await?;
+        pruned += u64::try_from(gone).unwrap_or(0);
+    }
+    Ok(pruned)
 }
 
 /// See [`Store::retired_until`].

@@ -29,7 +29,11 @@ impl Store {
     pub async fn flush(&self, flush: &Flush) -> Result<Flushed, FlushError> {
         let plan = Plan::new(flush, None)?;
         self.ensure_days(&flush.days()?).await?;
-        let result = self.transact(flush, plan).await;
+        let result = self
+            .with("storing a flush", async |connection| {
+                self.transact(connection, flush, plan).await
+            })
+            .await;
         match &result {
             Ok(_) => {
                 lock(&self.state.unanswered).remove(&flush.version());
@@ -40,9 +44,13 @@ impl Store {
         result
     }
 
-    async fn transact(&self, flush: &Flush, mut plan: Plan<'_>) -> Result<Flushed, FlushError> {
+    async fn transact(
+        &self,
+        connection: &mut PgConnection,
+        flush: &Flush,
+        mut plan: Plan<'_>,
+    ) -> Result<Flushed, FlushError> {
         fail_point!("flush-begin");
-        let mut connection = self.acquire("starting a flush").await?;
         let mut tx = connection.begin().await.map_err(StoreError::when("starting a flush"))?;
         let Fence::Open { retired_until } = lock_fences(&mut tx, flush, &plan).await? else {
             let known = lock(&self.state.unanswered).remove(&flush.version());

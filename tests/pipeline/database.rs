@@ -3,19 +3,22 @@
 use sqlx::{AssertSqlSafe, Connection as _, PgConnection};
 
 use crate::{
-    assert_rollups_equal_recount, number,
-    support::service::{Bench, Service, moodstream},
+    TALLY, assert_rollups_equal_recount, number, number_now,
+    support::{
+        proxy::{Cut, Proxy},
+        service::{Bench, Service, end_of, moodstream, terminate, wait_for},
+    },
 };
 
 /// Posts, all of one minute.
-fn posts(count: usize) -> Vec<Vec<u8>> {
-    let post = |n| {
+fn posts(numbers: std::ops::Range<usize>) -> Vec<Vec<u8>> {
+    let post = |n: String| {
         let post = serde_json::json!({
             "id": n, "text": format!("what a day, number {n}"), "created_at": "2026-03-01T12:00:00Z",
         });
         post.to_string().into_bytes()
     };
-    (0..count).map(|n: usize| post(n.to_string())).collect()
+    numbers.map(|n| post(n.to_string())).collect()
 }
 
 /// Makes the tables, and then does this to them.
@@ -36,7 +39,7 @@ async fn migrate_and(service: &Service, sql: &str) {
 #[tokio::test(flavor = "multi_thread")]
 async fn a_flush_too_slow_for_the_statement_timeout_is_halved_until_it_passes() {
     let bench = Bench::start();
-    bench.feed(&posts(200), "slow", 1);
+    bench.feed(&posts(0..200), "slow", 1);
     // One window of them all, and statements that store more than 60 posts take longer than any may.
     let settings = "[database]\nstatement_timeout_seconds = 2\n[window]\nmax_posts = 200\nmax_delay_ms = 60000\n";
     let service = bench.service("slow").with_config(&bench.write("slow.toml", settings));
@@ -56,4 +59,40 @@ async fn a_flush_too_slow_for_the_statement_timeout_is_halved_until_it_passes() 
     let moments = "SELECT count(DISTINCT ingested_at) FROM post";
     assert_eq!(number(&service.url, moments).await, 4);
     assert_rollups_equal_recount(&service.url).await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_database_that_falls_silent_makes_the_service_not_ready_and_loses_nothing() {
+    let bench = Bench::start();
+    let (first, second) = (posts(0..50), posts(50..100));
+    bench.feed(&first, "silent", 1);
+    let direct = bench.service("silent");
+    let proxy = Proxy::start(bench.postgres.port()).await;
+    let through = direct
+        .url
+        .replace(&bench.postgres.port().to_string(), &proxy.port.to_string());
+    let settings = "[database]\nstatement_timeout_seconds = 2\nconnect_timeout_seconds = 2\n";
+    let service = direct
+        .with_url(&through)
+        .with_config(&bench.write("silent.toml", settings));
+    let mut child = service.command().spawn().unwrap();
+    let ready = |word: &str| service.get("/ready").is_some_and(|page| page.contains(word));
+    wait_for("the first posts", || {
+        number_now(&direct.url, "SELECT count(*) FROM post") == 50
+    });
+    wait_for("readiness", || ready("HTTP/1.1 200"));
+    // The flush of the second ones has sent all but its commit.
+    proxy.cut(Cut::SilentBefore);
+    bench.feed(&second, "silent", 1);
+    wait_for("the word that the database is silent", || ready("no sign of life"));
+    assert!(proxy.has_swallowed());
+    proxy.speak();
+    wait_for("all posts", || {
+        number_now(&direct.url, "SELECT count(*) FROM post") == 100
+    });
+    wait_for("readiness", || ready("HTTP/1.1 200"));
+    terminate(&child);
+    assert!(end_of(&mut child).success());
+    assert_eq!(number(&direct.url, TALLY).await, 100, "each record once");
+    assert_rollups_equal_recount(&direct.url).await;
 }

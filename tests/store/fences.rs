@@ -2,7 +2,7 @@
 
 use std::{sync::Arc, time::Duration};
 
-use moodstream::store::{Fault, FencedRun, Flush, FlushError, Store, StoreOptions, Tally};
+use moodstream::store::{Fault, FencedRun, Flush, FlushError, Flushed, Store, StoreOptions, Tally};
 
 use crate::{
     proxy::{Cut, Proxy},
@@ -158,6 +158,65 @@ async fn a_commit_whose_answer_was_lost_is_settled_by_the_next_try() {
     shrunk.drop_partition(TOPIC, 1);
     let flushed = store.flush(&shrunk).await.unwrap();
     assert!(flushed.replayed && flushed.tallies.is_empty());
+    world.assert_whole().await;
+}
+
+/// A store that has a single connection, and a proxy before its database that loses the connection without a word.
+/// The flush's result then, and what the next try that is answered brings once the database speaks again.
+async fn flush_into_silence(world: &World, cut: Cut, flush: &Flush) -> (Result<Flushed, FlushError>, Flushed) {
+    let proxy = Proxy::start(cluster().port()).await;
+    let through = world
+        .url
+        .replace(&cluster().port().to_string(), &proxy.port.to_string());
+    let single = StoreOptions {
+        max_connections: 1,
+        statement_timeout_seconds: 1,
+        ..options(&through)
+    };
+    let store = Store::connect(&single).await.unwrap();
+    store.ensure_partitions(NOON, 0).await.unwrap();
+    proxy.cut(cut);
+    let result = store.flush(flush).await;
+    while !proxy.has_swallowed() {
+        tokio::task::yield_now().await;
+    }
+    proxy.speak();
+    loop {
+        match store.flush(flush).await {
+            Ok(flushed) => return (result, flushed),
+            Err(error) => assert!(error.is_transient(), "{error}"),
+        }
+    }
+}
+
+#[tokio::test]
+async fn a_database_that_falls_silent_before_a_commit_is_given_up_and_the_next_try_does_it() {
+    let world = World::with_partitions(1).await;
+    let (result, flushed) = flush_into_silence(&world, Cut::SilentBefore, &batch(0, 0)).await;
+    let error = result.unwrap_err();
+    assert_eq!(fault(&error), Fault::Unreachable, "{error}");
+    assert!(error.to_string().contains("no sign of life"), "{error}");
+    assert!(!flushed.replayed);
+    assert_eq!(world.ids().await, ["0-0"]);
+    world.assert_whole().await;
+}
+
+#[tokio::test]
+async fn a_database_that_falls_silent_after_a_commit_is_given_up_and_the_next_try_finds_it_done() {
+    let world = World::with_partitions(1).await;
+    let (result, flushed) = flush_into_silence(&world, Cut::SilentAfter, &batch(0, 0)).await;
+    let error = result.unwrap_err();
+    assert_eq!(fault(&error), Fault::Unreachable, "{error}");
+    assert!(flushed.replayed);
+    assert_eq!(world.ids().await, ["0-0"]);
+    world.assert_whole().await;
+}
+
+#[tokio::test]
+async fn a_database_that_falls_silent_as_its_connection_goes_back_costs_no_place_in_the_pool() {
+    let world = World::with_partitions(1).await;
+    let (result, flushed) = flush_into_silence(&world, Cut::SilentAnswered, &batch(0, 0)).await;
+    assert!(!result.unwrap().replayed && flushed.replayed);
     world.assert_whole().await;
 }
 

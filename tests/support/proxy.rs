@@ -14,6 +14,7 @@ use std::{
 use tokio::{
     io::{AsyncReadExt, AsyncWriteExt},
     net::{TcpListener, TcpStream},
+    sync::watch,
 };
 
 /// What happens to the next COMMIT.
@@ -25,6 +26,12 @@ pub enum Cut {
     Before,
     /// The commit takes place and its answer is lost.
     After,
+    /// As before, and nobody is told: nothing passes any more, on any connection, and none is closed.
+    SilentBefore,
+    /// The same after the commit took place.
+    SilentAfter,
+    /// The same after the answer has passed.
+    SilentAnswered,
 }
 
 pub struct Proxy {
@@ -38,6 +45,23 @@ struct Faults {
     delay_ms: AtomicU64,
     /// Kafka's Produce requests of the service end their connection.
     no_produce: AtomicBool,
+    /// What passes is swallowed, and nobody is told.
+    silent: watch::Sender<bool>,
+    /// How often something was.
+    swallowed: AtomicU64,
+}
+
+impl Faults {
+    fn swallow(&self) -> bool {
+        let silent = *self.silent.borrow();
+        self.swallowed.fetch_add(u64::from(silent), Ordering::SeqCst);
+        silent
+    }
+
+    /// That a connection was closed is not told either while all is silent.
+    async fn keep_open(&self) {
+        let _ = self.silent.subscribe().wait_for(|silent| !silent).await;
+    }
 }
 
 impl Proxy {
@@ -50,6 +74,8 @@ impl Proxy {
             cut: AtomicU8::new(Cut::Never as u8),
             delay_ms: AtomicU64::new(0),
             no_produce: AtomicBool::new(false),
+            silent: watch::Sender::new(false),
+            swallowed: AtomicU64::new(0),
         });
         tokio::spawn(accept(listener, Arc::clone(&faults)));
         Self { port, faults }
@@ -68,6 +94,16 @@ impl Proxy {
     /// Whether a cut is still to come.
     pub fn cuts(&self) -> bool {
         self.faults.cut.load(Ordering::SeqCst) != Cut::Never as u8
+    }
+
+    /// Whether a silence has begun and swallowed something.
+    pub fn has_swallowed(&self) -> bool {
+        self.faults.swallowed.load(Ordering::SeqCst) > 0
+    }
+
+    /// Ends a silence: what comes passes again. What was swallowed is lost.
+    pub fn speak(&self) {
+        self.faults.silent.send_replace(false);
     }
 
     /// Every packet takes this much longer.
@@ -102,7 +138,10 @@ async fn relay(mut client: TcpStream, mut server: TcpStream, faults: &Faults) {
     loop {
         tokio::select! {
             read = client.read(&mut from_client) => {
-                let Ok(n @ 1..) = read else { return };
+                let Ok(n @ 1..) = read else { return faults.keep_open().await };
+                if faults.swallow() {
+                    continue;
+                }
                 slow(faults).await;
                 let produces = requests.produce_among(&from_client[..n]);
                 if produces && faults.no_produce.load(Ordering::SeqCst) {
@@ -113,6 +152,10 @@ async fn relay(mut client: TcpStream, mut server: TcpStream, faults: &Faults) {
                 if armed == Cut::Before as u8 {
                     return;
                 }
+                if armed == Cut::SilentBefore as u8 {
+                    faults.silent.send_replace(true);
+                    continue;
+                }
                 if server.write_all(&from_client[..n]).await.is_err() {
                     return;
                 }
@@ -121,9 +164,20 @@ async fn relay(mut client: TcpStream, mut server: TcpStream, faults: &Faults) {
                     let _ = server.read(&mut from_server).await;
                     return;
                 }
+                if armed == Cut::SilentAnswered as u8 {
+                    let Ok(n @ 1..) = server.read(&mut from_server).await else { return };
+                    // Before the answer passes: nothing that follows it may.
+                    faults.silent.send_replace(true);
+                    let _ = client.write_all(&from_server[..n]).await;
+                } else if armed == Cut::SilentAfter as u8 {
+                    faults.silent.send_replace(true);
+                }
             }
             read = server.read(&mut from_server) => {
-                let Ok(n @ 1..) = read else { return };
+                let Ok(n @ 1..) = read else { return faults.keep_open().await };
+                if faults.swallow() {
+                    continue;
+                }
                 slow(faults).await;
                 if client.write_all(&from_server[..n]).await.is_err() {
                     return;
