@@ -43,7 +43,7 @@ enum Command {
 /// Where settings come from, and the common ones as flags.
 #[derive(Debug, Clone, Args)]
 pub struct SettingsArgs {
-    /// Settings file (TOML). Every setting but [[topics]] and classify.session_config is also an environment
+    /// Settings file (TOML). Every setting but topics and classify.session_config is also an environment
     /// variable: MOODSTREAM_SECTION__KEY.
     #[arg(long, short, env = "MOODSTREAM_CONFIG", value_name = "FILE")]
     config: Option<PathBuf>,
