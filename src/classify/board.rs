@@ -32,6 +32,7 @@ pub(super) struct Window {
 #[derive(Debug)]
 struct WindowState {
     answers: Vec<Option<Answer>>,
+    /// Answers that are not there yet, and holds.
     missing: usize,
     done: Option<oneshot::Sender<Vec<Answer>>>,
 }
@@ -64,11 +65,32 @@ impl Window {
             Some(slot) if slot.is_none() => *slot = Some(answer),
             _ => return,
         }
-        state.missing -= 1;
-        if state.missing == 0
-            && let Some(done) = state.done.take()
+        state.one_less();
+    }
+
+    /// Keeps the answers back while it lives, even should all be there: the caller finds the window counted.
+    pub(super) fn hold(&self) -> Hold<'_> {
+        lock(&self.state).missing += 1;
+        Hold(self)
+    }
+}
+
+/// See [`Window::hold`].
+pub(super) struct Hold<'a>(&'a Window);
+
+impl Drop for Hold<'_> {
+    fn drop(&mut self) {
+        lock(&self.0.state).one_less();
+    }
+}
+
+impl WindowState {
+    fn one_less(&mut self) {
+        self.missing -= 1;
+        if self.missing == 0
+            && let Some(done) = self.done.take()
         {
-            let answers = state.answers.drain(..).flatten().collect();
+            let answers = self.answers.drain(..).flatten().collect();
             // The caller may have gone; the cache has the answers all the same.
             let _ = done.send(answers);
         }

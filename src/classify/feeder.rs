@@ -93,6 +93,8 @@ impl Feeder {
             return;
         }
         let start = Instant::now();
+        // Texts of the cache, or of windows before, are answered while this one is gone through: counted before answered.
+        let held = window.hold();
         let (mut cached, mut repeated) = (0, 0);
         let mut new = Batch {
             items: Vec::with_capacity(texts.len()),
@@ -122,7 +124,7 @@ impl Feeder {
             .collect();
         self.board.counters.window(texts.len(), cached, repeated);
         self.board.counters.tokenized(start.elapsed());
-        // From here on the batches alone hold on to the window, which answers when nobody does: counted before answered.
+        drop(held);
         drop(window);
         self.queue.push_all(batches);
     }

@@ -128,6 +128,16 @@ async fn answers_stand_in_the_order_of_the_texts() {
     assert_eq!(classifier.stats().texts, 200);
 }
 
+#[test]
+fn a_window_answers_when_nothing_holds_it_any_more() {
+    let (window, mut answers) = board::Window::new(1, None);
+    let held = window.hold();
+    window.answer(0, Err(ModelFault::Stopped("tested".into())));
+    assert!(answers.try_recv().is_err());
+    drop(held);
+    assert_eq!(answers.try_recv().map(|answers| answers.len()), Ok(1));
+}
+
 #[tokio::test]
 async fn equal_texts_are_computed_once() {
     let computed = Arc::new(AtomicUsize::new(0));
