@@ -6,10 +6,14 @@ use std::{
         mpsc::{Sender, channel},
     },
     thread,
+    time::Duration,
 };
 
 use rdkafka::consumer::{BaseConsumer, Consumer as _};
-use tokio::sync::{mpsc, oneshot};
+use tokio::{
+    sync::{mpsc, oneshot},
+    time::timeout,
+};
 
 use super::{
     assignment::{Assignment, Held},
@@ -34,10 +38,21 @@ pub struct Consumer {
     budget: Arc<Budget>,
     commands: Sender<Command>,
     waker: Arc<Waker>,
-    ended: Mutex<Option<oneshot::Receiver<Result<(), KafkaError>>>>,
+    end: Mutex<Option<End>>,
+}
+
+/// What is heard of the thread's end.
+#[derive(Debug)]
+struct End {
+    result: oneshot::Receiver<Result<(), KafkaError>>,
+    left: oneshot::Receiver<()>,
 }
 
 impl Consumer {
+    /// How long leaving the group may take. With the broker away librdkafka would go on for the session's timeout and
+    /// longer, though nothing depends on it: the offsets that count are not the broker's, and the group notices by itself.
+    pub const LEAVING: Duration = Duration::from_secs(5);
+
     /// Subscribes to the topics and starts handing out their messages, in order within each
     /// partition. Must be called within a tokio runtime, where `offsets` is asked.
     ///
@@ -77,7 +92,8 @@ impl Consumer {
         // Permits bound the records in flight, so the channel is never full when one is at hand.
         let (sender, receiver) = mpsc::channel(options.max_in_flight_records);
         let (commands, inbox) = channel();
-        let (end, ended) = oneshot::channel();
+        let (ended, result) = oneshot::channel();
+        let (leave, left) = oneshot::channel();
         let resolver = Resolver::new(
             runtime,
             options.clone(),
@@ -86,7 +102,7 @@ impl Consumer {
             commands.clone(),
             Arc::clone(&waker),
         );
-        let worker = Worker::new(
+        let mut worker = Worker::new(
             Arc::new(consumer),
             assignment.clone(),
             Arc::clone(&budget),
@@ -100,7 +116,9 @@ impl Consumer {
             .name("kafka-consumer".into())
             .spawn(move || {
                 // No one may be left to hear how it ended.
-                let _ = end.send(worker.run());
+                let _ = ended.send(worker.run());
+                drop(worker);
+                let _ = leave.send(());
             })
             .map_err(|error| KafkaError::Client {
                 what: "starting the consumer's thread",
@@ -112,7 +130,7 @@ impl Consumer {
                 budget,
                 commands,
                 waker,
-                ended: Mutex::new(Some(ended)),
+                end: Mutex::new(Some(End { result, left })),
             },
             receiver,
         ))
@@ -170,20 +188,27 @@ impl Consumer {
         self.tell(Command::Drain);
     }
 
-    /// Leaves the group after sending the last commits, and tells how the consumer ended. Where
-    /// the broker is away, commits on their way hold it up for about `session.timeout.ms`.
+    /// Leaves the group after sending the last commits, and tells how the consumer ended.
     ///
     /// # Errors
-    /// The [`KafkaError`] that had ended it before.
+    /// The [`KafkaError`] that had ended it before, or one that says that the broker did not let it go within
+    /// [`Consumer::LEAVING`]: librdkafka then goes on trying until the process ends.
     pub async fn close(self) -> Result<(), KafkaError> {
         self.tell(Command::Close);
-        let Some(ended) = lock(&self.ended).take() else {
+        let Some(End { result, left }) = lock(&self.end).take() else {
             return Ok(());
         };
-        match ended.await {
-            Ok(result) => result,
-            Err(_) => Err(KafkaError::Fatal("the consumer's thread ended without a word".into())),
+        let lost = |_| Err(KafkaError::Fatal("the consumer's thread ended without a word".into()));
+        let result = result.await.unwrap_or_else(lost);
+        let left = timeout(Self::LEAVING, left).await;
+        result?;
+        if left.is_err() {
+            return Err(KafkaError::Client {
+                what: "leaving the group",
+                detail: format!("the broker did not answer within {} s", Self::LEAVING.as_secs()),
+            });
         }
+        Ok(())
     }
 
     fn tell(&self, command: Command) {

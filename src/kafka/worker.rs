@@ -118,7 +118,7 @@ impl Worker {
     }
 
     /// Runs until closed or failed. Dropping the worker leaves the group.
-    pub(super) fn run(mut self) -> Result<(), KafkaError> {
+    pub(super) fn run(&mut self) -> Result<(), KafkaError> {
         self.waker.register();
         let result = self.serve();
         // The receiver must see the end before the group is left, which takes a moment.

@@ -116,11 +116,11 @@ async fn closing_needs_no_broker() {
     let message = next(&mut messages).await;
     broker.kill();
     consumer.commit(&[(message.origin.topic.clone(), message.origin.partition, 1)]);
-    let started = Instant::now();
-    // The deadline of the shutdown.
-    timeout(Duration::from_secs(20), consumer.close())
+    // It can't be said how long librdkafka would take, but for the consumer it is bounded.
+    let closed = timeout(Consumer::LEAVING + Duration::from_secs(5), consumer.close())
         .await
-        .expect("in time")
-        .unwrap();
-    eprintln!("closed in {:?}", started.elapsed());
+        .expect("in time");
+    if let Err(error) = closed {
+        assert!(error.to_string().starts_with("kafka: leaving the group: "), "{error}");
+    }
 }
