@@ -385,7 +385,7 @@ async fn a_start_while_posts_past_retention_are_read_goes_well() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn posts_without_an_id_of_a_topic_made_anew_or_of_another_cluster_are_posts_of_their_own() {
+async fn a_topic_made_anew_or_of_another_cluster_is_read_whole_and_its_posts_are_of_their_own() {
     let texts = |count| -> Vec<Vec<u8>> {
         (0..count)
             .map(|n| format!("nothing but the sea {n}").into_bytes())
@@ -404,12 +404,21 @@ async fn posts_without_an_id_of_a_topic_made_anew_or_of_another_cluster_are_post
     // The broker forgets everything: the topic begins at offset 0 again, with the same texts.
     bench.broker.restart();
     bench.feed(&texts(10), "anew", 1);
-    let mut child = service.command().spawn().unwrap();
-    wait_for("the new topic to be read", || number_now(&service.url, TALLY) == 30);
-    terminate(&child);
-    assert!(end_of(&mut child).success());
-    let posts = number(&service.url, "SELECT count(*) FROM post").await;
-    assert_eq!(posts, 30, "they lie at offsets that others had");
+    // By default it stops, rather than to say that it has caught up.
+    let stopped = bench
+        .service("anew")
+        .with_url(&service.url)
+        .command()
+        .arg("--until-caught-up")
+        .stderr(Stdio::piped())
+        .output()
+        .unwrap();
+    let words = String::from_utf8_lossy(&stopped.stderr);
+    assert!(
+        !stopped.status.success() && words.contains("the topic was made anew"),
+        "{words}"
+    );
+    assert_eq!(counts(&service), [10, 0], "they lie at offsets that others had");
     assert_eq!(counts(&service.with_group("again")), [0, 10], "the same, read again");
 
     let other = Bench::start();

@@ -1,13 +1,16 @@
 //! Whether everything is committed that was in the topics at the start.
 
-use std::{collections::HashMap, time::Duration};
+use std::{
+    collections::{BTreeMap, HashMap},
+    time::Duration,
+};
 
 use anyhow::Context as _;
 use tokio::sync::watch;
 
 use super::summary::Totals;
 use crate::{
-    kafka::{self, KafkaOptions, Partition},
+    kafka::{self, Extent, KafkaOptions, Partition},
     store::Store,
 };
 
@@ -21,31 +24,38 @@ const TIMEOUT: Duration = Duration::from_secs(30);
 #[derive(Debug)]
 pub(super) struct Target {
     ends: HashMap<Partition, i64>,
+    /// Offsets that lay beyond their partition's end: its topic was made anew, and nothing of it is read until they move.
+    beyond: HashMap<Partition, i64>,
 }
 
 impl Target {
-    /// Asks the broker.
-    pub(super) async fn find(options: &KafkaOptions) -> anyhow::Result<Self> {
-        let extents = kafka::end_offsets(options, TIMEOUT)
-            .await
-            .context("can't tell how far the topics reach")?;
+    /// Asks the broker and the database.
+    pub(super) async fn find(options: &KafkaOptions, store: &Store, group: &str) -> anyhow::Result<Self> {
+        let mut extents = extents(options).await?;
+        let partitions: Vec<Partition> = extents.keys().cloned().collect();
+        let stored = store.start_offsets(group, &partitions).await?;
+        if !beyond(&stored, &extents).is_empty() {
+            // Other members may have gone on since: an offset can't be beyond an end that was asked for after it.
+            extents = self::extents(options).await?;
+        }
+        let beyond = beyond(&stored, &extents);
         // An empty partition has nothing to wait for.
         let ends = extents
             .into_iter()
             .filter(|(_, extent)| !extent.is_empty())
             .map(|(partition, extent)| (partition, extent.end))
             .collect();
-        Ok(Self { ends })
+        Ok(Self { ends, beyond })
     }
 
     /// Waits until every partition is committed up to its end, by whichever member of the group.
     pub(super) async fn reached(
-        &self,
+        mut self,
         store: &Store,
         group: &str,
         mut totals: watch::Receiver<Totals>,
     ) -> anyhow::Result<()> {
-        let partitions: Vec<Partition> = self.ends.keys().cloned().collect();
+        let partitions: Vec<Partition> = self.ends.keys().chain(self.beyond.keys()).cloned().collect();
         loop {
             totals.mark_unchanged();
             match store.start_offsets(group, &partitions).await {
@@ -58,11 +68,27 @@ impl Target {
         }
     }
 
-    fn met_by(&self, known: &HashMap<Partition, i64>) -> bool {
-        self.ends
-            .iter()
-            .all(|(partition, end)| known.get(partition).is_some_and(|next| next >= end))
+    fn met_by(&mut self, known: &HashMap<Partition, i64>) -> bool {
+        self.beyond
+            .retain(|partition, stored| known.get(partition) == Some(stored));
+        self.beyond.is_empty()
+            && self
+                .ends
+                .iter()
+                .all(|(partition, end)| known.get(partition).is_some_and(|next| next >= end))
     }
+}
+
+async fn extents(options: &KafkaOptions) -> anyhow::Result<BTreeMap<Partition, Extent>> {
+    kafka::end_offsets(options, TIMEOUT)
+        .await
+        .context("can't tell how far the topics reach")
+}
+
+fn beyond(stored: &HashMap<Partition, i64>, extents: &BTreeMap<Partition, Extent>) -> HashMap<Partition, i64> {
+    let mut beyond = stored.clone();
+    beyond.retain(|partition, next| extents.get(partition).is_some_and(|extent| *next > extent.end));
+    beyond
 }
 
 #[cfg(test)]
@@ -71,11 +97,27 @@ mod tests {
 
     #[test]
     fn met_when_every_partition_is_at_its_end() {
-        let target = Target {
+        let mut target = Target {
             ends: HashMap::from([(("a".into(), 0), 10), (("a".into(), 1), 5)]),
+            beyond: HashMap::new(),
         };
         assert!(!target.met_by(&HashMap::from([(("a".into(), 0), 10)])));
         assert!(!target.met_by(&HashMap::from([(("a".into(), 0), 9), (("a".into(), 1), 5)])));
         assert!(target.met_by(&HashMap::from([(("a".into(), 0), 12), (("a".into(), 1), 5)])));
+    }
+
+    #[test]
+    fn an_offset_beyond_the_end_meets_nothing_until_it_moves() {
+        let partition: Partition = ("a".into(), 0);
+        let stored = HashMap::from([(partition.clone(), 20)]);
+        let extent = |end| BTreeMap::from([(partition.clone(), Extent { start: 0, end })]);
+        assert_eq!(beyond(&stored, &extent(20)), HashMap::new());
+        let mut target = Target {
+            ends: HashMap::from([(partition.clone(), 10)]),
+            beyond: beyond(&stored, &extent(10)),
+        };
+        assert!(!target.met_by(&stored));
+        assert!(!target.met_by(&HashMap::from([(partition.clone(), 0)])));
+        assert!(target.met_by(&HashMap::from([(partition, 10)])));
     }
 }

@@ -188,7 +188,7 @@ pub async fn run_with(
     let group: Arc<str> = settings.kafka.group.as_str().into();
     let target = match until {
         Until::Stopped => None,
-        Until::CaughtUp => Some(Target::find(&settings.kafka).await?),
+        Until::CaughtUp => Some(Target::find(&settings.kafka, &store, &group).await?),
     };
     let offsets = Arc::new(GroupOffsets {
         store: store.clone(),
