@@ -96,8 +96,11 @@ fn throw(storm: &mut Storm, mock: &MockCluster<'_, DefaultProducerContext>, kind
             }
         }
         Kind::BrokerDown => {
-            // It leads a partition, and members read from it: a broker that nobody needs is not missed.
+            // It leads a partition, and members read from it; but a leader that is gone is not named among the brokers any
+            // more, and a member that hears of that first forgets it. The group's coordinator is named: each tries to reach it.
             mock.partition_leader(TOPIC, which % PARTITIONS, Some(broker)).unwrap();
+            mock.coordinator(MockCoordinator::Group(GROUP.to_owned()), broker)
+                .unwrap();
             storm.feed(100);
             storm.wait("the records before the fault", Storm::is_drained);
             let errors = errors_seen(storm);
