@@ -314,13 +314,9 @@ fn the_id_changes_with_what_changes_answers() {
 }
 
 #[test]
-fn the_starter_knows_joy_from_anger() {
-    let starter = Path::new(env!("CARGO_MANIFEST_DIR")).join("../shared/models/starter");
-    if !starter.exists() {
-        println!("skipped: {} is not there", starter.display());
-        return;
-    }
-    let folder = ModelFolder::open(&starter, &ModelOptions::default()).unwrap();
+fn the_default_model_knows_joy_from_anger() {
+    let model = Path::new(env!("CARGO_MANIFEST_DIR")).join("models/emotion-roberta-6x384");
+    let folder = ModelFolder::open(&model, &ModelOptions::default()).unwrap();
     assert_eq!(folder.info().precision, Precision::Int8);
     let classifier = Classifier::start(&folder, &ClassifyOptions::default()).unwrap();
     let answers = classify(

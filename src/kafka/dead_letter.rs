@@ -268,7 +268,15 @@ impl DeadLetters {
                 Outcome::Written => {
                     let whole = cut == Cut::whole(letter);
                     if !whole {
-                        tracing::warn!(origin = %letter.origin, bytes = letter.payload.len(), kept = cut.bytes, key_bytes = letter.key.as_ref().map(Bytes::len), key_kept = cut.key, topic = %self.topic, "dead letter truncated: the broker refuses its size");
+                        tracing::warn!(
+                            origin = %letter.origin,
+                            bytes = letter.payload.len(),
+                            kept = cut.bytes,
+                            key_bytes = letter.key.as_ref().map(Bytes::len),
+                            key_kept = cut.key,
+                            topic = %self.topic,
+                            "dead letter truncated: the broker refuses its size"
+                        );
                     }
                     return Ok(whole);
                 }

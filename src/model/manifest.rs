@@ -1,6 +1,6 @@
 //! `moodstream.toml`: what Hugging Face's files do not hold.
 
-use std::{collections::BTreeMap, path::Path, sync::Arc};
+use std::{collections::BTreeMap, ops::Range, path::Path, sync::Arc};
 
 use serde::Deserialize;
 
@@ -35,17 +35,8 @@ impl Manifest {
             detail,
         };
         let text = std::str::from_utf8(bytes).map_err(|error| invalid(format!("not UTF-8: {error}")))?;
-        // The parser's message is several lines with a drawing; one line must do.
-        let manifest: Self = toml::from_str(text).map_err(|error| {
-            let line = error.span().map_or(1, |span| {
-                bytes[..span.start.min(bytes.len())]
-                    .iter()
-                    .filter(|&&byte| byte == b'\n')
-                    .count()
-                    + 1
-            });
-            invalid(format!("line {line}: {}", error.message()))
-        })?;
+        let manifest: Self =
+            toml::from_str(text).map_err(|error| invalid(toml_mistake(text, error.span(), error.message())))?;
         manifest.check(labels).map_err(invalid)?;
         Ok(manifest)
     }
@@ -91,6 +82,14 @@ impl Manifest {
         }
         Ok(())
     }
+}
+
+/// What a TOML parser says of `text`, in one line: its own message is several, with a drawing.
+#[must_use]
+pub fn toml_mistake(text: &str, span: Option<Range<usize>>, message: &str) -> String {
+    let before = text.as_bytes().iter().take(span.map_or(0, |span| span.start));
+    let line = 1 + before.filter(|&&byte| byte == b'\n').count();
+    format!("line {line}: {message}")
 }
 
 #[cfg(test)]

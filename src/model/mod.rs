@@ -27,7 +27,7 @@ use self::{config::Config, files::Fingerprint, groups::default_groups};
 pub use self::{
     decode::{Decoder, NotFinite},
     error::ModelError,
-    manifest::Manifest,
+    manifest::{Manifest, toml_mistake},
     options::{ModelOptions, Precision, ProblemType, Provider},
     tokenize::{TokenizeError, Tokenizer},
 };

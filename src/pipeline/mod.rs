@@ -322,8 +322,8 @@ async fn readiness(assignment: Assignment, health: Health) {
     }
 }
 
-/// What is to be done from time to time, and at once: partitions ahead, retention. Nobody waits for it: what retention drops may
-/// be in use, and the keys to go through may be many. `maintained` hears of the end of the first round.
+/// What is to be done from time to time, and at once: partitions ahead, retention. The start doesn't wait for it: what
+/// retention drops may be in use, and the keys to go through may be many. `maintained` hears of the first round's end.
 async fn upkeep(store: Store, settings: StoreSettings, maintained: oneshot::Sender<()>) {
     let mut maintained = Some(maintained);
     let mut ticks = tokio::time::interval(Duration::from_secs(settings.maintenance_interval_seconds));

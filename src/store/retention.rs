@@ -93,10 +93,10 @@ impl Store {
         .await
     }
 
-    /// Drops what is past retention: a partition at a time, posts and rollups of a day together, then the keys,
-    /// piece by piece, once for each cutoff that a process comes by. What it drops is marked as dropped for good: see [`Self::retired_until`]. May be called by several
-    /// consumers at once. A partition that is in use for longer than a moment is an error of the kind
-    /// [`super::Fault::Busy`]; the rest waits for the next call.
+    /// Drops what is past retention: a partition at a time, posts and rollups of a day together, then the keys, piece by
+    /// piece, unless this store has gone through them for the same cutoff. What it drops is marked as dropped for good:
+    /// see [`Self::retired_until`]. May be called by several consumers at once. A partition that is in use for longer
+    /// than a moment is an error of the kind [`super::Fault::Busy`]; the rest waits for the next call.
     pub async fn apply_retention(&self, retention: &Retention, now: OffsetDateTime) -> Result<Retired, StoreError> {
         let mut retired = Retired::default();
         // The finer ones first: were a rollup gone while posts that it counts are left, their deletion would find no place.

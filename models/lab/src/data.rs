@@ -182,13 +182,6 @@ pub fn write_whole(path: &Path, bytes: &[u8]) -> Result<(), DataError> {
         })
 }
 
-/// What is wrong in a TOML file, in one line: the parser's own message is several, with a drawing.
-pub(crate) fn toml_mistake(text: &str, span: Option<std::ops::Range<usize>>, message: &str) -> String {
-    let before = span.map_or(0, |span| span.start.min(text.len()));
-    let line = 1 + text.as_bytes()[..before].iter().filter(|&&byte| byte == b'\n').count();
-    format!("line {line}: {message}")
-}
-
 fn empty(path: &Path) -> DataError {
     DataError::Unfit {
         file: path.to_owned(),

@@ -14,7 +14,7 @@ use std::{
 use anyhow::{Context as _, bail};
 use moodstream::{
     classify::ClassifyOptions,
-    model::{ModelFolder, ModelOptions, ProblemType},
+    model::{ModelFolder, ModelOptions, ProblemType, toml_mistake},
 };
 
 pub use self::{
@@ -242,7 +242,7 @@ fn thresholds(model: &Path, labels: &[std::sync::Arc<str>]) -> anyhow::Result<Ve
         true => {
             let text = std::fs::read_to_string(&path).with_context(|| format!("can't read {}", path.display()))?;
             let manifest: moodstream::model::Manifest = toml::from_str(&text).map_err(|error| {
-                let mistake = data::toml_mistake(&text, error.span(), error.message());
+                let mistake = toml_mistake(&text, error.span(), error.message());
                 anyhow::anyhow!("{}: {mistake}", path.display())
             })?;
             manifest

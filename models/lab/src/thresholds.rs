@@ -11,7 +11,7 @@ use std::{
 };
 
 use anyhow::{Context as _, bail};
-use moodstream::model::{ModelFolder, ProblemType};
+use moodstream::model::{ModelFolder, ProblemType, toml_mistake};
 use toml_edit::{DocumentMut, Item, Table, value};
 
 use crate::{
@@ -86,7 +86,7 @@ impl Manifest {
             false => String::new(),
         };
         let document = text.parse().map_err(|error: toml_edit::TomlError| {
-            let mistake = data::toml_mistake(&text, error.span(), error.message());
+            let mistake = toml_mistake(&text, error.span(), error.message());
             anyhow::anyhow!("{}: {mistake}", path.display())
         })?;
         Ok(Self { path, document })

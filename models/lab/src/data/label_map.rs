@@ -6,9 +6,10 @@ use std::{
     path::Path,
 };
 
+use moodstream::model::toml_mistake;
 use serde::Deserialize;
 
-use super::{DataError, Example, toml_mistake};
+use super::{DataError, Example};
 
 /// Which labels become which: renames and groups them, and drops those without a counterpart.
 ///

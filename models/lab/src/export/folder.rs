@@ -3,10 +3,9 @@
 use std::fs;
 use std::path::{Path, PathBuf};
 
-use moodstream::clean::Profile;
+use moodstream::{clean::Profile, model::toml_mistake};
 
 use super::error::ExportError;
-use crate::data::toml_mistake;
 
 /// Files of the checkpoint that go with the model as they are.
 const NEEDED: [&str; 2] = ["config.json", "tokenizer.json"];

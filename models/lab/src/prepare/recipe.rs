@@ -6,10 +6,10 @@ use std::{
     path::{Path, PathBuf},
 };
 
-use moodstream::clean::Profile;
+use moodstream::{clean::Profile, model::toml_mistake};
 use serde::{Deserialize, Serialize};
 
-use crate::data::{DataError, Format, toml_mistake};
+use crate::data::{DataError, Format};
 
 /// A recipe. As a TOML file, for example:
 ///
