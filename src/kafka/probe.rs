@@ -72,6 +72,19 @@ pub(super) async fn extents(
     blocking(move || Probe::new(&options, Instant::now() + timeout)?.extents(&partitions)).await
 }
 
+/// The ends of partitions that are known to reach so far at least. Fetching begins there: records that lie before
+/// would be read for nothing, and librdkafka's threads, new ones each time, would leave their memory in pools of their own.
+///
+/// Partitions that don't answer within `timeout` are absent.
+pub(super) async fn ends(
+    options: &KafkaOptions,
+    known: Vec<(Partition, i64)>,
+    timeout: Duration,
+) -> Result<BTreeMap<Partition, i64>, KafkaError> {
+    let options = options.clone();
+    blocking(move || Probe::new(&options, Instant::now() + timeout)?.ends(&known)).await
+}
+
 const STEP: Duration = Duration::from_millis(5);
 
 /// A consumer by manual assignment, which joins no group and commits nothing.
@@ -108,13 +121,39 @@ impl Probe {
     }
 
     fn extents(&self, partitions: &[Partition]) -> Result<BTreeMap<Partition, Extent>, KafkaError> {
+        let mut found = BTreeMap::new();
+        let offsets = partitions.iter().map(|partition| (partition, Offset::Beginning));
+        self.find(offsets, &mut found)?;
+        Ok(found)
+    }
+
+    fn ends(&self, known: &[(Partition, i64)]) -> Result<BTreeMap<Partition, i64>, KafkaError> {
+        let mut found = BTreeMap::new();
+        let offsets = known.iter().map(|(partition, end)| (partition, Offset::Offset(*end)));
+        match self.find(offsets, &mut found) {
+            // One whose end has moved back may not answer; the others are not to go without for it.
+            Ok(()) | Err(KafkaError::Unreachable { .. }) => {}
+            Err(error) => return Err(error),
+        }
+        Ok(found
+            .into_iter()
+            .map(|(partition, extent)| (partition, extent.end))
+            .collect())
+    }
+
+    /// Fetches partitions from these offsets on until all have told their extents.
+    fn find<'a>(
+        &self,
+        offsets: impl Iterator<Item = (&'a Partition, Offset)>,
+        found: &mut BTreeMap<Partition, Extent>,
+    ) -> Result<(), KafkaError> {
         let mut list = TopicPartitionList::new();
-        for (topic, partition) in partitions {
-            add(&mut list, topic, *partition, Offset::Beginning)?;
+        let mut missing: HashSet<&Partition> = HashSet::new();
+        for (partition, offset) in offsets {
+            add(&mut list, &partition.0, partition.1, offset)?;
+            missing.insert(partition);
         }
         self.assign(&list)?;
-        let mut missing: HashSet<&Partition> = partitions.iter().collect();
-        let mut found = BTreeMap::new();
         while !missing.is_empty() {
             self.in_time("the extent of", missing.iter().copied())?;
             // The records are not wanted, only what the responses tell beside them.
@@ -141,7 +180,7 @@ impl Probe {
             // What has answered needs no more fetching; failing to pause costs only bytes.
             let _ = self.consumer.pause(&answered);
         }
-        Ok(found)
+        Ok(())
     }
 
     /// Moves each end to the one after the last record that a consumer is given.
@@ -284,4 +323,75 @@ impl Search {
 fn add(list: &mut TopicPartitionList, topic: &str, partition: i32, offset: Offset) -> Result<(), KafkaError> {
     list.add_partition_offset(topic, partition, offset)
         .map_err(|error| KafkaError::client("naming an offset", &error))
+}
+
+#[cfg(test)]
+mod tests {
+    #![allow(clippy::unwrap_used)]
+
+    use rdkafka::{
+        ClientConfig,
+        mocking::MockCluster,
+        producer::{BaseProducer, BaseRecord, Producer as _},
+    };
+
+    use super::*;
+
+    const PATIENCE: Duration = Duration::from_secs(20);
+
+    /// Records that a probe's client was given by the broker in its life.
+    fn received(probe: &Probe) -> u64 {
+        let begun = Instant::now();
+        loop {
+            assert!(begun.elapsed() < PATIENCE, "no statistics");
+            let _ = probe.consumer.poll(STEP);
+            let statistics = probe.consumer.context().take_statistics();
+            if let Ok(statistics) = serde_json::from_slice::<serde_json::Value>(&statistics) {
+                return statistics["rxmsgs"].as_u64().unwrap();
+            }
+        }
+    }
+
+    /// Else a pause under back pressure read whole batches again and again.
+    #[test]
+    fn a_look_at_known_ends_reads_no_records() {
+        let mock = MockCluster::new(1).unwrap();
+        mock.create_topic("posts", 2, 1).unwrap();
+        let producer: BaseProducer = ClientConfig::new()
+            .set("bootstrap.servers", mock.bootstrap_servers())
+            .create()
+            .unwrap();
+        let produce = |records: usize| {
+            for _ in 0..records {
+                let record = BaseRecord::<(), str>::to("posts").partition(1).payload("text");
+                producer.send(record).unwrap();
+            }
+            producer.flush(PATIENCE).unwrap();
+        };
+        produce(500);
+        let options = KafkaOptions {
+            brokers: mock.bootstrap_servers(),
+            topics: vec!["posts".into()],
+            ..KafkaOptions::default()
+        };
+        let probe = || Probe::new(&options, Instant::now() + PATIENCE).unwrap();
+        let of = |partition| (Arc::<str>::from("posts"), partition);
+
+        let all = probe();
+        assert_eq!(all.extents(&[of(1)]).unwrap()[&of(1)], Extent { start: 0, end: 500 });
+        assert!(received(&all) > 0);
+
+        let look = probe();
+        let ends = look.ends(&[(of(0), 0), (of(1), 500)]).unwrap();
+        assert_eq!((ends[&of(0)], ends[&of(1)]), (0, 500));
+        assert_eq!(received(&look), 0);
+
+        produce(3);
+        assert_eq!(probe().ends(&[(of(1), 500)]).unwrap()[&of(1)], 503);
+
+        // The topic was made anew: its known end is no more, and the other partition's is told all the same.
+        let brief = Probe::new(&options, Instant::now() + Duration::from_secs(3)).unwrap();
+        let ends = brief.ends(&[(of(0), 0), (of(1), 9_000)]).unwrap();
+        assert_eq!(ends.get(&of(0)), Some(&0));
+    }
 }

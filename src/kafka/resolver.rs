@@ -80,22 +80,22 @@ impl Resolver {
     pub(super) fn look(&self) {
         let task = self.task.clone();
         self.runtime.spawn(async move {
-            let partitions: Vec<Partition> = task
+            let known: Vec<(Partition, i64)> = task
                 .assignment
                 .current()
                 .into_iter()
-                .map(|held| (held.topic, held.partition))
+                .map(|held| ((held.topic, held.partition), held.end.unwrap_or(held.position)))
                 .collect();
             // A failed look is made good by the next.
-            let Some(Ok(extents)) = task
+            let Some(Ok(ends)) = task
                 .stopped
-                .run_until_cancelled(probe::extents(&task.options, partitions, TRY))
+                .run_until_cancelled(probe::ends(&task.options, known, TRY))
                 .await
             else {
                 return;
             };
-            for (partition, extent) in extents {
-                task.assignment.looked_at(&partition, extent.end);
+            for (partition, end) in ends {
+                task.assignment.looked_at(&partition, end);
             }
         });
     }

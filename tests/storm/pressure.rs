@@ -126,7 +126,12 @@ fn a_locked_database_keeps_the_member_in_its_group_and_its_memory_in_bounds() {
     storm.world.execute_on(&mut holder, "COMMIT");
     let freed = Instant::now();
     storm.wait("the lag to drain", Storm::is_drained);
-    println!("drained in {:.1?}", freed.elapsed());
+    let (_, most) = resident(pid);
+    println!(
+        "drained in {:.1?}, resident {} MiB at most",
+        freed.elapsed(),
+        most / 1024
+    );
     storm.wait("readiness", |storm| storm.members[0].is_ready());
     storm.drain_and_check();
 }
