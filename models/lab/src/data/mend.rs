@@ -8,7 +8,7 @@ use moodstream::clean::normalise;
 const MAX_ROUNDS: usize = 4;
 
 /// Mends a text: UTF-8 that was read as Windows-1252 or Latin-1 (`CafÃ©`), escapes left in
-/// (`\u2019`), HTML entities, characters lost to U+FFFD; then NFC, on one line.
+/// (`\u2019`, `\n`), HTML entities, characters lost to U+FFFD; then NFC, on one line.
 ///
 /// A sound text stays as it is, but for what normalising does.
 #[must_use]
@@ -25,30 +25,56 @@ pub fn mend(text: &str) -> String {
     current
 }
 
-/// `\uXXXX` as the character it stands for, surrogate pairs too; other backslashes stay.
+/// JSON's escapes as the characters that they stand for: `\uXXXX`, surrogate pairs too, `\n`, `\r` and `\"`. Other
+/// backslashes stay, and so do the latter three where a path of Windows makes them doubtful.
 fn escapes(text: &str) -> Cow<'_, str> {
-    if !text.contains("\\u") {
+    if !text.contains('\\') {
         return Cow::Borrowed(text);
     }
+    let doubtful = names_a_drive(text);
     let mut out = String::with_capacity(text.len());
     let mut rest = text;
-    while let Some(at) = rest.find("\\u") {
+    while let Some(at) = rest.find('\\') {
         out.push_str(&rest[..at]);
         rest = &rest[at..];
-        let decoded = match code_unit(rest) {
-            Some(high @ 0xD800..=0xDBFF) => rest.get(6..).and_then(code_unit).and_then(|low| {
-                let low = low.checked_sub(0xDC00).filter(|&low| low < 0x400)?;
-                Some((char::from_u32(0x10000 + ((high - 0xD800) << 10) + low)?, 12))
-            }),
-            Some(unit) => char::from_u32(unit).map(|c| (c, 6)),
-            None => None,
-        };
-        let (c, length) = decoded.unwrap_or(('\\', 1));
+        let short = || short_escape(rest).filter(|_| !doubtful);
+        let (c, length) = unicode_escape(rest).or_else(short).unwrap_or(('\\', 1));
         out.push(c);
         rest = &rest[length..];
     }
     out.push_str(rest);
     Cow::Owned(out)
+}
+
+/// The character that the `\uXXXX` at the start of `text` stands for, and its length there.
+fn unicode_escape(text: &str) -> Option<(char, usize)> {
+    match code_unit(text)? {
+        high @ 0xD800..=0xDBFF => {
+            let low = code_unit(text.get(6..)?)?
+                .checked_sub(0xDC00)
+                .filter(|&low| low < 0x400)?;
+            Some((char::from_u32(0x10000 + ((high - 0xD800) << 10) + low)?, 12))
+        }
+        unit => Some((char::from_u32(unit)?, 6)),
+    }
+}
+
+fn short_escape(text: &str) -> Option<(char, usize)> {
+    let c = match text.as_bytes().get(1)? {
+        b'n' => '\n',
+        b'r' => '\r',
+        b'"' => '"',
+        _ => return None,
+    };
+    Some((c, 2))
+}
+
+/// Whether `C:\` is in it, as in `C:\new`.
+fn names_a_drive(text: &str) -> bool {
+    text.match_indices(":\\").any(|(at, _)| {
+        let mut before = text[..at].chars().rev();
+        matches!(before.next(), Some('c' | 'C')) && !before.next().is_some_and(char::is_alphanumeric)
+    })
 }
 
 fn code_unit(text: &str) -> Option<u32> {
@@ -147,6 +173,7 @@ mod tests {
             ("Thatï¿½s Maï¿½ (8)", "That's Ma (8)"),
             ("I�m, it�s d�j�", "I'm, it's dj"),
             ("y\\u2019all\\u002c \\ud83d\\ude02 \\u12 \\x", "y’all, 😂 \\u12 \\x"),
+            (r#"her: no\nme;\r\n\"yes\"\n\nPC:\n\o/"#, r#"her: no me; "yes" PC: \o/"#),
             ("a &amp;amp; b\tc\n", "a & b c"),
             ("Â£5", "£5"),
         ] {
@@ -162,6 +189,7 @@ mod tests {
             "São Paulo à la",
             "« Âge »",
             "C:\\users",
+            "(c:\\data\\new",
             "naïve “quotes”…",
         ] {
             assert_eq!(mend(text), text);
