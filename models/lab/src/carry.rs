@@ -60,7 +60,7 @@ pub fn run(args: Args) -> Result<()> {
     let source = Checkpoint::read(&args.source)?.encoder;
     ensure!(
         source.shape.first_position == 0,
-        "{}: the source is a RoBERTa already",
+        "{}: the source is no BERT: its positions begin where RoBERTa's do",
         args.source.display()
     );
     let old = embed::Source::read(&args.source, &source)?;

@@ -1,8 +1,9 @@
 //! Checkpoints in Hugging Face's folder layout: `config.json`, `model.safetensors`, `tokenizer.json`.
 //!
-//! Read are RoBERTa-like encoders (`roberta.`, with or without a classification head) and
-//! BERT-like ones (`bert.` or no prefix), whose token type 0 is folded into the positions. Written
-//! is always RoBERTa, which `transformers` loads as `RobertaForSequenceClassification`.
+//! Read are RoBERTa-like and MPNet encoders (`roberta.`, `mpnet.`, with or without a classification head) and
+//! BERT-like ones (`bert.` or no prefix), whose token type 0 is folded into the positions. Written is MPNet where
+//! attention is biased by relative positions, else always RoBERTa; `transformers` loads them as
+//! `MPNetForSequenceClassification` and `RobertaForSequenceClassification`.
 
 mod staging;
 mod tensors;
@@ -18,7 +19,7 @@ use safetensors::SafeTensors;
 use serde::{Deserialize, Serialize};
 
 use self::tensors::{File, write_encoder};
-use crate::encoder::{Encoder, Loss, Shape};
+use crate::encoder::{BUCKETS, Encoder, Loss, Shape};
 
 /// An encoder with what its folder says beside the weights.
 #[derive(Debug, Clone)]
@@ -41,6 +42,7 @@ struct Config {
     max_position_embeddings: usize,
     vocab_size: usize,
     layer_norm_eps: f32,
+    relative_attention_num_buckets: Option<usize>,
     #[serde(default = "gelu")]
     hidden_act: String,
     #[serde(default)]
@@ -72,11 +74,15 @@ struct WrittenConfig<'a> {
     num_attention_heads: usize,
     num_hidden_layers: usize,
     pad_token_id: u32,
-    position_embedding_type: &'static str,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    position_embedding_type: Option<&'static str>,
     #[serde(skip_serializing_if = "Option::is_none")]
     problem_type: Option<&'static str>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    relative_attention_num_buckets: Option<usize>,
     torch_dtype: &'static str,
-    type_vocab_size: usize,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    type_vocab_size: Option<usize>,
     vocab_size: usize,
 }
 
@@ -133,13 +139,15 @@ impl Checkpoint {
         let shape = &self.encoder.shape;
         let names = || self.labels.iter().map(String::as_str).enumerate();
         let classifies = !self.labels.is_empty();
+        let relative = shape.relative_buckets > 0;
         WrittenConfig {
-            architectures: [if classifies {
-                "RobertaForSequenceClassification"
-            } else {
-                "RobertaModel"
+            architectures: [match (relative, classifies) {
+                (false, true) => "RobertaForSequenceClassification",
+                (false, false) => "RobertaModel",
+                (true, true) => "MPNetForSequenceClassification",
+                (true, false) => "MPNetModel",
             }],
-            model_type: "roberta",
+            model_type: if relative { "mpnet" } else { "roberta" },
             attention_probs_dropout_prob: 0.1,
             bos_token_id: 0,
             classifier_dropout: None,
@@ -157,13 +165,14 @@ impl Checkpoint {
             num_attention_heads: shape.heads,
             num_hidden_layers: shape.layers,
             pad_token_id: 1,
-            position_embedding_type: "absolute",
+            position_embedding_type: (!relative).then_some("absolute"),
             problem_type: self.loss.filter(|_| classifies).map(|loss| match loss {
                 Loss::Softmax => SINGLE,
                 Loss::Sigmoid => MULTI,
             }),
+            relative_attention_num_buckets: relative.then_some(shape.relative_buckets),
             torch_dtype: "float32",
-            type_vocab_size: 1,
+            type_vocab_size: (!relative).then_some(1),
             vocab_size: shape.vocabulary,
         }
     }
@@ -181,11 +190,13 @@ fn labels(config: &Config, path: &Path) -> Result<Vec<String>> {
 
 fn shape(config: &Config, labels: usize, folder: &Path) -> Result<Shape> {
     let kind = config.model_type.as_deref().unwrap_or_default();
-    let first_position = match kind {
-        "roberta" | "xlm-roberta" => 2,
-        "bert" => 0,
+    let (first_position, relative_buckets) = match kind {
+        "roberta" | "xlm-roberta" => (2, 0),
+        // What `transformers` takes where the configuration is silent.
+        "mpnet" => (2, config.relative_attention_num_buckets.unwrap_or(32)),
+        "bert" => (0, 0),
         other => bail!(
-            "{}: the lab trains BERT and RoBERTa encoders, not `{other}` (model_type)",
+            "{}: the lab trains BERT, RoBERTa and MPNet encoders, not `{other}` (model_type)",
             folder.display()
         ),
     };
@@ -199,7 +210,8 @@ fn shape(config: &Config, labels: usize, folder: &Path) -> Result<Shape> {
     ensure!(
         numbers.iter().all(|number| (1..=1 << 24).contains(number))
             && config.hidden_size.is_multiple_of(config.num_attention_heads)
-            && config.max_position_embeddings > first_position + 2,
+            && config.max_position_embeddings > first_position + 2
+            && (kind != "mpnet" || BUCKETS.contains(&relative_buckets)),
         "{}: the sizes in config.json make no encoder",
         folder.display()
     );
@@ -216,6 +228,7 @@ fn shape(config: &Config, labels: usize, folder: &Path) -> Result<Shape> {
         intermediate: config.intermediate_size,
         positions: config.max_position_embeddings,
         first_position,
+        relative_buckets,
         vocabulary: config.vocab_size,
         labels,
         epsilon: config.layer_norm_eps,
@@ -227,8 +240,9 @@ mod tests {
     #![allow(clippy::unwrap_used)]
 
     use super::*;
+    use crate::encoder::{Head, Packed, Pass, Rates};
 
-    fn checkpoint() -> Checkpoint {
+    fn checkpoint(relative_buckets: usize) -> Checkpoint {
         let shape = Shape {
             hidden: 4,
             heads: 2,
@@ -236,6 +250,7 @@ mod tests {
             intermediate: 8,
             positions: 6,
             first_position: 2,
+            relative_buckets,
             vocabulary: 7,
             labels: 2,
             epsilon: 1e-12,
@@ -251,15 +266,46 @@ mod tests {
         }
     }
 
+    /// `transformers` wrote these folders, and the logits beside them.
+    #[test]
+    fn a_checkpoint_computes_what_transformers_does() {
+        let fixtures = Path::new(env!("CARGO_MANIFEST_DIR")).join("tests/fixtures/parity");
+        for family in ["roberta", "xlm-roberta", "mpnet"] {
+            let Checkpoint { encoder, .. } = Checkpoint::read(&fixtures.join(family)).unwrap();
+            let expected = fs::read(fixtures.join(family).join("expected.json")).unwrap();
+            let expected: serde_json::Value = serde_json::from_slice(&expected).unwrap();
+            let rows = |name: &str| -> Vec<Vec<f64>> { serde_json::from_value(expected[name].clone()).unwrap() };
+            let padding = 1.0;
+            let ids = rows("input_ids").into_iter();
+            let ids: Vec<Vec<u32>> = ids
+                .map(|row| row.iter().filter(|&&id| id != padding).map(|&id| id as u32).collect())
+                .collect();
+            let posts: Packed = ids.iter().map(Vec::as_slice).collect();
+            let (mut pass, mut head) = (Pass::default(), Head::default());
+            pass.forward(&encoder, &posts, Rates::default(), 0);
+            let logits = head.forward(&encoder, &posts, &pass);
+            let expected = rows("logits").concat();
+            assert_eq!(logits.len(), expected.len());
+            for (ours, theirs) in logits.iter().zip(expected) {
+                assert!(
+                    (f64::from(*ours) - theirs).abs() < 1e-4,
+                    "{family}: {ours} against {theirs}"
+                );
+            }
+        }
+    }
+
     #[test]
     fn what_is_written_is_read_again() {
         let folder = tempfile::tempdir().unwrap();
-        let written = checkpoint();
-        written.write(folder.path()).unwrap();
-        let read = Checkpoint::read(folder.path()).unwrap();
-        assert_eq!(read.encoder.shape, written.encoder.shape);
-        assert_eq!(read.encoder.weights.dense, written.encoder.weights.dense);
-        assert_eq!((read.labels, read.loss), (written.labels, written.loss));
+        for relative_buckets in [0, 8] {
+            let written = checkpoint(relative_buckets);
+            written.write(folder.path()).unwrap();
+            let read = Checkpoint::read(folder.path()).unwrap();
+            assert_eq!(read.encoder.shape, written.encoder.shape);
+            assert_eq!(read.encoder.weights.dense, written.encoder.weights.dense);
+            assert_eq!((read.labels, read.loss), (written.labels, written.loss));
+        }
     }
 
     #[test]
@@ -267,7 +313,7 @@ mod tests {
         let folder = tempfile::tempdir().unwrap();
         let message = || format!("{:#}", Checkpoint::read(folder.path()).unwrap_err());
         assert!(message().contains("config.json"), "{}", message());
-        checkpoint().write(folder.path()).unwrap();
+        checkpoint(0).write(folder.path()).unwrap();
 
         let config = fs::read_to_string(folder.path().join("config.json")).unwrap();
         let path = folder.path().join("config.json");

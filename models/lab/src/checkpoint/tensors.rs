@@ -16,7 +16,7 @@ pub(super) struct File<'a> {
 
 impl File<'_> {
     pub(super) fn encoder(&self, shape: Shape) -> Result<Encoder> {
-        let prefix = ["roberta.", "bert.", ""]
+        let prefix = ["roberta.", "bert.", "mpnet.", ""]
             .into_iter()
             .find(|prefix| {
                 self.tensors
@@ -35,11 +35,11 @@ impl File<'_> {
         let words = format!("{prefix}embeddings.word_embeddings.weight");
         encoder.weights.words = self.values(&words, &[shape.vocabulary, shape.hidden])?;
         for tensor in &encoder.layout.tensors {
-            if tensor.is_head() && shape.labels == 0 {
+            if tensor.is_head() && shape.labels == 0 || tensor.place.is_empty() {
                 continue;
             }
             let prefix = if tensor.is_head() { "" } else { prefix };
-            let values = self.values(&format!("{prefix}{}", tensor.name), &tensor.shape)?;
+            let values = self.values(&stored_name(prefix, &tensor.name, &shape), &tensor.shape)?;
             let place = &mut encoder.weights.dense[tensor.place.clone()];
             if tensor.transposed {
                 place.copy_from_slice(&transposed(&values, tensor.shape[0], tensor.shape[1]));
@@ -68,7 +68,7 @@ impl File<'_> {
     /// Refuses sizes that the file's tensors don't have before memory of these sizes is taken.
     fn check_sizes(&self, prefix: &str, shape: &Shape) -> Result<()> {
         let hidden = shape.hidden;
-        let check = |name: &str, shape: &[usize]| self.tensor(&format!("{prefix}{name}"), shape).map(drop);
+        let check = |name: &str, dims: &[usize]| self.tensor(&stored_name(prefix, name, shape), dims).map(drop);
         check("embeddings.word_embeddings.weight", &[shape.vocabulary, hidden])?;
         check("embeddings.position_embeddings.weight", &[shape.positions, hidden])?;
         for layer in 0..shape.layers {
@@ -123,32 +123,52 @@ fn transposed(values: &[f32], rows: usize, columns: usize) -> Vec<f32> {
         .collect()
 }
 
+/// What a checkpoint calls a tensor of an encoder of that shape.
+fn stored_name(prefix: &str, name: &str, shape: &Shape) -> String {
+    // MPNet, which alone has relative positions, calls the parts of attention so.
+    const MPNET: [(&str, &str); 5] = [
+        ("attention.self.query.", "attention.attn.q."),
+        ("attention.self.key.", "attention.attn.k."),
+        ("attention.self.value.", "attention.attn.v."),
+        ("attention.output.dense.", "attention.attn.o."),
+        ("attention.output.LayerNorm.", "attention.LayerNorm."),
+    ];
+    let renamed = MPNET.into_iter().filter(|_| shape.relative_buckets > 0);
+    let renamed = renamed.fold(name.to_owned(), |name, (bert, mpnet)| name.replace(bert, mpnet));
+    format!("{prefix}{renamed}")
+}
+
 pub(super) fn write_encoder(encoder: &Encoder, path: &Path) -> Result<()> {
     let shape = &encoder.shape;
-    let mut tensors = vec![
-        (
-            "roberta.embeddings.word_embeddings.weight".to_owned(),
-            vec![shape.vocabulary, shape.hidden],
-            le_bytes(&encoder.weights.words),
-        ),
-        (
-            "roberta.embeddings.token_type_embeddings.weight".to_owned(),
+    let family = if shape.relative_buckets > 0 {
+        "mpnet."
+    } else {
+        "roberta."
+    };
+    let mut tensors = vec![(
+        format!("{family}embeddings.word_embeddings.weight"),
+        vec![shape.vocabulary, shape.hidden],
+        le_bytes(&encoder.weights.words),
+    )];
+    if shape.relative_buckets == 0 {
+        tensors.push((
+            format!("{family}embeddings.token_type_embeddings.weight"),
             vec![1, shape.hidden],
             le_bytes(&vec![0.0; shape.hidden]),
-        ),
-    ];
+        ));
+    }
     for tensor in &encoder.layout.tensors {
-        if tensor.is_head() && shape.labels == 0 {
+        if tensor.is_head() && shape.labels == 0 || tensor.place.is_empty() {
             continue;
         }
-        let prefix = if tensor.is_head() { "" } else { "roberta." };
+        let prefix = if tensor.is_head() { "" } else { family };
         let values = &encoder.weights.dense[tensor.place.clone()];
         let bytes = if tensor.transposed {
             le_bytes(&transposed(values, tensor.shape[1], tensor.shape[0]))
         } else {
             le_bytes(values)
         };
-        tensors.push((format!("{prefix}{}", tensor.name), tensor.shape.clone(), bytes));
+        tensors.push((stored_name(prefix, &tensor.name, shape), tensor.shape.clone(), bytes));
     }
     write_tensors(&tensors, path)
 }

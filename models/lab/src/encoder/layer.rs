@@ -5,6 +5,7 @@ use super::kernels::{
     LinearBackward, Norm, View, Write, add, add_columns, gelu, layer_norm, layer_norm_backward, linear, product,
     product_strided, repeat_row, scale_by, softmax, softmax_backward,
 };
+use super::relative::Relative;
 use super::weights::LayerPlaces;
 use super::{Packed, Shape};
 
@@ -39,6 +40,8 @@ pub(super) struct Scratch {
     inner: Vec<f32>,
     dropped: Vec<f32>,
     d_shares: Vec<f32>,
+    /// The gradient of what scores gain by distance, of all layers together.
+    pub(super) d_gains: Vec<f32>,
 }
 
 /// A layer with its weights: a view for one pass.
@@ -46,6 +49,7 @@ pub(super) struct Layer<'a> {
     pub(super) shape: &'a Shape,
     pub(super) places: &'a LayerPlaces,
     pub(super) weights: &'a [f32],
+    pub(super) relative: &'a Relative,
     pub(super) dropout: Dropout,
     pub(super) attention_dropout: Dropout,
     pub(super) index: usize,
@@ -159,6 +163,7 @@ impl Layer<'_> {
                 start += length * length;
                 let (query, key) = (view(&tape.query[first..]), view(&tape.key[first..]));
                 product_strided(shares, length, Write::Replace, scale, query, key.transposed());
+                self.relative.add(shares, length, head);
                 softmax(shares, length);
                 dropped.clear();
                 dropped.extend_from_slice(shares);
@@ -274,6 +279,7 @@ impl Layer<'_> {
             inner,
             dropped,
             d_shares,
+            d_gains,
         } = scratch;
         for buffer in [&mut *a, &mut *b, &mut *c] {
             buffer.resize(posts.len() * hidden, 0.0);
@@ -304,6 +310,7 @@ impl Layer<'_> {
                 );
                 dropout.apply(d_shares);
                 softmax_backward(d_shares, shares, length);
+                self.relative.add_back(d_gains, d_shares, length, head);
                 let d_scores = View::new(d_shares, length, length);
                 let key = view(&tape.key[first..]);
                 product_strided(&mut a[first..], hidden, Write::Replace, scale, d_scores, key);

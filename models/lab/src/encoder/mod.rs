@@ -1,4 +1,4 @@
-//! A RoBERTa encoder with a classification head: forward and backward passes on the CPU.
+//! A RoBERTa or MPNet encoder with a classification head: forward and backward passes on the CPU.
 //!
 //! Written for this one architecture instead of on an automatic differentiator, which saves
 //! most of what such a library spends in training: posts are packed without padding, each operation that
@@ -12,11 +12,13 @@ mod kernels;
 mod layer;
 mod masked;
 mod pass;
+mod relative;
 mod weights;
 
 pub use head::{Head, Loss, Target};
 pub use masked::{Masked, MaskedHead};
 pub use pass::{Pass, Rates};
+pub use relative::{BUCKETS, bucket};
 pub use weights::{Gradient, Layout, Tensor, Weights};
 
 use std::ops::Range;
@@ -36,6 +38,8 @@ pub struct Shape {
     pub positions: usize,
     /// Position of a post's first token: RoBERTa's tables start at 2, BERT's at 0.
     pub first_position: usize,
+    /// Buckets of the distances by which attention is biased: MPNet's; 0 for absolute positions alone.
+    pub relative_buckets: usize,
     /// Words in the vocabulary.
     pub vocabulary: usize,
     /// Classes of the head; 0 for a bare encoder.

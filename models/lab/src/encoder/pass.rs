@@ -3,6 +3,7 @@
 use super::dropout::Dropout;
 use super::kernels::{Norm, layer_norm, layer_norm_backward};
 use super::layer::{Layer, Scratch, Tape, pair};
+use super::relative::Relative;
 use super::{Encoder, Gradient, Packed};
 
 /// Dropout rates of a training pass; zero to judge.
@@ -21,6 +22,7 @@ pub struct Pass {
     out: Vec<f32>,
     normal: Vec<f32>,
     reciprocals: Vec<f32>,
+    relative: Relative,
     scratch: Scratch,
     pub(super) hidden: Dropout,
     attention: Dropout,
@@ -34,6 +36,7 @@ impl Default for Pass {
             out: Vec::new(),
             normal: Vec::new(),
             reciprocals: Vec::new(),
+            relative: Relative::default(),
             scratch: Scratch::default(),
             hidden: off,
             attention: off,
@@ -48,11 +51,12 @@ impl Pass {
         self.hidden = Dropout::new(rates.hidden, seed);
         self.attention = Dropout::new(rates.attention, seed);
         self.tapes.resize_with(encoder.shape.layers, Tape::default);
+        self.relative.spread(encoder, posts);
         let mut out = std::mem::take(&mut self.out);
         self.embed(encoder, posts, &mut out);
         for index in 0..encoder.shape.layers {
             std::mem::swap(&mut self.tapes[index].input, &mut out);
-            let layer = self.layer(encoder, index);
+            let layer = layer(encoder, index, (self.hidden, self.attention), &self.relative);
             layer.forward(posts, &mut self.tapes[index], &mut out);
         }
         self.out = out;
@@ -63,17 +67,6 @@ impl Pass {
     #[must_use]
     pub fn states(&self) -> &[f32] {
         &self.out
-    }
-
-    fn layer<'a>(&self, encoder: &'a Encoder, index: usize) -> Layer<'a> {
-        Layer {
-            shape: &encoder.shape,
-            places: &encoder.layout.layers[index],
-            weights: &encoder.weights.dense,
-            dropout: self.hidden,
-            attention_dropout: self.attention,
-            index,
-        }
     }
 
     fn embed(&mut self, encoder: &Encoder, posts: &Packed, out: &mut Vec<f32>) {
@@ -105,12 +98,16 @@ impl Pass {
     /// The way back of the last [`Pass::forward`] over the same posts: consumes `d`, the gradient
     /// of its states, and adds to `gradient`.
     pub fn backward(&mut self, encoder: &Encoder, posts: &Packed, d: &mut Vec<f32>, gradient: &mut Gradient) {
+        self.relative.zeros(&mut self.scratch.d_gains);
         for index in (0..encoder.shape.layers).rev() {
-            let layer = self.layer(encoder, index);
+            let layer = layer(encoder, index, (self.hidden, self.attention), &self.relative);
             layer.backward(posts, &self.tapes[index], d, &mut gradient.dense, &mut self.scratch);
         }
-        self.hidden.at(0).apply(d);
         let layout = &encoder.layout;
+        let table = &mut gradient.dense[layout.relative.clone()];
+        self.relative
+            .gather(&self.scratch.d_gains, encoder.shape.relative_buckets, table);
+        self.hidden.at(0).apply(d);
         let scale = &encoder.weights.dense[layout.scale.clone()];
         let [d_scale, d_shift] = pair(&mut gradient.dense, &layout.scale, &layout.shift);
         layer_norm_backward(d, &self.normal, &self.reciprocals, scale, d_scale, d_shift);
@@ -128,5 +125,22 @@ impl Pass {
                 }
             }
         }
+    }
+}
+
+fn layer<'a>(
+    encoder: &'a Encoder,
+    index: usize,
+    (hidden, attention): (Dropout, Dropout),
+    relative: &'a Relative,
+) -> Layer<'a> {
+    Layer {
+        shape: &encoder.shape,
+        places: &encoder.layout.layers[index],
+        weights: &encoder.weights.dense,
+        relative,
+        dropout: hidden,
+        attention_dropout: attention,
+        index,
     }
 }

@@ -53,6 +53,8 @@ pub struct Layout {
     pub scale: Range<usize>,
     /// Shift of the embeddings' layer norm.
     pub shift: Range<usize>,
+    /// What attention scores gain by distance, `buckets x heads`; empty without relative positions.
+    pub relative: Range<usize>,
     /// The layers, lowest first.
     pub layers: Vec<LayerPlaces>,
     /// The head's first matrix, `hidden x hidden`.
@@ -86,7 +88,7 @@ impl Tensor {
     /// Whether AdamW's weight decay applies: to matrices, not to biases, norms or positions.
     #[must_use]
     pub fn decays(&self) -> bool {
-        self.shape.len() == 2 && !self.name.contains("position")
+        self.shape.len() == 2 && !self.name.contains("position") && !self.name.contains("bias")
     }
 
     /// Whether the tensor belongs to the classification head.
@@ -95,6 +97,9 @@ impl Tensor {
         self.name.starts_with("classifier.")
     }
 }
+
+/// The name of the table of relative positions.
+const RELATIVE: &str = "encoder.relative_attention_bias.weight";
 
 struct Planner {
     tensors: Vec<Tensor>,
@@ -156,6 +161,7 @@ impl Layout {
         let positions = plan.tensor("embeddings.position_embeddings.weight", &[shape.positions, hidden]);
         let scale = plan.tensor("embeddings.LayerNorm.weight", &[hidden]);
         let shift = plan.tensor("embeddings.LayerNorm.bias", &[hidden]);
+        let relative = plan.tensor(RELATIVE, &[shape.relative_buckets, shape.heads]);
         let layers = (0..shape.layers).map(|index| plan.layer(index, shape)).collect();
         let dense = plan.tensor("classifier.dense.weight", &[hidden, hidden]);
         let dense_bias = plan.tensor("classifier.dense.bias", &[hidden]);
@@ -165,6 +171,7 @@ impl Layout {
             positions,
             scale,
             shift,
+            relative,
             layers,
             dense,
             dense_bias,

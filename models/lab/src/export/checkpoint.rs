@@ -1,25 +1,28 @@
 //! A Hugging Face classifier checkpoint, read into one shape whatever family it is of.
 //!
-//! RoBERTa, XLM-R, BERT and DistilBERT are the same post-norm encoder; they differ in the names of their tensors,
-//! in how positions are counted, and in what stands between the first token and the logits. Everything that
-//! follows here sees only [`Classifier`].
+//! RoBERTa, XLM-R, MPNet, BERT and DistilBERT are the same post-norm encoder; they differ in the names of their tensors,
+//! in how positions are counted, in whether attention looks at them again, and in what stands between the first token and
+//! the logits. Everything that follows here sees only [`Classifier`].
 
 use std::collections::BTreeMap;
 use std::fs;
 use std::path::{Path, PathBuf};
 
 use half::{bf16, f16};
-use ndarray::{Array1, Array2};
+use ndarray::{Array1, Array2, Axis};
 use safetensors::{Dtype, SafeTensors};
 use serde::Deserialize;
 
 use super::error::ExportError;
+use crate::encoder;
 
 /// What the names of a checkpoint's tensors, its positions and its head follow from.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Family {
     /// RoBERTa and XLM-R: positions count real tokens, from `pad_token_id + 1` on; no use of token types.
     Roberta,
+    /// MPNet: as RoBERTa, without types; attention scores gain by how far apart two tokens stand.
+    MpNet,
     /// BERT: positions from 0 on; token types are an input.
     Bert,
     /// DistilBERT: positions from 0 on; no token types.
@@ -73,6 +76,9 @@ pub struct Classifier {
     pub(crate) position_embeddings: Array2<f32>,
     /// `[types, width]`, where they are an input of the model.
     pub(crate) type_embeddings: Option<Array2<f32>>,
+    /// `[heads, 2 max_tokens - 1]`, where there are any: what attention scores gain in every layer by how far behind the
+    /// token that asks another stands, from `1 - max_tokens` to `max_tokens - 1`.
+    pub(crate) relative: Option<Array2<f32>>,
     pub(crate) embedding_norm: LayerNorm,
     pub(crate) layers: Vec<Layer>,
     pub(crate) head_dense: Linear,
@@ -86,7 +92,7 @@ impl Classifier {
     /// # Errors
     ///
     /// The file, field or tensor that is absent, has another shape than the rest calls for, or asks for arithmetic
-    /// that this exporter doesn't write (another activation, relative positions).
+    /// that this exporter doesn't write (another activation, another kind of positions).
     pub fn open(checkpoint: &Path) -> Result<Self, ExportError> {
         let config = Config::read(&checkpoint.join("config.json"))?;
         let path = checkpoint.join("model.safetensors");
@@ -128,7 +134,7 @@ impl Classifier {
     /// The position of the first real token.
     pub(crate) fn first_position(&self) -> usize {
         match self.family {
-            Family::Roberta => usize::try_from(self.pad_token_id).unwrap_or(0) + 1,
+            Family::Roberta | Family::MpNet => usize::try_from(self.pad_token_id).unwrap_or(0) + 1,
             Family::Bert | Family::DistilBert => 0,
         }
     }
@@ -153,6 +159,8 @@ struct RawConfig {
     vocab_size: usize,
     pad_token_id: Option<i64>,
     position_embedding_type: Option<String>,
+    #[serde(default = "relative_buckets")]
+    relative_attention_num_buckets: usize,
     id2label: Option<BTreeMap<String, String>>,
 }
 
@@ -163,6 +171,11 @@ fn gelu() -> String {
 /// What `transformers` takes where the configuration is silent.
 fn layer_norm_eps() -> f32 {
     1e-12
+}
+
+/// As above, for MPNet.
+fn relative_buckets() -> usize {
+    32
 }
 
 struct Config {
@@ -184,11 +197,12 @@ impl Config {
         let raw: RawConfig = serde_json::from_str(&text).map_err(|source| invalid(source.to_string()))?;
         let family = match raw.model_type.as_str() {
             "roberta" | "xlm-roberta" | "camembert" => Family::Roberta,
+            "mpnet" => Family::MpNet,
             "bert" => Family::Bert,
             "distilbert" => Family::DistilBert,
             other => {
                 return Err(invalid(format!(
-                    "model_type is `{other}`: only roberta, xlm-roberta, camembert, bert and distilbert can be exported"
+                    "model_type is `{other}`: only roberta, xlm-roberta, camembert, mpnet, bert and distilbert can be exported"
                 )));
             }
         };
@@ -213,6 +227,14 @@ impl Config {
                 raw.hidden_size, raw.num_attention_heads
             )));
         }
+        if family == Family::MpNet && !encoder::BUCKETS.contains(&raw.relative_attention_num_buckets) {
+            return Err(invalid(format!(
+                "relative_attention_num_buckets is {}: it must be from {} to {}",
+                raw.relative_attention_num_buckets,
+                encoder::BUCKETS.start(),
+                encoder::BUCKETS.end()
+            )));
+        }
         Ok(Self {
             raw,
             path: path.to_owned(),
@@ -232,6 +254,7 @@ impl Weights<'_> {
         let width = raw.hidden_size;
         let prefix = match config.family {
             Family::Roberta => "roberta",
+            Family::MpNet => "mpnet",
             Family::Bert => "bert",
             Family::DistilBert => "distilbert",
         };
@@ -242,7 +265,7 @@ impl Weights<'_> {
             self.matrix(&format!("{embeddings}.position_embeddings.weight"), positions, width)?;
         let types_name = format!("{embeddings}.token_type_embeddings.weight");
         let type_embeddings = match config.family {
-            Family::DistilBert => None,
+            Family::DistilBert | Family::MpNet => None,
             Family::Bert => Some(self.matrix(&types_name, self.rows(&types_name)?, width)?),
             Family::Roberta => {
                 // Every token is of type 0, so its embedding is a constant of each position.
@@ -255,7 +278,7 @@ impl Weights<'_> {
             .collect::<Result<_, _>>()?;
 
         let (dense, output, head_activation) = match config.family {
-            Family::Roberta => ("classifier.dense", "classifier.out_proj", HeadActivation::Tanh),
+            Family::Roberta | Family::MpNet => ("classifier.dense", "classifier.out_proj", HeadActivation::Tanh),
             Family::Bert => ("bert.pooler.dense", "classifier", HeadActivation::Tanh),
             Family::DistilBert => ("pre_classifier", "classifier", HeadActivation::Relu),
         };
@@ -271,14 +294,15 @@ impl Weights<'_> {
                 why: format!("id2label names {named} labels, but tensor `{output}.weight` has {labels} rows"),
             });
         }
-        Ok(Classifier {
+        let mut model = Classifier {
             family: config.family,
             heads: raw.num_attention_heads,
             norm_epsilon: raw.layer_norm_eps,
             pad_token_id: raw.pad_token_id.unwrap_or(match config.family {
-                Family::Roberta => 1,
+                Family::Roberta | Family::MpNet => 1,
                 Family::Bert | Family::DistilBert => 0,
             }),
+            relative: None,
             word_embeddings,
             position_embeddings,
             type_embeddings,
@@ -287,13 +311,30 @@ impl Weights<'_> {
             head_dense: self.linear(dense, width, width)?,
             head_activation,
             head_output: self.linear(output, width, labels)?,
-        })
+        };
+        if config.family == Family::MpNet {
+            model.relative = Some(self.relative(raw, model.max_tokens())?);
+        }
+        Ok(model)
+    }
+
+    /// The table of MPNet's buckets, `[buckets, heads]`, spread over distances.
+    fn relative(&self, raw: &RawConfig, max_tokens: usize) -> Result<Array2<f32>, ExportError> {
+        let buckets = raw.relative_attention_num_buckets;
+        let name = "mpnet.encoder.relative_attention_bias.weight";
+        let table = self.matrix(name, buckets, raw.num_attention_heads)?;
+        let farthest = max_tokens.cast_signed();
+        let rows: Vec<usize> = (1 - farthest..farthest)
+            .map(|distance| encoder::bucket(distance, buckets))
+            .collect();
+        Ok(table.select(Axis(0), &rows).reversed_axes())
     }
 
     fn layer(&self, config: &Config, index: usize) -> Result<Layer, ExportError> {
         let (width, inner) = (config.raw.hidden_size, config.raw.intermediate_size);
         let (layer, names) = match config.family {
             Family::Roberta => (format!("roberta.encoder.layer.{index}"), &BERT_NAMES),
+            Family::MpNet => (format!("mpnet.encoder.layer.{index}"), &MPNET_NAMES),
             Family::Bert => (format!("bert.encoder.layer.{index}"), &BERT_NAMES),
             Family::DistilBert => (format!("distilbert.transformer.layer.{index}"), &DISTILBERT_NAMES),
         };
@@ -410,6 +451,15 @@ const BERT_NAMES: PartNames = PartNames {
     intermediate: "intermediate.dense",
     output: "output.dense",
     output_norm: "output.LayerNorm",
+};
+
+const MPNET_NAMES: PartNames = PartNames {
+    query: "attention.attn.q",
+    key: "attention.attn.k",
+    value: "attention.attn.v",
+    attention_output: "attention.attn.o",
+    attention_norm: "attention.LayerNorm",
+    ..BERT_NAMES
 };
 
 const DISTILBERT_NAMES: PartNames = PartNames {

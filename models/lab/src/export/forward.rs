@@ -126,6 +126,9 @@ fn attention(model: &Classifier, layer: &Layer, hidden: &Array2<f32>, tokens: &T
                     .to_owned()
             };
             let mut weights = part(&query).dot(&part(&key).t()) * scale;
+            if let Some(relative) = &model.relative {
+                add_relative(&mut weights, relative.row(head));
+            }
             for mut row in weights.rows_mut() {
                 let top = row.fold(f32::NEG_INFINITY, |a, &b| a.max(b));
                 row.mapv_inplace(|x| (x - top).exp());
@@ -138,6 +141,14 @@ fn attention(model: &Classifier, layer: &Layer, hidden: &Array2<f32>, tokens: &T
         }
     }
     context
+}
+
+/// Adds to the scores of a text what `gains`, by distance, give them.
+fn add_relative(scores: &mut Array2<f32>, gains: ArrayView1<'_, f32>) {
+    let (tokens, middle) = (scores.ncols(), gains.len() / 2);
+    for (token, mut row) in scores.rows_mut().into_iter().enumerate() {
+        row += &gains.slice_axis(Axis(0), Slice::from(middle - token..middle - token + tokens));
+    }
 }
 
 fn normalise(x: &mut Array2<f32>, norm: &LayerNorm, epsilon: f32) {
@@ -183,7 +194,7 @@ mod tests {
     #[test]
     fn logits_are_those_of_transformers() {
         let fixtures = Path::new(env!("CARGO_MANIFEST_DIR")).join("tests/fixtures/parity");
-        for family in ["roberta", "xlm-roberta", "bert", "distilbert"] {
+        for family in ["roberta", "xlm-roberta", "mpnet", "bert", "distilbert"] {
             let model = Classifier::open(&fixtures.join(family)).unwrap();
             let bytes = std::fs::read(fixtures.join(family).join("expected.json")).unwrap();
             let expected: serde_json::Value = serde_json::from_slice(&bytes).unwrap();

@@ -13,7 +13,7 @@ use super::calibrate::QuantisedLayer;
 use super::checkpoint::{Classifier, Layer, LayerNorm};
 use super::graph::{Attr, FloatType, GraphBuilder, Op, Value};
 use super::quantise::{Coding, QuantisedLinear};
-use super::writer::{Inputs, Reach, Style, Writer};
+use super::writer::{Bias, Inputs, Reach, Style, Writer};
 
 /// The whole model: bytes in the layers' products and the word embeddings, floats elsewhere.
 pub(crate) fn int8_graph(model: &Classifier, layers: &[QuantisedLayer]) -> GraphBuilder {
@@ -41,8 +41,7 @@ pub(crate) fn int8_graph(model: &Classifier, layers: &[QuantisedLayer]) -> Graph
 
 /// What is the same for all layers.
 struct Frame {
-    /// `[batch, 1, 1, length]`, added to the attention scores.
-    padding: Value,
+    bias: Bias,
     all: Rows,
     /// The first token of each text alone.
     first: Rows,
@@ -69,7 +68,7 @@ struct Coded {
 
 impl Writer<'_> {
     fn frame(&mut self, inputs: &Inputs, embedded: &Value) -> Frame {
-        let padding = self.added_padding(inputs);
+        let bias = self.bias(inputs);
         self.g.scope("frame");
         let part = |start, end| [("start", Attr::Int(start)), ("end", Attr::Int(end))];
         let all = self.g.call(Op::Onnx("Shape"), &[embedded], &part(0, 2));
@@ -79,7 +78,7 @@ impl Writer<'_> {
             .g
             .call(Op::Onnx("Concat"), &[&batch, &one], &[("axis", Attr::Int(0))]);
         Frame {
-            padding,
+            bias,
             all: self.rows(&all),
             first: self.rows(&first),
         }
@@ -135,7 +134,7 @@ impl Writer<'_> {
                 )
             }
         };
-        let context = self.quantised_attention(quantised, hidden, &skip, frame, rows);
+        let context = self.quantised_attention(quantised, hidden, &skip, frame, reach);
         let Some(quantised) = &quantised.rest else {
             return self.after_attention(index, layer, &context, &skip);
         };
@@ -160,21 +159,20 @@ impl Writer<'_> {
     /// The smoothing of the context needs no operator: a channel of it is a mix of that same channel of the values,
     /// so it is in their scale and bias already; so is the scale of the scores in that of the queries.
     ///
-    /// Queries are asked by the tokens of `asking`, whose shapes are `rows`; all of `hidden` answers.
+    /// Queries are asked by the tokens of `asking`, which are those that `reach` says; all of `hidden` answers.
     fn quantised_attention(
         &mut self,
         layer: &QuantisedLayer,
         hidden: &Value,
         asking: &Value,
         frame: &Frame,
-        rows: &Rows,
+        reach: Reach,
     ) -> Value {
         let joined = &layer.query_key_value;
         let answers = self.code(joined, hidden, &frame.all);
-        let asks = if std::ptr::eq(rows, &frame.all) {
-            answers.clone()
-        } else {
-            self.code(joined, asking, rows)
+        let (asks, rows) = match reach {
+            Reach::All => (answers.clone(), &frame.all),
+            Reach::First => (self.code(joined, asking, &frame.first), &frame.first),
         };
         let width = self.model.width();
         let mut part = |index: usize, coded: &Coded, rows: &Rows, order: &'static [i64]| {
@@ -187,7 +185,7 @@ impl Writer<'_> {
         let key = part(1, &answers, &frame.all, &[0, 2, 3, 1]);
         let value = part(2, &answers, &frame.all, &[0, 2, 1, 3]);
         let scores = self.g.call(Op::Onnx("MatMul"), &[&query, &key], &[]);
-        self.mix(&scores, &frame.padding, &value, &rows.flat)
+        self.mix(&scores, frame.bias.of(reach), &value, &rows.flat)
     }
 
     /// `norm(skip + x W + b)`, by subtraction.

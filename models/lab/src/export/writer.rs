@@ -40,12 +40,34 @@ pub(crate) struct Inputs {
     mask: Value,
 }
 
-/// How padding is told to the attention operator.
+/// How padding, and where the model has them the distances of tokens, are told to attention.
 enum Padding {
-    /// `[batch, 1, 1, tokens]`, added to the scores.
-    Added(Value),
-    /// `[batch]`, how many tokens of each text are real: what ONNX Runtime's operator takes.
-    Lengths(Value),
+    /// Added to the scores.
+    Added(Bias),
+    /// What ONNX Runtime's operator takes.
+    Lengths {
+        /// `[batch]`, how many tokens of each text are real.
+        lengths: Value,
+        /// `[1, heads, tokens, tokens]`, added to the scores.
+        relative: Option<Value>,
+    },
+}
+
+/// What is added to attention scores.
+pub(super) struct Bias {
+    /// Of all tokens: `[batch, 1, 1, tokens]`, or `[batch, heads, tokens, tokens]` where distances count.
+    all: Value,
+    /// Of the first token of each text alone: `[batch, 1 or heads, 1, tokens]`.
+    first: Value,
+}
+
+impl Bias {
+    pub(super) fn of(&self, reach: Reach) -> &Value {
+        match reach {
+            Reach::All => &self.all,
+            Reach::First => &self.first,
+        }
+    }
 }
 
 /// Writes the parts of a classifier into a graph.
@@ -62,8 +84,11 @@ pub(crate) fn float_graph(model: &Classifier, float: FloatType, style: Style) ->
     let mut writer = Writer::new(model, float, style);
     let inputs = writer.inputs();
     let padding = match style {
-        Style::Plain | Style::Subtracted => Padding::Added(writer.added_padding(&inputs)),
-        Style::Fused => Padding::Lengths(writer.lengths(&inputs)),
+        Style::Plain | Style::Subtracted => Padding::Added(writer.bias(&inputs)),
+        Style::Fused => Padding::Lengths {
+            lengths: writer.lengths(&inputs),
+            relative: writer.relative(&inputs),
+        },
     };
     let words = writer.word_embeddings(&inputs);
     let mut hidden = writer.embeddings(&inputs, &words);
@@ -102,8 +127,55 @@ impl<'a> Writer<'a> {
         Inputs { ids, types, mask }
     }
 
+    /// What attention scores gain by distance, and lose by padding.
+    pub(super) fn bias(&mut self, inputs: &Inputs) -> Bias {
+        let padding = self.added_padding(inputs);
+        let Some(relative) = self.relative(inputs) else {
+            return Bias {
+                first: padding.clone(),
+                all: padding,
+            };
+        };
+        let all = self.g.call(Op::Onnx("Add"), &[&relative, &padding], &[]);
+        let zero = self.g.int64(&[1], &[0]);
+        let first = self
+            .g
+            .call(Op::Onnx("Gather"), &[&all, &zero], &[("axis", Attr::Int(2))]);
+        Bias { all, first }
+    }
+
+    /// `[1, heads, tokens, tokens]`: what attention scores gain by distance, the token that asks before the other.
+    fn relative(&mut self, inputs: &Inputs) -> Option<Value> {
+        let gains = self.model.relative.as_ref()?;
+        self.g.scope("relative_positions");
+        let table = self.table("gains", gains);
+        let (first, second) = (self.g.int64(&[1], &[0]), self.g.int64(&[1], &[1]));
+        let token = self.token_numbers(inputs);
+        let asking = self.g.call(Op::Onnx("Unsqueeze"), &[&token, &second], &[]);
+        let distance = self.g.call(Op::Onnx("Sub"), &[&token, &asking], &[]);
+        let middle = self.g.int64(&[], &[(gains.ncols() / 2) as i64]);
+        let place = self.g.call(Op::Onnx("Add"), &[&distance, &middle], &[]);
+        let gains = self
+            .g
+            .call(Op::Onnx("Gather"), &[&table, &place], &[("axis", Attr::Int(1))]);
+        Some(self.g.call(Op::Onnx("Unsqueeze"), &[&gains, &first], &[]))
+    }
+
+    /// `[tokens]`, from 0 on.
+    fn token_numbers(&mut self, inputs: &Inputs) -> Value {
+        let shape = self.g.call(
+            Op::Onnx("Shape"),
+            &[&inputs.ids],
+            &[("start", Attr::Int(1)), ("end", Attr::Int(2))],
+        );
+        let scalar = self.g.int64(&[0], &[]);
+        let tokens = self.g.call(Op::Onnx("Reshape"), &[&shape, &scalar], &[]);
+        let (zero, one) = (self.g.int64(&[], &[0]), self.g.int64(&[], &[1]));
+        self.g.call(Op::Onnx("Range"), &[&zero, &tokens, &one], &[])
+    }
+
     /// `[batch, 1, 1, tokens]`: 0 for tokens, far below any score for padding.
-    pub(crate) fn added_padding(&mut self, inputs: &Inputs) -> Value {
+    fn added_padding(&mut self, inputs: &Inputs) -> Value {
         self.g.scope("padding");
         let float = self.g.float().element_type();
         let axes = self.g.int64(&[2], &[1, 2]);
@@ -169,16 +241,8 @@ impl<'a> Writer<'a> {
     }
 
     fn position_ids(&mut self, inputs: &Inputs) -> Value {
-        if self.model.family != Family::Roberta {
-            let shape = self.g.call(
-                Op::Onnx("Shape"),
-                &[&inputs.ids],
-                &[("start", Attr::Int(1)), ("end", Attr::Int(2))],
-            );
-            let scalar = self.g.int64(&[0], &[]);
-            let tokens = self.g.call(Op::Onnx("Reshape"), &[&shape, &scalar], &[]);
-            let (zero, one) = (self.g.int64(&[], &[0]), self.g.int64(&[], &[1]));
-            return self.g.call(Op::Onnx("Range"), &[&zero, &tokens, &one], &[]);
+        if matches!(self.model.family, Family::Bert | Family::DistilBert) {
+            return self.token_numbers(inputs);
         }
         let pad = self.g.int64(&[], &[self.model.pad_token_id]);
         let is_pad = self.g.call(Op::Onnx("Equal"), &[&inputs.ids, &pad], &[]);
@@ -220,14 +284,17 @@ impl<'a> Writer<'a> {
     /// What the tokens of `asking` draw from all of `hidden`.
     fn attention(&mut self, layer: &Layer, hidden: &Value, asking: &Value, padding: &Padding, reach: Reach) -> Value {
         match padding {
-            Padding::Lengths(lengths) => {
+            Padding::Lengths { lengths, relative } => {
                 let joined = layer.query_key_value();
                 let weight = self.table("query_key_value", &joined.weight);
                 let bias = self.vector("query_key_value_bias", &joined.bias);
                 let heads = ("num_heads", Attr::Int(self.model.heads as i64));
-                let context = self
-                    .g
-                    .call(Op::Runtime("Attention"), &[hidden, &weight, &bias, lengths], &[heads]);
+                let mut inputs = vec![Some(hidden), Some(&weight), Some(&bias), Some(lengths)];
+                if relative.is_some() {
+                    // Between them, what earlier tokens left behind in a text that is being written.
+                    inputs.extend([None, relative.as_ref()]);
+                }
+                let context = self.g.call_with_optional(Op::Runtime("Attention"), &inputs, &[heads]);
                 // The operator knows no queries of some tokens only.
                 if reach == Reach::First {
                     self.first_token(&context)
@@ -235,7 +302,7 @@ impl<'a> Writer<'a> {
                     context
                 }
             }
-            Padding::Added(added) => self.plain_attention(layer, hidden, asking, added),
+            Padding::Added(bias) => self.plain_attention(layer, hidden, asking, bias.of(reach)),
         }
     }
 
@@ -260,9 +327,9 @@ impl<'a> Writer<'a> {
         self.mix(&scores, added, &value, &joined)
     }
 
-    /// The values mixed by the softmax of scores with `padding` added, the heads joined again in the shape `joined`.
-    pub(super) fn mix(&mut self, scores: &Value, padding: &Value, value: &Value, joined: &Value) -> Value {
-        let scores = self.g.call(Op::Onnx("Add"), &[scores, padding], &[]);
+    /// The values mixed by the softmax of scores with `bias` added, the heads joined again in the shape `joined`.
+    pub(super) fn mix(&mut self, scores: &Value, bias: &Value, value: &Value, joined: &Value) -> Value {
+        let scores = self.g.call(Op::Onnx("Add"), &[scores, bias], &[]);
         let weights = self.g.call(Op::Onnx("Softmax"), &[&scores], &[("axis", Attr::Int(-1))]);
         let context = self.g.call(Op::Onnx("MatMul"), &[&weights, value], &[]);
         let context = self.g.call(

@@ -28,6 +28,7 @@ impl Bench {
             intermediate: 32,
             positions: 20,
             first_position: 2,
+            relative_buckets: 0,
             vocabulary: 12,
             labels: 0,
             epsilon: 1e-5,
