@@ -19,7 +19,7 @@ use safetensors::SafeTensors;
 use serde::{Deserialize, Serialize};
 
 use self::tensors::{File, write_encoder};
-use crate::encoder::{BUCKETS, Encoder, Loss, Shape};
+use crate::encoder::{BUCKETS, Encoder, Loss, Pooling, Shape};
 
 /// An encoder with what its folder says beside the weights.
 #[derive(Debug, Clone)]
@@ -43,6 +43,8 @@ struct Config {
     vocab_size: usize,
     layer_norm_eps: f32,
     relative_attention_num_buckets: Option<usize>,
+    #[serde(default)]
+    classifier_pooling: Pooling,
     #[serde(default = "gelu")]
     hidden_act: String,
     #[serde(default)]
@@ -61,6 +63,8 @@ struct WrittenConfig<'a> {
     attention_probs_dropout_prob: f32,
     bos_token_id: u32,
     classifier_dropout: Option<f32>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    classifier_pooling: Option<Pooling>,
     eos_token_id: u32,
     hidden_act: &'static str,
     hidden_dropout_prob: f32,
@@ -151,6 +155,7 @@ impl Checkpoint {
             attention_probs_dropout_prob: 0.1,
             bos_token_id: 0,
             classifier_dropout: None,
+            classifier_pooling: Some(shape.pooling).filter(|&pooling| classifies && pooling == Pooling::Mean),
             eos_token_id: 2,
             hidden_act: "gelu",
             hidden_dropout_prob: 0.1,
@@ -229,6 +234,7 @@ fn shape(config: &Config, labels: usize, folder: &Path) -> Result<Shape> {
         positions: config.max_position_embeddings,
         first_position,
         relative_buckets,
+        pooling: config.classifier_pooling,
         vocabulary: config.vocab_size,
         labels,
         epsilon: config.layer_norm_eps,
@@ -251,6 +257,7 @@ mod tests {
             positions: 6,
             first_position: 2,
             relative_buckets,
+            pooling: Pooling::default(),
             vocabulary: 7,
             labels: 2,
             epsilon: 1e-12,
@@ -270,7 +277,7 @@ mod tests {
     #[test]
     fn a_checkpoint_computes_what_transformers_does() {
         let fixtures = Path::new(env!("CARGO_MANIFEST_DIR")).join("tests/fixtures/parity");
-        for family in ["roberta", "xlm-roberta", "mpnet"] {
+        for family in ["roberta", "xlm-roberta", "mpnet", "mpnet-mean"] {
             let Checkpoint { encoder, .. } = Checkpoint::read(&fixtures.join(family)).unwrap();
             let expected = fs::read(fixtures.join(family).join("expected.json")).unwrap();
             let expected: serde_json::Value = serde_json::from_slice(&expected).unwrap();

@@ -8,7 +8,7 @@ use std::{
     path::{Path, PathBuf},
 };
 
-use crate::encoder::{Encoder, Shape};
+use crate::encoder::{Encoder, Pooling, Shape};
 
 /// A step's arguments, as words of a command line give them.
 pub(crate) fn arguments<A: clap::Args>(
@@ -28,6 +28,7 @@ pub(crate) fn tiny() -> Encoder {
         positions: 4,
         first_position: 2,
         relative_buckets: 0,
+        pooling: Pooling::default(),
         vocabulary: 6,
         labels: 2,
         epsilon: 1e-5,

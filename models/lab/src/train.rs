@@ -36,7 +36,8 @@ use crate::{
 pub fn run(args: Args) -> Result<()> {
     args.check()?;
     let common = &args.common;
-    let base = Checkpoint::read(&common.base)?.encoder;
+    let mut base = Checkpoint::read(&common.base)?.encoder;
+    base.shape.pooling = args.pooling.unwrap_or(base.shape.pooling);
     let tokenizer = Tokenizer::read(&common.base)?;
     let train_rows = data::read(&args.train, common.profile)?;
     let valid_rows = data::read(&args.valid, common.profile)?;

@@ -15,7 +15,7 @@ use serde::Deserialize;
 
 /// Tiny checkpoints of random weights that `transformers` wrote, with the logits it computes; `make.py` beside them
 /// is how they were made.
-const FAMILIES: [&str; 5] = ["roberta", "xlm-roberta", "mpnet", "bert", "distilbert"];
+const FAMILIES: [&str; 6] = ["roberta", "xlm-roberta", "bert", "distilbert", "mpnet", "mpnet-mean"];
 
 #[derive(Deserialize)]
 struct Expected {

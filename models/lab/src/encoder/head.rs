@@ -1,6 +1,8 @@
-//! RoBERTa's classification head over the state of `<s>`, and the losses.
+//! RoBERTa's classification head over the state of `<s>` or the mean of all, and the losses.
 
-use super::kernels::{LinearBackward, Write, linear};
+use serde::{Deserialize, Serialize};
+
+use super::kernels::{LinearBackward, Write, add, linear};
 use super::layer::pair;
 use super::{Encoder, Gradient, Packed, Pass};
 
@@ -11,6 +13,17 @@ pub enum Loss {
     Softmax,
     /// Binary cross-entropy of each class, averaged over the classes.
     Sigmoid,
+}
+
+/// What of a post's states the head sees.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Serialize, Deserialize, clap::ValueEnum)]
+#[serde(rename_all = "lowercase")]
+pub enum Pooling {
+    /// That of the first token, `<s>`.
+    #[default]
+    Cls,
+    /// The mean of all: what sentence encoders are trained for.
+    Mean,
 }
 
 /// What a post should be given.
@@ -28,12 +41,12 @@ const SITE: usize = 1 << 20;
 /// The head's buffers.
 #[derive(Debug, Default)]
 pub struct Head {
-    first: Vec<f32>,
+    pooled: Vec<f32>,
     dense: Vec<f32>,
     dropped: Vec<f32>,
     logits: Vec<f32>,
     d_logits: Vec<f32>,
-    d_first: Vec<f32>,
+    d_pooled: Vec<f32>,
 }
 
 impl Head {
@@ -41,15 +54,24 @@ impl Head {
     pub fn forward(&mut self, encoder: &Encoder, posts: &Packed, pass: &Pass) -> &[f32] {
         let (hidden, count) = (encoder.shape.hidden, posts.count());
         let (layout, weights) = (&encoder.layout, &encoder.weights.dense);
-        self.first.clear();
+        self.pooled.clear();
         for post in posts.posts() {
-            self.first
-                .extend_from_slice(&pass.states()[post.start * hidden..][..hidden]);
+            let states = &pass.states()[post.start * hidden..post.end * hidden];
+            let (first, others) = states.split_at(hidden);
+            let start = self.pooled.len();
+            self.pooled.extend_from_slice(first);
+            if encoder.shape.pooling == Pooling::Mean {
+                let mean = &mut self.pooled[start..];
+                for state in others.chunks_exact(hidden) {
+                    add(mean, state);
+                }
+                divide(mean, post.len());
+            }
         }
-        pass.hidden.at(SITE).apply(&mut self.first);
+        pass.hidden.at(SITE).apply(&mut self.pooled);
         self.dense.resize(count * hidden, 0.0);
         let (matrix, bias) = (&weights[layout.dense.clone()], &weights[layout.dense_bias.clone()]);
-        linear(&mut self.dense, &self.first, matrix, bias, count);
+        linear(&mut self.dense, &self.pooled, matrix, bias, count);
         for state in &mut self.dense {
             *state = state.tanh();
         }
@@ -117,31 +139,47 @@ impl Head {
         };
         let [d_w, d_bias] = pair(&mut gradient.dense, &layout.out, &layout.out_bias);
         back.weights(d_w, d_bias);
-        self.d_first.resize(count * hidden, 0.0);
-        back.input(&mut self.d_first, Write::Replace, labels);
-        pass.hidden.at(SITE + 1).apply(&mut self.d_first);
-        for (d, state) in self.d_first.iter_mut().zip(&self.dense) {
+        self.d_pooled.resize(count * hidden, 0.0);
+        back.input(&mut self.d_pooled, Write::Replace, labels);
+        pass.hidden.at(SITE + 1).apply(&mut self.d_pooled);
+        for (d, state) in self.d_pooled.iter_mut().zip(&self.dense) {
             *d *= 1.0 - state * state;
         }
-        let d_dense = std::mem::take(&mut self.d_first);
+        let d_dense = std::mem::take(&mut self.d_pooled);
         let matrix = &weights[layout.dense.clone()];
         let back = LinearBackward {
             d_out: &d_dense,
-            x: &self.first,
+            x: &self.pooled,
             w: matrix,
             rows: count,
         };
         let [d_w, d_bias] = pair(&mut gradient.dense, &layout.dense, &layout.dense_bias);
         back.weights(d_w, d_bias);
-        let d_first = &mut self.dropped;
-        back.input(d_first, Write::Replace, hidden);
-        pass.hidden.at(SITE).apply(d_first);
+        let d_pooled = &mut self.dropped;
+        back.input(d_pooled, Write::Replace, hidden);
+        pass.hidden.at(SITE).apply(d_pooled);
         d.clear();
         d.resize(posts.len() * hidden, 0.0);
-        for (post, row) in posts.posts().zip(d_first.chunks_exact(hidden)) {
-            d[post.start * hidden..][..hidden].copy_from_slice(row);
+        for (post, row) in posts.posts().zip(d_pooled.chunks_exact_mut(hidden)) {
+            let states = match encoder.shape.pooling {
+                Pooling::Cls => post.start..post.start + 1,
+                Pooling::Mean => {
+                    divide(row, post.len());
+                    post
+                }
+            };
+            for d in d[states.start * hidden..states.end * hidden].chunks_exact_mut(hidden) {
+                d.copy_from_slice(row);
+            }
         }
-        self.d_first = d_dense;
+        self.d_pooled = d_dense;
+    }
+}
+
+fn divide(values: &mut [f32], by: usize) {
+    let share = 1.0 / by as f32;
+    for value in values {
+        *value *= share;
     }
 }
 

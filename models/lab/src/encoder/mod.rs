@@ -15,7 +15,7 @@ mod pass;
 mod relative;
 mod weights;
 
-pub use head::{Head, Loss, Target};
+pub use head::{Head, Loss, Pooling, Target};
 pub use masked::{Masked, MaskedHead};
 pub use pass::{Pass, Rates};
 pub use relative::{BUCKETS, bucket};
@@ -42,6 +42,8 @@ pub struct Shape {
     pub relative_buckets: usize,
     /// Words in the vocabulary.
     pub vocabulary: usize,
+    /// What of a post's states the head sees.
+    pub pooling: Pooling,
     /// Classes of the head; 0 for a bare encoder.
     pub labels: usize,
     /// The layer norms' epsilon.

@@ -17,6 +17,7 @@ fn small_with(labels: usize, relative_buckets: usize) -> Encoder {
         positions: 12,
         first_position: 2,
         relative_buckets,
+        pooling: Pooling::Cls,
         vocabulary: 11,
         labels,
         epsilon: 1e-5,
@@ -26,6 +27,12 @@ fn small_with(labels: usize, relative_buckets: usize) -> Encoder {
     for weight in encoder.weights.words.iter_mut().chain(&mut encoder.weights.dense) {
         *weight = 0.5 * normal(&mut rng);
     }
+    encoder
+}
+
+fn pooled_by_mean() -> Encoder {
+    let mut encoder = small(3);
+    encoder.shape.pooling = Pooling::Mean;
     encoder
 }
 
@@ -114,6 +121,7 @@ fn gradients_agree_with_finite_differences() {
     check(&small(3), Loss::Softmax, Rates::default());
     check(&small(3), Loss::Sigmoid, Rates::default());
     check(&small_with(3, 8), Loss::Softmax, Rates::default());
+    check(&pooled_by_mean(), Loss::Softmax, Rates::default());
 }
 
 #[test]
@@ -124,11 +132,12 @@ fn gradients_agree_under_dropout() {
     };
     check(&small(3), Loss::Softmax, rates);
     check(&small_with(3, 8), Loss::Softmax, rates);
+    check(&pooled_by_mean(), Loss::Softmax, rates);
 }
 
 #[test]
 fn a_post_does_not_depend_on_its_neighbours() {
-    for encoder in [small(3), small_with(3, 8)] {
+    for encoder in [small(3), small_with(3, 8), pooled_by_mean()] {
         let (mut pass, mut head) = (Pass::default(), Head::default());
         pass.forward(&encoder, &posts(), Rates::default(), 0);
         let together = head.forward(&encoder, &posts(), &pass).to_vec();

@@ -8,6 +8,7 @@ use rayon::prelude::*;
 use super::checkpoint::{Classifier, Linear};
 use super::forward::{self, Site, Tokens};
 use super::quantise::{Coding, QuantisedLinear};
+use super::writer::Reach;
 
 /// How many tokens the search looks at: enough rows for every channel's outliers, few enough for seconds of work.
 const ROWS: usize = 3_072;
@@ -19,7 +20,7 @@ const CHUNK: usize = 64;
 pub(crate) struct QuantisedLayer {
     /// Queries, keys and values side by side.
     pub(crate) query_key_value: QuantisedLinear,
-    /// What follows attention; nothing in the last layer, where one token a text goes through it: that costs no time
+    /// What follows attention; nothing in the last layer where one token a text goes through it: that costs no time
     /// worth saving, and no rounding stands between it and the logits.
     pub(crate) rest: Option<QuantisedRest>,
 }
@@ -37,10 +38,9 @@ pub(crate) struct QuantisedRest {
 /// Without texts, nothing is smoothed or corrected.
 pub(crate) fn quantise_layers(model: &Classifier, texts: &[Vec<u32>]) -> Vec<QuantisedLayer> {
     let samples = sample(model, texts);
-    let last = model.layers.len().saturating_sub(1);
     let jobs: Vec<(usize, Site)> = (0..model.layers.len())
         .flat_map(|layer| SITES.map(|site| (layer, site)))
-        .filter(|&(layer, site)| layer < last || site == Site::Attention)
+        .filter(|&(layer, site)| Reach::of(layer, model) == Reach::All || site == Site::Attention)
         .collect();
     let mut products: BTreeMap<(usize, Site), QuantisedLinear> = jobs
         .into_par_iter()

@@ -1,7 +1,7 @@
 //! A Hugging Face classifier checkpoint, read into one shape whatever family it is of.
 //!
 //! RoBERTa, XLM-R, MPNet, BERT and DistilBERT are the same post-norm encoder; they differ in the names of their tensors,
-//! in how positions are counted, in whether attention looks at them again, and in what stands between the first token and
+//! in how positions are counted, in whether attention looks at them again, and in what stands between the last states and
 //! the logits. Everything that follows here sees only [`Classifier`].
 
 use std::collections::BTreeMap;
@@ -14,7 +14,7 @@ use safetensors::{Dtype, SafeTensors};
 use serde::Deserialize;
 
 use super::error::ExportError;
-use crate::encoder;
+use crate::encoder::{self, Pooling};
 
 /// What the names of a checkpoint's tensors, its positions and its head follow from.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -81,6 +81,8 @@ pub struct Classifier {
     pub(crate) relative: Option<Array2<f32>>,
     pub(crate) embedding_norm: LayerNorm,
     pub(crate) layers: Vec<Layer>,
+    /// What of a text's states the head sees.
+    pub(crate) pooling: Pooling,
     pub(crate) head_dense: Linear,
     pub(crate) head_activation: HeadActivation,
     pub(crate) head_output: Linear,
@@ -161,6 +163,8 @@ struct RawConfig {
     position_embedding_type: Option<String>,
     #[serde(default = "relative_buckets")]
     relative_attention_num_buckets: usize,
+    #[serde(default)]
+    classifier_pooling: Pooling,
     id2label: Option<BTreeMap<String, String>>,
 }
 
@@ -303,6 +307,7 @@ impl Weights<'_> {
                 Family::Bert | Family::DistilBert => 0,
             }),
             relative: None,
+            pooling: raw.classifier_pooling,
             word_embeddings,
             position_embeddings,
             type_embeddings,

@@ -6,6 +6,7 @@
 use ndarray::{Array1, Array2, ArrayView1, Axis, Slice, concatenate};
 
 use super::checkpoint::{Classifier, HeadActivation, Layer, LayerNorm, Linear};
+use crate::encoder::Pooling;
 
 /// A product of a layer whose input is watched.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, PartialOrd, Ord)]
@@ -79,7 +80,14 @@ pub(crate) fn logits(
     }
 
     let firsts: Vec<usize> = tokens.ranges().map(|range| range.start).collect();
-    let mut pooled = model.head_dense.apply(&hidden.select(Axis(0), &firsts));
+    let mut seen = hidden.select(Axis(0), &firsts);
+    if model.pooling == Pooling::Mean {
+        for (mut row, range) in seen.rows_mut().into_iter().zip(tokens.ranges()) {
+            let states = hidden.slice_axis(Axis(0), range.into());
+            row.assign(&states.mean_axis(Axis(0)).unwrap_or_default());
+        }
+    }
+    let mut pooled = model.head_dense.apply(&seen);
     pooled.mapv_inplace(match model.head_activation {
         HeadActivation::Tanh => f32::tanh,
         HeadActivation::Relu => |x: f32| x.max(0.0),
@@ -194,7 +202,7 @@ mod tests {
     #[test]
     fn logits_are_those_of_transformers() {
         let fixtures = Path::new(env!("CARGO_MANIFEST_DIR")).join("tests/fixtures/parity");
-        for family in ["roberta", "xlm-roberta", "mpnet", "bert", "distilbert"] {
+        for family in ["roberta", "xlm-roberta", "bert", "distilbert", "mpnet", "mpnet-mean"] {
             let model = Classifier::open(&fixtures.join(family)).unwrap();
             let bytes = std::fs::read(fixtures.join(family).join("expected.json")).unwrap();
             let expected: serde_json::Value = serde_json::from_slice(&bytes).unwrap();

@@ -25,17 +25,17 @@ pub(crate) fn int8_graph(model: &Classifier, layers: &[QuantisedLayer]) -> Graph
     let embedded = writer.embeddings(&inputs, &words);
     let frame = writer.frame(&inputs, &embedded);
     let mut hidden = writer.g.call(Op::Onnx("Reshape"), &[&embedded, &frame.all.flat], &[]);
+    let mut last = Reach::All;
     for (index, (layer, quantised)) in model.layers.iter().zip(layers).enumerate() {
-        let reach = if index + 1 == layers.len() {
-            Reach::First
-        } else {
-            Reach::All
-        };
-        hidden = writer.quantised_layer(index, layer, quantised, &hidden, &frame, reach);
+        last = Reach::of(index, model);
+        hidden = writer.quantised_layer(index, layer, quantised, &hidden, &frame, last);
     }
-    let last = if layers.is_empty() { &frame.all } else { &frame.first };
+    let last = match last {
+        Reach::All => &frame.all,
+        Reach::First => &frame.first,
+    };
     let hidden = writer.g.call(Op::Onnx("Reshape"), &[&hidden, &last.batched], &[]);
-    writer.head(&hidden);
+    writer.head(&inputs, &hidden);
     writer.g
 }
 

@@ -5,6 +5,7 @@ use ndarray::Array1;
 use super::checkpoint::{Classifier, Family, HeadActivation, Layer, LayerNorm, Linear};
 use super::graph::{Attr, Dim, FloatType, GraphBuilder, Op, Value};
 use super::proto::ElementType;
+use crate::encoder::Pooling;
 
 /// Which operators a graph is made of.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -26,8 +27,19 @@ pub(crate) enum Style {
 pub(crate) enum Reach {
     /// All: the next layer attends to them.
     All,
-    /// The first of each text: behind the last layer nothing looks at the others.
+    /// The first of each text: behind the last layer nothing looks at the others, unless the head sees their mean.
     First,
+}
+
+impl Reach {
+    /// Of the layer `index` of a model.
+    pub(super) fn of(index: usize, model: &Classifier) -> Self {
+        if index + 1 == model.layers.len() && model.pooling == Pooling::Cls {
+            Self::First
+        } else {
+            Self::All
+        }
+    }
 }
 
 /// What is added to the attention scores of padding: its weight after softmax is exactly 0, and half precision holds it.
@@ -93,14 +105,9 @@ pub(crate) fn float_graph(model: &Classifier, float: FloatType, style: Style) ->
     let words = writer.word_embeddings(&inputs);
     let mut hidden = writer.embeddings(&inputs, &words);
     for (index, layer) in model.layers.iter().enumerate() {
-        let reach = if index + 1 == model.layers.len() {
-            Reach::First
-        } else {
-            Reach::All
-        };
-        hidden = writer.layer(index, layer, &hidden, &padding, reach);
+        hidden = writer.layer(index, layer, &hidden, &padding, Reach::of(index, model));
     }
-    writer.head(&hidden);
+    writer.head(&inputs, &hidden);
     writer.g
 }
 
@@ -402,14 +409,18 @@ impl<'a> Writer<'a> {
         self.g.call(Op::Onnx("Mul"), &[&gated, &half], &[])
     }
 
-    /// The logits from the first token of each text, declared the output.
-    pub(crate) fn head(&mut self, hidden: &Value) {
+    /// The logits, declared the output, from the states of each text, `[batch, tokens or 1, width]`.
+    pub(crate) fn head(&mut self, inputs: &Inputs, hidden: &Value) {
         self.g.scope("head");
-        let zero = self.g.int64(&[], &[0]);
-        let first = self
-            .g
-            .call(Op::Onnx("Gather"), &[hidden, &zero], &[("axis", Attr::Int(1))]);
-        let dense = self.gemm(&self.model.head_dense, &first);
+        let seen = match self.model.pooling {
+            Pooling::Cls => {
+                let zero = self.g.int64(&[], &[0]);
+                self.g
+                    .call(Op::Onnx("Gather"), &[hidden, &zero], &[("axis", Attr::Int(1))])
+            }
+            Pooling::Mean => self.mean(inputs, hidden),
+        };
+        let dense = self.gemm(&self.model.head_dense, &seen);
         let kind = match self.model.head_activation {
             HeadActivation::Tanh => "Tanh",
             HeadActivation::Relu => "Relu",
@@ -421,6 +432,21 @@ impl<'a> Writer<'a> {
         }
         let dims = [Dim::Named("batch_size"), Dim::Fixed(self.model.labels())];
         self.g.output("logits", &logits, ElementType::Float32, &dims);
+    }
+
+    /// The mean state of each text's real tokens, `[batch, width]`, as a product: its sum is kept in single precision even
+    /// where the states are not.
+    fn mean(&mut self, inputs: &Inputs, hidden: &Value) -> Value {
+        let float = self.g.float().element_type();
+        let axis = self.g.int64(&[1], &[1]);
+        let mask = self.g.cast(&inputs.mask, float);
+        let tokens = self
+            .g
+            .call(Op::Onnx("ReduceSum"), &[&mask, &axis], &[("keepdims", Attr::Int(1))]);
+        let shares = self.g.call(Op::Onnx("Div"), &[&mask, &tokens], &[]);
+        let shares = self.g.call(Op::Onnx("Unsqueeze"), &[&shares, &axis], &[]);
+        let mean = self.g.call(Op::Onnx("MatMul"), &[&shares, hidden], &[]);
+        self.g.call(Op::Onnx("Squeeze"), &[&mean, &axis], &[])
     }
 
     /// `x W`, the bias left to who follows.

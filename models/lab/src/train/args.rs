@@ -5,6 +5,7 @@ use std::path::PathBuf;
 use anyhow::{Result, ensure};
 use clap::ValueEnum;
 
+use crate::encoder::Pooling;
 use crate::training::{Common, contents, share};
 
 /// What the command line says.
@@ -42,6 +43,9 @@ pub struct Args {
     /// One label a post, or any number
     #[arg(long, value_enum, default_value_t = HeadKind::Softmax)]
     pub(super) head: HeadKind,
+    /// What of a post's states the head sees [default: what the base's head sees, else cls]
+    #[arg(long, value_enum)]
+    pub(super) pooling: Option<Pooling>,
     /// Gradient norm above which it is scaled down; 0 for never
     #[arg(long, default_value_t = 1.0)]
     pub(super) clip: f32,
@@ -101,7 +105,7 @@ impl Args {
     pub(super) fn describe(&self) -> Result<String> {
         Ok(format!(
             "{} train {} valid {} head-lr-factor {} layer-decay {} average {} r-drop {} weight-decay {} \
-             label-smoothing {} class-weights {:?} head {:?} clip {}",
+             label-smoothing {} class-weights {:?} head {:?} pooling {:?} clip {}",
             self.common.describe()?,
             contents(&self.train)?,
             contents(&self.valid)?,
@@ -113,6 +117,7 @@ impl Args {
             self.label_smoothing,
             self.class_weights,
             self.head,
+            self.pooling,
             self.clip,
         ))
     }

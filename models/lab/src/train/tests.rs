@@ -4,7 +4,7 @@ use rand::{Rng, SeedableRng, rngs::StdRng};
 
 use super::*;
 use crate::{
-    encoder::{Shape, normal},
+    encoder::{Pooling, Shape, normal},
     testing::arguments,
     training::Progress,
 };
@@ -29,6 +29,7 @@ impl Bench {
             positions: 20,
             first_position: 2,
             relative_buckets: 0,
+            pooling: Pooling::default(),
             vocabulary: 12,
             labels: 0,
             epsilon: 1e-5,
