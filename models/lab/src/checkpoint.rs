@@ -305,8 +305,9 @@ mod tests {
     #[test]
     fn what_is_written_is_read_again() {
         let folder = tempfile::tempdir().unwrap();
-        for relative_buckets in [0, 8] {
-            let written = checkpoint(relative_buckets);
+        for (relative_buckets, pooling) in [(0, Pooling::Cls), (8, Pooling::Cls), (8, Pooling::Mean)] {
+            let mut written = checkpoint(relative_buckets);
+            written.encoder.shape.pooling = pooling;
             written.write(folder.path()).unwrap();
             let read = Checkpoint::read(folder.path()).unwrap();
             assert_eq!(read.encoder.shape, written.encoder.shape);
