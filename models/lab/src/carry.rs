@@ -60,7 +60,7 @@ pub fn run(args: Args) -> Result<()> {
     let source = Checkpoint::read(&args.source)?.encoder;
     ensure!(
         source.shape.first_position == 0,
-        "{}: the source is no BERT: its positions begin where RoBERTa's do",
+        "{}: the source is a RoBERTa or an MPNet already: `carry` makes a RoBERTa of a BERT",
         args.source.display()
     );
     let old = embed::Source::read(&args.source, &source)?;
