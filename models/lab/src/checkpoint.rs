@@ -3,7 +3,8 @@
 //! Read are RoBERTa-like and MPNet encoders (`roberta.`, `mpnet.`, with or without a classification head) and
 //! BERT-like ones (`bert.` or no prefix), whose token type 0 is folded into the positions. Written is MPNet where
 //! attention is biased by relative positions, else always RoBERTa; `transformers` loads them as
-//! `MPNetForSequenceClassification` and `RobertaForSequenceClassification`.
+//! `MPNetForSequenceClassification` and `RobertaForSequenceClassification`, whose head sees the first state: one that was
+//! trained on the mean (`classifier_pooling`) is for `export` alone.
 
 mod staging;
 mod tensors;
@@ -19,7 +20,7 @@ use safetensors::SafeTensors;
 use serde::{Deserialize, Serialize};
 
 use self::tensors::{File, write_encoder};
-use crate::encoder::{BUCKETS, Encoder, Loss, Pooling, Shape};
+use crate::encoder::{BUCKETS, DEFAULT_BUCKETS, Encoder, Loss, Pooling, Shape};
 
 /// An encoder with what its folder says beside the weights.
 #[derive(Debug, Clone)]
@@ -197,8 +198,7 @@ fn shape(config: &Config, labels: usize, folder: &Path) -> Result<Shape> {
     let kind = config.model_type.as_deref().unwrap_or_default();
     let (first_position, relative_buckets) = match kind {
         "roberta" | "xlm-roberta" => (2, 0),
-        // What `transformers` takes where the configuration is silent.
-        "mpnet" => (2, config.relative_attention_num_buckets.unwrap_or(32)),
+        "mpnet" => (2, config.relative_attention_num_buckets.unwrap_or(DEFAULT_BUCKETS)),
         "bert" => (0, 0),
         other => bail!(
             "{}: the lab trains BERT, RoBERTa and MPNet encoders, not `{other}` (model_type)",

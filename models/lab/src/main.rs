@@ -21,6 +21,8 @@ enum Step {
     /// Adapt a checkpoint to raw text: by masked language model, by distillation from a teacher, or both
     Pretrain(pretrain::Args),
     /// Fine-tune a checkpoint on labelled text
+    // A recipe's settings come before its user's: the last one counts.
+    #[command(args_override_self = true)]
     Train(train::Args),
     /// Turn a checkpoint into an ONNX model folder
     Export(export::Args),

@@ -23,6 +23,17 @@ fn recipe(folder: &Path, settings: &[(&str, &str)]) -> Output {
     command.envs(settings.iter().copied()).output().unwrap()
 }
 
+/// Runs the recipe, which must go well, and returns the test figures it printed.
+fn figures(folder: &Path, settings: &[(&str, &str)]) -> serde_json::Value {
+    let output = recipe(folder, settings);
+    let said = String::from_utf8_lossy(&output.stderr).into_owned();
+    assert!(output.status.success(), "{said}");
+    let figures: serde_json::Value = serde_json::from_slice(&output.stdout).unwrap();
+    let f1 = figures["report"]["macro_f1"].as_f64().unwrap();
+    assert!(f1 > 0.9, "one word tells the label, but macro-F1 is {f1}: {said}");
+    figures
+}
+
 fn bench() -> (tempfile::TempDir, PathBuf) {
     let folder = tempfile::tempdir().unwrap();
     for (file, count) in [("train", 240), ("valid", 60), ("test", 60)] {
@@ -42,14 +53,9 @@ fn labelled_posts_become_a_served_model_whose_test_figures_come_last() {
         ("ADAPT", "1"),
         ("TRAIN_ARGS", "--batch 8 --patience 99 --fit-bias"),
     ];
-    let output = recipe(&folder, &settings);
-    let said = String::from_utf8_lossy(&output.stderr).into_owned();
-    assert!(output.status.success(), "{said}");
-    let figures: serde_json::Value = serde_json::from_slice(&output.stdout).unwrap();
-    assert_eq!(figures["precision"], "int8", "{figures}");
-    assert_eq!(figures["report"]["posts"], 60, "{figures}");
-    let f1 = figures["report"]["macro_f1"].as_f64().unwrap();
-    assert!(f1 > 0.9, "one word tells the label, but macro-F1 is {f1}: {said}");
+    let judged = figures(&folder, &settings);
+    assert_eq!(judged["precision"], "int8", "{judged}");
+    assert_eq!(judged["report"]["posts"], 60, "{judged}");
     let model = folder.join("model");
     assert!(model.join("onnx/model_int8.onnx").is_file());
     let manifest = fs::read_to_string(model.join("moodstream.toml")).unwrap();
@@ -73,12 +79,7 @@ fn labelled_posts_become_a_served_model_whose_test_figures_come_last() {
         ("LR", "1e-3"),
         ("FROM", from.to_str().unwrap()),
     ];
-    let output = recipe(&folder, &settings);
-    let said = String::from_utf8_lossy(&output.stderr).into_owned();
-    assert!(output.status.success(), "{said}");
-    let figures: serde_json::Value = serde_json::from_slice(&output.stdout).unwrap();
-    let f1 = figures["report"]["macro_f1"].as_f64().unwrap();
-    assert!(f1 > 0.9, "what was learnt is kept, but macro-F1 is {f1}: {said}");
+    figures(&folder, &settings);
     assert!(!folder.join("model.recipe/carried").exists());
 }
 
@@ -177,15 +178,12 @@ fn weights_of_base_size_keep_their_vocabulary() {
         ("EPOCHS", "20"),
         ("TRAIN_ARGS", "--batch 8 --patience 99"),
     ];
-    let output = recipe(&folder, &settings);
-    let said = String::from_utf8_lossy(&output.stderr).into_owned();
-    assert!(output.status.success(), "{said}");
-    let figures: serde_json::Value = serde_json::from_slice(&output.stdout).unwrap();
-    let f1 = figures["report"]["macro_f1"].as_f64().unwrap();
-    assert!(f1 > 0.9, "one word tells the label, but macro-F1 is {f1}: {said}");
+    figures(&folder, &settings);
     assert!(!folder.join("model.recipe/carried").exists());
     let config = fs::read_to_string(folder.join("model/config.json")).unwrap();
     assert!(config.contains("\"mpnet\""), "{config}");
+    // What goes with the size stays, whatever else is asked for.
+    assert!(config.contains("\"classifier_pooling\": \"mean\""), "{config}");
 
     fs::remove_dir_all(folder.join("model")).unwrap();
     let output = recipe(&folder, &[("SIZE", "huge")]);

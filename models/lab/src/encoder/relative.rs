@@ -9,6 +9,9 @@ use super::{Encoder, Packed};
 /// The distance from which on all share a bucket; `transformers` has it fixed for MPNet.
 const FARTHEST: f32 = 128.0;
 
+/// The buckets of a table where its configuration is silent, as `transformers` has it.
+pub const DEFAULT_BUCKETS: usize = 32;
+
 /// How many buckets a table may have.
 pub const BUCKETS: std::ops::RangeInclusive<usize> = 4..=256;
 

@@ -161,11 +161,16 @@ struct RawConfig {
     vocab_size: usize,
     pad_token_id: Option<i64>,
     position_embedding_type: Option<String>,
-    #[serde(default = "relative_buckets")]
-    relative_attention_num_buckets: usize,
+    relative_attention_num_buckets: Option<usize>,
     #[serde(default)]
     classifier_pooling: Pooling,
     id2label: Option<BTreeMap<String, String>>,
+}
+
+impl RawConfig {
+    fn relative_buckets(&self) -> usize {
+        self.relative_attention_num_buckets.unwrap_or(encoder::DEFAULT_BUCKETS)
+    }
 }
 
 fn gelu() -> String {
@@ -175,11 +180,6 @@ fn gelu() -> String {
 /// What `transformers` takes where the configuration is silent.
 fn layer_norm_eps() -> f32 {
     1e-12
-}
-
-/// As above, for MPNet.
-fn relative_buckets() -> usize {
-    32
 }
 
 struct Config {
@@ -231,10 +231,10 @@ impl Config {
                 raw.hidden_size, raw.num_attention_heads
             )));
         }
-        if family == Family::MpNet && !encoder::BUCKETS.contains(&raw.relative_attention_num_buckets) {
+        let buckets = raw.relative_buckets();
+        if family == Family::MpNet && !encoder::BUCKETS.contains(&buckets) {
             return Err(invalid(format!(
-                "relative_attention_num_buckets is {}: it must be from {} to {}",
-                raw.relative_attention_num_buckets,
+                "relative_attention_num_buckets is {buckets}: it must be from {} to {}",
                 encoder::BUCKETS.start(),
                 encoder::BUCKETS.end()
             )));
@@ -325,7 +325,7 @@ impl Weights<'_> {
 
     /// The table of MPNet's buckets, `[buckets, heads]`, spread over distances.
     fn relative(&self, raw: &RawConfig, max_tokens: usize) -> Result<Array2<f32>, ExportError> {
-        let buckets = raw.relative_attention_num_buckets;
+        let buckets = raw.relative_buckets();
         let name = "mpnet.encoder.relative_attention_bias.weight";
         let table = self.matrix(name, buckets, raw.num_attention_heads)?;
         let farthest = max_tokens.cast_signed();
