@@ -28,8 +28,8 @@ setup-tests: ## Install what only the tests need as well: a Chromium for the liv
 
 .PHONY: demo
 demo: setup ## Run the whole service on sample posts, on a throwaway broker and PostgreSQL
-	@cargo build --release --package moodstream --bin moodstream
-	@target/release/moodstream demo $(ARGS)
+	@cargo build --release --package moodstream --package moodstream-demo --bins
+	@target/release/moodstream-demo $(ARGS)
 
 # One profile for all of it: clippy and rustdoc share the checked dependencies, and what is compiled for the tests is
 # compiled once. Nothing here builds in release.

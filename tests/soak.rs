@@ -15,7 +15,7 @@ use std::{
     time::{Duration, Instant},
 };
 
-use moodstream::cli::demo::Samples;
+use moodstream_demo::Writer;
 use sqlx::{Connection as _, PgConnection};
 use support::service::{Bench, Service, end_of, terminate, wait_for};
 use time::OffsetDateTime;
@@ -120,7 +120,7 @@ async fn settled(database: &mut PgConnection) -> u64 {
 /// Feeds without end, but never far ahead, until the time is over; returns how much was fed and a sample each second.
 async fn feed(bench: &Bench, service: &Service, pid: u32, length: Duration) -> (u64, Vec<(Duration, Usage)>) {
     let mut database = PgConnection::connect(&service.url).await.unwrap();
-    let (mut writer, mut fed, mut samples) = (Samples::new(5), 0, Vec::new());
+    let (mut writer, mut fed, mut samples) = (Writer::new(5), 0, Vec::new());
     let mut ticks = tokio::time::interval(Duration::from_millis(250));
     ticks.set_missed_tick_behavior(tokio::time::MissedTickBehavior::Delay);
     let (begun, mut next_sample, mut next_line) = (Instant::now(), Duration::ZERO, Duration::ZERO);
@@ -128,7 +128,9 @@ async fn feed(bench: &Bench, service: &Service, pid: u32, length: Duration) -> (
         ticks.tick().await;
         let done = settled(&mut database).await;
         while fed < done + AHEAD {
-            let records = writer.next(CHUNK, OffsetDateTime::now_utc());
+            let records = writer
+                .sample(CHUNK, time::Duration::minutes(30), OffsetDateTime::now_utc())
+                .records;
             fed += records.len() as u64;
             let placed = (0..)
                 .zip(&records)

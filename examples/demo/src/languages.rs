@@ -1,17 +1,17 @@
 //! Phrases in languages other than English, written for the samples; `{x}` stands for the story's name.
 
-use super::phrases::Mood::{self, Anger, Fear, Joy, Love, Neutral, Sadness, Surprise};
+use crate::phrases::Mood::{self, Anger, Fear, Joy, Love, Neutral, Sadness, Surprise};
 
 /// A language of the samples.
-pub(super) struct Language {
+pub(crate) struct Language {
     /// BCP 47.
-    pub(super) code: &'static str,
+    pub(crate) code: &'static str,
     /// How often, against the others of the list.
-    pub(super) weight: u32,
-    pub(super) phrases: &'static [(Mood, &'static [&'static str])],
+    pub(crate) weight: u32,
+    pub(crate) phrases: &'static [(Mood, &'static [&'static str])],
 }
 
-pub(super) const OTHERS: &[Language] = &[
+pub(crate) const OTHERS: &[Language] = &[
     Language {
         code: "es",
         weight: 6,

@@ -7,10 +7,10 @@ use std::{
 };
 
 use anyhow::{Context, Result};
+use moodstream_demo::stories;
 
 use super::{
     GROUP, TOPIC,
-    phrases::STORIES,
     plot::Screen,
     process::{Job, Scratch},
 };
@@ -47,13 +47,12 @@ pub(super) struct Setup {
 
 /// Writes the settings that only a file can hold: the stories as tracked topics.
 pub(super) fn write_settings(scratch: &Scratch) -> Result<PathBuf> {
-    let topics: Vec<toml::Table> = STORIES
-        .iter()
-        .map(|story| {
+    let topics: Vec<toml::Table> = stories()
+        .map(|(name, hashtags)| {
             let mut topic = toml::Table::new();
-            topic.insert("name".to_owned(), story.name.into());
-            topic.insert("keywords".to_owned(), vec![story.name].into());
-            topic.insert("hashtags".to_owned(), story.hashtags.to_vec().into());
+            topic.insert("name".to_owned(), name.into());
+            topic.insert("keywords".to_owned(), vec![name].into());
+            topic.insert("hashtags".to_owned(), hashtags.to_vec().into());
             topic
         })
         .collect();
@@ -64,7 +63,7 @@ pub(super) fn write_settings(scratch: &Scratch) -> Result<PathBuf> {
 }
 
 impl Setup {
-    /// A run of this program with the settings of the demo, as a user would give them.
+    /// A run of the service with the settings of the demo, as a user would give them.
     pub(super) fn job(&self, name: &'static str) -> Job {
         Job::new(name, &self.binary)
             .env("MOODSTREAM_KAFKA__BROKERS", &self.brokers)

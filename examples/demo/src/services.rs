@@ -125,7 +125,7 @@ mod tests {
     #[tokio::test]
     async fn the_services_answer_and_leave_nothing_behind() {
         let runtime = std::env::var_os("MOODSTREAM_RUNTIME").map_or_else(
-            || Path::new(env!("CARGO_MANIFEST_DIR")).join(".runtime"),
+            || Path::new(env!("CARGO_MANIFEST_DIR")).join("../../.runtime"),
             std::path::PathBuf::from,
         );
         let scratch = Scratch::new().unwrap();

@@ -1,20 +1,67 @@
-//! `moodstream demo` as a new user sees it: on a terminal, and without one.
+//! `moodstream-demo` as a new user sees it: on a terminal, and without one.
 
 #![allow(clippy::unwrap_used, clippy::expect_used, clippy::panic, missing_docs)]
-
-mod support;
 
 use std::{
     io::{Read as _, Write as _},
     net::TcpStream,
-    process::{Child, Command, Stdio},
+    path::Path,
+    process::{Child, Command, ExitStatus, Stdio},
     sync::{Arc, Mutex},
     thread,
+    time::{Duration, Instant},
 };
 
 use regex::Regex;
 use sqlx::{AssertSqlSafe, Connection as _, PgConnection, Row as _};
-use support::service::{end_of, moodstream, root, wait_for};
+
+/// How long anything may take before the test fails.
+const PATIENCE: Duration = Duration::from_secs(180);
+
+/// The project's folder.
+fn root() -> &'static Path {
+    let folder = Path::new(env!("CARGO_MANIFEST_DIR")).ancestors().nth(2);
+    folder.unwrap()
+}
+
+/// The demo, with none of this process's settings, and ONNX Runtime where setup put it.
+fn demo() -> Command {
+    let mut command = Command::new(env!("CARGO_BIN_EXE_moodstream-demo"));
+    for (name, _) in std::env::vars() {
+        if name.starts_with("MOODSTREAM_") && name.contains("__") {
+            command.env_remove(name);
+        }
+    }
+    let library = root().join(".runtime/lib/libonnxruntime.so");
+    if std::env::var_os("ORT_DYLIB_PATH").is_none() && library.exists() {
+        command.env("ORT_DYLIB_PATH", library);
+    }
+    // As `make demo` runs it: the links that it shows are relative to this folder.
+    command.current_dir(root());
+    command
+}
+
+fn wait_for(what: &str, mut condition: impl FnMut() -> bool) {
+    let begun = Instant::now();
+    while !condition() {
+        assert!(begun.elapsed() < PATIENCE, "waited {PATIENCE:?} for {what}");
+        pause();
+    }
+}
+
+#[allow(clippy::disallowed_methods)] // between two looks at a condition
+fn pause() {
+    thread::sleep(Duration::from_millis(10));
+}
+
+fn end_of(child: &mut Child) -> ExitStatus {
+    let mut status = None;
+    wait_for("the process to end", || {
+        status = child.try_wait().unwrap();
+        status.is_some()
+    });
+    status.unwrap()
+}
 
 /// Where setup has put the broker and PostgreSQL.
 fn runtime() -> String {
@@ -23,8 +70,8 @@ fn runtime() -> String {
 
 #[test]
 fn without_a_terminal_it_ends_by_itself_and_says_everything() {
-    let output = moodstream()
-        .args(["demo", "--posts", "200", "--runtime", &runtime()])
+    let output = demo()
+        .args(["--posts", "200", "--runtime", &runtime()])
         .output()
         .unwrap();
     let said = String::from_utf8_lossy(&output.stdout);
@@ -54,16 +101,17 @@ struct Terminal {
 
 impl Terminal {
     fn start() -> Self {
-        let program = moodstream().get_program().to_string_lossy().into_owned();
-        let line = format!("exec '{program}' demo --posts 300 --runtime '{}'", runtime());
+        let program = demo().get_program().to_string_lossy().into_owned();
+        let line = format!("exec '{program}' --posts 300 --runtime '{}'", runtime());
         let mut command = Command::new("script");
-        for (name, value) in moodstream().get_envs() {
+        for (name, value) in demo().get_envs() {
             match value {
                 Some(value) => command.env(name, value),
                 None => command.env_remove(name),
             };
         }
         let mut child = command
+            .current_dir(root())
             .args(["--quiet", "--flush", "--return", "--command", &line, "/dev/null"])
             .env("TERM", "xterm-256color")
             .env_remove("CI")

@@ -1,15 +1,16 @@
-//! `moodstream demo`: the whole service on sample posts, on a throwaway broker and PostgreSQL.
+//! `moodstream-demo`: the whole service on sample posts, on a throwaway broker and PostgreSQL.
 
 use std::{
-    io::{ErrorKind, IsTerminal, Write},
-    path::{Path, PathBuf},
+    path::PathBuf,
     process::ExitCode,
     time::{Duration, Instant},
 };
 
 use anyhow::{Context, Result, bail};
+use clap::Parser as _;
 use console::Term;
 use indicatif::{ProgressBar, ProgressStyle};
+use moodstream_demo::{Counts, Writer};
 use sqlx::{PgPool, Row, postgres::PgPoolOptions};
 use time::OffsetDateTime;
 use tokio::{
@@ -17,22 +18,22 @@ use tokio::{
     signal::unix::{SignalKind, signal},
 };
 
-mod damage;
-mod languages;
-mod phrases;
+mod locate;
 mod plot;
-mod posts;
 mod process;
+mod progress;
 mod report;
 mod services;
 mod setup;
-mod wire;
+mod terminal;
 
+use locate::{find_model, find_runtime, find_service};
 use plot::{Screen, thousands};
-use posts::{Counts, Writer};
 use process::{Running, Scratch};
+use progress::Progress;
 use report::Timing;
 use setup::Setup;
+use terminal::{colours, in_ci, print, stdout_is_watched};
 
 const TOPIC: &str = "posts";
 const GROUP: &str = "moodstream-demo";
@@ -46,8 +47,9 @@ const POLL: Duration = Duration::from_millis(100);
 const TRICKLE: Duration = Duration::from_millis(350);
 
 /// Run the whole service on sample posts, on a throwaway broker and PostgreSQL.
-#[derive(Debug, clap::Args)]
-pub struct Args {
+#[derive(Debug, clap::Parser)]
+#[command(version)]
+struct Args {
     /// How many sample posts to feed.
     #[arg(long, value_name = "N", default_value_t = 4_000, value_parser = clap::value_parser!(u32).range(1..=1_000_000))]
     posts: u32,
@@ -60,35 +62,27 @@ pub struct Args {
     /// Where `make setup` has put the broker, PostgreSQL and ONNX Runtime; .runtime here or further up if absent.
     #[arg(long, value_name = "FOLDER", env = "MOODSTREAM_RUNTIME")]
     runtime: Option<PathBuf>,
+    /// The service's program; `moodstream` beside this one if absent.
+    #[arg(long, value_name = "FILE")]
+    service: Option<PathBuf>,
     /// End after the summary, as without a terminal or with CI=true.
     #[arg(long)]
     once: bool,
 }
 
-/// Sample records without end, as the demo feeds them: posts in every wire format, reposts, duplicates, deletions, late
-/// posts and damage. The same seed and times give the same bytes.
-pub struct Samples(Writer);
-
-impl Samples {
-    /// Begins with a seed.
-    #[must_use]
-    pub fn new(seed: u64) -> Self {
-        Self(Writer::new(seed))
-    }
-
-    /// The next records, about as many as asked for, written in the half hour before `now`, in the order in which
-    /// they arrive.
-    pub fn next(&mut self, records: usize, now: OffsetDateTime) -> Vec<Vec<u8>> {
-        self.0.sample(records, SPAN, now).records
-    }
+fn main() -> ExitCode {
+    let args = Args::parse();
+    let ended = tokio::runtime::Runtime::new()
+        .context("can't start the runtime")
+        .and_then(|runtime| runtime.block_on(run(args)));
+    ended.unwrap_or_else(|error| {
+        eprintln!("moodstream-demo: {error:#}");
+        ExitCode::FAILURE
+    })
 }
 
 /// Runs the demo: until Ctrl-C on a terminal, else until the summary is written.
-///
-/// # Errors
-///
-/// When a piece of it is missing, can't be started or fails; the message holds its last words.
-pub async fn run(args: Args) -> Result<ExitCode> {
+async fn run(args: Args) -> Result<ExitCode> {
     let started = Instant::now();
     let mut interrupt = signal(SignalKind::interrupt()).context("Ctrl-C can't be watched for")?;
     let mut terminate = signal(SignalKind::terminate()).context("SIGTERM can't be watched for")?;
@@ -139,6 +133,7 @@ impl Stack {
 async fn show(args: &Args, started: Instant, scratch: &Scratch, stack: &mut Stack) -> Result<bool> {
     let runtime = find_runtime(args.runtime.as_deref())?;
     let model = find_model(args.model.as_deref())?;
+    let service = find_service(args.service.as_deref())?;
     let screen = Screen {
         width: usize::from(Term::stdout().size().1).clamp(60, 160),
         colour: colours(),
@@ -170,7 +165,7 @@ async fn show(args: &Args, started: Instant, scratch: &Scratch, stack: &mut Stac
     stack.running.extend([postgres, broker]);
 
     let setup = Setup {
-        binary: std::env::current_exe().context("this program can't find itself")?,
+        binary: service,
         brokers: brokers.to_string(),
         database,
         model,
@@ -299,131 +294,5 @@ async fn live(
             "{} posts · {newest}",
             thousands(u64::try_from(rows).unwrap_or(0))
         ));
-    }
-}
-
-/// What happens, as a bar on a terminal and as plain lines elsewhere.
-struct Progress {
-    bar: Option<ProgressBar>,
-    plain: std::cell::Cell<u64>,
-}
-
-impl Progress {
-    fn new(screen: Screen) -> Self {
-        print(&format!("\n  {}\n\n", screen.bold("moodstream demo"))).ok();
-        let bar = std::io::stderr().is_terminal().then(|| {
-            let bar = ProgressBar::new_spinner();
-            bar.enable_steady_tick(Duration::from_millis(80));
-            bar
-        });
-        Self {
-            bar,
-            plain: std::cell::Cell::new(0),
-        }
-    }
-
-    fn say(&self, what: &'static str) {
-        match &self.bar {
-            Some(bar) => bar.set_message(what),
-            None => eprintln!("demo: {what}"),
-        }
-    }
-
-    fn settled(&self, settled: u64, all: u64) {
-        let Some(bar) = &self.bar else {
-            // A line each tenth is enough for a log.
-            let tenth = settled * 10 / all.max(1);
-            if tenth > self.plain.replace(tenth) {
-                eprintln!("demo: {settled} of {all} records are settled");
-            }
-            return;
-        };
-        if bar.length().is_none() {
-            bar.set_length(all);
-            let template = "  {spinner} classifying {wide_bar:.cyan/238} {human_pos}/{human_len}  {per_sec:>14}";
-            if let Ok(style) = ProgressStyle::with_template(template) {
-                bar.set_style(style);
-            }
-        }
-        bar.set_position(settled);
-    }
-
-    fn clear(&self) {
-        if let Some(bar) = &self.bar {
-            bar.finish_and_clear();
-        }
-    }
-}
-
-/// The folder with the broker, PostgreSQL and ONNX Runtime.
-fn find_runtime(named: Option<&Path>) -> Result<PathBuf> {
-    let complete = |folder: &Path| folder.join("bin/tansu").exists() && folder.join("pg/bin/postgres").exists();
-    let found = match named {
-        Some(folder) => Some(folder.to_owned()).filter(|folder| complete(folder)),
-        None => further_up()
-            .map(|folder| folder.join(".runtime"))
-            .find(|folder| complete(folder)),
-    };
-    let found = found.with_context(|| match named {
-        Some(folder) => format!("{} holds no broker and PostgreSQL: run `make setup`", folder.display()),
-        None => "no .runtime folder with a broker and PostgreSQL here or further up: run `make setup`".to_owned(),
-    })?;
-    absolute(&found)
-}
-
-fn find_model(named: Option<&Path>) -> Result<PathBuf> {
-    if let Some(folder) = named {
-        if !folder.join("config.json").exists() {
-            bail!("{} is no model folder: it has no config.json", folder.display());
-        }
-        return absolute(folder);
-    }
-    let found = further_up().find_map(|root| {
-        let mut folders: Vec<PathBuf> = std::fs::read_dir(root.join("models"))
-            .ok()?
-            .filter_map(|entry| Some(entry.ok()?.path()))
-            .collect();
-        folders.sort();
-        folders.into_iter().find(|folder| folder.join("config.json").exists())
-    });
-    let found = found.context(
-        "no model: no folder under models/, here or further up, has a config.json; name one with --model FOLDER",
-    )?;
-    absolute(&found)
-}
-
-/// The working folder and its parents, then this program's.
-fn further_up() -> impl Iterator<Item = PathBuf> {
-    let starts = [std::env::current_dir().ok(), std::env::current_exe().ok()];
-    starts
-        .into_iter()
-        .flatten()
-        .flat_map(|start| start.ancestors().map(Path::to_owned).collect::<Vec<_>>())
-}
-
-fn absolute(path: &Path) -> Result<PathBuf> {
-    path.canonicalize()
-        .with_context(|| format!("{} can't be reached", path.display()))
-}
-
-fn colours() -> bool {
-    // https://no-color.org: present and not empty.
-    let refused = std::env::var_os("NO_COLOR").is_some_and(|value| !value.is_empty());
-    std::io::stdout().is_terminal() && !refused && std::env::var_os("TERM").is_none_or(|term| term != "dumb")
-}
-
-fn stdout_is_watched() -> bool {
-    std::io::stdout().is_terminal()
-}
-
-fn in_ci() -> bool {
-    std::env::var("CI").is_ok_and(|value| !matches!(value.as_str(), "" | "0" | "false"))
-}
-
-/// Writes to standard output; a reader that has gone away is no error.
-fn print(text: &str) -> Result<()> {
-    match std::io::stdout().lock().write_all(text.as_bytes()) {
-        Err(error) if error.kind() != ErrorKind::BrokenPipe => Err(error).context("the output can't be written"),
-        _ => Ok(()),
     }
 }

@@ -8,73 +8,66 @@ use std::collections::VecDeque;
 use fastrand::Rng;
 use time::{Duration, OffsetDateTime};
 
-use super::{
+use crate::{
     damage,
+    draft::{Draft, Relation, Wire},
     languages::{Language, OTHERS},
     phrases::{EMOJI, ENGLISH, EVERYDAY, EVERYDAY_HASHTAGS, EVERYDAY_NAMES, Mood, OPENERS, STORIES, Story, of_mood},
-    wire::{self, Wire},
+    wire,
 };
-
-/// One post before it is put into a wire format.
-#[derive(Debug, Clone)]
-pub(super) struct Draft {
-    pub(super) wire: Wire,
-    /// Unique within the sample, ascending in time; each wire format makes its own kind of id from it.
-    pub(super) serial: u64,
-    pub(super) at: OffsetDateTime,
-    pub(super) author: u32,
-    pub(super) lang: &'static str,
-    pub(super) text: String,
-    pub(super) relation: Relation,
-}
-
-/// What a post has to do with an earlier one.
-#[derive(Debug, Clone)]
-pub(super) enum Relation {
-    Original,
-    RepostOf(Box<Draft>),
-    Quotes(Box<Draft>),
-}
 
 /// How many records of each kind a sample holds.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
-pub(super) struct Counts {
-    pub(super) posts: usize,
-    pub(super) reposts: usize,
-    pub(super) quotes: usize,
-    pub(super) late: usize,
-    pub(super) duplicates: usize,
-    pub(super) deletions: usize,
-    pub(super) damaged: usize,
+pub struct Counts {
+    /// Posts that are neither reposts nor quotes.
+    pub posts: usize,
+    /// Reposts.
+    pub reposts: usize,
+    /// Quotes.
+    pub quotes: usize,
+    /// Posts that arrive long after they were written; counted as posts, reposts or quotes too.
+    pub late: usize,
+    /// Records sent a second time.
+    pub duplicates: usize,
+    /// Deletion notices.
+    pub deletions: usize,
+    /// Records that no parser can read.
+    pub damaged: usize,
 }
 
 impl Counts {
     /// All records: late posts are among the posts, reposts and quotes.
-    pub(super) const fn records(&self) -> usize {
+    #[must_use]
+    pub const fn records(&self) -> usize {
         self.posts + self.reposts + self.quotes + self.duplicates + self.deletions + self.damaged
     }
 }
 
 /// Records in the order in which they arrive, one line each.
 #[derive(Debug, Clone)]
-pub(super) struct Sample {
-    pub(super) records: Vec<Vec<u8>>,
-    pub(super) counts: Counts,
+pub struct Sample {
+    /// The records.
+    pub records: Vec<Vec<u8>>,
+    /// How many of each kind there are.
+    pub counts: Counts,
 }
 
 /// Reposts and quotes refer to one of so many posts before them.
 const RECENT: usize = 300;
 const AUTHORS: u32 = 700;
 
-/// Writes posts, one after the other.
-pub(super) struct Writer {
+/// Writes sample records without end: posts in every wire format, reposts, duplicates, deletions, late posts and damage.
+#[derive(Debug)]
+pub struct Writer {
     rng: Rng,
     serial: u64,
     recent: VecDeque<Draft>,
 }
 
 impl Writer {
-    pub(super) fn new(seed: u64) -> Self {
+    /// Starts from a seed.
+    #[must_use]
+    pub fn new(seed: u64) -> Self {
         Self {
             rng: Rng::with_seed(seed),
             serial: 0,
@@ -83,7 +76,7 @@ impl Writer {
     }
 
     /// About `records` records whose posts were written in the `span` before `now`.
-    pub(super) fn sample(&mut self, records: usize, span: Duration, now: OffsetDateTime) -> Sample {
+    pub fn sample(&mut self, records: usize, span: Duration, now: OffsetDateTime) -> Sample {
         let mut counts = Counts::default();
         let mut arrivals: Vec<(OffsetDateTime, Vec<u8>)> = Vec::with_capacity(records + records / 8);
         for phase in self.phases(records) {
@@ -127,7 +120,7 @@ impl Writer {
     }
 
     /// The next record of a stream that goes on: stories come round again every ten minutes.
-    pub(super) fn next_live(&mut self, now: OffsetDateTime) -> Vec<u8> {
+    pub fn next_live(&mut self, now: OffsetDateTime) -> Vec<u8> {
         let phase = (now.unix_timestamp().rem_euclid(600)) as f64 / 600.0;
         let draft = self.draft(phase, now);
         wire::encode(&draft, &mut self.rng)
@@ -299,7 +292,7 @@ mod tests {
     use time::macros::datetime;
 
     use super::*;
-    use crate::post::{Envelope, Format, Limits, Record, Reject, parse};
+    use moodstream::post::{Envelope, Format, Limits, Record, Reject, parse};
 
     const NOW: OffsetDateTime = datetime!(2026-03-01 12:00 UTC);
 

@@ -4,6 +4,8 @@ use std::{collections::BTreeMap, fmt::Write, net::SocketAddr, time::Duration};
 
 use anyhow::{Context, Result, bail};
 use console::truncate_str;
+use moodstream::observe::{exposition, metric};
+use moodstream_demo::Counts;
 use sqlx::{PgPool, Row};
 use time::OffsetDateTime;
 use tokio::{
@@ -11,11 +13,7 @@ use tokio::{
     net::TcpStream,
 };
 
-use super::{
-    plot::{Screen, Series, Trend, colour_of, render, thousands},
-    posts::Counts,
-};
-use crate::observe::{exposition, metric};
+use super::plot::{Screen, Series, Trend, colour_of, render, thousands};
 
 /// What became of the records, as the service tallied them.
 #[derive(Debug, Clone, Copy, Default)]

@@ -5,7 +5,7 @@
 
 /// What a sample post is meant to express. The model is free to hear something else.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(super) enum Mood {
+pub(crate) enum Mood {
     Joy,
     Love,
     Hope,
@@ -19,23 +19,23 @@ pub(super) enum Mood {
 }
 
 /// Something that people talk about for a while: its share of the posts swells and fades around `peak`.
-pub(super) struct Story {
+pub(crate) struct Story {
     /// The proper name put where a phrase says `{x}`.
-    pub(super) name: &'static str,
-    pub(super) hashtags: &'static [&'static str],
+    pub(crate) name: &'static str,
+    pub(crate) hashtags: &'static [&'static str],
     /// When most is said, as a share of the whole span: 0 is its start, 1 is now.
-    pub(super) peak: f64,
+    pub(crate) peak: f64,
     /// How long it lasts, as a share of the span (one standard deviation).
-    pub(super) width: f64,
+    pub(crate) width: f64,
     /// Posts at the peak, against 1 of everyday talk.
-    pub(super) height: f64,
+    pub(crate) height: f64,
     /// Moods with their weights.
-    pub(super) moods: &'static [(Mood, u32)],
+    pub(crate) moods: &'static [(Mood, u32)],
 }
 
 use Mood::{Amusement, Anger, Disgust, Fear, Hope, Joy, Love, Neutral, Sadness, Surprise};
 
-pub(super) const STORIES: &[Story] = &[
+pub(crate) const STORIES: &[Story] = &[
     Story {
         name: "Nordhaven",
         hashtags: &["CupFinal", "NordhavenFC"],
@@ -79,7 +79,7 @@ pub(super) const STORIES: &[Story] = &[
 ];
 
 /// The moods of everyday talk.
-pub(super) const EVERYDAY: &[(Mood, u32)] = &[
+pub(crate) const EVERYDAY: &[(Mood, u32)] = &[
     (Joy, 5),
     (Love, 3),
     (Hope, 3),
@@ -92,7 +92,7 @@ pub(super) const EVERYDAY: &[(Mood, u32)] = &[
     (Neutral, 5),
 ];
 
-pub(super) const EVERYDAY_HASHTAGS: &[&str] = &[
+pub(crate) const EVERYDAY_HASHTAGS: &[&str] = &[
     "coffee",
     "monday",
     "caturday",
@@ -111,7 +111,7 @@ pub(super) const EVERYDAY_HASHTAGS: &[&str] = &[
 ];
 
 /// What everyday talk is about, put where a phrase says `{x}`.
-pub(super) const EVERYDAY_NAMES: &[&str] = &[
+pub(crate) const EVERYDAY_NAMES: &[&str] = &[
     "my sister's exam",
     "the new bakery",
     "our neighbour's cat",
@@ -130,7 +130,7 @@ pub(super) const EVERYDAY_NAMES: &[&str] = &[
     "the last bus",
 ];
 
-pub(super) const OPENERS: &[&str] = &[
+pub(crate) const OPENERS: &[&str] = &[
     "ok so",
     "honestly,",
     "not gonna lie,",
@@ -150,7 +150,7 @@ pub(super) const OPENERS: &[&str] = &[
     "hmm.",
 ];
 
-pub(super) const EMOJI: &[(Mood, &[&str])] = &[
+pub(crate) const EMOJI: &[(Mood, &[&str])] = &[
     (Joy, &["🎉", "😄", "🥳", "😁🎊", "🙌", "⚽️🎉", "✨", ":)", "😀😀😀"]),
     (Love, &["❤️", "🥰", "😍", "💕", "🫶🏽", "❤️‍🔥", "<3", "💐"]),
     (Hope, &["🤞", "🌱", "🌈", "💪🏾", "🙏", "🚀", "☀️"]),
@@ -164,7 +164,7 @@ pub(super) const EMOJI: &[(Mood, &[&str])] = &[
 ];
 
 /// English, by mood; two posts in three are.
-pub(super) const ENGLISH: &[(Mood, &[&str])] = &[
+pub(crate) const ENGLISH: &[(Mood, &[&str])] = &[
     (
         Joy,
         &[
@@ -310,7 +310,7 @@ pub(super) const ENGLISH: &[(Mood, &[&str])] = &[
 ];
 
 /// The lists of `mood` in `of`; a language that lacks a mood borrows its nearest.
-pub(super) fn of_mood(of: &'static [(Mood, &'static [&'static str])], mood: Mood) -> &'static [&'static str] {
+pub(crate) fn of_mood(of: &'static [(Mood, &'static [&'static str])], mood: Mood) -> &'static [&'static str] {
     let nearest = match mood {
         Hope | Amusement => Joy,
         Disgust => Anger,

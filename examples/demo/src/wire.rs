@@ -4,59 +4,10 @@ use fastrand::Rng;
 use serde_json::{Value, json};
 use time::{OffsetDateTime, format_description::well_known::Rfc3339, macros::format_description};
 
-use super::posts::{Draft, Relation};
-
-/// The formats of the samples.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(super) enum Wire {
-    TwitterV1,
-    TwitterV2,
-    ActivityStreams,
-    Jetstream,
-    Mastodon,
-    Plain,
-    Text,
-}
-
-impl Wire {
-    pub(super) fn draw(rng: &mut Rng) -> Self {
-        match rng.u8(..100) {
-            0..34 => Self::TwitterV1,
-            34..52 => Self::TwitterV2,
-            52..58 => Self::ActivityStreams,
-            58..78 => Self::Jetstream,
-            78..92 => Self::Mastodon,
-            92..99 => Self::Plain,
-            _ => Self::Text,
-        }
-    }
-
-    pub(super) const fn has_id(self) -> bool {
-        !matches!(self, Self::Text)
-    }
-
-    pub(super) const fn has_time(self) -> bool {
-        !matches!(self, Self::Text)
-    }
-
-    pub(super) const fn has_lang(self) -> bool {
-        !matches!(self, Self::Text)
-    }
-
-    pub(super) const fn has_reposts(self) -> bool {
-        matches!(
-            self,
-            Self::TwitterV1 | Self::TwitterV2 | Self::ActivityStreams | Self::Mastodon
-        )
-    }
-
-    pub(super) const fn has_quotes(self) -> bool {
-        matches!(self, Self::TwitterV1 | Self::TwitterV2)
-    }
-}
+use crate::draft::{Draft, Relation, Wire};
 
 /// The bytes of a post.
-pub(super) fn encode(draft: &Draft, rng: &mut Rng) -> Vec<u8> {
+pub(crate) fn encode(draft: &Draft, rng: &mut Rng) -> Vec<u8> {
     let value = match draft.wire {
         Wire::TwitterV1 => twitter_v1(draft),
         Wire::TwitterV2 => twitter_v2(draft, rng),
@@ -73,7 +24,7 @@ pub(super) fn encode(draft: &Draft, rng: &mut Rng) -> Vec<u8> {
 }
 
 /// The notice that the post was deleted, where its format has one.
-pub(super) fn deletion(draft: &Draft) -> Option<Vec<u8>> {
+pub(crate) fn deletion(draft: &Draft) -> Option<Vec<u8>> {
     let id = id(draft);
     let value = match draft.wire {
         Wire::TwitterV1 => json!({ "delete": {

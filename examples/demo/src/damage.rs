@@ -3,7 +3,7 @@
 use fastrand::Rng;
 
 /// A damaged record: one line, never empty.
-pub(super) fn record(rng: &mut Rng) -> Vec<u8> {
+pub(crate) fn record(rng: &mut Rng) -> Vec<u8> {
     let id = rng.u64(1_000_000..10_000_000);
     match rng.u8(..10) {
         // Cut off in the middle of a value.
