@@ -13,7 +13,7 @@
 //! - [`model`]: a model folder: manifest, labels, groups, thresholds, tokenizer;
 //! - [`classify`]: tokenising, micro-batching, ONNX sessions, decoding;
 //! - [`store`]: rows, rollups, offsets, deletions, partitions and retention in Postgres;
-//! - [`kafka`]: consuming, assignment and pausing, dead letters, feeding;
+//! - [`kafka`]: consuming in a group, dead letters; [`feed`]: filling a topic from a file;
 //! - [`pipeline`]: the stages joined; shutdown;
 //! - [`observe`]: metrics, logs, health;
 //! - [`config`]: settings from file, environment and flags; [`cli`]: one file a subcommand;
@@ -24,6 +24,7 @@ pub mod clean;
 pub mod cli;
 pub mod config;
 pub mod fail_point;
+pub mod feed;
 pub mod filter;
 pub mod kafka;
 pub mod model;

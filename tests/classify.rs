@@ -11,7 +11,7 @@ use std::{
 
 use moodstream::{
     classify::{Classifier, ClassifyError, ClassifyOptions, ModelFault},
-    model::{ModelFolder, ModelOptions, Precision, ProblemType, Provider, Verdict},
+    model::{ModelFolder, ModelOptions, Precision, Prediction, ProblemType, Provider},
 };
 use proptest::prelude::*;
 use tempfile::TempDir;
@@ -42,7 +42,7 @@ fn uncached() -> ClassifyOptions {
 
 static RUNTIME: LazyLock<Runtime> = LazyLock::new(|| Runtime::new().unwrap());
 
-fn classify<T: AsRef<str>>(classifier: &Classifier, texts: &[T]) -> Vec<Result<Verdict, ModelFault>> {
+fn classify<T: AsRef<str>>(classifier: &Classifier, texts: &[T]) -> Vec<Result<Prediction, ModelFault>> {
     let texts = texts.iter().map(|text| Arc::from(text.as_ref())).collect();
     RUNTIME.block_on(async {
         timeout(Duration::from_secs(60), classifier.classify(texts))
@@ -51,7 +51,7 @@ fn classify<T: AsRef<str>>(classifier: &Classifier, texts: &[T]) -> Vec<Result<V
     })
 }
 
-fn assert_same(a: &Verdict, b: &Verdict) {
+fn assert_same(a: &Prediction, b: &Prediction) {
     for (a, b) in a.scores.iter().zip(b.scores.iter()) {
         assert!((a - b).abs() <= 1e-3, "{a} and {b}");
     }

@@ -40,7 +40,7 @@ fn steps() -> impl Iterator<Item = &'static str> {
 /// Two posts, one of them deleted by the second flush, which brings another.
 fn first() -> Flush {
     let mut all = flush();
-    all.runs.push(run(0, 0, 2));
+    all.ranges.push(run(0, 0, 2));
     all.posts.push(post("stays", NOON, 0, 0));
     all.posts.push(post("goes", NOON, 0, 1));
     all
@@ -48,7 +48,7 @@ fn first() -> Flush {
 
 fn second() -> Flush {
     let mut all = flush();
-    all.runs.push(run(0, 2, 4));
+    all.ranges.push(run(0, 2, 4));
     all.posts.push(post("comes", NOON, 0, 2));
     all.deletions.push(deletion("goes", 0, 3));
     all
@@ -190,7 +190,7 @@ async fn a_crash_at_any_step_leaves_all_or_nothing() {
 
 /// Not a test: what [`a_crash_at_any_step_leaves_all_or_nothing`] starts.
 #[test]
-#[ignore = "the crash test runs it in a process of its own"]
+#[ignore = "the crash test ranges it in a process of its own"]
 fn flushes_in_a_process_of_its_own() {
     let Ok(url) = std::env::var(URL) else { return };
     let _scenario = FailScenario::setup();

@@ -10,7 +10,7 @@ use std::{
     sync::Arc,
 };
 
-use moodstream::post::{Envelope, Format, Limits, Reason, Record, Reject, Source, key, parse};
+use moodstream::post::{Envelope, Format, Limits, Parsed, Reason, Reject, Source, key, parse};
 use time::{OffsetDateTime, macros::datetime};
 
 const FALLBACK_ID: &str = "topic/0/0@1728000000000";
@@ -24,7 +24,7 @@ fn shared(path: &str) -> Option<PathBuf> {
     None
 }
 
-fn read(payload: &[u8]) -> Result<Record, Reject> {
+fn read(payload: &[u8]) -> Result<Parsed, Reject> {
     let timestamp = Some(OffsetDateTime::UNIX_EPOCH + time::Duration::days(20_000));
     let envelope = Envelope {
         timestamp,
@@ -54,14 +54,14 @@ fn the_stream_archive_yields_every_post_and_deletion() {
         while reader.read_until(b'\n', &mut line).unwrap() > 0 {
             lines += 1;
             match read(&line).unwrap_or_else(|reject| panic!("line {lines}: {reject}")) {
-                Record::Deletion(deletion) => {
+                Parsed::Deletion(deletion) => {
                     assert!(
                         deletion.post_id.bytes().all(|byte| byte.is_ascii_digit()),
                         "line {lines}"
                     );
                     deletions += 1;
                 }
-                Record::Post(post) => {
+                Parsed::Post(post) => {
                     posts += 1;
                     assert_eq!(post.source, Source::Twitter);
                     assert!(
@@ -104,11 +104,11 @@ impl Outcome {
         match read(payload) {
             Ok(record) => {
                 let id = match &record {
-                    Record::Post(post) => {
+                    Parsed::Post(post) => {
                         self.posts += 1;
                         &post.id
                     }
-                    Record::Deletion(deletion) => {
+                    Parsed::Deletion(deletion) => {
                         self.deletions += 1;
                         &deletion.post_id
                     }

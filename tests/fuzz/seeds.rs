@@ -2,7 +2,7 @@
 
 use std::{fs, path::Path};
 
-use moodstream::post::{self, Envelope, Format, Limits, Record};
+use moodstream::post::{self, Envelope, Format, Limits, Parsed};
 use moodstream_demo::Writer;
 use time::{Duration, macros::datetime};
 
@@ -50,7 +50,7 @@ pub fn texts(posts: usize) -> Vec<Vec<u8>> {
         fallback_id: "posts/0/0@0".into(),
     };
     let text = |record: Vec<u8>| match post::parse(Format::Auto, record.get(1..)?, &envelope, &Limits::default()) {
-        Ok(Record::Post(post)) => Some(post.text.into_bytes()),
+        Ok(Parsed::Post(post)) => Some(post.text.into_bytes()),
         _ => None,
     };
     let written = records(posts).into_iter().filter_map(text);

@@ -8,22 +8,22 @@ async fn all_records_of_all_partitions_come_in_order() {
     broker.create_topic("posts", 4);
     fill(&broker, "posts", 4, 500);
     let offsets = Offsets::with(&[]);
-    let (consumer, mut messages) = Consumer::start(&options(&broker, &["posts"]), offsets.clone()).unwrap();
-    let taken = take(&mut messages, 2_000).await;
+    let (consumer, mut records) = Consumer::start(&options(&broker, &["posts"]), offsets.clone()).unwrap();
+    let taken = take(&mut records, 2_000).await;
 
     let mut next_of = BTreeMap::new();
-    for message in &taken {
-        let partition = message.origin.partition;
+    for record in &taken {
+        let partition = record.origin.partition;
         let number = next_of.entry(partition).or_insert(0i64);
-        assert_eq!(message.origin.offset, *number);
-        assert_eq!(message.payload, format!("{partition}:{number}"));
-        assert_eq!(&*message.origin.topic, "posts");
+        assert_eq!(record.origin.offset, *number);
+        assert_eq!(record.value, format!("{partition}:{number}"));
+        assert_eq!(&*record.origin.topic, "posts");
         assert!(
             consumer
                 .assignment()
-                .holds(&message.origin.topic, partition, message.epoch)
+                .holds(&record.origin.topic, partition, record.epoch)
         );
-        assert!(message.timestamp.is_some());
+        assert!(record.timestamp.is_some());
         *number += 1;
     }
     assert_eq!(next_of, BTreeMap::from([(0, 500), (1, 500), (2, 500), (3, 500)]));
@@ -31,9 +31,9 @@ async fn all_records_of_all_partitions_come_in_order() {
     let mut begun = offsets.begun.lock().unwrap().clone();
     begun.sort_unstable();
     assert_eq!(begun, [(0, 0), (1, 0), (2, 0), (3, 0)]);
-    nothing_for(&mut messages, Duration::from_millis(200)).await;
+    nothing_for(&mut records, Duration::from_millis(200)).await;
     consumer.close().await.unwrap();
-    assert!(messages.recv().await.is_none());
+    assert!(records.recv().await.is_none());
 }
 
 #[tokio::test(flavor = "multi_thread")]
@@ -44,31 +44,31 @@ async fn rewinding_reads_anew_from_the_stored_offset_under_a_new_epoch() {
     let offsets = Offsets::with(&[("posts", 0, 0), ("posts", 1, 0)]);
     let mut options = options(&broker, &["posts"]);
     options.max_in_flight_records = 100;
-    let (consumer, mut messages) = Consumer::start(&options, offsets.clone()).unwrap();
+    let (consumer, mut records) = Consumer::start(&options, offsets.clone()).unwrap();
     let fenced = loop {
-        let message = next(&mut messages).await;
-        if message.origin.partition == 0 && message.origin.offset >= 300 {
-            break message;
+        let record = next(&mut records).await;
+        if record.origin.partition == 0 && record.origin.offset >= 300 {
+            break record;
         }
     };
     offsets.set("posts", 0, 123);
     let topic = fenced.origin.topic.clone();
-    consumer.rewind(&topic, 0, fenced.epoch);
+    consumer.restart(&topic, 0, fenced.epoch);
     assert!(!consumer.assignment().holds(&topic, 0, fenced.epoch), "stale at once");
     // A second fence of the same epoch is the same event.
-    consumer.rewind(&topic, 0, fenced.epoch);
+    consumer.restart(&topic, 0, fenced.epoch);
 
     let mut anew = Vec::new();
     let mut epochs = std::collections::BTreeSet::new();
     let mut other = 0;
     while anew.len() < 877 {
-        let message = next(&mut messages).await;
-        if message.origin.partition == 1 {
+        let record = next(&mut records).await;
+        if record.origin.partition == 1 {
             other += 1;
-        } else if message.epoch != fenced.epoch {
-            assert!(consumer.assignment().holds(&topic, 0, message.epoch));
-            epochs.insert(message.epoch);
-            anew.push(message.origin.offset);
+        } else if record.epoch != fenced.epoch {
+            assert!(consumer.assignment().holds(&topic, 0, record.epoch));
+            epochs.insert(record.epoch);
+            anew.push(record.origin.offset);
         }
     }
     assert_eq!(anew, (123..1_000).collect::<Vec<_>>());
@@ -79,21 +79,21 @@ async fn rewinding_reads_anew_from_the_stored_offset_under_a_new_epoch() {
 /// A member of the group that does as the pipeline: keeps what was read under a held epoch, then moves the offset.
 struct Member {
     consumer: Consumer,
-    messages: Receiver<Message>,
+    records: Receiver<Record>,
 }
 
 impl Member {
     fn join(options: &KafkaOptions, offsets: &Arc<Offsets>) -> Self {
-        let (consumer, messages) = Consumer::start(options, offsets.clone()).unwrap();
-        Self { consumer, messages }
+        let (consumer, records) = Consumer::start(options, offsets.clone()).unwrap();
+        Self { consumer, records }
     }
 
-    /// Takes one message, if there is one, into the tables.
+    /// Takes one record, if there is one, into the tables.
     fn step(&mut self, offsets: &Offsets, seen: &mut BTreeMap<(i32, i64), usize>) -> bool {
-        let Ok(message) = self.messages.try_recv() else {
+        let Ok(record) = self.records.try_recv() else {
             return false;
         };
-        let Message { origin, epoch, .. } = message;
+        let Record { origin, epoch, .. } = record;
         if !self.consumer.assignment().holds(&origin.topic, origin.partition, epoch) {
             return true;
         }
@@ -102,7 +102,7 @@ impl Member {
         let row = rows.get_mut(&(origin.topic.to_string(), origin.partition)).unwrap();
         if *row != origin.offset {
             drop(rows);
-            self.consumer.rewind(&origin.topic, origin.partition, epoch);
+            self.consumer.restart(&origin.topic, origin.partition, epoch);
             return true;
         }
         *row += 1;
@@ -204,10 +204,10 @@ async fn every_codec_is_read() {
             [(0, text.as_bytes()), (0, codec.as_bytes())],
         );
     }
-    let (_consumer, mut messages) = Consumer::start(&options(&broker, &["posts"]), Offsets::with(&[])).unwrap();
+    let (_consumer, mut records) = Consumer::start(&options(&broker, &["posts"]), Offsets::with(&[])).unwrap();
     for codec in codecs {
-        assert_eq!(next(&mut messages).await.payload, text);
-        assert_eq!(next(&mut messages).await.payload, codec);
+        assert_eq!(next(&mut records).await.value, text);
+        assert_eq!(next(&mut records).await.value, codec);
     }
 }
 
@@ -218,11 +218,11 @@ async fn draining_ends_the_messages_but_keeps_the_partitions() {
     fill(&broker, "posts", 1, 1_000);
     let mut options = options(&broker, &["posts"]);
     options.max_in_flight_records = 10;
-    let (consumer, mut messages) = Consumer::start(&options, Offsets::with(&[])).unwrap();
-    let first = next(&mut messages).await;
+    let (consumer, mut records) = Consumer::start(&options, Offsets::with(&[])).unwrap();
+    let first = next(&mut records).await;
     consumer.drain();
     let mut rest = 0;
-    while timeout(PATIENCE, messages.recv())
+    while timeout(PATIENCE, records.recv())
         .await
         .expect("it ends in time")
         .is_some()

@@ -13,7 +13,7 @@ mod back_pressure;
 mod broker;
 mod producing;
 mod starts;
-mod trouble;
+mod unreachable;
 
 use std::{
     collections::{BTreeMap, HashMap},
@@ -27,10 +27,10 @@ use std::{
 
 use broker::Broker;
 use futures::future::BoxFuture;
+use moodstream::feed::{self, FeedError, FeedOptions, FeedSummary, Source};
 use moodstream::kafka::{
-    Consumer, DeadLetter, DeadLetterError, DeadLetters, FeedError, FeedOptions, FeedSource, FeedSummary, KafkaError,
-    KafkaOptions, Message, Origin, OutOfRange, Partition, Sent, StartFrom, StartOffsets, StartOffsetsError,
-    check_broker, end_offsets, feed,
+    Consumer, DeadLetter, DeadLetterError, DeadLetters, KafkaError, KafkaOptions, OffsetStore, OffsetStoreError,
+    Origin, OutOfRange, Partition, Record, Sent, StartFrom, check_broker, watermarks,
 };
 use tokio::{sync::mpsc::Receiver, time::timeout};
 
@@ -62,7 +62,7 @@ impl Offsets {
         self.rows.lock().unwrap().get(&(topic.to_owned(), partition)).copied()
     }
 
-    fn here(&self) -> Result<(), StartOffsetsError> {
+    fn here(&self) -> Result<(), OffsetStoreError> {
         if self.away.load(Ordering::SeqCst) {
             self.refused.fetch_add(1, Ordering::SeqCst);
             return Err("the database is away".into());
@@ -71,11 +71,11 @@ impl Offsets {
     }
 }
 
-impl StartOffsets for Offsets {
+impl OffsetStore for Offsets {
     fn start_offsets<'a>(
         &'a self,
         partitions: &'a [Partition],
-    ) -> BoxFuture<'a, Result<HashMap<Partition, Option<i64>>, StartOffsetsError>> {
+    ) -> BoxFuture<'a, Result<HashMap<Partition, Option<i64>>, OffsetStoreError>> {
         Box::pin(async move {
             self.here()?;
             Ok(partitions
@@ -90,7 +90,7 @@ impl StartOffsets for Offsets {
         topic: &'a str,
         partition: i32,
         offset: i64,
-    ) -> BoxFuture<'a, Result<i64, StartOffsetsError>> {
+    ) -> BoxFuture<'a, Result<i64, OffsetStoreError>> {
         Box::pin(async move {
             self.here()?;
             self.begun.lock().unwrap().push((partition, offset));
@@ -109,7 +109,7 @@ impl StartOffsets for Offsets {
         partition: i32,
         from: i64,
         to: i64,
-    ) -> BoxFuture<'a, Result<i64, StartOffsetsError>> {
+    ) -> BoxFuture<'a, Result<i64, OffsetStoreError>> {
         Box::pin(async move {
             self.here()?;
             let mut rows = self.rows.lock().unwrap();
@@ -131,25 +131,25 @@ fn options(broker: &Broker, topics: &[&str]) -> KafkaOptions {
     }
 }
 
-async fn next(messages: &mut Receiver<Message>) -> Message {
-    timeout(PATIENCE, messages.recv())
+async fn next(records: &mut Receiver<Record>) -> Record {
+    timeout(PATIENCE, records.recv())
         .await
-        .expect("a message in time")
+        .expect("a record in time")
         .expect("the consumer goes on")
 }
 
-async fn take(messages: &mut Receiver<Message>, count: usize) -> Vec<Message> {
+async fn take(records: &mut Receiver<Record>, count: usize) -> Vec<Record> {
     let mut taken = Vec::new();
     while taken.len() < count {
-        taken.push(next(messages).await);
+        taken.push(next(records).await);
     }
     taken
 }
 
-/// Fails if a message comes within the time: for proofs that nothing comes.
-async fn nothing_for(messages: &mut Receiver<Message>, time: Duration) {
-    if let Ok(message) = timeout(time, messages.recv()).await {
-        panic!("unexpected: {message:?}");
+/// Fails if a record comes within the time: for proofs that nothing comes.
+async fn nothing_for(records: &mut Receiver<Record>, time: Duration) {
+    if let Ok(record) = timeout(time, records.recv()).await {
+        panic!("unexpected: {record:?}");
     }
 }
 

@@ -4,7 +4,7 @@ use rdkafka::{mocking::MockCluster, producer::DefaultProducerContext};
 
 use crate::*;
 
-fn letter(offset: i64, payload: &[u8]) -> DeadLetter {
+fn letter(offset: i64, value: &[u8]) -> DeadLetter {
     DeadLetter {
         origin: Origin {
             topic: Arc::from("posts"),
@@ -13,7 +13,7 @@ fn letter(offset: i64, payload: &[u8]) -> DeadLetter {
         },
         timestamp: Some(time::macros::datetime!(2026-01-02 03:04:05.006 UTC)),
         key: Some(bytes::Bytes::from_static(b"k\xff")),
-        payload: bytes::Bytes::copy_from_slice(payload),
+        value: bytes::Bytes::copy_from_slice(value),
         reason: "not_utf8",
         detail: "invalid byte at 7".into(),
     }
@@ -29,7 +29,7 @@ async fn dead_letters_carry_every_byte_and_where_it_came_from() {
     let all: Vec<DeadLetter> = payloads
         .iter()
         .enumerate()
-        .map(|(n, payload)| letter(n as i64, payload))
+        .map(|(n, value)| letter(n as i64, value))
         .collect();
     assert_eq!(letters.send(&all).await.unwrap(), Sent { whole: 4, truncated: 0 });
 
@@ -55,8 +55,8 @@ async fn dead_letters_carry_every_byte_and_where_it_came_from() {
             record.payload().unwrap_or_default().to_vec(),
         );
     }
-    for (n, payload) in payloads.iter().enumerate() {
-        assert!(found[&n] == *payload, "letter {n}");
+    for (n, value) in payloads.iter().enumerate() {
+        assert!(found[&n] == *value, "letter {n}");
     }
 }
 
@@ -105,10 +105,10 @@ async fn a_letter_that_the_broker_refuses_by_size_keeps_its_beginning_and_says_s
         Sent { whole: 1, truncated: 0 }
     );
 
-    let payload: Vec<u8> = (0..200_000u32).map(|n| n as u8).collect();
+    let value: Vec<u8> = (0..200_000u32).map(|n| n as u8).collect();
     refuse(2);
     assert_eq!(
-        letters.send(&[letter(1, &payload)]).await.unwrap(),
+        letters.send(&[letter(1, &value)]).await.unwrap(),
         Sent { whole: 0, truncated: 1 }
     );
 
@@ -121,13 +121,13 @@ async fn a_letter_that_the_broker_refuses_by_size_keeps_its_beginning_and_says_s
     );
     assert_eq!(
         headers["original_xxh3"],
-        format!("{:016x}", xxhash_rust::xxh3::xxh3_64(&payload))
+        format!("{:016x}", xxhash_rust::xxh3::xxh3_64(&value))
     );
-    assert_eq!(record.payload().unwrap(), &payload[..65_536]);
+    assert_eq!(record.payload().unwrap(), &value[..65_536]);
 
     // Nothing fits: its own kind of error.
     refuse(6);
-    let error = letters.send(&[letter(2, &payload)]).await.unwrap_err();
+    let error = letters.send(&[letter(2, &value)]).await.unwrap_err();
     assert!(matches!(error, DeadLetterError::TooLarge { .. }), "{error}");
 }
 
@@ -137,12 +137,12 @@ async fn a_letter_whose_key_is_larger_than_the_broker_takes_goes_without_it_and_
     let broker = Broker::start();
     broker.create_topic("posts.dead-letter", 1);
     let mut options = options(&broker, &["posts"]);
-    options.properties = [("message.max.bytes", "1000000")].into_iter().collect();
+    options.properties = [("record.max.bytes", "1000000")].into_iter().collect();
     let letters = DeadLetters::new(&options).unwrap();
     let key = bytes::Bytes::from(vec![b'k'; 2_000_000]);
-    let keyed = |offset, payload: &[u8]| DeadLetter {
+    let keyed = |offset, value: &[u8]| DeadLetter {
         key: Some(key.clone()),
-        ..letter(offset, payload)
+        ..letter(offset, value)
     };
     // The bytes stay as they are where only the key is too large; else they are cut as others are.
     let (short, long) = (b"bad \xff bytes".to_vec(), vec![b'x'; 3_000_000]);
@@ -212,7 +212,7 @@ async fn a_dead_letter_producer_that_was_fenced_or_failed_for_good_is_made_anew(
 async fn letters_that_are_not_acknowledged_are_an_error() {
     let mut broker = Broker::start();
     let mut options = options(&broker, &["posts"]);
-    options.properties = [("message.timeout.ms", "1500")].into_iter().collect();
+    options.properties = [("record.timeout.ms", "1500")].into_iter().collect();
     broker.kill();
     let letters = DeadLetters::new(&options).unwrap();
     let error = letters.send(&[letter(0, b"a"), letter(1, b"b")]).await.unwrap_err();
@@ -237,10 +237,10 @@ fn feed_bytes(broker: &Broker, options: &FeedOptions, name: &str, bytes: &[u8]) 
             .filter(|key| !key.is_empty())
             .map(|key| String::from_utf8_lossy(key).into_owned())
     };
-    feed(
+    feed::feed(
         &kafka,
         options,
-        &FeedSource::File(path),
+        &Source::File(path),
         |line| line.into(),
         key,
         |_| ControlFlow::Continue(()),
@@ -286,28 +286,28 @@ async fn feeding_sends_each_line_once_keyed_whatever_the_packing() {
 
         let mut reading = options(&broker, &[topic]);
         reading.group = format!("check-{topic}");
-        let (_consumer, mut messages) = Consumer::start(&reading, Offsets::with(&[])).unwrap();
+        let (_consumer, mut records) = Consumer::start(&reading, Offsets::with(&[])).unwrap();
         let mut numbers = BTreeMap::<i32, Vec<usize>>::new();
         let mut partition_of = HashMap::new();
         for _ in 0..5_001 {
-            let message = next(&mut messages).await;
-            let line = String::from_utf8(message.payload.to_vec()).unwrap();
+            let record = next(&mut records).await;
+            let line = String::from_utf8(record.value.to_vec()).unwrap();
             if line == " no key" {
-                assert_eq!(message.key, None);
+                assert_eq!(record.key, None);
                 continue;
             }
-            let key = String::from_utf8(message.key.unwrap().to_vec()).unwrap();
+            let key = String::from_utf8(record.key.unwrap().to_vec()).unwrap();
             assert!(
                 line.starts_with(&format!("{key} ")) && !line.ends_with('\r'),
                 "{line:?}"
             );
             assert_eq!(
-                *partition_of.entry(key).or_insert(message.origin.partition),
-                message.origin.partition,
+                *partition_of.entry(key).or_insert(record.origin.partition),
+                record.origin.partition,
                 "one key, one partition"
             );
             numbers
-                .entry(message.origin.partition)
+                .entry(record.origin.partition)
                 .or_default()
                 .push(line.rsplit(' ').next().unwrap().parse().unwrap());
         }

@@ -9,13 +9,13 @@ async fn end_offsets_are_those_of_all_partitions_also_empty_ones() {
     broker.create_topic("empty", 2);
     fill(&broker, "posts", 2, 321);
     let started = Instant::now();
-    let extents = end_offsets(&options(&broker, &["posts", "empty"]), PATIENCE)
+    let extents = watermarks(&options(&broker, &["posts", "empty"]), PATIENCE)
         .await
         .unwrap();
     eprintln!("took {:?}", started.elapsed());
     let ends: Vec<(String, i32, i64, i64)> = extents
         .iter()
-        .map(|((topic, partition), extent)| (topic.to_string(), *partition, extent.start, extent.end))
+        .map(|((topic, partition), watermarks)| (topic.to_string(), *partition, watermarks.low, watermarks.high))
         .collect();
     let expected = [
         ("empty", 0, 0, 0),
@@ -38,11 +38,11 @@ async fn partitions_start_where_the_offsets_say() {
     let offsets = Offsets::with(&[("posts", 0, 90), ("posts", 1, 100)]);
     let mut options = options(&broker, &["posts"]);
     options.start = StartFrom::Latest;
-    let (consumer, mut messages) = Consumer::start(&options, offsets.clone()).unwrap();
-    let taken = take(&mut messages, 10).await;
+    let (consumer, mut records) = Consumer::start(&options, offsets.clone()).unwrap();
+    let taken = take(&mut records, 10).await;
     let read: Vec<(i32, i64)> = taken
         .iter()
-        .map(|message| (message.origin.partition, message.origin.offset))
+        .map(|record| (record.origin.partition, record.origin.offset))
         .collect();
     assert_eq!(read, (90..100).map(|offset| (0, offset)).collect::<Vec<_>>());
     until("all partitions are read", || consumer.assignment().settled()).await;
@@ -52,10 +52,10 @@ async fn partitions_start_where_the_offsets_say() {
         "latest is written down as a real offset"
     );
     fill(&broker, "posts", 3, 1);
-    let mut fresh: Vec<(i32, i64)> = take(&mut messages, 3)
+    let mut fresh: Vec<(i32, i64)> = take(&mut records, 3)
         .await
         .iter()
-        .map(|message| (message.origin.partition, message.origin.offset))
+        .map(|record| (record.origin.partition, record.origin.offset))
         .collect();
     fresh.sort_unstable();
     assert_eq!(fresh, [(0, 100), (1, 100), (2, 100)]);
@@ -64,11 +64,11 @@ async fn partitions_start_where_the_offsets_say() {
 #[tokio::test(flavor = "multi_thread")]
 async fn the_first_to_begin_a_partition_is_right() {
     struct Other(Offsets);
-    impl StartOffsets for Other {
+    impl OffsetStore for Other {
         fn start_offsets<'a>(
             &'a self,
             _: &'a [Partition],
-        ) -> BoxFuture<'a, Result<HashMap<Partition, Option<i64>>, StartOffsetsError>> {
+        ) -> BoxFuture<'a, Result<HashMap<Partition, Option<i64>>, OffsetStoreError>> {
             Box::pin(async { Ok(HashMap::new()) })
         }
         fn begin<'a>(
@@ -76,7 +76,7 @@ async fn the_first_to_begin_a_partition_is_right() {
             topic: &'a str,
             partition: i32,
             offset: i64,
-        ) -> BoxFuture<'a, Result<i64, StartOffsetsError>> {
+        ) -> BoxFuture<'a, Result<i64, OffsetStoreError>> {
             self.0.set(topic, partition, 42);
             self.0.begin(topic, partition, offset)
         }
@@ -86,16 +86,16 @@ async fn the_first_to_begin_a_partition_is_right() {
             partition: i32,
             from: i64,
             to: i64,
-        ) -> BoxFuture<'a, Result<i64, StartOffsetsError>> {
+        ) -> BoxFuture<'a, Result<i64, OffsetStoreError>> {
             self.0.reset(topic, partition, from, to)
         }
     }
     let broker = Broker::start();
     broker.create_topic("posts", 1);
     fill(&broker, "posts", 1, 50);
-    let (_consumer, mut messages) =
+    let (_consumer, mut records) =
         Consumer::start(&options(&broker, &["posts"]), Arc::new(Other(Offsets::default()))).unwrap();
-    assert_eq!(next(&mut messages).await.origin.offset, 42);
+    assert_eq!(next(&mut records).await.origin.offset, 42);
 }
 
 /// Ten records in a mock of Kafka, which refuses offsets out of range as Kafka does.
@@ -125,9 +125,9 @@ fn mock() -> (
 }
 
 async fn stops_out_of_range(options: &KafkaOptions) {
-    let (consumer, mut messages) = Consumer::start(options, Offsets::with(&[("posts", 0, 5_000)])).unwrap();
+    let (consumer, mut records) = Consumer::start(options, Offsets::with(&[("posts", 0, 5_000)])).unwrap();
     assert!(
-        timeout(PATIENCE, messages.recv())
+        timeout(PATIENCE, records.recv())
             .await
             .expect("it stops in time")
             .is_none()
@@ -156,14 +156,14 @@ async fn goes_on_out_of_range(options: &KafkaOptions) {
             ..options.clone()
         };
         let offsets = Offsets::with(&[("posts", 0, 5_000)]);
-        let (consumer, mut messages) = Consumer::start(&options, offsets.clone()).unwrap();
+        let (consumer, mut records) = Consumer::start(&options, offsets.clone()).unwrap();
         until("it goes on elsewhere", || {
             consumer.positions().iter().any(|held| held.committed == expected)
         })
         .await;
         assert_eq!(offsets.get("posts", 0), Some(expected), "written down");
         if policy == OutOfRange::Earliest {
-            assert_eq!(next(&mut messages).await.origin.offset, 0);
+            assert_eq!(next(&mut records).await.origin.offset, 0);
         }
         consumer.close().await.unwrap();
     }
@@ -205,15 +205,15 @@ async fn the_end_is_one_that_a_consumer_reaches_also_behind_a_transaction() {
     producer.flush(PATIENCE).unwrap();
     producer.commit_transaction(PATIENCE).unwrap();
     let mut options = options(&broker, &["posts"]);
-    let end = end_offsets(&options, PATIENCE)
+    let end = watermarks(&options, PATIENCE)
         .await
         .unwrap()
         .into_values()
         .next()
         .unwrap()
-        .end;
-    let (_consumer, mut messages) = Consumer::start(&options, Offsets::with(&[])).unwrap();
-    let taken = take(&mut messages, 5).await;
+        .high;
+    let (_consumer, mut records) = Consumer::start(&options, Offsets::with(&[])).unwrap();
+    let taken = take(&mut records, 5).await;
     assert_eq!(taken.last().unwrap().origin.offset + 1, end);
 
     // The log itself goes on behind the last record: that is what makes the difference.

@@ -2,7 +2,7 @@
 
 use std::{sync::Arc, time::Duration};
 
-use moodstream::store::{Fault, FencedRun, Flush, FlushError, Flushed, Store, StoreOptions, Tally};
+use moodstream::store::{Fault, FencedRange, Flush, FlushError, Flushed, Store, StoreOptions, Tally};
 
 use crate::{
     proxy::{Cut, Proxy},
@@ -11,7 +11,7 @@ use crate::{
 
 fn batch(partition: i32, from: i64) -> Flush {
     let mut all = flush();
-    all.runs.push(run(partition, from, from + 2));
+    all.ranges.push(run(partition, from, from + 2));
     all.posts
         .push(post(&format!("{partition}-{from}"), NOON, partition, from));
     all.deletions.push(deletion("unseen", partition, from + 1));
@@ -45,7 +45,7 @@ async fn a_slow_owner_is_fenced_and_keeps_the_rest() {
     // This one still believes that it owns all of them; the group has no offset for partition 9.
     let mut slow = flush();
     for partition in [0, 1, 2, 9] {
-        slow.runs.push(run(partition, 0, 2));
+        slow.ranges.push(run(partition, 0, 2));
         slow.posts.push(post(&format!("slow-{partition}"), NOON, partition, 0));
         slow.deletions
             .push(deletion(&format!("slow-deletion-{partition}"), partition, 1));
@@ -53,7 +53,7 @@ async fn a_slow_owner_is_fenced_and_keeps_the_rest() {
     let FlushError::Fenced(fenced) = world.store.flush(&slow).await.unwrap_err() else {
         panic!("not fenced")
     };
-    let run = |partition, found| FencedRun {
+    let run = |partition, found| FencedRange {
         topic: TOPIC.into(),
         partition,
         expected: 0,
@@ -62,7 +62,7 @@ async fn a_slow_owner_is_fenced_and_keeps_the_rest() {
     assert_eq!(fenced, [run(1, Some(2)), run(9, None)]);
     assert_eq!(world.ids().await, ["1-0"], "nothing of a fenced flush is stored");
 
-    slow.drop_runs(&fenced);
+    slow.drop_ranges(&fenced);
     let flushed = world.flush(&slow).await;
     assert_eq!(
         flushed.total(),
@@ -93,7 +93,7 @@ async fn who_comes_second_to_a_partition_waits_and_is_fenced() {
     owner.commit().await.unwrap();
     let error = second.await.unwrap().unwrap_err();
     assert!(
-        matches!(&error, FlushError::Fenced(runs) if runs[0].found == Some(5)),
+        matches!(&error, FlushError::Fenced(ranges) if ranges[0].found == Some(5)),
         "{error}"
     );
 }
@@ -141,7 +141,7 @@ async fn a_commit_whose_answer_was_lost_is_settled_by_the_next_try() {
 
     // It took place in two partitions, and another consumer has moved on with one of them since.
     let mut both = batch(0, 4);
-    both.runs.push(run(1, 0, 1));
+    both.ranges.push(run(1, 0, 1));
     proxy.cut(Cut::After);
     store.flush(&both).await.unwrap_err();
     world.flush(&batch(1, 1)).await;
@@ -152,7 +152,7 @@ async fn a_commit_whose_answer_was_lost_is_settled_by_the_next_try() {
 
     // It took place, and before the next try one of its partitions was taken away.
     let mut shrunk = batch(0, 6);
-    shrunk.runs.push(run(1, 3, 4));
+    shrunk.ranges.push(run(1, 3, 4));
     proxy.cut(Cut::After);
     store.flush(&shrunk).await.unwrap_err();
     shrunk.drop_partition(TOPIC, 1);
@@ -224,7 +224,7 @@ async fn a_database_that_falls_silent_as_its_connection_goes_back_costs_no_place
 async fn what_others_settled_shows_in_the_tally() {
     let world = World::with_partitions(1).await;
     let mut all = flush();
-    all.runs.push(moodstream::store::Run {
+    all.ranges.push(moodstream::store::OffsetRange {
         filtered: 3,
         late: 2,
         rejected: 1,
@@ -235,7 +235,7 @@ async fn what_others_settled_shows_in_the_tally() {
     assert_eq!(flushed.total().records(), 7);
     let empty = {
         let mut empty = flush();
-        empty.runs.push(run(0, 10, 30));
+        empty.ranges.push(run(0, 10, 30));
         empty
     };
     assert_eq!(

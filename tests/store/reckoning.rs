@@ -1,6 +1,9 @@
 //! Random streams against an independent reckoning, in one consumer and in several at once.
 
-use std::collections::{BTreeMap, BTreeSet};
+use std::{
+    collections::{BTreeMap, BTreeSet},
+    sync::Arc,
+};
 
 use moodstream::store::{Flush, Tally};
 use time::Duration;
@@ -63,11 +66,11 @@ fn fill(
             .take(random.below(4) as usize)
             .map(Into::into)
             .collect();
-        row.post.repost_of = (random.below(3) == 0).then(|| "original".into());
-        row.post.lang = ["en", "pt", "und"][random.below(3) as usize].into();
+        Arc::make_mut(&mut row.post).repost_of = (random.below(3) == 0).then(|| "original".into());
+        Arc::make_mut(&mut row.post).lang = ["en", "pt", "und"][random.below(3) as usize].into();
         all.posts.push(row);
     }
-    all.runs.push(run(partition, from, next));
+    all.ranges.push(run(partition, from, next));
     next
 }
 
@@ -93,7 +96,7 @@ async fn tables_equal_a_reckoning_record_by_record() {
             }
             // The order within a flush means nothing; offsets do.
             all.posts.reverse();
-            all.runs.reverse();
+            all.ranges.reverse();
             total += world.flush(&all).await.total();
         }
         assert_eq!(total, reckoning.tally, "seed {seed}");

@@ -1,5 +1,7 @@
 //! What a flush writes: rows, duplicates, deletions, partitions.
 
+use std::sync::Arc;
+
 use moodstream::{
     post::Source,
     store::{Flush, FlushError, MAX_DAYS, Tally},
@@ -16,12 +18,12 @@ async fn a_row_comes_back_as_it_went_in() {
         "tab\t newline\n cr\r quote' \"double\" back\\slash {braces,} \\N \u{1f602}\u{200d}\u{202e}rtl é \u{7f} end";
     let long = "wordy ".repeat(200_000);
     let mut all = flush();
-    all.runs.push(run(0, 0, 3));
+    all.ranges.push(run(0, 0, 3));
     let mut row = post("1", datetime!(2019-07-03 12:34:56.789_012_345 +05:30), 0, 0);
-    row.post.source = Source::Mastodon;
-    row.post.text = nasty.into();
-    row.post.repost_of = Some("orig'inal".into());
-    row.post.hashtags = vec![
+    Arc::make_mut(&mut row.post).source = Source::Mastodon;
+    Arc::make_mut(&mut row.post).text = nasty.into();
+    Arc::make_mut(&mut row.post).repost_of = Some("orig'inal".into());
+    Arc::make_mut(&mut row.post).hashtags = vec![
         "a,b".into(),
         "\"q\"".into(),
         "null".into(),
@@ -31,17 +33,17 @@ async fn a_row_comes_back_as_it_went_in() {
         "x".repeat(600),
     ];
     row.topics = vec!["t{1}".into(), "t 2".into(), "t{1}".into()];
-    row.post.lang = "pt-br".into();
+    Arc::make_mut(&mut row.post).lang = "pt-br".into();
     all.posts.push(row);
     let mut row = post("2", NOON, 0, 1);
-    row.post.text = long.clone();
-    row.post.author_id = None;
-    row.post.hashtags.clear();
+    Arc::make_mut(&mut row.post).text = long.clone();
+    Arc::make_mut(&mut row.post).author_id = None;
+    Arc::make_mut(&mut row.post).hashtags.clear();
     row.topics.clear();
-    row.post.lang = "x".repeat(50);
+    Arc::make_mut(&mut row.post).lang = "x".repeat(50);
     all.posts.push(row);
     let mut row = post("nul\0", NOON, 0, 2);
-    row.post.text = "nul\0".into();
+    Arc::make_mut(&mut row.post).text = "nul\0".into();
     all.posts.push(row);
 
     let flushed = world.flush(&all).await;
@@ -69,10 +71,10 @@ async fn a_row_comes_back_as_it_went_in() {
     assert_eq!(first.get::<String, _>("lang"), "pt-br");
     assert_eq!(first.get::<String, _>("emotion"), "joy");
     assert_eq!(first.get::<String, _>("model_id"), "test@0badcafe");
-    assert_eq!(first.get::<f64, _>("score"), all.posts[0].verdict.score);
+    assert_eq!(first.get::<f64, _>("score"), all.posts[0].prediction.score);
     assert_eq!(
         first.get::<String, _>("joy").parse::<f64>().unwrap(),
-        all.posts[0].verdict.scores[1]
+        all.posts[0].prediction.scores[1]
     );
     assert_eq!(first.get::<String, _>("kafka_topic"), "posts");
     assert_eq!(
@@ -94,13 +96,13 @@ async fn a_row_comes_back_as_it_went_in() {
 async fn the_first_copy_wins_over_all_days() {
     let world = World::with_partitions(2).await;
     let mut first = flush();
-    first.runs.extend([run(0, 0, 10), run(1, 0, 10)]);
+    first.ranges.extend([run(0, 0, 10), run(1, 0, 10)]);
     first.posts.push(post("a", NOON + Duration::hours(1), 1, 2));
     first.posts.push(post("a", NOON + Duration::hours(2), 0, 7));
     first.posts.push(post("a", NOON, 0, 3));
     // The same id at another source is another post.
     let mut other = post("a", NOON, 0, 4);
-    other.post.source = Source::Plain;
+    Arc::make_mut(&mut other.post).source = Source::Plain;
     first.posts.push(other);
     let flushed = world.flush(&first).await;
     assert_eq!(flushed.written, [2, 3]);
@@ -121,7 +123,7 @@ async fn the_first_copy_wins_over_all_days() {
     );
 
     let mut again = flush();
-    again.runs.push(run(0, 10, 20));
+    again.ranges.push(run(0, 10, 20));
     again.posts.push(post("a", NOON + Duration::days(3), 0, 10));
     let flushed = world.flush(&again).await;
     assert!(flushed.written.is_empty());
@@ -144,7 +146,7 @@ async fn the_first_copy_wins_over_all_days() {
 async fn deletions_take_out_what_they_name() {
     let world = World::with_partitions(2).await;
     let mut posts = flush();
-    posts.runs.push(run(0, 0, 10));
+    posts.ranges.push(run(0, 0, 10));
     posts.posts.extend([
         post("keep", NOON, 0, 0),
         post("gone", NOON, 0, 1),
@@ -158,7 +160,7 @@ async fn deletions_take_out_what_they_name() {
     );
 
     let mut deletions = flush();
-    deletions.runs.push(run(1, 0, 10));
+    deletions.ranges.push(run(1, 0, 10));
     for (offset, id) in (0..).zip(["gone", "alone", "never-seen", "gone"]) {
         deletions.deletions.push(deletion(id, 1, offset));
     }
@@ -181,7 +183,7 @@ async fn deletions_take_out_what_they_name() {
 
     // A deletion is final: neither a post seen before it nor one that comes later is written again.
     let mut later = flush();
-    later.runs.push(run(0, 10, 20));
+    later.ranges.push(run(0, 10, 20));
     later.posts.extend([
         post("never-seen", NOON, 0, 10),
         post("gone", NOON, 0, 11),
@@ -204,12 +206,12 @@ async fn deletions_take_out_what_they_name() {
 async fn posts_and_deletions_of_one_key_in_one_flush() {
     let world = World::with_partitions(1).await;
     let mut first = flush();
-    first.runs.push(run(0, 0, 1));
+    first.ranges.push(run(0, 0, 1));
     first.posts.push(post("stored", NOON, 0, 0));
     world.flush(&first).await;
 
     let mut mixed = flush();
-    mixed.runs.push(run(0, 1, 10));
+    mixed.ranges.push(run(0, 1, 10));
     mixed.posts.extend([
         post("after", NOON, 0, 1),
         post("before", NOON, 0, 4),
@@ -249,7 +251,7 @@ async fn every_day_gets_its_partition() {
         datetime!(2019-07-04 01:00 +02:00),
     ];
     let mut odd = flush();
-    odd.runs.push(run(0, 0, 10));
+    odd.ranges.push(run(0, 0, 10));
     for (offset, day) in (0..).zip(days) {
         odd.posts.push(post(&offset.to_string(), day, 0, offset));
     }
@@ -282,7 +284,7 @@ async fn days_of_a_flush_are_bounded() {
     let world = World::with_partitions(1).await;
     let of_days = |days: usize| {
         let mut all = flush();
-        all.runs.push(run(0, 0, 1000));
+        all.ranges.push(run(0, 0, 1000));
         all.posts = (0..days)
             .map(|day| {
                 let day = i64::try_from(day).unwrap();
@@ -307,33 +309,33 @@ async fn contradictions_are_refused_before_anything_is_written() {
     let world = World::with_partitions(1).await;
     type Spoil = fn(&mut Flush);
     let cases: [(&str, Spoil); 10] = [
-        ("belongs to no run", |f| f.posts.push(post("a", NOON, 9, 0))),
-        ("belongs to no run", |f| f.deletions.push(deletion("a", 9, 0))),
-        ("lies outside its run", |f| f.posts.push(post("a", NOON, 0, 10))),
-        ("two runs of posts/0", |f| f.runs.push(run(0, 0, 1))),
-        ("goes from 5 to 4", |f| f.runs.push(run(1, 5, 4))),
+        ("belongs to no range", |f| f.posts.push(post("a", NOON, 9, 0))),
+        ("belongs to no range", |f| f.deletions.push(deletion("a", 9, 0))),
+        ("lies outside its range", |f| f.posts.push(post("a", NOON, 0, 10))),
+        ("two ranges of posts/0", |f| f.ranges.push(run(0, 0, 1))),
+        ("goes from 5 to 4", |f| f.ranges.push(run(1, 5, 4))),
         ("post id of 600 bytes", |f| {
             f.posts.push(post(&"x".repeat(600), NOON, 0, 0));
         }),
         ("1 scores, the model 2 labels", |f| {
             f.posts.push(post("a", NOON, 0, 0));
-            f.posts[0].verdict.scores = [0.5].into();
+            f.posts[0].prediction.scores = [0.5].into();
         }),
         ("no multiple of 2^-20", |f| {
             f.posts.push(post("a", NOON, 0, 0));
-            f.posts[0].verdict.score = 0.1;
+            f.posts[0].prediction.score = 0.1;
         }),
         ("no multiple of 2^-20", |f| {
             f.posts.push(post("a", NOON, 0, 0));
-            f.posts[0].verdict.scores = [f64::NAN, 0.5].into();
+            f.posts[0].prediction.scores = [f64::NAN, 0.5].into();
         }),
         ("settles 11 records between offsets 0 and 10", |f| {
-            f.runs[0].rejected = 11;
+            f.ranges[0].rejected = 11;
         }),
     ];
     for (expected, spoil) in cases {
         let mut bad = flush();
-        bad.runs.push(run(0, 0, 10));
+        bad.ranges.push(run(0, 0, 10));
         spoil(&mut bad);
         let error = world.store.flush(&bad).await.unwrap_err();
         assert!(matches!(error, FlushError::Invalid(_)), "{error}");
@@ -347,12 +349,12 @@ async fn contradictions_are_refused_before_anything_is_written() {
 async fn a_rollup_changed_by_hand_is_found_out() {
     let world = World::with_partitions(1).await;
     let mut all = flush();
-    all.runs.push(run(0, 0, 1));
+    all.ranges.push(run(0, 0, 1));
     all.posts.push(post("a", NOON, 0, 0));
     world.flush(&all).await;
     world.execute("TRUNCATE emotion_rollup").await;
     let mut gone = flush();
-    gone.runs.push(run(0, 1, 2));
+    gone.ranges.push(run(0, 1, 2));
     gone.deletions.push(deletion("a", 0, 1));
     let error = world.store.flush(&gone).await.unwrap_err();
     assert!(

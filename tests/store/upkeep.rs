@@ -57,10 +57,10 @@ async fn everything_has_a_comment() {
 async fn the_view_adds_up_shards_and_models() {
     let world = World::with_partitions(2).await;
     let mut all = flush();
-    all.runs.extend([run(0, 0, 1), run(1, 0, 1)]);
+    all.ranges.extend([run(0, 0, 1), run(1, 0, 1)]);
     all.posts
         .extend([post("a", NOON, 0, 0), post("b", NOON + Duration::seconds(59), 1, 0)]);
-    let sum = all.posts[0].verdict.score + all.posts[1].verdict.score;
+    let sum = all.posts[0].prediction.score + all.posts[1].prediction.score;
     world.flush(&all).await;
     let rows: Vec<(time::OffsetDateTime, String, i64, f64)> =
         sqlx::query_as("SELECT bucket, topic, posts, mean_score FROM emotion_by_minute ORDER BY topic")
@@ -79,7 +79,7 @@ async fn retention_drops_whole_days_and_their_keys() {
     let now = datetime!(2019-07-10 08:00 UTC);
     let retention = Retention::days(2);
     let mut all = flush();
-    all.runs.push(run(0, 0, 10));
+    all.ranges.push(run(0, 0, 10));
     for (offset, hours) in (0..).zip([0, 24, 48, 72, 96]) {
         all.posts
             .push(post(&format!("p{offset}"), now - Duration::hours(hours), 0, offset));
@@ -132,7 +132,7 @@ async fn each_resolution_has_a_retention_of_its_own() {
     let world = World::with_partitions(1).await;
     let now = datetime!(2019-07-10 08:00 UTC);
     let mut all = flush();
-    all.runs.push(run(0, 0, 10));
+    all.ranges.push(run(0, 0, 10));
     for (offset, days) in (0..).zip([0, 3, 8, 40, 400]) {
         all.posts
             .push(post(&format!("p{offset}"), now - Duration::days(days), 0, offset));
@@ -221,7 +221,7 @@ async fn the_coarse_rollups_are_made_from_what_is_there() {
 async fn a_partition_dropped_by_somebody_else_is_made_again() {
     let world = World::with_partitions(1).await;
     let mut first = flush();
-    first.runs.push(run(0, 0, 1));
+    first.ranges.push(run(0, 0, 1));
     first.posts.push(post("a", NOON, 0, 0));
     world.flush(&first).await;
     world
@@ -232,7 +232,7 @@ async fn a_partition_dropped_by_somebody_else_is_made_again() {
         .await;
     // This store still believes in the partition, once.
     let mut second = flush();
-    second.runs.push(run(0, 1, 3));
+    second.ranges.push(run(0, 1, 3));
     second.posts.push(post("b", NOON, 0, 1));
     second.deletions.push(deletion("a", 0, 2));
     let error = world.store.flush(&second).await.unwrap_err();
@@ -245,7 +245,7 @@ async fn a_partition_dropped_by_somebody_else_is_made_again() {
 async fn retention_gives_way_to_whoever_reads() {
     let world = World::with_partitions(1).await;
     let mut all = flush();
-    all.runs.push(run(0, 0, 1));
+    all.ranges.push(run(0, 0, 1));
     all.posts.push(post("a", NOON, 0, 0));
     world.flush(&all).await;
     let mut reader = world.pool.begin().await.unwrap();
@@ -266,7 +266,7 @@ async fn a_rollup_stays_until_the_posts_that_it_counts_are_gone() {
     let world = World::with_partitions(1).await;
     let day = datetime!(2019-06-30 12:00 UTC);
     let mut all = flush();
-    all.runs.push(run(0, 0, 1));
+    all.ranges.push(run(0, 0, 1));
     all.posts.push(post("a", day, 0, 0));
     world.flush(&all).await;
     // Hours go by months: June is past retention together with its last day, whose posts are being read.
@@ -280,7 +280,7 @@ async fn a_rollup_stays_until_the_posts_that_it_counts_are_gone() {
     let error = world.store.apply_retention(&retention, day + Duration::days(400)).await;
     assert_eq!(error.unwrap_err().fault, Fault::Busy);
     let mut removal = flush();
-    removal.runs.push(run(0, 1, 2));
+    removal.ranges.push(run(0, 1, 2));
     removal.deletions.push(deletion("a", 0, 1));
     assert_eq!(world.flush(&removal).await.total().removed, 1);
     world.assert_whole().await;
@@ -316,7 +316,7 @@ async fn posts_of_days_that_retention_has_dropped_are_late_for_good_and_count_on
     let now = datetime!(2019-07-10 08:00 UTC);
     let batch = |first: i64| {
         let mut all = flush();
-        all.runs.push(run(0, first, first + 10));
+        all.ranges.push(run(0, first, first + 10));
         for (offset, days) in (first..).zip([9, 4, 0]) {
             all.posts
                 .push(post(&format!("p{days}"), now - Duration::days(days), 0, offset));
@@ -360,7 +360,7 @@ async fn posts_of_days_that_retention_has_dropped_are_late_for_good_and_count_on
     world.store.apply_retention(&Retention::default(), now).await.unwrap();
     assert_eq!(world.store.retired_until().await.unwrap(), Some(until));
     let mut kept = flush();
-    kept.runs.push(run(0, 40, 41));
+    kept.ranges.push(run(0, 40, 41));
     kept.posts.push(post("kept", until, 0, 40));
     assert_eq!(world.flush(&kept).await.total().inserted, 1);
 }
@@ -369,7 +369,7 @@ async fn posts_of_days_that_retention_has_dropped_are_late_for_good_and_count_on
 async fn forgotten_keys_alone_move_the_mark() {
     let world = World::with_partitions(1).await;
     let mut all = flush();
-    all.runs.push(run(0, 0, 1));
+    all.ranges.push(run(0, 0, 1));
     all.deletions.push(deletion("gone", 0, 0));
     world.flush(&all).await;
     // A retention that drops nothing leaves no mark: posts of old days may yet be stored.
@@ -388,7 +388,7 @@ async fn forgotten_keys_alone_move_the_mark() {
 async fn what_was_dropped_before_the_mark_was_kept_is_marked() {
     let world = World::with_partitions(1).await;
     let mut all = flush();
-    all.runs.push(run(0, 0, 2));
+    all.ranges.push(run(0, 0, 2));
     all.posts
         .extend([post("a", NOON, 0, 0), post("b", NOON + Duration::days(1), 0, 1)]);
     world.flush(&all).await;

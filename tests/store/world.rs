@@ -6,9 +6,9 @@ use std::{
 };
 
 use moodstream::{
-    model::{ModelInfo, Precision, ProblemType, Provider, Verdict},
+    model::{ModelInfo, Precision, Prediction, ProblemType, Provider},
     post::{Deletion, Origin, Post, Source},
-    store::{DeletionRow, Flush, Flushed, PostRow, Run, Store, StoreOptions},
+    store::{DeletionRow, Flush, Flushed, OffsetRange, PostRow, Store, StoreOptions},
 };
 use sqlx::{AssertSqlSafe, PgPool};
 use time::{OffsetDateTime, macros::datetime};
@@ -123,8 +123,8 @@ pub fn flush() -> Flush {
     Flush::new(GROUP.into(), model())
 }
 
-pub fn run(partition: i32, expected: i64, next: i64) -> Run {
-    Run {
+pub fn run(partition: i32, expected: i64, next: i64) -> OffsetRange {
+    OffsetRange {
         topic: TOPIC.into(),
         partition,
         expected,
@@ -150,7 +150,7 @@ pub fn post(id: &str, created_at: OffsetDateTime, partition: i32, offset: i64) -
         .fold(7_u32, |sum, byte| (sum * 31 + u32::from(byte)) % (1 << 19));
     let joy = f64::from(units) / f64::from(1 << 20);
     PostRow {
-        post: Box::new(Post {
+        post: Arc::new(Post {
             source: Source::Twitter,
             id: id.into(),
             created_at,
@@ -161,13 +161,14 @@ pub fn post(id: &str, created_at: OffsetDateTime, partition: i32, offset: i64) -
             quoted_text: None,
             hashtags: vec!["tag".into()],
         }),
-        verdict: Verdict {
+        prediction: Prediction {
             emotion: "joy".into(),
             score: joy,
             scores: [1.0 - joy, joy].into(),
         },
         topics: vec!["work".into()],
         origin: origin(partition, offset),
+        timestamp: None,
     }
 }
 

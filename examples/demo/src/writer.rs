@@ -292,7 +292,7 @@ mod tests {
     use time::macros::datetime;
 
     use super::*;
-    use moodstream::post::{Envelope, Format, Limits, Record, Reject, parse};
+    use moodstream::post::{Envelope, Format, Limits, Parsed, Reject, parse};
 
     const NOW: OffsetDateTime = datetime!(2026-03-01 12:00 UTC);
 
@@ -336,7 +336,7 @@ mod tests {
         }
     }
 
-    fn parsed(record: &[u8]) -> Result<Record, Reject> {
+    fn parsed(record: &[u8]) -> Result<Parsed, Reject> {
         let envelope = Envelope {
             timestamp: Some(NOW),
             fallback_id: "posts/0/0@0".into(),
@@ -350,9 +350,9 @@ mod tests {
         let (mut posts, mut reposts, mut deletions, mut rejects) = (0, 0, 0, 0);
         for record in records {
             match parsed(&record) {
-                Ok(Record::Post(post)) if post.repost_of.is_some() => reposts += 1,
-                Ok(Record::Post(_)) => posts += 1,
-                Ok(Record::Deletion(_)) => deletions += 1,
+                Ok(Parsed::Post(post)) if post.repost_of.is_some() => reposts += 1,
+                Ok(Parsed::Post(_)) => posts += 1,
+                Ok(Parsed::Deletion(_)) => deletions += 1,
                 Err(_) => rejects += 1,
             }
         }
@@ -370,7 +370,7 @@ mod tests {
         for i in 0..2_000 {
             let draft = writer.draft(f64::from(i) / 2_000.0, NOW);
             let bytes = wire::encode(&draft, &mut writer.rng);
-            let Ok(Record::Post(post)) = parsed(&bytes) else {
+            let Ok(Parsed::Post(post)) = parsed(&bytes) else {
                 panic!("no post: {}", String::from_utf8_lossy(&bytes));
             };
             let words = |text: &str| text.split_whitespace().map(str::to_owned).collect::<Vec<_>>();

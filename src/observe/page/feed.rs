@@ -15,7 +15,7 @@ use super::{
 };
 use crate::store::{
     Fault,
-    recent::{Ask, Reader},
+    live_page::{Ask, Reader},
 };
 
 /// The shortest time from one frame to the next.

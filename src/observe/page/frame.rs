@@ -11,7 +11,7 @@ use tokio::time::Instant;
 
 use crate::{
     observe::{exposition, metric},
-    store::recent::{GroupTally, Recent},
+    store::live_page::{GroupTally, Recent},
 };
 
 /// Delays and rates are those of the last minute.
@@ -192,8 +192,8 @@ impl Figures {
     }
 }
 
-impl From<crate::store::recent::RecentPost> for Post {
-    fn from(post: crate::store::recent::RecentPost) -> Self {
+impl From<crate::store::live_page::RecentPost> for Post {
+    fn from(post: crate::store::live_page::RecentPost) -> Self {
         Self {
             at: post.created_at.unix_timestamp(),
             source: post.source,
@@ -265,7 +265,7 @@ mod tests {
     use time::macros::datetime;
 
     use super::*;
-    use crate::store::recent::{MinuteCount, TopicCount};
+    use crate::store::live_page::{MinuteCount, TopicCount};
 
     fn recent() -> Recent {
         let start = datetime!(2026-03-01 12:00 UTC);

@@ -10,7 +10,7 @@ use time::OffsetDateTime;
 use super::{
     columns::sql_text,
     error::FlushError,
-    flush::{Flush, Flushed, PostRow, RunIndex, Tally},
+    flush::{Flush, Flushed, PostRow, RangeIndex, Tally},
 };
 
 /// What the records of one key do.
@@ -45,7 +45,7 @@ pub(super) struct Removal<'a> {
 }
 
 #[derive(Debug)]
-pub(super) struct Plan<'a> {
+pub(super) struct DedupPlan<'a> {
     /// In the order in which keys are locked: by source and id, bytewise.
     pub(super) keys: Vec<KeyPlan<'a>>,
     /// Runs in the order in which fences are locked.
@@ -63,7 +63,7 @@ struct Event<'a> {
     post: Option<usize>,
 }
 
-impl<'a> Plan<'a> {
+impl<'a> DedupPlan<'a> {
     /// Posts before `retired_until` are late, as if they were not there.
     pub(super) fn new(flush: &'a Flush, retired_until: Option<OffsetDateTime>) -> Result<Self, FlushError> {
         let index = flush.validate()?;
@@ -73,7 +73,7 @@ impl<'a> Plan<'a> {
             rank[run] = place;
         }
         let mut tallies: Vec<Tally> = flush
-            .runs
+            .ranges
             .iter()
             .map(|run| Tally {
                 filtered: run.filtered,
@@ -100,7 +100,7 @@ impl<'a> Plan<'a> {
                 &mut tally.deletions
             }) += 1;
         }
-        for (run, tally) in flush.runs.iter().zip(&tallies) {
+        for (run, tally) in flush.ranges.iter().zip(&tallies) {
             let span = u64::try_from(run.next - run.expected).unwrap_or(0);
             if tally.records() > span {
                 return Err(FlushError::Invalid(format!(
@@ -205,11 +205,11 @@ fn compare(key: &KeyPlan<'_>, source: &str, id: &str) -> Ordering {
 
 fn events<'a>(
     flush: &'a Flush,
-    index: &RunIndex<'_>,
+    index: &RangeIndex<'_>,
     rank: &[usize],
     post_runs: &mut Vec<usize>,
 ) -> Result<Vec<Event<'a>>, FlushError> {
-    let no_run = || FlushError::Invalid("a record belongs to no run".to_owned());
+    let no_run = || FlushError::Invalid("a record belongs to no range".to_owned());
     let mut events = Vec::with_capacity(flush.posts.len() + flush.deletions.len());
     for (place, row) in flush.posts.iter().enumerate() {
         let run = index.find(&row.origin).ok_or_else(no_run)?;

@@ -25,7 +25,7 @@ impl BatchLimits {
 
 /// The texts of a window, cut into batches.
 #[derive(Debug, Clone, PartialEq, Eq)]
-pub struct Plan {
+pub struct BatchPlan {
     /// The texts' places in the window, by falling token count; equal ones in the window's order.
     pub order: Vec<usize>,
     /// The batches as runs of `order`, each of at least one text; the longest texts first, so that what is
@@ -40,7 +40,7 @@ pub struct Plan {
 /// and the best cut of each prefix follows from those of the shorter ones: for `n` texts this takes
 /// `n * max_posts` steps at most.
 #[must_use]
-pub fn plan(lengths: &[usize], limits: &BatchLimits) -> Plan {
+pub fn plan(lengths: &[usize], limits: &BatchLimits) -> BatchPlan {
     let mut order: Vec<usize> = (0..lengths.len()).collect();
     order.sort_by_key(|&text| std::cmp::Reverse(lengths[text]));
 
@@ -71,12 +71,12 @@ pub fn plan(lengths: &[usize], limits: &BatchLimits) -> Plan {
         end = start;
     }
     batches.reverse();
-    Plan { order, batches }
+    BatchPlan { order, batches }
 }
 
 /// Cuts a window without ordering it: fill a batch up, close it, go on. What [`plan`] is measured against.
 #[must_use]
-pub fn arrival_plan(lengths: &[usize], limits: &BatchLimits) -> Plan {
+pub fn arrival_plan(lengths: &[usize], limits: &BatchLimits) -> BatchPlan {
     let mut batches: Vec<Range<usize>> = Vec::new();
     let mut longest = 0;
     for (text, &tokens) in lengths.iter().enumerate() {
@@ -91,7 +91,7 @@ pub fn arrival_plan(lengths: &[usize], limits: &BatchLimits) -> Plan {
         longest = tokens;
         batches.push(text..text + 1);
     }
-    Plan {
+    BatchPlan {
         order: (0..lengths.len()).collect(),
         batches,
     }
@@ -123,14 +123,14 @@ mod tests {
     }
 
     /// What a plan costs, with that much for starting a batch.
-    fn cost(lengths: &[usize], limits: &BatchLimits, plan: &Plan) -> usize {
+    fn cost(lengths: &[usize], limits: &BatchLimits, plan: &BatchPlan) -> usize {
         plan.batches
             .iter()
             .map(|batch| limits.overhead_tokens + batch_tokens(lengths, &plan.order[batch.clone()], limits))
             .sum()
     }
 
-    fn assert_sound(lengths: &[usize], limits: &BatchLimits, plan: &Plan) -> Result<(), TestCaseError> {
+    fn assert_sound(lengths: &[usize], limits: &BatchLimits, plan: &BatchPlan) -> Result<(), TestCaseError> {
         let mut seen: Vec<usize> = plan
             .batches
             .iter()

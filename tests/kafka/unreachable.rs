@@ -1,4 +1,4 @@
-//! What is away, absent or refused.
+//! Brokers and topics that are unreachable, absent or refused.
 
 use crate::*;
 
@@ -7,7 +7,7 @@ async fn an_absent_topic_and_an_absent_broker_are_named() {
     let mut broker = Broker::start();
     broker.create_topic("posts", 2);
     let mut options = options(&broker, &["posts", "nowhere", "^none-.*"]);
-    let error = end_offsets(&options, PATIENCE).await.unwrap_err();
+    let error = watermarks(&options, PATIENCE).await.unwrap_err();
     assert!(
         matches!(&error, KafkaError::TopicsAbsent { topics } if topics == &["nowhere", "^none-.*"]),
         "{error}"
@@ -51,12 +51,12 @@ async fn a_database_that_is_away_delays_and_loses_nothing() {
     fill(&broker, "posts", 1, 10);
     let offsets = Offsets::with(&[]);
     offsets.away.store(true, Ordering::SeqCst);
-    let (consumer, mut messages) = Consumer::start(&options(&broker, &["posts"]), offsets.clone()).unwrap();
+    let (consumer, mut records) = Consumer::start(&options(&broker, &["posts"]), offsets.clone()).unwrap();
     until("it has asked again", || offsets.refused.load(Ordering::SeqCst) >= 3).await;
     assert!(!consumer.assignment().settled());
-    assert!(messages.try_recv().is_err());
+    assert!(records.try_recv().is_err());
     offsets.away.store(false, Ordering::SeqCst);
-    assert_eq!(take(&mut messages, 10).await.len(), 10);
+    assert_eq!(take(&mut records, 10).await.len(), 10);
 }
 
 #[tokio::test(flavor = "multi_thread")]
@@ -82,16 +82,16 @@ async fn a_broker_that_was_away_needs_no_restart_of_the_consumer() {
         ..KafkaOptions::default()
     };
     let offsets = Offsets::with(&[]);
-    let (_consumer, mut messages) = Consumer::start(&options, offsets.clone()).unwrap();
-    assert_eq!(next(&mut messages).await.payload, "before");
+    let (_consumer, mut records) = Consumer::start(&options, offsets.clone()).unwrap();
+    assert_eq!(next(&mut records).await.value, "before");
     offsets.set("posts", 0, 1);
     // Longer than the session.
     mock.broker_down(1).unwrap();
-    nothing_for(&mut messages, Duration::from_secs(8)).await;
+    nothing_for(&mut records, Duration::from_secs(8)).await;
     mock.broker_up(1).unwrap();
     produce("after");
-    let message = next(&mut messages).await;
-    assert_eq!((message.payload.as_ref(), message.origin.offset), (&b"after"[..], 1));
+    let record = next(&mut records).await;
+    assert_eq!((record.value.as_ref(), record.origin.offset), (&b"after"[..], 1));
 }
 
 #[tokio::test(flavor = "multi_thread")]
@@ -99,12 +99,12 @@ async fn a_consumer_may_start_before_its_broker() {
     let mut broker = Broker::start();
     broker.kill();
     let offsets = Offsets::with(&[]);
-    let (_consumer, mut messages) = Consumer::start(&options(&broker, &["posts"]), offsets).unwrap();
-    nothing_for(&mut messages, Duration::from_millis(500)).await;
+    let (_consumer, mut records) = Consumer::start(&options(&broker, &["posts"]), offsets).unwrap();
+    nothing_for(&mut records, Duration::from_millis(500)).await;
     broker.restart();
     broker.create_topic("posts", 1);
     fill(&broker, "posts", 1, 3);
-    assert_eq!(take(&mut messages, 3).await.len(), 3);
+    assert_eq!(take(&mut records, 3).await.len(), 3);
 }
 
 #[tokio::test(flavor = "multi_thread")]
@@ -112,10 +112,10 @@ async fn closing_needs_no_broker() {
     let mut broker = Broker::start();
     broker.create_topic("posts", 2);
     fill(&broker, "posts", 2, 10);
-    let (consumer, mut messages) = Consumer::start(&options(&broker, &["posts"]), Offsets::with(&[])).unwrap();
-    let message = next(&mut messages).await;
+    let (consumer, mut records) = Consumer::start(&options(&broker, &["posts"]), Offsets::with(&[])).unwrap();
+    let record = next(&mut records).await;
     broker.kill();
-    consumer.commit(&[(message.origin.topic.clone(), message.origin.partition, 1)]);
+    consumer.commit(&[(record.origin.topic.clone(), record.origin.partition, 1)]);
     // It can't be said how long librdkafka would take, but for the consumer it is bounded.
     let closed = timeout(Consumer::LEAVING + Duration::from_secs(5), consumer.close())
         .await

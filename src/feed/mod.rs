@@ -1,4 +1,10 @@
-//! Filling a topic from a file or from standard input.
+//! Filling a topic from a file or from standard input: what `moodstream feed` does.
+
+mod lines;
+mod options;
+mod pace;
+pub mod shift_timestamps;
+mod topic;
 
 use std::{
     borrow::Cow,
@@ -10,6 +16,12 @@ use std::{
     time::{Duration, Instant},
 };
 
+use self::{lines::Lines, pace::Pace};
+pub use self::{
+    lines::Source,
+    options::{FeedError, FeedOptions},
+};
+use crate::kafka::{KafkaError, KafkaOptions, client, error::describe, lock};
 use rdkafka::{
     ClientContext,
     error::KafkaError as RdError,
@@ -17,42 +29,6 @@ use rdkafka::{
     producer::{BaseProducer, BaseRecord, Producer as _, ProducerContext},
     types::RDKafkaErrorCode,
 };
-use serde::Deserialize;
-
-use super::{
-    budget::lock,
-    client,
-    error::{KafkaError, describe},
-    lines::{Lines, Source},
-    options::KafkaOptions,
-    pace::Pace,
-    topic,
-};
-
-/// How a topic is filled.
-#[derive(Debug, Clone, PartialEq, Deserialize)]
-#[serde(deny_unknown_fields, default)]
-pub struct FeedOptions {
-    /// The topic to fill.
-    pub topic: String,
-    /// Records a second at most; absent: as fast as the broker takes them.
-    pub rate: Option<f64>,
-    /// Make the topic with so many partitions if it is absent; one that is there must have as many.
-    pub create_partitions: Option<i32>,
-    /// How records travel and lie: `none`, `gzip`, `snappy`, `lz4` or `zstd`.
-    pub compression: String,
-}
-
-impl Default for FeedOptions {
-    fn default() -> Self {
-        Self {
-            topic: String::new(),
-            rate: None,
-            create_partitions: None,
-            compression: "lz4".into(),
-        }
-    }
-}
 
 /// How far feeding has come.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
@@ -89,44 +65,6 @@ impl FeedSummary {
     pub fn rate(&self) -> f64 {
         self.progress.sent as f64 / self.elapsed.as_secs_f64().max(1e-9)
     }
-}
-
-/// Why feeding ended early.
-#[derive(Debug, thiserror::Error)]
-pub enum FeedError {
-    /// The broker or the settings.
-    #[error(transparent)]
-    Kafka(#[from] KafkaError),
-    /// The source can't be read.
-    #[error("reading {source_name}: {error}; {sent} records were sent before")]
-    Read {
-        /// The file, or standard input.
-        source_name: String,
-        /// What the system says.
-        error: std::io::Error,
-        /// Records sent before.
-        sent: u64,
-    },
-    /// The topic is there with another number of partitions.
-    #[error("topic {topic:?} has {found} partitions, not {wanted}: take another topic, or leave out create_partitions")]
-    Partitions {
-        /// The topic.
-        topic: String,
-        /// As asked for.
-        wanted: i32,
-        /// As it is.
-        found: usize,
-    },
-    /// The broker has refused or not acknowledged records.
-    #[error("topic {topic:?}: {failed} records not acknowledged: {detail}")]
-    NotAcknowledged {
-        /// The topic.
-        topic: String,
-        /// How many.
-        failed: u64,
-        /// What the client says of the first.
-        detail: String,
-    },
 }
 
 /// Counts what the broker acknowledges.
@@ -167,7 +105,7 @@ impl ProducerContext for Deliveries {
 
 /// Sends each line of the source as a record, in order, each once. Empty lines are left out.
 ///
-/// `rewrite` may change a line on its way (see [`super::rebase`]); `key` tells a record's key,
+/// `rewrite` may change a line on its way (see [`shift_timestamps`]); `key` tells a record's key,
 /// which decides its partition; `progress` is called now and then and may end the feeding: what
 /// was sent by then is still waited for. Blocks: call it on a thread that may.
 ///

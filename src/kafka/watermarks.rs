@@ -1,10 +1,10 @@
 //! How far partitions reach.
 //!
 //! The question "list offsets" has two weaknesses: some Kafka-compatible brokers answer it
-//! wrongly, and its answer counts transaction markers, which no consumer is ever given, so that
+//! wrongly, and its answer counts transaction markers, which no consumer is ever assigned, so that
 //! a group would wait for an offset that it can't reach. So the partitions are looked at by
 //! fetching: every fetch response tells the log's start, high watermark and last stable offset;
-//! and the end is the one after the last record that a consumer is really given.
+//! and the end is the one after the last record that a consumer really gets.
 
 use std::{
     collections::{BTreeMap, HashSet},
@@ -21,55 +21,58 @@ use rdkafka::{
 use super::{
     check::{blocking, partitions},
     client::Plain,
-    context::Statistics,
     error::KafkaError,
-    message::Partition,
     options::KafkaOptions,
+    rebalance::Statistics,
+    record::Partition,
 };
 
 /// What a partition holds.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub struct Extent {
+pub struct Watermarks {
     /// The offset of the oldest record.
-    pub start: i64,
-    /// The offset after the newest record. Equal to `start` where there is none.
-    pub end: i64,
+    pub low: i64,
+    /// The offset after the newest record. Equal to `low` where there is none.
+    pub high: i64,
 }
 
-impl Extent {
+impl Watermarks {
     /// Whether there is nothing to read.
     #[must_use]
     pub fn is_empty(&self) -> bool {
-        self.start >= self.end
+        self.low >= self.high
     }
 }
 
 /// What all partitions of the topics hold now, whoever reads them: a group whose next offsets
-/// have reached each `end` has read everything that was there when this was called.
+/// have reached each `high` has read everything that was there when this was called.
 ///
 /// # Errors
 /// [`KafkaError`] if a topic is absent or the brokers don't answer within `timeout`.
-pub async fn end_offsets(options: &KafkaOptions, timeout: Duration) -> Result<BTreeMap<Partition, Extent>, KafkaError> {
+pub async fn watermarks(
+    options: &KafkaOptions,
+    timeout: Duration,
+) -> Result<BTreeMap<Partition, Watermarks>, KafkaError> {
     options.check()?;
     let options = options.clone();
     blocking(move || {
         let deadline = Instant::now() + timeout;
         let partitions = partitions(&options, timeout)?;
         let probe = Probe::new(&options, deadline)?;
-        let extents = probe.extents(&partitions)?;
-        probe.last_records(extents)
+        let watermarks = probe.log_watermarks(&partitions)?;
+        probe.last_records(watermarks)
     })
     .await
 }
 
 /// Log start and end of the partitions, markers included: where reading may begin.
-pub(super) async fn extents(
+pub(super) async fn log_watermarks(
     options: &KafkaOptions,
     partitions: Vec<Partition>,
     timeout: Duration,
-) -> Result<BTreeMap<Partition, Extent>, KafkaError> {
+) -> Result<BTreeMap<Partition, Watermarks>, KafkaError> {
     let options = options.clone();
-    blocking(move || Probe::new(&options, Instant::now() + timeout)?.extents(&partitions)).await
+    blocking(move || Probe::new(&options, Instant::now() + timeout)?.log_watermarks(&partitions)).await
 }
 
 /// The ends of partitions that are known to reach so far at least. Fetching begins there: records that lie before
@@ -98,7 +101,7 @@ struct Probe {
 /// A partition whose last record is looked for.
 struct Search {
     partition: Partition,
-    extent: Extent,
+    watermarks: Watermarks,
     /// Where the look begins, counted back from the end.
     back: i64,
     queue: PartitionQueue<Plain>,
@@ -120,7 +123,7 @@ impl Probe {
         })
     }
 
-    fn extents(&self, partitions: &[Partition]) -> Result<BTreeMap<Partition, Extent>, KafkaError> {
+    fn log_watermarks(&self, partitions: &[Partition]) -> Result<BTreeMap<Partition, Watermarks>, KafkaError> {
         let mut found = BTreeMap::new();
         let offsets = partitions.iter().map(|partition| (partition, Offset::Beginning));
         self.find(offsets, &mut found)?;
@@ -137,15 +140,15 @@ impl Probe {
         }
         Ok(found
             .into_iter()
-            .map(|(partition, extent)| (partition, extent.end))
+            .map(|(partition, watermarks)| (partition, watermarks.high))
             .collect())
     }
 
-    /// Fetches partitions from these offsets on until all have told their extents.
+    /// Fetches partitions from these offsets on until all have told their watermarks.
     fn find<'a>(
         &self,
         offsets: impl Iterator<Item = (&'a Partition, Offset)>,
-        found: &mut BTreeMap<Partition, Extent>,
+        found: &mut BTreeMap<Partition, Watermarks>,
     ) -> Result<(), KafkaError> {
         let mut list = TopicPartitionList::new();
         let mut missing: HashSet<&Partition> = HashSet::new();
@@ -155,7 +158,7 @@ impl Probe {
         }
         self.assign(&list)?;
         while !missing.is_empty() {
-            self.in_time("the extent of", missing.iter().copied())?;
+            self.in_time("the watermarks of", missing.iter().copied())?;
             // The records are not wanted, only what the responses tell beside them.
             let _ = self.consumer.poll(STEP);
             let statistics = self.consumer.context().take_statistics();
@@ -168,12 +171,12 @@ impl Probe {
                     .topics
                     .get(&*partition.0)
                     .and_then(|topic| topic.partitions.get(&partition.1));
-                let Some((start, end)) =
+                let Some((low, high)) =
                     statistics.and_then(|partition| Some((partition.start()?, partition.end(self.read_committed)?)))
                 else {
                     return true;
                 };
-                found.insert((*partition).clone(), Extent { start, end });
+                found.insert((*partition).clone(), Watermarks { low, high });
                 answered.add_partition(&partition.0, partition.1);
                 false
             });
@@ -183,11 +186,14 @@ impl Probe {
         Ok(())
     }
 
-    /// Moves each end to the one after the last record that a consumer is given.
-    fn last_records(&self, extents: BTreeMap<Partition, Extent>) -> Result<BTreeMap<Partition, Extent>, KafkaError> {
+    /// Moves each end to the one after the last record that a consumer gets.
+    fn last_records(
+        &self,
+        watermarks: BTreeMap<Partition, Watermarks>,
+    ) -> Result<BTreeMap<Partition, Watermarks>, KafkaError> {
         // What the first look has paused would stay so.
         let mut looked_at = TopicPartitionList::new();
-        for (topic, partition) in extents.keys() {
+        for (topic, partition) in watermarks.keys() {
             looked_at.add_partition(topic, *partition);
         }
         self.consumer
@@ -197,9 +203,9 @@ impl Probe {
         self.assign(&TopicPartitionList::new())?;
         let mut found = BTreeMap::new();
         let mut open = Vec::new();
-        for (partition, extent) in extents {
-            if extent.is_empty() {
-                found.insert(partition, extent);
+        for (partition, watermarks) in watermarks {
+            if watermarks.is_empty() {
+                found.insert(partition, watermarks);
                 continue;
             }
             let queue = self
@@ -211,7 +217,7 @@ impl Probe {
                 })?;
             open.push(Search {
                 partition,
-                extent,
+                watermarks,
                 back: 1,
                 queue,
                 last: None,
@@ -244,19 +250,19 @@ impl Probe {
             }
             let (settled, rest): (Vec<_>, Vec<_>) = open
                 .into_iter()
-                .partition(|search| search.last.is_some() || search.from() <= search.extent.start);
+                .partition(|search| search.last.is_some() || search.from() <= search.watermarks.low);
             for Search {
                 partition,
-                extent,
+                watermarks,
                 last,
                 ..
             } in settled
             {
                 found.insert(
                     partition,
-                    Extent {
-                        end: last.map_or(extent.start, |last| last + 1),
-                        ..extent
+                    Watermarks {
+                        high: last.map_or(watermarks.low, |last| last + 1),
+                        ..watermarks
                     },
                 );
             }
@@ -297,20 +303,20 @@ impl Probe {
 
 impl Search {
     fn from(&self) -> i64 {
-        (self.extent.end.saturating_sub(self.back)).max(self.extent.start)
+        (self.watermarks.high.saturating_sub(self.back)).max(self.watermarks.low)
     }
 
     /// Takes what has come of the partition.
     fn read(&mut self) {
         while let Some(event) = self.queue.poll(Duration::ZERO) {
             match event {
-                Ok(record) if record.offset() < self.extent.end => {
+                Ok(record) if record.offset() < self.watermarks.high => {
                     self.last = Some(record.offset());
-                    self.done = record.offset() + 1 == self.extent.end;
+                    self.done = record.offset() + 1 == self.watermarks.high;
                 }
                 // Newer than the end that was seen: what came before it has been read.
                 Ok(_) | Err(RdError::PartitionEOF(_)) => self.done = true,
-                // Passing trouble: librdkafka goes on by itself, or the deadline ends it.
+                // Passing handle_error: librdkafka goes on by itself, or the deadline ends it.
                 Err(_) => {}
             }
             if self.done {
@@ -378,7 +384,10 @@ mod tests {
         let of = |partition| (Arc::<str>::from("posts"), partition);
 
         let all = probe();
-        assert_eq!(all.extents(&[of(1)]).unwrap()[&of(1)], Extent { start: 0, end: 500 });
+        assert_eq!(
+            all.log_watermarks(&[of(1)]).unwrap()[&of(1)],
+            Watermarks { low: 0, high: 500 }
+        );
         assert!(received(&all) > 0);
 
         let look = probe();

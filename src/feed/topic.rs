@@ -7,13 +7,8 @@ use rdkafka::{
     types::RDKafkaErrorCode,
 };
 
-use super::{
-    check::fetch_metadata,
-    client,
-    error::{KafkaError, describe},
-    feed::{FeedError, FeedOptions},
-    options::KafkaOptions,
-};
+use super::options::{FeedError, FeedOptions};
+use crate::kafka::{KafkaError, KafkaOptions, client, error::describe, fetch_metadata};
 
 /// Sees that the topic is there, with the partitions asked for.
 pub(super) fn prepare(kafka: &KafkaOptions, options: &FeedOptions) -> Result<(), FeedError> {

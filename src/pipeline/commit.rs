@@ -1,27 +1,17 @@
-//! The last stage: windows become transactions.
+//! The last stage: classified windows are committed, to Postgres and then to Kafka.
 //!
-//! Windows arrive in the order they were closed, so what is taken together is a contiguous run
-//! of every partition in it. What a run does and the offset it reaches are one transaction,
-//! fenced by the offset it started from; see [`crate::store`].
+//! Windows arrive in the order in which they were closed, so the records taken together are a contiguous range of each
+//! partition. A range's effects and the offset it reaches are one transaction, fenced by the offset it starts
+//! from; see [`crate::store`].
 
-use std::{
-    collections::{BTreeMap, HashMap},
-    ops::ControlFlow,
-    sync::Arc,
-    time::Duration,
-};
+use std::{collections::HashMap, ops::ControlFlow, sync::Arc, time::Duration};
 
 use anyhow::Context as _;
 use time::OffsetDateTime;
 use tokio::sync::{mpsc, watch};
 use tokio_util::sync::CancellationToken;
 
-use super::{
-    backoff::Backoff,
-    batch::Batch,
-    summary::Totals,
-    window::{Judged, Pending},
-};
+use super::{backoff::Backoff, batch::Batch, classified::Classified, summary::Totals, window::Pending};
 use crate::{
     fail_point::fail_point,
     kafka::{Assignment, Consumer, DeadLetters, Partition},
@@ -30,7 +20,7 @@ use crate::{
         health::{Health, Part},
         metric,
     },
-    store::{Fault, FencedRun, FlushError, Flushed, Store},
+    store::{Fault, FencedRange, Flush, FlushError, Flushed, Store},
 };
 
 const FIRST_PAUSE: Duration = Duration::from_millis(100);
@@ -57,8 +47,8 @@ enum Outcome {
     TooLarge(Box<Batch>),
 }
 
-/// Everything that settling needs.
-pub(super) struct Settler {
+/// Commits what was classified.
+pub(super) struct Committer {
     pub(super) store: Store,
     pub(super) consumer: Arc<Consumer>,
     pub(super) assignment: Assignment,
@@ -71,7 +61,7 @@ pub(super) struct Settler {
     /// Ends retries: the deadline of the shutdown has passed.
     pub(super) abandon: CancellationToken,
     /// Told after each commit: what others want to know of it.
-    pub(super) committed: watch::Sender<Totals>,
+    pub(super) totals: watch::Sender<Totals>,
     pub(super) positions: Positions,
 }
 
@@ -95,8 +85,8 @@ impl Positions {
     }
 }
 
-impl Settler {
-    /// Settles windows until their channel closes. Returns when everything is committed, or given up at the deadline.
+impl Committer {
+    /// Commits windows until their channel closes. Returns when everything is committed, or given up at the deadline.
     ///
     /// # Errors
     /// A stage above has failed in a way that no retry mends.
@@ -109,14 +99,14 @@ impl Settler {
             }) else {
                 return Ok(());
             };
-            let Some(mut judged) = self.await_window(pending).await? else {
+            let Some(mut records) = self.await_window(pending).await? else {
                 return Ok(());
             };
             // What is ready by now goes into the same transaction: the slower the database, the larger its batches.
-            while judged.len() < self.max_flush_records {
+            while records.len() < self.max_flush_records {
                 match windows.try_recv() {
                     Ok(pending) if pending.is_finished() => match self.await_window(pending).await? {
-                        Some(more) => judged.extend(more),
+                        Some(more) => records.extend(more),
                         None => return Ok(()),
                     },
                     Ok(pending) => {
@@ -126,7 +116,7 @@ impl Settler {
                     Err(_) => break,
                 }
             }
-            if self.settle(judged).await?.is_break() {
+            if self.commit_records(records).await?.is_break() {
                 return Ok(());
             }
         }
@@ -134,9 +124,9 @@ impl Settler {
 
     /// A window's records; none where the deadline of the shutdown has passed. No later window may be settled then:
     /// its run would pass over this one's records.
-    async fn await_window(&self, mut pending: Pending) -> anyhow::Result<Option<Vec<Judged>>> {
+    async fn await_window(&self, mut pending: Pending) -> anyhow::Result<Option<Vec<Classified>>> {
         tokio::select! {
-            judged = &mut pending => judged.context("a window's task ended")?.map(Some),
+            classified = &mut pending => classified.context("a window's task ended")?.map(Some),
             () = self.abandon.cancelled() => {
                 pending.abort();
                 Ok(None)
@@ -144,34 +134,36 @@ impl Settler {
         }
     }
 
-    /// Settles what windows brought: in one transaction, or more where their posts lie on too many days for one.
+    /// Commits records: in one transaction, or in several if their posts lie on too many days for one.
     /// Breaks off where the deadline of the shutdown has passed.
-    async fn settle(&mut self, judged: Vec<Judged>) -> anyhow::Result<ControlFlow<()>> {
+    async fn commit_records(&mut self, records: Vec<Classified>) -> anyhow::Result<ControlFlow<()>> {
         let starts: HashMap<(Partition, u64), i64> = self
             .assignment
             .current()
             .into_iter()
-            .map(|held| (((held.topic, held.partition), held.epoch), held.start))
+            .map(|assigned| (((assigned.topic, assigned.partition), assigned.epoch), assigned.start))
             .collect();
-        let mut batch = Batch::new(&self.group, &self.model);
-        for judged in judged {
-            if batch.is_full_for(&judged) {
-                let full = std::mem::replace(&mut batch, Batch::new(&self.group, &self.model));
+        let mut batch = Batch::default();
+        for record in records {
+            if batch.is_full_for(&record) {
+                let full = std::mem::take(&mut batch);
                 if self.commit(full).await?.is_break() {
                     return Ok(ControlFlow::Break(()));
                 }
             }
-            let (origin, epoch) = (&judged.message.origin, judged.message.epoch);
-            // Stale: revoked or read anew since. The next owner, or this one again, starts from what is committed.
-            if !self.assignment.holds(&origin.topic, origin.partition, epoch) {
+            // Stale: its partition was revoked or restarted. Its next owner starts from what is committed.
+            if !self
+                .assignment
+                .holds(&record.origin.topic, record.origin.partition, record.epoch)
+            {
                 continue;
             }
-            let read = (origin.topic_partition(), epoch);
+            let read = (record.origin.topic_partition(), record.epoch);
             let Some(start) = starts.get(&read) else { continue };
-            let Some(expected) = self.positions.expected(&read.0, epoch, *start) else {
+            let Some(committed) = self.positions.expected(&read.0, record.epoch, *start) else {
                 continue;
             };
-            batch.push(judged, expected);
+            batch.push(record, committed);
         }
         self.commit(batch).await
     }
@@ -197,40 +189,42 @@ impl Settler {
     /// Tries until the batch is committed, nothing of it is this member's any more, or the deadline has passed.
     async fn commit_whole(&mut self, mut batch: Batch) -> anyhow::Result<Outcome> {
         let mut backoff = Backoff::new(FIRST_PAUSE, LONGEST_PAUSE);
+        // Derived once: a commit whose answer was lost is recognised by trying the same flush again.
+        let mut flush = batch.flush(&self.group, &self.model);
         loop {
-            self.drop_stale(&mut batch);
-            if batch.is_empty() {
-                // What was complained of concerned records that are others' now; the next flush tells how things stand.
+            self.drop_stale(&mut batch, &mut flush);
+            if flush.is_empty() {
+                // The faults concerned records that other members have now; the next flush tells how things are.
                 self.health.well(Part::Database);
                 self.health.well(Part::DeadLetters);
                 return Ok(Outcome::Settled);
             }
             // Letters first: an offset must not pass a record that is neither stored nor written there. A crash
             // between the two writes a letter again, with the same origin in its headers.
-            if !batch.lettered {
-                if let Err(error) = self.write_letters(&batch).await {
+            if !batch.dead_letters_sent {
+                if let Err(error) = self.send_dead_letters(&batch).await {
                     self.health.fault(Part::DeadLetters, &error);
                     if !self.pause("dead_letter", &error, &mut backoff).await {
                         return Ok(Outcome::GivenUp);
                     }
                     continue;
                 }
-                batch.lettered = true;
+                batch.dead_letters_sent = true;
                 // Also where those that could not be written went to another member with their partition.
                 self.health.well(Part::DeadLetters);
             }
             let begun = std::time::Instant::now();
-            match self.store.flush(&batch.flush).await {
+            match self.store.flush(&flush).await {
                 Ok(flushed) => {
                     metrics::counter!(metric::TRANSACTIONS, "result" => "committed").increment(1);
                     metrics::histogram!(metric::TRANSACTION_SECONDS).record(begun.elapsed().as_secs_f64());
                     self.health.well(Part::Database);
-                    self.done(&batch, &flushed);
+                    self.committed(&batch, &flush, &flushed);
                     return Ok(Outcome::Settled);
                 }
                 Err(FlushError::Fenced(fenced)) => {
                     metrics::counter!(metric::TRANSACTIONS, "result" => "fenced").increment(1);
-                    self.fenced(&mut batch, &fenced);
+                    self.fenced(&mut batch, &mut flush, &fenced);
                 }
                 Err(FlushError::TooManyDays { .. }) if batch.len() > 1 => {
                     return Ok(Outcome::TooLarge(Box::new(batch)));
@@ -262,63 +256,59 @@ impl Settler {
         }
     }
 
-    /// Takes out what this member does not hold any more.
-    fn drop_stale(&self, batch: &mut Batch) {
+    /// Drops the records of partitions that are no longer assigned to this member.
+    fn drop_stale(&self, batch: &mut Batch, flush: &mut Flush) {
         let stale: Vec<Partition> = batch
-            .epochs
-            .iter()
-            .filter(|((topic, partition), epoch)| !self.assignment.holds(topic, *partition, **epoch))
+            .epochs()
+            .filter(|((topic, partition), epoch)| !self.assignment.holds(topic, *partition, *epoch))
             .map(|(partition, _)| partition.clone())
             .collect();
         for partition in &stale {
             batch.drop_partition(partition);
+            flush.drop_partition(&partition.0, partition.1);
         }
     }
 
-    async fn write_letters(&self, batch: &Batch) -> Result<(), String> {
+    async fn send_dead_letters(&self, batch: &Batch) -> Result<(), String> {
         let Some(dead_letters) = &self.dead_letters else {
             return Ok(());
         };
-        if batch.letters.is_empty() {
+        let letters = batch.dead_letters();
+        if letters.is_empty() {
             return Ok(());
         }
         fail_point!("dead-letters-before", Err("at a fail point".to_owned()));
-        dead_letters
-            .send(&batch.letters)
-            .await
-            .map_err(|error| error.to_string())?;
+        dead_letters.send(&letters).await.map_err(|error| error.to_string())?;
         fail_point!("dead-letters-after", Err("at a fail point".to_owned()));
         Ok(())
     }
 
-    fn fenced(&mut self, batch: &mut Batch, fenced: &[FencedRun]) {
+    fn fenced(&mut self, batch: &mut Batch, flush: &mut Flush, fenced: &[FencedRange]) {
         for run in fenced {
             metrics::counter!(metric::FENCED).increment(1);
-            self.committed.send_modify(|totals| totals.fenced += 1);
+            self.totals.send_modify(|totals| totals.fenced += 1);
             tracing::warn!(run = %run, "another consumer has moved on: what was read is dropped, and the partition read anew");
             let partition = (Arc::clone(&run.topic), run.partition);
-            if let Some(epoch) = batch.epochs.get(&partition).copied() {
+            if let Some(epoch) = batch.epoch(&partition) {
                 self.positions.set(&partition, epoch, Position::Fenced);
-                self.consumer.rewind(&partition.0, partition.1, epoch);
+                self.consumer.restart(&partition.0, partition.1, epoch);
             }
             batch.drop_partition(&partition);
+            flush.drop_partition(&partition.0, partition.1);
         }
     }
 
-    /// The transaction is committed: positions, Kafka's offsets, counts.
-    fn done(&mut self, batch: &Batch, flushed: &Flushed) {
-        let runs = &batch.flush.runs;
-        let offsets: Vec<(Arc<str>, i32, i64)> = runs
-            .iter()
-            .map(|run| (Arc::clone(&run.topic), run.partition, run.next))
-            .collect();
-        for run in runs {
-            let partition = (Arc::clone(&run.topic), run.partition);
-            if let Some(epoch) = batch.epochs.get(&partition) {
-                self.positions.set(&partition, *epoch, Position::At(run.next));
+    /// After COMMIT: notes the positions, counts, and commits the same offsets to Kafka.
+    fn committed(&mut self, batch: &Batch, flush: &Flush, flushed: &Flushed) {
+        let mut offsets = Vec::with_capacity(flush.ranges.len());
+        for range in &flush.ranges {
+            let partition = (Arc::clone(&range.topic), range.partition);
+            if let Some(epoch) = batch.epoch(&partition) {
+                self.positions.set(&partition, epoch, Position::At(range.next));
             }
+            offsets.push((partition.0, partition.1, range.next));
         }
-        self.count(batch, flushed);
+        self.count(batch, flush, flushed);
         self.commit_to_kafka(&offsets);
     }
 
@@ -329,7 +319,7 @@ impl Settler {
         fail_point!("kafka-commit-after", ());
     }
 
-    fn count(&self, batch: &Batch, flushed: &Flushed) {
+    fn count(&self, batch: &Batch, flush: &Flush, flushed: &Flushed) {
         let now = OffsetDateTime::now_utc();
         let mut emotions: HashMap<&str, u64> = HashMap::new();
         let (event_delay, broker_delay) = (
@@ -337,20 +327,20 @@ impl Settler {
             metrics::histogram!(metric::BROKER_DELAY),
         );
         for place in &flushed.written {
-            let Some(row) = batch.flush.posts.get(*place) else {
+            let Some(row) = flush.posts.get(*place) else {
                 continue;
             };
-            *emotions.entry(&row.verdict.emotion).or_default() += 1;
+            *emotions.entry(&row.prediction.emotion).or_default() += 1;
             event_delay.record((now - row.post.created_at).as_seconds_f64().max(0.0));
-            if let Some(Some(timestamp)) = batch.timestamps.get(*place) {
-                broker_delay.record((now - *timestamp).as_seconds_f64().max(0.0));
+            if let Some(timestamp) = row.timestamp {
+                broker_delay.record((now - timestamp).as_seconds_f64().max(0.0));
             }
         }
         for (emotion, count) in emotions {
             metrics::counter!(metric::EMOTIONS, "emotion" => emotion.to_owned()).increment(count);
         }
         let total = flushed.total();
-        metrics::histogram!(metric::FLUSH_POSTS).record(batch.flush.posts.len() as f64);
+        metrics::histogram!(metric::FLUSH_POSTS).record(flush.posts.len() as f64);
         metrics::counter!(metric::STAGE_RECORDS, "stage" => "store").increment(total.records());
         for (outcome, count) in [
             ("inserted", total.inserted),
@@ -362,11 +352,8 @@ impl Settler {
         ] {
             metrics::counter!(metric::OUTCOMES, "outcome" => outcome).increment(count);
         }
-        let mut reasons: BTreeMap<&'static str, u64> = BTreeMap::new();
-        for letter in &batch.letters {
-            *reasons.entry(letter.reason).or_default() += 1;
-        }
-        self.committed.send_modify(|totals| {
+        let reasons = batch.rejects();
+        self.totals.send_modify(|totals| {
             totals.add(&total);
             for (reason, count) in reasons {
                 metrics::counter!(metric::REJECTS, "reason" => reason).increment(count);

@@ -6,9 +6,9 @@ use std::{
 };
 
 use super::{
-    board::{Board, Key, Lookup, Window},
+    batching::{BatchLimits, plan},
+    cache::{Key, Lookup, PredictionCache, Window},
     fault::ModelFault,
-    plan::{BatchLimits, plan},
     queue::Queue,
 };
 use crate::model::Tokenizer;
@@ -22,7 +22,7 @@ pub(super) struct Job {
 
 /// A text to be classified.
 #[derive(Debug)]
-pub(super) struct Item {
+pub(super) struct PendingText {
     pub(super) key: Key,
     pub(super) ids: Vec<u32>,
 }
@@ -30,8 +30,8 @@ pub(super) struct Item {
 /// Texts on their way to a session, longest first. Whatever happens to it, each of its texts is settled:
 /// those that are in it when it is dropped get [`ModelFault::Stopped`].
 pub(super) struct Batch {
-    pub(super) items: Vec<Item>,
-    pub(super) board: Arc<Board>,
+    pub(super) items: Vec<PendingText>,
+    pub(super) cache: Arc<PredictionCache>,
 }
 
 impl Batch {
@@ -44,7 +44,7 @@ impl Batch {
     pub(super) fn split_half(&mut self) -> Self {
         Self {
             items: self.items.split_off(self.items.len() / 2),
-            board: Arc::clone(&self.board),
+            cache: Arc::clone(&self.cache),
         }
     }
 }
@@ -60,24 +60,24 @@ impl Drop for Batch {
             "it was shut down"
         };
         let fault = self
-            .board
+            .cache
             .stopped()
             .unwrap_or_else(|| ModelFault::Stopped(reason.into()));
         for item in self.items.drain(..) {
-            self.board.settle(item.key, Err(fault.clone()));
+            self.cache.answer(item.key, Err(fault.clone()));
         }
     }
 }
 
 /// What the thread works with.
-pub(super) struct Feeder {
-    pub(super) board: Arc<Board>,
+pub(super) struct TokenizerThread {
+    pub(super) cache: Arc<PredictionCache>,
     pub(super) queue: Arc<Queue<Batch>>,
     pub(super) tokenizer: Tokenizer,
     pub(super) limits: BatchLimits,
 }
 
-impl Feeder {
+impl TokenizerThread {
     /// Takes windows in their order until no more can come.
     pub(super) fn run(&self, jobs: &mpsc::Receiver<Job>) {
         while let Ok(job) = jobs.recv() {
@@ -86,7 +86,7 @@ impl Feeder {
     }
 
     fn take_in(&self, Job { texts, window }: Job) {
-        if let Some(fault) = self.board.stopped() {
+        if let Some(fault) = self.cache.stopped() {
             for text in 0..texts.len() {
                 window.answer(text, Err(fault.clone()));
             }
@@ -98,11 +98,11 @@ impl Feeder {
         let (mut cached, mut repeated) = (0, 0);
         let mut new = Batch {
             items: Vec::with_capacity(texts.len()),
-            board: Arc::clone(&self.board),
+            cache: Arc::clone(&self.cache),
         };
         for (place, text) in texts.iter().enumerate() {
-            let key = self.board.key(text);
-            match self.board.look_up(key, &window, place) {
+            let key = self.cache.key(text);
+            match self.cache.look_up(key, &window, place) {
                 Lookup::Cached => cached += 1,
                 Lookup::Repeated => repeated += 1,
                 Lookup::New => self.tokenize(key, text, &mut new),
@@ -110,7 +110,7 @@ impl Feeder {
         }
         let lengths: Vec<usize> = new.items.iter().map(|item| item.ids.len()).collect();
         let plan = plan(&lengths, &self.limits);
-        let mut items: Vec<Option<Item>> = std::mem::take(&mut new.items).into_iter().map(Some).collect();
+        let mut items: Vec<Option<PendingText>> = std::mem::take(&mut new.items).into_iter().map(Some).collect();
         let batches: Vec<Batch> = plan
             .batches
             .iter()
@@ -119,11 +119,11 @@ impl Feeder {
                     .iter()
                     .filter_map(|&text| items[text].take())
                     .collect(),
-                board: Arc::clone(&self.board),
+                cache: Arc::clone(&self.cache),
             })
             .collect();
-        self.board.counters.window(texts.len(), cached, repeated);
-        self.board.counters.tokenized(start.elapsed());
+        self.cache.counters.window(texts.len(), cached, repeated);
+        self.cache.counters.tokenized(start.elapsed());
         drop(held);
         drop(window);
         self.queue.push_all(batches);
@@ -131,7 +131,7 @@ impl Feeder {
 
     fn tokenize(&self, key: Key, text: &str, new: &mut Batch) {
         // In the batch before the tokenizer runs: should it end the thread, the text is settled still.
-        new.items.push(Item { key, ids: Vec::new() });
+        new.items.push(PendingText { key, ids: Vec::new() });
         match self.tokenizer.encode(text) {
             Ok(ids) => {
                 if let Some(item) = new.items.last_mut() {
@@ -140,8 +140,8 @@ impl Feeder {
             }
             Err(error) => {
                 new.items.pop();
-                self.board
-                    .settle(key, Err(ModelFault::Tokenizer(error.to_string().into())));
+                self.cache
+                    .answer(key, Err(ModelFault::Tokenizer(error.to_string().into())));
             }
         }
     }

@@ -1,4 +1,4 @@
-//! The one way to the server: a connection on loan, given up where the server falls silent.
+//! The one way to the server: a connection of the pool that is closed where the server falls silent.
 //!
 //! The server's own timeouts bound what it does, and nothing once it is gone without a word: its host lost power, a
 //! firewall forgot the connection. What was sent is acknowledged, so TCP has nothing left to try and never notices; the
@@ -39,15 +39,15 @@ impl Store {
         work: impl AsyncFnOnce(&mut PgConnection) -> Result<T, E>,
     ) -> Result<T, E> {
         let patience = self.options.patience();
-        let mut loan = Loan {
+        let mut bounded = BoundedConnection {
             connection: self.pool.acquire().await.map_err(StoreError::when(doing))?,
             patience,
             broken: false,
         };
-        if let Some(done) = unless_silent(patience, work(&mut loan.connection)).await {
+        if let Some(done) = unless_silent(patience, work(&mut bounded.connection)).await {
             return done;
         }
-        loan.broken = true;
+        bounded.broken = true;
         let seconds = patience.unwrap_or_default().as_secs();
         let why = format!("the server gave no sign of life for {seconds} s: the connection is given up");
         Err(StoreError::new(Fault::Unreachable, doing, why).into())
@@ -55,13 +55,13 @@ impl Store {
 }
 
 /// A connection that finds its way back into the pool, or out of it.
-struct Loan {
+struct BoundedConnection {
     connection: PoolConnection<Postgres>,
     patience: Option<Duration>,
     broken: bool,
 }
 
-impl Drop for Loan {
+impl Drop for BoundedConnection {
     fn drop(&mut self) {
         if self.broken {
             self.connection.close_on_drop();

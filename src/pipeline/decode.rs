@@ -1,4 +1,4 @@
-//! The first stage: a record's bytes to its fate, as far as it can be told without the model.
+//! The first stage: parse, filter and clean a record, everything that needs no model.
 
 use std::sync::Arc;
 
@@ -7,36 +7,45 @@ use time::OffsetDateTime;
 use crate::{
     clean::Profile,
     filter::PostFilter,
-    kafka::Message,
-    post::{self, Deletion, Envelope, Format, Limits, Origin, Post, Record, Reject},
+    kafka::Record,
+    post::{self, Deletion, Envelope, Format, Limits, Origin, Parsed, Post, Reject},
     store::Retention,
 };
 
-/// What is to become of a record.
+/// A record and what it holds.
 #[derive(Debug)]
-pub enum Fate {
-    /// To be classified and stored.
+pub struct Decoded {
+    /// The record.
+    pub record: Record,
+    /// What it holds.
+    pub content: Content,
+}
+
+/// What a record holds.
+#[derive(Debug)]
+pub enum Content {
+    /// A post to classify and store.
     Post {
         /// The post.
-        post: Box<Post>,
+        post: Arc<Post>,
         /// The tracked topics it touches.
         topics: Vec<Arc<str>>,
         /// Its text as the model wants it.
         cleaned: Arc<str>,
     },
-    /// To take a post out of the tables.
+    /// A notice that a post was deleted.
     Deletion(Deletion),
-    /// Not wanted: its language or topic is not among those asked for.
+    /// A post whose language or topics are not among those asked for.
     Filtered,
-    /// Older than what is kept.
+    /// A post older than what is kept.
     Late,
-    /// Can't be handled.
+    /// Something that can't be processed.
     Rejected(Reject),
 }
 
-/// Everything that reading needs, fixed at start.
+/// Decodes records. Everything it needs is fixed at start.
 #[derive(Debug)]
-pub struct Reader {
+pub struct Decoder {
     /// The wire format.
     pub format: Format,
     /// Bounds on size.
@@ -47,39 +56,48 @@ pub struct Reader {
     pub profile: Profile,
     /// What is too old to keep.
     pub retention: Retention,
-    /// What once was: posts before this moment are late whatever the retention is now, see
+    /// Posts before this moment were dropped by an earlier retention and are late for good, see
     /// [`crate::store::Store::retired_until`].
     pub retired_until: Option<OffsetDateTime>,
 }
 
-impl Reader {
+impl Decoder {
     /// Parses, filters and cleans one record.
     #[must_use]
-    pub fn read(&self, message: &Message, now: OffsetDateTime) -> Fate {
+    pub fn decode(&self, record: Record, now: OffsetDateTime) -> Decoded {
+        let content = self.content(&record, now);
+        Decoded { record, content }
+    }
+
+    fn content(&self, record: &Record, now: OffsetDateTime) -> Content {
         let envelope = Envelope {
-            timestamp: message.timestamp,
-            fallback_id: fallback_id(&message.origin, message.timestamp),
+            timestamp: record.timestamp,
+            fallback_id: fallback_id(&record.origin, record.timestamp),
         };
-        let post = match post::parse(self.format, &message.payload, &envelope, &self.limits) {
-            Err(reject) => return Fate::Rejected(reject),
-            Ok(Record::Deletion(deletion)) => return Fate::Deletion(deletion),
-            Ok(Record::Post(post)) => post,
+        let post = match post::parse(self.format, &record.value, &envelope, &self.limits) {
+            Err(reject) => return Content::Rejected(reject),
+            Ok(Parsed::Deletion(deletion)) => return Content::Deletion(deletion),
+            Ok(Parsed::Post(post)) => post,
         };
         let retired = self.retired_until.is_some_and(|until| post.created_at < until);
         if retired || self.retention.is_late(post.created_at, now) {
-            return Fate::Late;
+            return Content::Late;
         }
         let Some(topics) = self.filter.admit(&post) else {
-            return Fate::Filtered;
+            return Content::Filtered;
         };
         let cleaned = self.profile.clean(&post.text).into();
-        Fate::Post { post, topics, cleaned }
+        Content::Post {
+            post: Arc::from(post),
+            topics,
+            cleaned,
+        }
     }
 }
 
-/// The identity of a post that brings none: the same however often its record is read, and another for one that lies at
-/// the same place of another topic of that name, made anew or of another cluster. Such a one has another time; only
-/// records without a time can't be told apart.
+/// The id of a post that has none. It stays the same however often the record is read, and differs for a record at the same
+/// offset of a topic that was deleted and created again, or of another cluster, because that one has another timestamp. Only
+/// records without a timestamp can't be told apart.
 fn fallback_id(origin: &Origin, timestamp: Option<OffsetDateTime>) -> Arc<str> {
     match timestamp {
         Some(time) => format!("{origin}@{}", time.unix_timestamp_nanos() / 1_000_000).into(),
@@ -94,7 +112,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn a_post_without_an_id_is_known_by_where_and_when_its_record_lies() {
+    fn a_post_without_an_id_is_identified_by_its_record_s_offset_and_timestamp() {
         let origin = Origin {
             topic: "posts".into(),
             partition: 3,

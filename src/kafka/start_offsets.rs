@@ -1,22 +1,18 @@
-//! Finds where partitions start, beside the consumer's thread.
+//! Finds the offset at which each assigned partition starts, in tasks beside the consumer's thread.
 
-use std::{
-    sync::{Arc, mpsc::Sender},
-    time::Duration,
-};
+use std::{sync::Arc, time::Duration};
 
 use tokio::{runtime::Handle, time};
 use tokio_util::sync::{CancellationToken, DropGuard};
 
 use super::{
     assignment::Assignment,
-    budget::Waker,
     error::KafkaError,
-    message::Partition,
-    offsets::{StartOffsets, StartOffsetsError},
+    event::{ConsumerEvent, EventSender},
+    offset_store::{OffsetStore, OffsetStoreError},
     options::{KafkaOptions, OutOfRange, StartFrom},
-    probe::{self, Extent},
-    worker::Command,
+    record::Partition,
+    watermarks::{self, Watermarks},
 };
 use crate::observe::metric;
 
@@ -25,8 +21,8 @@ const PAUSE: (Duration, Duration) = (Duration::from_millis(100), Duration::from_
 /// A try that takes longer counts as failed.
 const TRY: Duration = Duration::from_secs(15);
 
-/// Asks for starts in tasks of their own; they end with it.
-pub(super) struct Resolver {
+/// Looks up start offsets in tasks, which end when it is dropped.
+pub(super) struct StartOffsetFinder {
     runtime: Handle,
     task: Task,
     _stop: DropGuard,
@@ -35,21 +31,19 @@ pub(super) struct Resolver {
 #[derive(Clone)]
 struct Task {
     options: Arc<KafkaOptions>,
-    offsets: Arc<dyn StartOffsets>,
+    offsets: Arc<dyn OffsetStore>,
     assignment: Assignment,
-    commands: Sender<Command>,
-    waker: Arc<Waker>,
+    events: EventSender,
     stopped: CancellationToken,
 }
 
-impl Resolver {
+impl StartOffsetFinder {
     pub(super) fn new(
         runtime: Handle,
         options: KafkaOptions,
-        offsets: Arc<dyn StartOffsets>,
+        offsets: Arc<dyn OffsetStore>,
         assignment: Assignment,
-        commands: Sender<Command>,
-        waker: Arc<Waker>,
+        events: EventSender,
     ) -> Self {
         let stopped = CancellationToken::new();
         let stop = stopped.clone().drop_guard();
@@ -59,15 +53,14 @@ impl Resolver {
                 options: Arc::new(options),
                 offsets,
                 assignment,
-                commands,
-                waker,
+                events,
                 stopped,
             },
             _stop: stop,
         }
     }
 
-    /// Finds where the partitions start, and tells the consumer's thread.
+    /// Finds where the partitions start, and sends it to the consumer's thread.
     pub(super) fn start(&self, partitions: Vec<(Partition, u64)>) {
         let task = self.task.clone();
         self.runtime.spawn(async move {
@@ -76,8 +69,8 @@ impl Resolver {
         });
     }
 
-    /// Looks how far the partitions held reach, for the lag to be true while nothing is fetched.
-    pub(super) fn look(&self) {
+    /// Refreshes the high watermarks of the assigned partitions, so that the lag stays right while nothing is fetched.
+    pub(super) fn refresh_watermarks(&self) {
         let task = self.task.clone();
         self.runtime.spawn(async move {
             let known: Vec<(Partition, i64)> = task
@@ -86,21 +79,21 @@ impl Resolver {
                 .into_iter()
                 .map(|held| ((held.topic, held.partition), held.end.unwrap_or(held.position)))
                 .collect();
-            // A failed look is made good by the next.
+            // The next refresh makes up for one that fails.
             let Some(Ok(ends)) = task
                 .stopped
-                .run_until_cancelled(probe::ends(&task.options, known, TRY))
+                .run_until_cancelled(watermarks::ends(&task.options, known, TRY))
                 .await
             else {
                 return;
             };
             for (partition, end) in ends {
-                task.assignment.looked_at(&partition, end);
+                task.assignment.refresh_high_watermark(&partition, end);
             }
         });
     }
 
-    /// Settles where a partition goes on whose next offset is not at the broker.
+    /// Decides where to go on with a partition whose next offset is not at the broker.
     pub(super) fn out_of_range(&self, partition: Partition, ticket: u64, offset: i64) {
         let task = self.task.clone();
         self.runtime.spawn(async move {
@@ -116,7 +109,7 @@ impl Task {
     async fn start(self, mut waiting: Vec<(Partition, u64)>) {
         let mut pause = PAUSE.0;
         loop {
-            // Taken away meanwhile: no longer ours to start.
+            // Those revoked in the meantime are no longer ours to start.
             waiting.retain(|(partition, ticket)| self.assignment.awaits(partition, *ticket));
             if waiting.is_empty() {
                 return;
@@ -129,14 +122,14 @@ impl Task {
     }
 
     /// Starts what can be started; the rest stays in `waiting`.
-    async fn try_start(&self, waiting: &mut Vec<(Partition, u64)>) -> Result<(), StartOffsetsError> {
+    async fn try_start(&self, waiting: &mut Vec<(Partition, u64)>) -> Result<(), OffsetStoreError> {
         let partitions: Vec<Partition> = waiting.iter().map(|(partition, _)| partition.clone()).collect();
         let stored = self.offsets.start_offsets(&partitions).await?;
         let stored = |partition: &Partition| stored.get(partition).copied().flatten();
-        // What is known flows at once, and doesn't wait for the rest.
+        // Partitions with a stored offset start at once and don't wait for the others.
         waiting.retain(|(partition, ticket)| match stored(partition) {
             Some(offset) => {
-                self.tell_start(partition, *ticket, offset);
+                self.send_start_offset(partition, *ticket, offset);
                 false
             }
             None => true,
@@ -145,17 +138,17 @@ impl Task {
             return Ok(());
         }
         let unread = waiting.iter().map(|(partition, _)| partition.clone()).collect();
-        let extents = probe::extents(&self.options, unread, TRY).await?;
+        let watermarks = watermarks::log_watermarks(&self.options, unread, TRY).await?;
         while let Some((partition, ticket)) = waiting.last() {
-            let Some(extent) = extents.get(partition) else {
-                return Err("the broker has not told where the partition starts".into());
+            let Some(watermarks) = watermarks.get(partition) else {
+                return Err("the broker did not report the partition's watermarks".into());
             };
             let offset = match self.options.start {
-                StartFrom::Earliest => extent.start,
-                StartFrom::Latest => extent.end,
+                StartFrom::Earliest => watermarks.low,
+                StartFrom::Latest => watermarks.high,
             };
             let offset = self.offsets.begin(&partition.0, partition.1, offset).await?;
-            self.tell_start(partition, *ticket, offset);
+            self.send_start_offset(partition, *ticket, offset);
             waiting.pop();
         }
         Ok(())
@@ -171,53 +164,47 @@ impl Task {
         }
     }
 
-    async fn try_reset(&self, partition: &Partition, ticket: u64, offset: i64) -> Result<(), StartOffsetsError> {
-        let extents = probe::extents(&self.options, vec![partition.clone()], TRY).await?;
-        let Some(Extent { start, end }) = extents.get(partition).copied() else {
-            return Err("the broker has not told what the partition holds".into());
+    async fn try_reset(&self, partition: &Partition, ticket: u64, offset: i64) -> Result<(), OffsetStoreError> {
+        let watermarks = watermarks::log_watermarks(&self.options, vec![partition.clone()], TRY).await?;
+        let Some(Watermarks { low, high }) = watermarks.get(partition).copied() else {
+            return Err("the broker did not report the partition's watermarks".into());
         };
-        if (start..=end).contains(&offset) {
-            // A passing fault, such as a new leader that was behind: it is there after all.
-            self.tell_start(partition, ticket, offset);
+        if (low..=high).contains(&offset) {
+            // It was a transient error, such as a new leader that was behind: the offset is there after all.
+            self.send_start_offset(partition, ticket, offset);
             return Ok(());
         }
         let to = match self.options.on_offset_out_of_range {
             OutOfRange::Stop => {
                 let (topic, partition) = (partition.0.to_string(), partition.1);
-                self.tell(Command::Fail(KafkaError::OffsetOutOfRange {
+                self.events.send(ConsumerEvent::Fatal(KafkaError::OffsetOutOfRange {
                     topic,
                     partition,
                     offset,
-                    low: start,
-                    high: end,
+                    low,
+                    high,
                 }));
                 return Ok(());
             }
-            OutOfRange::Earliest => start,
-            OutOfRange::Latest => end,
+            OutOfRange::Earliest => low,
+            OutOfRange::Latest => high,
         };
         let next = self.offsets.reset(&partition.0, partition.1, offset, to).await?;
-        tracing::warn!(topic = %partition.0, partition = partition.1, stored = offset, low = start, high = end, next, "offset not at the broker; going on elsewhere");
-        self.tell_start(partition, ticket, next);
+        tracing::warn!(topic = %partition.0, partition = partition.1, stored = offset, low, high, next, "the stored offset is not at the broker; continuing from another one");
+        self.send_start_offset(partition, ticket, next);
         Ok(())
     }
 
-    fn tell_start(&self, partition: &Partition, ticket: u64, offset: i64) {
-        self.tell(Command::Start {
+    fn send_start_offset(&self, partition: &Partition, ticket: u64, offset: i64) {
+        self.events.send(ConsumerEvent::StartOffset {
             partition: partition.clone(),
             ticket,
             offset,
         });
     }
-
-    fn tell(&self, command: Command) {
-        // A consumer that has ended needs no telling.
-        let _ = self.commands.send(command);
-        self.waker.wake();
-    }
 }
 
-async fn attempt(work: impl Future<Output = Result<(), StartOffsetsError>>) -> Result<(), StartOffsetsError> {
+async fn attempt(work: impl Future<Output = Result<(), OffsetStoreError>>) -> Result<(), OffsetStoreError> {
     match time::timeout(TRY * 2, work).await {
         Ok(result) => result,
         Err(_) => Err("no answer in time".into()),
@@ -225,11 +212,11 @@ async fn attempt(work: impl Future<Output = Result<(), StartOffsetsError>>) -> R
 }
 
 /// Waits before the next try; returns the pause after that.
-async fn rest(pause: Duration, error: &StartOffsetsError, partitions: usize) -> Duration {
+async fn rest(pause: Duration, error: &OffsetStoreError, partitions: usize) -> Duration {
     let what = if error.is::<KafkaError>() { "kafka" } else { "database" };
     metrics::counter!(metric::RETRIES, "what" => what).increment(1);
     // The pauses bound the rate of this line.
-    tracing::warn!(%error, partitions, retry_in = ?pause, "finding where partitions start; their reading waits");
+    tracing::warn!(%error, partitions, retry_in = ?pause, "can't find where partitions start; trying again");
     time::sleep(pause).await;
     (pause * 2).min(PAUSE.1)
 }

@@ -11,10 +11,10 @@ use tokio::sync::{OwnedSemaphorePermit, oneshot};
 use xxhash_rust::xxh3::xxh3_128_with_seed;
 
 use super::{fault::ModelFault, stats::Counters};
-use crate::model::Verdict;
+use crate::model::Prediction;
 
 /// One text's answer.
-pub(super) type Answer = Result<Verdict, ModelFault>;
+pub(super) type Answer = Result<Prediction, ModelFault>;
 
 /// A text's identity: 128 bits of a hash seeded anew in each process, so that no one can prepare
 /// two posts that share an answer.
@@ -111,20 +111,20 @@ pub(super) enum Lookup {
     Cached,
     /// Nothing: an equal text is being classified.
     Repeated,
-    /// Classify it, then [`Board::settle`].
+    /// Classify it, then [`PredictionCache::answer`].
     New,
 }
 
 /// The cache and the texts in flight.
-pub(super) struct Board {
+pub(super) struct PredictionCache {
     seed: u64,
-    cache: Option<Cache<Key, Verdict>>,
+    cache: Option<Cache<Key, Prediction>>,
     in_flight: Mutex<HashMap<Key, Vec<Waiter>>>,
     stopped: OnceLock<Arc<str>>,
     pub(super) counters: Counters,
 }
 
-impl Board {
+impl PredictionCache {
     pub(super) fn new(cache_entries: usize) -> Self {
         Self {
             seed: RandomState::new().hash_one(0),
@@ -154,9 +154,9 @@ impl Board {
                 Lookup::Repeated
             }
             Entry::Vacant(place) => {
-                if let Some(verdict) = self.cache.as_ref().and_then(|cache| cache.get(&key)) {
+                if let Some(prediction) = self.cache.as_ref().and_then(|cache| cache.get(&key)) {
                     drop(in_flight);
-                    window.answer(text, Ok(verdict));
+                    window.answer(text, Ok(prediction));
                     return Lookup::Cached;
                 }
                 place.insert(vec![waiter(window)]);
@@ -166,9 +166,9 @@ impl Board {
     }
 
     /// Answers a text to all who wait for it.
-    pub(super) fn settle(&self, key: Key, answer: Answer) {
-        if let (Ok(verdict), Some(cache)) = (&answer, &self.cache) {
-            cache.insert(key, verdict.clone());
+    pub(super) fn answer(&self, key: Key, answer: Answer) {
+        if let (Ok(prediction), Some(cache)) = (&answer, &self.cache) {
+            cache.insert(key, prediction.clone());
         }
         let Some(waiters) = lock(&self.in_flight).remove(&key) else {
             return;

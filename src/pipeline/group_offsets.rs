@@ -5,7 +5,7 @@ use std::{collections::HashMap, sync::Arc};
 use futures::{FutureExt as _, future::BoxFuture};
 
 use crate::{
-    kafka::{Partition, StartOffsets, StartOffsetsError},
+    kafka::{OffsetStore, OffsetStoreError, Partition},
     store::Store,
 };
 
@@ -15,11 +15,11 @@ pub(super) struct GroupOffsets {
     pub(super) group: Arc<str>,
 }
 
-impl StartOffsets for GroupOffsets {
+impl OffsetStore for GroupOffsets {
     fn start_offsets<'a>(
         &'a self,
         partitions: &'a [Partition],
-    ) -> BoxFuture<'a, Result<HashMap<Partition, Option<i64>>, StartOffsetsError>> {
+    ) -> BoxFuture<'a, Result<HashMap<Partition, Option<i64>>, OffsetStoreError>> {
         async move {
             let known = self.store.start_offsets(&self.group, partitions).await?;
             Ok(partitions
@@ -35,7 +35,7 @@ impl StartOffsets for GroupOffsets {
         topic: &'a str,
         partition: i32,
         offset: i64,
-    ) -> BoxFuture<'a, Result<i64, StartOffsetsError>> {
+    ) -> BoxFuture<'a, Result<i64, OffsetStoreError>> {
         async move { Ok(self.store.begin_offset(&self.group, topic, partition, offset).await?) }.boxed()
     }
 
@@ -45,7 +45,7 @@ impl StartOffsets for GroupOffsets {
         partition: i32,
         from: i64,
         to: i64,
-    ) -> BoxFuture<'a, Result<i64, StartOffsetsError>> {
+    ) -> BoxFuture<'a, Result<i64, OffsetStoreError>> {
         async move { Ok(self.store.reset_offset(&self.group, topic, partition, from, to).await?) }.boxed()
     }
 }

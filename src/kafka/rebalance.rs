@@ -1,4 +1,4 @@
-//! What librdkafka calls back: rebalances, statistics, errors, logs.
+//! librdkafka's callbacks: rebalances, statistics, errors, logs.
 
 use std::{
     collections::HashMap,
@@ -13,7 +13,13 @@ use rdkafka::{
 };
 use serde::Deserialize;
 
-use super::{assignment::Assignment, budget::lock, client, message::Partition};
+use super::{
+    assignment::Assignment,
+    client,
+    event::{ConsumerEvent, EventSender},
+    in_flight::lock,
+    record::Partition,
+};
 use crate::observe::{metric, quiet::Quiet};
 
 /// The part of librdkafka's statistics that is read here; see its STATISTICS.md.
@@ -54,38 +60,24 @@ impl PartitionStatistics {
     }
 }
 
-/// The group consumer's side of librdkafka's callbacks; all run on the consumer's thread.
+/// The callbacks of the group's consumer. All of them run on the consumer's thread, within a poll.
 pub(super) struct GroupContext {
     pub(super) assignment: Assignment,
     pub(super) read_committed: bool,
-    /// Given by the group, to be asked for their starts, with their tickets.
-    given: Mutex<Vec<(Partition, u64)>>,
-    /// Whose position lies beyond what the broker has.
-    beyond: Mutex<Vec<Partition>>,
+    events: EventSender,
     names: Mutex<HashMap<String, Arc<str>>>,
     quiet: Quiet,
 }
 
 impl GroupContext {
-    pub(super) fn new(assignment: Assignment, read_committed: bool) -> Self {
+    pub(super) fn new(assignment: Assignment, events: EventSender, read_committed: bool) -> Self {
         Self {
             assignment,
             read_committed,
-            given: Mutex::default(),
-            beyond: Mutex::default(),
+            events,
             names: Mutex::default(),
             quiet: Quiet::default(),
         }
-    }
-
-    /// Takes what the group has given since the last call.
-    pub(super) fn take_given(&self) -> Vec<(Partition, u64)> {
-        std::mem::take(&mut lock(&self.given))
-    }
-
-    /// Takes the partitions found since the last call whose position the broker doesn't have.
-    pub(super) fn take_beyond(&self) -> Vec<Partition> {
-        std::mem::take(&mut lock(&self.beyond))
     }
 
     fn partitions(&self, list: &TopicPartitionList) -> Vec<Partition> {
@@ -127,33 +119,43 @@ impl ClientContext for GroupContext {
         let Ok(statistics) = serde_json::from_slice::<Statistics>(statistics) else {
             return;
         };
+        let mut out_of_range = Vec::new();
         for (topic, statistics) in &statistics.topics {
             for (partition, statistics) in &statistics.partitions {
                 if let Some(end) = statistics.end(self.read_committed) {
-                    // Kafka refuses to fetch there; others answer with nothing for ever.
-                    lock(&self.beyond).extend(self.assignment.ends_at(topic, *partition, end, statistics.hi_offset));
+                    // Kafka refuses to fetch from there; other brokers answer with nothing for ever.
+                    out_of_range.extend(self.assignment.observe_watermark(
+                        topic,
+                        *partition,
+                        end,
+                        statistics.hi_offset,
+                    ));
                 }
             }
+        }
+        if !out_of_range.is_empty() {
+            self.events.send(ConsumerEvent::OutOfRange(out_of_range));
         }
     }
 }
 
 impl ConsumerContext for GroupContext {
-    /// Answers the group at once: what it gives is accepted without beginning to fetch, so that a
-    /// database that is away delays only this member's new partitions, never the group.
+    /// Answers the group at once: assigned partitions are accepted without starting to fetch them. A database
+    /// that is down then delays only this member's new partitions, not the group.
     fn rebalance(&self, consumer: &BaseConsumer<Self>, event: RDKafkaRespErr, list: &mut TopicPartitionList) {
         let partitions = self.partitions(list);
         let answered = if event == RDKafkaRespErr::RD_KAFKA_RESP_ERR__ASSIGN_PARTITIONS {
             metrics::counter!(metric::REBALANCES, "kind" => "assign").increment(1);
-            tracing::info!(partitions = ?Shown(&partitions), "the group gives partitions");
-            lock(&self.given).extend(self.assignment.given(partitions));
+            tracing::info!(partitions = ?Shown(&partitions), "partitions assigned");
+            let tickets = self.assignment.assigned(partitions);
+            self.events.send(ConsumerEvent::Assigned(tickets));
             consumer.incremental_assign(&TopicPartitionList::new())
         } else {
             let kind = if consumer.assignment_lost() { "lost" } else { "revoke" };
             metrics::counter!(metric::REBALANCES, "kind" => kind).increment(1);
-            tracing::info!(partitions = ?Shown(&partitions), kind, "the group takes partitions");
-            let fetched = self.assignment.taken(&partitions);
-            consumer.incremental_unassign(&super::context::list(&fetched))
+            tracing::info!(partitions = ?Shown(&partitions), kind, "partitions revoked");
+            let fetched = self.assignment.revoked(&partitions);
+            consumer.incremental_unassign(&self::list(&fetched))
         };
         if let Err(error) = answered {
             client::count_error("consume");
@@ -165,13 +167,13 @@ impl ConsumerContext for GroupContext {
         let Err(error) = result else { return };
         client::count_error("commit");
         if let Some(more) = self.quiet.allow(&error.to_string()) {
-            // Postgres holds the truth; Kafka's copy serves lag tools only.
+            // The offsets that count are in Postgres; Kafka's serve lag tools only.
             tracing::warn!(error = %super::error::describe(&error), more, "committing offsets to kafka");
         }
     }
 }
 
-/// Partitions as people write them.
+/// Partitions as `topic/partition`, for the log.
 struct Shown<'a>(&'a [Partition]);
 
 impl std::fmt::Debug for Shown<'_> {

@@ -11,9 +11,9 @@ use std::{
 
 use super::{
     backend::{Backend, Padded},
+    batching::{arrival_plan, plan},
     graph_error, limits, load_sessions,
     options::{ClassifyError, ClassifyOptions},
-    plan::{arrival_plan, plan},
     session::OrtSession,
 };
 use crate::model::ModelFolder;
@@ -28,7 +28,7 @@ pub enum Order {
 }
 
 /// Sessions, and batches already tokenised, cut and padded.
-pub struct ReadyBatches {
+pub struct PreparedBatches {
     folder: ModelFolder,
     sessions: Vec<OrtSession>,
     batches: Vec<Padded>,
@@ -38,7 +38,7 @@ pub struct ReadyBatches {
 
 /// One pass over the ready batches.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub struct ReadyRun {
+pub struct PreparedRun {
     /// From the first batch's start to the last one's end.
     pub elapsed: Duration,
     /// Texts classified.
@@ -49,7 +49,7 @@ pub struct ReadyRun {
     pub padded: usize,
 }
 
-impl ReadyBatches {
+impl PreparedBatches {
     /// Loads sessions and makes the batches of the texts, taken as windows of `window` texts.
     ///
     /// # Errors
@@ -100,7 +100,7 @@ impl ReadyBatches {
     ///
     /// # Errors
     /// A session fails on a batch.
-    pub fn run(&mut self) -> Result<ReadyRun, ClassifyError> {
+    pub fn run(&mut self) -> Result<PreparedRun, ClassifyError> {
         let next = AtomicUsize::new(0);
         let (batches, folder) = (&self.batches, &self.folder);
         let start = Instant::now();
@@ -124,7 +124,7 @@ impl ReadyBatches {
                 .try_for_each(|pass| pass.join().unwrap_or_else(|_| Err("its thread panicked".to_owned())))
         })
         .map_err(|reason| graph_error(folder, reason))?;
-        Ok(ReadyRun {
+        Ok(PreparedRun {
             elapsed: start.elapsed(),
             texts: self.texts,
             tokens: self.tokens,
