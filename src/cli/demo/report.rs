@@ -15,7 +15,7 @@ use super::{
     plot::{Screen, Series, Trend, colour_of, render, thousands},
     posts::Counts,
 };
-use crate::observe::{exposition, metric};
+use crate::{http::exposition, telemetry::metric};
 
 /// What became of the records, as the service tallied them.
 #[derive(Debug, Clone, Copy, Default)]
