@@ -61,7 +61,7 @@ bench: setup ## Measure rates and ratios: batches, store, scrapes, and with ../s
 
 .PHONY: page
 page: ## Build the browser's part of the live page anew (needs Node and npm)
-	cd src/observe/page/web && npm ci --ignore-scripts --no-audit --no-fund && npm run --silent check && npm run --silent build
+	cd src/http/page/web && npm ci --ignore-scripts --no-audit --no-fund && npm run --silent check && npm run --silent build
 
 .PHONY: audit
 audit: ## Check licences, bans and sources of the dependencies; ADVISORIES=1 adds known vulnerabilities

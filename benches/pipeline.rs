@@ -26,9 +26,9 @@ use moodstream::{
     classify::{Classifier, ClassifyOptions, Order, PreparedBatches},
     config::Settings,
     model::{ModelFolder, ModelOptions},
-    observe::health::Health,
     pipeline::{self, Summary, Until},
     post::{self, Envelope, Format, Limits, Parsed},
+    telemetry::health::Health,
 };
 use serde_json::Value;
 use support::service::{Bench, Service, model, shared, wait_within};

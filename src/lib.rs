@@ -15,7 +15,7 @@
 //! - [`store`]: rows, rollups, offsets, deletions, partitions and retention in Postgres;
 //! - [`kafka`]: consuming in a group, dead letters; [`feed`]: filling a topic from a file;
 //! - [`pipeline`]: the stages joined; shutdown;
-//! - [`observe`]: metrics, logs, health;
+//! - [`telemetry`]: metrics, logs, health; [`http`]: the live page, `/metrics`, `/live`, `/ready`;
 //! - [`config`]: settings from file, environment and flags; [`cli`]: one file a subcommand;
 //! - [`fail_point`]: where tests make a flush crash, fail or wait.
 
@@ -26,9 +26,10 @@ pub mod config;
 pub mod fail_point;
 pub mod feed;
 pub mod filter;
+pub mod http;
 pub mod kafka;
 pub mod model;
-pub mod observe;
 pub mod pipeline;
 pub mod post;
 pub mod store;
+pub mod telemetry;

@@ -12,9 +12,9 @@ use std::{
     time::Duration,
 };
 
-use moodstream::observe::{
-    exposition::{self, Sample},
-    metric::{self, ALL, Kind, Metric},
+use moodstream::{
+    http::exposition::{self, Sample},
+    telemetry::metric::{self, ALL, Kind, Metric},
 };
 use rdkafka::{
     admin::{AdminClient, AdminOptions, NewTopic, TopicReplication},

@@ -10,7 +10,7 @@ use anyhow::Context as _;
 use serde_json::json;
 
 use super::SettingsArgs;
-use crate::{config::SettingsError, model::Prediction, observe, pipeline};
+use crate::{config::SettingsError, model::Prediction, pipeline, telemetry};
 
 /// Texts classified together when they come from standard input.
 const WINDOW: usize = 1_024;
@@ -32,7 +32,7 @@ pub(super) async fn run(args: Args) -> anyhow::Result<ExitCode> {
         )
         .into());
     }
-    observe::init_logs(&settings.log)?;
+    telemetry::init_logs(&settings.log).map_err(SettingsError::from)?;
     let (folder, classifier) = tokio::task::block_in_place(|| pipeline::start_classifier(&settings))?;
     let profile = pipeline::profile(&settings, &folder)?;
     let info = folder.info().clone();

@@ -21,7 +21,7 @@ use super::{SettingsArgs, stop_signal};
 use crate::{
     config::SettingsError,
     feed::{self, FeedOptions, FeedProgress, Source, shift_timestamps},
-    observe, post,
+    post, telemetry,
 };
 
 /// Arguments of `moodstream feed`.
@@ -47,7 +47,7 @@ pub(super) struct Args {
 
 pub(super) async fn run(args: Args) -> anyhow::Result<ExitCode> {
     let settings = args.settings.merge()?;
-    observe::init_logs(&settings.log)?;
+    telemetry::init_logs(&settings.log).map_err(SettingsError::from)?;
     let source = if args.file.as_os_str() == "-" {
         Source::Stdin
     } else {

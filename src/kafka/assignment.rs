@@ -9,7 +9,7 @@ use std::{
 };
 
 use super::{in_flight::lock, record::Partition};
-use crate::observe::metric;
+use crate::telemetry::metric;
 
 /// A partition being read.
 #[derive(Debug, Clone, PartialEq, Eq)]

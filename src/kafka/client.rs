@@ -8,7 +8,7 @@ use rdkafka::{
 };
 
 use super::in_flight::lock;
-use crate::observe::{metric, quiet::Quiet};
+use crate::telemetry::{metric, quiet::Quiet};
 
 /// Counts an error: consume, commit, produce or broker.
 pub(crate) fn count_error(kind: &'static str) {

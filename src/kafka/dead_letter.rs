@@ -24,7 +24,7 @@ use super::{
     options::KafkaOptions,
     record::Origin,
 };
-use crate::observe::metric;
+use crate::telemetry::metric;
 
 /// The names of a dead letter's headers.
 pub mod header {

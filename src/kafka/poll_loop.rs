@@ -24,7 +24,7 @@ use super::{
     record::{Partition, Record},
     start_offsets::StartOffsetFinder,
 };
-use crate::observe::{metric, quiet::Quiet};
+use crate::telemetry::{metric, quiet::Quiet};
 
 /// Records polled from one partition before it is the next one's turn.
 const MAX_RECORDS_PER_TURN: usize = 256;

@@ -20,7 +20,7 @@ use super::{
     in_flight::lock,
     record::Partition,
 };
-use crate::observe::{metric, quiet::Quiet};
+use crate::telemetry::{metric, quiet::Quiet};
 
 /// The part of librdkafka's statistics that is read here; see its STATISTICS.md.
 #[derive(Debug, Deserialize)]

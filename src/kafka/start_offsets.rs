@@ -14,7 +14,7 @@ use super::{
     record::Partition,
     watermarks::{self, Watermarks},
 };
-use crate::observe::metric;
+use crate::telemetry::metric;
 
 /// The first and the longest pause between tries.
 const PAUSE: (Duration, Duration) = (Duration::from_millis(100), Duration::from_secs(5));

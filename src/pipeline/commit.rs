@@ -16,11 +16,11 @@ use crate::{
     fail_point::fail_point,
     kafka::{Assignment, Consumer, DeadLetters, Partition},
     model::ModelInfo,
-    observe::{
+    store::{Fault, FencedRange, Flush, FlushError, Flushed, Store},
+    telemetry::{
         health::{Health, Part},
         metric,
     },
-    store::{Fault, FencedRange, Flush, FlushError, Flushed, Store},
 };
 
 const FIRST_PAUSE: Duration = Duration::from_millis(100);

@@ -47,12 +47,12 @@ use crate::{
     filter::{Languages, PostFilter, TopicSet},
     kafka::{Assignment, Consumer, DeadLetters, KafkaError},
     model::ModelFolder,
-    observe::{
+    post::Limits,
+    store::{Store, StoreError},
+    telemetry::{
         health::{Health, Part},
         metric,
     },
-    post::Limits,
-    store::{Store, StoreError},
 };
 
 /// When the run ends by itself.

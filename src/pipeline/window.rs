@@ -28,8 +28,8 @@ use crate::{
     classify::Classifier,
     config::WindowSettings,
     kafka::Record,
-    observe::metric,
     post::{Reason, Reject},
+    telemetry::metric,
 };
 
 /// Records decoded by one blocking task: enough to hide its cost, few enough to share the cores.

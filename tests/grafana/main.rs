@@ -19,8 +19,8 @@ use std::{
 };
 
 use moodstream::{
-    observe::metric,
     store::{Roles, Store, StoreOptions},
+    telemetry::metric,
 };
 use regex::Regex;
 use serde_json::Value;

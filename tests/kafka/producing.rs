@@ -137,7 +137,7 @@ async fn a_letter_whose_key_is_larger_than_the_broker_takes_goes_without_it_and_
     let broker = Broker::start();
     broker.create_topic("posts.dead-letter", 1);
     let mut options = options(&broker, &["posts"]);
-    options.properties = [("record.max.bytes", "1000000")].into_iter().collect();
+    options.properties = [("message.max.bytes", "1000000")].into_iter().collect();
     let letters = DeadLetters::new(&options).unwrap();
     let key = bytes::Bytes::from(vec![b'k'; 2_000_000]);
     let keyed = |offset, value: &[u8]| DeadLetter {
@@ -212,7 +212,7 @@ async fn a_dead_letter_producer_that_was_fenced_or_failed_for_good_is_made_anew(
 async fn letters_that_are_not_acknowledged_are_an_error() {
     let mut broker = Broker::start();
     let mut options = options(&broker, &["posts"]);
-    options.properties = [("record.timeout.ms", "1500")].into_iter().collect();
+    options.properties = [("message.timeout.ms", "1500")].into_iter().collect();
     broker.kill();
     let letters = DeadLetters::new(&options).unwrap();
     let error = letters.send(&[letter(0, b"a"), letter(1, b"b")]).await.unwrap_err();

@@ -21,10 +21,7 @@ fn node(program: &str, args: &[&str], folder: &Path) -> Option<bool> {
 
 #[test]
 fn what_is_committed_is_what_its_sources_build() {
-    let (web, dist) = (
-        root().join("src/observe/page/web"),
-        root().join("src/observe/page/dist"),
-    );
+    let (web, dist) = (root().join("src/http/page/web"), root().join("src/http/page/dist"));
     let at = Path::new(env!("CARGO_TARGET_TMPDIR")).join("page");
     fs::create_dir_all(at.join("src")).unwrap();
     let lock = fs::read(web.join("package-lock.json")).unwrap();
@@ -57,7 +54,7 @@ fn what_is_committed_is_what_its_sources_build() {
     for file in BUILT {
         assert!(
             fs::read(at.join("out").join(file)).unwrap() == fs::read(dist.join(file)).unwrap(),
-            "{file} is not what its sources build: run `make page` and commit src/observe/page/dist"
+            "{file} is not what its sources build: run `make page` and commit src/http/page/dist"
         );
     }
 }

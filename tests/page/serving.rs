@@ -8,9 +8,9 @@ use std::{
 
 use metrics_exporter_prometheus::PrometheusBuilder;
 use moodstream::{
-    config::PageContent,
-    observe::{health::Health, http, page::Page},
+    http::{PageContent, page::Page, server},
     store::{Store, StoreOptions},
+    telemetry::health::Health,
 };
 use serde_json::Value;
 use tokio_util::sync::CancellationToken;
@@ -45,7 +45,9 @@ async fn serve(shows: PageContent) -> Served {
     });
     let stop = CancellationToken::new();
     let listen = SocketAddr::from(([127, 0, 0, 1], 0));
-    let (address, _) = http::serve(listen, metrics, health, page, stop.clone()).await.unwrap();
+    let (address, _) = server::serve(listen, metrics, health, page, stop.clone())
+        .await
+        .unwrap();
     Served {
         address,
         stop,

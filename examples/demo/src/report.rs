@@ -4,7 +4,7 @@ use std::{collections::BTreeMap, fmt::Write, net::SocketAddr, time::Duration};
 
 use anyhow::{Context, Result, bail};
 use console::truncate_str;
-use moodstream::observe::{exposition, metric};
+use moodstream::{http::exposition, telemetry::metric};
 use moodstream_demo::Counts;
 use sqlx::{PgPool, Row};
 use time::OffsetDateTime;

@@ -10,8 +10,9 @@ use time::OffsetDateTime;
 use tokio::time::Instant;
 
 use crate::{
-    observe::{exposition, metric},
+    http::exposition,
     store::live_page::{GroupTally, Recent},
+    telemetry::metric,
 };
 
 /// Delays and rates are those of the last minute.

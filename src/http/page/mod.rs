@@ -26,8 +26,8 @@ use metrics_exporter_prometheus::PrometheusHandle;
 use tokio_util::sync::CancellationToken;
 
 use self::feed::Feed;
-use super::health::Health;
-use crate::{config::PageContent, store::StoreOptions};
+use crate::telemetry::health::Health;
+use crate::{http::PageContent, store::StoreOptions};
 
 const INDEX: &str = include_str!("dist/index.html");
 const SCRIPT: &str = include_str!("dist/page.js");

@@ -1,40 +1,14 @@
-//! Metrics, logs, health, the live page.
+//! What every stage reports: metrics, logs, health. Imports no other module but `post`, for the reasons of rejects.
 
-pub mod connections;
-pub mod exposition;
 pub mod health;
-pub mod http;
+mod logs;
 pub mod metric;
-pub mod page;
 pub(crate) mod quiet;
 
-use std::io::IsTerminal as _;
-
 use metrics_exporter_prometheus::{Matcher, PrometheusBuilder, PrometheusHandle};
-use tracing_subscriber::{EnvFilter, layer::SubscriberExt as _, util::SubscriberInitExt as _};
 
-use crate::config::{LogFormat, LogSettings, SettingsError};
-use metric::Kind;
-
-/// Starts logging to standard error.
-///
-/// # Errors
-/// The level is no filter that `tracing` knows.
-pub fn init_logs(settings: &LogSettings) -> Result<(), SettingsError> {
-    // ONNX Runtime tells of every allocation at `info`: of interest only to who asks for it by name.
-    let filter = EnvFilter::try_new(format!("ort=warn,{}", settings.level))
-        .map_err(|error| SettingsError(format!("log.level {:?}: {error}", settings.level)))?;
-    let registry = tracing_subscriber::registry().with(filter);
-    let lines = tracing_subscriber::fmt::layer()
-        .with_writer(std::io::stderr)
-        .with_ansi(std::io::stderr().is_terminal());
-    // A second call (tests in one process) keeps the first subscriber.
-    let _ = match settings.format {
-        LogFormat::Text => registry.with(lines.with_target(false)).try_init(),
-        LogFormat::Json => registry.with(lines.json()).try_init(),
-    };
-    Ok(())
-}
+pub use self::logs::{LogFormat, LogLevelError, LogOptions, init_logs};
+use self::metric::Kind;
 
 /// Installs the metrics recorder with the names, help texts and buckets of [`metric::ALL`].
 ///

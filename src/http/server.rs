@@ -14,7 +14,8 @@ use metrics_exporter_prometheus::PrometheusHandle;
 use tokio::net::TcpListener;
 use tokio_util::sync::CancellationToken;
 
-use super::{connections, health::Health, page::Page};
+use super::{connections, page::Page};
+use crate::telemetry::health::Health;
 
 /// Histograms are folded into their buckets this often, so that memory stays flat where nobody scrapes.
 const UPKEEP: Duration = Duration::from_secs(5);
