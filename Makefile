@@ -42,7 +42,7 @@ SEED ?= $(shell date +%s)
 FAULTS ?= 100
 
 .PHONY: storm
-storm: setup ## Throw FAULTS=n faults drawn from SEED=n at the service, and hold its tables against a reckoning
+storm: setup ## Inject FAULTS=n faults drawn from SEED=n, and compare the tables with an independent oracle
 	SEED=$(SEED) FAULTS=$(FAULTS) cargo test --workspace --test storm -- --nocapture --test-threads=1 a_storm_changes_nothing leader_errors_and
 
 .PHONY: lint

@@ -8,7 +8,7 @@ const HEAD: &str = "\
 # Metrics
 
 `GET /metrics` in the text format of Prometheus, one prefix, base units. This page is made from the list in
-`src/telemetry/metric/mod.rs`, to which a test holds a working service; `MOODSTREAM_RENEW=1 cargo test --test metrics` renews it.
+`src/telemetry/metric/mod.rs`, to which a test holds a working service; `MOODSTREAM_RENEW=1 cargo test --test service metrics` renews it.
 
 What has no labels, or only labels whose values are known, is there from the start, at zero; of the rest the last column says
 what must have happened. Units are in UCUM. All of it is of one process: add up over the members of a group.
