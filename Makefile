@@ -28,8 +28,8 @@ setup-tests: ## Install what only the tests need as well: a Chromium for the liv
 
 .PHONY: demo
 demo: setup ## Run the whole service on sample posts, on a throwaway broker and PostgreSQL
-	@cargo build --release --package moodstream --bin moodstream
-	@target/release/moodstream demo $(ARGS)
+	@cargo build --release --package moodstream --package moodstream-demo --bins
+	@target/release/moodstream-demo $(ARGS)
 
 # One profile for all of it: clippy and rustdoc share the checked dependencies, and what is compiled for the tests is
 # compiled once. Nothing here builds in release.
@@ -42,7 +42,7 @@ SEED ?= $(shell date +%s)
 FAULTS ?= 100
 
 .PHONY: storm
-storm: setup ## Throw FAULTS=n faults drawn from SEED=n at the service, and hold its tables against a reckoning
+storm: setup ## Inject FAULTS=n faults drawn from SEED=n, and compare the tables with an independent oracle
 	SEED=$(SEED) FAULTS=$(FAULTS) cargo test --workspace --test storm -- --nocapture --test-threads=1 a_storm_changes_nothing leader_errors_and
 
 .PHONY: lint
@@ -61,7 +61,7 @@ bench: setup ## Measure rates and ratios: batches, store, scrapes, and with ../s
 
 .PHONY: page
 page: ## Build the browser's part of the live page anew (needs Node and npm)
-	cd src/observe/page/web && npm ci --ignore-scripts --no-audit --no-fund && npm run --silent check && npm run --silent build
+	cd src/http/page/web && npm ci --ignore-scripts --no-audit --no-fund && npm run --silent check && npm run --silent build
 
 .PHONY: audit
 audit: ## Check licences, bans and sources of the dependencies; ADVISORIES=1 adds known vulnerabilities

@@ -19,7 +19,7 @@ use std::{
 use clap::Parser;
 use futures::{StreamExt, stream};
 use moodstream::{
-    classify::{Classifier, ClassifyOptions, Order, ReadyBatches},
+    classify::{Classifier, ClassifyOptions, Order, PreparedBatches},
     model::{ModelFolder, ModelOptions, Precision, Provider},
 };
 use regex::Regex;
@@ -110,8 +110,8 @@ fn main() {
     let cores = std::thread::available_parallelism().map_or(1, usize::from);
     let mut cases: Vec<(String, Box<dyn Case>)> = Vec::new();
     let mut ready = |name: &str, options: &ClassifyOptions, order: Order| {
-        let batches = ReadyBatches::prepare(&folder, options, &texts, args.window, order).expect(name);
-        cases.push((format!("ready-made, {name}"), Box::new(batches)));
+        let batches = PreparedBatches::prepare(&folder, options, &texts, args.window, order).expect(name);
+        cases.push((format!("prepared, {name}"), Box::new(batches)));
     };
     ready("by length, the default", &default, Order::Length);
     ready("in arrival order", &default, Order::Arrival);
@@ -221,7 +221,7 @@ trait Case {
     fn run(&mut self) -> (Duration, f64);
 }
 
-impl Case for ReadyBatches {
+impl Case for PreparedBatches {
     fn run(&mut self) -> (Duration, f64) {
         let run = Self::run(self).expect("a run");
         (run.elapsed, 1.0 - run.tokens as f64 / run.padded as f64)

@@ -1,5 +1,5 @@
 //! What the whole service reaches of its own sessions: the real archive from a real broker through the real model
-//! into a real Postgres, against the same texts as ready-made batches; and what all other stages reach when
+//! into a real Postgres, against the same texts as prepared batches; and what all other stages reach when
 //! inference costs nothing. All in one run, turn by turn, so that the ratios hold on any machine.
 //!
 //! ```text
@@ -23,12 +23,12 @@ use std::{
 
 use clap::Parser;
 use moodstream::{
-    classify::{Classifier, ClassifyOptions, Order, ReadyBatches},
+    classify::{Classifier, ClassifyOptions, Order, PreparedBatches},
     config::Settings,
     model::{ModelFolder, ModelOptions},
-    observe::health::Health,
     pipeline::{self, Summary, Until},
-    post::{self, Envelope, Format, Limits, Record},
+    post::{self, Envelope, Format, Limits, Parsed},
+    telemetry::health::Health,
 };
 use serde_json::Value;
 use support::service::{Bench, Service, model, shared, wait_within};
@@ -69,8 +69,8 @@ fn main() {
     );
 
     let window = Settings::default().window.max_posts;
-    let mut ready = ReadyBatches::prepare(&folder, &ClassifyOptions::default(), &texts, window, Order::Length)
-        .expect("ready-made batches");
+    let mut ready = PreparedBatches::prepare(&folder, &ClassifyOptions::default(), &texts, window, Order::Length)
+        .expect("prepared batches");
     let bench = Bench::start();
     bench.feed(&lines, TOPIC, PARTITIONS);
 
@@ -106,7 +106,7 @@ fn main() {
         );
     }
     println!(
-        "\nserved against ready-made batches, median: {:.3} by time, {:.3} by the service's own processor time",
+        "\nserved against prepared batches, median: {:.3} by time, {:.3} by the service's own processor time",
         median(&mut ratios),
         median(&mut cpu_ratios)
     );
@@ -148,7 +148,7 @@ fn distinct_texts(lines: &[Vec<u8>], folder: &ModelFolder) -> Vec<Arc<str>> {
         .iter()
         .filter_map(
             |line| match post::parse(Format::Auto, line, &envelope, &Limits::default()) {
-                Ok(Record::Post(post)) => Some(profile.clean(&post.text).into()),
+                Ok(Parsed::Post(post)) => Some(profile.clean(&post.text).into()),
                 _ => None,
             },
         )

@@ -15,7 +15,7 @@ use std::{
     time::{Duration, Instant},
 };
 
-use moodstream::observe::{exposition, metric};
+use moodstream::{http::exposition, telemetry::metric};
 use support::service::{Bench, Service, wait_for};
 
 const POSTS: usize = 12_000;

@@ -12,9 +12,9 @@ use std::{
 };
 
 use moodstream::{
-    model::{ModelInfo, Precision, ProblemType, Provider, Verdict},
+    model::{ModelInfo, Precision, Prediction, ProblemType, Provider},
     post::{Deletion, Origin, Post, Source},
-    store::{DeletionRow, Flush, PostRow, Run, Store, StoreOptions},
+    store::{DeletionRow, Flush, OffsetRange, PostRow, Store, StoreOptions},
 };
 use sqlx::PgPool;
 use time::macros::datetime;
@@ -42,7 +42,7 @@ fn post(topic: &Arc<str>, offset: i64) -> PostRow {
     let score = (n % (1 << 20)) as f64 / f64::from(1 << 20);
     let emotion = EMOTIONS[(n % 7) as usize];
     PostRow {
-        post: Box::new(Post {
+        post: Arc::new(Post {
             source: Source::Twitter,
             id: id.to_string(),
             // 50 posts a second of event time.
@@ -61,7 +61,7 @@ fn post(topic: &Arc<str>, offset: i64) -> PostRow {
                 Vec::new()
             },
         }),
-        verdict: Verdict {
+        prediction: Prediction {
             emotion: emotion.into(),
             score,
             scores: [score; 7].into(),
@@ -72,6 +72,7 @@ fn post(topic: &Arc<str>, offset: i64) -> PostRow {
             Vec::new()
         },
         origin: origin(topic, offset),
+        timestamp: None,
     }
 }
 
@@ -130,7 +131,7 @@ impl Bench {
         self.next = next;
         let mut flush = Flush::new("bench".into(), self.model.clone());
         let topic = self.topic.clone();
-        flush.runs.push(Run {
+        flush.ranges.push(OffsetRange {
             topic: topic.clone(),
             partition: 0,
             expected: from,

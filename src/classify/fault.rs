@@ -1,8 +1,8 @@
-//! Why a text got no verdict.
+//! Why a text got no prediction.
 
 use std::sync::Arc;
 
-/// Why a text got no verdict. Only some are the text's own fault: see [`ModelFault::is_of_the_text`].
+/// Why a text got no prediction. Only some are the text's own fault: see [`ModelFault::is_of_the_text`].
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
 pub enum ModelFault {
     /// The tokenizer fails on it.

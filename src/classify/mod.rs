@@ -1,10 +1,10 @@
 //! Tokenising, micro-batching, ONNX sessions, decoding.
 //!
 //! ```text
-//! classify() ─▶ feeder thread ──────────────────▶ queue of batches ─▶ a thread a session
+//! classify() ─▶ tokenizer_thread thread ──────────────────▶ queue of batches ─▶ a thread a session
 //!               cache, equal texts, tokens, plan                      inference, decoding
 //!     ▲                                                                    │
-//!     └──────────── board: who waits for which text ◀──────────────────────┘
+//!     └──────────── cache: who waits for which text ◀──────────────────────┘
 //! ```
 //!
 //! A window is one call of [`Classifier::classify`]. Windows are taken in their order and their batches run
@@ -13,18 +13,18 @@
 //! the sessions compute one window, the next is tokenised.
 
 mod backend;
-mod board;
+pub mod batching;
+mod cache;
 mod fault;
-mod feeder;
 mod options;
-pub mod plan;
+mod prepared_batches;
 mod queue;
-mod ready;
 mod runtime;
 mod session;
 mod stats;
 #[cfg(test)]
 mod tests;
+mod tokenizer_thread;
 mod worker;
 
 use std::{
@@ -37,20 +37,20 @@ use tokio::sync::Semaphore;
 
 use self::{
     backend::{Backend, Constant},
-    board::{Board, Window},
-    feeder::{Batch, Feeder, Job},
-    plan::BatchLimits,
+    batching::BatchLimits,
+    cache::{PredictionCache, Window},
     queue::Queue,
     session::OrtSession,
+    tokenizer_thread::{Batch, Job, TokenizerThread},
     worker::{Buffers, Worker},
 };
 pub use self::{
     fault::ModelFault,
     options::{ClassifyError, ClassifyOptions, Optimization},
-    ready::{Order, ReadyBatches, ReadyRun},
+    prepared_batches::{Order, PreparedBatches, PreparedRun},
     stats::Stats,
 };
-use crate::model::{ModelFolder, ModelInfo, Provider, Verdict};
+use crate::model::{ModelFolder, ModelInfo, Prediction, Provider};
 
 /// What starting a batch costs, in the time of tokens. On the processor from `benches/classify.rs`, where
 /// batches of 1, 2 and 4 posts take as much longer as 15 to 27 tokens a batch would make them; for a GPU,
@@ -62,20 +62,20 @@ const fn overhead_tokens(provider: Provider) -> usize {
     }
 }
 
-/// Gives texts their verdicts. Dropping it ends its threads; texts still in flight are given up.
+/// Gives texts their predictions. Dropping it ends its threads; texts still in flight are given up.
 pub struct Classifier {
     info: ModelInfo,
     engine: Engine,
 }
 
 enum Engine {
-    /// The same verdict for all.
-    Constant(Verdict),
+    /// The same prediction for all.
+    Constant(Prediction),
     Running(Running),
 }
 
 struct Running {
-    board: Arc<Board>,
+    cache: Arc<PredictionCache>,
     queue: Arc<Queue<Batch>>,
     windows: Arc<Semaphore>,
     /// Gone only while the classifier is being dropped.
@@ -128,7 +128,7 @@ impl Classifier {
         let emotion = info.labels.first().cloned().unwrap_or_else(|| "none".into());
         Self {
             info,
-            engine: Engine::Constant(Verdict {
+            engine: Engine::Constant(Prediction {
                 emotion,
                 score: 1.0,
                 scores,
@@ -147,28 +147,28 @@ impl Classifier {
             .tokenizer()
             .encode("good morning")
             .map_err(|error| graph_error(folder, error.to_string()))?;
-        let board = Arc::new(Board::new(options.cache_entries));
+        let cache = Arc::new(PredictionCache::new(options.cache_entries));
         let queue = Arc::new(Queue::new());
         let (jobs, incoming) = mpsc::channel();
         let mut running = Running {
-            board: Arc::clone(&board),
+            cache: Arc::clone(&cache),
             queue: Arc::clone(&queue),
             windows: Arc::new(Semaphore::new(options.max_windows)),
             jobs: Some(jobs),
             threads: Vec::with_capacity(backends.len() + 1),
         };
-        let feeder = Feeder {
-            board: Arc::clone(&board),
+        let tokenizer_thread = TokenizerThread {
+            cache: Arc::clone(&cache),
             queue: Arc::clone(&queue),
             tokenizer: folder.tokenizer().clone(),
             limits,
         };
-        running.spawn("tokenizer", move || feeder.run(&incoming))?;
+        running.spawn("tokenizer", move || tokenizer_thread.run(&incoming))?;
         let mut workers = Vec::with_capacity(backends.len());
         for backend in backends {
             let mut worker = Worker {
                 backend,
-                board: Arc::clone(&board),
+                cache: Arc::clone(&cache),
                 queue: Arc::clone(&queue),
                 decoder: folder.decoder().clone(),
                 limits,
@@ -201,7 +201,7 @@ impl Classifier {
     pub fn stats(&self) -> Stats {
         match &self.engine {
             Engine::Constant(_) => Stats::default(),
-            Engine::Running(running) => running.board.counters.snapshot(),
+            Engine::Running(running) => running.cache.counters.snapshot(),
         }
     }
 
@@ -211,16 +211,16 @@ impl Classifier {
     /// [`ClassifyOptions::max_windows`] the caller waits. A text on which the model fails gets the fault
     /// alone, the others are classified. It never hangs: should the classifier stop, every open answer is
     /// [`ModelFault::Stopped`]. Dropping the future is safe: work already handed over goes on to the cache.
-    pub async fn classify(&self, texts: Vec<Arc<str>>) -> Vec<Result<Verdict, ModelFault>> {
+    pub async fn classify(&self, texts: Vec<Arc<str>>) -> Vec<Result<Prediction, ModelFault>> {
         match &self.engine {
-            Engine::Constant(verdict) => vec![Ok(verdict.clone()); texts.len()],
+            Engine::Constant(prediction) => vec![Ok(prediction.clone()); texts.len()],
             Engine::Running(running) => running.classify(texts).await,
         }
     }
 }
 
 impl Running {
-    async fn classify(&self, texts: Vec<Arc<str>>) -> Vec<Result<Verdict, ModelFault>> {
+    async fn classify(&self, texts: Vec<Arc<str>>) -> Vec<Result<Prediction, ModelFault>> {
         let count = texts.len();
         if count == 0 {
             return Vec::new();
@@ -234,7 +234,7 @@ impl Running {
             return answers;
         }
         let fault = self
-            .board
+            .cache
             .stopped()
             .unwrap_or_else(|| ModelFault::Stopped("its tokenizer thread has ended".into()));
         vec![Err(fault); count]
@@ -242,7 +242,7 @@ impl Running {
 
     /// Starts a thread whose panic stops the classifier, with what is in flight answered so.
     fn spawn(&mut self, name: &str, work: impl FnOnce() + Send + 'static) -> Result<(), ClassifyError> {
-        struct StopOnPanic(Arc<Board>, Arc<Queue<Batch>>, String);
+        struct StopOnPanic(Arc<PredictionCache>, Arc<Queue<Batch>>, String);
         impl Drop for StopOnPanic {
             fn drop(&mut self) {
                 if thread::panicking() {
@@ -251,7 +251,7 @@ impl Running {
                 }
             }
         }
-        let guard = StopOnPanic(Arc::clone(&self.board), Arc::clone(&self.queue), name.to_owned());
+        let guard = StopOnPanic(Arc::clone(&self.cache), Arc::clone(&self.queue), name.to_owned());
         let thread = thread::Builder::new()
             .name(name.to_owned())
             .spawn(move || {

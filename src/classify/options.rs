@@ -38,7 +38,7 @@ pub struct ClassifyOptions {
     pub max_batch_tokens: usize,
     /// Most posts in a batch; 0: 8 on the processor, 512 on a GPU.
     pub max_batch_posts: usize,
-    /// Verdicts remembered, so that a text seen again costs nothing; 0 remembers none.
+    /// Predictions remembered, so that a text seen again costs nothing; 0 remembers none.
     pub cache_entries: usize,
     /// Windows taken in before the first of them is done; more wait outside.
     pub max_windows: usize,

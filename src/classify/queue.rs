@@ -5,7 +5,7 @@ use std::{
     sync::{Condvar, Mutex, MutexGuard, PoisonError},
 };
 
-use crate::observe::metric;
+use crate::telemetry::metric;
 
 /// First in, first out; many takers. It holds no bound of its own: what is in it belongs to windows,
 /// and these are counted before they come in.

@@ -9,7 +9,7 @@ use std::{
 use ort::{environment::Environment, logging::LogLevel};
 
 use super::options::{ClassifyError, ClassifyOptions};
-use crate::observe::quiet::Quiet;
+use crate::telemetry::quiet::Quiet;
 
 /// The library in use. It is never unloaded: the process has it for good.
 static LOADED: Mutex<Option<(PathBuf, Environment)>> = Mutex::new(None);

@@ -2,7 +2,7 @@
 
 use std::sync::atomic::{AtomicU64, Ordering::Relaxed};
 
-use crate::observe::metric;
+use crate::telemetry::metric;
 
 /// Totals since the start.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
@@ -13,7 +13,7 @@ pub struct Stats {
     pub cached: u64,
     /// Of these, equal to one in the same window or in a window in flight.
     pub repeated: u64,
-    /// Of these, without a verdict.
+    /// Of these, without a prediction.
     pub faults: u64,
     /// Batches that ran in a session.
     pub batches: u64,

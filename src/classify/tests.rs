@@ -91,7 +91,7 @@ fn texts(texts: &[&str]) -> Vec<Arc<str>> {
     texts.iter().map(|text| Arc::from(*text)).collect()
 }
 
-async fn classify(classifier: &Classifier, window: &[&str]) -> Vec<Result<Verdict, ModelFault>> {
+async fn classify(classifier: &Classifier, window: &[&str]) -> Vec<Result<Prediction, ModelFault>> {
     timeout(Duration::from_secs(20), classifier.classify(texts(window)))
         .await
         .unwrap()
@@ -130,7 +130,7 @@ async fn answers_stand_in_the_order_of_the_texts() {
 
 #[test]
 fn a_window_answers_when_nothing_holds_it_any_more() {
-    let (window, mut answers) = board::Window::new(1, None);
+    let (window, mut answers) = cache::Window::new(1, None);
     let held = window.hold();
     window.answer(0, Err(ModelFault::Stopped("tested".into())));
     assert!(answers.try_recv().is_err());
@@ -311,7 +311,7 @@ async fn the_text_that_fails_is_found_and_the_others_are_classified() {
     assert_eq!(classifier.stats().faults, 2);
     // Two paths down a tree of 64 leaves, a probe at the end of each, and one at the start.
     assert!(runs.load(Ordering::Relaxed) <= 2 * 2 * 7 + 3);
-    // A fault is not remembered as a verdict.
+    // A fault is not remembered as a prediction.
     assert!(classify(&classifier, &["some POISON here"]).await[0].is_err());
     assert_eq!(classifier.stats().cached, 0);
 }

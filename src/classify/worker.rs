@@ -4,18 +4,18 @@ use std::{sync::Arc, time::Instant};
 
 use super::{
     backend::{Backend, Padded},
-    board::Board,
+    batching::BatchLimits,
+    cache::PredictionCache,
     fault::ModelFault,
-    feeder::Batch,
-    plan::BatchLimits,
     queue::Queue,
+    tokenizer_thread::Batch,
 };
-use crate::model::{Decoder, Verdict};
+use crate::model::{Decoder, Prediction};
 
 /// What a session's thread works with.
 pub(super) struct Worker<B> {
     pub(super) backend: B,
-    pub(super) board: Arc<Board>,
+    pub(super) cache: Arc<PredictionCache>,
     pub(super) queue: Arc<Queue<Batch>>,
     pub(super) decoder: Decoder,
     pub(super) limits: BatchLimits,
@@ -32,7 +32,7 @@ pub(super) struct Buffers {
     logits: Vec<f32>,
 }
 
-/// A batch without verdicts.
+/// A batch without predictions.
 #[derive(Debug)]
 enum Trouble {
     Failed(String),
@@ -60,7 +60,7 @@ impl<B: Backend> Worker<B> {
     pub(super) fn check(&mut self) -> Result<(), String> {
         let columns = self.limits.padded(self.probe.len());
         let probe = std::mem::take(&mut self.probe);
-        let result = self.verdicts(&[&probe], columns);
+        let result = self.predictions(&[&probe], columns);
         self.probe = probe;
         match result {
             Ok(_) => Ok(()),
@@ -73,9 +73,9 @@ impl<B: Backend> Worker<B> {
         let mut parts = vec![batch];
         while let Some(mut part) = parts.pop() {
             match self.run_batch(&part) {
-                Ok(verdicts) => {
-                    for (item, verdict) in part.items.drain(..).zip(verdicts) {
-                        self.board.settle(item.key, Ok(verdict));
+                Ok(predictions) => {
+                    for (item, prediction) in part.items.drain(..).zip(predictions) {
+                        self.cache.answer(item.key, Ok(prediction));
                     }
                 }
                 Err(_) if part.items.len() > 1 => {
@@ -87,32 +87,32 @@ impl<B: Backend> Worker<B> {
                     // Is it the text or the session? A lost device would fail every text, and each would
                     // be put aside for good.
                     if let Err(reason) = self.check() {
-                        self.board.stop(&format!("a session no longer answers: {reason}"));
+                        self.cache.stop(&format!("a session no longer answers: {reason}"));
                         self.queue.close();
                         return;
                     }
                     let fault = ModelFault::from(trouble);
                     for item in part.items.drain(..) {
-                        self.board.settle(item.key, Err(fault.clone()));
+                        self.cache.answer(item.key, Err(fault.clone()));
                     }
                 }
             }
         }
     }
 
-    fn run_batch(&mut self, batch: &Batch) -> Result<Vec<Verdict>, Trouble> {
+    fn run_batch(&mut self, batch: &Batch) -> Result<Vec<Prediction>, Trouble> {
         let texts: Vec<&[u32]> = batch.items.iter().map(|item| &item.ids[..]).collect();
         let columns = self.limits.padded(batch.columns());
         let start = Instant::now();
-        let verdicts = self.verdicts(&texts, columns)?;
+        let predictions = self.predictions(&texts, columns)?;
         let tokens = texts.iter().map(|text| text.len()).sum();
-        self.board
+        self.cache
             .counters
             .batch(texts.len(), tokens, columns * texts.len(), start.elapsed());
-        Ok(verdicts)
+        Ok(predictions)
     }
 
-    fn verdicts(&mut self, texts: &[&[u32]], columns: usize) -> Result<Vec<Verdict>, Trouble> {
+    fn predictions(&mut self, texts: &[&[u32]], columns: usize) -> Result<Vec<Prediction>, Trouble> {
         let Buffers { padded, logits } = &mut self.buffers;
         padded.fill(texts.iter().copied(), columns, self.pad_id);
         logits.clear();

@@ -38,7 +38,7 @@ pub enum Profile {
     /// intends, but not only for words that stand between spaces: `(@ann)` becomes `(@user)`, and a
     /// link without scheme (`t.co/…`, `www.…`, `pic.twitter.com/…`) is a link. An email address is
     /// no handle. The prefix `RT @x:` of a manual retweet is dropped, so that a copy gets the
-    /// verdict of its original, and both are classified once.
+    /// prediction of its original, and both are classified once.
     #[default]
     TwitterRoberta,
     /// The full preprocessing of classical text classifiers, for English: links and handles removed,

@@ -26,7 +26,7 @@ pub(super) async fn run(args: Args) -> anyhow::Result<ExitCode> {
     line("settings", &Ok("ok".to_owned()));
     let model =
         tokio::task::block_in_place(|| pipeline::start_classifier(&settings)).and_then(|(folder, _classifier)| {
-            pipeline::reader(&settings, &folder)?;
+            pipeline::decoder(&settings, &folder, None)?;
             let info = folder.info();
             Ok(format!(
                 "ok: {} ({}, {}), labels {}",

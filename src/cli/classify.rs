@@ -10,7 +10,7 @@ use anyhow::Context as _;
 use serde_json::json;
 
 use super::SettingsArgs;
-use crate::{config::SettingsError, model::Verdict, observe, pipeline};
+use crate::{config::SettingsError, model::Prediction, pipeline, telemetry};
 
 /// Texts classified together when they come from standard input.
 const WINDOW: usize = 1_024;
@@ -32,17 +32,17 @@ pub(super) async fn run(args: Args) -> anyhow::Result<ExitCode> {
         )
         .into());
     }
-    observe::init_logs(&settings.log)?;
+    telemetry::init_logs(&settings.log).map_err(SettingsError::from)?;
     let (folder, classifier) = tokio::task::block_in_place(|| pipeline::start_classifier(&settings))?;
     let profile = pipeline::profile(&settings, &folder)?;
     let info = folder.info().clone();
     let show = async |texts: Vec<String>| -> anyhow::Result<()> {
         let cleaned: Vec<Arc<str>> = texts.iter().map(|text| profile.clean(text).into()).collect();
-        let verdicts = classifier.classify(cleaned).await;
+        let predictions = classifier.classify(cleaned).await;
         let mut out = std::io::stdout().lock();
-        for (text, verdict) in texts.iter().zip(verdicts) {
-            let line = match verdict {
-                Ok(verdict) => line(text, &verdict, &info.labels, &info.id),
+        for (text, prediction) in texts.iter().zip(predictions) {
+            let line = match prediction {
+                Ok(prediction) => line(text, &prediction, &info.labels, &info.id),
                 Err(fault) => json!({"text": text, "error": fault.to_string()}),
             };
             writeln!(out, "{line}")?;
@@ -69,11 +69,11 @@ pub(super) async fn run(args: Args) -> anyhow::Result<ExitCode> {
     Ok(ExitCode::SUCCESS)
 }
 
-fn line(text: &str, verdict: &Verdict, labels: &[Arc<str>], model_id: &str) -> serde_json::Value {
+fn line(text: &str, prediction: &Prediction, labels: &[Arc<str>], model_id: &str) -> serde_json::Value {
     let scores: serde_json::Map<_, _> = labels
         .iter()
-        .zip(verdict.scores.iter())
+        .zip(prediction.scores.iter())
         .map(|(label, score)| (label.to_string(), json!(score)))
         .collect();
-    json!({"text": text, "emotion": &*verdict.emotion, "score": verdict.score, "scores": scores, "model_id": model_id})
+    json!({"text": text, "emotion": &*prediction.emotion, "score": prediction.score, "scores": scores, "model_id": model_id})
 }

@@ -20,8 +20,8 @@ use time::OffsetDateTime;
 use super::{SettingsArgs, stop_signal};
 use crate::{
     config::SettingsError,
-    kafka::{self, FeedOptions, FeedProgress, FeedSource, rebase},
-    observe, post,
+    feed::{self, FeedOptions, FeedProgress, Source, shift_timestamps},
+    post, telemetry,
 };
 
 /// Arguments of `moodstream feed`.
@@ -38,23 +38,25 @@ pub(super) struct Args {
     /// Make the topic with this many partitions if it is absent.
     #[arg(long, value_name = "P")]
     create_partitions: Option<i32>,
-    /// Move all event times so that the newest is now. Reads the file twice.
-    #[arg(long)]
-    rebase_time: bool,
+    /// Shift all event times so that the newest is now; reads the file twice
+    #[arg(long, alias = "rebase-time")]
+    shift_timestamps: bool,
     #[command(flatten)]
     settings: SettingsArgs,
 }
 
 pub(super) async fn run(args: Args) -> anyhow::Result<ExitCode> {
     let settings = args.settings.merge()?;
-    observe::init_logs(&settings.log)?;
+    telemetry::init_logs(&settings.log).map_err(SettingsError::from)?;
     let source = if args.file.as_os_str() == "-" {
-        FeedSource::Stdin
+        Source::Stdin
     } else {
-        FeedSource::File(args.file.clone())
+        Source::File(args.file.clone())
     };
-    if args.rebase_time && source == FeedSource::Stdin {
-        return Err(SettingsError("--rebase-time reads the input twice: give a file instead of -".to_owned()).into());
+    if args.shift_timestamps && source == Source::Stdin {
+        return Err(
+            SettingsError("--shift-timestamps reads the input twice: give a file instead of -".to_owned()).into(),
+        );
     }
     let options = FeedOptions {
         topic: args.topic.clone(),
@@ -69,14 +71,14 @@ pub(super) async fn run(args: Args) -> anyhow::Result<ExitCode> {
         signal.store(true, Ordering::Relaxed);
     });
     let summary = tokio::task::spawn_blocking(move || {
-        let newest = if args.rebase_time {
-            rebase::newest_in(&source).context("reading event times")?
+        let newest = if args.shift_timestamps {
+            shift_timestamps::newest_in(&source).context("reading event times")?
         } else {
             None
         };
         let shift = newest.map(|newest| OffsetDateTime::now_utc() - newest);
         let bar = bar();
-        let summary = kafka::feed(
+        let summary = feed::feed(
             &settings.kafka,
             &options,
             &source,
@@ -112,7 +114,7 @@ pub(super) async fn run(args: Args) -> anyhow::Result<ExitCode> {
 }
 
 fn rewrite(line: &[u8], shift: Option<time::Duration>) -> Cow<'_, [u8]> {
-    shift.map_or(Cow::Borrowed(line), |shift| rebase::shift(line, shift))
+    shift.map_or(Cow::Borrowed(line), |shift| shift_timestamps::shift(line, shift))
 }
 
 fn bar() -> ProgressBar {

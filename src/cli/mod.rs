@@ -1,11 +1,10 @@
 //! The command line: one file a subcommand.
 //!
-//! Exit codes: 0 done; 1 the world is at fault (an unreachable broker, a database without rights, a
-//! model that does not fit); 2 the settings or arguments are.
+//! Exit codes: 0 for success; 2 for invalid settings or arguments; 1 for everything else, such as an unreachable broker,
+//! missing rights in the database or a model that does not fit.
 
 mod check;
 mod classify;
-pub mod demo;
 mod feed;
 mod migrate;
 mod run;
@@ -36,8 +35,6 @@ enum Command {
     Check(check::Args),
     /// Apply the migrations to the database.
     Migrate(migrate::Args),
-    /// Show the whole monitor at work with a throwaway broker, database and sample posts.
-    Demo(demo::Args),
 }
 
 /// Where settings come from, and the common ones as flags.
@@ -135,7 +132,6 @@ impl Cli {
                 Command::Classify(args) => classify::run(args).await,
                 Command::Check(args) => check::run(args).await,
                 Command::Migrate(args) => migrate::run(args).await,
-                Command::Demo(args) => demo::run(args).await,
             }
         });
         // Blocking reads of standard input and statements cut off at a deadline must not hold the process.

@@ -6,9 +6,10 @@ use tokio_util::sync::CancellationToken;
 
 use super::{SettingsArgs, stop_signal};
 use crate::{
-    config::PageContent,
-    observe::{self, health::Health, page::Page},
+    config::SettingsError,
+    http::{self, PageContent, page::Page},
     pipeline::{self, Until},
+    telemetry::{self, health::Health},
 };
 
 /// Arguments of `moodstream run`.
@@ -23,8 +24,8 @@ pub(super) struct Args {
 
 pub(super) async fn run(args: Args) -> anyhow::Result<ExitCode> {
     let settings = args.settings.load()?;
-    observe::init_logs(&settings.log)?;
-    let metrics = observe::install_metrics()?;
+    telemetry::init_logs(&settings.log).map_err(SettingsError::from)?;
+    let metrics = telemetry::install_metrics()?;
     let health = Health::starting();
     let ended = CancellationToken::new();
     if settings.http.enabled {
@@ -36,7 +37,7 @@ pub(super) async fn run(args: Args) -> anyhow::Result<ExitCode> {
             health: health.clone(),
         });
         let (address, _task) =
-            observe::http::serve(settings.http.listen, metrics, health.clone(), page, ended.clone()).await?;
+            http::server::serve(settings.http.listen, metrics, health.clone(), page, ended.clone()).await?;
         tracing::info!("serving http://{address}/ with /metrics, /ready and /live");
     }
     let until = if args.until_caught_up {

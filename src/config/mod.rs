@@ -7,23 +7,34 @@
 
 pub mod layers;
 
-use std::{net::SocketAddr, path::PathBuf};
+use std::path::PathBuf;
 
 use serde::Deserialize;
 
 use crate::{
     classify::ClassifyOptions,
     filter::TopicSettings,
+    http::HttpOptions,
     kafka::KafkaOptions,
     model::{ModelOptions, Precision, ProblemType, Provider},
     post::Format,
     store::{Retention, Roles, StoreOptions},
+    telemetry::{LogLevelError, LogOptions},
 };
 
 /// A setting that can't be used. One line: which, why, and what to write instead.
 #[derive(Debug, thiserror::Error)]
 #[error("{0}")]
 pub struct SettingsError(pub String);
+
+impl From<LogLevelError> for SettingsError {
+    fn from(error: LogLevelError) -> Self {
+        match std::error::Error::source(&error) {
+            Some(source) => Self(format!("{error}: {source}")),
+            None => Self(error.to_string()),
+        }
+    }
+}
 
 /// Words of several lines in one.
 fn one_line(text: &str) -> String {
@@ -53,9 +64,9 @@ pub struct Settings {
     /// Where records go that can't be handled.
     pub dead_letter: DeadLetterSettings,
     /// Metrics, health and the live page.
-    pub http: HttpSettings,
+    pub http: HttpOptions,
     /// Logs.
-    pub log: LogSettings,
+    pub log: LogOptions,
     /// The end of work.
     pub shutdown: ShutdownSettings,
 }
@@ -257,79 +268,6 @@ pub struct DeadLetterSettings {
 impl Default for DeadLetterSettings {
     fn default() -> Self {
         Self { enabled: true }
-    }
-}
-
-/// What the live page shows. Whoever reaches the address sees it: what people wrote is shown only where that is asked for.
-#[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Deserialize)]
-#[serde(rename_all = "lowercase")]
-pub enum PageContent {
-    /// There is no live page.
-    Off,
-    /// Counts, shares, rates, lag and delay.
-    #[default]
-    Figures,
-    /// The newest posts as well.
-    Posts,
-}
-
-impl PageContent {
-    /// Whether posts are shown.
-    #[must_use]
-    pub const fn posts(self) -> bool {
-        matches!(self, Self::Posts)
-    }
-}
-
-/// `[http]`
-#[derive(Debug, Clone, Deserialize)]
-#[serde(deny_unknown_fields, default)]
-pub struct HttpSettings {
-    /// The address of the live page, `/metrics`, `/live` and `/ready`; port 0 takes a free one.
-    pub listen: SocketAddr,
-    /// Serve at all.
-    pub enabled: bool,
-    /// What the live page at `/` shows.
-    pub page: PageContent,
-}
-
-impl Default for HttpSettings {
-    fn default() -> Self {
-        Self {
-            listen: SocketAddr::from(([127, 0, 0, 1], 9464)),
-            enabled: true,
-            page: PageContent::Figures,
-        }
-    }
-}
-
-/// How log lines look.
-#[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Deserialize)]
-#[serde(rename_all = "lowercase")]
-pub enum LogFormat {
-    /// For people.
-    #[default]
-    Text,
-    /// One JSON object a line.
-    Json,
-}
-
-/// `[log]`
-#[derive(Debug, Clone, Deserialize)]
-#[serde(deny_unknown_fields, default)]
-pub struct LogSettings {
-    /// A filter as of `tracing`: `info`, `moodstream=debug,warn`.
-    pub level: String,
-    /// The shape of a line.
-    pub format: LogFormat,
-}
-
-impl Default for LogSettings {
-    fn default() -> Self {
-        Self {
-            level: "info".to_owned(),
-            format: LogFormat::Text,
-        }
     }
 }
 

@@ -8,12 +8,12 @@ use std::{
     },
 };
 
-use super::{budget::lock, message::Partition};
-use crate::observe::metric;
+use super::{in_flight::lock, record::Partition};
+use crate::telemetry::metric;
 
 /// A partition being read.
 #[derive(Debug, Clone, PartialEq, Eq)]
-pub struct Held {
+pub struct AssignedPartition {
     /// The topic.
     pub topic: Arc<str>,
     /// The partition.
@@ -30,7 +30,7 @@ pub struct Held {
     pub end: Option<i64>,
 }
 
-impl Held {
+impl AssignedPartition {
     /// Records between what is committed and the end. `None` until the broker has told the end.
     #[must_use]
     pub fn lag(&self) -> Option<i64> {
@@ -58,7 +58,7 @@ struct Reading {
     committed: i64,
     end: Option<i64>,
     /// How many times running the broker has told a high watermark before the position.
-    beyond: u32,
+    out_of_range: u32,
 }
 
 #[derive(Debug, Default)]
@@ -88,9 +88,9 @@ impl Assignment {
 
     /// The partitions being read, in order of topic and partition.
     #[must_use]
-    pub fn current(&self) -> Vec<Held> {
+    pub fn current(&self) -> Vec<AssignedPartition> {
         let state = lock(&self.state);
-        let mut held: Vec<Held> = state
+        let mut held: Vec<AssignedPartition> = state
             .slots
             .iter()
             .filter_map(|((topic, partition), slot)| {
@@ -102,7 +102,7 @@ impl Assignment {
                     end,
                     ..
                 } = slot.reading?;
-                Some(Held {
+                Some(AssignedPartition {
                     topic: Arc::clone(topic),
                     partition: *partition,
                     epoch,
@@ -129,7 +129,7 @@ impl Assignment {
     }
 
     /// The group gives partitions; returns each with the ticket for asking its start.
-    pub(super) fn given(&self, partitions: impl IntoIterator<Item = Partition>) -> Vec<(Partition, u64)> {
+    pub(super) fn assigned(&self, partitions: impl IntoIterator<Item = Partition>) -> Vec<(Partition, u64)> {
         let mut state = lock(&self.state);
         state.joined = true;
         let tickets = partitions
@@ -154,7 +154,7 @@ impl Assignment {
     }
 
     /// The group takes partitions; returns those that librdkafka fetches.
-    pub(super) fn taken(&self, partitions: &[Partition]) -> Vec<Partition> {
+    pub(super) fn revoked(&self, partitions: &[Partition]) -> Vec<Partition> {
         let mut state = lock(&self.state);
         let fetched = partitions
             .iter()
@@ -193,7 +193,7 @@ impl Assignment {
             position: offset,
             committed: offset,
             end: None,
-            beyond: 0,
+            out_of_range: 0,
         });
         Some(epoch)
     }
@@ -212,7 +212,7 @@ impl Assignment {
     }
 
     /// For an interrupted partition: the ticket for asking its start anew, and whether librdkafka fetched it.
-    pub(super) fn again(&self, partition: &Partition) -> Option<(u64, bool)> {
+    pub(super) fn restart(&self, partition: &Partition) -> Option<(u64, bool)> {
         let ticket = self.next();
         let mut state = lock(&self.state);
         let slot = state.slots.get_mut(partition).filter(|slot| slot.reading.is_none())?;
@@ -242,7 +242,7 @@ impl Assignment {
     }
 
     /// A look at the broker has told a partition's end.
-    pub(super) fn looked_at(&self, partition: &Partition, end: i64) {
+    pub(super) fn refresh_high_watermark(&self, partition: &Partition, end: i64) {
         let mut state = lock(&self.state);
         let Some((reading, shown)) = reading(&mut state, partition) else {
             return;
@@ -255,7 +255,7 @@ impl Assignment {
     /// The broker has told a partition's end and high watermark. Returns the partition if its
     /// position lies beyond the latter for the second time running: the first may be a word from
     /// before the assignment.
-    pub(super) fn ends_at(&self, topic: &str, partition: i32, end: i64, high: i64) -> Option<Partition> {
+    pub(super) fn observe_watermark(&self, topic: &str, partition: i32, end: i64, high: i64) -> Option<Partition> {
         let mut state = lock(&self.state);
         let (key, slot) = state
             .slots
@@ -266,8 +266,12 @@ impl Assignment {
         let end = reading.end.map_or(end, |known| known.max(end));
         reading.end = Some(end);
         lag_gauge(key, &mut slot.lag, end - reading.committed);
-        reading.beyond = if high < reading.position { reading.beyond + 1 } else { 0 };
-        (reading.beyond == 2).then(|| key.clone())
+        reading.out_of_range = if high < reading.position {
+            reading.out_of_range + 1
+        } else {
+            0
+        };
+        (reading.out_of_range == 2).then(|| key.clone())
     }
 }
 
@@ -312,14 +316,14 @@ mod tests {
         let (zero, topic) = (partition(0), Arc::from("posts"));
         assert!(!assignment.settled(), "the group has not answered yet");
 
-        let ticket = assignment.given([zero.clone()])[0].1;
+        let ticket = assignment.assigned([zero.clone()])[0].1;
         assert!(!assignment.settled() && assignment.current().is_empty());
         let first = assignment.begin(&zero, ticket, 5).unwrap();
         assert!(assignment.settled() && assignment.holds(&topic, 0, first));
 
-        assert_eq!(assignment.taken(std::slice::from_ref(&zero)), vec![zero.clone()]);
+        assert_eq!(assignment.revoked(std::slice::from_ref(&zero)), vec![zero.clone()]);
         assert!(!assignment.holds(&topic, 0, first));
-        let ticket = assignment.given([zero.clone()])[0].1;
+        let ticket = assignment.assigned([zero.clone()])[0].1;
         let second = assignment.begin(&zero, ticket, 5).unwrap();
         assert!(assignment.holds(&topic, 0, second) && !assignment.holds(&topic, 0, first));
     }
@@ -327,11 +331,11 @@ mod tests {
     #[test]
     fn a_revocation_touches_only_what_it_names() {
         let assignment = Assignment::default();
-        let tickets = assignment.given([partition(0), partition(1)]);
+        let tickets = assignment.assigned([partition(0), partition(1)]);
         for (partition, ticket) in &tickets {
             assignment.begin(partition, *ticket, 0).unwrap();
         }
-        assignment.taken(&[partition(0)]);
+        assignment.revoked(&[partition(0)]);
         let left: Vec<i32> = assignment.current().iter().map(|held| held.partition).collect();
         assert_eq!(left, [1]);
     }
@@ -339,10 +343,10 @@ mod tests {
     #[test]
     fn a_late_answer_begins_nothing() {
         let assignment = Assignment::default();
-        let old = assignment.given([partition(0)])[0].1;
-        assignment.taken(&[partition(0)]);
+        let old = assignment.assigned([partition(0)])[0].1;
+        assignment.revoked(&[partition(0)]);
         assert!(assignment.begin(&partition(0), old, 0).is_none());
-        let new = assignment.given([partition(0)])[0].1;
+        let new = assignment.assigned([partition(0)])[0].1;
         assert!(assignment.begin(&partition(0), old, 0).is_none());
         assert!(assignment.awaits(&partition(0), new));
         assert!(assignment.begin(&partition(0), new, 0).is_some());
@@ -356,13 +360,13 @@ mod tests {
     fn interrupting_counts_once_and_only_for_the_current_epoch() {
         let assignment = Assignment::default();
         let topic: Arc<str> = Arc::from("posts");
-        let ticket = assignment.given([partition(0)])[0].1;
+        let ticket = assignment.assigned([partition(0)])[0].1;
         let epoch = assignment.begin(&partition(0), ticket, 0).unwrap();
         assert!(!assignment.interrupt(&topic, 0, epoch + 1));
         assert!(assignment.interrupt(&topic, 0, epoch));
         assert!(!assignment.interrupt(&topic, 0, epoch));
         assert!(!assignment.holds(&topic, 0, epoch));
-        let (ticket, fetched) = assignment.again(&partition(0)).unwrap();
+        let (ticket, fetched) = assignment.restart(&partition(0)).unwrap();
         assert!(fetched);
         assert!(assignment.begin(&partition(0), ticket, 3).unwrap() > epoch);
     }
@@ -370,22 +374,22 @@ mod tests {
     #[test]
     fn a_taken_partition_that_was_never_fetched_is_not_taken_from_librdkafka() {
         let assignment = Assignment::default();
-        assignment.given([partition(0)]);
-        assert!(assignment.taken(&[partition(0)]).is_empty());
+        assignment.assigned([partition(0)]);
+        assert!(assignment.revoked(&[partition(0)]).is_empty());
     }
 
     #[test]
     fn a_position_beyond_the_partition_is_told_when_it_is_certain() {
         let assignment = Assignment::default();
-        let ticket = assignment.given([partition(0)])[0].1;
+        let ticket = assignment.assigned([partition(0)])[0].1;
         assignment.begin(&partition(0), ticket, 50).unwrap();
-        assert_eq!(assignment.ends_at("posts", 0, 10, 10), None);
-        assert_eq!(assignment.ends_at("posts", 0, 60, 60), None);
-        assert_eq!(assignment.ends_at("posts", 0, 10, 10), None);
-        assert_eq!(assignment.ends_at("posts", 0, 10, 10), Some(partition(0)));
-        assert_eq!(assignment.ends_at("posts", 0, 10, 10), None, "once");
+        assert_eq!(assignment.observe_watermark("posts", 0, 10, 10), None);
+        assert_eq!(assignment.observe_watermark("posts", 0, 60, 60), None);
+        assert_eq!(assignment.observe_watermark("posts", 0, 10, 10), None);
+        assert_eq!(assignment.observe_watermark("posts", 0, 10, 10), Some(partition(0)));
+        assert_eq!(assignment.observe_watermark("posts", 0, 10, 10), None, "once");
         assert_eq!(
-            assignment.ends_at("posts", 0, 50, 50),
+            assignment.observe_watermark("posts", 0, 50, 50),
             None,
             "the end itself is not beyond it"
         );
@@ -394,16 +398,16 @@ mod tests {
     #[test]
     fn lag_runs_from_committed_to_the_end() {
         let assignment = Assignment::default();
-        let ticket = assignment.given([partition(0)])[0].1;
+        let ticket = assignment.assigned([partition(0)])[0].1;
         assignment.begin(&partition(0), ticket, 10).unwrap();
         assert_eq!(assignment.current()[0].lag(), None);
-        assignment.ends_at("posts", 0, 25, 25);
+        assignment.observe_watermark("posts", 0, 25, 25);
         assert_eq!(assignment.current()[0].lag(), Some(15));
         assignment.committed(&partition(0), 20);
         assignment.committed(&partition(0), 18);
         assert_eq!(assignment.current()[0].lag(), Some(5));
-        assignment.looked_at(&partition(0), 40);
-        assignment.ends_at("posts", 0, 25, 25);
+        assignment.refresh_high_watermark(&partition(0), 40);
+        assignment.observe_watermark("posts", 0, 25, 25);
         assert_eq!(
             assignment.current()[0].lag(),
             Some(20),

@@ -11,8 +11,8 @@ use rdkafka::{
 use super::{
     client::Plain,
     error::{KafkaError, describe, is_authentication},
-    message::Partition,
     options::KafkaOptions,
+    record::Partition,
 };
 
 /// What a look at the broker has shown.
@@ -71,7 +71,7 @@ pub(super) fn partitions(options: &KafkaOptions, timeout: Duration) -> Result<Ve
 }
 
 /// Metadata of all topics: asking for one by name could create it.
-pub(super) fn fetch_metadata(options: &KafkaOptions, timeout: Duration) -> Result<Metadata, KafkaError> {
+pub(crate) fn fetch_metadata(options: &KafkaOptions, timeout: Duration) -> Result<Metadata, KafkaError> {
     let client: BaseConsumer<Plain> = options
         .admin_config()
         .create_with_context(Plain::default())

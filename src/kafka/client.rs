@@ -7,16 +7,16 @@ use rdkafka::{
     types::RDKafkaErrorCode,
 };
 
-use super::budget::lock;
-use crate::observe::{metric, quiet::Quiet};
+use super::in_flight::lock;
+use crate::telemetry::{metric, quiet::Quiet};
 
 /// Counts an error: consume, commit, produce or broker.
-pub(super) fn count_error(kind: &'static str) {
+pub(crate) fn count_error(kind: &'static str) {
     metrics::counter!(metric::KAFKA_ERRORS, "kind" => kind).increment(1);
 }
 
 /// librdkafka's own lines.
-pub(super) fn log(level: RDKafkaLogLevel, facility: &str, message: &str) {
+pub(crate) fn log(level: RDKafkaLogLevel, facility: &str, message: &str) {
     match level {
         RDKafkaLogLevel::Emerg | RDKafkaLogLevel::Alert | RDKafkaLogLevel::Critical => {
             tracing::error!(target: "librdkafka", facility, "{message}");
@@ -37,7 +37,7 @@ pub(super) fn log(level: RDKafkaLogLevel, facility: &str, message: &str) {
 /// The callbacks of probes, producers and questions: keeps the last reason for a person to read.
 /// Clones share what they keep.
 #[derive(Debug, Clone, Default)]
-pub(super) struct Plain(Arc<Kept>);
+pub(crate) struct Plain(Arc<Kept>);
 
 #[derive(Debug, Default)]
 struct Kept {

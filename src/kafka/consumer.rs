@@ -1,10 +1,7 @@
 //! The consumer's handle.
 
 use std::{
-    sync::{
-        Arc, Mutex,
-        mpsc::{Sender, channel},
-    },
+    sync::{Arc, Mutex},
     thread,
     time::Duration,
 };
@@ -16,32 +13,32 @@ use tokio::{
 };
 
 use super::{
-    assignment::{Assignment, Held},
-    budget::{Budget, Waker, lock},
-    context::GroupContext,
+    assignment::{AssignedPartition, Assignment},
     error::KafkaError,
-    message::{Message, Partition},
-    offsets::StartOffsets,
+    event::{self, ConsumerEvent, EventSender},
+    in_flight::{InFlightLimit, lock},
+    offset_store::OffsetStore,
     options::KafkaOptions,
-    resolver::Resolver,
-    worker::{Command, Worker},
+    poll_loop::{Config, PollLoop},
+    rebalance::GroupContext,
+    record::{Partition, Record},
+    start_offsets::StartOffsetFinder,
 };
 
 /// A member of the consumer group, on a thread of its own.
 ///
-/// It lives in three states. While *consuming* it hands out messages. After
-/// [`Consumer::drain`] it hands out no more, but keeps its partitions, so that what is in flight
+/// It has three states. While *consuming* it hands out records. After
+/// [`Consumer::drain`] it hands out no more, but keeps its partitions, so that the records in flight
 /// can be finished and committed. [`Consumer::close`], or dropping it, leaves the group.
 #[derive(Debug)]
 pub struct Consumer {
     assignment: Assignment,
-    budget: Arc<Budget>,
-    commands: Sender<Command>,
-    waker: Arc<Waker>,
+    in_flight: Arc<InFlightLimit>,
+    events: EventSender,
     end: Mutex<Option<End>>,
 }
 
-/// What is heard of the thread's end.
+/// How the thread has ended.
 #[derive(Debug)]
 struct End {
     result: oneshot::Receiver<Result<(), KafkaError>>,
@@ -53,7 +50,7 @@ impl Consumer {
     /// longer, though nothing depends on it: the offsets that count are not the broker's, and the group notices by itself.
     pub const LEAVING: Duration = Duration::from_secs(5);
 
-    /// Subscribes to the topics and starts handing out their messages, in order within each
+    /// Subscribes to the topics and starts handing out their records, in order within each
     /// partition. Must be called within a tokio runtime, where `offsets` is asked.
     ///
     /// The receiver ends when the consumer is drained or has failed; [`Consumer::close`] tells which.
@@ -63,61 +60,47 @@ impl Consumer {
     /// consumer waits for it.
     pub fn start(
         options: &KafkaOptions,
-        offsets: Arc<dyn StartOffsets>,
-    ) -> Result<(Self, mpsc::Receiver<Message>), KafkaError> {
+        offsets: Arc<dyn OffsetStore>,
+    ) -> Result<(Self, mpsc::Receiver<Record>), KafkaError> {
         options.check()?;
         let runtime = tokio::runtime::Handle::try_current().map_err(|error| KafkaError::Client {
             what: "starting the consumer",
             detail: error.to_string(),
         })?;
         let assignment = Assignment::default();
-        let waker = Arc::new(Waker::default());
-        let context = GroupContext::new(assignment.clone(), options.read_committed());
-        let mut consumer: BaseConsumer<GroupContext> = options
-            .consumer_config()
-            .create_with_context(context)
-            .map_err(|error| KafkaError::client("making the consumer", &error))?;
-        let on_event = Arc::clone(&waker);
-        consumer.set_nonempty_callback(move || on_event.wake());
-        let topics: Vec<&str> = options.topics.iter().map(String::as_str).collect();
-        consumer
-            .subscribe(&topics)
-            .map_err(|error| KafkaError::client("subscribing", &error))?;
-
-        let budget = Budget::new(
+        let (events, inbox) = event::channel();
+        let consumer = Arc::new(subscribe(options, &assignment, &events)?);
+        let in_flight = InFlightLimit::new(
             options.max_in_flight_records,
             options.max_in_flight_bytes,
-            Arc::clone(&waker),
+            events.clone(),
         );
-        // Permits bound the records in flight, so the channel is never full when one is at hand.
-        let (sender, receiver) = mpsc::channel(options.max_in_flight_records);
-        let (commands, inbox) = channel();
+        // The limit bounds the records in flight, so the channel is never full for a record with a permit.
+        let (records, receiver) = mpsc::channel(options.max_in_flight_records);
         let (ended, result) = oneshot::channel();
         let (leave, left) = oneshot::channel();
-        let resolver = Resolver::new(
-            runtime,
-            options.clone(),
-            offsets,
-            assignment.clone(),
-            commands.clone(),
-            Arc::clone(&waker),
-        );
-        let mut worker = Worker::new(
-            Arc::new(consumer),
-            assignment.clone(),
-            Arc::clone(&budget),
-            Arc::clone(&waker),
-            sender,
-            inbox,
-            resolver,
-            options,
-        );
+        let mut poll_loop = PollLoop::new(Config {
+            start_offsets: StartOffsetFinder::new(
+                runtime,
+                options.clone(),
+                offsets,
+                assignment.clone(),
+                events.clone(),
+            ),
+            consumer,
+            assignment: assignment.clone(),
+            in_flight: Arc::clone(&in_flight),
+            events: inbox,
+            wake: events.clone(),
+            records,
+            brokers: options.brokers.clone(),
+        });
         thread::Builder::new()
             .name("kafka-consumer".into())
             .spawn(move || {
                 // No one may be left to hear how it ended.
-                let _ = ended.send(worker.run());
-                drop(worker);
+                let _ = ended.send(poll_loop.run());
+                drop(poll_loop);
                 let _ = leave.send(());
             })
             .map_err(|error| KafkaError::Client {
@@ -127,42 +110,45 @@ impl Consumer {
         Ok((
             Self {
                 assignment,
-                budget,
-                commands,
-                waker,
+                in_flight,
+                events,
                 end: Mutex::new(Some(End { result, left })),
             },
             receiver,
         ))
     }
 
-    /// The partitions held, shared.
+    /// A shared view of the assigned partitions.
     #[must_use]
     pub fn assignment(&self) -> Assignment {
         self.assignment.clone()
     }
 
-    /// Position, committed offset and end of each partition held. The end is as old as the
+    /// Position, committed offset and high watermark of each assigned partition. The end is as old as the
     /// latest fetch of the partition; statistics bring it every second.
     #[must_use]
-    pub fn positions(&self) -> Vec<Held> {
+    pub fn positions(&self) -> Vec<AssignedPartition> {
         self.assignment.current()
     }
 
-    /// Records between what is committed and the ends of the partitions held, as far as known.
+    /// Records between the committed offsets and the high watermarks of the assigned partitions, as far as known.
     #[must_use]
     pub fn lag(&self) -> i64 {
-        self.assignment.current().iter().filter_map(Held::lag).sum()
+        self.assignment
+            .current()
+            .iter()
+            .filter_map(AssignedPartition::lag)
+            .sum()
     }
 
     /// Records and bytes handed out and not yet dropped.
     #[must_use]
     pub fn in_flight(&self) -> (usize, usize) {
-        self.budget.in_flight()
+        self.in_flight.in_flight()
     }
 
     /// Tells Kafka the offsets that are committed in the database. Returns at once; a failure is
-    /// counted and logged, and costs nothing: the database holds the truth.
+    /// counted and logged, and does no harm: the offsets that count are in the database.
     pub fn commit(&self, offsets: &[(Arc<str>, i32, i64)]) {
         if offsets.is_empty() {
             return;
@@ -170,22 +156,22 @@ impl Consumer {
         for (topic, partition, offset) in offsets {
             self.assignment.committed(&(Arc::clone(topic), *partition), *offset);
         }
-        self.tell(Command::Commit(offsets.to_vec()));
+        self.events.send(ConsumerEvent::Commit(offsets.to_vec()));
     }
 
-    /// For a fenced partition: asks anew where it starts and goes on there under a new epoch.
-    /// Messages of `epoch` are stale from now on. Does nothing if `epoch` is no longer current.
-    pub fn rewind(&self, topic: &Arc<str>, partition: i32, epoch: u64) {
+    /// For a fenced partition: looks up its start offset again and reads on from there under a new epoch.
+    /// Records of `epoch` are stale from now on. Does nothing if `epoch` is no longer current.
+    pub fn restart(&self, topic: &Arc<str>, partition: i32, epoch: u64) {
         if self.assignment.interrupt(topic, partition, epoch) {
             let partition: Partition = (Arc::clone(topic), partition);
-            self.tell(Command::Again(partition));
+            self.events.send(ConsumerEvent::Restart(partition));
         }
     }
 
-    /// Hands out no more messages; the receiver ends after those already sent. The partitions
+    /// Hands out no more records; the receiver ends after those already sent. The partitions
     /// stay with this member, and offsets can still be committed.
     pub fn drain(&self) {
-        self.tell(Command::Drain);
+        self.events.send(ConsumerEvent::Drain);
     }
 
     /// Leaves the group after sending the last commits, and tells how the consumer ended.
@@ -194,7 +180,7 @@ impl Consumer {
     /// The [`KafkaError`] that had ended it before, or one that says that the broker did not let it go within
     /// [`Consumer::LEAVING`]: librdkafka then goes on trying until the process ends.
     pub async fn close(self) -> Result<(), KafkaError> {
-        self.tell(Command::Close);
+        self.events.send(ConsumerEvent::Close);
         let Some(End { result, left }) = lock(&self.end).take() else {
             return Ok(());
         };
@@ -210,16 +196,30 @@ impl Consumer {
         }
         Ok(())
     }
-
-    fn tell(&self, command: Command) {
-        // A thread that has ended needs no telling.
-        let _ = self.commands.send(command);
-        self.waker.wake();
-    }
 }
 
 impl Drop for Consumer {
     fn drop(&mut self) {
-        self.tell(Command::Close);
+        self.events.send(ConsumerEvent::Close);
     }
+}
+
+/// Makes the librdkafka consumer and joins the group.
+fn subscribe(
+    options: &KafkaOptions,
+    assignment: &Assignment,
+    events: &EventSender,
+) -> Result<BaseConsumer<GroupContext>, KafkaError> {
+    let context = GroupContext::new(assignment.clone(), events.clone(), options.read_committed());
+    let mut consumer: BaseConsumer<GroupContext> = options
+        .consumer_config()
+        .create_with_context(context)
+        .map_err(|error| KafkaError::client("making the consumer", &error))?;
+    let wake = events.clone();
+    consumer.set_nonempty_callback(move || wake.wake());
+    let topics: Vec<&str> = options.topics.iter().map(String::as_str).collect();
+    consumer
+        .subscribe(&topics)
+        .map_err(|error| KafkaError::client("subscribing", &error))?;
+    Ok(consumer)
 }

@@ -18,13 +18,13 @@ use time::{OffsetDateTime, format_description::well_known::Rfc3339};
 use xxhash_rust::xxh3::xxh3_64;
 
 use super::{
-    budget::lock,
     client::{Plain, count_error},
     error::{KafkaError, describe},
-    message::Origin,
+    in_flight::lock,
     options::KafkaOptions,
+    record::Origin,
 };
-use crate::observe::metric;
+use crate::telemetry::metric;
 
 /// The names of a dead letter's headers.
 pub mod header {
@@ -68,7 +68,7 @@ pub struct DeadLetter {
     /// The record's key.
     pub key: Option<Bytes>,
     /// The record's bytes.
-    pub payload: Bytes,
+    pub value: Bytes,
     /// The kind of fault.
     pub reason: &'static str,
     /// One line: what was wrong and where.
@@ -133,7 +133,7 @@ impl std::fmt::Debug for DeadLetters {
     }
 }
 
-/// What of a letter is sent: the first bytes of its payload, with its key or without.
+/// What of a letter is sent: the first bytes of its value, with its key or without.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 struct Cut {
     bytes: usize,
@@ -143,7 +143,7 @@ struct Cut {
 impl Cut {
     fn whole(letter: &DeadLetter) -> Self {
         Self {
-            bytes: letter.payload.len(),
+            bytes: letter.value.len(),
             key: letter.key.is_some(),
         }
     }
@@ -270,7 +270,7 @@ impl DeadLetters {
                     if !whole {
                         tracing::warn!(
                             origin = %letter.origin,
-                            bytes = letter.payload.len(),
+                            bytes = letter.value.len(),
                             kept = cut.bytes,
                             key_bytes = letter.key.as_ref().map(Bytes::len),
                             key_kept = cut.key,
@@ -291,7 +291,7 @@ impl DeadLetters {
     }
 
     async fn write(&self, letter: &DeadLetter, cut: Cut) -> Outcome {
-        let bytes = letter.payload.get(..cut.bytes).unwrap_or(&letter.payload);
+        let bytes = letter.value.get(..cut.bytes).unwrap_or(&letter.value);
         let mut record: FutureRecord<'_, [u8], [u8]> = FutureRecord::to(&self.topic)
             .payload(bytes)
             .headers(headers(letter, cut));
@@ -337,7 +337,7 @@ fn window(letters: &[DeadLetter]) -> usize {
     letters
         .iter()
         .position(|letter| {
-            bytes += letter.payload.len() + letter.key.as_ref().map_or(0, Bytes::len);
+            bytes += letter.value.len() + letter.key.as_ref().map_or(0, Bytes::len);
             bytes > WINDOW
         })
         .map_or(letters.len(), |end| end.max(1))
@@ -348,7 +348,7 @@ fn headers(letter: &DeadLetter, cut: Cut) -> OwnedHeaders {
         origin,
         timestamp,
         key,
-        payload,
+        value,
         reason,
         detail,
     } = letter;
@@ -364,10 +364,10 @@ fn headers(letter: &DeadLetter, cut: Cut) -> OwnedHeaders {
         (header::VERSION, Some(env!("CARGO_PKG_VERSION").to_owned())),
     ];
     let xxh3 = |bytes: &Bytes| format!("{:016x}", xxh3_64(bytes));
-    if cut.bytes < payload.len() {
+    if cut.bytes < value.len() {
         headers.push((header::TRUNCATED, Some("true".to_owned())));
-        headers.push((header::ORIGINAL_LENGTH, Some(payload.len().to_string())));
-        headers.push((header::ORIGINAL_XXH3, Some(xxh3(payload))));
+        headers.push((header::ORIGINAL_LENGTH, Some(value.len().to_string())));
+        headers.push((header::ORIGINAL_XXH3, Some(xxh3(value))));
     }
     if let Some(key) = key.as_ref().filter(|_| !cut.key) {
         headers.push((header::KEY_OMITTED, Some("true".to_owned())));
@@ -398,7 +398,7 @@ mod tests {
             },
             timestamp: None,
             key: None,
-            payload: Bytes::from(vec![0; bytes]),
+            value: Bytes::from(vec![0; bytes]),
             reason: "not_json",
             detail: String::new(),
         }

@@ -80,7 +80,7 @@ pub enum KafkaError {
 }
 
 impl KafkaError {
-    pub(super) fn setting(setting: impl Into<String>, problem: impl Into<String>) -> Self {
+    pub(crate) fn setting(setting: impl Into<String>, problem: impl Into<String>) -> Self {
         Self::Setting {
             setting: setting.into(),
             problem: problem.into(),
@@ -88,7 +88,7 @@ impl KafkaError {
     }
 
     /// Wraps the client library's error. The library repeats a refused property's value, which may be a secret.
-    pub(super) fn client(what: &'static str, error: &rdkafka::error::KafkaError) -> Self {
+    pub(crate) fn client(what: &'static str, error: &rdkafka::error::KafkaError) -> Self {
         use rdkafka::error::KafkaError as Rd;
         match error {
             Rd::ClientConfig(_, description, name, _) if is_secret(name) => Self::setting(
@@ -118,7 +118,7 @@ fn without_value(description: &str) -> &'static str {
 }
 
 /// The error in the client's words, without the name of the enum around it.
-pub(super) fn describe(error: &rdkafka::error::KafkaError) -> String {
+pub(crate) fn describe(error: &rdkafka::error::KafkaError) -> String {
     match error.rdkafka_error_code() {
         Some(code) => code.to_string(),
         None => error.to_string(),

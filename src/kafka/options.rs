@@ -195,7 +195,7 @@ impl KafkaOptions {
     }
 
     /// For producers: each record once, acknowledged by all replicas.
-    pub(super) fn producer_config(&self) -> ClientConfig {
+    pub(crate) fn producer_config(&self) -> ClientConfig {
         let mut config = self.base_config();
         config
             .set("enable.idempotence", "true")
@@ -207,7 +207,7 @@ impl KafkaOptions {
     }
 
     /// For questions about topics and brokers.
-    pub(super) fn admin_config(&self) -> ClientConfig {
+    pub(crate) fn admin_config(&self) -> ClientConfig {
         let mut config = self.base_config();
         self.properties
             .apply(&mut config, &[CONSUMER_ONLY, PRODUCER_ONLY].concat());

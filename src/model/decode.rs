@@ -1,8 +1,8 @@
-//! Logits become a [`Verdict`].
+//! Logits become a [`Prediction`].
 
 use std::sync::Arc;
 
-use super::{ProblemType, Verdict};
+use super::{Prediction, ProblemType};
 
 /// Scores are multiples of 2⁻²⁰: a double adds 2³³ of them without rounding, so sums don't depend on their order.
 const STEPS: f64 = (1u32 << 20) as f64;
@@ -58,7 +58,7 @@ impl Decoder {
     ///
     /// # Errors
     /// A logit is NaN or infinite.
-    pub fn decode(&self, logits: &[f32]) -> Result<Verdict, NotFinite> {
+    pub fn decode(&self, logits: &[f32]) -> Result<Prediction, NotFinite> {
         debug_assert_eq!(logits.len(), self.labels.len());
         if let Some(label) = logits.iter().position(|logit| !logit.is_finite()) {
             return Err(NotFinite { label });
@@ -75,7 +75,7 @@ impl Decoder {
                 .or_else(|| highest(&scores, |_| true)),
         }
         .unwrap_or_default();
-        Ok(Verdict {
+        Ok(Prediction {
             emotion: self.labels[emotion].clone(),
             score: scores[emotion],
             scores,
@@ -128,31 +128,34 @@ mod tests {
     fn multi_label_takes_the_highest_that_reaches_its_threshold() {
         let multi = decoder(ProblemType::MultiLabelClassification, [0.9, 0.3, 0.5], Some(2));
         // anger .73 misses its .9; joy .38 reaches its .3
-        let verdict = multi.decode(&[1.0, -0.5, -3.0]).unwrap();
-        assert_eq!(&*verdict.emotion, "joy");
-        assert_eq!(verdict.score, verdict.scores[1]);
-        let verdict = multi.decode(&[1.0, -3.0, -3.0]).unwrap();
-        assert_eq!(&*verdict.emotion, "neutral", "none reaches its threshold: the fallback");
-        let verdict = decoder(ProblemType::MultiLabelClassification, [0.9; 3], None)
+        let prediction = multi.decode(&[1.0, -0.5, -3.0]).unwrap();
+        assert_eq!(&*prediction.emotion, "joy");
+        assert_eq!(prediction.score, prediction.scores[1]);
+        let prediction = multi.decode(&[1.0, -3.0, -3.0]).unwrap();
+        assert_eq!(
+            &*prediction.emotion, "neutral",
+            "none reaches its threshold: the fallback"
+        );
+        let prediction = decoder(ProblemType::MultiLabelClassification, [0.9; 3], None)
             .decode(&[1.0, -3.0, -3.0])
             .unwrap();
-        assert_eq!(&*verdict.emotion, "anger", "no fallback: the highest");
+        assert_eq!(&*prediction.emotion, "anger", "no fallback: the highest");
     }
 
     #[test]
     fn sigmoid_scores_do_not_compete() {
-        let verdict = decoder(ProblemType::MultiLabelClassification, [0.5; 3], None)
+        let prediction = decoder(ProblemType::MultiLabelClassification, [0.5; 3], None)
             .decode(&[0.0, 0.0, 100.0])
             .unwrap();
-        assert_eq!(*verdict.scores, [0.5, 0.5, 1.0]);
+        assert_eq!(*prediction.scores, [0.5, 0.5, 1.0]);
     }
 
     #[test]
     fn equal_scores_go_to_the_first_label() {
-        let verdict = decoder(ProblemType::SingleLabelClassification, [0.5; 3], None)
+        let prediction = decoder(ProblemType::SingleLabelClassification, [0.5; 3], None)
             .decode(&[1.0, 1.0, 1.0])
             .unwrap();
-        assert_eq!(&*verdict.emotion, "anger");
+        assert_eq!(&*prediction.emotion, "anger");
     }
 
     #[test]
@@ -169,13 +172,13 @@ mod tests {
             let problem_type = if multi { ProblemType::MultiLabelClassification } else { ProblemType::SingleLabelClassification };
             let mut decoder = decoder(problem_type, [0.5; 3], Some(2));
             decoder.temperature = temperature;
-            let verdict = decoder.decode(&logits).unwrap();
-            for score in verdict.scores.iter() {
+            let prediction = decoder.decode(&logits).unwrap();
+            for score in prediction.scores.iter() {
                 prop_assert!((0.0..=1.0).contains(score));
                 prop_assert_eq!((score * STEPS).fract(), 0.0);
             }
             if !multi {
-                let sum: f64 = verdict.scores.iter().sum();
+                let sum: f64 = prediction.scores.iter().sum();
                 prop_assert!((sum - 1.0).abs() <= 3.0 / STEPS);
             }
         }

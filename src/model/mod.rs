@@ -59,7 +59,7 @@ pub struct ModelInfo {
 
 /// A post's emotion.
 #[derive(Debug, Clone, PartialEq)]
-pub struct Verdict {
+pub struct Prediction {
     /// The emotion's label.
     pub emotion: Arc<str>,
     /// Its score, in `0..=1`, a multiple of 2⁻²⁰ so that sums in double precision are exact in any order.

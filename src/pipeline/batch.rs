@@ -1,245 +1,182 @@
-//! Windows put together into what one transaction writes.
+//! The records that one transaction commits.
 
 use std::{
-    collections::{BTreeMap, BTreeSet, HashMap},
+    collections::{BTreeMap, BTreeSet},
     sync::Arc,
 };
 
-use time::{Date, OffsetDateTime};
+use time::Date;
 
-use super::{read::Fate, window::Judged};
+use super::classified::{Classified, Outcome};
 use crate::{
-    kafka::{DeadLetter, Partition, Permit},
+    kafka::{DeadLetter, Partition},
     model::ModelInfo,
-    post::{Origin, Reject},
-    store::{self, DeletionRow, Flush, PostRow, Run},
+    store::{self, DeletionRow, Flush, OffsetRange, PostRow},
 };
 
-/// What one transaction settles, and what goes with it.
-#[derive(Debug)]
+/// Records in the order in which they were read, so that those of a partition are one contiguous range of offsets.
+/// The store's [`Flush`] is derived from them.
+#[derive(Debug, Default)]
 pub(super) struct Batch {
-    pub(super) flush: Flush,
-    /// The assignment under which each partition's run was read.
-    pub(super) epochs: BTreeMap<Partition, u64>,
-    pub(super) letters: Vec<DeadLetter>,
-    /// Whether the letters are written: a crash writes them again, a part of the batch need not.
-    pub(super) lettered: bool,
-    /// The broker's times of the posts, in the order of the flush's posts.
-    pub(super) timestamps: Vec<Option<OffsetDateTime>>,
-    runs: HashMap<Partition, usize>,
+    records: Vec<Classified>,
+    /// Where the range of each partition starts.
+    starts: BTreeMap<Partition, Start>,
+    /// The days of its posts.
     days: BTreeSet<Date>,
-    /// The records, in the order in which they were put in: what the batch can be cut by.
-    marks: Vec<Mark>,
+    /// Whether its dead letters were sent. A crash sends them again; the halves of a batch need not.
+    pub(super) dead_letters_sent: bool,
 }
 
-/// A record of a batch.
-#[derive(Debug)]
-struct Mark {
-    partition: Partition,
+/// Where a partition's range starts.
+#[derive(Debug, Clone, Copy)]
+struct Start {
+    /// The assignment under which the range was read.
+    epoch: u64,
+    /// The offset that is committed in the database.
     offset: i64,
-    kind: Kind,
-    /// The consumer's budget counts the record until it is settled.
-    permit: Permit,
-}
-
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-enum Kind {
-    Post,
-    Deletion,
-    Filtered,
-    Late,
-    Rejected,
-}
-
-/// What a record brings into the batch.
-enum Part {
-    Post(PostRow, Option<OffsetDateTime>),
-    Deletion(DeletionRow),
-    Filtered,
-    Late,
-    Rejected(DeadLetter),
 }
 
 impl Batch {
-    pub(super) fn new(group: &Arc<str>, model: &Arc<ModelInfo>) -> Self {
-        Self {
-            flush: Flush::new(Arc::clone(group), Arc::clone(model)),
-            epochs: BTreeMap::new(),
-            letters: Vec::new(),
-            lettered: false,
-            timestamps: Vec::new(),
-            runs: HashMap::new(),
-            days: BTreeSet::new(),
-            marks: Vec::new(),
-        }
+    /// Whether this record's post lies on one day more than a transaction may touch.
+    pub(super) fn is_full_for(&self, record: &Classified) -> bool {
+        day(record).is_some_and(|day| self.days.len() >= store::MAX_DAYS && !self.days.contains(&day))
     }
 
-    /// Whether a post of this record would lie on one day more than a transaction may touch.
-    pub(super) fn is_full_for(&self, judged: &Judged) -> bool {
-        let Fate::Post { post, .. } = &judged.fate else {
-            return false;
-        };
-        self.days.len() >= store::MAX_DAYS && !self.days.contains(&store::day_of(post.created_at))
+    /// Adds a record. If it is the first one of its partition, the partition's range starts at `committed`, which is
+    /// before the record's own offset where offsets are missing. The caller has made sure that its assignment holds.
+    pub(super) fn push(&mut self, record: Classified, committed: i64) {
+        self.starts.entry(record.origin.topic_partition()).or_insert(Start {
+            epoch: record.epoch,
+            offset: committed,
+        });
+        self.days.extend(day(&record));
+        self.records.push(record);
     }
 
-    /// Adds a record of a run that starts at `expected`. The caller has made sure that its assignment still holds.
-    pub(super) fn push(&mut self, judged: Judged, expected: i64) {
-        let Judged { message, fate, verdict } = judged;
-        let (origin, epoch) = (message.origin, message.epoch);
-        let part = match (fate, verdict) {
-            (Fate::Post { post, topics, .. }, Some(verdict)) => {
-                let row = PostRow {
-                    post,
-                    verdict,
-                    topics,
-                    origin: origin.clone(),
-                };
-                Part::Post(row, message.timestamp)
-            }
-            // The window stage gives every post a verdict or a rejection.
-            (Fate::Post { .. } | Fate::Filtered, _) => Part::Filtered,
-            (Fate::Late, _) => Part::Late,
-            (Fate::Deletion(deletion), _) => Part::Deletion(DeletionRow {
-                deletion,
-                origin: origin.clone(),
-            }),
-            (Fate::Rejected(Reject { reason, detail }), _) => Part::Rejected(DeadLetter {
-                origin: origin.clone(),
-                timestamp: message.timestamp,
-                key: message.key,
-                payload: message.payload,
-                reason: reason.as_str(),
-                detail,
-            }),
-        };
-        self.add(
-            origin.topic_partition(),
-            origin.offset,
-            epoch,
-            message.permit,
-            part,
-            expected,
-        );
-    }
-
-    fn add(&mut self, partition: Partition, offset: i64, epoch: u64, permit: Permit, part: Part, expected: i64) {
-        let place = *self.runs.entry(partition.clone()).or_insert_with(|| {
-            let (topic, number) = partition.clone();
-            self.flush.runs.push(Run {
-                topic,
-                partition: number,
-                expected,
-                next: expected,
+    /// The transaction's contents.
+    pub(super) fn flush(&self, group: &Arc<str>, model: &Arc<ModelInfo>) -> Flush {
+        let mut flush = Flush::new(Arc::clone(group), Arc::clone(model));
+        let mut ranges: BTreeMap<Partition, OffsetRange> = BTreeMap::new();
+        for ((topic, partition), start) in &self.starts {
+            let range = OffsetRange {
+                topic: Arc::clone(topic),
+                partition: *partition,
+                expected: start.offset,
+                next: start.offset,
                 filtered: 0,
                 late: 0,
                 rejected: 0,
-            });
-            self.flush.runs.len() - 1
-        });
-        self.epochs.insert(partition.clone(), epoch);
-        let run = &mut self.flush.runs[place];
-        run.next = offset + 1;
-        let kind = match part {
-            Part::Post(row, timestamp) => {
-                self.days.insert(store::day_of(row.post.created_at));
-                self.timestamps.push(timestamp);
-                self.flush.posts.push(row);
-                Kind::Post
-            }
-            Part::Deletion(row) => {
-                self.flush.deletions.push(row);
-                Kind::Deletion
-            }
-            Part::Filtered => {
-                run.filtered += 1;
-                Kind::Filtered
-            }
-            Part::Late => {
-                run.late += 1;
-                Kind::Late
-            }
-            Part::Rejected(letter) => {
-                run.rejected += 1;
-                self.letters.push(letter);
-                Kind::Rejected
-            }
-        };
-        self.marks.push(Mark {
-            partition,
-            offset,
-            kind,
-            permit,
-        });
-    }
-
-    /// Takes everything of a partition out.
-    pub(super) fn drop_partition(&mut self, (topic, partition): &Partition) {
-        let other = |origin: &Origin| origin.topic != *topic || origin.partition != *partition;
-        let mut places = self.flush.posts.iter().map(|row| other(&row.origin));
-        self.timestamps.retain(|_| places.next().unwrap_or(true));
-        drop(places);
-        self.flush.drop_partition(topic, *partition);
-        self.letters.retain(|letter| other(&letter.origin));
-        self.epochs.remove(&(Arc::clone(topic), *partition));
-        self.marks
-            .retain(|mark| mark.partition.0 != *topic || mark.partition.1 != *partition);
-        // Runs have moved up; nothing is pushed after a partition is dropped, but a stale place must not be left.
-        self.runs = self
-            .flush
-            .runs
-            .iter()
-            .enumerate()
-            .map(|(place, run)| ((Arc::clone(&run.topic), run.partition), place))
-            .collect();
-    }
-
-    /// Records in it.
-    pub(super) fn len(&self) -> usize {
-        self.marks.len()
-    }
-
-    pub(super) fn is_empty(&self) -> bool {
-        self.flush.is_empty()
-    }
-
-    /// Cuts it in the middle: two batches that, one after the other, settle what it would have settled. They are
-    /// other flushes than it was, so it must be certain that it has not been committed.
-    pub(super) fn split(self) -> (Self, Self) {
-        let half = self.marks.len() / 2;
-        let (group, model) = (&self.flush.group, &self.flush.model);
-        let (mut first, mut second) = (Self::new(group, model), Self::new(group, model));
-        first.lettered = self.lettered;
-        second.lettered = self.lettered;
-        let mut posts = self.flush.posts.into_iter().zip(self.timestamps);
-        let mut deletions = self.flush.deletions.into_iter();
-        let mut letters = self.letters.into_iter();
-        for (number, mark) in self.marks.into_iter().enumerate() {
-            let part = match mark.kind {
-                Kind::Post => posts.next().map(|(row, timestamp)| Part::Post(row, timestamp)),
-                Kind::Deletion => deletions.next().map(Part::Deletion),
-                Kind::Filtered => Some(Part::Filtered),
-                Kind::Late => Some(Part::Late),
-                Kind::Rejected => letters.next().map(Part::Rejected),
             };
-            // What was put in with its mark is still there: both are taken out together.
-            let (Some(part), Some(place)) = (part, self.runs.get(&mark.partition)) else {
+            ranges.insert((Arc::clone(topic), *partition), range);
+        }
+        for record in &self.records {
+            let Some(range) = ranges.get_mut(&record.origin.topic_partition()) else {
                 continue;
             };
-            let expected = self.flush.runs[*place].expected;
-            let epoch = self.epochs.get(&mark.partition).copied().unwrap_or_default();
-            if number < half {
-                first.add(mark.partition, mark.offset, epoch, mark.permit, part, expected);
-            } else {
-                let expected = first.reached(&mark.partition).unwrap_or(expected);
-                second.add(mark.partition, mark.offset, epoch, mark.permit, part, expected);
+            range.next = record.origin.offset + 1;
+            match &record.outcome {
+                Outcome::Post {
+                    post,
+                    topics,
+                    prediction,
+                } => flush.posts.push(PostRow {
+                    post: Arc::clone(post),
+                    prediction: prediction.clone(),
+                    topics: topics.clone(),
+                    origin: record.origin.clone(),
+                    timestamp: record.timestamp,
+                }),
+                Outcome::Deletion(deletion) => flush.deletions.push(DeletionRow {
+                    deletion: deletion.clone(),
+                    origin: record.origin.clone(),
+                }),
+                Outcome::Filtered => range.filtered += 1,
+                Outcome::Late => range.late += 1,
+                Outcome::Rejected { .. } => range.rejected += 1,
             }
+        }
+        flush.ranges = ranges.into_values().collect();
+        flush
+    }
+
+    /// The dead letters of its rejected records.
+    pub(super) fn dead_letters(&self) -> Vec<DeadLetter> {
+        self.records.iter().filter_map(Classified::dead_letter).collect()
+    }
+
+    /// How many of its records were rejected, by reason.
+    pub(super) fn rejects(&self) -> BTreeMap<&'static str, u64> {
+        let mut reasons = BTreeMap::new();
+        for record in &self.records {
+            if let Outcome::Rejected { reject, .. } = &record.outcome {
+                *reasons.entry(reject.reason.as_str()).or_default() += 1;
+            }
+        }
+        reasons
+    }
+
+    /// The assignment under which a partition's records were read.
+    pub(super) fn epoch(&self, partition: &Partition) -> Option<u64> {
+        self.starts.get(partition).map(|start| start.epoch)
+    }
+
+    /// The partitions in it, each with its assignment.
+    pub(super) fn epochs(&self) -> impl Iterator<Item = (&Partition, u64)> {
+        self.starts.iter().map(|(partition, start)| (partition, start.epoch))
+    }
+
+    /// Takes out everything of a partition.
+    pub(super) fn drop_partition(&mut self, partition: &Partition) {
+        self.starts.remove(partition);
+        self.records
+            .retain(|record| record.origin.topic != partition.0 || record.origin.partition != partition.1);
+    }
+
+    pub(super) fn len(&self) -> usize {
+        self.records.len()
+    }
+
+    /// Halves it: two batches that, one after the other, commit what it would have committed. Their flushes are others
+    /// than its own, so it must be certain that it has not been committed.
+    pub(super) fn split(mut self) -> (Self, Self) {
+        let tail = self.records.split_off(self.records.len() / 2);
+        let mut first = Self {
+            dead_letters_sent: self.dead_letters_sent,
+            ..Self::default()
+        };
+        let mut second = Self {
+            dead_letters_sent: self.dead_letters_sent,
+            ..Self::default()
+        };
+        // The second half of a partition starts where the first one ends.
+        let mut reached: BTreeMap<Partition, i64> = BTreeMap::new();
+        for record in self.records {
+            let partition = record.origin.topic_partition();
+            let offset = self
+                .starts
+                .get(&partition)
+                .map_or(record.origin.offset, |start| start.offset);
+            reached.insert(partition, record.origin.offset + 1);
+            first.push(record, offset);
+        }
+        for record in tail {
+            let partition = record.origin.topic_partition();
+            let start = self.starts.get(&partition).map(|start| start.offset);
+            let offset = reached
+                .get(&partition)
+                .copied()
+                .or(start)
+                .unwrap_or(record.origin.offset);
+            second.push(record, offset);
         }
         (first, second)
     }
+}
 
-    /// Where its run of a partition ends.
-    fn reached(&self, partition: &Partition) -> Option<i64> {
-        let place = self.runs.get(partition)?;
-        self.flush.runs.get(*place).map(|run| run.next)
+/// The day of a record's post.
+fn day(record: &Classified) -> Option<Date> {
+    match &record.outcome {
+        Outcome::Post { post, .. } => Some(store::day_of(post.created_at)),
+        _ => None,
     }
 }

@@ -10,7 +10,7 @@ use tokio::sync::watch;
 
 use super::summary::Totals;
 use crate::{
-    kafka::{self, Extent, KafkaOptions, Partition},
+    kafka::{self, KafkaOptions, Partition, Watermarks},
     store::Store,
 };
 
@@ -31,19 +31,19 @@ pub(super) struct Target {
 impl Target {
     /// Asks the broker and the database.
     pub(super) async fn find(options: &KafkaOptions, store: &Store, group: &str) -> anyhow::Result<Self> {
-        let mut extents = extents(options).await?;
-        let partitions: Vec<Partition> = extents.keys().cloned().collect();
+        let mut watermarks = watermarks(options).await?;
+        let partitions: Vec<Partition> = watermarks.keys().cloned().collect();
         let stored = store.start_offsets(group, &partitions).await?;
-        if !beyond(&stored, &extents).is_empty() {
+        if !beyond(&stored, &watermarks).is_empty() {
             // Other members may have gone on since: an offset can't be beyond an end that was asked for after it.
-            extents = self::extents(options).await?;
+            watermarks = self::watermarks(options).await?;
         }
-        let beyond = beyond(&stored, &extents);
+        let beyond = beyond(&stored, &watermarks);
         // An empty partition has nothing to wait for.
-        let ends = extents
+        let ends = watermarks
             .into_iter()
-            .filter(|(_, extent)| !extent.is_empty())
-            .map(|(partition, extent)| (partition, extent.end))
+            .filter(|(_, watermarks)| !watermarks.is_empty())
+            .map(|(partition, watermarks)| (partition, watermarks.high))
             .collect();
         Ok(Self { ends, beyond })
     }
@@ -79,15 +79,19 @@ impl Target {
     }
 }
 
-async fn extents(options: &KafkaOptions) -> anyhow::Result<BTreeMap<Partition, Extent>> {
-    kafka::end_offsets(options, TIMEOUT)
+async fn watermarks(options: &KafkaOptions) -> anyhow::Result<BTreeMap<Partition, Watermarks>> {
+    kafka::watermarks(options, TIMEOUT)
         .await
         .context("can't tell how far the topics reach")
 }
 
-fn beyond(stored: &HashMap<Partition, i64>, extents: &BTreeMap<Partition, Extent>) -> HashMap<Partition, i64> {
+fn beyond(stored: &HashMap<Partition, i64>, watermarks: &BTreeMap<Partition, Watermarks>) -> HashMap<Partition, i64> {
     let mut beyond = stored.clone();
-    beyond.retain(|partition, next| extents.get(partition).is_some_and(|extent| *next > extent.end));
+    beyond.retain(|partition, next| {
+        watermarks
+            .get(partition)
+            .is_some_and(|watermarks| *next > watermarks.high)
+    });
     beyond
 }
 
@@ -110,11 +114,11 @@ mod tests {
     fn an_offset_beyond_the_end_meets_nothing_until_it_moves() {
         let partition: Partition = ("a".into(), 0);
         let stored = HashMap::from([(partition.clone(), 20)]);
-        let extent = |end| BTreeMap::from([(partition.clone(), Extent { start: 0, end })]);
-        assert_eq!(beyond(&stored, &extent(20)), HashMap::new());
+        let watermarks = |end| BTreeMap::from([(partition.clone(), Watermarks { low: 0, high: end })]);
+        assert_eq!(beyond(&stored, &watermarks(20)), HashMap::new());
         let mut target = Target {
             ends: HashMap::from([(partition.clone(), 10)]),
-            beyond: beyond(&stored, &extent(10)),
+            beyond: beyond(&stored, &watermarks(10)),
         };
         assert!(!target.met_by(&stored));
         assert!(!target.met_by(&HashMap::from([(partition.clone(), 0)])));

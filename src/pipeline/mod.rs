@@ -1,20 +1,21 @@
-//! The stages joined; shutdown.
+//! The stages joined, and their shutdown.
 //!
 //! ```text
-//! consumer thread -> read (parse, filter, clean) -> window -> classify -> settle (Postgres, then Kafka's offsets)
+//! consumer thread -> decode (parse, filter, clean) -> window -> classify -> commit (Postgres, then Kafka)
 //! ```
 //!
 //! Every arrow is a bounded channel. The windows in work travel as task handles through a channel of
 //! their own, in the order they were closed: so several are in work at once, and offsets still
-//! advance in order. Shutdown runs the same way as the data: the consumer ends, its channel
+//! advance in order. Shutdown ranges the same way as the data: the consumer ends, its channel
 //! closes, each stage finishes what it holds and closes the next.
 
 mod backoff;
 mod batch;
 mod caught_up;
-mod offsets;
-mod read;
-mod settle;
+mod classified;
+mod commit;
+mod decode;
+mod group_offsets;
 mod summary;
 mod window;
 
@@ -28,17 +29,17 @@ use anyhow::Context as _;
 use time::OffsetDateTime;
 use tokio::{
     sync::{mpsc, oneshot, watch},
-    task::JoinHandle,
-    time::MissedTickBehavior,
+    task::{JoinError, JoinHandle},
+    time::{Instant, MissedTickBehavior},
 };
 use tokio_util::sync::CancellationToken;
 
 pub use self::{
     backoff::Backoff,
-    read::{Fate, Reader},
+    decode::{Content, Decoded, Decoder},
     summary::{Summary, Totals},
 };
-use self::{caught_up::Target, offsets::GroupOffsets, settle::Settler};
+use self::{caught_up::Target, commit::Committer, group_offsets::GroupOffsets};
 use crate::{
     classify::Classifier,
     clean::Profile,
@@ -46,12 +47,12 @@ use crate::{
     filter::{Languages, PostFilter, TopicSet},
     kafka::{Assignment, Consumer, DeadLetters, KafkaError},
     model::ModelFolder,
-    observe::{
+    post::Limits,
+    store::{Store, StoreError},
+    telemetry::{
         health::{Health, Part},
         metric,
     },
-    post::Limits,
-    store::{Store, StoreError},
 };
 
 /// When the run ends by itself.
@@ -78,17 +79,21 @@ pub fn start_classifier(settings: &Settings) -> anyhow::Result<(ModelFolder, Cla
     Ok((folder, classifier))
 }
 
-/// The reading stage as the settings and the model ask for it.
+/// The decoder that the settings and the model ask for. `retired_until`: see [`Store::retired_until`].
 ///
 /// # Errors
 /// A topic, a language or the cleaning profile can't be used.
-pub fn reader(settings: &Settings, folder: &ModelFolder) -> Result<Reader, SettingsError> {
+pub fn decoder(
+    settings: &Settings,
+    folder: &ModelFolder,
+    retired_until: Option<OffsetDateTime>,
+) -> Result<Decoder, SettingsError> {
     let languages = Languages::new(&settings.posts.languages)
         .map_err(|error| SettingsError(format!("posts.languages: {error}")))?;
     let topics = TopicSet::new(&settings.topics).map_err(|error| SettingsError(error.to_string()))?;
     let filter = PostFilter::new(languages, topics, settings.posts.only_tracked)
         .map_err(|error| SettingsError(error.to_string()))?;
-    Ok(Reader {
+    Ok(Decoder {
         format: settings.posts.format,
         limits: Limits {
             max_bytes: settings.posts.max_bytes,
@@ -98,7 +103,7 @@ pub fn reader(settings: &Settings, folder: &ModelFolder) -> Result<Reader, Setti
         filter,
         profile: profile(settings, folder)?,
         retention: settings.store.retention(),
-        retired_until: None,
+        retired_until,
     })
 }
 
@@ -174,15 +179,12 @@ pub async fn run_with(
     health: Health,
     stop: impl Future<Output = ()>,
 ) -> anyhow::Result<Summary> {
-    let mut reader = reader(settings, folder)?;
-    let model = Arc::new(folder.info().clone());
-    let classifier = Arc::new(classifier);
+    // Checked before anything is reached: what the settings get wrong must not wait for a database.
+    decoder(settings, folder, None)?;
     health.well(Part::Model);
-
     let store = open_store(settings).await?;
-    store.keep_groups(&model).await?;
-    reader.retired_until = store.retired_until().await?;
-    let reader = Arc::new(reader);
+    store.keep_groups(folder.info()).await?;
+    let decoder = decoder(settings, folder, store.retired_until().await?)?;
     health.well(Part::Database);
 
     let group: Arc<str> = settings.kafka.group.as_str().into();
@@ -190,94 +192,157 @@ pub async fn run_with(
         Until::Stopped => None,
         Until::CaughtUp => Some(Target::find(&settings.kafka, &store, &group).await?),
     };
-    let offsets = Arc::new(GroupOffsets {
-        store: store.clone(),
-        group: Arc::clone(&group),
-    });
-    let (consumer, records) = Consumer::start(&settings.kafka, offsets)?;
-    let consumer = Arc::new(consumer);
-    let assignment = consumer.assignment();
-    let dead_letters = settings
-        .dead_letter
-        .enabled
-        .then(|| DeadLetters::new(&settings.kafka))
-        .transpose()?;
-    tracing::info!(model = %model.id, topics = ?settings.kafka.topics, group = %group, "running");
+    let classifier = Arc::new(classifier);
+    let mut stages = Stages::start(settings, folder, &store, &group, decoder, &classifier, &health)?;
+    tracing::info!(model = %folder.info().id, topics = ?settings.kafka.topics, group = %group, "running");
 
-    let abandon = CancellationToken::new();
-    let (windows, pending) = mpsc::channel(settings.window.in_flight);
-    let (committed, totals) = watch::channel(Totals::default());
-    let first_record = Arc::new(OnceLock::new());
-    let gatherer = tokio::spawn(window::gather(
-        records,
-        reader,
-        Arc::clone(&classifier),
-        settings.window.clone(),
-        windows,
-        Arc::clone(&first_record),
-    ));
-    let settler = Settler {
-        store: store.clone(),
-        consumer: Arc::clone(&consumer),
-        assignment: assignment.clone(),
-        dead_letters,
-        group: Arc::clone(&group),
-        model: Arc::clone(&model),
-        max_flush_records: settings.store.max_flush_records,
-        health: health.clone(),
-        abandon: abandon.clone(),
-        committed,
-        positions: settle::Positions::default(),
-    };
-    let mut settling = tokio::spawn(settler.run(pending));
-    let readiness = tokio::spawn(readiness(assignment, health.clone()));
-    let (maintained, first_upkeep) = oneshot::channel();
-    let upkeep = tokio::spawn(upkeep(store.clone(), settings.store.clone(), maintained));
-
-    let caught_up = async {
-        match target {
-            Some(target) => {
-                let reached = target.reached(&store, &group, totals.clone()).await;
-                // Who runs it now and then only would otherwise keep everything. An error is logged where it comes up.
-                let _ = first_upkeep.await;
-                reached
-            }
-            None => std::future::pending().await,
-        }
-    };
-    let early = tokio::select! {
-        () = stop => { tracing::info!("stopping: finishing what is held"); None }
+    let caught_up = caught_up(target, &store, &group, &mut stages);
+    let ended_early = tokio::select! {
+        () = stop => { tracing::info!("stopping: finishing the records in flight"); None }
         reached = caught_up => { reached?; None }
-        ended = &mut settling => Some(ended),
+        ended = &mut stages.committing => Some(ended),
     };
     health.fault(Part::Running, "stopping");
-    readiness.abort();
-    upkeep.abort();
-    if let Some(ended) = early {
-        // The stages end only when told to: one that ends by itself brings the reason, or one above it does.
-        ended.context("the settling stage ended")??;
-        gatherer.await.context("the gathering stage ended")??;
-        close(consumer).await?;
-        anyhow::bail!("the consumer ended by itself");
-    }
-    consumer.drain();
-    finish(
-        settling,
-        Duration::from_secs(settings.shutdown.deadline_seconds),
-        &abandon,
-    )
-    .await?;
-    gatherer.abort();
-    if let Err(error) = close(consumer).await {
-        tracing::warn!(%error, "leaving the group failed; the offsets are in the database");
-    }
-    let totals = totals.borrow().clone();
-    // Waiting for the group and for the end of the topics is not work.
-    let worked = match (first_record.get(), totals.last_commit) {
-        (Some(first), Some(last)) => last.saturating_duration_since(*first),
-        _ => Duration::ZERO,
+    let deadline = Duration::from_secs(settings.shutdown.deadline_seconds);
+    let (totals, worked) = match ended_early {
+        Some(ended) => return Err(stages.failed(ended).await),
+        None => stages.stop(deadline).await?,
     };
-    Ok(summarise(totals, &model.id, worked, &classifier))
+    Ok(summarise(totals, &folder.info().id, worked, &classifier))
+}
+
+/// Resolves once everything is committed that was in the topics at the start, and the first maintenance is done; never
+/// without a target.
+fn caught_up(
+    target: Option<Target>,
+    store: &Store,
+    group: &Arc<str>,
+    stages: &mut Stages,
+) -> impl Future<Output = anyhow::Result<()>> + use<> {
+    let (store, group, totals) = (store.clone(), Arc::clone(group), stages.totals.clone());
+    let first_maintenance = stages.first_maintenance.take();
+    async move {
+        let (Some(target), Some(first_maintenance)) = (target, first_maintenance) else {
+            return std::future::pending().await;
+        };
+        let reached = target.reached(&store, &group, totals).await;
+        // Runs that end by themselves would otherwise never apply the retention. An error is logged where it occurs.
+        let _ = first_maintenance.await;
+        reached
+    }
+}
+
+/// The running stages.
+struct Stages {
+    consumer: Arc<Consumer>,
+    gathering: JoinHandle<anyhow::Result<()>>,
+    committing: JoinHandle<anyhow::Result<()>>,
+    /// Tasks that end with the stages: readiness and maintenance.
+    background: [JoinHandle<()>; 2],
+    /// Gives up what is not committed.
+    abandon: CancellationToken,
+    totals: watch::Receiver<Totals>,
+    first_record: Arc<OnceLock<Instant>>,
+    /// Resolves after the first maintenance.
+    first_maintenance: Option<oneshot::Receiver<()>>,
+}
+
+impl Stages {
+    fn start(
+        settings: &Settings,
+        folder: &ModelFolder,
+        store: &Store,
+        group: &Arc<str>,
+        decoder: Decoder,
+        classifier: &Arc<Classifier>,
+        health: &Health,
+    ) -> anyhow::Result<Self> {
+        let offsets = Arc::new(GroupOffsets {
+            store: store.clone(),
+            group: Arc::clone(group),
+        });
+        let (consumer, records) = Consumer::start(&settings.kafka, offsets)?;
+        let consumer = Arc::new(consumer);
+        let assignment = consumer.assignment();
+        let dead_letters = settings
+            .dead_letter
+            .enabled
+            .then(|| DeadLetters::new(&settings.kafka))
+            .transpose()?;
+        let (windows, pending) = mpsc::channel(settings.window.in_flight);
+        let (committed, totals) = watch::channel(Totals::default());
+        let first_record = Arc::new(OnceLock::new());
+        let gathering = tokio::spawn(window::gather(
+            records,
+            Arc::new(decoder),
+            Arc::clone(classifier),
+            settings.window.clone(),
+            windows,
+            Arc::clone(&first_record),
+        ));
+        let abandon = CancellationToken::new();
+        let committer = Committer {
+            store: store.clone(),
+            consumer: Arc::clone(&consumer),
+            assignment: assignment.clone(),
+            dead_letters,
+            group: Arc::clone(group),
+            model: Arc::new(folder.info().clone()),
+            max_flush_records: settings.store.max_flush_records,
+            health: health.clone(),
+            abandon: abandon.clone(),
+            totals: committed,
+            positions: commit::Positions::default(),
+        };
+        let (maintained, first_maintenance) = oneshot::channel();
+        Ok(Self {
+            consumer,
+            gathering,
+            committing: tokio::spawn(committer.run(pending)),
+            background: [
+                tokio::spawn(readiness(assignment, health.clone())),
+                tokio::spawn(maintenance(store.clone(), settings.store.clone(), maintained)),
+            ],
+            abandon,
+            totals,
+            first_record,
+            first_maintenance: Some(first_maintenance),
+        })
+    }
+
+    /// The reason why the stages ended although nobody asked for it.
+    async fn failed(self, ended: Result<anyhow::Result<()>, JoinError>) -> anyhow::Error {
+        self.background.iter().for_each(JoinHandle::abort);
+        // The stage that ended first brings the reason, or one before it does.
+        let reason = async {
+            ended.context("the committing stage ended")??;
+            self.gathering.await.context("the gathering stage ended")??;
+            close(self.consumer).await?;
+            anyhow::bail!("the consumer ended by itself")
+        };
+        match reason.await {
+            Ok(()) => anyhow::anyhow!("the stages ended by themselves"),
+            Err(error) => error,
+        }
+    }
+
+    /// Finishes what is in flight and leaves the group. Returns what was committed, and the time from the first record to
+    /// the last commit: waiting for the group and for the end of the topics is not work.
+    async fn stop(self, deadline: Duration) -> anyhow::Result<(Totals, Duration)> {
+        self.background.iter().for_each(JoinHandle::abort);
+        self.consumer.drain();
+        finish(self.committing, deadline, &self.abandon).await?;
+        self.gathering.abort();
+        if let Err(error) = close(self.consumer).await {
+            tracing::warn!(%error, "leaving the group failed; the offsets are in the database");
+        }
+        let totals = self.totals.borrow().clone();
+        let worked = match (self.first_record.get(), totals.last_commit) {
+            (Some(first), Some(last)) => last.saturating_duration_since(*first),
+            _ => Duration::ZERO,
+        };
+        Ok((totals, worked))
+    }
 }
 
 async fn close(consumer: Arc<Consumer>) -> Result<(), KafkaError> {
@@ -290,12 +355,12 @@ async fn close(consumer: Arc<Consumer>) -> Result<(), KafkaError> {
 
 /// Waits for the last commit; past the deadline gives up what is not committed, which the next start takes up again.
 async fn finish(
-    mut settling: JoinHandle<anyhow::Result<()>>,
+    mut committing: JoinHandle<anyhow::Result<()>>,
     deadline: Duration,
     abandon: &CancellationToken,
 ) -> anyhow::Result<()> {
-    if let Ok(ended) = tokio::time::timeout(deadline, &mut settling).await {
-        return ended.context("the settling stage ended")?;
+    if let Ok(ended) = tokio::time::timeout(deadline, &mut committing).await {
+        return ended.context("the committing stage ended")?;
     }
     tracing::warn!(
         seconds = deadline.as_secs(),
@@ -303,13 +368,13 @@ async fn finish(
     );
     abandon.cancel();
     // A statement under way may take its own timeout; it is cut off with the process.
-    if let Ok(ended) = tokio::time::timeout(Duration::from_secs(1), settling).await {
-        return ended.context("the settling stage ended")?;
+    if let Ok(ended) = tokio::time::timeout(Duration::from_secs(1), committing).await {
+        return ended.context("the committing stage ended")?;
     }
     Ok(())
 }
 
-/// Says whether the group has given this member its partitions.
+/// Reports whether the group has assigned this member its partitions.
 async fn readiness(assignment: Assignment, health: Health) {
     let mut ticks = tokio::time::interval(Duration::from_millis(500));
     loop {
@@ -322,9 +387,9 @@ async fn readiness(assignment: Assignment, health: Health) {
     }
 }
 
-/// What is to be done from time to time, and at once: partitions ahead, retention. The start doesn't wait for it: what
-/// retention drops may be in use, and the keys to go through may be many. `maintained` hears of the first round's end.
-async fn upkeep(store: Store, settings: StoreSettings, maintained: oneshot::Sender<()>) {
+/// Makes partitions ahead and applies the retention, at once and then at intervals. The start doesn't wait for it: what
+/// retention drops may be in use, and there may be many keys to go through. `maintained` resolves after the first round.
+async fn maintenance(store: Store, settings: StoreSettings, maintained: oneshot::Sender<()>) {
     let mut maintained = Some(maintained);
     let mut ticks = tokio::time::interval(Duration::from_secs(settings.maintenance_interval_seconds));
     ticks.set_missed_tick_behavior(MissedTickBehavior::Delay);

@@ -30,7 +30,7 @@ pub struct Totals {
     pub rejected_by_reason: BTreeMap<&'static str, u64>,
     /// Flush transactions committed.
     pub transactions: u64,
-    /// Partition runs dropped because another consumer had moved on.
+    /// Partition ranges dropped because another consumer had moved on.
     pub fenced: u64,
     /// When the last transaction was committed; none before the first.
     #[serde(skip)]

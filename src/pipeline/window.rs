@@ -1,8 +1,8 @@
-//! The second stage: records gathered into windows, each classified as one.
+//! The second stage: records are gathered into windows, and each window is classified in one call.
 //!
-//! A window closes when it is full, when its oldest record has waited `max_delay`, or, so that an
-//! idle stream does not wait in vain, after a short linger when nothing else is in work. While
-//! the sessions are busy it goes on filling: waiting then costs nothing and makes batches better.
+//! A window closes when it is full, when its oldest record has waited for `max_delay`, or, so that an idle stream
+//! does not wait for nothing, after a short linger when no other window is in work. While the sessions are busy it
+//! goes on filling: waiting costs nothing then and makes better batches.
 
 use std::{
     sync::{
@@ -20,63 +20,45 @@ use tokio::{
     time::Instant,
 };
 
-use super::read::{Fate, Reader};
+use super::{
+    classified::{Classified, Outcome},
+    decode::{Content, Decoded, Decoder},
+};
 use crate::{
     classify::Classifier,
     config::WindowSettings,
-    kafka::Message,
-    model::Verdict,
-    observe::metric,
+    kafka::Record,
     post::{Reason, Reject},
+    telemetry::metric,
 };
 
-/// Records read by one blocking task: large enough to hide its cost, small enough to share cores.
+/// Records decoded by one blocking task: enough to hide its cost, few enough to share the cores.
 const CHUNK: usize = 256;
 /// How long a window waits for company when nothing else is in work.
 const LINGER: Duration = Duration::from_millis(3);
 
-/// A record with its fate.
-#[derive(Debug)]
-pub(super) struct Item {
-    /// The record; dropping it gives its bytes back to the consumer's budget.
-    pub message: Message,
-    /// What is to become of it.
-    pub fate: Fate,
-}
-
-/// A record whose fate is settled as far as the model goes.
-#[derive(Debug)]
-pub(super) struct Judged {
-    /// The record.
-    pub message: Message,
-    /// What is to become of it: never [`Fate::Post`] without a verdict.
-    pub fate: Fate,
-    /// The verdict of a post.
-    pub verdict: Option<Verdict>,
-}
-
 /// A window in work; windows are awaited in the order they were closed.
-pub(super) type Pending = JoinHandle<anyhow::Result<Vec<Judged>>>;
+pub(super) type Pending = JoinHandle<anyhow::Result<Vec<Classified>>>;
 
 #[derive(Default)]
 struct Window {
-    items: Vec<Item>,
+    records: Vec<Decoded>,
     posts: usize,
     opened: Option<Instant>,
 }
 
 impl Window {
-    fn extend(&mut self, items: Vec<Item>) {
+    fn extend(&mut self, records: Vec<Decoded>) {
         self.opened.get_or_insert_with(Instant::now);
-        self.posts += items
+        self.posts += records
             .iter()
-            .filter(|item| matches!(item.fate, Fate::Post { .. }))
+            .filter(|decoded| matches!(decoded.content, Content::Post { .. }))
             .count();
-        self.items.extend(items);
+        self.records.extend(records);
     }
 
     fn is_full(&self, settings: &WindowSettings) -> bool {
-        self.posts >= settings.max_posts || self.items.len() >= settings.max_records
+        self.posts >= settings.max_posts || self.records.len() >= settings.max_records
     }
 }
 
@@ -87,20 +69,20 @@ struct Load {
     done: Notify,
 }
 
-/// Gathers records into windows until the channel of records closes; sends each window, already in work, on.
+/// Gathers records into windows until their channel closes, starts to classify each window and sends its handle on.
 /// Notes when the first record came.
 ///
 /// # Errors
-/// A reading task failed, which no input makes it do.
+/// A decoding task panicked, which no input makes it do.
 pub(super) async fn gather(
-    records: mpsc::Receiver<Message>,
-    reader: Arc<Reader>,
+    records: mpsc::Receiver<Record>,
+    decoder: Arc<Decoder>,
     classifier: Arc<Classifier>,
     settings: WindowSettings,
     windows: mpsc::Sender<Pending>,
     first_record: Arc<OnceLock<Instant>>,
 ) -> anyhow::Result<()> {
-    let mut chunks = std::pin::pin!(read_chunks(records, reader, first_record));
+    let mut chunks = std::pin::pin!(decode_chunks(records, decoder, first_record));
     let load = Arc::new(Load::default());
     let max_delay = Duration::from_millis(settings.max_delay_ms);
     let mut window = Window::default();
@@ -110,7 +92,7 @@ pub(super) async fn gather(
         let close_at = window.opened.map(|opened| opened + patience);
         tokio::select! {
             chunk = chunks.next() => match chunk {
-                Some(items) => window.extend(items?),
+                Some(records) => window.extend(records?),
                 None => break,
             },
             () = sleep_until(close_at) => {
@@ -138,12 +120,12 @@ async fn sleep_until(at: Option<Instant>) {
     }
 }
 
-/// Reads records in chunks, several at once on the blocking pool, in order.
-fn read_chunks(
-    records: mpsc::Receiver<Message>,
-    reader: Arc<Reader>,
+/// Decodes records in chunks, several at once on the blocking pool, in order.
+fn decode_chunks(
+    records: mpsc::Receiver<Record>,
+    decoder: Arc<Decoder>,
     first_record: Arc<OnceLock<Instant>>,
-) -> impl Stream<Item = anyhow::Result<Vec<Item>>> {
+) -> impl Stream<Item = anyhow::Result<Vec<Decoded>>> {
     let readers = std::thread::available_parallelism().map_or(2, usize::from).clamp(2, 8);
     stream::unfold((records, first_record), |(mut records, first_record)| async move {
         let mut chunk = Vec::with_capacity(CHUNK);
@@ -153,30 +135,24 @@ fn read_chunks(
         }
         more.then_some((chunk, (records, first_record)))
     })
-    .map(move |chunk: Vec<Message>| {
-        let reader = Arc::clone(&reader);
+    .map(move |chunk: Vec<Record>| {
+        let decoder = Arc::clone(&decoder);
         async move {
-            let items = tokio::task::spawn_blocking(move || read_chunk(&reader, chunk)).await?;
-            Ok(items)
+            let decoded = tokio::task::spawn_blocking(move || decode_chunk(&decoder, chunk)).await?;
+            Ok(decoded)
         }
     })
     .buffered(readers)
 }
 
-fn read_chunk(reader: &Reader, chunk: Vec<Message>) -> Vec<Item> {
+fn decode_chunk(decoder: &Decoder, chunk: Vec<Record>) -> Vec<Decoded> {
     let begun = std::time::Instant::now();
     let now = OffsetDateTime::now_utc();
     let count = chunk.len() as u64;
-    let items: Vec<Item> = chunk
-        .into_iter()
-        .map(|message| {
-            let fate = reader.read(&message, now);
-            Item { message, fate }
-        })
-        .collect();
+    let decoded = chunk.into_iter().map(|record| decoder.decode(record, now)).collect();
     metrics::histogram!(metric::STAGE_SECONDS, "stage" => "read").record(begun.elapsed().as_secs_f64());
     metrics::counter!(metric::STAGE_RECORDS, "stage" => "read").increment(count);
-    items
+    decoded
 }
 
 /// Puts the window in work and hands it on; waits while the stage below is full.
@@ -187,87 +163,84 @@ async fn dispatch(
     windows: &mpsc::Sender<Pending>,
 ) -> Result<(), mpsc::error::SendError<()>> {
     let closed = std::mem::take(window);
-    if closed.items.is_empty() {
+    if closed.records.is_empty() {
         return Ok(());
     }
-    // The place comes first: a window must not run before there is room to hold its result.
+    // Reserved first: a window must not start before there is room for its result.
     let place = windows.reserve().await?;
     load.windows.fetch_add(1, Ordering::AcqRel);
-    metrics::histogram!(metric::WINDOW_RECORDS).record(closed.items.len() as f64);
+    metrics::histogram!(metric::WINDOW_RECORDS).record(closed.records.len() as f64);
     let (classifier, load) = (Arc::clone(classifier), Arc::clone(load));
     place.send(tokio::spawn(async move {
-        let judged = judge(closed.items, &classifier).await;
+        let classified = classify(closed.records, &classifier).await;
         load.windows.fetch_sub(1, Ordering::AcqRel);
         load.done.notify_one();
-        judged
+        classified
     }));
     Ok(())
 }
 
-async fn judge(items: Vec<Item>, classifier: &Classifier) -> anyhow::Result<Vec<Judged>> {
+/// Classifies a window's posts in one call.
+async fn classify(records: Vec<Decoded>, classifier: &Classifier) -> anyhow::Result<Vec<Classified>> {
     #[cfg(all(feature = "fail-points", debug_assertions))]
-    crate::fail_point::dawdle("window-before").await;
+    crate::fail_point::pause("window-before").await;
     let begun = std::time::Instant::now();
-    let texts: Vec<Arc<str>> = items
+    let texts: Vec<Arc<str>> = records
         .iter()
-        .filter_map(|item| match &item.fate {
-            Fate::Post { cleaned, .. } => Some(Arc::clone(cleaned)),
+        .filter_map(|decoded| match &decoded.content {
+            Content::Post { cleaned, .. } => Some(Arc::clone(cleaned)),
             _ => None,
         })
         .collect();
     let posts = texts.len();
-    let verdicts = if texts.is_empty() {
+    let predictions = if texts.is_empty() {
         Vec::new()
     } else {
         classifier.classify(texts).await
     };
     anyhow::ensure!(
-        verdicts.len() == posts,
+        predictions.len() == posts,
         "the classifier answered {} of {posts} texts",
-        verdicts.len()
+        predictions.len()
     );
     // A fault that is not the text's (a session broke) must not send posts to the dead letters.
-    if let Some(fault) = verdicts
+    if let Some(fault) = predictions
         .iter()
-        .filter_map(|verdict| verdict.as_ref().err())
+        .filter_map(|prediction| prediction.as_ref().err())
         .find(|fault| !fault.is_of_the_text())
     {
         anyhow::bail!("the classifier can't go on: {fault}");
     }
-    let mut verdicts = verdicts.into_iter();
-    let judged = items
+    let mut predictions = predictions.into_iter();
+    let classified = records
         .into_iter()
-        .map(|Item { message, fate }| {
-            if !matches!(fate, Fate::Post { .. }) {
-                return Judged {
-                    message,
-                    fate,
-                    verdict: None,
-                };
-            }
-            match verdicts.next() {
-                Some(Ok(verdict)) => Judged {
-                    message,
-                    fate,
-                    verdict: Some(verdict),
-                },
-                Some(Err(fault)) => rejected(message, fault.to_string()),
-                None => rejected(message, "no answer".to_owned()),
-            }
+        .map(|Decoded { record, content }| match content {
+            Content::Post { post, topics, .. } => match predictions.next() {
+                Some(Ok(prediction)) => Classified::new(
+                    record,
+                    Outcome::Post {
+                        post,
+                        topics,
+                        prediction,
+                    },
+                ),
+                Some(Err(fault)) => Classified::rejected(record, model_reject(fault.to_string())),
+                None => Classified::rejected(record, model_reject("no answer".to_owned())),
+            },
+            Content::Deletion(deletion) => Classified::new(record, Outcome::Deletion(deletion)),
+            Content::Filtered => Classified::new(record, Outcome::Filtered),
+            Content::Late => Classified::new(record, Outcome::Late),
+            Content::Rejected(reject) => Classified::rejected(record, reject),
         })
         .collect();
     metrics::histogram!(metric::STAGE_SECONDS, "stage" => "classify").record(begun.elapsed().as_secs_f64());
     metrics::counter!(metric::STAGE_RECORDS, "stage" => "classify").increment(posts as u64);
-    Ok(judged)
+    Ok(classified)
 }
 
-fn rejected(message: Message, detail: String) -> Judged {
-    Judged {
-        message,
-        fate: Fate::Rejected(Reject {
-            reason: Reason::Model,
-            detail,
-        }),
-        verdict: None,
+fn model_reject(detail: String) -> Reject {
+    Reject {
+        reason: Reason::Model,
+        detail,
     }
 }

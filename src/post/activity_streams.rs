@@ -6,7 +6,7 @@
 use serde::Deserialize;
 
 use super::{
-    Deletion, Reason, Record, Reject, Source, clock,
+    Deletion, Parsed, Reason, Reject, Source, clock,
     draft::{Draft, Entities, Input, twitter_unescape},
     json::{self, Object, Scalar},
     parse::not_a_post,
@@ -73,7 +73,7 @@ impl<'a> Activity<'a> {
 }
 
 /// One activity.
-pub(super) fn parse(json: &str, input: Input<'_>) -> Result<Record, Reject> {
+pub(super) fn parse(json: &str, input: Input<'_>) -> Result<Parsed, Reject> {
     let activity: Activity<'_> = json::read(json)?;
     match activity.verb.as_str() {
         Some("post") | None => post(&activity, None, input),
@@ -83,7 +83,7 @@ pub(super) fn parse(json: &str, input: Input<'_>) -> Result<Record, Reject> {
     }
 }
 
-fn post(activity: &Activity<'_>, shared: Option<&Activity<'_>>, input: Input<'_>) -> Result<Record, Reject> {
+fn post(activity: &Activity<'_>, shared: Option<&Activity<'_>>, input: Input<'_>) -> Result<Parsed, Reject> {
     // Some shares name their original without its body: then the share's own text is all there is.
     let original = shared.filter(|original| !original.body.is_absent() || original.long_object.as_ref().is_some());
     let (text, entities) = original.unwrap_or(activity).whole()?;
@@ -119,7 +119,7 @@ fn post(activity: &Activity<'_>, shared: Option<&Activity<'_>>, input: Input<'_>
     .finish(input.limits)
 }
 
-fn deletion(activity: &Activity<'_>) -> Result<Record, Reject> {
+fn deletion(activity: &Activity<'_>) -> Result<Parsed, Reject> {
     match activity
         .object
         .as_ref()
@@ -127,7 +127,7 @@ fn deletion(activity: &Activity<'_>) -> Result<Record, Reject> {
         .transpose()?
         .flatten()
     {
-        Some(post_id) => Ok(Record::Deletion(Deletion {
+        Some(post_id) => Ok(Parsed::Deletion(Deletion {
             source: Source::Twitter,
             post_id,
         })),

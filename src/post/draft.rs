@@ -7,7 +7,7 @@ use time::OffsetDateTime;
 use unicode_normalization::char::is_combining_mark;
 
 use super::{
-    Envelope, Limits, Post, Reason, Record, Reject, Source,
+    Envelope, Limits, Parsed, Post, Reason, Reject, Source,
     json::{List, Object, Scalar, without_nul},
 };
 
@@ -42,7 +42,7 @@ impl Draft<'_> {
     ///
     /// [`Reason::NoId`], [`Reason::NoText`], [`Reason::BadTime`] for what is missing,
     /// [`Reason::TooLarge`] for a text past the limit.
-    pub(super) fn finish(self, limits: &Limits) -> Result<Record, Reject> {
+    pub(super) fn finish(self, limits: &Limits) -> Result<Parsed, Reject> {
         let Some(id) = self.id else {
             return Err(Reject::new(
                 Reason::NoId,
@@ -83,7 +83,7 @@ impl Draft<'_> {
         let quoted_text = self
             .quoted_text
             .map(|quoted| -> String { without_nul(&quoted).chars().take(limits.max_text_chars).collect() });
-        Ok(Record::Post(Box::new(Post {
+        Ok(Parsed::Post(Box::new(Post {
             source: self.source,
             created_at,
             author_id: self.author_id,

@@ -7,7 +7,7 @@ use std::borrow::Cow;
 use serde::Deserialize;
 
 use super::{
-    Deletion, Reason, Record, Reject, Source, clock,
+    Deletion, Parsed, Reason, Reject, Source, clock,
     draft::{Draft, Input},
     json::{self, List, Object, Scalar},
     parse::not_a_post,
@@ -122,7 +122,7 @@ impl PostRecord<'_> {
 }
 
 /// One event of the stream.
-pub(super) fn parse(json: &str, input: Input<'_>) -> Result<Record, Reject> {
+pub(super) fn parse(json: &str, input: Input<'_>) -> Result<Parsed, Reject> {
     let event: Event<'_> = json::read(json)?;
     let Some(commit) = event.commit.as_ref() else {
         return Err(not_a_post(&format!(
@@ -143,7 +143,7 @@ pub(super) fn parse(json: &str, input: Input<'_>) -> Result<Record, Reject> {
     };
     let id = format!("at://{author}/{POSTS}/{key}");
     match operation {
-        "delete" => Ok(Record::Deletion(Deletion {
+        "delete" => Ok(Parsed::Deletion(Deletion {
             source: Source::Bluesky,
             post_id: id,
         })),
@@ -161,7 +161,7 @@ fn post(
     id: String,
     author_id: Option<String>,
     input: Input<'_>,
-) -> Result<Record, Reject> {
+) -> Result<Parsed, Reject> {
     let Some(record) = commit.record.as_ref() else {
         return Err(Reject::new(
             Reason::NoText,

@@ -6,7 +6,7 @@ use serde::Deserialize;
 use serde_json::value::RawValue;
 
 use super::{
-    Deletion, Reason, Record, Reject, Source, clock,
+    Deletion, Parsed, Reason, Reject, Source, clock,
     draft::{Draft, Hashtag, Input, tag_names},
     html, json,
     json::{List, Object, Scalar},
@@ -73,7 +73,7 @@ struct Event<'a> {
 }
 
 /// One status or streaming event.
-pub(super) fn parse(json: &str, shape: Shape, input: Input<'_>) -> Result<Record, Reject> {
+pub(super) fn parse(json: &str, shape: Shape, input: Input<'_>) -> Result<Parsed, Reject> {
     if shape.has(Key::Content) || shape.has(Key::Reblog) {
         return status(json, input);
     }
@@ -94,7 +94,7 @@ pub(super) fn parse(json: &str, shape: Shape, input: Input<'_>) -> Result<Record
     })
 }
 
-fn event(name: &str, payload: &str, input: Input<'_>) -> Result<Record, Reject> {
+fn event(name: &str, payload: &str, input: Input<'_>) -> Result<Parsed, Reject> {
     match name {
         "update" | "status.update" if payload.is_empty() => Err(Reject::new(
             Reason::NoText,
@@ -107,7 +107,7 @@ fn event(name: &str, payload: &str, input: Input<'_>) -> Result<Record, Reject> 
         "delete" => {
             let id = Scalar::Text(Cow::Borrowed(payload)).id("payload")?;
             match id {
-                Some(post_id) => Ok(Record::Deletion(Deletion {
+                Some(post_id) => Ok(Parsed::Deletion(Deletion {
                     source: Source::Mastodon,
                     post_id,
                 })),
@@ -118,7 +118,7 @@ fn event(name: &str, payload: &str, input: Input<'_>) -> Result<Record, Reject> 
     }
 }
 
-fn status(json: &str, input: Input<'_>) -> Result<Record, Reject> {
+fn status(json: &str, input: Input<'_>) -> Result<Parsed, Reject> {
     let status: Status<'_> = json::read(json)?;
     let Some(id) = status.id.id("id")? else {
         return Err(Reject::new(
@@ -127,7 +127,7 @@ fn status(json: &str, input: Input<'_>) -> Result<Record, Reject> {
         ));
     };
     if status.content.is_absent() && !status.text.is_absent() {
-        return Ok(Record::Deletion(Deletion {
+        return Ok(Parsed::Deletion(Deletion {
             source: Source::Mastodon,
             post_id: id,
         }));
@@ -170,7 +170,7 @@ pub(super) fn is_server_sent(record: &str) -> bool {
 }
 
 /// A block that holds one server-sent event; comments (heartbeats) don't count.
-pub(super) fn server_sent(record: &str, input: Input<'_>) -> Result<Record, Reject> {
+pub(super) fn server_sent(record: &str, input: Input<'_>) -> Result<Parsed, Reject> {
     let named = record.lines().filter(|line| line.starts_with("event:")).count();
     if named > 1 {
         return Err(Reject::new(

@@ -93,7 +93,7 @@ pub struct Deletion {
 
 /// What a record held.
 #[derive(Debug, Clone, PartialEq, Eq)]
-pub enum Record {
+pub enum Parsed {
     /// A post.
     Post(Box<Post>),
     /// A deletion notice.

@@ -6,7 +6,7 @@ use serde_json::value::RawValue;
 use time::OffsetDateTime;
 
 use super::{
-    Envelope, Format, Reason, Record, Reject, activity_streams,
+    Envelope, Format, Parsed, Reason, Reject, activity_streams,
     draft::Input,
     jetstream, json, mastodon, plain,
     shape::{self, Key, Shape},
@@ -46,7 +46,7 @@ impl Default for Limits {
 /// # Errors
 ///
 /// A [`Reject`] with the reason why the record is neither one post nor one deletion.
-pub fn parse(format: Format, payload: &[u8], envelope: &Envelope, limits: &Limits) -> Result<Record, Reject> {
+pub fn parse(format: Format, payload: &[u8], envelope: &Envelope, limits: &Limits) -> Result<Parsed, Reject> {
     if payload.len() > limits.max_bytes {
         let detail = format!("the record has {} bytes, more than {}", payload.len(), limits.max_bytes);
         return Err(Reject::new(Reason::TooLarge, detail));
@@ -85,14 +85,14 @@ pub fn key(payload: &[u8]) -> Option<String> {
         fallback_id: Arc::from(""),
     };
     let id = match parse(Format::Auto, payload, &envelope, &Limits::default()).ok()? {
-        Record::Post(post) => post.id,
-        Record::Deletion(deletion) => deletion.post_id,
+        Parsed::Post(post) => post.id,
+        Parsed::Deletion(deletion) => deletion.post_id,
     };
     (!id.is_empty()).then_some(id)
 }
 
 /// A record of any format.
-fn any(record: &str, input: Input<'_>) -> Result<Record, Reject> {
+fn any(record: &str, input: Input<'_>) -> Result<Parsed, Reject> {
     match record.as_bytes().first() {
         Some(b'{' | b'[') => document(Format::Auto, record, input),
         Some(b'"') => match json::read::<Cow<'_, str>>(record) {
@@ -109,7 +109,7 @@ fn any(record: &str, input: Input<'_>) -> Result<Record, Reject> {
 }
 
 /// A JSON document: one object, or a list of one.
-fn document(format: Format, record: &str, input: Input<'_>) -> Result<Record, Reject> {
+fn document(format: Format, record: &str, input: Input<'_>) -> Result<Parsed, Reject> {
     let depth = json::depth(record);
     if depth > input.limits.max_depth {
         let detail = format!("nested {depth} levels deep, more than {}", input.limits.max_depth);
@@ -128,7 +128,7 @@ fn document(format: Format, record: &str, input: Input<'_>) -> Result<Record, Re
 }
 
 /// One JSON object.
-pub(super) fn object(format: Format, json: &str, input: Input<'_>) -> Result<Record, Reject> {
+pub(super) fn object(format: Format, json: &str, input: Input<'_>) -> Result<Parsed, Reject> {
     let shape = Shape::of(json)?;
     let format = match format {
         Format::Auto if shape.has_any(PAGES) && !shape.has_any(&[Key::Text, Key::Content]) => return page(json, input),
@@ -163,7 +163,7 @@ struct Page<'a> {
     tweet_create_events: Option<&'a RawValue>,
 }
 
-fn page(json: &str, input: Input<'_>) -> Result<Record, Reject> {
+fn page(json: &str, input: Input<'_>) -> Result<Parsed, Reject> {
     let page: Page<'_> = json::read(json)?;
     match page.statuses.or(page.results).or(page.tweet_create_events) {
         Some(list) if list.get().starts_with('[') => one_of(list.get(), |element| object(Format::Auto, element, input)),
@@ -177,7 +177,7 @@ fn page(json: &str, input: Input<'_>) -> Result<Record, Reject> {
 ///
 /// [`Reason::SeveralPosts`] if posts are among several elements, [`Reason::NotAPost`] for an empty
 /// list, else the first element's reason.
-pub(super) fn one_of(list: &str, each: impl Fn(&str) -> Result<Record, Reject>) -> Result<Record, Reject> {
+pub(super) fn one_of(list: &str, each: impl Fn(&str) -> Result<Parsed, Reject>) -> Result<Parsed, Reject> {
     let elements: Vec<&RawValue> = json::read(list)?;
     let one = |element: &RawValue| match element.get() {
         json if json.starts_with('{') => each(json),

@@ -5,7 +5,7 @@ use std::borrow::Cow;
 use serde::Deserialize;
 
 use super::{
-    Record, Reject, Source, clock,
+    Parsed, Reject, Source, clock,
     draft::{Draft, Input},
     json::{self, List, Scalar},
 };
@@ -33,7 +33,7 @@ struct Plain<'a> {
 }
 
 /// An object of the plain format. Without an id or a time it takes the envelope's.
-pub(super) fn parse(json: &str, input: Input<'_>) -> Result<Record, Reject> {
+pub(super) fn parse(json: &str, input: Input<'_>) -> Result<Parsed, Reject> {
     let plain: Plain<'_> = json::read(json)?;
     let source = match plain.source.as_str() {
         Some("twitter") => Source::Twitter,
@@ -62,7 +62,7 @@ pub(super) fn parse(json: &str, input: Input<'_>) -> Result<Record, Reject> {
 }
 
 /// A record that is nothing but its text.
-pub(super) fn text(record: &str, input: Input<'_>) -> Result<Record, Reject> {
+pub(super) fn text(record: &str, input: Input<'_>) -> Result<Parsed, Reject> {
     Draft {
         source: Source::Plain,
         id: Some(input.envelope.fallback_id.to_string()),

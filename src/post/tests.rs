@@ -23,25 +23,25 @@ fn envelope() -> Envelope {
     }
 }
 
-fn read_as(format: Format, record: impl AsRef<[u8]>) -> Result<Record, Reject> {
+fn read_as(format: Format, record: impl AsRef<[u8]>) -> Result<Parsed, Reject> {
     parse(format, record.as_ref(), &envelope(), &Limits::default())
 }
 
-fn read(record: impl AsRef<[u8]>) -> Result<Record, Reject> {
+fn read(record: impl AsRef<[u8]>) -> Result<Parsed, Reject> {
     read_as(Format::Auto, record)
 }
 
 fn post(record: impl AsRef<[u8]>) -> Post {
     match read(record).unwrap() {
-        Record::Post(post) => *post,
-        Record::Deletion(deletion) => panic!("a deletion: {deletion:?}"),
+        Parsed::Post(post) => *post,
+        Parsed::Deletion(deletion) => panic!("a deletion: {deletion:?}"),
     }
 }
 
 fn deleted(record: impl AsRef<[u8]>) -> (Source, String) {
     match read(record).unwrap() {
-        Record::Deletion(deletion) => (deletion.source, deletion.post_id),
-        Record::Post(post) => panic!("a post: {post:?}"),
+        Parsed::Deletion(deletion) => (deletion.source, deletion.post_id),
+        Parsed::Post(post) => panic!("a post: {post:?}"),
     }
 }
 

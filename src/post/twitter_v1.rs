@@ -6,7 +6,7 @@
 use serde::Deserialize;
 
 use super::{
-    Deletion, Reason, Record, Reject, Source, clock,
+    Deletion, Parsed, Reason, Reject, Source, clock,
     draft::{Draft, Entities, Input, twitter_unescape},
     json::{self, Object, Scalar, id_of},
     parse::not_a_post,
@@ -98,7 +98,7 @@ struct Deleted<'a> {
 }
 
 /// One object of the v1.1 API.
-pub(super) fn parse(json: &str, shape: Shape, input: Input<'_>) -> Result<Record, Reject> {
+pub(super) fn parse(json: &str, shape: Shape, input: Input<'_>) -> Result<Parsed, Reject> {
     if shape.has(Key::Recipient) {
         return Err(not_a_post("a direct message"));
     }
@@ -117,7 +117,7 @@ pub(super) fn parse(json: &str, shape: Shape, input: Input<'_>) -> Result<Record
     status(json, input)
 }
 
-fn status(json: &str, input: Input<'_>) -> Result<Record, Reject> {
+fn status(json: &str, input: Input<'_>) -> Result<Parsed, Reject> {
     let status: Status<'_> = json::read(json)?;
     // A retweet's own text is the original's, cut short behind `RT @name:`.
     let original = status.retweeted_status.as_ref();
@@ -155,13 +155,13 @@ fn status(json: &str, input: Input<'_>) -> Result<Record, Reject> {
     .finish(input.limits)
 }
 
-fn deletion(json: &str) -> Result<Record, Reject> {
+fn deletion(json: &str) -> Result<Parsed, Reject> {
     let notice: Notice<'_> = json::read(json)?;
     let Some(status) = notice.delete.0.and_then(|delete| delete.status.0) else {
         return Err(not_a_post("a deletion of something else"));
     };
     match id_of(&status.id_str, &status.id, "delete.status.id")? {
-        Some(post_id) => Ok(Record::Deletion(Deletion {
+        Some(post_id) => Ok(Parsed::Deletion(Deletion {
             source: Source::Twitter,
             post_id,
         })),

@@ -7,7 +7,7 @@ use serde::Deserialize;
 use serde_json::value::RawValue;
 
 use super::{
-    Deletion, Reason, Record, Reject, Source, clock,
+    Deletion, Parsed, Reason, Reject, Source, clock,
     draft::{Draft, Entities, Input, twitter_unescape},
     json::{self, List, Object, Scalar},
     parse::{not_a_post, one_of},
@@ -125,7 +125,7 @@ struct ComplianceTweet<'a> {
 }
 
 /// One response, tweet or compliance event of the v2 API.
-pub(super) fn parse(json: &str, shape: Shape, input: Input<'_>) -> Result<Record, Reject> {
+pub(super) fn parse(json: &str, shape: Shape, input: Input<'_>) -> Result<Parsed, Reject> {
     if !shape.has_any(&[Key::Data, Key::Errors, Key::Meta]) || shape.has(Key::Text) {
         return item(json, shape, &Includes::default(), input);
     }
@@ -149,7 +149,7 @@ fn without_data(errors: &List<Object<Problem<'_>>>) -> Reject {
 }
 
 /// What stands under `data`, or alone.
-fn item(json: &str, shape: Shape, includes: &Includes<'_>, input: Input<'_>) -> Result<Record, Reject> {
+fn item(json: &str, shape: Shape, includes: &Includes<'_>, input: Input<'_>) -> Result<Parsed, Reject> {
     if shape.has(Key::EventType) {
         return Err(not_a_post("a direct message event"));
     }
@@ -176,7 +176,7 @@ fn item(json: &str, shape: Shape, includes: &Includes<'_>, input: Input<'_>) -> 
     }
 }
 
-fn tweet(json: &str, includes: &Includes<'_>, input: Input<'_>) -> Result<Record, Reject> {
+fn tweet(json: &str, includes: &Includes<'_>, input: Input<'_>) -> Result<Parsed, Reject> {
     let tweet: Tweet<'_> = json::read(json)?;
     let retweeted = tweet.reference("retweeted");
     let original = match retweeted {
@@ -222,7 +222,7 @@ fn tweet(json: &str, includes: &Includes<'_>, input: Input<'_>) -> Result<Record
 }
 
 /// A compliance event: `{"delete": {"tweet": {"id": ...}}}` of the stream, `{"action": "delete", "id": ...}` of a job's result.
-fn compliance(json: &str) -> Result<Record, Reject> {
+fn compliance(json: &str) -> Result<Parsed, Reject> {
     let event: Compliance<'_> = json::read(json)?;
     let id = match (
         event.delete.as_ref().and_then(|delete| delete.tweet.as_ref()),
@@ -233,7 +233,7 @@ fn compliance(json: &str) -> Result<Record, Reject> {
         _ => return Err(not_a_post("a compliance event that deletes no post")),
     };
     match id {
-        Some(post_id) => Ok(Record::Deletion(Deletion {
+        Some(post_id) => Ok(Parsed::Deletion(Deletion {
             source: Source::Twitter,
             post_id,
         })),

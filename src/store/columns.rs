@@ -62,7 +62,7 @@ struct Scores<'a> {
 
 impl Serialize for Scores<'_> {
     fn serialize<S: Serializer>(&self, serializer: S) -> Result<S::Ok, S::Error> {
-        let scores = &self.row.verdict.scores;
+        let scores = &self.row.prediction.scores;
         let mut map = serializer.serialize_map(Some(scores.len()))?;
         for (label, score) in self.model.labels.iter().zip(scores.iter()) {
             map.serialize_entry(&sql_text(label), score)?;
@@ -120,8 +120,8 @@ pub(super) async fn insert_posts(tx: &mut PgConnection, flush: &Flush, written: 
     .bind(column(&rows, |row| lang(row)))
     .bind(column(&rows, |row| sql_text(&row.post.text)))
     .bind(column(&rows, |row| row.post.repost_of.as_deref().map(sql_text)))
-    .bind(column(&rows, |row| sql_text(&row.verdict.emotion)))
-    .bind(column(&rows, |row| row.verdict.score))
+    .bind(column(&rows, |row| sql_text(&row.prediction.emotion)))
+    .bind(column(&rows, |row| row.prediction.score))
     .bind(column(&rows, |row| {
         Json(Scores {
             model: &flush.model,
@@ -145,9 +145,11 @@ fn column<'a, T>(rows: &[&'a PostRow], value: impl Fn(&'a PostRow) -> T) -> Vec<
 #[cfg(test)]
 mod tests {
     #![allow(clippy::unwrap_used)]
+    use std::sync::Arc;
+
     use super::*;
     use crate::{
-        model::{Precision, ProblemType, Provider, Verdict},
+        model::{Precision, Prediction, ProblemType, Provider},
         post::{Origin, Post, Source},
     };
 
@@ -165,7 +167,7 @@ mod tests {
 
     fn row() -> PostRow {
         PostRow {
-            post: Box::new(Post {
+            post: Arc::new(Post {
                 source: Source::Plain,
                 id: "a".into(),
                 created_at: time::OffsetDateTime::UNIX_EPOCH,
@@ -176,7 +178,7 @@ mod tests {
                 quoted_text: None,
                 hashtags: vec!["x".repeat(MAX_HASHTAG_BYTES + 1), "y".into()],
             }),
-            verdict: Verdict {
+            prediction: Prediction {
                 emotion: "joy".into(),
                 score: 0.5,
                 scores: [0.5, 2f64.powi(-20)].into(),
@@ -187,6 +189,7 @@ mod tests {
                 partition: 1,
                 offset: 2,
             },
+            timestamp: None,
         }
     }
 
@@ -197,7 +200,7 @@ mod tests {
         assert_eq!(hashtags(&row), ["y"]);
         assert_eq!(lang(&row), "en");
         for odd in [String::new(), "x".repeat(MAX_LANG_BYTES + 1)] {
-            row.post.lang = odd;
+            Arc::make_mut(&mut row.post).lang = odd;
             assert_eq!(lang(&row), "und");
         }
         assert_eq!(sql_text("a\0b"), "a\u{fffd}b");

@@ -146,7 +146,7 @@ fn classify_code(code: &str) -> Fault {
 
 /// A run that was not stored because another consumer has moved its partition on.
 #[derive(Debug, Clone, PartialEq, Eq)]
-pub struct FencedRun {
+pub struct FencedRange {
     /// Kafka topic.
     pub topic: Arc<str>,
     /// Kafka partition.
@@ -157,7 +157,7 @@ pub struct FencedRun {
     pub found: Option<i64>,
 }
 
-impl fmt::Display for FencedRun {
+impl fmt::Display for FencedRange {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         write!(
             f,
@@ -174,10 +174,10 @@ impl fmt::Display for FencedRun {
 /// Why a flush was not stored. In every case nothing of it was stored.
 #[derive(Debug, thiserror::Error)]
 pub enum FlushError {
-    /// Another consumer has moved on with these partitions: drop their runs ([`super::Flush::drop_runs`])
+    /// Another consumer has moved on with these partitions: drop their ranges ([`super::Flush::drop_ranges`])
     /// and flush the rest.
     #[error("another consumer has moved on with {}", list(.0))]
-    Fenced(Vec<FencedRun>),
+    Fenced(Vec<FencedRange>),
     /// Posts and deletions touch more days than one transaction may: flush a part of them at a time. Nothing of this
     /// flush was ever stored, by an earlier try neither.
     #[error(
@@ -209,8 +209,8 @@ impl FlushError {
     }
 }
 
-fn list(runs: &[FencedRun]) -> String {
-    runs.iter().map(ToString::to_string).collect::<Vec<_>>().join(", ")
+fn list(ranges: &[FencedRange]) -> String {
+    ranges.iter().map(ToString::to_string).collect::<Vec<_>>().join(", ")
 }
 
 #[cfg(test)]
@@ -256,7 +256,7 @@ mod tests {
 
     #[test]
     fn fenced_names_what_was_found() {
-        let run = |found| FencedRun {
+        let run = |found| FencedRange {
             topic: "posts".into(),
             partition: 3,
             expected: 10,

@@ -10,11 +10,11 @@ use std::{
 use time::OffsetDateTime;
 
 use super::{
-    error::{FencedRun, FlushError},
+    error::{FencedRange, FlushError},
     partition::{day_of, floor_micros},
 };
 use crate::{
-    model::{ModelInfo, Verdict},
+    model::{ModelInfo, Prediction},
     post::{Deletion, Origin, Post},
 };
 
@@ -32,13 +32,15 @@ pub const MAX_DAYS: usize = 256;
 #[derive(Debug, Clone)]
 pub struct PostRow {
     /// The post.
-    pub post: Box<Post>,
+    pub post: Arc<Post>,
     /// Its emotion.
-    pub verdict: Verdict,
+    pub prediction: Prediction,
     /// The tracked topics that it touches.
     pub topics: Vec<Arc<str>>,
     /// The record that brought it.
     pub origin: Origin,
+    /// That record's timestamp at the broker. Not stored: delays are measured from it.
+    pub timestamp: Option<OffsetDateTime>,
 }
 
 /// A deletion notice, ready to be carried out.
@@ -50,16 +52,16 @@ pub struct DeletionRow {
     pub origin: Origin,
 }
 
-/// A contiguous run of one partition whose records are all settled by the flush.
+/// A contiguous range of one partition's offsets. The flush accounts for every record in it.
 #[derive(Debug, Clone)]
-pub struct Run {
+pub struct OffsetRange {
     /// Kafka topic.
     pub topic: Arc<str>,
     /// Kafka partition.
     pub partition: i32,
     /// The partition's `next_offset` as this consumer knows it: the fence.
     pub expected: i64,
-    /// Its `next_offset` after this run.
+    /// Its `next_offset` after this flush.
     pub next: i64,
     /// Posts in it outside the wanted languages or topics.
     pub filtered: u64,
@@ -113,10 +115,10 @@ pub struct Flush {
     drops: u32,
     /// The consumer group.
     pub group: Arc<str>,
-    /// The model that gave the verdicts.
+    /// The model that gave the predictions.
     pub model: Arc<ModelInfo>,
     /// At most one run a partition; each post and deletion belongs to one.
-    pub runs: Vec<Run>,
+    pub ranges: Vec<OffsetRange>,
     /// Posts, in any order.
     pub posts: Vec<PostRow>,
     /// Deletions, in any order.
@@ -132,7 +134,7 @@ impl Flush {
             drops: 0,
             group,
             model,
-            runs: Vec::new(),
+            ranges: Vec::new(),
             posts: Vec::new(),
             deletions: Vec::new(),
         }
@@ -149,8 +151,8 @@ impl Flush {
         (self.id, self.drops)
     }
 
-    /// Drops the runs that were fenced, with their posts and deletions.
-    pub fn drop_runs(&mut self, fenced: &[FencedRun]) {
+    /// Drops the ranges that were fenced, with their posts and deletions.
+    pub fn drop_ranges(&mut self, fenced: &[FencedRange]) {
         for run in fenced {
             self.drop_partition(&run.topic, run.partition);
         }
@@ -159,7 +161,7 @@ impl Flush {
     /// Drops the run of one partition, with its posts and deletions.
     pub fn drop_partition(&mut self, topic: &str, partition: i32) {
         let other = |other: &str, number: i32| other != topic || number != partition;
-        self.runs.retain(|run| other(&run.topic, run.partition));
+        self.ranges.retain(|run| other(&run.topic, run.partition));
         self.posts.retain(|row| other(&row.origin.topic, row.origin.partition));
         self.deletions
             .retain(|row| other(&row.origin.topic, row.origin.partition));
@@ -171,15 +173,15 @@ impl Flush {
     /// Whether there is nothing to do.
     #[must_use]
     pub fn is_empty(&self) -> bool {
-        self.runs.is_empty()
+        self.ranges.is_empty()
     }
 
     /// Checks what the database could only refuse, and finds each record's run: by topic and partition, their
-    /// places in `runs`.
-    pub(super) fn validate(&self) -> Result<RunIndex<'_>, FlushError> {
+    /// places in `ranges`.
+    pub(super) fn validate(&self) -> Result<RangeIndex<'_>, FlushError> {
         let invalid = |why: String| Err(FlushError::Invalid(why));
-        let mut index = RunIndex(BTreeMap::new());
-        for (place, run) in self.runs.iter().enumerate() {
+        let mut index = RangeIndex(BTreeMap::new());
+        for (place, run) in self.ranges.iter().enumerate() {
             if run.expected < 0 || run.next < run.expected {
                 return invalid(format!(
                     "{}/{} goes from {} to {}",
@@ -187,7 +189,7 @@ impl Flush {
                 ));
             }
             if index.0.insert((&run.topic, run.partition), place).is_some() {
-                return invalid(format!("two runs of {}/{}", run.topic, run.partition));
+                return invalid(format!("two ranges of {}/{}", run.topic, run.partition));
             }
         }
         let too_long = |name: &str| name.len() > MAX_NAME_BYTES;
@@ -199,32 +201,32 @@ impl Flush {
         for (row, place) in self.posts.iter().map(|row| (row, index.find(&row.origin))) {
             let at = || format!("{}/{}@{}", row.origin.topic, row.origin.partition, row.origin.offset);
             let Some(place) = place else {
-                return invalid(format!("{} belongs to no run", at()));
+                return invalid(format!("{} belongs to no range", at()));
             };
-            if !(self.runs[place].expected..self.runs[place].next).contains(&row.origin.offset) {
-                return invalid(format!("{} lies outside its run", at()));
+            if !(self.ranges[place].expected..self.ranges[place].next).contains(&row.origin.offset) {
+                return invalid(format!("{} lies outside its range", at()));
             }
             if row.post.id.is_empty() || row.post.id.len() > MAX_ID_BYTES {
                 return invalid(format!("{} has a post id of {} bytes", at(), row.post.id.len()));
             }
-            if row.verdict.scores.len() != self.model.labels.len() {
-                let (scores, labels) = (row.verdict.scores.len(), self.model.labels.len());
+            if row.prediction.scores.len() != self.model.labels.len() {
+                let (scores, labels) = (row.prediction.scores.len(), self.model.labels.len());
                 return invalid(format!("{} has {scores} scores, the model {labels} labels", at()));
             }
-            if !is_exact(row.verdict.score) || !row.verdict.scores.iter().copied().all(is_exact) {
+            if !is_exact(row.prediction.score) || !row.prediction.scores.iter().copied().all(is_exact) {
                 return invalid(format!("{} has a score that is no multiple of 2^-20 in 0..=1", at()));
             }
-            if row.topics.iter().any(|topic| topic.is_empty() || too_long(topic)) || too_long(&row.verdict.emotion) {
+            if row.topics.iter().any(|topic| topic.is_empty() || too_long(topic)) || too_long(&row.prediction.emotion) {
                 return invalid(format!("{} has an empty or overlong topic or emotion", at()));
             }
         }
         for row in &self.deletions {
             let at = || format!("{}/{}@{}", row.origin.topic, row.origin.partition, row.origin.offset);
             let Some(place) = index.find(&row.origin) else {
-                return invalid(format!("{} belongs to no run", at()));
+                return invalid(format!("{} belongs to no range", at()));
             };
-            if !(self.runs[place].expected..self.runs[place].next).contains(&row.origin.offset) {
-                return invalid(format!("{} lies outside its run", at()));
+            if !(self.ranges[place].expected..self.ranges[place].next).contains(&row.origin.offset) {
+                return invalid(format!("{} lies outside its range", at()));
             }
             if row.deletion.post_id.is_empty() || row.deletion.post_id.len() > MAX_ID_BYTES {
                 return invalid(format!(
@@ -259,21 +261,21 @@ impl PostRow {
     }
 }
 
-/// Whether sums of such scores are exact: the contract of [`Verdict`].
+/// Whether sums of such scores are exact: the contract of [`Prediction`].
 fn is_exact(score: f64) -> bool {
     (0.0..=1.0).contains(&score) && (score * f64::from(1 << 20)).fract() == 0.0
 }
 
 /// Finds the run of a record.
 #[derive(Debug)]
-pub(super) struct RunIndex<'a>(BTreeMap<(&'a str, i32), usize>);
+pub(super) struct RangeIndex<'a>(BTreeMap<(&'a str, i32), usize>);
 
-impl RunIndex<'_> {
+impl RangeIndex<'_> {
     pub(super) fn find(&self, origin: &Origin) -> Option<usize> {
         self.0.get(&(&*origin.topic, origin.partition)).copied()
     }
 
-    /// Places in `runs`, by topic and partition: the order in which fences are locked.
+    /// Places in `ranges`, by topic and partition: the order in which fences are locked.
     pub(super) fn in_order(&self) -> impl Iterator<Item = usize> {
         self.0.values().copied()
     }
@@ -321,19 +323,19 @@ impl std::ops::AddAssign for Tally {
 /// A stored flush.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
 pub struct Flushed {
-    /// What became of each run, in the order of [`Flush::runs`].
+    /// What became of each run, in the order of [`Flush::ranges`].
     pub tallies: Vec<Tally>,
     /// The posts that were written, as places in [`Flush::posts`], ascending.
     pub written: Vec<usize>,
     /// Rollup rows touched.
     pub rollups: usize,
     /// An earlier try had been committed after all, and this one only found that out. If that try was made
-    /// through another [`super::Store`], or runs were dropped since, `tallies` and `written` are not known and empty.
+    /// through another [`super::Store`], or ranges were dropped since, `tallies` and `written` are not known and empty.
     pub replayed: bool,
 }
 
 impl Flushed {
-    /// Over all runs.
+    /// Over all ranges.
     #[must_use]
     pub fn total(&self) -> Tally {
         let mut total = Tally::default();

@@ -17,16 +17,16 @@
 //! [`Store::ensure_partitions`] makes the coming days ahead, and a flush makes what it lacks.
 
 mod columns;
+mod connection;
+mod dedup;
+mod emotion_groups;
 mod error;
 mod flush;
-mod group;
-mod loan;
+pub mod live_page;
 mod migrate;
 mod offset;
 mod options;
 mod partition;
-mod plan;
-pub mod recent;
 mod retention;
 mod roles;
 mod rollup;
@@ -41,10 +41,10 @@ use sqlx::{Connection, PgConnection, PgPool, postgres::PgPoolOptions};
 use time::{Date, OffsetDateTime};
 
 pub use self::{
-    error::{Fault, FencedRun, FlushError, StoreError},
+    error::{Fault, FencedRange, FlushError, StoreError},
     flush::{
-        DeletionRow, Flush, FlushId, Flushed, MAX_DAYS, MAX_HASHTAG_BYTES, MAX_ID_BYTES, MAX_NAME_BYTES, PostRow, Run,
-        Tally,
+        DeletionRow, Flush, FlushId, Flushed, MAX_DAYS, MAX_HASHTAG_BYTES, MAX_ID_BYTES, MAX_NAME_BYTES, OffsetRange,
+        PostRow, Tally,
     },
     options::{DatabaseUrl, StoreOptions},
     partition::day_of,

@@ -114,11 +114,11 @@ impl<'a> Deltas<'a> {
             topic: Cow::Borrowed(""),
             lang: columns::lang(row),
             source: row.post.source.as_str(),
-            emotion: columns::sql_text(&row.verdict.emotion),
+            emotion: columns::sql_text(&row.prediction.emotion),
             model_id: columns::sql_text(&flush.model.id),
             shard: row.origin.partition,
         };
-        let delta = Delta::of(1, row.verdict.score, row.post.repost_of.is_some());
+        let delta = Delta::of(1, row.prediction.score, row.post.repost_of.is_some());
         self.apply(key, columns::topics(row).into_iter().map(columns::sql_text), delta);
     }
 

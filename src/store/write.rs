@@ -8,11 +8,11 @@ use time::{Date, OffsetDateTime};
 use super::{
     Store,
     columns::insert_posts,
-    error::{Fault, FencedRun, FlushError, StoreError},
+    dedup::{DedupPlan, KeyChange, KeyPlan, Removal, is_late},
+    error::{Fault, FencedRange, FlushError, StoreError},
     flush::{Flush, Flushed, MAX_DAYS, Tally},
     lock,
     partition::{POSTS, Partition, day_of},
-    plan::{KeyChange, KeyPlan, Plan, Removal, is_late},
     rollup::{Change, Deleted, Deltas, Resolution, RollupKey},
 };
 use crate::fail_point::fail_point;
@@ -27,7 +27,7 @@ impl Store {
     /// After an error that [`FlushError::is_transient`], flush the same value again: that is right also if the
     /// connection broke during the commit and nobody knows whether it took place, as the next try finds out.
     pub async fn flush(&self, flush: &Flush) -> Result<Flushed, FlushError> {
-        let plan = Plan::new(flush, None)?;
+        let plan = DedupPlan::new(flush, None)?;
         self.ensure_days(&flush.days()?).await?;
         let result = self
             .with("storing a flush", async |connection| {
@@ -48,7 +48,7 @@ impl Store {
         &self,
         connection: &mut PgConnection,
         flush: &Flush,
-        mut plan: Plan<'_>,
+        mut plan: DedupPlan<'_>,
     ) -> Result<Flushed, FlushError> {
         fail_point!("flush-begin");
         let mut tx = connection.begin().await.map_err(StoreError::when("starting a flush"))?;
@@ -61,7 +61,7 @@ impl Store {
         };
         // Seldom: whoever reads the records has seen to it, but for what was dropped since.
         if flush.posts.iter().any(|row| is_late(row, retired_until)) {
-            plan = Plan::new(flush, retired_until)?;
+            plan = DedupPlan::new(flush, retired_until)?;
         }
         fail_point!("flush-fences-after");
         fail_point!("flush-keys-before");
@@ -76,7 +76,7 @@ impl Store {
             .await
             .map_err(StoreError::when("writing post"))?;
         fail_point!("flush-insert-after");
-        let (deleted, removed) = remove_posts(&mut tx, &removals, flush.runs.len())
+        let (deleted, removed) = remove_posts(&mut tx, &removals, flush.ranges.len())
             .await
             .map_err(StoreError::when("deleting from post"))?;
         fail_point!("flush-delete-after");
@@ -123,9 +123,9 @@ enum Fence {
     Landed,
 }
 
-/// Locks the offsets of all runs, in order, and compares. Nobody else moves them until the transaction ends,
+/// Locks the offsets of all ranges, in order, and compares. Nobody else moves them until the transaction ends,
 /// and who was about to move them has done so.
-async fn lock_fences(tx: &mut PgConnection, flush: &Flush, plan: &Plan<'_>) -> Result<Fence, FlushError> {
+async fn lock_fences(tx: &mut PgConnection, flush: &Flush, plan: &DedupPlan<'_>) -> Result<Fence, FlushError> {
     const DOING: &str = "locking offsets";
     let (topics, partitions) = run_keys(flush, &plan.run_order);
     let rows: Vec<(String, i32, i64, Option<OffsetDateTime>)> = sqlx::query_as(
@@ -141,12 +141,12 @@ async fn lock_fences(tx: &mut PgConnection, flush: &Flush, plan: &Plan<'_>) -> R
     .await
     .map_err(StoreError::when(DOING))?;
     let found: BTreeMap<(&str, i32), i64> = rows.iter().map(|(t, p, next, _)| ((t.as_str(), *p), *next)).collect();
-    let fenced: Vec<FencedRun> = flush
-        .runs
+    let fenced: Vec<FencedRange> = flush
+        .ranges
         .iter()
         .filter_map(|run| {
             let found = found.get(&(&*run.topic, run.partition)).copied();
-            (found != Some(run.expected)).then(|| FencedRun {
+            (found != Some(run.expected)).then(|| FencedRange {
                 topic: run.topic.clone(),
                 partition: run.partition,
                 expected: run.expected,
@@ -237,14 +237,14 @@ fn bound_days(flush: &Flush, written: &[usize], removals: &[Removal<'_>]) -> Res
 async fn remove_posts(
     tx: &mut PgConnection,
     removals: &[Removal<'_>],
-    runs: usize,
+    ranges: usize,
 ) -> Result<(Vec<Deleted>, Vec<u64>), sqlx::Error> {
     let mut by_day: BTreeMap<Date, Vec<&Removal<'_>>> = BTreeMap::new();
     for removal in removals {
         by_day.entry(day_of(removal.created_at)).or_default().push(removal);
     }
     let mut deleted = Vec::with_capacity(removals.len());
-    let mut removed = vec![0; runs];
+    let mut removed = vec![0; ranges];
     for (day, mut removals) in by_day {
         removals.sort_unstable_by_key(|removal| (removal.source, removal.id));
         let (from, until) = POSTS.partition(day).bounds();
@@ -381,7 +381,7 @@ impl<'a> KeyColumns<'a> {
 fn run_keys<'a>(flush: &'a Flush, order: &[usize]) -> (Vec<&'a str>, Vec<i32>) {
     order
         .iter()
-        .map(|&place| (&*flush.runs[place].topic, flush.runs[place].partition))
+        .map(|&place| (&*flush.ranges[place].topic, flush.ranges[place].partition))
         .unzip()
 }
 
@@ -411,10 +411,10 @@ async fn move_offsets(
     .bind(
         order
             .iter()
-            .map(|&place| flush.runs[place].expected)
+            .map(|&place| flush.ranges[place].expected)
             .collect::<Vec<_>>(),
     )
-    .bind(order.iter().map(|&place| flush.runs[place].next).collect::<Vec<_>>())
+    .bind(order.iter().map(|&place| flush.ranges[place].next).collect::<Vec<_>>())
     .execute(&mut *tx)
     .await
     .map_err(StoreError::when("moving offsets"))?;

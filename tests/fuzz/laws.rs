@@ -14,7 +14,7 @@ use moodstream::{
     config::{Settings, SettingsError, layers},
     filter::{Languages, TopicSet},
     model::{ModelFolder, ModelOptions, Tokenizer},
-    post::{self, Envelope, Format, Limits, Record, Reject},
+    post::{self, Envelope, Format, Limits, Parsed, Reject},
     store::DatabaseUrl,
 };
 use time::macros::datetime;
@@ -75,9 +75,9 @@ pub fn parse(data: &[u8]) {
     let _ = post::key(record);
 }
 
-fn check_outcome(outcome: &Result<Record, Reject>, limits: &Limits) {
+fn check_outcome(outcome: &Result<Parsed, Reject>, limits: &Limits) {
     match outcome {
-        Ok(Record::Post(post)) => {
+        Ok(Parsed::Post(post)) => {
             let ids = [Some(&post.id), post.author_id.as_ref(), post.repost_of.as_ref()];
             for id in ids.into_iter().flatten() {
                 assert!(!id.is_empty() && id.len() <= MAX_ID_BYTES, "{post:?}");
@@ -98,7 +98,7 @@ fn check_outcome(outcome: &Result<Record, Reject>, limits: &Limits) {
                 assert!(cleaned.len() <= most_bytes(profile, &post.text), "{post:?}");
             }
         }
-        Ok(Record::Deletion(deletion)) => {
+        Ok(Parsed::Deletion(deletion)) => {
             let id = &deletion.post_id;
             assert!(
                 !id.contains('\0') && !id.is_empty() && id.len() <= MAX_ID_BYTES,

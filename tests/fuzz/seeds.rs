@@ -2,11 +2,9 @@
 
 use std::{fs, path::Path};
 
-use moodstream::{
-    cli::demo,
-    post::{self, Envelope, Format, Limits, Record},
-};
-use time::macros::datetime;
+use moodstream::post::{self, Envelope, Format, Limits, Parsed};
+use moodstream_demo::Writer;
+use time::{Duration, macros::datetime};
 
 use super::laws::root;
 
@@ -24,7 +22,10 @@ pub fn all(posts: usize) -> [(&'static str, Vec<Vec<u8>>); 4] {
 pub fn records(posts: usize) -> Vec<Vec<u8>> {
     let mut seeds: Vec<Vec<u8>> = Vec::new();
     let mut add = |choice: u8, record: &[u8]| seeds.push([&[choice], record].concat());
-    for record in demo::Samples::new(11).next(posts, datetime!(2026-03-01 12:00 UTC)) {
+    for record in Writer::new(11)
+        .sample(posts, Duration::minutes(30), datetime!(2026-03-01 12:00 UTC))
+        .records
+    {
         add(b'0', &record);
     }
     for (at, record) in EDGES.iter().enumerate() {
@@ -49,7 +50,7 @@ pub fn texts(posts: usize) -> Vec<Vec<u8>> {
         fallback_id: "posts/0/0@0".into(),
     };
     let text = |record: Vec<u8>| match post::parse(Format::Auto, record.get(1..)?, &envelope, &Limits::default()) {
-        Ok(Record::Post(post)) => Some(post.text.into_bytes()),
+        Ok(Parsed::Post(post)) => Some(post.text.into_bytes()),
         _ => None,
     };
     let written = records(posts).into_iter().filter_map(text);

@@ -13,9 +13,9 @@ use rdkafka::{
 
 use crate::{
     feed::PARTITIONS,
+    harness::{DEAD_LETTERS, GROUP, TOPIC},
     number,
     storm::Storm,
-    world::{DEAD_LETTERS, GROUP, TOPIC},
 };
 
 const BROKERS: i32 = 3;

@@ -138,9 +138,9 @@ impl Storm {
     /// While Postgres is down its members complain and stay.
     fn stop_postgres(&mut self) {
         self.database_is_well = false;
-        self.world.postgres.crash().unwrap();
+        self.harness.postgres.crash().unwrap();
         self.until_complaint("database");
-        self.world.postgres.come_back().unwrap();
+        self.harness.postgres.come_back().unwrap();
         self.database_is_well = true;
     }
 
@@ -149,25 +149,25 @@ impl Storm {
             if storm.is_drained() {
                 storm.feed(200);
             }
-            storm.world.terminate("xact_start IS NOT NULL") > 0
+            storm.harness.terminate("xact_start IS NOT NULL") > 0
         });
     }
 
     fn cut_commit(&mut self, fault: &Fault) {
-        self.world.to_postgres.cut([Cut::Before, Cut::After][fault.how % 2]);
+        self.harness.to_postgres.cut([Cut::Before, Cut::After][fault.how % 2]);
         self.wait("a commit to cut", |storm| {
             if storm.is_drained() {
                 storm.feed(100);
             }
-            !storm.world.to_postgres.cuts()
+            !storm.harness.to_postgres.cuts()
         });
     }
 
     fn lock_table(&mut self, fault: &Fault) {
         self.database_is_well = false;
         let table = TABLES[fault.which % TABLES.len()];
-        let mut holder = self.world.connect().unwrap();
-        self.world.execute_on(
+        let mut holder = self.harness.connect().unwrap();
+        self.harness.execute_on(
             &mut holder,
             &format!("BEGIN; LOCK TABLE {table} IN ACCESS EXCLUSIVE MODE"),
         );
@@ -180,13 +180,13 @@ impl Storm {
                     storm.feed(100);
                 }
                 storm
-                    .world
+                    .harness
                     .number("SELECT count(*) FROM pg_locks WHERE NOT granted")
                     .unwrap_or(0)
                     > 0
             });
         }
-        self.world.execute_on(&mut holder, "COMMIT");
+        self.harness.execute_on(&mut holder, "COMMIT");
         self.database_is_well = true;
     }
 
@@ -194,48 +194,49 @@ impl Storm {
     fn fill_disk(&mut self, fault: &Fault) {
         self.database_is_well = false;
         let table = TABLES[fault.which % TABLES.len()];
-        self.world.execute(&format!(
+        self.harness.execute(&format!(
             "CREATE FUNCTION no_space() RETURNS trigger LANGUAGE plpgsql AS $$ BEGIN
                  RAISE EXCEPTION 'could not extend file: No space left on device' USING ERRCODE = 'disk_full';
              END $$;
              CREATE TRIGGER no_space BEFORE INSERT OR UPDATE ON {table} EXECUTE FUNCTION no_space()"
         ));
         self.until_complaint("disk space");
-        self.world.execute("DROP FUNCTION no_space CASCADE");
+        self.harness.execute("DROP FUNCTION no_space CASCADE");
         self.database_is_well = true;
     }
 
     fn read_only(&mut self) {
         self.database_is_well = false;
-        let name = self.world.database_name().to_owned();
+        let name = self.harness.database_name().to_owned();
         let alter = |how: &str| format!("ALTER DATABASE {name} {how} default_transaction_read_only");
-        self.world.execute(&format!("{} = on", alter("SET")));
-        self.world.terminate("true");
+        self.harness.execute(&format!("{} = on", alter("SET")));
+        self.harness.terminate("true");
         self.until_complaint("read-only");
         // This session's own default is read-only by now, too.
-        self.world
+        self.harness
             .execute(&format!("SET transaction_read_only = off; {}", alter("RESET")));
-        self.world.terminate("true");
+        self.harness.terminate("true");
         self.database_is_well = true;
     }
 
     fn take_rights(&mut self, fault: &Fault) {
         self.database_is_well = false;
         let table = TABLES[fault.which % TABLES.len()];
-        self.world
+        self.harness
             .execute(&format!("REVOKE INSERT, UPDATE ON {table} FROM storm"));
         self.until_complaint("check user, password and grants");
-        self.world.execute(&format!("GRANT INSERT, UPDATE ON {table} TO storm"));
+        self.harness
+            .execute(&format!("GRANT INSERT, UPDATE ON {table} TO storm"));
         self.database_is_well = true;
     }
 
     fn slow_network(&mut self, fault: &Fault) {
         let delay = 10 + (fault.how % 60) as u64;
-        self.world.to_postgres.delay(Duration::from_millis(delay));
+        self.harness.to_postgres.delay(Duration::from_millis(delay));
         self.feed(fault.records);
         let goal = self.settled() + 80;
         self.wait("progress over a slow network", |storm| storm.settled() >= goal);
-        self.world.to_postgres.delay(Duration::ZERO);
+        self.harness.to_postgres.delay(Duration::ZERO);
     }
 
     fn refuse_letters(&mut self) {

@@ -1,4 +1,4 @@
-//! Who has lost a partition writes nothing to it; who has lost his place in a topic says so.
+//! A member that has lost a partition writes nothing to it; one whose offset no longer exists reports it.
 
 use std::time::Duration;
 
@@ -10,8 +10,8 @@ use rdkafka::{
 use rustix::process::Signal;
 
 use crate::{
+    harness::{GROUP, PATIENCE, TOPIC},
     storm::Storm,
-    world::{GROUP, PATIENCE, TOPIC},
 };
 
 /// Longer than anything in these tests: what is held must be held until it is let go.
@@ -32,7 +32,7 @@ const EVERYTHING: &str = "
 fn waiting(storm: &mut Storm) -> bool {
     let sql =
         "SELECT count(*) FROM pg_stat_activity WHERE application_name = 'moodstream' AND wait_event_type = 'Lock'";
-    storm.world.number(sql).unwrap_or(0) > 0
+    storm.harness.number(sql).unwrap_or(0) > 0
 }
 
 #[test]
@@ -42,8 +42,8 @@ fn a_frozen_consumer_wakes_fenced_and_writes_nothing() {
     storm.join();
     storm.feed(50);
     storm.wait("the first records", Storm::is_drained);
-    let mut holder = storm.world.connect().unwrap();
-    storm.world.execute_on(
+    let mut holder = storm.harness.connect().unwrap();
+    storm.harness.execute_on(
         &mut holder,
         "BEGIN; LOCK TABLE consumer_offset IN ACCESS EXCLUSIVE MODE",
     );
@@ -51,18 +51,18 @@ fn a_frozen_consumer_wakes_fenced_and_writes_nothing() {
     storm.wait("a flush at its fence", waiting);
     let frozen = storm.members.pop().unwrap();
     frozen.signal(Signal::STOP);
-    storm.world.execute_on(&mut holder, "COMMIT");
+    storm.harness.execute_on(&mut holder, "COMMIT");
 
     storm.join();
     storm.wait("another to take all partitions and settle all", Storm::is_drained);
-    let before: Vec<(i64, String)> = storm.world.rows(EVERYTHING);
+    let before: Vec<(i64, String)> = storm.harness.rows(EVERYTHING);
     frozen.signal(Signal::CONT);
     storm.wait("the frozen one to come back to the group", |_| {
         let log = frozen.log();
         let woken = log.matches("the group takes partitions").count() > 0;
         woken && log.rfind("the group gives partitions") > log.rfind("the group takes partitions") && frozen.is_ready()
     });
-    let after: Vec<(i64, String)> = storm.world.rows(EVERYTHING);
+    let after: Vec<(i64, String)> = storm.harness.rows(EVERYTHING);
     assert_eq!(before, after, "the woken member has written\n{}", frozen.log());
 
     storm.members.push(frozen);
@@ -78,9 +78,9 @@ fn a_partition_given_back_while_its_flush_is_under_way_is_fenced_and_read_anew()
     storm.join_with(&PATIENT);
     storm.feed(50);
     storm.wait("the first records", Storm::is_drained);
-    let mut holder = storm.world.connect().unwrap();
+    let mut holder = storm.harness.connect().unwrap();
     storm
-        .world
+        .harness
         .execute_on(&mut holder, "BEGIN; LOCK TABLE post IN ACCESS EXCLUSIVE MODE");
     storm.feed(300);
     storm.wait("a flush that waits for a table", waiting);
@@ -107,7 +107,7 @@ fn a_partition_given_back_while_its_flush_is_under_way_is_fenced_and_read_anew()
     storm.wait("the partitions to be read again", |storm| {
         storm.members[0].log().matches(" reading ").count() > reads + 3
     });
-    storm.world.execute_on(&mut holder, "COMMIT");
+    storm.harness.execute_on(&mut holder, "COMMIT");
     storm.feed(300);
     storm.drain_and_check();
 }
@@ -116,7 +116,7 @@ fn recreate(storm: &Storm) {
     let admin: AdminClient<DefaultClientContext> = storm.broker().config().create().unwrap();
     let options = AdminOptions::new().operation_timeout(Some(PATIENCE));
     let deleted = storm
-        .world
+        .harness
         .runtime
         .block_on(admin.delete_topics(&[TOPIC], &options))
         .unwrap();
@@ -136,7 +136,7 @@ fn a_topic_made_anew_ends_in_what_the_settings_say() {
     recreate(&storm);
 
     // By default it stops, says why and what can be done, and changes nothing.
-    let before: Vec<(i64, String)> = storm.world.rows(EVERYTHING);
+    let before: Vec<(i64, String)> = storm.harness.rows(EVERYTHING);
     let mut member = storm.member(&[]);
     let mut status = None;
     storm.wait("the member to stop", |_| {
@@ -153,17 +153,17 @@ fn a_topic_made_anew_ends_in_what_the_settings_say() {
     ] {
         assert!(last.contains(words), "{last}");
     }
-    assert_eq!(before, storm.world.rows::<(i64, String)>(EVERYTHING));
+    assert_eq!(before, storm.harness.rows::<(i64, String)>(EVERYTHING));
 
     // Told to go on at the earliest record, it reads the new topic from its start.
-    let rows = storm.world.number("SELECT count(*) FROM post").unwrap();
+    let rows = storm.harness.number("SELECT count(*) FROM post").unwrap();
     storm.forget_lines();
     let going_on = storm.member(&[("MOODSTREAM_KAFKA__ON_OFFSET_OUT_OF_RANGE", "earliest")]);
     storm.feed(300);
     storm.wait("the new topic to be settled", Storm::is_drained);
-    assert!(storm.world.number("SELECT count(*) FROM post").unwrap() > rows);
+    assert!(storm.harness.number("SELECT count(*) FROM post").unwrap() > rows);
     assert!(going_on.log().contains("offset not at the broker; going on elsewhere"));
     storm.end_well(going_on);
-    let differences: Vec<(String, String)> = storm.world.rows(include_str!("../support/recount.sql"));
+    let differences: Vec<(String, String)> = storm.harness.rows(include_str!("../support/recount.sql"));
     assert!(differences.is_empty(), "{differences:#?}");
 }

@@ -1,7 +1,7 @@
 //! A storm that changes nothing: the service's own binary, several processes in one group, on a real broker and a
-//! real Postgres, under faults drawn from a seed; and at the end the tables equal a reckoning of what was fed.
+//! real Postgres, under faults drawn from a seed; at the end the tables must match an independent oracle.
 //!
-//! `SEED=n FAULTS=n make storm` throws a storm of any length. A short one is among the tests.
+//! `SEED=n FAULTS=n make storm` runs a storm of any length. A short one is part of the tests.
 
 #![allow(
     clippy::unwrap_used,
@@ -15,18 +15,18 @@ mod cluster;
 mod faults;
 mod feed;
 mod fences;
+mod harness;
 mod member;
+mod oracle;
 mod plan;
 mod poison;
 mod pressure;
-mod reckoning;
+mod revoked;
 mod shutdown;
 mod steps;
 mod storm;
 #[path = "../support/mod.rs"]
 mod support;
-mod taken;
-mod world;
 
 use std::{env, time::Instant};
 

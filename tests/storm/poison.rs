@@ -1,4 +1,4 @@
-//! Records that can't be handled: each found, each kept, none at the cost of another.
+//! Records that can't be handled: each is found and kept, and none affects another record.
 
 use std::{
     io::{BufRead as _, BufReader, Read as _, Seek as _, Write as _},
@@ -83,7 +83,7 @@ fn dead_letters_that_cannot_be_written_hold_the_offset_back() {
     storm.drain_and_check();
 }
 
-/// What the stream's reckoning takes for granted: the model answers the other texts.
+/// The oracle assumes that the model classifies every other text.
 #[test]
 fn the_test_model_fails_on_its_two_words_alone() {
     let model = root().join("tests/fixtures/tiny-roberta");

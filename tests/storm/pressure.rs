@@ -1,4 +1,4 @@
-//! A database that takes nothing: the service waits within its bounds, says why, and catches up by itself.
+//! A database that accepts nothing: the service waits within its memory limits, logs the reason, and catches up by itself.
 
 use std::{
     fs,
@@ -77,9 +77,9 @@ fn a_locked_database_keeps_the_member_in_its_group_and_its_memory_in_bounds() {
     let epochs = |storm: &Storm| storm.members[0].log().matches(" reading ").count();
     let reads = epochs(&storm);
 
-    let mut holder = storm.world.connect().unwrap();
+    let mut holder = storm.harness.connect().unwrap();
     storm
-        .world
+        .harness
         .execute_on(&mut holder, "BEGIN; LOCK TABLE post IN ACCESS EXCLUSIVE MODE");
     let begun = Instant::now();
     // Twice as much as fits in flight and in what is read ahead.
@@ -123,7 +123,7 @@ fn a_locked_database_keeps_the_member_in_its_group_and_its_memory_in_bounds() {
         storm.members[0].log()
     );
 
-    storm.world.execute_on(&mut holder, "COMMIT");
+    storm.harness.execute_on(&mut holder, "COMMIT");
     let freed = Instant::now();
     storm.wait("the lag to drain", Storm::is_drained);
     let (_, most) = resident(pid);
@@ -181,14 +181,14 @@ fn a_full_disk_is_waited_out() {
     let Some(disk) = SmallDisk::mount(1_500) else { return };
     let mut storm = Storm::calm(42);
     let space = disk.folder().join("space");
-    storm.world.postgres.give(&space).unwrap();
-    let name = storm.world.database_name().to_owned();
+    storm.harness.postgres.give(&space).unwrap();
+    let name = storm.harness.database_name().to_owned();
     storm
-        .world
+        .harness
         .execute(&format!("CREATE TABLESPACE small LOCATION '{}'", space.display()));
-    storm.world.execute("GRANT CREATE ON TABLESPACE small TO storm");
+    storm.harness.execute("GRANT CREATE ON TABLESPACE small TO storm");
     storm
-        .world
+        .harness
         .execute(&format!("ALTER DATABASE {name} SET default_tablespace = small"));
     storm.join_with(&[("MOODSTREAM_LOG__LEVEL", "info,ort=off")]);
     storm.feed(500);
@@ -220,7 +220,7 @@ fn missing_rights_are_waited_out() {
     storm.join_with(&[("MOODSTREAM_LOG__LEVEL", "info,ort=off")]);
     storm.feed(500);
     storm.wait("the first records", Storm::is_drained);
-    storm.world.execute("REVOKE INSERT ON emotion_rollup FROM storm");
+    storm.harness.execute("REVOKE INSERT ON emotion_rollup FROM storm");
     let begun = Instant::now();
     storm.feed(2_000);
     storm.wait("some tries", |storm| complaints(&storm.members[0].log()) >= 5);
@@ -236,6 +236,6 @@ fn missing_rights_are_waited_out() {
     }
     // Nothing else fills the log meanwhile.
     assert!((log.lines().count() as u64) < 60, "{log}");
-    storm.world.execute("GRANT INSERT ON emotion_rollup TO storm");
+    storm.harness.execute("GRANT INSERT ON emotion_rollup TO storm");
     storm.drain_and_check();
 }

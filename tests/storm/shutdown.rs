@@ -1,4 +1,4 @@
-//! What is given up at the deadline of the shutdown is taken up again: nothing may be passed over on the way out.
+//! Work abandoned at the shutdown deadline is done again after a restart: no record is skipped.
 
 use rustix::process::Signal;
 use serde_json::json;
@@ -64,8 +64,8 @@ fn a_part_given_up_at_the_deadline_is_not_passed_by_the_next() {
     storm.wait("the days to be made", Storm::is_drained);
     storm.end_well(first);
 
-    let mut holder = storm.world.connect().unwrap();
-    storm.world.execute_on(
+    let mut holder = storm.harness.connect().unwrap();
+    storm.harness.execute_on(
         &mut holder,
         "BEGIN; DO $$ BEGIN EXECUTE format('LOCK TABLE post_%s IN ACCESS EXCLUSIVE MODE', to_char(now() AT TIME ZONE 'UTC', 'YYYYMMDD')); END $$",
     );
@@ -76,7 +76,7 @@ fn a_part_given_up_at_the_deadline_is_not_passed_by_the_next() {
         member.log().contains("lock timeout")
     });
     storm.end_well(member);
-    storm.world.execute_on(&mut holder, "COMMIT");
+    storm.harness.execute_on(&mut holder, "COMMIT");
     let member = storm.member(&ALL_AT_ONCE);
     storm.members.push(member);
     storm.drain_and_check();
@@ -109,7 +109,7 @@ fn a_window_given_up_at_the_deadline_is_not_passed_by_the_next() {
 #[test]
 fn deletions_of_more_days_than_the_server_can_lock_are_carried_out_in_parts() {
     let mut storm = Storm::with_postgres(23, &["max_connections=20"]);
-    storm.world.restart_with("SET max_locks_per_transaction = 10");
+    storm.harness.restart_with("SET max_locks_per_transaction = 10");
     let days = 250;
     storm.join_with(&ALL_AT_ONCE);
     for chunk in (0..days).collect::<Vec<usize>>().chunks(50) {
@@ -126,6 +126,6 @@ fn deletions_of_more_days_than_the_server_can_lock_are_carried_out_in_parts() {
     let log = storm.members[0].log();
     assert!(log.contains("too large for one transaction"), "{log}");
     // The recount looks at all days at once.
-    storm.world.restart_with("RESET max_locks_per_transaction");
+    storm.harness.restart_with("RESET max_locks_per_transaction");
     storm.drain_and_check();
 }

@@ -1,5 +1,5 @@
 //! The steps of a flush around its transaction, in the service itself: letters before it, Kafka's offsets after it.
-//! Those within are in `tests/fail_points.rs`.
+//! Those within are in `tests/fail_points`.
 
 use crate::storm::Storm;
 

@@ -13,11 +13,11 @@ use time::OffsetDateTime;
 
 use crate::{
     feed::{Feed, Line, PARTITIONS},
+    harness::{DEAD_LETTERS, GROUP, Harness, PATIENCE, TOPIC, produce, read_back},
     member::Member,
+    oracle::Oracle,
     plan::MEMBERS,
-    reckoning::Reckoning,
     support::{broker::Broker, proxy::Proxy},
-    world::{DEAD_LETTERS, GROUP, PATIENCE, TOPIC, World, produce, read_back},
 };
 
 /// After which a group that hands out no partitions is taken to be stuck: some session timeouts.
@@ -28,7 +28,7 @@ const TEND: Duration = Duration::from_millis(300);
 
 pub struct Storm {
     pub members: Vec<Member>,
-    pub world: World,
+    pub harness: Harness,
     pub to_broker: Proxy,
     /// None where a mock cluster is in its place.
     broker: Option<Broker>,
@@ -69,8 +69,8 @@ impl Storm {
         let mut folder = tempfile::tempdir().unwrap();
         // The members' logs stay where something fails.
         folder.disable_cleanup(true);
-        let world = World::new(folder.path(), settings);
-        let to_broker = world.runtime.block_on(Proxy::start(0));
+        let harness = Harness::new(folder.path(), settings);
+        let to_broker = harness.runtime.block_on(Proxy::start(0));
         let (broker, config) = match cluster {
             Some(config) => (None, config),
             None => {
@@ -82,10 +82,10 @@ impl Storm {
                 (Some(broker), config)
             }
         };
-        let settings = world.write_settings(config.get("bootstrap.servers").unwrap(), GROUP);
+        let settings = harness.write_settings(config.get("bootstrap.servers").unwrap(), GROUP);
         Self {
             members: Vec::new(),
-            world,
+            harness,
             to_broker,
             broker,
             config,
@@ -171,7 +171,7 @@ impl Storm {
             "SELECT coalesce(sum(next_offset), 0)::bigint FROM consumer_offset
              WHERE topic = '{TOPIC}'"
         );
-        self.world.number(&sql).unwrap_or(0)
+        self.harness.number(&sql).unwrap_or(0)
     }
 
     pub fn is_drained(&mut self) -> bool {
@@ -221,10 +221,10 @@ impl Storm {
         self.stalls += 1;
         let group = format!("{GROUP}-{}", self.stalls);
         for table in ["consumer_offset", "consumer_tally"] {
-            self.world
+            self.harness
                 .execute(&format!("UPDATE {table} SET consumer_group = '{group}'"));
         }
-        self.world
+        self.harness
             .write_settings(self.config.get("bootstrap.servers").unwrap(), &group);
     }
 
@@ -287,22 +287,22 @@ impl Storm {
         }
     }
 
-    /// Ends all members once everything is settled, and reckons.
+    /// Ends all members once everything is settled, and checks the tables.
     pub fn drain_and_check(&mut self) -> String {
         self.wait_for_group("everything to be settled", Self::is_drained);
         for member in std::mem::take(&mut self.members) {
             self.end_well(member);
         }
-        let reckoning = Reckoning::new(&self.lines, read_back(&self.config, TOPIC));
-        reckoning.check(&self.world, &read_back(&self.config, DEAD_LETTERS));
+        let oracle = Oracle::new(&self.lines, read_back(&self.config, TOPIC));
+        oracle.check(&self.harness, &read_back(&self.config, DEAD_LETTERS));
         self.folder.disable_cleanup(false);
-        reckoning.summary()
+        oracle.summary()
     }
 
     /// Says where things stand, and fails.
     fn give_up(&mut self, why: &str) -> ! {
-        let offsets: Vec<(i32, i64)> = if self.world.connect().is_some() {
-            self.world
+        let offsets: Vec<(i32, i64)> = if self.harness.connect().is_some() {
+            self.harness
                 .rows("SELECT partition, next_offset FROM consumer_offset ORDER BY 1")
         } else {
             Vec::new()

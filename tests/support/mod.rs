@@ -1,4 +1,4 @@
-//! What the tests stand on.
+//! What the tests share: a broker, a Postgres, a proxy between, the service, and a store on a fresh database.
 #![allow(
     dead_code,
     unreachable_pub,
@@ -12,3 +12,4 @@ pub mod broker;
 pub mod postgres;
 pub mod proxy;
 pub mod service;
+pub mod store;

@@ -57,10 +57,10 @@ fn largest_difference(folder: &Path, precision: Precision, library: &Path) -> f6
         })
         .collect();
     let runtime = tokio::runtime::Builder::new_current_thread().build().unwrap();
-    let verdicts = runtime.block_on(classifier.classify(texts));
+    let predictions = runtime.block_on(classifier.classify(texts));
     let mut largest = 0.0_f64;
-    for (verdict, logits) in verdicts.into_iter().zip(&expected.logits) {
-        for (score, truth) in verdict.unwrap().scores.iter().zip(softmax(logits)) {
+    for (prediction, logits) in predictions.into_iter().zip(&expected.logits) {
+        for (score, truth) in prediction.unwrap().scores.iter().zip(softmax(logits)) {
             largest = largest.max((score - truth).abs());
         }
     }

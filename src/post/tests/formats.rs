@@ -238,7 +238,7 @@ fn a_record_that_starts_not_like_json_is_its_text() {
         Reason::BadTime
     );
     let braces = read_as(Format::Text, "{not json}").unwrap();
-    assert!(matches!(braces, Record::Post(post) if post.text == "{not json}"));
+    assert!(matches!(braces, Parsed::Post(post) if post.text == "{not json}"));
 }
 
 #[test]

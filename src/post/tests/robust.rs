@@ -30,9 +30,9 @@ const FORMATS: [Format; 8] = [
 ];
 
 /// The laws of any outcome.
-fn check(outcome: Result<Record, Reject>) {
+fn check(outcome: Result<Parsed, Reject>) {
     match outcome {
-        Ok(Record::Post(post)) => {
+        Ok(Parsed::Post(post)) => {
             let strings = [
                 Some(&post.id),
                 Some(&post.lang),
@@ -46,7 +46,7 @@ fn check(outcome: Result<Record, Reject>) {
             }
             assert!((1970..=2200).contains(&post.created_at.year()), "{post:?}");
         }
-        Ok(Record::Deletion(deletion)) => assert!(!deletion.post_id.contains('\0') && !deletion.post_id.is_empty()),
+        Ok(Parsed::Deletion(deletion)) => assert!(!deletion.post_id.contains('\0') && !deletion.post_id.is_empty()),
         Err(reject) => {
             assert!(!reject.detail.is_empty() && reject.detail.chars().count() <= Reject::MAX_DETAIL_CHARS);
             assert!(!reject.detail.contains(char::is_control), "{reject}");
@@ -73,7 +73,7 @@ proptest! {
         let envelope = Envelope { timestamp: Some(timestamp), ..envelope() };
         let outcome = parse(Format::Auto, record.as_bytes(), &envelope, &Limits::default());
         match &outcome {
-            Ok(Record::Post(post)) => prop_assert_eq!(post.created_at, timestamp),
+            Ok(Parsed::Post(post)) => prop_assert_eq!(post.created_at, timestamp),
             Err(reject) => prop_assert_eq!(reject.reason, Reason::BadTime),
             other => prop_assert!(false, "{:?}", other),
         }

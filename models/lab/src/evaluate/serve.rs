@@ -87,12 +87,16 @@ pub fn serve(folder: &ModelFolder, options: &ClassifyOptions, examples: &[Exampl
         },
     };
     for (answer, example) in answers.into_iter().zip(examples) {
-        let verdict = answer.with_context(|| example.origin.to_string())?;
-        let emotion = folder.info().labels.iter().position(|label| *label == verdict.emotion);
+        let prediction = answer.with_context(|| example.origin.to_string())?;
+        let emotion = folder
+            .info()
+            .labels
+            .iter()
+            .position(|label| *label == prediction.emotion);
         served
             .emotions
             .push(emotion.context("the classifier gave a label that the model does not have")?);
-        served.scores.push(verdict.scores.to_vec());
+        served.scores.push(prediction.scores.to_vec());
     }
     Ok(served)
 }

@@ -41,8 +41,8 @@ pub(crate) fn measure(
     let runtime = tokio::runtime::Builder::new_current_thread().build()?;
     let count = texts.len().max(1) as f64;
     let mut same = 0_u32;
-    for (verdict, exact) in runtime.block_on(service.classify(texts)).into_iter().zip(exact) {
-        let label = verdict?
+    for (prediction, exact) in runtime.block_on(service.classify(texts)).into_iter().zip(exact) {
+        let label = prediction?
             .scores
             .iter()
             .enumerate()

@@ -1,0 +1,298 @@
+//! `moodstream-demo`: the whole service on sample posts, on a throwaway broker and PostgreSQL.
+
+use std::{
+    path::PathBuf,
+    process::ExitCode,
+    time::{Duration, Instant},
+};
+
+use anyhow::{Context, Result, bail};
+use clap::Parser as _;
+use console::Term;
+use indicatif::{ProgressBar, ProgressStyle};
+use moodstream_demo::{Counts, Writer};
+use sqlx::{PgPool, Row, postgres::PgPoolOptions};
+use time::OffsetDateTime;
+use tokio::{
+    io::AsyncWriteExt,
+    signal::unix::{SignalKind, signal},
+};
+
+mod locate;
+mod plot;
+mod process;
+mod progress;
+mod report;
+mod services;
+mod setup;
+mod terminal;
+
+use locate::{find_model, find_runtime, find_service};
+use plot::{Screen, thousands};
+use process::{Running, Scratch};
+use progress::Progress;
+use report::Timing;
+use setup::Setup;
+use terminal::{colours, in_ci, print, stdout_is_watched};
+
+const TOPIC: &str = "posts";
+const GROUP: &str = "moodstream-demo";
+const PARTITIONS: u32 = 4;
+/// How far back the sample goes.
+const SPAN: time::Duration = time::Duration::minutes(30);
+/// The service has failed when it settles nothing for so long.
+const STALL: Duration = Duration::from_secs(90);
+const POLL: Duration = Duration::from_millis(100);
+/// A live post each so often.
+const TRICKLE: Duration = Duration::from_millis(350);
+
+/// Run the whole service on sample posts, on a throwaway broker and PostgreSQL.
+#[derive(Debug, clap::Parser)]
+#[command(version)]
+struct Args {
+    /// How many sample posts to feed.
+    #[arg(long, value_name = "N", default_value_t = 4_000, value_parser = clap::value_parser!(u32).range(1..=1_000_000))]
+    posts: u32,
+    /// The seed of the sample: the same seed writes the same posts.
+    #[arg(long, value_name = "N", default_value_t = 7)]
+    seed: u64,
+    /// The model folder; the first under models/ that has a config.json if absent.
+    #[arg(long, value_name = "FOLDER")]
+    model: Option<PathBuf>,
+    /// Where `make setup` has put the broker, PostgreSQL and ONNX Runtime; .runtime here or further up if absent.
+    #[arg(long, value_name = "FOLDER", env = "MOODSTREAM_RUNTIME")]
+    runtime: Option<PathBuf>,
+    /// The service's program; `moodstream` beside this one if absent.
+    #[arg(long, value_name = "FILE")]
+    service: Option<PathBuf>,
+    /// End after the summary, as without a terminal or with CI=true.
+    #[arg(long)]
+    once: bool,
+}
+
+fn main() -> ExitCode {
+    let args = Args::parse();
+    let ended = tokio::runtime::Runtime::new()
+        .context("can't start the runtime")
+        .and_then(|runtime| runtime.block_on(run(args)));
+    ended.unwrap_or_else(|error| {
+        eprintln!("moodstream-demo: {error:#}");
+        ExitCode::FAILURE
+    })
+}
+
+/// Runs the demo: until Ctrl-C on a terminal, else until the summary is written.
+async fn run(args: Args) -> Result<ExitCode> {
+    let started = Instant::now();
+    let mut interrupt = signal(SignalKind::interrupt()).context("Ctrl-C can't be watched for")?;
+    let mut terminate = signal(SignalKind::terminate()).context("SIGTERM can't be watched for")?;
+    let mut hangup = signal(SignalKind::hangup()).context("SIGHUP can't be watched for")?;
+    let scratch = Scratch::new()?;
+    let mut stack = Stack::default();
+    let result = tokio::select! {
+        result = show(&args, started, &scratch, &mut stack) => result,
+        _ = interrupt.recv() => Ok(false),
+        _ = terminate.recv() => Ok(false),
+        _ = hangup.recv() => Ok(false),
+    };
+    let summed_up = stack.summed_up;
+    stack.stop().await;
+    scratch.close()?;
+    if stdout_is_watched() {
+        print("\n  Stopped, and nothing left behind.\n")?;
+    }
+    let ended_by_itself = result?;
+    Ok(if ended_by_itself || summed_up {
+        ExitCode::SUCCESS
+    } else {
+        ExitCode::from(130)
+    })
+}
+
+/// What runs, in the order of starting.
+#[derive(Default)]
+struct Stack {
+    running: Vec<Running>,
+    summed_up: bool,
+}
+
+impl Stack {
+    fn check(&mut self) -> Result<()> {
+        self.running.iter_mut().try_for_each(Running::check)
+    }
+
+    /// Stops the last started first: the service says goodbye to a broker and a database that still answer.
+    async fn stop(self) {
+        for running in self.running.into_iter().rev() {
+            running.stop(Duration::from_secs(10)).await;
+        }
+    }
+}
+
+/// True when it came to its end by itself.
+async fn show(args: &Args, started: Instant, scratch: &Scratch, stack: &mut Stack) -> Result<bool> {
+    let runtime = find_runtime(args.runtime.as_deref())?;
+    let model = find_model(args.model.as_deref())?;
+    let service = find_service(args.service.as_deref())?;
+    let screen = Screen {
+        width: usize::from(Term::stdout().size().1).clamp(60, 160),
+        colour: colours(),
+    };
+    let progress = Progress::new(screen);
+
+    progress.say("writing sample posts, starting a broker and PostgreSQL");
+    let now = OffsetDateTime::now_utc();
+    let mut writer = Writer::new(args.seed);
+    let sample = writer.sample(args.posts as usize, SPAN, now);
+    let feed_file = scratch.path("posts.jsonl");
+    std::fs::write(&feed_file, sample.records.join(&b'\n')).context("the sample posts can't be written")?;
+
+    let (broker, postgres) = tokio::join!(
+        services::start_broker(&runtime, scratch),
+        services::start_postgres(&runtime, scratch)
+    );
+    // Whatever has started goes onto the stack before a failure of the other ends this.
+    let (broker, postgres) = match (broker, postgres) {
+        (Ok(broker), Ok(postgres)) => (broker, postgres),
+        (Ok((running, _)), Err(error)) | (Err(error), Ok((running, _))) => {
+            stack.running.push(running);
+            return Err(error);
+        }
+        (Err(error), Err(_)) => return Err(error),
+    };
+    let (broker, brokers) = broker;
+    let (postgres, database) = postgres;
+    stack.running.extend([postgres, broker]);
+
+    let setup = Setup {
+        binary: service,
+        brokers: brokers.to_string(),
+        database,
+        model,
+        http: services::free_address()?,
+        settings: setup::write_settings(scratch)?,
+        onnxruntime: std::env::var_os("ORT_DYLIB_PATH")
+            .filter(|path| !path.is_empty())
+            .map_or_else(|| runtime.join("lib/libonnxruntime.so"), PathBuf::from),
+    };
+    progress.say("applying the migrations and feeding the posts");
+    let feeding = setup.job("feed").args(["feed".as_ref(), feed_file.as_os_str()]).args([
+        "--topic",
+        TOPIC,
+        "--create-partitions",
+        &PARTITIONS.to_string(),
+    ]);
+    tokio::try_join!(
+        setup.job("migrate").args(["migrate"]).run(scratch),
+        feeding.run(scratch)
+    )?;
+
+    progress.say("loading the model");
+    stack.running.push(setup.service().start(scratch)?);
+    let pool = PgPoolOptions::new()
+        .max_connections(2)
+        .connect(&setup.database)
+        .await
+        .context("PostgreSQL does not answer")?;
+    let timing = catch_up(&pool, &setup, stack, sample.counts, started, &progress).await?;
+
+    let report = report::gather(&pool, setup.http, now - SPAN).await?;
+    progress.clear();
+    print(&report.render(&sample.counts, &timing, screen))?;
+    stack.summed_up = true;
+    let goes_on = !(args.once || !stdout_is_watched() || in_ci());
+    print(&setup.where_to_look(&runtime, goes_on, screen))?;
+    if !goes_on {
+        pool.close().await;
+        return Ok(true);
+    }
+    live(&pool, &setup, scratch, stack, &mut writer, screen).await?;
+    Ok(false)
+}
+
+/// Waits until all that was fed is settled.
+async fn catch_up(
+    pool: &PgPool,
+    setup: &Setup,
+    stack: &mut Stack,
+    fed: Counts,
+    started: Instant,
+    progress: &Progress,
+) -> Result<Timing> {
+    let all = fed.records() as u64;
+    let mut ready = None;
+    let mut first_results = None;
+    let mut settled = 0;
+    let mut moved = Instant::now();
+    loop {
+        stack.check()?;
+        if ready.is_none() && report::http_get(setup.http, "/ready").await.is_ok() {
+            ready = Some(Instant::now());
+        }
+        let row = sqlx::query("SELECT coalesce(sum(next_offset), 0)::bigint FROM consumer_offset WHERE topic = $1")
+            .bind(TOPIC)
+            .fetch_one(pool)
+            .await
+            .context("consumer_offset can't be read")?;
+        let now_settled = u64::try_from(row.try_get::<i64, _>(0)?).unwrap_or(0);
+        if now_settled > settled {
+            (settled, moved) = (now_settled, Instant::now());
+            first_results.get_or_insert_with(|| started.elapsed());
+            progress.settled(settled, all);
+        }
+        if settled >= all {
+            // Committed before the first look at /ready: then the wait was not worth measuring.
+            let settling = ready.unwrap_or(moved).elapsed();
+            return Ok(Timing {
+                first_results: first_results.unwrap_or_default(),
+                settling,
+            });
+        }
+        if moved.elapsed() > STALL {
+            bail!(
+                "{settled} of {all} records are settled, and no more for {} s",
+                STALL.as_secs()
+            );
+        }
+        tokio::time::sleep(POLL).await;
+    }
+}
+
+/// Goes on with a trickle of posts until it is interrupted or something fails.
+async fn live(
+    pool: &PgPool,
+    setup: &Setup,
+    scratch: &Scratch,
+    stack: &mut Stack,
+    writer: &mut Writer,
+    screen: Screen,
+) -> Result<()> {
+    let mut feed = setup
+        .job("live-feed")
+        .args(["feed", "-", "--topic", TOPIC])
+        .piped()
+        .start(scratch)?;
+    let mut input = feed.stdin()?;
+    stack.running.push(feed);
+    print("\n  Posts keep coming; Ctrl-C ends it all and removes every trace.\n\n")?;
+    let bar = ProgressBar::new_spinner().with_style(ProgressStyle::with_template("  {spinner} {wide_msg}")?);
+    bar.enable_steady_tick(Duration::from_millis(120));
+    let mut tick = tokio::time::interval(TRICKLE);
+    loop {
+        tick.tick().await;
+        stack.check()?;
+        let mut line = writer.next_live(OffsetDateTime::now_utc());
+        line.push(b'\n');
+        input.write_all(&line).await.context("the live posts can't be fed")?;
+        input.flush().await.context("the live posts can't be fed")?;
+        let rows: i64 = sqlx::query("SELECT count(*) FROM post")
+            .fetch_one(pool)
+            .await?
+            .try_get(0)?;
+        let newest = report::newest(pool, screen).await?;
+        bar.set_message(format!(
+            "{} posts · {newest}",
+            thousands(u64::try_from(rows).unwrap_or(0))
+        ));
+    }
+}

@@ -1,0 +1,135 @@
+//! Where everything of the demo is, what its service is told, and where a user looks next.
+
+use std::{
+    fmt::Write as _,
+    net::SocketAddr,
+    path::{Path, PathBuf},
+};
+
+use anyhow::{Context, Result};
+use moodstream_demo::stories;
+
+use super::{
+    GROUP, TOPIC,
+    plot::Screen,
+    process::{Job, Scratch},
+};
+
+/// What to ask in SQL, with what it tells: to paste into `psql`, so each is one line.
+const QUESTIONS: [(&str, &str); 3] = [
+    (
+        "the last minutes by emotion",
+        "SELECT bucket, emotion, sum(posts) AS posts FROM emotion_by_minute \
+         WHERE topic = '' AND bucket > now() - interval '5 minutes' GROUP BY 1, 2 ORDER BY 1 DESC, 3 DESC;",
+    ),
+    (
+        "what people feel about each tracked topic",
+        "SELECT topic, emotion, sum(posts) AS posts FROM emotion_by_minute WHERE topic <> '' GROUP BY 1, 2 ORDER BY 1, 3 DESC;",
+    ),
+    (
+        "hashtags that go with joy",
+        "SELECT tag, count(*) AS posts FROM post, unnest(hashtags) AS tag \
+         WHERE emotion = 'joy' AND created_at > now() - interval '1 day' GROUP BY 1 ORDER BY 2 DESC LIMIT 10;",
+    ),
+];
+
+/// Where everything is.
+pub(super) struct Setup {
+    pub(super) binary: PathBuf,
+    pub(super) brokers: String,
+    pub(super) database: String,
+    pub(super) model: PathBuf,
+    pub(super) http: SocketAddr,
+    /// The service's settings file.
+    pub(super) settings: PathBuf,
+    pub(super) onnxruntime: PathBuf,
+}
+
+/// Writes the settings that only a file can hold: the stories as tracked topics.
+pub(super) fn write_settings(scratch: &Scratch) -> Result<PathBuf> {
+    let topics: Vec<toml::Table> = stories()
+        .map(|(name, hashtags)| {
+            let mut topic = toml::Table::new();
+            topic.insert("name".to_owned(), name.into());
+            topic.insert("keywords".to_owned(), vec![name].into());
+            topic.insert("hashtags".to_owned(), hashtags.to_vec().into());
+            topic
+        })
+        .collect();
+    let settings = toml::Table::from_iter([("topics".to_owned(), toml::Value::from(topics))]);
+    let path = scratch.path("moodstream.toml");
+    std::fs::write(&path, settings.to_string()).context("the settings can't be written")?;
+    Ok(path)
+}
+
+impl Setup {
+    /// A run of the service with the settings of the demo, as a user would give them.
+    pub(super) fn job(&self, name: &'static str) -> Job {
+        Job::new(name, &self.binary)
+            .env("MOODSTREAM_KAFKA__BROKERS", &self.brokers)
+            .env("MOODSTREAM_KAFKA__TOPICS", TOPIC)
+            .env("MOODSTREAM_KAFKA__GROUP", GROUP)
+            .env("MOODSTREAM_DATABASE__URL", &self.database)
+            .env("MOODSTREAM_MODEL__PATH", &self.model)
+            .env("MOODSTREAM_HTTP__LISTEN", self.http.to_string())
+            .env("ORT_DYLIB_PATH", &self.onnxruntime)
+    }
+
+    /// The service itself. Its posts are made up: the live page may show them.
+    pub(super) fn service(&self) -> Job {
+        self.job("run").args([
+            "run".as_ref(),
+            "--page".as_ref(),
+            "posts".as_ref(),
+            "--config".as_ref(),
+            self.settings.as_os_str(),
+        ])
+    }
+
+    /// Where all of it is at hand, if the demo goes on, and what to do with a Kafka and a Postgres of one's own.
+    pub(super) fn where_to_look(&self, runtime: &Path, goes_on: bool, screen: Screen) -> String {
+        let Self {
+            http,
+            database,
+            brokers,
+            ..
+        } = self;
+        let mut out = String::new();
+        if goes_on {
+            let psql = runtime.join("pg/bin/psql");
+            let here = std::env::current_dir().unwrap_or_default();
+            let psql = psql.strip_prefix(&here).unwrap_or(&psql);
+            let _ = write!(
+                out,
+                "\n{}\n  live page  http://{http}/\n  metrics    http://{http}/metrics\n  \
+                 health     http://{http}/ready   http://{http}/live\n  broker     {brokers}, topic {TOPIC}\n  \
+                 SQL        {} {database}\n",
+                screen.bold("  Look further, while this runs"),
+                psql.display(),
+            );
+        } else {
+            let _ = writeln!(
+                out,
+                "\n{}\n  On a terminal the demo goes on, with the live page and a psql line to ask such things:",
+                screen.bold("  Look further")
+            );
+        }
+        for (what, sql) in QUESTIONS {
+            let _ = write!(out, "\n{}\n{sql}\n", screen.dim(&format!("  -- {what}")));
+        }
+        let _ = write!(
+            out,
+            "\n{}\n  export MOODSTREAM_KAFKA__BROKERS=kafka-1:9092 MOODSTREAM_KAFKA__TOPICS=posts\n  \
+             export MOODSTREAM_DATABASE__URL=postgres://user:password@host/database\n  \
+             export MOODSTREAM_MODEL__PATH={} ORT_DYLIB_PATH={}\n  \
+             {program} check      # settings, model, broker and database: a line each\n  \
+             {program} migrate    # the tables\n  {program} run        # the live page is on http://127.0.0.1:9464/\n  \
+             Every setting is in deploy/moodstream.example.toml; more ways to run it in the README.\n",
+            screen.bold("  With your own Kafka and Postgres"),
+            self.model.display(),
+            self.onnxruntime.display(),
+            program = self.binary.display(),
+        );
+        out
+    }
+}

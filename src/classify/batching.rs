@@ -1,0 +1,193 @@
+//! Which texts share a batch: pure arithmetic over token counts.
+
+use std::ops::Range;
+
+/// What bounds and shapes the batches.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct BatchLimits {
+    /// Most tokens in a batch, padding included. A text that alone has more gets a batch of its own.
+    pub max_tokens: usize,
+    /// Most texts in a batch.
+    pub max_posts: usize,
+    /// Batches are padded to a multiple of this many tokens, so that a GPU sees few shapes.
+    pub multiple_of: usize,
+    /// What starting a batch costs, in tokens: the dearer, the fuller the batches.
+    pub overhead_tokens: usize,
+}
+
+impl BatchLimits {
+    /// A length as it will be padded when it is the longest of its batch.
+    #[must_use]
+    pub fn padded(&self, tokens: usize) -> usize {
+        tokens.next_multiple_of(self.multiple_of.max(1))
+    }
+}
+
+/// The texts of a window, cut into batches.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct BatchPlan {
+    /// The texts' places in the window, by falling token count; equal ones in the window's order.
+    pub order: Vec<usize>,
+    /// The batches as runs of `order`, each of at least one text; the longest texts first, so that what is
+    /// computed last is short and the sessions end together.
+    pub batches: Vec<Range<usize>>,
+}
+
+/// Cuts a window with the given token counts into batches at the least cost, where a batch costs
+/// [`BatchLimits::overhead_tokens`] plus its padded tokens.
+///
+/// Texts of equal length sit together in some best plan, so only runs of the sorted order need be looked at,
+/// and the best cut of each prefix follows from those of the shorter ones: for `n` texts this takes
+/// `n * max_posts` steps at most.
+#[must_use]
+pub fn plan(lengths: &[usize], limits: &BatchLimits) -> BatchPlan {
+    let mut order: Vec<usize> = (0..lengths.len()).collect();
+    order.sort_by_key(|&text| std::cmp::Reverse(lengths[text]));
+
+    // best[end]: the least cost of the first `end` texts, and where their last batch starts.
+    let mut best: Vec<(usize, usize)> = vec![(0, 0); order.len() + 1];
+    for end in 1..=order.len() {
+        best[end] = (usize::MAX, end - 1);
+        for start in (end.saturating_sub(limits.max_posts.max(1))..end).rev() {
+            let padded = limits.padded(lengths[order[start]]).saturating_mul(end - start);
+            if padded > limits.max_tokens && end - start > 1 {
+                break;
+            }
+            let cost = best[start]
+                .0
+                .saturating_add(padded)
+                .saturating_add(limits.overhead_tokens);
+            if cost < best[end].0 {
+                best[end] = (cost, start);
+            }
+        }
+    }
+
+    let mut batches = Vec::new();
+    let mut end = order.len();
+    while end > 0 {
+        let start = best[end].1;
+        batches.push(start..end);
+        end = start;
+    }
+    batches.reverse();
+    BatchPlan { order, batches }
+}
+
+/// Cuts a window without ordering it: fill a batch up, close it, go on. What [`plan`] is measured against.
+#[must_use]
+pub fn arrival_plan(lengths: &[usize], limits: &BatchLimits) -> BatchPlan {
+    let mut batches: Vec<Range<usize>> = Vec::new();
+    let mut longest = 0;
+    for (text, &tokens) in lengths.iter().enumerate() {
+        longest = longest.max(tokens);
+        if let Some(last) = batches.last_mut()
+            && last.len() < limits.max_posts
+            && limits.padded(longest).saturating_mul(last.len() + 1) <= limits.max_tokens
+        {
+            last.end = text + 1;
+            continue;
+        }
+        longest = tokens;
+        batches.push(text..text + 1);
+    }
+    BatchPlan {
+        order: (0..lengths.len()).collect(),
+        batches,
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use proptest::prelude::*;
+
+    use super::*;
+
+    fn limits() -> impl Strategy<Value = BatchLimits> {
+        (
+            16usize..2000,
+            1usize..40,
+            prop_oneof![Just(1usize), Just(8)],
+            0usize..200,
+        )
+            .prop_map(|(max_tokens, max_posts, multiple_of, overhead_tokens)| BatchLimits {
+                max_tokens,
+                max_posts,
+                multiple_of,
+                overhead_tokens,
+            })
+    }
+
+    fn batch_tokens(lengths: &[usize], texts: &[usize], limits: &BatchLimits) -> usize {
+        limits.padded(texts.iter().map(|&text| lengths[text]).max().unwrap_or(0)) * texts.len()
+    }
+
+    /// What a plan costs, with that much for starting a batch.
+    fn cost(lengths: &[usize], limits: &BatchLimits, plan: &BatchPlan) -> usize {
+        plan.batches
+            .iter()
+            .map(|batch| limits.overhead_tokens + batch_tokens(lengths, &plan.order[batch.clone()], limits))
+            .sum()
+    }
+
+    fn assert_sound(lengths: &[usize], limits: &BatchLimits, plan: &BatchPlan) -> Result<(), TestCaseError> {
+        let mut seen: Vec<usize> = plan
+            .batches
+            .iter()
+            .flat_map(|batch| plan.order[batch.clone()].to_vec())
+            .collect();
+        seen.sort_unstable();
+        prop_assert_eq!(seen, (0..lengths.len()).collect::<Vec<_>>());
+        for batch in &plan.batches {
+            prop_assert!(!batch.is_empty() && batch.len() <= limits.max_posts);
+            let texts = &plan.order[batch.clone()];
+            prop_assert!(texts.len() == 1 || batch_tokens(lengths, texts, limits) <= limits.max_tokens);
+        }
+        Ok(())
+    }
+
+    proptest! {
+        #[test]
+        fn every_text_is_in_one_batch_and_the_bounds_hold(lengths in prop::collection::vec(1usize..300, 0..200), limits in limits()) {
+            let ordered = plan(&lengths, &limits);
+            assert_sound(&lengths, &limits, &ordered)?;
+            prop_assert!(ordered.order.windows(2).all(|pair| lengths[pair[0]] >= lengths[pair[1]]));
+            assert_sound(&lengths, &limits, &arrival_plan(&lengths, &limits))?;
+        }
+
+        #[test]
+        fn it_never_costs_more_than_arrival_order(lengths in prop::collection::vec(1usize..300, 0..200), limits in limits()) {
+            prop_assert!(cost(&lengths, &limits, &plan(&lengths, &limits)) <= cost(&lengths, &limits, &arrival_plan(&lengths, &limits)));
+        }
+
+        #[test]
+        fn with_free_batches_it_never_pads_more_than_arrival_order(lengths in prop::collection::vec(1usize..300, 0..200), limits in limits()) {
+            let limits = BatchLimits { overhead_tokens: 0, ..limits };
+            prop_assert!(cost(&lengths, &limits, &plan(&lengths, &limits)) <= cost(&lengths, &limits, &arrival_plan(&lengths, &limits)));
+        }
+    }
+
+    #[test]
+    fn the_cut_falls_where_lengths_jump() {
+        let limits = BatchLimits {
+            max_tokens: 1000,
+            max_posts: 4,
+            multiple_of: 1,
+            overhead_tokens: 10,
+        };
+        let plan = plan(&[10, 100, 10, 100, 10], &limits);
+        assert_eq!(plan.order, [1, 3, 0, 2, 4]);
+        assert_eq!(plan.batches, [0..2, 2..5]);
+    }
+
+    #[test]
+    fn a_text_above_the_budget_goes_alone() {
+        let limits = BatchLimits {
+            max_tokens: 64,
+            max_posts: 8,
+            multiple_of: 8,
+            overhead_tokens: 10,
+        };
+        assert_eq!(plan(&[5, 100, 5], &limits).batches, [0..1, 1..3]);
+    }
+}

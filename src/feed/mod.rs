@@ -1,0 +1,263 @@
+//! Filling a topic from a file or from standard input: what `moodstream feed` does.
+
+mod lines;
+mod options;
+mod pace;
+pub mod shift_timestamps;
+mod topic;
+
+use std::{
+    borrow::Cow,
+    ops::ControlFlow,
+    sync::{
+        Mutex,
+        atomic::{AtomicU64, Ordering},
+    },
+    time::{Duration, Instant},
+};
+
+use self::{lines::Lines, pace::Pace};
+pub use self::{
+    lines::Source,
+    options::{FeedError, FeedOptions},
+};
+use crate::kafka::{KafkaError, KafkaOptions, client, error::describe, lock};
+use rdkafka::{
+    ClientContext,
+    error::KafkaError as RdError,
+    message::DeliveryResult,
+    producer::{BaseProducer, BaseRecord, Producer as _, ProducerContext},
+    types::RDKafkaErrorCode,
+};
+
+/// How far feeding has come.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
+pub struct FeedProgress {
+    /// Lines read and handed to the producer; empty lines don't count.
+    pub sent: u64,
+    /// Records that the broker has acknowledged.
+    pub acknowledged: u64,
+    /// Bytes of the lines sent.
+    pub bytes: u64,
+    /// Bytes read of the source as it lies, so compressed ones where it is compressed.
+    pub source_bytes: u64,
+    /// The source's length, where it is known.
+    pub source_length: Option<u64>,
+}
+
+/// What feeding has done.
+#[derive(Debug, Clone, Copy, PartialEq)]
+pub struct FeedSummary {
+    /// The final counts; all that was sent is acknowledged.
+    pub progress: FeedProgress,
+    /// Records that had no key, and went to a partition by chance.
+    pub without_key: u64,
+    /// Whether the progress callback ended it before the source did.
+    pub interrupted: bool,
+    /// How long it took.
+    pub elapsed: Duration,
+}
+
+impl FeedSummary {
+    /// Records a second.
+    #[must_use]
+    #[allow(clippy::cast_precision_loss)] // a rate to show
+    pub fn rate(&self) -> f64 {
+        self.progress.sent as f64 / self.elapsed.as_secs_f64().max(1e-9)
+    }
+}
+
+/// Counts what the broker acknowledges.
+#[derive(Debug, Default)]
+struct Deliveries {
+    acknowledged: AtomicU64,
+    failed: AtomicU64,
+    first_error: Mutex<Option<String>>,
+}
+
+impl ClientContext for Deliveries {
+    fn log(&self, level: rdkafka::config::RDKafkaLogLevel, facility: &str, message: &str) {
+        client::log(level, facility, message);
+    }
+
+    fn error(&self, error: RdError, reason: &str) {
+        client::count_error("broker");
+        tracing::debug!(error = %describe(&error), reason, "kafka client");
+    }
+}
+
+impl ProducerContext for Deliveries {
+    type DeliveryOpaque = ();
+
+    fn delivery(&self, result: &DeliveryResult<'_>, (): ()) {
+        match result {
+            Ok(_) => {
+                self.acknowledged.fetch_add(1, Ordering::Relaxed);
+            }
+            Err((error, _)) => {
+                client::count_error("produce");
+                self.failed.fetch_add(1, Ordering::Relaxed);
+                lock(&self.first_error).get_or_insert_with(|| describe(error));
+            }
+        }
+    }
+}
+
+/// Sends each line of the source as a record, in order, each once. Empty lines are left out.
+///
+/// `rewrite` may change a line on its way (see [`shift_timestamps`]); `key` tells a record's key,
+/// which decides its partition; `progress` is called now and then and may end the feeding: what
+/// was sent by then is still waited for. Blocks: call it on a thread that may.
+///
+/// # Errors
+/// [`FeedError`] if the source can't be read, or the broker doesn't take the records.
+pub fn feed(
+    kafka: &KafkaOptions,
+    options: &FeedOptions,
+    source: &Source,
+    rewrite: impl for<'a> Fn(&'a [u8]) -> Cow<'a, [u8]>,
+    key: impl Fn(&[u8]) -> Option<String>,
+    mut progress: impl FnMut(&FeedProgress) -> ControlFlow<()>,
+) -> Result<FeedSummary, FeedError> {
+    kafka.properties.check()?;
+    if options.topic.is_empty() {
+        return Err(KafkaError::setting("topic", "is empty; name the topic to fill").into());
+    }
+    if let Some(rate) = options.rate
+        && !(rate.is_finite() && rate > 0.0)
+    {
+        return Err(KafkaError::setting("rate", "must be a number of records a second above 0").into());
+    }
+    let mut lines = Lines::open(source).map_err(|error| read_error(source, error, 0))?;
+    topic::prepare(kafka, options)?;
+    let producer = producer(kafka, options)?;
+
+    let started = Instant::now();
+    let mut pace = Pace::new(options.rate, started);
+    let mut state = FeedProgress {
+        source_length: lines.length(),
+        ..FeedProgress::default()
+    };
+    let (mut without_key, mut interrupted, mut shown) = (0, false, started);
+    while let Some(line) = lines.next().map_err(|error| read_error(source, error, state.sent))? {
+        if line.is_empty() {
+            continue;
+        }
+        pace.wait(|pause| producer.poll(pause));
+        let line = rewrite(line);
+        let key = key(&line);
+        without_key += u64::from(key.is_none());
+        send(&producer, &options.topic, &line, key.as_deref(), options)?;
+        state.sent += 1;
+        state.bytes += line.len() as u64;
+        state.source_bytes = lines.position();
+        if state.sent.is_multiple_of(64) || options.rate.is_some() {
+            producer.poll(Duration::ZERO);
+            failures(&producer, options)?;
+        }
+        if shown.elapsed() >= Duration::from_millis(50) {
+            shown = Instant::now();
+            state.acknowledged = producer.context().acknowledged.load(Ordering::Relaxed);
+            if progress(&state).is_break() {
+                interrupted = true;
+                break;
+            }
+        }
+    }
+    flush(&producer, options, &mut state, &mut progress)?;
+    state.source_bytes = lines.position();
+    let _ = progress(&state);
+    Ok(FeedSummary {
+        progress: state,
+        without_key,
+        interrupted,
+        elapsed: started.elapsed(),
+    })
+}
+
+fn read_error(source: &Source, error: std::io::Error, sent: u64) -> FeedError {
+    FeedError::Read {
+        source_name: source.to_string(),
+        error,
+        sent,
+    }
+}
+
+fn producer(kafka: &KafkaOptions, options: &FeedOptions) -> Result<BaseProducer<Deliveries>, KafkaError> {
+    let mut config = kafka.producer_config();
+    for (name, value) in [
+        ("compression.type", options.compression.as_str()),
+        ("linger.ms", "20"),
+        ("batch.num.messages", "10000"),
+        // What waits for the broker, in bytes: the bound on this process's memory.
+        ("queue.buffering.max.kbytes", "65536"),
+        ("message.timeout.ms", "60000"),
+    ] {
+        if !kafka.properties.0.contains_key(name) {
+            config.set(name, value);
+        }
+    }
+    config
+        .create_with_context(Deliveries::default())
+        .map_err(|error| KafkaError::client("making the producer", &error))
+}
+
+fn send(
+    producer: &BaseProducer<Deliveries>,
+    topic: &str,
+    line: &[u8],
+    key: Option<&str>,
+    options: &FeedOptions,
+) -> Result<(), FeedError> {
+    let mut record: BaseRecord<'_, str, [u8]> = BaseRecord::to(topic).payload(line);
+    if let Some(key) = key {
+        record = record.key(key);
+    }
+    loop {
+        let Err((error, unsent)) = producer.send(record) else {
+            return Ok(());
+        };
+        if error.rdkafka_error_code() != Some(RDKafkaErrorCode::QueueFull) {
+            return Err(FeedError::NotAcknowledged {
+                topic: topic.to_owned(),
+                failed: 1,
+                detail: describe(&error),
+            });
+        }
+        // Sleeps until the broker has acknowledged something, and with that made room.
+        producer.poll(Duration::from_millis(100));
+        failures(producer, options)?;
+        record = unsent;
+    }
+}
+
+fn flush(
+    producer: &BaseProducer<Deliveries>,
+    options: &FeedOptions,
+    state: &mut FeedProgress,
+    progress: &mut impl FnMut(&FeedProgress) -> ControlFlow<()>,
+) -> Result<(), FeedError> {
+    loop {
+        // Every record ends as acknowledged or failed within message.timeout.ms.
+        let flushed = producer.flush(Duration::from_millis(100)).is_ok();
+        failures(producer, options)?;
+        state.acknowledged = producer.context().acknowledged.load(Ordering::Relaxed);
+        if flushed && state.acknowledged == state.sent {
+            return Ok(());
+        }
+        let _ = progress(state);
+    }
+}
+
+fn failures(producer: &BaseProducer<Deliveries>, options: &FeedOptions) -> Result<(), FeedError> {
+    let failed = producer.context().failed.load(Ordering::Relaxed);
+    if failed == 0 {
+        return Ok(());
+    }
+    let detail = lock(&producer.context().first_error).clone().unwrap_or_default();
+    Err(FeedError::NotAcknowledged {
+        topic: options.topic.clone(),
+        failed,
+        detail,
+    })
+}

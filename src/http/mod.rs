@@ -1,0 +1,9 @@
+//! The HTTP server: the live page, `/metrics`, `/live` and `/ready`.
+
+pub mod connections;
+pub mod exposition;
+mod options;
+pub mod page;
+pub mod server;
+
+pub use self::options::{HttpOptions, PageContent};

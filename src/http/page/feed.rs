@@ -1,0 +1,254 @@
+//! One query a tick for everybody who looks; none while nobody does.
+
+use std::{sync::Arc, time::Duration};
+
+use time::OffsetDateTime;
+use tokio::{
+    sync::{Notify, OwnedSemaphorePermit, Semaphore, mpsc, watch},
+    time::Instant,
+};
+use tokio_util::sync::CancellationToken;
+
+use super::{
+    Page,
+    frame::{Figures, Frame, Memory, Process},
+};
+use crate::store::{
+    Fault,
+    live_page::{Ask, Reader},
+};
+
+/// The shortest time from one frame to the next.
+const TICK: Duration = Duration::from_secs(1);
+/// The database is to be busy with the page for one part in so many: a slow query, or one given up, makes frames rarer.
+const SHARE: u32 = 10;
+/// Frames are never rarer than this.
+const LONGEST_TICK: Duration = Duration::from_secs(30);
+/// The shortest time to another try while the database is away.
+const RETRY: Duration = Duration::from_secs(2);
+/// Whoever takes no frame for so long is given up.
+const PATIENCE: Duration = Duration::from_secs(30);
+/// The minutes that are shown, the current one included.
+pub(super) const MINUTES: u16 = 30;
+/// The newest posts that are shown.
+pub(super) const POSTS: u16 = 20;
+/// Who may look at once.
+pub(super) const MAX_WATCHERS: usize = 32;
+
+/// A frame as it is sent.
+pub(super) type Line = Arc<str>;
+
+/// Where frames are had.
+#[derive(Debug, Clone)]
+pub(super) struct Feed {
+    /// The newest frame; a slow watcher finds it instead of those that it has missed.
+    frames: watch::Sender<Option<Line>>,
+    places: Arc<Semaphore>,
+    arrived: Arc<Notify>,
+    patience: Duration,
+    stop: CancellationToken,
+}
+
+impl Feed {
+    /// Starts the task that makes frames; it ends with `stop`.
+    pub(super) fn start(page: Page, stop: CancellationToken) -> Self {
+        let feed = Self {
+            frames: watch::Sender::new(None),
+            places: Arc::new(Semaphore::new(MAX_WATCHERS)),
+            arrived: Arc::default(),
+            patience: PATIENCE,
+            stop,
+        };
+        tokio::spawn(feed.clone().run(page));
+        feed
+    }
+
+    /// Frames from now on, until the receiver is dropped or the service stops. `None` where all places are taken.
+    pub(super) fn watch(&self) -> Option<mpsc::Receiver<Line>> {
+        let place = Arc::clone(&self.places).try_acquire_owned().ok()?;
+        let (sender, receiver) = mpsc::channel(1);
+        let frames = self.frames.subscribe();
+        tokio::spawn(deliver(frames, sender, self.patience, place, self.stop.clone()));
+        self.arrived.notify_one();
+        Some(receiver)
+    }
+
+    async fn run(self, page: Page) {
+        let mut maker = Maker::new(page);
+        while !self.stop.is_cancelled() {
+            if self.frames.receiver_count() == 0 {
+                maker.rest().await;
+                // Who comes next must not see what was true long ago.
+                self.frames.send_replace(None);
+                tokio::select! {
+                    () = self.arrived.notified() => continue,
+                    () = self.stop.cancelled() => return,
+                }
+            }
+            let (line, pause) = maker.make().await;
+            self.frames.send_replace(Some(line));
+            tokio::select! {
+                () = tokio::time::sleep(pause) => {}
+                () = self.stop.cancelled() => return,
+            }
+        }
+    }
+}
+
+/// Hands frames to one watcher, the newest each time it has room for one.
+async fn deliver(
+    mut frames: watch::Receiver<Option<Line>>,
+    sender: mpsc::Sender<Line>,
+    patience: Duration,
+    place: OwnedSemaphorePermit,
+    stop: CancellationToken,
+) {
+    let delivering = async {
+        loop {
+            let newest = frames.borrow_and_update().clone();
+            if let Some(line) = newest
+                && sender.send_timeout(line, patience).await.is_err()
+            {
+                return;
+            }
+            if frames.changed().await.is_err() {
+                return;
+            }
+        }
+    };
+    tokio::select! {
+        () = delivering => {}
+        () = sender.closed() => {}
+        () = stop.cancelled() => {}
+    }
+    drop(place);
+}
+
+/// Makes frames.
+struct Maker {
+    page: Page,
+    ask: Ask,
+    reader: Reader,
+    memory: Memory,
+    /// The fault that was logged last.
+    known: Option<Fault>,
+}
+
+impl Maker {
+    fn new(page: Page) -> Self {
+        Self {
+            ask: Ask {
+                group: page.group.clone(),
+                minutes: MINUTES,
+                posts: if page.shows.posts() { POSTS } else { 0 },
+            },
+            reader: Reader::new(&page.database),
+            memory: Memory::default(),
+            known: None,
+            page,
+        }
+    }
+
+    /// The next frame, and how long to wait after it.
+    async fn make(&mut self) -> (Line, Duration) {
+        let begun = Instant::now();
+        let read = self.reader.read(&self.ask).await;
+        let rest = begun.elapsed() * (SHARE - 1);
+        let (figures, fault, pause) = match read {
+            Ok(recent) => {
+                if self.known.take().is_some() {
+                    tracing::info!("the live page reads the database again");
+                }
+                let figures = Figures::new(&self.page.group, recent, &mut self.memory);
+                (Some(figures), None, rest.clamp(TICK, LONGEST_TICK))
+            }
+            Err(error) => {
+                // Once for each kind, not every tick.
+                if self.known.replace(error.fault) != Some(error.fault) {
+                    tracing::warn!(%error, "the live page can't read the database; it goes on trying while somebody looks");
+                }
+                (None, Some(words(error.fault)), rest.clamp(RETRY, LONGEST_TICK))
+            }
+        };
+        let process = Process::read(&self.page.metrics.render(), self.page.health.report(), &mut self.memory);
+        let frame = Frame {
+            version: env!("CARGO_PKG_VERSION"),
+            at: OffsetDateTime::now_utc().unix_timestamp(),
+            figures,
+            fault,
+            process,
+        };
+        // Maps of strings, numbers and lists: JSON has a form for all of them.
+        (serde_json::to_string(&frame).unwrap_or_default().into(), pause)
+    }
+
+    async fn rest(&mut self) {
+        self.reader.rest().await;
+    }
+}
+
+/// What the page says; addresses and names stay in the log.
+const fn words(fault: Fault) -> &'static str {
+    match fault {
+        Fault::Unreachable => "the database does not answer",
+        Fault::Busy | Fault::Slow => "the database is too busy to answer in time",
+        Fault::Denied => "the database refuses this user",
+        Fault::Schema => "the tables are not there yet",
+        _ => "the database can't be read",
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    #![allow(clippy::unwrap_used)]
+    use super::*;
+
+    fn feed(patience: Duration) -> Feed {
+        Feed {
+            frames: watch::Sender::new(None),
+            places: Arc::new(Semaphore::new(2)),
+            arrived: Arc::default(),
+            patience,
+            stop: CancellationToken::new(),
+        }
+    }
+
+    #[tokio::test]
+    async fn a_slow_watcher_misses_frames_and_holds_nobody_up() {
+        let feed = feed(PATIENCE);
+        let (mut slow, mut quick) = (feed.watch().unwrap(), feed.watch().unwrap());
+        assert!(feed.watch().is_none(), "all places are taken");
+        for number in 0..20 {
+            feed.frames.send_replace(Some(number.to_string().into()));
+            assert_eq!(quick.recv().await.as_deref(), Some(&*number.to_string()));
+        }
+        // What was in its hands when it stopped taking, then the newest.
+        let mut seen = Vec::new();
+        while seen.last().map(String::as_str) != Some("19") {
+            seen.push(slow.recv().await.unwrap().to_string());
+        }
+        assert!(seen.len() <= 4, "{seen:?}");
+    }
+
+    #[tokio::test]
+    async fn who_takes_nothing_loses_the_place() {
+        let feed = feed(Duration::from_millis(10));
+        let _stuck = (feed.watch().unwrap(), feed.watch().unwrap());
+        let mut looks = tokio::time::interval(Duration::from_millis(5));
+        let free = async {
+            while feed.watch().is_none() {
+                feed.frames.send_replace(Some("frame".into()));
+                looks.tick().await;
+            }
+        };
+        tokio::time::timeout(PATIENCE, free).await.unwrap();
+    }
+
+    #[tokio::test]
+    async fn watchers_end_when_the_service_stops() {
+        let feed = feed(PATIENCE);
+        let mut watcher = feed.watch().unwrap();
+        feed.stop.cancel();
+        assert_eq!(watcher.recv().await, None);
+    }
+}

@@ -1,0 +1,334 @@
+//! One frame of the live page: what the browser is sent each tick, as JSON.
+
+use std::{
+    collections::{BTreeMap, VecDeque},
+    time::Duration,
+};
+
+use serde::Serialize;
+use time::OffsetDateTime;
+use tokio::time::Instant;
+
+use crate::{
+    http::exposition,
+    store::live_page::{GroupTally, Recent},
+    telemetry::metric,
+};
+
+/// Delays and rates are those of the last minute.
+const MEMORY: Duration = Duration::from_secs(60);
+
+/// All that the page shows at a moment. Times are seconds since 1970.
+#[derive(Debug, Clone, PartialEq, Serialize)]
+pub(super) struct Frame {
+    /// The version of the service: a page that was loaded from another loads itself anew.
+    pub(super) version: &'static str,
+    /// The service's clock.
+    pub(super) at: i64,
+    /// What Postgres says: the same on the page of every member of the group. `None` while it does not answer.
+    pub(super) figures: Option<Figures>,
+    /// Why there are no figures, in a few words.
+    pub(super) fault: Option<&'static str>,
+    /// What this process says of itself.
+    pub(super) process: Process,
+}
+
+#[derive(Debug, Clone, PartialEq, Serialize)]
+pub(super) struct Figures {
+    group: String,
+    /// The database's clock.
+    now: i64,
+    /// Start of the first minute.
+    start: i64,
+    /// End of the last minute.
+    end: i64,
+    emotions: Vec<Emotion>,
+    topics: Vec<Topic>,
+    /// `None` where posts are not shown.
+    posts: Option<Vec<Post>>,
+    tally: GroupTally,
+    /// Records settled a second by the whole group, over up to a minute.
+    rate: Option<f64>,
+}
+
+#[derive(Debug, Clone, PartialEq, Serialize)]
+struct Emotion {
+    name: String,
+    /// Posts in all the minutes.
+    posts: i64,
+    /// Mean score.
+    score: f64,
+    /// Posts minute by minute.
+    minutes: Vec<i64>,
+}
+
+#[derive(Debug, Clone, PartialEq, Serialize)]
+struct Topic {
+    name: String,
+    posts: i64,
+    /// Pairs of an emotion and its posts, the most first.
+    emotions: Vec<(String, i64)>,
+}
+
+#[derive(Debug, Clone, PartialEq, Serialize)]
+struct Post {
+    at: i64,
+    source: String,
+    lang: String,
+    emotion: String,
+    score: f64,
+    text: String,
+    repost: bool,
+    topics: Vec<String>,
+}
+
+/// Of one process alone.
+#[derive(Debug, Clone, PartialEq, Serialize)]
+pub(super) struct Process {
+    /// What keeps it from being ready; empty when it is.
+    faults: Vec<String>,
+    /// The model in service.
+    model: Option<String>,
+    /// Partitions it holds.
+    partitions: f64,
+    /// Records in those that are not committed yet.
+    lag: f64,
+    /// Seconds from a record's time at the broker to the commit of its row, over the last minute.
+    delay: Option<Delay>,
+    /// Rejected records since its start, by reason, the most first.
+    rejects: Vec<(String, f64)>,
+}
+
+#[derive(Debug, Clone, Copy, PartialEq, Serialize)]
+struct Delay {
+    p50: f64,
+    p95: f64,
+}
+
+/// What is remembered from tick to tick: rates and delays are differences.
+#[derive(Debug, Default)]
+pub(super) struct Memory {
+    records: VecDeque<(Instant, i64)>,
+    delays: VecDeque<(Instant, Vec<(f64, f64)>)>,
+}
+
+impl Memory {
+    /// Records a second since the oldest of the remembered counts.
+    fn rate(&mut self, now: Instant, records: i64) -> Option<f64> {
+        // Another database, or another group's count: begin anew.
+        if self.records.back().is_some_and(|(_, known)| *known > records) {
+            self.records.clear();
+        }
+        remember(&mut self.records, now, records);
+        let (then, earlier) = self.records.front()?;
+        let seconds = now.duration_since(*then).as_secs_f64();
+        #[allow(clippy::cast_precision_loss)] // far below 2⁵³
+        (seconds >= 0.5).then(|| (records - earlier) as f64 / seconds)
+    }
+
+    fn delay(&mut self, now: Instant, buckets: Vec<(f64, f64)>) -> Option<Delay> {
+        remember(&mut self.delays, now, buckets);
+        let (_, newest) = self.delays.back()?;
+        let (_, oldest) = self.delays.front()?;
+        let since: Vec<(f64, f64)> = newest
+            .iter()
+            .map(|(bound, count)| {
+                let earlier = oldest.iter().find(|(known, _)| known == bound);
+                (*bound, count - earlier.map_or(0.0, |(_, count)| *count))
+            })
+            .collect();
+        // Nothing lately: say what was, over all the time since the start.
+        let counted = since.last().is_some_and(|(_, count)| *count > 0.0);
+        let buckets = if counted { &since } else { newest };
+        Some(Delay {
+            p50: exposition::quantile(0.5, buckets)?,
+            p95: exposition::quantile(0.95, buckets)?,
+        })
+    }
+}
+
+/// Keeps one value older than [`MEMORY`] at most, so that the span covers it once it can.
+fn remember<T>(values: &mut VecDeque<(Instant, T)>, now: Instant, value: T) {
+    values.push_back((now, value));
+    while values.get(1).is_some_and(|(at, _)| now.duration_since(*at) >= MEMORY) {
+        values.pop_front();
+    }
+}
+
+impl Process {
+    /// Reads what `/metrics` shows, so that the two can't differ.
+    pub(super) fn read(metrics: &str, faults: Vec<String>, memory: &mut Memory) -> Self {
+        let mut rejects: Vec<(String, f64)> = exposition::by_label(metrics, metric::REJECTS, "reason")
+            .into_iter()
+            .filter(|(_, records)| *records > 0.0)
+            .collect();
+        rejects.sort_by(|a, b| b.1.total_cmp(&a.1).then_with(|| a.0.cmp(&b.0)));
+        Self {
+            faults,
+            model: exposition::by_label(metrics, metric::MODEL_INFO, "model_id")
+                .into_keys()
+                .next(),
+            partitions: exposition::total(metrics, metric::ASSIGNED),
+            lag: exposition::total(metrics, metric::LAG),
+            delay: memory.delay(Instant::now(), exposition::buckets(metrics, metric::BROKER_DELAY)),
+            rejects,
+        }
+    }
+}
+
+impl Figures {
+    pub(super) fn new(group: &str, recent: Recent, memory: &mut Memory) -> Self {
+        let rate = memory.rate(Instant::now(), recent.tally.records);
+        Self {
+            group: group.to_owned(),
+            now: recent.now.unix_timestamp(),
+            start: recent.start.unix_timestamp(),
+            end: recent.end.unix_timestamp(),
+            emotions: emotions(&recent),
+            topics: topics(&recent),
+            posts: recent.posts.map(|posts| posts.into_iter().map(Post::from).collect()),
+            tally: recent.tally,
+            rate,
+        }
+    }
+}
+
+impl From<crate::store::live_page::RecentPost> for Post {
+    fn from(post: crate::store::live_page::RecentPost) -> Self {
+        Self {
+            at: post.created_at.unix_timestamp(),
+            source: post.source,
+            lang: post.lang,
+            emotion: post.emotion,
+            score: post.score,
+            text: post.text,
+            repost: post.repost,
+            topics: post.topics,
+        }
+    }
+}
+
+/// The emotions with the most posts first, each over all the minutes.
+#[allow(clippy::cast_precision_loss)] // far below 2⁵³
+fn emotions(recent: &Recent) -> Vec<Emotion> {
+    let minute_of = |bucket: OffsetDateTime| usize::try_from((bucket - recent.start).whole_minutes()).ok();
+    let length = minute_of(recent.end).unwrap_or(0);
+    let mut by_name: BTreeMap<&str, (Vec<i64>, f64)> = BTreeMap::new();
+    for count in &recent.minutes {
+        let (minutes, score_sum) = by_name.entry(&count.emotion).or_insert_with(|| (vec![0; length], 0.0));
+        if let Some(minute) = minute_of(count.bucket).and_then(|minute| minutes.get_mut(minute)) {
+            *minute += count.posts;
+            *score_sum += count.score_sum;
+        }
+    }
+    let mut emotions: Vec<Emotion> = by_name
+        .into_iter()
+        .map(|(name, (minutes, score_sum))| {
+            let posts = minutes.iter().sum();
+            Emotion {
+                name: name.to_owned(),
+                posts,
+                score: score_sum / posts.max(1) as f64,
+                minutes,
+            }
+        })
+        .collect();
+    emotions.sort_by(|a, b| b.posts.cmp(&a.posts).then_with(|| a.name.cmp(&b.name)));
+    emotions
+}
+
+fn topics(recent: &Recent) -> Vec<Topic> {
+    let mut topics: Vec<Topic> = Vec::new();
+    // They come in order of the topic.
+    for count in &recent.topics {
+        if topics.last().is_none_or(|topic| topic.name != count.topic) {
+            topics.push(Topic {
+                name: count.topic.clone(),
+                posts: 0,
+                emotions: Vec::new(),
+            });
+        }
+        if let Some(topic) = topics.last_mut() {
+            topic.posts += count.posts;
+            topic.emotions.push((count.emotion.clone(), count.posts));
+        }
+    }
+    for topic in &mut topics {
+        topic.emotions.sort_by(|a, b| b.1.cmp(&a.1).then_with(|| a.0.cmp(&b.0)));
+    }
+    topics.sort_by(|a, b| b.posts.cmp(&a.posts).then_with(|| a.name.cmp(&b.name)));
+    topics
+}
+
+#[cfg(test)]
+mod tests {
+    #![allow(clippy::unwrap_used)]
+    use time::macros::datetime;
+
+    use super::*;
+    use crate::store::live_page::{MinuteCount, TopicCount};
+
+    fn recent() -> Recent {
+        let start = datetime!(2026-03-01 12:00 UTC);
+        let count = |minute: i64, emotion: &str, posts: i64| MinuteCount {
+            bucket: start + time::Duration::minutes(minute),
+            emotion: emotion.to_owned(),
+            posts,
+            score_sum: posts as f64 * 0.5,
+        };
+        let topic = |topic: &str, emotion: &str, posts: i64| TopicCount {
+            topic: topic.to_owned(),
+            emotion: emotion.to_owned(),
+            posts,
+        };
+        Recent {
+            now: start + time::Duration::minutes(3),
+            start,
+            end: start + time::Duration::minutes(3),
+            minutes: vec![count(0, "joy", 2), count(0, "anger", 7), count(2, "joy", 9)],
+            topics: vec![topic("a", "joy", 1), topic("b", "anger", 1), topic("b", "joy", 2)],
+            posts: None,
+            tally: GroupTally::default(),
+        }
+    }
+
+    #[test]
+    fn minutes_without_posts_are_zero_and_the_largest_come_first() {
+        let figures = Figures::new("g", recent(), &mut Memory::default());
+        let names: Vec<_> = figures.emotions.iter().map(|one| (&*one.name, &*one.minutes)).collect();
+        assert_eq!(names, [("joy", [2, 0, 9].as_slice()), ("anger", &[7, 0, 0])]);
+        assert_eq!(figures.emotions[0].score, 0.5);
+        assert_eq!(figures.topics[0].name, "b");
+        assert_eq!(
+            figures.topics[0].emotions,
+            [("joy".to_owned(), 2), ("anger".to_owned(), 1)]
+        );
+    }
+
+    #[test]
+    fn a_rate_is_that_of_the_last_minute() {
+        let (mut memory, start) = (Memory::default(), Instant::now());
+        assert_eq!(memory.rate(start, 1_000), None);
+        let mut rate = None;
+        for second in 1..=100_u32 {
+            let records = 1_000 + (i64::from(second) - 30).max(0) * 50;
+            rate = memory.rate(start + Duration::from_secs(second.into()), records);
+        }
+        assert_eq!(rate, Some(50.0));
+        assert!(memory.records.len() < 70);
+        let later = start + Duration::from_secs(101);
+        assert_eq!(memory.rate(later, 3), None, "counted anew");
+    }
+
+    #[test]
+    fn delays_are_those_of_the_last_minute() {
+        let (mut memory, start) = (Memory::default(), Instant::now());
+        let buckets = |fast: f64, slow: f64| vec![(1.0, fast), (10.0, fast + slow), (f64::INFINITY, fast + slow)];
+        memory.delay(start, buckets(0.0, 100.0));
+        memory.delay(start + Duration::from_secs(90), buckets(0.0, 100.0));
+        let delay = memory
+            .delay(start + Duration::from_secs(120), buckets(40.0, 100.0))
+            .unwrap();
+        assert!(delay.p95 <= 1.0, "{delay:?}");
+    }
+}

@@ -1,0 +1,87 @@
+//! `/metrics`, `/live` and `/ready`, and where the live page is put.
+
+use std::{net::SocketAddr, time::Duration};
+
+use anyhow::Context as _;
+use axum::{
+    Router,
+    extract::State,
+    http::{StatusCode, header},
+    response::{Html, IntoResponse},
+    routing::get,
+};
+use metrics_exporter_prometheus::PrometheusHandle;
+use tokio::net::TcpListener;
+use tokio_util::sync::CancellationToken;
+
+use super::{connections, page::Page};
+use crate::telemetry::health::Health;
+
+/// Histograms are folded into their buckets this often, so that memory stays flat where nobody scrapes.
+const UPKEEP: Duration = Duration::from_secs(5);
+
+#[derive(Clone)]
+struct Shared {
+    metrics: PrometheusHandle,
+    health: Health,
+}
+
+/// Binds the listener and serves until `stop`, with the live page if there is to be one. Returns the bound address and the server's task.
+///
+/// # Errors
+/// The address can't be bound.
+pub async fn serve(
+    listen: SocketAddr,
+    metrics: PrometheusHandle,
+    health: Health,
+    page: Option<Page>,
+    stop: CancellationToken,
+) -> anyhow::Result<(SocketAddr, tokio::task::JoinHandle<()>)> {
+    let listener = TcpListener::bind(listen).await.with_context(|| {
+        format!("can't listen on {listen}: choose another http.listen, or stop what holds the port")
+    })?;
+    let bound = listener.local_addr()?;
+    let upkeep = metrics.clone();
+    let upkeep_stop = stop.clone();
+    tokio::spawn(async move {
+        while tokio::time::timeout(UPKEEP, upkeep_stop.cancelled()).await.is_err() {
+            upkeep.run_upkeep();
+        }
+    });
+    let page = match page {
+        Some(page) => page.router(bound, stop.clone()),
+        None => Router::new().route("/", get(home)),
+    };
+    let router = Router::new()
+        .route("/live", get(|| async { "live\n" }))
+        .route("/ready", get(ready))
+        .route("/metrics", get(render))
+        .with_state(Shared { metrics, health })
+        .merge(page);
+    let task = tokio::spawn(connections::serve(listener, router, connections::WRITE_TIMEOUT, stop));
+    Ok((bound, task))
+}
+
+async fn ready(State(shared): State<Shared>) -> impl IntoResponse {
+    let faults = shared.health.report();
+    if faults.is_empty() {
+        return (StatusCode::OK, "ready\n".to_owned());
+    }
+    (StatusCode::SERVICE_UNAVAILABLE, faults.join("\n") + "\n")
+}
+
+async fn render(State(shared): State<Shared>) -> impl IntoResponse {
+    (
+        [(header::CONTENT_TYPE, "text/plain; version=0.0.4; charset=utf-8")],
+        shared.metrics.render(),
+    )
+}
+
+/// What `/` says where the live page is switched off.
+async fn home() -> Html<&'static str> {
+    Html(concat!(
+        "<!doctype html><html lang=en><meta charset=utf-8><title>moodstream</title><h1>moodstream ",
+        env!("CARGO_PKG_VERSION"),
+        "</h1><ul><li><a href=metrics>metrics</a><li><a href=ready>ready</a><li><a href=live>live</a></ul>"
+    ))
+}

@@ -1,0 +1,433 @@
+//! The consumer's thread: handles events all the time, and polls the partitions' queues while there is
+//! room for records.
+
+use std::{
+    sync::Arc,
+    time::{Duration, Instant},
+};
+
+use rdkafka::{
+    Message as _, Offset, TopicPartitionList,
+    consumer::{BaseConsumer, CommitMode, Consumer as _, base_consumer::PartitionQueue},
+    error::KafkaError as RdError,
+    types::RDKafkaErrorCode,
+};
+use tokio::sync::mpsc;
+
+use super::{
+    assignment::Assignment,
+    client::count_error,
+    error::{KafkaError, describe, is_authentication},
+    event::{ConsumerEvent, EventReceiver, EventSender},
+    in_flight::InFlightLimit,
+    rebalance::{GroupContext, list},
+    record::{Partition, Record},
+    start_offsets::StartOffsetFinder,
+};
+use crate::telemetry::{metric, quiet::Quiet};
+
+/// Records polled from one partition before it is the next one's turn.
+const MAX_RECORDS_PER_TURN: usize = 256;
+/// How often the broker is asked for the high watermarks while nothing is fetched. Longer than one such request may take.
+const WATERMARK_REFRESH: Duration = Duration::from_secs(20);
+/// The longest wait for an event: it bounds what a missed wake-up could cost.
+const MAX_WAIT: Duration = Duration::from_millis(100);
+
+/// What became of a record.
+enum Delivery {
+    Sent,
+    /// The limit on records in flight is reached.
+    NoRoom,
+    /// The receiver is gone.
+    Closed,
+}
+
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum State {
+    Consuming,
+    /// Hands out no more records, but keeps its partitions.
+    Draining,
+    Closed,
+}
+
+/// A partition that is being read, with the queue that librdkafka fetches it into.
+struct PartitionReader {
+    partition: Partition,
+    epoch: u64,
+    queue: PartitionQueue<GroupContext>,
+    records: metrics::Counter,
+    bytes: metrics::Counter,
+}
+
+/// What the loop works with.
+pub(super) struct Config {
+    pub(super) consumer: Arc<BaseConsumer<GroupContext>>,
+    pub(super) assignment: Assignment,
+    pub(super) in_flight: Arc<InFlightLimit>,
+    pub(super) events: EventReceiver,
+    /// Wakes the loop when a queue is no longer empty.
+    pub(super) wake: EventSender,
+    pub(super) records: mpsc::Sender<Record>,
+    pub(super) start_offsets: StartOffsetFinder,
+    pub(super) brokers: String,
+}
+
+pub(super) struct PollLoop {
+    // Declared before the consumer: the queues must be dropped first.
+    readers: Vec<PartitionReader>,
+    consumer: Arc<BaseConsumer<GroupContext>>,
+    assignment: Assignment,
+    in_flight: Arc<InFlightLimit>,
+    events: EventReceiver,
+    wake: EventSender,
+    /// None once no more records are handed out.
+    records: Option<mpsc::Sender<Record>>,
+    start_offsets: StartOffsetFinder,
+    brokers: String,
+    state: State,
+    /// A record that was polled and waits for its permit.
+    waiting: Option<Record>,
+    /// Since when there is no room, or since the high watermarks were refreshed last.
+    paused: Option<Instant>,
+    /// The reader whose turn is next.
+    turn: usize,
+    quiet: Quiet,
+}
+
+impl PollLoop {
+    pub(super) fn new(config: Config) -> Self {
+        Self {
+            readers: Vec::new(),
+            consumer: config.consumer,
+            assignment: config.assignment,
+            in_flight: config.in_flight,
+            events: config.events,
+            wake: config.wake,
+            records: Some(config.records),
+            start_offsets: config.start_offsets,
+            brokers: config.brokers,
+            state: State::Consuming,
+            waiting: None,
+            paused: None,
+            turn: 0,
+            quiet: Quiet::default(),
+        }
+    }
+
+    /// Runs until closed or failed. Dropping the loop leaves the group.
+    pub(super) fn run(&mut self) -> Result<(), KafkaError> {
+        let result = self.poll_until_closed();
+        // The receiver must end before the group is left, which takes a moment.
+        self.stop_reading();
+        result
+    }
+
+    fn poll_until_closed(&mut self) -> Result<(), KafkaError> {
+        loop {
+            self.poll_callbacks(Duration::ZERO)?;
+            while let Some(event) = self.events.try_next() {
+                self.handle(event)?;
+            }
+            if self.state == State::Closed {
+                return Ok(());
+            }
+            self.drop_stale_readers();
+            let busy = self.state == State::Consuming && self.read()?;
+            self.refresh_watermarks_while_paused();
+            self.report_metrics();
+            if !busy {
+                // One poll runs one callback; this one runs all that are due before the wait.
+                self.poll_callbacks(Duration::from_millis(1))?;
+                if let Some(event) = self.events.next_within(MAX_WAIT) {
+                    self.handle(event)?;
+                }
+            }
+        }
+    }
+
+    fn handle(&mut self, event: ConsumerEvent) -> Result<(), KafkaError> {
+        match event {
+            ConsumerEvent::Assigned(tickets) => {
+                if self.state == State::Consuming && !tickets.is_empty() {
+                    self.start_offsets.start(tickets);
+                }
+            }
+            ConsumerEvent::OutOfRange(partitions) => {
+                for partition in partitions {
+                    self.out_of_range(&partition)?;
+                }
+            }
+            ConsumerEvent::StartOffset {
+                partition,
+                ticket,
+                offset,
+            } => self.start(partition, ticket, offset)?,
+            ConsumerEvent::Restart(partition) => self.restart(&partition)?,
+            ConsumerEvent::Fatal(error) => return Err(error),
+            ConsumerEvent::Commit(offsets) => self.commit(&offsets),
+            ConsumerEvent::Drain => {
+                if self.state == State::Consuming {
+                    self.state = State::Draining;
+                }
+                self.stop_reading();
+            }
+            ConsumerEvent::Close => self.state = State::Closed,
+            ConsumerEvent::Wake => {}
+        }
+        Ok(())
+    }
+
+    /// Runs librdkafka's callbacks: rebalances, statistics, results of commits, errors.
+    fn poll_callbacks(&mut self, timeout: Duration) -> Result<(), KafkaError> {
+        let consumer = Arc::clone(&self.consumer);
+        match consumer.poll(timeout) {
+            None => Ok(()),
+            Some(Err(error)) => self.handle_error(&error),
+            // Every partition's queue is split off before it is fetched, so no record comes this way.
+            Some(Ok(record)) => Err(KafkaError::Fatal(format!(
+                "unexpected record {}/{}/{}",
+                record.topic(),
+                record.partition(),
+                record.offset()
+            ))),
+        }
+    }
+
+    fn start(&mut self, partition: Partition, ticket: u64, offset: i64) -> Result<(), KafkaError> {
+        if self.records.is_none() {
+            return Ok(());
+        }
+        let Some(epoch) = self.assignment.begin(&partition, ticket, offset) else {
+            return Ok(());
+        };
+        // Split off first, so that everything fetched lands in the partition's own queue from the first record on.
+        let Some(mut queue) = self.consumer.split_partition_queue(&partition.0, partition.1) else {
+            return Err(KafkaError::Fatal(format!(
+                "{}/{} has no queue",
+                partition.0, partition.1
+            )));
+        };
+        let wake = self.wake.clone();
+        queue.set_nonempty_callback(move || wake.wake());
+        let mut starts = TopicPartitionList::new();
+        starts
+            .add_partition_offset(&partition.0, partition.1, Offset::Offset(offset))
+            .and_then(|()| self.consumer.incremental_assign(&starts))
+            .map_err(|error| KafkaError::client("starting a partition", &error))?;
+        tracing::info!(topic = %partition.0, partition = partition.1, offset, epoch, "partition started");
+        let topic = metric::topic_label(&partition.0);
+        self.readers.push(PartitionReader {
+            partition,
+            epoch,
+            queue,
+            records: metrics::counter!(metric::RECORDS, "topic" => topic.clone()),
+            bytes: metrics::counter!(metric::RECORD_BYTES, "topic" => topic),
+        });
+        Ok(())
+    }
+
+    fn restart(&mut self, partition: &Partition) -> Result<(), KafkaError> {
+        let Some((ticket, fetching)) = self.assignment.restart(partition) else {
+            return Ok(());
+        };
+        self.stop_fetching(partition, fetching)?;
+        if self.records.is_some() {
+            self.start_offsets.start(vec![(partition.clone(), ticket)]);
+        }
+        Ok(())
+    }
+
+    fn stop_fetching(&mut self, partition: &Partition, fetching: bool) -> Result<(), KafkaError> {
+        if fetching {
+            self.consumer
+                .incremental_unassign(&list([partition]))
+                .map_err(|error| KafkaError::client("interrupting a partition", &error))?;
+        }
+        self.drop_stale_readers();
+        Ok(())
+    }
+
+    fn commit(&mut self, offsets: &[(Arc<str>, i32, i64)]) {
+        let mut next = TopicPartitionList::new();
+        for (topic, partition, offset) in offsets {
+            if let Err(error) = next.add_partition_offset(topic, *partition, Offset::Offset(*offset)) {
+                tracing::warn!(error = %describe(&error), "can't commit an offset to kafka");
+            }
+        }
+        if let Err(error) = self.consumer.commit(&next, CommitMode::Async) {
+            count_error("commit");
+            if let Some(more) = self.quiet.allow("commit") {
+                tracing::warn!(error = %describe(&error), more, "committing offsets to kafka");
+            }
+        }
+    }
+
+    fn stop_reading(&mut self) {
+        self.records = None;
+        self.waiting = None;
+        self.set_paused(false);
+    }
+
+    fn drop_stale_readers(&mut self) {
+        let assignment = &self.assignment;
+        self.readers.retain(|reader| {
+            let current = assignment.holds(&reader.partition.0, reader.partition.1, reader.epoch);
+            if !current {
+                // Frees what was fetched ahead: librdkafka drops outdated records when they are polled.
+                let _ = reader.queue.poll(Duration::ZERO);
+            }
+            current
+        });
+    }
+
+    /// Hands out what the partitions' queues hold, turn by turn. Returns whether there was anything.
+    fn read(&mut self) -> Result<bool, KafkaError> {
+        let mut busy = false;
+        if let Some(record) = self.waiting.take() {
+            match self.deliver(record) {
+                Delivery::Sent => busy = true,
+                Delivery::NoRoom | Delivery::Closed => return Ok(false),
+            }
+        }
+        let readers = self.readers.len();
+        for step in 0..readers {
+            let index = (self.turn + step) % readers;
+            for _ in 0..MAX_RECORDS_PER_TURN {
+                match self.poll_partition(index)? {
+                    None => break,
+                    Some(Delivery::Sent) => busy = true,
+                    Some(Delivery::NoRoom) => {
+                        // This partition goes first once there is room.
+                        self.turn = index;
+                        return Ok(busy);
+                    }
+                    Some(Delivery::Closed) => return Ok(false),
+                }
+            }
+        }
+        self.turn = self.turn.wrapping_add(1);
+        Ok(busy)
+    }
+
+    /// Polls one record of a partition and hands it out. `None` if its queue is empty.
+    fn poll_partition(&mut self, index: usize) -> Result<Option<Delivery>, KafkaError> {
+        let Some(reader) = self.readers.get(index) else {
+            return Ok(None);
+        };
+        let message = match reader.queue.poll(Duration::ZERO) {
+            None => return Ok(None),
+            Some(Ok(message)) => message,
+            Some(Err(error)) => {
+                let partition = reader.partition.clone();
+                if error.rdkafka_error_code() == Some(RDKafkaErrorCode::AutoOffsetReset) {
+                    self.out_of_range(&partition)?;
+                } else {
+                    self.handle_error(&error)?;
+                }
+                return Ok(None);
+            }
+        };
+        let record = Record::copy_of(&message, &reader.partition, reader.epoch, &self.in_flight);
+        drop(message);
+        reader.records.increment(1);
+        reader.bytes.increment(record.bytes() as u64);
+        Ok(Some(self.deliver(record)))
+    }
+
+    /// Sends a record to the pipeline, or keeps it until there is room. A record whose partition was revoked or
+    /// restarted in the meantime is dropped here.
+    fn deliver(&mut self, mut record: Record) -> Delivery {
+        let (partition, epoch) = (record.origin.topic_partition(), record.epoch);
+        if !self.assignment.holds(&partition.0, partition.1, epoch) {
+            // Nothing waits for room any more: the next record finds out whether there is some.
+            self.set_paused(false);
+            return Delivery::Sent;
+        }
+        let Some(records) = &self.records else {
+            return Delivery::Closed;
+        };
+        if !record.permit.try_acquire() {
+            self.waiting = Some(record);
+            self.set_paused(true);
+            return Delivery::NoRoom;
+        }
+        let next = record.origin.offset + 1;
+        match records.try_send(record) {
+            Ok(()) => {
+                self.assignment.advance(&partition, epoch, next);
+                self.set_paused(false);
+                Delivery::Sent
+            }
+            Err(mpsc::error::TrySendError::Closed(_)) => {
+                self.stop_reading();
+                Delivery::Closed
+            }
+            Err(mpsc::error::TrySendError::Full(mut record)) => {
+                // A record's permit may be released before its place in the channel is free again.
+                record.permit.release();
+                self.waiting = Some(record);
+                Delivery::NoRoom
+            }
+        }
+    }
+
+    /// The stored offset is not at the broker.
+    fn out_of_range(&mut self, partition: &Partition) -> Result<(), KafkaError> {
+        let held = self
+            .assignment
+            .current()
+            .into_iter()
+            .find(|held| held.topic == partition.0 && held.partition == partition.1);
+        let Some(held) = held else { return Ok(()) };
+        count_error("consume");
+        self.assignment.interrupt(&partition.0, partition.1, held.epoch);
+        let Some((ticket, fetching)) = self.assignment.restart(partition) else {
+            return Ok(());
+        };
+        self.stop_fetching(partition, fetching)?;
+        self.start_offsets
+            .out_of_range(partition.clone(), ticket, held.position);
+        Ok(())
+    }
+
+    fn handle_error(&mut self, error: &RdError) -> Result<(), KafkaError> {
+        let detail = describe(error);
+        if let RdError::MessageConsumptionFatal(_) = error {
+            return Err(KafkaError::Fatal(detail));
+        }
+        count_error("consume");
+        let code = error.rdkafka_error_code();
+        if code.is_some_and(is_authentication) {
+            tracing::debug!(brokers = %self.brokers, error = %detail, "login refused");
+        }
+        // Connections come back by themselves; topics may still be created and rights granted.
+        if let Some(more) = self.quiet.allow(&detail) {
+            tracing::warn!(error = %detail, more, "error while consuming; trying again");
+        }
+        Ok(())
+    }
+
+    fn set_paused(&mut self, paused: bool) {
+        if self.paused.is_some() != paused {
+            self.paused = paused.then(Instant::now);
+            metrics::gauge!(metric::PAUSED).set(if paused { 1.0 } else { 0.0 });
+        }
+    }
+
+    /// While a full queue stops the fetching, no fetch response brings the high watermarks: without asking for them the lag
+    /// would seem to stand still just then.
+    fn refresh_watermarks_while_paused(&mut self) {
+        if self.paused.is_some_and(|since| since.elapsed() >= WATERMARK_REFRESH) {
+            self.paused = Some(Instant::now());
+            self.start_offsets.refresh_watermarks();
+        }
+    }
+
+    // Gauges take doubles.
+    #[allow(clippy::cast_precision_loss)]
+    fn report_metrics(&self) {
+        let (records, bytes) = self.in_flight.in_flight();
+        metrics::gauge!(metric::QUEUE_DEPTH, "queue" => "records").set(records as f64);
+        metrics::gauge!(metric::QUEUE_BYTES, "queue" => "records").set(bytes as f64);
+    }
+}

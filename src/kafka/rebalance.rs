@@ -1,0 +1,185 @@
+//! librdkafka's callbacks: rebalances, statistics, errors, logs.
+
+use std::{
+    collections::HashMap,
+    sync::{Arc, Mutex},
+};
+
+use rdkafka::{
+    ClientContext, TopicPartitionList,
+    consumer::{BaseConsumer, Consumer as _, ConsumerContext},
+    error::{KafkaError as RdError, KafkaResult},
+    types::RDKafkaRespErr,
+};
+use serde::Deserialize;
+
+use super::{
+    assignment::Assignment,
+    client,
+    event::{ConsumerEvent, EventSender},
+    in_flight::lock,
+    record::Partition,
+};
+use crate::telemetry::{metric, quiet::Quiet};
+
+/// The part of librdkafka's statistics that is read here; see its STATISTICS.md.
+#[derive(Debug, Deserialize)]
+pub(super) struct Statistics {
+    #[serde(default)]
+    pub(super) topics: HashMap<String, TopicStatistics>,
+}
+
+#[derive(Debug, Deserialize)]
+pub(super) struct TopicStatistics {
+    #[serde(default)]
+    pub(super) partitions: HashMap<i32, PartitionStatistics>,
+}
+
+/// Offsets as the latest fetch has told them; negative where none did yet.
+#[derive(Debug, Clone, Copy, Deserialize)]
+pub(super) struct PartitionStatistics {
+    pub(super) lo_offset: i64,
+    pub(super) hi_offset: i64,
+    pub(super) ls_offset: i64,
+}
+
+impl PartitionStatistics {
+    /// The log's first offset.
+    pub(super) fn start(self) -> Option<i64> {
+        (self.lo_offset >= 0).then_some(self.lo_offset)
+    }
+
+    /// How far a consumer can read: open transactions end it for one that reads what is committed.
+    pub(super) fn end(self, read_committed: bool) -> Option<i64> {
+        let end = if read_committed && self.ls_offset >= 0 {
+            self.ls_offset
+        } else {
+            self.hi_offset
+        };
+        (end >= 0).then_some(end)
+    }
+}
+
+/// The callbacks of the group's consumer. All of them run on the consumer's thread, within a poll.
+pub(super) struct GroupContext {
+    pub(super) assignment: Assignment,
+    pub(super) read_committed: bool,
+    events: EventSender,
+    names: Mutex<HashMap<String, Arc<str>>>,
+    quiet: Quiet,
+}
+
+impl GroupContext {
+    pub(super) fn new(assignment: Assignment, events: EventSender, read_committed: bool) -> Self {
+        Self {
+            assignment,
+            read_committed,
+            events,
+            names: Mutex::default(),
+            quiet: Quiet::default(),
+        }
+    }
+
+    fn partitions(&self, list: &TopicPartitionList) -> Vec<Partition> {
+        let mut names = lock(&self.names);
+        list.elements()
+            .iter()
+            .map(|element| {
+                let name = names
+                    .entry(element.topic().to_owned())
+                    .or_insert_with(|| Arc::from(element.topic()));
+                (Arc::clone(name), element.partition())
+            })
+            .collect()
+    }
+}
+
+/// The list that librdkafka wants.
+pub(super) fn list<'a>(partitions: impl IntoIterator<Item = &'a Partition>) -> TopicPartitionList {
+    let mut list = TopicPartitionList::new();
+    for (topic, partition) in partitions {
+        list.add_partition(topic, *partition);
+    }
+    list
+}
+
+impl ClientContext for GroupContext {
+    fn log(&self, level: rdkafka::config::RDKafkaLogLevel, facility: &str, message: &str) {
+        client::log(level, facility, message);
+    }
+
+    fn error(&self, error: RdError, reason: &str) {
+        client::count_error("broker");
+        if let Some(more) = self.quiet.allow(&error.to_string()) {
+            tracing::warn!(error = %super::error::describe(&error), reason, more, "kafka client");
+        }
+    }
+
+    fn stats_raw(&self, statistics: &[u8]) {
+        let Ok(statistics) = serde_json::from_slice::<Statistics>(statistics) else {
+            return;
+        };
+        let mut out_of_range = Vec::new();
+        for (topic, statistics) in &statistics.topics {
+            for (partition, statistics) in &statistics.partitions {
+                if let Some(end) = statistics.end(self.read_committed) {
+                    // Kafka refuses to fetch from there; other brokers answer with nothing for ever.
+                    out_of_range.extend(self.assignment.observe_watermark(
+                        topic,
+                        *partition,
+                        end,
+                        statistics.hi_offset,
+                    ));
+                }
+            }
+        }
+        if !out_of_range.is_empty() {
+            self.events.send(ConsumerEvent::OutOfRange(out_of_range));
+        }
+    }
+}
+
+impl ConsumerContext for GroupContext {
+    /// Answers the group at once: assigned partitions are accepted without starting to fetch them. A database
+    /// that is down then delays only this member's new partitions, not the group.
+    fn rebalance(&self, consumer: &BaseConsumer<Self>, event: RDKafkaRespErr, list: &mut TopicPartitionList) {
+        let partitions = self.partitions(list);
+        let answered = if event == RDKafkaRespErr::RD_KAFKA_RESP_ERR__ASSIGN_PARTITIONS {
+            metrics::counter!(metric::REBALANCES, "kind" => "assign").increment(1);
+            tracing::info!(partitions = ?Shown(&partitions), "partitions assigned");
+            let tickets = self.assignment.assigned(partitions);
+            self.events.send(ConsumerEvent::Assigned(tickets));
+            consumer.incremental_assign(&TopicPartitionList::new())
+        } else {
+            let kind = if consumer.assignment_lost() { "lost" } else { "revoke" };
+            metrics::counter!(metric::REBALANCES, "kind" => kind).increment(1);
+            tracing::info!(partitions = ?Shown(&partitions), kind, "partitions revoked");
+            let fetched = self.assignment.revoked(&partitions);
+            consumer.incremental_unassign(&self::list(&fetched))
+        };
+        if let Err(error) = answered {
+            client::count_error("consume");
+            tracing::warn!(error = %super::error::describe(&error), "answering a rebalance");
+        }
+    }
+
+    fn commit_callback(&self, result: KafkaResult<()>, _offsets: &TopicPartitionList) {
+        let Err(error) = result else { return };
+        client::count_error("commit");
+        if let Some(more) = self.quiet.allow(&error.to_string()) {
+            // The offsets that count are in Postgres; Kafka's serve lag tools only.
+            tracing::warn!(error = %super::error::describe(&error), more, "committing offsets to kafka");
+        }
+    }
+}
+
+/// Partitions as `topic/partition`, for the log.
+struct Shown<'a>(&'a [Partition]);
+
+impl std::fmt::Debug for Shown<'_> {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.debug_list()
+            .entries(self.0.iter().map(|(topic, partition)| format!("{topic}/{partition}")))
+            .finish()
+    }
+}

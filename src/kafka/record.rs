@@ -1,0 +1,68 @@
+//! What the consumer hands out.
+
+use std::sync::Arc;
+
+use bytes::Bytes;
+use rdkafka::{Message as _, message::BorrowedMessage};
+use time::OffsetDateTime;
+
+use super::in_flight::{InFlightLimit, InFlightPermit};
+pub use crate::post::Origin;
+
+/// A partition of a topic.
+pub type Partition = (Arc<str>, i32);
+
+/// One record. It counts against the limit on records in flight until it is dropped.
+#[derive(Debug)]
+pub struct Record {
+    /// Where it lies.
+    pub origin: Origin,
+    /// The assignment of its partition under which it was read: see [`super::Assignment::holds`].
+    pub epoch: u64,
+    /// The record's timestamp: set by its producer or by the broker, as the topic is configured.
+    pub timestamp: Option<OffsetDateTime>,
+    /// The record's key.
+    pub key: Option<Bytes>,
+    /// The record's value; empty for a tombstone.
+    pub value: Bytes,
+    /// Released when dropped. Keep it for as long as anything made of the record takes memory.
+    pub permit: InFlightPermit,
+}
+
+impl Record {
+    /// What a record takes beside its key and value, roughly: its place in the channel and its other fields.
+    pub(super) const OVERHEAD_BYTES: usize = 160;
+
+    /// Copies a record out of librdkafka's memory. Its permit is requested, not yet acquired.
+    pub(super) fn copy_of(
+        message: &BorrowedMessage<'_>,
+        partition: &Partition,
+        epoch: u64,
+        in_flight: &Arc<InFlightLimit>,
+    ) -> Self {
+        let timestamp = message
+            .timestamp()
+            .to_millis()
+            .and_then(|millis| OffsetDateTime::from_unix_timestamp_nanos(i128::from(millis) * 1_000_000).ok());
+        let key = message.key().map(Bytes::copy_from_slice);
+        let value = message.payload().map(Bytes::copy_from_slice).unwrap_or_default();
+        let bytes = value.len() + key.as_ref().map_or(0, Bytes::len) + Self::OVERHEAD_BYTES;
+        Self {
+            origin: Origin {
+                topic: Arc::clone(&partition.0),
+                partition: partition.1,
+                offset: message.offset(),
+            },
+            epoch,
+            timestamp,
+            key,
+            value,
+            permit: in_flight.request(bytes),
+        }
+    }
+
+    /// The bytes of its key and value.
+    pub(super) fn bytes(&self) -> usize {
+        self.value.len() + self.key.as_ref().map_or(0, Bytes::len)
+    }
+}

@@ -1,0 +1,80 @@
+//! A record about which everything is known.
+
+use std::sync::Arc;
+
+use bytes::Bytes;
+use time::OffsetDateTime;
+
+use crate::{
+    kafka::{DeadLetter, InFlightPermit, Record},
+    model::Prediction,
+    post::{Deletion, Origin, Post, Reject},
+};
+
+/// A record with the outcome that the flush gives it. Of the record's bytes only those of a rejected one are kept.
+#[derive(Debug)]
+pub(super) struct Classified {
+    pub(super) origin: Origin,
+    /// The assignment of its partition under which it was read.
+    pub(super) epoch: u64,
+    /// The record's timestamp at the broker.
+    pub(super) timestamp: Option<OffsetDateTime>,
+    pub(super) outcome: Outcome,
+    /// Counts the record as in flight until it is committed or dropped.
+    _permit: InFlightPermit,
+}
+
+/// What becomes of a record.
+#[derive(Debug)]
+pub(super) enum Outcome {
+    /// The post is stored with its prediction.
+    Post {
+        post: Arc<Post>,
+        topics: Vec<Arc<str>>,
+        prediction: Prediction,
+    },
+    /// The post is taken out of the tables.
+    Deletion(Deletion),
+    /// The post's language or topics are not among those asked for.
+    Filtered,
+    /// The post is older than what is kept.
+    Late,
+    /// The record goes to the dead-letter topic.
+    Rejected {
+        reject: Reject,
+        key: Option<Bytes>,
+        value: Bytes,
+    },
+}
+
+impl Classified {
+    pub(super) fn new(record: Record, outcome: Outcome) -> Self {
+        Self {
+            origin: record.origin,
+            epoch: record.epoch,
+            timestamp: record.timestamp,
+            outcome,
+            _permit: record.permit,
+        }
+    }
+
+    pub(super) fn rejected(record: Record, reject: Reject) -> Self {
+        let (key, value) = (record.key.clone(), record.value.clone());
+        Self::new(record, Outcome::Rejected { reject, key, value })
+    }
+
+    /// The dead letter of a rejected record.
+    pub(super) fn dead_letter(&self) -> Option<DeadLetter> {
+        let Outcome::Rejected { reject, key, value } = &self.outcome else {
+            return None;
+        };
+        Some(DeadLetter {
+            origin: self.origin.clone(),
+            timestamp: self.timestamp,
+            key: key.clone(),
+            value: value.clone(),
+            reason: reject.reason.as_str(),
+            detail: reject.detail.clone(),
+        })
+    }
+}

@@ -1,0 +1,393 @@
+//! The last stage: classified windows are committed, to Postgres and then to Kafka.
+//!
+//! Windows arrive in the order in which they were closed, so the records taken together are a contiguous range of each
+//! partition. A range's effects and the offset it reaches are one transaction, fenced by the offset it starts
+//! from; see [`crate::store`].
+
+use std::{collections::HashMap, ops::ControlFlow, sync::Arc, time::Duration};
+
+use anyhow::Context as _;
+use time::OffsetDateTime;
+use tokio::sync::{mpsc, watch};
+use tokio_util::sync::CancellationToken;
+
+use super::{backoff::Backoff, batch::Batch, classified::Classified, summary::Totals, window::Pending};
+use crate::{
+    fail_point::fail_point,
+    kafka::{Assignment, Consumer, DeadLetters, Partition},
+    model::ModelInfo,
+    store::{Fault, FencedRange, Flush, FlushError, Flushed, Store},
+    telemetry::{
+        health::{Health, Part},
+        metric,
+    },
+};
+
+const FIRST_PAUSE: Duration = Duration::from_millis(100);
+const LONGEST_PAUSE: Duration = Duration::from_secs(5);
+/// A batch of so few records is not what the server has too little memory or time for.
+const FEW: usize = 32;
+
+/// How far a partition is committed under one assignment.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum Position {
+    /// The next offset as Postgres has it.
+    At(i64),
+    /// Another consumer has moved on with it: nothing of this assignment may be written any more.
+    Fenced,
+}
+
+/// What became of a batch.
+enum Outcome {
+    /// It is committed, or nothing of it is this member's any more.
+    Settled,
+    /// The deadline of the shutdown has passed.
+    GivenUp,
+    /// Nothing of it was stored: a part of it at a time may be.
+    TooLarge(Box<Batch>),
+}
+
+/// Commits what was classified.
+pub(super) struct Committer {
+    pub(super) store: Store,
+    pub(super) consumer: Arc<Consumer>,
+    pub(super) assignment: Assignment,
+    /// None where rejected records are only counted.
+    pub(super) dead_letters: Option<DeadLetters>,
+    pub(super) group: Arc<str>,
+    pub(super) model: Arc<ModelInfo>,
+    pub(super) max_flush_records: usize,
+    pub(super) health: Health,
+    /// Ends retries: the deadline of the shutdown has passed.
+    pub(super) abandon: CancellationToken,
+    /// Told after each commit: what others want to know of it.
+    pub(super) totals: watch::Sender<Totals>,
+    pub(super) positions: Positions,
+}
+
+/// The positions of the partitions, each under the assignment it belongs to.
+#[derive(Debug, Default)]
+pub(super) struct Positions(HashMap<Partition, (u64, Position)>);
+
+impl Positions {
+    /// The offset that a run of this assignment must start from; `None` if it was fenced off.
+    fn expected(&self, partition: &Partition, epoch: u64, start: i64) -> Option<i64> {
+        match self.0.get(partition) {
+            Some((known, Position::Fenced)) if *known == epoch => None,
+            Some((known, Position::At(offset))) if *known == epoch => Some(*offset),
+            // A new assignment: nothing of it is committed yet, so it stands where it was started.
+            _ => Some(start),
+        }
+    }
+
+    fn set(&mut self, partition: &Partition, epoch: u64, position: Position) {
+        self.0.insert(partition.clone(), (epoch, position));
+    }
+}
+
+impl Committer {
+    /// Commits windows until their channel closes. Returns when everything is committed, or given up at the deadline.
+    ///
+    /// # Errors
+    /// A stage above has failed in a way that no retry mends.
+    pub(super) async fn run(mut self, mut windows: mpsc::Receiver<Pending>) -> anyhow::Result<()> {
+        let mut next: Option<Pending> = None;
+        loop {
+            let Some(pending) = (match next.take() {
+                Some(pending) => Some(pending),
+                None => windows.recv().await,
+            }) else {
+                return Ok(());
+            };
+            let Some(mut records) = self.await_window(pending).await? else {
+                return Ok(());
+            };
+            // What is ready by now goes into the same transaction: the slower the database, the larger its batches.
+            while records.len() < self.max_flush_records {
+                match windows.try_recv() {
+                    Ok(pending) if pending.is_finished() => match self.await_window(pending).await? {
+                        Some(more) => records.extend(more),
+                        None => return Ok(()),
+                    },
+                    Ok(pending) => {
+                        next = Some(pending);
+                        break;
+                    }
+                    Err(_) => break,
+                }
+            }
+            if self.commit_records(records).await?.is_break() {
+                return Ok(());
+            }
+        }
+    }
+
+    /// A window's records; none where the deadline of the shutdown has passed. No later window may be settled then:
+    /// its run would pass over this one's records.
+    async fn await_window(&self, mut pending: Pending) -> anyhow::Result<Option<Vec<Classified>>> {
+        tokio::select! {
+            classified = &mut pending => classified.context("a window's task ended")?.map(Some),
+            () = self.abandon.cancelled() => {
+                pending.abort();
+                Ok(None)
+            }
+        }
+    }
+
+    /// Commits records: in one transaction, or in several if their posts lie on too many days for one.
+    /// Breaks off where the deadline of the shutdown has passed.
+    async fn commit_records(&mut self, records: Vec<Classified>) -> anyhow::Result<ControlFlow<()>> {
+        let starts: HashMap<(Partition, u64), i64> = self
+            .assignment
+            .current()
+            .into_iter()
+            .map(|assigned| (((assigned.topic, assigned.partition), assigned.epoch), assigned.start))
+            .collect();
+        let mut batch = Batch::default();
+        for record in records {
+            if batch.is_full_for(&record) {
+                let full = std::mem::take(&mut batch);
+                if self.commit(full).await?.is_break() {
+                    return Ok(ControlFlow::Break(()));
+                }
+            }
+            // Stale: its partition was revoked or restarted. Its next owner starts from what is committed.
+            if !self
+                .assignment
+                .holds(&record.origin.topic, record.origin.partition, record.epoch)
+            {
+                continue;
+            }
+            let read = (record.origin.topic_partition(), record.epoch);
+            let Some(start) = starts.get(&read) else { continue };
+            let Some(committed) = self.positions.expected(&read.0, record.epoch, *start) else {
+                continue;
+            };
+            batch.push(record, committed);
+        }
+        self.commit(batch).await
+    }
+
+    /// Commits the batch, in parts where it is too large for one transaction. Breaks off where the deadline of the
+    /// shutdown has passed: nothing that comes after may be committed then, as it would pass over what was given up.
+    async fn commit(&mut self, batch: Batch) -> anyhow::Result<ControlFlow<()>> {
+        let mut parts = vec![batch];
+        while let Some(batch) = parts.pop() {
+            match self.commit_whole(batch).await? {
+                Outcome::Settled => {}
+                Outcome::GivenUp => return Ok(ControlFlow::Break(())),
+                Outcome::TooLarge(batch) => {
+                    tracing::debug!(records = batch.len(), "too large for one transaction: halving it");
+                    let (first, second) = batch.split();
+                    parts.extend([second, first]);
+                }
+            }
+        }
+        Ok(ControlFlow::Continue(()))
+    }
+
+    /// Tries until the batch is committed, nothing of it is this member's any more, or the deadline has passed.
+    async fn commit_whole(&mut self, mut batch: Batch) -> anyhow::Result<Outcome> {
+        let mut backoff = Backoff::new(FIRST_PAUSE, LONGEST_PAUSE);
+        // Derived once: a commit whose answer was lost is recognised by trying the same flush again.
+        let mut flush = batch.flush(&self.group, &self.model);
+        loop {
+            self.drop_stale(&mut batch, &mut flush);
+            if flush.is_empty() {
+                // The faults concerned records that other members have now; the next flush tells how things are.
+                self.health.well(Part::Database);
+                self.health.well(Part::DeadLetters);
+                return Ok(Outcome::Settled);
+            }
+            // Letters first: an offset must not pass a record that is neither stored nor written there. A crash
+            // between the two writes a letter again, with the same origin in its headers.
+            if !batch.dead_letters_sent {
+                if let Err(error) = self.send_dead_letters(&batch).await {
+                    self.health.fault(Part::DeadLetters, &error);
+                    if !self.pause("dead_letter", &error, &mut backoff).await {
+                        return Ok(Outcome::GivenUp);
+                    }
+                    continue;
+                }
+                batch.dead_letters_sent = true;
+                // Also where those that could not be written went to another member with their partition.
+                self.health.well(Part::DeadLetters);
+            }
+            let begun = std::time::Instant::now();
+            match self.store.flush(&flush).await {
+                Ok(flushed) => {
+                    metrics::counter!(metric::TRANSACTIONS, "result" => "committed").increment(1);
+                    metrics::histogram!(metric::TRANSACTION_SECONDS).record(begun.elapsed().as_secs_f64());
+                    self.health.well(Part::Database);
+                    self.committed(&batch, &flush, &flushed);
+                    return Ok(Outcome::Settled);
+                }
+                Err(FlushError::Fenced(fenced)) => {
+                    metrics::counter!(metric::TRANSACTIONS, "result" => "fenced").increment(1);
+                    self.fenced(&mut batch, &mut flush, &fenced);
+                }
+                Err(FlushError::TooManyDays { .. }) if batch.len() > 1 => {
+                    return Ok(Outcome::TooLarge(Box::new(batch)));
+                }
+                // The same batch again would fail the same way, however alive the server is.
+                Err(FlushError::Store(error))
+                    if matches!(error.fault, Fault::NoMemory | Fault::Slow) && batch.len() > FEW =>
+                {
+                    metrics::counter!(metric::TRANSACTIONS, "result" => "failed").increment(1);
+                    self.health.fault(Part::Database, error.to_string());
+                    return Ok(Outcome::TooLarge(Box::new(batch)));
+                }
+                // A fault of this program or of a hand in the tables: no retry mends it, and no record may be passed over.
+                Err(
+                    error @ (FlushError::Invalid(_) | FlushError::Inconsistent(_) | FlushError::TooManyDays { .. }),
+                ) => {
+                    return Err(error.into());
+                }
+                // Everything else may be mended from outside (a disk, a right, a server): hold on and try again.
+                Err(error) => {
+                    metrics::counter!(metric::TRANSACTIONS, "result" => "failed").increment(1);
+                    let error = error.to_string();
+                    self.health.fault(Part::Database, &error);
+                    if !self.pause("database", &error, &mut backoff).await {
+                        return Ok(Outcome::GivenUp);
+                    }
+                }
+            }
+        }
+    }
+
+    /// Drops the records of partitions that are no longer assigned to this member.
+    fn drop_stale(&self, batch: &mut Batch, flush: &mut Flush) {
+        let stale: Vec<Partition> = batch
+            .epochs()
+            .filter(|((topic, partition), epoch)| !self.assignment.holds(topic, *partition, *epoch))
+            .map(|(partition, _)| partition.clone())
+            .collect();
+        for partition in &stale {
+            batch.drop_partition(partition);
+            flush.drop_partition(&partition.0, partition.1);
+        }
+    }
+
+    async fn send_dead_letters(&self, batch: &Batch) -> Result<(), String> {
+        let Some(dead_letters) = &self.dead_letters else {
+            return Ok(());
+        };
+        let letters = batch.dead_letters();
+        if letters.is_empty() {
+            return Ok(());
+        }
+        fail_point!("dead-letters-before", Err("at a fail point".to_owned()));
+        dead_letters.send(&letters).await.map_err(|error| error.to_string())?;
+        fail_point!("dead-letters-after", Err("at a fail point".to_owned()));
+        Ok(())
+    }
+
+    fn fenced(&mut self, batch: &mut Batch, flush: &mut Flush, fenced: &[FencedRange]) {
+        for run in fenced {
+            metrics::counter!(metric::FENCED).increment(1);
+            self.totals.send_modify(|totals| totals.fenced += 1);
+            tracing::warn!(run = %run, "another consumer has moved on: what was read is dropped, and the partition read anew");
+            let partition = (Arc::clone(&run.topic), run.partition);
+            if let Some(epoch) = batch.epoch(&partition) {
+                self.positions.set(&partition, epoch, Position::Fenced);
+                self.consumer.restart(&partition.0, partition.1, epoch);
+            }
+            batch.drop_partition(&partition);
+            flush.drop_partition(&partition.0, partition.1);
+        }
+    }
+
+    /// After COMMIT: notes the positions, counts, and commits the same offsets to Kafka.
+    fn committed(&mut self, batch: &Batch, flush: &Flush, flushed: &Flushed) {
+        let mut offsets = Vec::with_capacity(flush.ranges.len());
+        for range in &flush.ranges {
+            let partition = (Arc::clone(&range.topic), range.partition);
+            if let Some(epoch) = batch.epoch(&partition) {
+                self.positions.set(&partition, epoch, Position::At(range.next));
+            }
+            offsets.push((partition.0, partition.1, range.next));
+        }
+        self.count(batch, flush, flushed);
+        self.commit_to_kafka(&offsets);
+    }
+
+    /// For lag tools: whether it arrives or not changes nothing here.
+    fn commit_to_kafka(&self, offsets: &[(Arc<str>, i32, i64)]) {
+        fail_point!("kafka-commit-before", ());
+        self.consumer.commit(offsets);
+        fail_point!("kafka-commit-after", ());
+    }
+
+    fn count(&self, batch: &Batch, flush: &Flush, flushed: &Flushed) {
+        let now = OffsetDateTime::now_utc();
+        let mut emotions: HashMap<&str, u64> = HashMap::new();
+        let (event_delay, broker_delay) = (
+            metrics::histogram!(metric::EVENT_DELAY),
+            metrics::histogram!(metric::BROKER_DELAY),
+        );
+        for place in &flushed.written {
+            let Some(row) = flush.posts.get(*place) else {
+                continue;
+            };
+            *emotions.entry(&row.prediction.emotion).or_default() += 1;
+            event_delay.record((now - row.post.created_at).as_seconds_f64().max(0.0));
+            if let Some(timestamp) = row.timestamp {
+                broker_delay.record((now - timestamp).as_seconds_f64().max(0.0));
+            }
+        }
+        for (emotion, count) in emotions {
+            metrics::counter!(metric::EMOTIONS, "emotion" => emotion.to_owned()).increment(count);
+        }
+        let total = flushed.total();
+        metrics::histogram!(metric::FLUSH_POSTS).record(flush.posts.len() as f64);
+        metrics::counter!(metric::STAGE_RECORDS, "stage" => "store").increment(total.records());
+        for (outcome, count) in [
+            ("inserted", total.inserted),
+            ("duplicate", total.duplicates),
+            ("deletion", total.deletions),
+            ("filtered", total.filtered),
+            ("late", total.late),
+            ("rejected", total.rejected),
+        ] {
+            metrics::counter!(metric::OUTCOMES, "outcome" => outcome).increment(count);
+        }
+        let reasons = batch.rejects();
+        self.totals.send_modify(|totals| {
+            totals.add(&total);
+            for (reason, count) in reasons {
+                metrics::counter!(metric::REJECTS, "reason" => reason).increment(count);
+                *totals.rejected_by_reason.entry(reason).or_default() += count;
+            }
+        });
+    }
+
+    /// Waits before the next try. False when the deadline of the shutdown has passed.
+    async fn pause(&self, what: &'static str, error: &str, backoff: &mut Backoff) -> bool {
+        let pause = backoff.pause();
+        metrics::counter!(metric::RETRIES, "what" => what).increment(1);
+        tracing::warn!(%error, retry_in_ms = pause.as_millis() as u64, "{what}: failed, the offsets are held back");
+        tokio::select! {
+            () = tokio::time::sleep(pause) => true,
+            () = self.abandon.cancelled() => false,
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_new_assignment_starts_where_it_was_started() {
+        let partition: Partition = ("posts".into(), 0);
+        let mut positions = Positions::default();
+        assert_eq!(positions.expected(&partition, 1, 7), Some(7));
+        positions.set(&partition, 1, Position::At(20));
+        assert_eq!(positions.expected(&partition, 1, 7), Some(20));
+        assert_eq!(positions.expected(&partition, 2, 20), Some(20));
+        positions.set(&partition, 2, Position::Fenced);
+        assert_eq!(positions.expected(&partition, 2, 20), None);
+        assert_eq!(positions.expected(&partition, 3, 25), Some(25));
+    }
+}

@@ -1,0 +1,170 @@
+//! The one way to the server: a connection of the pool that is closed where the server falls silent.
+//!
+//! The server's own timeouts bound what it does, and nothing once it is gone without a word: its host lost power, a
+//! firewall forgot the connection. What was sent is acknowledged, so TCP has nothing left to try and never notices; the
+//! driver waits for an answer for ever.
+
+use std::{
+    future::{Future, poll_fn},
+    pin::pin,
+    sync::{
+        Arc,
+        atomic::{AtomicBool, Ordering},
+    },
+    task::{Context, Poll, Wake, Waker},
+    time::Duration,
+};
+
+use futures::task::AtomicWaker;
+use sqlx::{PgConnection, Postgres, pool::PoolConnection};
+use tokio::{
+    runtime::Handle,
+    time::{Instant, sleep},
+};
+
+use super::{
+    Store,
+    error::{Fault, StoreError},
+};
+
+impl Store {
+    /// Does this with a connection of the pool. All statements but those of migrations and grants go through here.
+    ///
+    /// Where the server falls silent for longer than [`super::StoreOptions::patience`], the work is dropped and its
+    /// connection closed: an error of the kind [`Fault::Unreachable`]. Whether a commit among it took place is not known
+    /// then, as with every connection that breaks.
+    pub(super) async fn with<T, E: From<StoreError>>(
+        &self,
+        doing: &'static str,
+        work: impl AsyncFnOnce(&mut PgConnection) -> Result<T, E>,
+    ) -> Result<T, E> {
+        let patience = self.options.patience();
+        let mut bounded = BoundedConnection {
+            connection: self.pool.acquire().await.map_err(StoreError::when(doing))?,
+            patience,
+            broken: false,
+        };
+        if let Some(done) = unless_silent(patience, work(&mut bounded.connection)).await {
+            return done;
+        }
+        bounded.broken = true;
+        let seconds = patience.unwrap_or_default().as_secs();
+        let why = format!("the server gave no sign of life for {seconds} s: the connection is given up");
+        Err(StoreError::new(Fault::Unreachable, doing, why).into())
+    }
+}
+
+/// A connection that finds its way back into the pool, or out of it.
+struct BoundedConnection {
+    connection: PoolConnection<Postgres>,
+    patience: Option<Duration>,
+    broken: bool,
+}
+
+impl Drop for BoundedConnection {
+    fn drop(&mut self) {
+        if self.broken {
+            self.connection.close_on_drop();
+        } else if let Ok(runtime) = Handle::try_current() {
+            // Dropped, it would go back by itself, and first ask the server for a sign of life, without a timeout: a server
+            // that falls silent just then would keep a place of the pool for ever.
+            runtime.spawn(unless_silent(self.patience, self.connection.return_to_pool()));
+        }
+    }
+}
+
+/// What the work brings; `None` where nothing stirs in it for so long. All that work on a connection waits for is the
+/// connection, so what stirs it has come from the server, or went out to it.
+async fn unless_silent<F: Future>(patience: Option<Duration>, work: F) -> Option<F::Output> {
+    let Some(patience) = patience else {
+        return Some(work.await);
+    };
+    let stir = Arc::new(Stir {
+        stirred: AtomicBool::new(true),
+        task: AtomicWaker::new(),
+    });
+    let waker = Waker::from(Arc::clone(&stir));
+    let (mut work, mut silence) = (pin!(work), pin!(sleep(patience)));
+    poll_fn(|context| {
+        stir.task.register(context.waker());
+        if stir.stirred.swap(false, Ordering::AcqRel) {
+            if let Poll::Ready(done) = work.as_mut().poll(&mut Context::from_waker(&waker)) {
+                return Poll::Ready(Some(done));
+            }
+            silence.as_mut().reset(Instant::now() + patience);
+        }
+        silence.as_mut().poll(context).map(|()| None)
+    })
+    .await
+}
+
+/// Tells what woke the task: the work itself, or something else that the same task waits for.
+struct Stir {
+    stirred: AtomicBool,
+    task: AtomicWaker,
+}
+
+impl Wake for Stir {
+    fn wake(self: Arc<Self>) {
+        self.wake_by_ref();
+    }
+
+    fn wake_by_ref(self: &Arc<Self>) {
+        self.stirred.store(true, Ordering::Release);
+        self.task.wake();
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _, duplex};
+
+    use super::*;
+
+    const PATIENCE: Duration = Duration::from_millis(50);
+
+    #[tokio::test]
+    async fn silence_ends_the_work_and_signs_of_life_prolong_it() {
+        let (mut server, mut client) = duplex(1);
+        let mut heard = 0_u32;
+        let begun = Instant::now();
+        let (ended, ()) = tokio::join!(
+            unless_silent(Some(PATIENCE), async {
+                while client.read_u8().await.is_ok() {
+                    heard += 1;
+                }
+            }),
+            async {
+                while begun.elapsed() < PATIENCE * 3 {
+                    let _ = server.write_u8(0).await;
+                    tokio::task::yield_now().await;
+                }
+            }
+        );
+        assert_eq!(ended, None);
+        assert!(
+            heard > 0 && begun.elapsed() >= PATIENCE * 4,
+            "{heard} {:?}",
+            begun.elapsed()
+        );
+    }
+
+    #[tokio::test]
+    async fn what_else_the_task_waits_for_is_no_sign_of_life() {
+        let mut ticks = tokio::time::interval(PATIENCE / 10);
+        let mut work = pin!(unless_silent(Some(PATIENCE), std::future::pending::<()>()));
+        let ended = loop {
+            tokio::select! {
+                ended = &mut work => break ended,
+                _ = ticks.tick() => {}
+            }
+        };
+        assert_eq!(ended, None);
+    }
+
+    #[tokio::test]
+    async fn work_that_is_done_is_not_given_up() {
+        assert_eq!(unless_silent(Some(Duration::ZERO), async { 7 }).await, Some(7));
+        assert_eq!(unless_silent(None, async { 7 }).await, Some(7));
+    }
+}

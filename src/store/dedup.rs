@@ -1,0 +1,236 @@
+//! What a flush means, worked out before the database is asked: for each key, what its records together do.
+//!
+//! A key's records take effect in the order of topic, partition and offset: the first copy of a post wins,
+//! and a deletion is final. The result is the same however a stream is cut into flushes.
+
+use std::{borrow::Cow, cmp::Ordering};
+
+use time::OffsetDateTime;
+
+use super::{
+    columns::sql_text,
+    error::FlushError,
+    flush::{Flush, Flushed, PostRow, RangeIndex, Tally},
+};
+
+/// What the records of one key do.
+#[derive(Debug)]
+pub(super) struct KeyPlan<'a> {
+    pub(super) source: &'static str,
+    pub(super) id: Cow<'a, str>,
+    /// The first copy of the post, unless a deletion came before it: place in [`Flush::posts`], and event time.
+    pub(super) post: Option<(usize, OffsetDateTime)>,
+    /// The first deletion's run.
+    pub(super) deletion: Option<usize>,
+}
+
+/// What the database says of a key that it changed: a row of the key statement's answer.
+#[derive(Debug, Clone)]
+pub(super) struct KeyChange {
+    pub(super) source: String,
+    pub(super) id: String,
+    /// Event time of the key's post.
+    pub(super) created_at: OffsetDateTime,
+    /// The key was not known before.
+    pub(super) fresh: bool,
+}
+
+/// A post to be taken out of the tables, and the run whose deletion does so.
+#[derive(Debug, Clone)]
+pub(super) struct Removal<'a> {
+    pub(super) source: &'static str,
+    pub(super) id: &'a str,
+    pub(super) created_at: OffsetDateTime,
+    pub(super) run: usize,
+}
+
+#[derive(Debug)]
+pub(super) struct DedupPlan<'a> {
+    /// In the order in which keys are locked: by source and id, bytewise.
+    pub(super) keys: Vec<KeyPlan<'a>>,
+    /// Runs in the order in which fences are locked.
+    pub(super) run_order: Vec<usize>,
+    tallies: Vec<Tally>,
+    post_runs: Vec<usize>,
+}
+
+struct Event<'a> {
+    source: &'static str,
+    id: Cow<'a, str>,
+    /// Topic and partition as a place in lock order, and offset.
+    order: (usize, i64),
+    run: usize,
+    post: Option<usize>,
+}
+
+impl<'a> DedupPlan<'a> {
+    /// Posts before `retired_until` are late, as if they were not there.
+    pub(super) fn new(flush: &'a Flush, retired_until: Option<OffsetDateTime>) -> Result<Self, FlushError> {
+        let index = flush.validate()?;
+        let run_order: Vec<usize> = index.in_order().collect();
+        let mut rank = vec![0; run_order.len()];
+        for (place, &run) in run_order.iter().enumerate() {
+            rank[run] = place;
+        }
+        let mut tallies: Vec<Tally> = flush
+            .ranges
+            .iter()
+            .map(|run| Tally {
+                filtered: run.filtered,
+                late: run.late,
+                rejected: run.rejected,
+                ..Tally::default()
+            })
+            .collect();
+        let mut post_runs = Vec::with_capacity(flush.posts.len());
+        let mut events = events(flush, &index, &rank, &mut post_runs)?;
+        events.retain(|event| {
+            let late = event
+                .post
+                .is_some_and(|place| is_late(&flush.posts[place], retired_until));
+            tallies[event.run].late += u64::from(late);
+            !late
+        });
+        for event in &events {
+            // A post is a duplicate until the database says that its key is new.
+            let tally = &mut tallies[event.run];
+            *(if event.post.is_some() {
+                &mut tally.duplicates
+            } else {
+                &mut tally.deletions
+            }) += 1;
+        }
+        for (run, tally) in flush.ranges.iter().zip(&tallies) {
+            let span = u64::try_from(run.next - run.expected).unwrap_or(0);
+            if tally.records() > span {
+                return Err(FlushError::Invalid(format!(
+                    "{}/{} settles {} records between offsets {} and {}",
+                    run.topic,
+                    run.partition,
+                    tally.records(),
+                    run.expected,
+                    run.next
+                )));
+            }
+        }
+        events.sort_unstable_by(|a, b| (a.source, &a.id, a.order).cmp(&(b.source, &b.id, b.order)));
+        let mut keys: Vec<KeyPlan<'a>> = Vec::with_capacity(events.len());
+        for event in events {
+            let deletion = if event.post.is_none() { Some(event.run) } else { None };
+            match keys.last_mut() {
+                Some(key) if key.source == event.source && key.id == event.id => {
+                    key.deletion = key.deletion.or(deletion);
+                }
+                _ => {
+                    let post = event.post.map(|place| (place, flush.posts[place].created_at()));
+                    keys.push(KeyPlan {
+                        source: event.source,
+                        id: event.id,
+                        post,
+                        deletion,
+                    });
+                }
+            }
+        }
+        Ok(Self {
+            keys,
+            run_order,
+            tallies,
+            post_runs,
+        })
+    }
+
+    /// Sorts the database's answer into posts to write and posts to remove.
+    pub(super) fn resolve(&mut self, changes: &[KeyChange]) -> (Vec<usize>, Vec<Removal<'_>>) {
+        let mut written = Vec::with_capacity(changes.len());
+        let mut removals = Vec::new();
+        for change in changes {
+            let Ok(found) = self
+                .keys
+                .binary_search_by(|key| compare(key, &change.source, &change.id))
+            else {
+                continue;
+            };
+            let key = &self.keys[found];
+            match (change.fresh, key.post, key.deletion) {
+                (true, Some((place, _)), None) => {
+                    written.push(place);
+                    inserted(&mut self.tallies[self.post_runs[place]]);
+                }
+                // Came and went within the flush: counted as both, never written.
+                (true, Some((place, _)), Some(run)) => {
+                    inserted(&mut self.tallies[self.post_runs[place]]);
+                    self.tallies[run].removed += 1;
+                }
+                (false, _, Some(run)) => removals.push(Removal {
+                    source: key.source,
+                    id: &key.id,
+                    created_at: change.created_at,
+                    run,
+                }),
+                _ => {}
+            }
+        }
+        written.sort_unstable();
+        (written, removals)
+    }
+
+    pub(super) fn finish(self, written: Vec<usize>, removed: &[u64], rollups: usize) -> Flushed {
+        let mut tallies = self.tallies;
+        for (tally, removed) in tallies.iter_mut().zip(removed) {
+            tally.removed += removed;
+        }
+        Flushed {
+            tallies,
+            written,
+            rollups,
+            replayed: false,
+        }
+    }
+}
+
+/// Whether retention has dropped the day of a post: see [`super::Store::retired_until`].
+pub(super) fn is_late(row: &PostRow, retired_until: Option<OffsetDateTime>) -> bool {
+    retired_until.is_some_and(|until| row.created_at() < until)
+}
+
+fn inserted(tally: &mut Tally) {
+    tally.inserted += 1;
+    tally.duplicates -= 1;
+}
+
+fn compare(key: &KeyPlan<'_>, source: &str, id: &str) -> Ordering {
+    (key.source, &*key.id).cmp(&(source, id))
+}
+
+fn events<'a>(
+    flush: &'a Flush,
+    index: &RangeIndex<'_>,
+    rank: &[usize],
+    post_runs: &mut Vec<usize>,
+) -> Result<Vec<Event<'a>>, FlushError> {
+    let no_run = || FlushError::Invalid("a record belongs to no range".to_owned());
+    let mut events = Vec::with_capacity(flush.posts.len() + flush.deletions.len());
+    for (place, row) in flush.posts.iter().enumerate() {
+        let run = index.find(&row.origin).ok_or_else(no_run)?;
+        post_runs.push(run);
+        events.push(Event {
+            source: row.post.source.as_str(),
+            id: sql_text(&row.post.id),
+            order: (rank[run], row.origin.offset),
+            run,
+            post: Some(place),
+        });
+    }
+    for row in &flush.deletions {
+        let run = index.find(&row.origin).ok_or_else(no_run)?;
+        events.push(Event {
+            source: row.deletion.source.as_str(),
+            id: sql_text(&row.deletion.post_id),
+            order: (rank[run], row.origin.offset),
+            run,
+            post: None,
+        });
+    }
+    Ok(events)
+}

@@ -1,0 +1,52 @@
+//! What every stage reports: metrics, logs, health. Imports no other module but `post`, for the reasons of rejects.
+
+pub mod health;
+mod logs;
+pub mod metric;
+pub(crate) mod quiet;
+
+use metrics_exporter_prometheus::{Matcher, PrometheusBuilder, PrometheusHandle};
+
+pub use self::logs::{LogFormat, LogLevelError, LogOptions, init_logs};
+use self::metric::Kind;
+
+/// Installs the metrics recorder with the names, help texts and buckets of [`metric::ALL`].
+///
+/// # Errors
+/// Another recorder is installed already.
+pub fn install_metrics() -> anyhow::Result<PrometheusHandle> {
+    let mut builder = PrometheusBuilder::new();
+    for metric in metric::ALL {
+        if let Kind::Histogram(buckets) = metric.kind {
+            builder = builder.set_buckets_for_metric(Matcher::Full(metric.name.to_owned()), buckets)?;
+        }
+    }
+    let handle = builder.install_recorder()?;
+    describe();
+    metrics::gauge!(metric::BUILD_INFO, "version" => env!("CARGO_PKG_VERSION")).set(1.0);
+    Ok(handle)
+}
+
+/// Registers help texts, and every metric whose labels are known at zero, so that a rate over it has a beginning.
+fn describe() {
+    for metric in metric::ALL {
+        match metric.kind {
+            Kind::Counter => metrics::describe_counter!(metric.name, metric.help),
+            Kind::Gauge => metrics::describe_gauge!(metric.name, metric.help),
+            Kind::Histogram(_) => metrics::describe_histogram!(metric.name, metric.help),
+        }
+        let Some((label, values)) = metric::known_values(metric) else {
+            continue;
+        };
+        let series = values.iter().map(|value| vec![metrics::Label::new(label, *value)]);
+        let bare = values.is_empty().then(Vec::new);
+        for labels in series.chain(bare) {
+            match metric.kind {
+                Kind::Counter => metrics::counter!(metric.name, labels).absolute(0),
+                Kind::Gauge => metrics::gauge!(metric.name, labels).set(0.0),
+                // Without an observation there is no series.
+                Kind::Histogram(_) => {}
+            }
+        }
+    }
+}

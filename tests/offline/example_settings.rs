@@ -1,0 +1,94 @@
+//! `deploy/moodstream.example.toml` says what the code does.
+
+use std::{collections::BTreeSet, io::Write as _, path::Path};
+
+use moodstream::config::{Settings, layers};
+use regex::Regex;
+
+fn example() -> String {
+    std::fs::read_to_string(Path::new(env!("CARGO_MANIFEST_DIR")).join("deploy/moodstream.example.toml")).unwrap()
+}
+
+fn load(text: &str) -> Settings {
+    let mut file = tempfile::NamedTempFile::new().unwrap();
+    file.write_all(text.as_bytes()).unwrap();
+    layers::load(Some(file.path()), [], &[]).unwrap()
+}
+
+/// The example with every setting that is commented out in force: `#key = value`, not `# words`.
+fn in_force() -> String {
+    Regex::new(r#"(?m)^#([a-z_"\[])"#)
+        .unwrap()
+        .replace_all(&example(), "$1")
+        .into_owned()
+}
+
+#[test]
+fn as_it_stands_it_sets_the_topics_and_the_model_only() {
+    let mut expected = Settings::default();
+    expected.kafka.topics = vec!["posts".to_owned()];
+    expected.model.path = "models/emotion-roberta-6x384".into();
+    assert_eq!(format!("{:#?}", load(&example())), format!("{expected:#?}"));
+}
+
+#[test]
+fn every_default_it_names_is_the_default() {
+    let (named, default) = (load(&in_force()), Settings::default());
+    assert_eq!(format!("{:#?}", named.posts), format!("{:#?}", default.posts));
+    assert_eq!(format!("{:#?}", named.window), format!("{:#?}", default.window));
+    assert_eq!(format!("{:#?}", named.database), format!("{:#?}", default.database));
+    assert_eq!(
+        format!("{:#?}", named.dead_letter),
+        format!("{:#?}", default.dead_letter)
+    );
+    assert_eq!(format!("{:#?}", named.http), format!("{:#?}", default.http));
+    assert_eq!(format!("{:#?}", named.log), format!("{:#?}", default.log));
+    assert_eq!(format!("{:#?}", named.shutdown), format!("{:#?}", default.shutdown));
+
+    // Where the comment gives an example rather than the default, the rest must still agree.
+    let mut store = named.store.clone();
+    store.retention_days = default.store.retention_days;
+    (store.service_role, store.read_role) = (None, None);
+    store.minute_retention_days = default.store.minute_retention_days;
+    store.hour_retention_days = default.store.hour_retention_days;
+    store.day_retention_days = default.store.day_retention_days;
+    assert_eq!(format!("{store:#?}"), format!("{:#?}", default.store));
+    let mut kafka = named.kafka.clone();
+    assert_eq!(
+        kafka.dead_letter_topic.as_deref(),
+        Some(default_dead_letters(&kafka.topics).as_str())
+    );
+    kafka.topics.clear();
+    kafka.dead_letter_topic = None;
+    kafka.properties = default.kafka.properties.clone();
+    assert_eq!(format!("{kafka:#?}"), format!("{:#?}", default.kafka));
+    let mut classify = named.classify.clone();
+    classify.onnxruntime = None;
+    classify.session_config.clear();
+    assert_eq!(format!("{classify:#?}"), format!("{:#?}", default.classify));
+}
+
+fn default_dead_letters(topics: &[String]) -> String {
+    format!("{}.dead-letter", topics[0])
+}
+
+#[test]
+fn every_setting_is_in_it() {
+    let text = in_force();
+    let shown = format!("{:#?}", load(&text));
+    let field = Regex::new(r"(?m)^ {4,8}([a-z_]+): ").unwrap();
+    let fields: BTreeSet<&str> = field
+        .captures_iter(&shown)
+        .map(|found| found.extract::<1>().1[0])
+        .collect();
+    assert!(fields.len() > 40, "too few fields were found: {fields:?}");
+    let missing: Vec<&str> = fields
+        .into_iter()
+        .filter(|field| {
+            !Regex::new(&format!(r"(?m)^(?:{field} = |\[+(?:\w+\.)?{field}\]+$)"))
+                .unwrap()
+                .is_match(&text)
+        })
+        .collect();
+    assert_eq!(missing, Vec::<&str>::new());
+}

@@ -1,0 +1,261 @@
+//! Real posts through the parser: every line of the stream archive and every payload sample, where they are present.
+
+use std::{
+    collections::BTreeMap,
+    fs,
+    io::{BufRead, BufReader, Read},
+    path::{Path, PathBuf},
+    sync::Arc,
+};
+
+use moodstream::post::{Envelope, Format, Limits, Parsed, Reason, Reject, Source, key, parse};
+use time::{OffsetDateTime, macros::datetime};
+
+const FALLBACK_ID: &str = "topic/0/0@1728000000000";
+
+fn shared(path: &str) -> Option<PathBuf> {
+    let path = Path::new(env!("CARGO_MANIFEST_DIR")).join("../shared").join(path);
+    if path.exists() {
+        return Some(path);
+    }
+    println!("skipped: {} is not here", path.display());
+    None
+}
+
+fn read(payload: &[u8]) -> Result<Parsed, Reject> {
+    let timestamp = Some(OffsetDateTime::UNIX_EPOCH + time::Duration::days(20_000));
+    let envelope = Envelope {
+        timestamp,
+        fallback_id: Arc::from(FALLBACK_ID),
+    };
+    let limits = Limits {
+        max_bytes: 8 << 20,
+        ..Limits::default()
+    };
+    parse(Format::Auto, payload, &envelope, &limits)
+}
+
+#[test]
+fn the_stream_archive_yields_every_post_and_deletion() {
+    let Some(folder) = shared("stream") else { return };
+    let (mut lines, mut posts, mut deletions) = (0, 0, 0);
+    let (mut reposts, mut quotes, mut hashtags) = (0, 0, 0);
+    let mut languages: BTreeMap<String, usize> = BTreeMap::new();
+    for archive in fs::read_dir(folder).unwrap() {
+        let archive = archive.unwrap().path();
+        if archive.extension().is_none_or(|extension| extension != "zst") {
+            continue;
+        }
+        let decoder = zstd::stream::read::Decoder::new(fs::File::open(&archive).unwrap()).unwrap();
+        let mut reader = BufReader::with_capacity(1 << 20, decoder);
+        let mut line = Vec::new();
+        while reader.read_until(b'\n', &mut line).unwrap() > 0 {
+            lines += 1;
+            match read(&line).unwrap_or_else(|reject| panic!("line {lines}: {reject}")) {
+                Parsed::Deletion(deletion) => {
+                    assert!(
+                        deletion.post_id.bytes().all(|byte| byte.is_ascii_digit()),
+                        "line {lines}"
+                    );
+                    deletions += 1;
+                }
+                Parsed::Post(post) => {
+                    posts += 1;
+                    assert_eq!(post.source, Source::Twitter);
+                    assert!(
+                        (datetime!(2019-07-03 06:28 UTC)..datetime!(2019-07-03 06:43 UTC)).contains(&post.created_at),
+                        "line {lines}"
+                    );
+                    assert!(post.author_id.is_some() && !post.text.contains('\0'), "line {lines}");
+                    reposts += usize::from(post.repost_of.is_some());
+                    quotes += usize::from(post.quoted_text.is_some());
+                    hashtags += post.hashtags.len();
+                    *languages.entry(post.lang).or_default() += 1;
+                }
+            }
+            line.clear();
+        }
+    }
+    println!(
+        "{lines} lines: {posts} posts ({reposts} reposts, {quotes} with quotes, {hashtags} hashtags), {deletions} deletions"
+    );
+    println!("{languages:?}");
+    assert_eq!((lines, posts, deletions), (97_217, 23_583, 73_634));
+    assert_eq!((reposts, quotes, hashtags), (12_086, 2_089, 9_345));
+    // The codes that BCP 47 has given up are mapped, the others kept.
+    assert_eq!((languages["id"], languages["he"], languages["en"]), (942, 20, 7_322));
+    assert!(!languages.contains_key("in") && !languages.contains_key("iw"));
+}
+
+/// What became of a file's records.
+#[derive(Default)]
+struct Outcome {
+    records: usize,
+    posts: usize,
+    deletions: usize,
+    rejects: BTreeMap<Reason, (usize, String)>,
+}
+
+impl Outcome {
+    fn count(&mut self, payload: &[u8]) {
+        self.records += 1;
+        match read(payload) {
+            Ok(record) => {
+                let id = match &record {
+                    Parsed::Post(post) => {
+                        self.posts += 1;
+                        &post.id
+                    }
+                    Parsed::Deletion(deletion) => {
+                        self.deletions += 1;
+                        &deletion.post_id
+                    }
+                };
+                if id != FALLBACK_ID && payload.len() < 1 << 20 {
+                    assert_eq!(key(payload).as_ref(), Some(id));
+                }
+            }
+            Err(reject) => {
+                assert!(!reject.detail.is_empty() && !reject.detail.contains('\n'));
+                let first = self
+                    .rejects
+                    .entry(reject.reason)
+                    .or_insert_with(|| (0, reject.detail.clone()));
+                first.0 += 1;
+            }
+        }
+    }
+
+    fn rejected(&self, reason: Reason) -> usize {
+        self.rejects.get(&reason).map_or(0, |(count, _)| *count)
+    }
+}
+
+fn files(folder: &Path, found: &mut Vec<PathBuf>) {
+    for entry in fs::read_dir(folder).unwrap() {
+        let path = entry.unwrap().path();
+        if path.is_dir() {
+            files(&path, found);
+        } else {
+            found.push(path);
+        }
+    }
+    found.sort();
+}
+
+/// The records of a file: its lines, or the whole of it; for recorded answers of servers, the answer.
+fn records(path: &Path) -> Vec<Vec<u8>> {
+    let mut bytes = Vec::new();
+    fs::File::open(path).unwrap().read_to_end(&mut bytes).unwrap();
+    let name = path.to_string_lossy();
+    let json_lines = name.ends_with(".jsonl")
+        || name.contains("format_examples")
+        || name.contains("streams_examples")
+        || name.ends_with("public_api_sample.json");
+    if !json_lines {
+        return vec![bytes];
+    }
+    let lines = bytes.split(|&byte| byte == b'\n').filter(|line| !line.is_empty());
+    lines
+        .map(|line| match serde_json::from_slice::<serde_json::Value>(line) {
+            Ok(wrapped) if wrapped.get("cassette").is_some() || wrapped.get("fence").is_some() => {
+                let inner = ["body", "raw", "text"]
+                    .iter()
+                    .find_map(|name| wrapped.get(*name))
+                    .unwrap();
+                inner
+                    .as_str()
+                    .map_or_else(|| inner.to_string().into_bytes(), |text| text.as_bytes().to_vec())
+            }
+            _ => line.to_vec(),
+        })
+        .collect()
+}
+
+#[test]
+fn every_payload_sample_is_a_post_a_deletion_or_a_true_reject() {
+    let Some(folder) = shared("payloads") else { return };
+    let mut paths = Vec::new();
+    files(&folder, &mut paths);
+    let mut outcomes = BTreeMap::new();
+    println!("{:>7} {:>6} {:>9}  file", "records", "posts", "deletions");
+    for path in paths {
+        let name = path.strip_prefix(&folder).unwrap().to_string_lossy().into_owned();
+        if !name.ends_with(".json") && !name.ends_with(".jsonl") {
+            continue;
+        }
+        let mut outcome = Outcome::default();
+        for record in records(&path) {
+            outcome.count(&record);
+        }
+        println!(
+            "{:>7} {:>6} {:>9}  {name}",
+            outcome.records, outcome.posts, outcome.deletions
+        );
+        for (reason, (count, detail)) in &outcome.rejects {
+            println!("{:>25} {count} x {}: {}", "", reason.as_str(), detail);
+        }
+        outcomes.insert(name, outcome);
+    }
+
+    let total = |counted: fn(&Outcome) -> usize| outcomes.values().map(counted).sum::<usize>();
+    let rejects = |outcome: &Outcome| outcome.rejects.values().map(|(count, _)| count).sum::<usize>();
+    for (name, outcome) in &outcomes {
+        assert_eq!(
+            outcome.records,
+            outcome.posts + outcome.deletions + rejects(outcome),
+            "{name}"
+        );
+        // Every field of these records has the type that its format says.
+        assert_eq!(
+            outcome.rejected(Reason::BadField) + outcome.rejected(Reason::BadTime),
+            0,
+            "{name}"
+        );
+    }
+    println!(
+        "{} records: {} posts, {} deletions",
+        total(|o| o.records),
+        total(|o| o.posts),
+        total(|o| o.deletions)
+    );
+
+    // Files of nothing but posts, one a record, give as many posts as records.
+    let all_posts = |name: &str| {
+        name.starts_with("twitter-activity/")
+            || name.starts_with("twitter-v11/tweet") && !SEVERAL_DOCUMENTS.contains(&name)
+            || name.contains("twut/")
+            || name.ends_with("flat.jsonl") && !name.ends_with("noflat.jsonl")
+    };
+    for (name, outcome) in outcomes.iter().filter(|(name, _)| all_posts(name)) {
+        assert_eq!(outcome.posts, outcome.records, "{name}");
+    }
+    for name in SEVERAL_DOCUMENTS {
+        assert_eq!(outcomes[name].rejected(Reason::NotJson), 1, "{name}");
+    }
+    // Counted by other means: posts, deletions.
+    for (name, posts, deletions) in [
+        ("bluesky/jetstream_golden_v1.jsonl", 1, 0),
+        ("bluesky/jetstream_window_v1.jsonl", 16, 1),
+        ("mastodon/mastodonpy_responses.jsonl", 190, 147),
+        ("twitter-v2/twarc-csv/streaming_output_with_error.jsonl", 7, 0),
+        ("twitter-v2/twarc-csv/tweets_compliance.jsonl", 0, 2),
+        ("twitter-v2/twarc-csv/withheld.jsonl", 3, 0),
+    ] {
+        assert_eq!(
+            (outcomes[name].posts, outcomes[name].deletions),
+            (posts, deletions),
+            "{name}"
+        );
+    }
+    assert_eq!(
+        outcomes["twitter-v11/simdjson/twitter.json"].rejected(Reason::SeveralPosts),
+        1
+    );
+}
+
+/// Samples that are not one JSON document: two tweets, or a caption between them.
+const SEVERAL_DOCUMENTS: [&str; 2] = [
+    "twitter-v11/tweet-updates/initial/compatibility_classic_13995.json",
+    "twitter-v11/tweet-updates/original/classic/tweet.json",
+];

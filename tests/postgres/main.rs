@@ -1,0 +1,18 @@
+//! Tests that need a Postgres and nothing else: the store, and the dashboards' queries.
+
+#![allow(
+    clippy::unwrap_used,
+    clippy::expect_used,
+    clippy::panic,
+    missing_docs,
+    unreachable_pub
+)]
+
+mod fences;
+mod grafana;
+mod oracle;
+mod rows;
+#[path = "../support/mod.rs"]
+mod support;
+mod trends;
+mod upkeep;

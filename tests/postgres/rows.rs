@@ -1,0 +1,399 @@
+//! What a flush writes: rows, duplicates, deletions, partitions.
+
+use std::sync::Arc;
+
+use moodstream::{
+    post::Source,
+    store::{Flush, FlushError, MAX_DAYS, Tally},
+};
+use sqlx::Row;
+use time::{Duration, OffsetDateTime, macros::datetime};
+
+use crate::support::store::{Harness, NOON, deletion, flush, post, run};
+
+#[tokio::test]
+async fn a_row_comes_back_as_it_went_in() {
+    let harness = Harness::with_partitions(1).await;
+    let nasty =
+        "tab\t newline\n cr\r quote' \"double\" back\\slash {braces,} \\N \u{1f602}\u{200d}\u{202e}rtl é \u{7f} end";
+    let long = "wordy ".repeat(200_000);
+    let mut all = flush();
+    all.ranges.push(run(0, 0, 3));
+    let mut row = post("1", datetime!(2019-07-03 12:34:56.789_012_345 +05:30), 0, 0);
+    Arc::make_mut(&mut row.post).source = Source::Mastodon;
+    Arc::make_mut(&mut row.post).text = nasty.into();
+    Arc::make_mut(&mut row.post).repost_of = Some("orig'inal".into());
+    Arc::make_mut(&mut row.post).hashtags = vec![
+        "a,b".into(),
+        "\"q\"".into(),
+        "null".into(),
+        "b\\s".into(),
+        "".into(),
+        "\u{1f389}".into(),
+        "x".repeat(600),
+    ];
+    row.topics = vec!["t{1}".into(), "t 2".into(), "t{1}".into()];
+    Arc::make_mut(&mut row.post).lang = "pt-br".into();
+    all.posts.push(row);
+    let mut row = post("2", NOON, 0, 1);
+    Arc::make_mut(&mut row.post).text = long.clone();
+    Arc::make_mut(&mut row.post).author_id = None;
+    Arc::make_mut(&mut row.post).hashtags.clear();
+    row.topics.clear();
+    Arc::make_mut(&mut row.post).lang = "x".repeat(50);
+    all.posts.push(row);
+    let mut row = post("nul\0", NOON, 0, 2);
+    Arc::make_mut(&mut row.post).text = "nul\0".into();
+    all.posts.push(row);
+
+    let flushed = harness.flush(&all).await;
+    assert_eq!(flushed.written, [0, 1, 2]);
+    let rows = sqlx::query("SELECT *, scores->>'joy' AS joy FROM post ORDER BY kafka_offset")
+        .fetch_all(&harness.pool)
+        .await
+        .unwrap();
+    let first = &rows[0];
+    assert_eq!(first.get::<String, _>("source"), "mastodon");
+    assert_eq!(first.get::<String, _>("text"), nasty);
+    assert_eq!(
+        first.get::<OffsetDateTime, _>("created_at"),
+        datetime!(2019-07-03 07:04:56.789_012 UTC)
+    );
+    assert_eq!(
+        first.get::<Option<String>, _>("repost_of").as_deref(),
+        Some("orig'inal")
+    );
+    assert_eq!(
+        first.get::<Vec<String>, _>("hashtags"),
+        ["a,b", "\"q\"", "null", "b\\s", "", "\u{1f389}"]
+    );
+    assert_eq!(first.get::<Vec<String>, _>("topics"), ["t{1}", "t 2"]);
+    assert_eq!(first.get::<String, _>("lang"), "pt-br");
+    assert_eq!(first.get::<String, _>("emotion"), "joy");
+    assert_eq!(first.get::<String, _>("model_id"), "test@0badcafe");
+    assert_eq!(first.get::<f64, _>("score"), all.posts[0].prediction.score);
+    assert_eq!(
+        first.get::<String, _>("joy").parse::<f64>().unwrap(),
+        all.posts[0].prediction.scores[1]
+    );
+    assert_eq!(first.get::<String, _>("kafka_topic"), "posts");
+    assert_eq!(
+        (
+            first.get::<i32, _>("kafka_partition"),
+            first.get::<i64, _>("kafka_offset")
+        ),
+        (0, 0)
+    );
+    assert_eq!(rows[1].get::<String, _>("text"), long);
+    assert_eq!(rows[1].get::<Option<String>, _>("author_id"), None);
+    assert!(rows[1].get::<Vec<String>, _>("topics").is_empty());
+    assert_eq!(rows[1].get::<String, _>("lang"), "und");
+    assert_eq!(rows[2].get::<String, _>("post_id"), "nul\u{fffd}");
+    harness.assert_whole().await;
+}
+
+#[tokio::test]
+async fn the_first_copy_wins_over_all_days() {
+    let harness = Harness::with_partitions(2).await;
+    let mut first = flush();
+    first.ranges.extend([run(0, 0, 10), run(1, 0, 10)]);
+    first.posts.push(post("a", NOON + Duration::hours(1), 1, 2));
+    first.posts.push(post("a", NOON + Duration::hours(2), 0, 7));
+    first.posts.push(post("a", NOON, 0, 3));
+    // The same id at another source is another post.
+    let mut other = post("a", NOON, 0, 4);
+    Arc::make_mut(&mut other.post).source = Source::Plain;
+    first.posts.push(other);
+    let flushed = harness.flush(&first).await;
+    assert_eq!(flushed.written, [2, 3]);
+    assert_eq!(
+        flushed.tallies[0],
+        Tally {
+            inserted: 2,
+            duplicates: 1,
+            ..Tally::default()
+        }
+    );
+    assert_eq!(
+        flushed.tallies[1],
+        Tally {
+            duplicates: 1,
+            ..Tally::default()
+        }
+    );
+
+    let mut again = flush();
+    again.ranges.push(run(0, 10, 20));
+    again.posts.push(post("a", NOON + Duration::days(3), 0, 10));
+    let flushed = harness.flush(&again).await;
+    assert!(flushed.written.is_empty());
+    assert_eq!(
+        flushed.total(),
+        Tally {
+            duplicates: 1,
+            ..Tally::default()
+        }
+    );
+    let offset: i64 = sqlx::query_scalar("SELECT kafka_offset FROM post WHERE source = 'twitter'")
+        .fetch_one(&harness.pool)
+        .await
+        .unwrap();
+    assert_eq!(offset, 3);
+    harness.assert_whole().await;
+}
+
+#[tokio::test]
+async fn deletions_take_out_what_they_name() {
+    let harness = Harness::with_partitions(2).await;
+    let mut posts = flush();
+    posts.ranges.push(run(0, 0, 10));
+    posts.posts.extend([
+        post("keep", NOON, 0, 0),
+        post("gone", NOON, 0, 1),
+        post("alone", NOON + Duration::days(1), 0, 2),
+    ]);
+    harness.flush(&posts).await;
+    assert_eq!(
+        harness.count("emotion_rollup").await,
+        4,
+        "two minutes, each for all posts and for a topic"
+    );
+
+    let mut deletions = flush();
+    deletions.ranges.push(run(1, 0, 10));
+    for (offset, id) in (0..).zip(["gone", "alone", "never-seen", "gone"]) {
+        deletions.deletions.push(deletion(id, 1, offset));
+    }
+    let flushed = harness.flush(&deletions).await;
+    assert_eq!(
+        flushed.total(),
+        Tally {
+            deletions: 4,
+            removed: 2,
+            ..Tally::default()
+        }
+    );
+    assert_eq!(harness.ids().await, ["keep"]);
+    assert_eq!(
+        harness.count("emotion_rollup").await,
+        2,
+        "rows left without posts are gone"
+    );
+    harness.assert_whole().await;
+
+    // A deletion is final: neither a post seen before it nor one that comes later is written again.
+    let mut later = flush();
+    later.ranges.push(run(0, 10, 20));
+    later.posts.extend([
+        post("never-seen", NOON, 0, 10),
+        post("gone", NOON, 0, 11),
+        post("new", NOON, 0, 12),
+    ]);
+    let flushed = harness.flush(&later).await;
+    assert_eq!(
+        flushed.total(),
+        Tally {
+            inserted: 1,
+            duplicates: 2,
+            ..Tally::default()
+        }
+    );
+    assert_eq!(harness.ids().await, ["keep", "new"]);
+    harness.assert_whole().await;
+}
+
+#[tokio::test]
+async fn posts_and_deletions_of_one_key_in_one_flush() {
+    let harness = Harness::with_partitions(1).await;
+    let mut first = flush();
+    first.ranges.push(run(0, 0, 1));
+    first.posts.push(post("stored", NOON, 0, 0));
+    harness.flush(&first).await;
+
+    let mut mixed = flush();
+    mixed.ranges.push(run(0, 1, 10));
+    mixed.posts.extend([
+        post("after", NOON, 0, 1),
+        post("before", NOON, 0, 4),
+        post("stored", NOON, 0, 5),
+    ]);
+    mixed.deletions.extend([
+        deletion("after", 0, 2),
+        deletion("before", 0, 3),
+        deletion("stored", 0, 6),
+    ]);
+    let flushed = harness.flush(&mixed).await;
+    // `after` came and went, `before` came too late, `stored` was a copy whose original is now deleted.
+    assert_eq!(
+        flushed.total(),
+        Tally {
+            inserted: 1,
+            duplicates: 2,
+            deletions: 3,
+            removed: 2,
+            ..Tally::default()
+        }
+    );
+    assert!(harness.ids().await.is_empty());
+    assert_eq!(harness.count("emotion_rollup").await, 0);
+    assert_eq!(harness.count("post_key WHERE deleted_at IS NOT NULL").await, 3);
+    harness.assert_whole().await;
+}
+
+#[tokio::test]
+async fn every_day_gets_its_partition() {
+    let harness = Harness::with_partitions(1).await;
+    let days = [
+        datetime!(1970-01-01 00:00 UTC),
+        datetime!(2020-02-29 23:59:59.999_999_9 UTC),
+        datetime!(2020-03-01 00:00 UTC),
+        datetime!(2200-12-31 23:59:59 UTC),
+        datetime!(2019-07-04 01:00 +02:00),
+    ];
+    let mut odd = flush();
+    odd.ranges.push(run(0, 0, 10));
+    for (offset, day) in (0..).zip(days) {
+        odd.posts.push(post(&offset.to_string(), day, 0, offset));
+    }
+    harness.flush(&odd).await;
+    let partitions: Vec<String> =
+        sqlx::query_scalar("SELECT DISTINCT tableoid::regclass::text AS t FROM post ORDER BY t")
+            .fetch_all(&harness.pool)
+            .await
+            .unwrap();
+    assert_eq!(
+        partitions,
+        [
+            "post_19700101",
+            "post_20190703",
+            "post_20200229",
+            "post_20200301",
+            "post_22001231"
+        ]
+    );
+    harness.assert_whole().await;
+
+    let now = datetime!(2019-07-03 23:00 UTC);
+    assert_eq!(harness.store.ensure_partitions(now, 3).await.unwrap(), 3);
+    assert_eq!(harness.store.ensure_partitions(now, 3).await.unwrap(), 0);
+    assert_eq!(
+        harness.another_store().await.ensure_partitions(now, 3).await.unwrap(),
+        0
+    );
+}
+
+#[tokio::test]
+async fn days_of_a_flush_are_bounded() {
+    let harness = Harness::with_partitions(1).await;
+    let of_days = |days: usize| {
+        let mut all = flush();
+        all.ranges.push(run(0, 0, 1000));
+        all.posts = (0..days)
+            .map(|day| {
+                let day = i64::try_from(day).unwrap();
+                post(&day.to_string(), NOON + Duration::days(day), 0, day)
+            })
+            .collect();
+        all
+    };
+    let error = harness.store.flush(&of_days(MAX_DAYS + 1)).await.unwrap_err();
+    assert!(
+        matches!(error, FlushError::TooManyDays { .. }) && !error.is_transient(),
+        "{error}"
+    );
+    assert_eq!(harness.count("pg_inherits").await, 0, "nothing was made for it");
+    harness.flush(&of_days(MAX_DAYS)).await;
+    assert_eq!(harness.count("post").await, i64::try_from(MAX_DAYS).unwrap());
+    harness.assert_whole().await;
+}
+
+#[tokio::test]
+async fn contradictions_are_refused_before_anything_is_written() {
+    let harness = Harness::with_partitions(1).await;
+    type Spoil = fn(&mut Flush);
+    let cases: [(&str, Spoil); 10] = [
+        ("belongs to no range", |f| f.posts.push(post("a", NOON, 9, 0))),
+        ("belongs to no range", |f| f.deletions.push(deletion("a", 9, 0))),
+        ("lies outside its range", |f| f.posts.push(post("a", NOON, 0, 10))),
+        ("two ranges of posts/0", |f| f.ranges.push(run(0, 0, 1))),
+        ("goes from 5 to 4", |f| f.ranges.push(run(1, 5, 4))),
+        ("post id of 600 bytes", |f| {
+            f.posts.push(post(&"x".repeat(600), NOON, 0, 0));
+        }),
+        ("1 scores, the model 2 labels", |f| {
+            f.posts.push(post("a", NOON, 0, 0));
+            f.posts[0].prediction.scores = [0.5].into();
+        }),
+        ("no multiple of 2^-20", |f| {
+            f.posts.push(post("a", NOON, 0, 0));
+            f.posts[0].prediction.score = 0.1;
+        }),
+        ("no multiple of 2^-20", |f| {
+            f.posts.push(post("a", NOON, 0, 0));
+            f.posts[0].prediction.scores = [f64::NAN, 0.5].into();
+        }),
+        ("settles 11 records between offsets 0 and 10", |f| {
+            f.ranges[0].rejected = 11;
+        }),
+    ];
+    for (expected, spoil) in cases {
+        let mut bad = flush();
+        bad.ranges.push(run(0, 0, 10));
+        spoil(&mut bad);
+        let error = harness.store.flush(&bad).await.unwrap_err();
+        assert!(matches!(error, FlushError::Invalid(_)), "{error}");
+        assert!(error.to_string().contains(expected), "{error}");
+        assert!(!error.is_transient());
+    }
+    assert_eq!(harness.count("post_key").await, 0);
+}
+
+#[tokio::test]
+async fn a_rollup_changed_by_hand_is_found_out() {
+    let harness = Harness::with_partitions(1).await;
+    let mut all = flush();
+    all.ranges.push(run(0, 0, 1));
+    all.posts.push(post("a", NOON, 0, 0));
+    harness.flush(&all).await;
+    harness.execute("TRUNCATE emotion_rollup").await;
+    let mut gone = flush();
+    gone.ranges.push(run(0, 1, 2));
+    gone.deletions.push(deletion("a", 0, 1));
+    let error = harness.store.flush(&gone).await.unwrap_err();
+    assert!(
+        matches!(error, FlushError::Inconsistent(_)) && !error.is_transient(),
+        "{error}"
+    );
+    assert_eq!(harness.ids().await, ["a"], "nothing was done");
+}
+
+#[tokio::test]
+async fn groups_of_the_model_replace_what_was_known_of_it() {
+    let harness = Harness::new().await;
+    let mut model = (*crate::support::store::model()).clone();
+    model.groups = [
+        ("negative".into(), vec!["anger".into()]),
+        ("strong".into(), vec!["anger".into(), "joy".into()]),
+    ]
+    .into();
+    harness.store.keep_groups(&model).await.unwrap();
+    harness.store.keep_groups(&model).await.unwrap();
+    let groups = "SELECT concat_ws(' ', model_id, emotion, group_name) FROM emotion_group ORDER BY 1";
+    let read = || async {
+        sqlx::query_scalar::<_, String>(groups)
+            .fetch_all(&harness.pool)
+            .await
+            .unwrap()
+    };
+    assert_eq!(
+        read().await,
+        [
+            "test@0badcafe anger negative",
+            "test@0badcafe anger strong",
+            "test@0badcafe joy strong"
+        ]
+    );
+    model.groups = [("positive".into(), vec!["joy".into()])].into();
+    harness.store.keep_groups(&model).await.unwrap();
+    assert_eq!(read().await, ["test@0badcafe joy positive"]);
+}

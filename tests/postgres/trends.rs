@@ -1,0 +1,300 @@
+//! The trend functions against plain recounts of the posts, and docs/sql.md against what the database answers.
+
+use std::fmt::Write as _;
+
+use sqlx::{AssertSqlSafe, Column as _, Executor as _, Row as _, ValueRef as _};
+
+use crate::support::store::Harness;
+
+/// The moment at which the seeded posts end: what the examples call now.
+const NOW: &str = "2026-03-09 14:00:00+00";
+
+async fn seeded() -> Harness {
+    let harness = Harness::new().await;
+    let sql = include_str!("../support/seed.sql").replace("{now}", NOW);
+    let mut connection = harness.pool.acquire().await.unwrap();
+    sqlx::raw_sql(AssertSqlSafe(sql))
+        .execute(&mut *connection)
+        .await
+        .unwrap();
+    drop(connection);
+    let differences: Vec<(String, String)> = sqlx::query_as(include_str!("../support/recount.sql"))
+        .fetch_all(&harness.pool)
+        .await
+        .unwrap();
+    assert!(differences.is_empty(), "{differences:?}");
+    harness
+}
+
+/// Fails with the rows in which two queries differ.
+async fn assert_same(harness: &Harness, name: &str, left: &str, right: &str) {
+    let sql = format!(
+        "WITH l AS ({left}), r AS ({right})
+         SELECT (SELECT count(*) FROM l), x.side || ' ' || x.row FROM (SELECT 1) one LEFT JOIN (
+             (SELECT '<' AS side, d::text AS row FROM (SELECT * FROM l EXCEPT ALL SELECT * FROM r) d LIMIT 3)
+             UNION ALL (SELECT '>', d::text FROM (SELECT * FROM r EXCEPT ALL SELECT * FROM l) d LIMIT 3)) x ON true"
+    );
+    let rows: Vec<(i64, Option<String>)> = sqlx::query_as(AssertSqlSafe(sql))
+        .fetch_all(&harness.pool)
+        .await
+        .unwrap_or_else(|error| panic!("{name}: {error}"));
+    assert!(rows[0].0 > 0, "{name}: no rows");
+    assert_eq!(
+        rows.iter().filter_map(|row| row.1.as_ref()).collect::<Vec<_>>(),
+        Vec::<&String>::new(),
+        "{name}"
+    );
+}
+
+#[tokio::test]
+async fn trends_equal_a_recount_of_the_posts() {
+    let harness = seeded().await;
+    let filters = [
+        ("", "true"),
+        (", of_topic => 'football'", "'football' = ANY (topics)"),
+        (", langs => '{en,pt}'", "lang IN ('en', 'pt')"),
+        (", sources => '{bluesky}'", "source = 'bluesky'"),
+        (", with_reposts => false", "repost_of IS NULL"),
+        (
+            ", langs => '{ja}', with_reposts => false, models => '{emotion-roberta-6x384@seed}'",
+            "lang = 'ja' AND repost_of IS NULL",
+        ),
+    ];
+    let until = NOW;
+    for (arguments, condition) in filters {
+        for (step, since) in [
+            ("5 minutes", "2026-03-09 08:00+00"),
+            ("1 hour", "2026-03-05 00:00+00"),
+            ("1 day", "2026-03-01 00:00+00"),
+        ] {
+            let left = format!("SELECT * FROM emotion_trend('{since}', '{until}', '{step}'{arguments})");
+            let right = format!(
+                "SELECT date_bin('{step}', created_at, '2001-01-01 00:00+00'), emotion, count(*),
+                        (count(*) / sum(count(*)) OVER (PARTITION BY date_bin('{step}', created_at, '2001-01-01 00:00+00')))::float8,
+                        sum(score) / count(*)
+                 FROM post WHERE created_at >= '{since}' AND created_at < '{until}' AND {condition} GROUP BY 1, 2"
+            );
+            assert_same(&harness, &format!("trend by {step}{arguments}"), &left, &right).await;
+            let left = format!("SELECT * FROM group_trend('{since}', '{until}', '{step}'{arguments})");
+            let right = format!(
+                "SELECT date_bin('{step}', created_at, '2001-01-01 00:00+00'), group_name, count(*),
+                        (count(*) / sum(count(*)) OVER (PARTITION BY date_bin('{step}', created_at, '2001-01-01 00:00+00')))::float8,
+                        sum(score) / count(*)
+                 FROM post JOIN emotion_group USING (model_id, emotion)
+                 WHERE created_at >= '{since}' AND created_at < '{until}' AND {condition} GROUP BY 1, 2"
+            );
+            assert_same(&harness, &format!("groups by {step}{arguments}"), &left, &right).await;
+        }
+        for width in ["5 minutes", "1 hour", "24 hours"] {
+            let since = "2026-03-09 12:17+00";
+            let rolling = |name: &str, by: &str, join: &str| {
+                (
+                    format!("SELECT * FROM {name}('{width}', '{since}', '{until}'{arguments}) WHERE posts > 0"),
+                    format!(
+                        "SELECT at, {by}, count(*), (count(*) / sum(count(*)) OVER (PARTITION BY at))::float8, sum(score) / count(*)
+                         FROM generate_series('{since}'::timestamptz, '{until}', '1 minute') AS at
+                         JOIN post ON created_at >= at - interval '{width}' AND created_at < at {join}
+                         WHERE {condition} GROUP BY 1, 2"
+                    ),
+                )
+            };
+            let (left, right) = rolling("emotion_rolling", "emotion", "");
+            assert_same(&harness, &format!("rolling {width}{arguments}"), &left, &right).await;
+            let (left, right) = rolling(
+                "group_rolling",
+                "group_name",
+                "JOIN emotion_group USING (model_id, emotion)",
+            );
+            assert_same(&harness, &format!("rolling groups {width}{arguments}"), &left, &right).await;
+        }
+        for since in [
+            "2026-03-09 13:10+00",
+            "2026-03-09 13:50+00",
+            "2026-03-08 13:10+00",
+            "2026-03-09 12:00+00",
+        ] {
+            let left = format!("SELECT * FROM emotion_share('{since}', '{until}'{arguments})");
+            let right = format!(
+                "SELECT emotion, count(*), (count(*) / sum(count(*)) OVER ())::float8, sum(score) / count(*) FROM post
+                 WHERE created_at >= '{since}' AND created_at < '{until}' AND {condition} GROUP BY 1"
+            );
+            assert_same(&harness, &format!("share since {since}{arguments}"), &left, &right).await;
+        }
+    }
+    for (dimension, by) in [("language", "lang"), ("source", "source"), ("topic", "topic")] {
+        for since in ["2026-03-09 10:00+00", "2026-03-05 00:00+00", "2026-03-01 00:00+00"] {
+            let left = format!("SELECT * FROM emotion_by('{dimension}', '{since}', '{until}')");
+            let right = format!(
+                "SELECT {by}, emotion, count(*), (count(*) / sum(count(*)) OVER (PARTITION BY {by}))::float8, sum(score) / count(*)
+                 FROM post{} WHERE created_at >= '{since}' AND created_at < '{until}' GROUP BY 1, 2",
+                if dimension == "topic" { ", unnest(topics) AS topic" } else { "" }
+            );
+            assert_same(&harness, &format!("by {dimension} since {since}"), &left, &right).await;
+        }
+    }
+    let change = "SELECT emotion, posts, share, share_before, share_week_ago FROM emotion_change('1 hour', '2026-03-09 14:00+00')";
+    let shares = |from: &str, until: &str| {
+        format!("(SELECT share FROM emotion_share('{from}', '{until}') s WHERE s.emotion = n.emotion)")
+    };
+    let right = format!(
+        "SELECT n.emotion, n.posts, n.share, coalesce({}, 0), coalesce({}, 0) FROM emotion_share('2026-03-09 13:00+00', '{NOW}') n",
+        shares("2026-03-09 12:00+00", "2026-03-09 13:00+00"),
+        shares("2026-03-02 13:00+00", "2026-03-02 14:00+00")
+    );
+    assert_same(&harness, "change", &format!("{change} WHERE posts > 0"), &right).await;
+}
+
+/// It read every post of the range: a dashboard that asked for a rare language waited for seconds.
+#[tokio::test]
+async fn a_filter_that_few_posts_pass_looks_among_the_newest_posts_only() {
+    let harness = seeded().await;
+    sqlx::raw_sql(
+        "INSERT INTO post SELECT 'plain', 'new-' || n, timestamptz '2026-03-09 14:00:01+00' + n * interval '1 microsecond', NULL,
+             CASE WHEN n IN (1, 100000) THEN 'eo' ELSE 'en' END, '', NULL, 'joy', 0.5, '{}', 'm', '{}', '{}', 'posts', 0, n
+         FROM generate_series(0, 100000) n",
+    )
+    .execute(&harness.pool)
+    .await
+    .unwrap();
+    let count = async |arguments: &str| -> i64 {
+        let sql = format!("SELECT count(*) FROM newest_posts(NULL, '2026-03-01', '2026-03-10', {arguments})");
+        sqlx::query_scalar(AssertSqlSafe(sql))
+            .fetch_one(&harness.pool)
+            .await
+            .unwrap()
+    };
+    assert_eq!(count("10, langs => '{eo}'").await, 2);
+    assert_eq!(count("1, langs => '{eo}'").await, 1);
+    assert_eq!(
+        count("10, langs => '{pt}'").await,
+        0,
+        "all of these lie before the newest"
+    );
+    assert!(
+        count("200000, langs => '{pt}'").await > 10,
+        "as many as are asked for are looked at"
+    );
+    assert_eq!(count("100005").await, 100_005);
+}
+
+#[tokio::test]
+async fn a_rise_is_unusual_and_the_rest_is_not() {
+    let harness = seeded().await;
+    let sql = format!("SELECT emotion, z, unusual FROM emotion_unusual('1 hour', '7 days', 3.5, '{NOW}', 5, '')");
+    let rows: Vec<(String, Option<f64>, bool)> = sqlx::query_as(AssertSqlSafe(sql))
+        .fetch_all(&harness.pool)
+        .await
+        .unwrap();
+    let unusual: Vec<&str> = rows.iter().filter(|row| row.2).map(|row| &*row.0).collect();
+    assert_eq!(unusual, ["anger"], "{rows:?}");
+    let drift: f64 = sqlx::query_scalar(
+        "SELECT max(drift) FROM label_drift('2026-03-01 00:00+00', '2026-03-03 00:00+00', '2026-03-07 00:00+00', '1 day')",
+    )
+    .fetch_one(&harness.pool)
+    .await
+    .unwrap();
+    assert!((0.0..0.02).contains(&drift), "{drift}");
+}
+
+#[tokio::test]
+async fn every_function_has_a_comment_and_is_in_the_docs() {
+    let harness = Harness::new().await;
+    let functions: Vec<(String, bool)> = sqlx::query_as(
+        "SELECT proname::text, obj_description(oid, 'pg_proc') IS NOT NULL FROM pg_proc WHERE pronamespace = 'public'::regnamespace",
+    )
+    .fetch_all(&harness.pool)
+    .await
+    .unwrap();
+    assert!(functions.len() > 10);
+    let docs = docs();
+    for (name, described) in functions {
+        assert!(described, "{name} has no comment");
+        assert!(docs.contains(&format!("`{name}")), "{name} is not in docs/sql.md");
+    }
+}
+
+fn docs_path() -> std::path::PathBuf {
+    std::path::Path::new(env!("CARGO_MANIFEST_DIR")).join("docs/sql.md")
+}
+
+fn docs() -> String {
+    std::fs::read_to_string(docs_path()).unwrap()
+}
+
+/// The rows as psql would show them, without its frame.
+async fn table(harness: &Harness, sql: &str) -> String {
+    let mut connection = harness.pool.acquire().await.unwrap();
+    (&mut *connection).execute("SET timezone = 'UTC'").await.unwrap();
+    let rows = sqlx::raw_sql(AssertSqlSafe(sql.to_owned()))
+        .fetch_all(&mut *connection)
+        .await
+        .unwrap_or_else(|error| panic!("{sql}: {error}"));
+    assert!(!rows.is_empty(), "no rows: {sql}");
+    let head = rows[0]
+        .columns()
+        .iter()
+        .map(|column| column.name().to_owned())
+        .collect();
+    let mut lines: Vec<Vec<String>> = vec![head];
+    for row in &rows {
+        let text = |place: usize| {
+            let value = row.try_get_raw(place).unwrap();
+            if value.is_null() {
+                String::new()
+            } else {
+                value.as_str().unwrap().to_owned()
+            }
+        };
+        lines.push((0..row.len()).map(text).collect());
+    }
+    let widths: Vec<usize> = (0..lines[0].len())
+        .map(|place| lines.iter().map(|line| line[place].chars().count()).max().unwrap_or(0))
+        .collect();
+    let rule = widths.iter().map(|&width| "-".repeat(width)).collect();
+    lines.insert(1, rule);
+    let mut out = String::new();
+    for line in lines {
+        let padded: Vec<String> = line
+            .iter()
+            .zip(&widths)
+            .map(|(cell, &width)| format!("{cell:<width$}"))
+            .collect();
+        writeln!(out, "{}", padded.join("  ").trim_end()).unwrap();
+    }
+    out
+}
+
+/// Runs every example. `MOODSTREAM_WRITE_DOCS=1` writes the answers in place of what stands there.
+#[tokio::test]
+async fn the_answers_in_the_docs_are_the_databases() {
+    let harness = seeded().await;
+    let docs = docs();
+    let mut out = String::new();
+    let mut rest = &*docs;
+    let mut examples = 0;
+    while let Some((before, after)) = rest.split_once("```sql\n") {
+        let (sql, after) = after.split_once("```\n").unwrap();
+        let after = after
+            .strip_prefix("\n```text\n")
+            .unwrap_or_else(|| panic!("no answer after {sql}"));
+        let (_, after) = after.split_once("```\n").unwrap();
+        write!(
+            out,
+            "{before}```sql\n{sql}```\n\n```text\n{}```\n",
+            table(&harness, sql).await
+        )
+        .unwrap();
+        rest = after;
+        examples += 1;
+    }
+    out.push_str(rest);
+    assert!(examples >= 10);
+    if std::env::var_os("MOODSTREAM_WRITE_DOCS").is_some() {
+        std::fs::write(docs_path(), out).unwrap();
+        return;
+    }
+    assert!(
+        out == docs,
+        "docs/sql.md is stale: MOODSTREAM_WRITE_DOCS=1 cargo test --test store docs, then look at git diff"
+    );
+}

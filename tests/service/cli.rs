@@ -1,0 +1,191 @@
+//! The command line, black-box: answers, exit codes, one clear line for each fault.
+
+use std::{
+    io::Write as _,
+    process::{Output, Stdio},
+};
+
+use crate::support::{
+    postgres::Postgres,
+    service::{model, moodstream},
+};
+use serde_json::Value;
+
+fn run(settings: &[(&str, &str)]) -> Output {
+    let mut command = moodstream();
+    command
+        .arg("run")
+        .env("MOODSTREAM_KAFKA__TOPICS", "posts")
+        .env("MOODSTREAM_KAFKA__BROKERS", "127.0.0.1:1")
+        .env("MOODSTREAM_MODEL__PATH", model())
+        .env("MOODSTREAM_HTTP__LISTEN", "127.0.0.1:0")
+        .env("MOODSTREAM_LOG__LEVEL", "off");
+    for (name, value) in settings {
+        command.env(name, value);
+    }
+    command.output().unwrap()
+}
+
+/// One line on standard error that names the fault, and the exit code.
+fn assert_fault(output: &Output, code: i32, words: &[&str]) {
+    let error = String::from_utf8_lossy(&output.stderr);
+    assert_eq!(error.lines().count(), 1, "{error}");
+    for word in words {
+        assert!(error.contains(word), "{word:?} is not in: {error}");
+    }
+    assert_eq!(output.status.code(), Some(code), "{error}");
+}
+
+#[test]
+fn a_wrong_setting_is_named_and_exits_with_2() {
+    assert_fault(&run(&[("MOODSTREAM_KAFKA__GRUOP", "x")]), 2, &["gruop"]);
+    assert_fault(
+        &run(&[("MOODSTREAM_WINDOW__MAX_POSTS", "0")]),
+        2,
+        &["window.max_posts", "0"],
+    );
+    assert_fault(&run(&[("MOODSTREAM_MODEL__PROVIDER", "tpu")]), 2, &["tpu"]);
+    assert_fault(
+        &run(&[("MOODSTREAM_KAFKA__PROPERTIES__ENABLE_AUTO_COMMIT", "true")]),
+        2,
+        &["enable.auto.commit"],
+    );
+    let output = moodstream()
+        .args(["run", "--config", "/nowhere.toml"])
+        .output()
+        .unwrap();
+    assert_fault(&output, 2, &["/nowhere.toml"]);
+}
+
+#[test]
+fn a_model_that_is_not_there_is_named() {
+    let output = run(&[("MOODSTREAM_MODEL__PATH", "/nowhere")]);
+    assert_fault(&output, 1, &["/nowhere"]);
+}
+
+#[test]
+fn a_provider_that_can_not_be_had_is_an_error_and_no_fall_back() {
+    assert_fault(&run(&[("MOODSTREAM_MODEL__PROVIDER", "cuda")]), 1, &["cuda"]);
+}
+
+#[test]
+fn a_database_that_is_away_or_denies_is_named_without_its_password() {
+    let away = run(&[(
+        "MOODSTREAM_DATABASE__URL",
+        "postgres://someone:hunter2@127.0.0.1:1/moods",
+    )]);
+    assert_fault(&away, 1, &["database"]);
+    assert!(!String::from_utf8_lossy(&away.stderr).contains("hunter2"));
+
+    let postgres = Postgres::start().unwrap();
+    let database = postgres.database().unwrap();
+    postgres.execute("CREATE ROLE nobody_much LOGIN").unwrap();
+    let denied = database.replace("postgres@", "nobody_much@");
+    assert_fault(
+        &run(&[("MOODSTREAM_DATABASE__URL", &denied)]),
+        1,
+        &["permission denied"],
+    );
+}
+
+#[test]
+fn an_unreachable_broker_is_named_when_the_end_of_the_topics_is_asked_for() {
+    let postgres = Postgres::start().unwrap();
+    let output = moodstream()
+        .args([
+            "run",
+            "--until-caught-up",
+            "--topics",
+            "posts",
+            "--brokers",
+            "127.0.0.1:1",
+            "--log-level",
+            "off",
+            "--listen",
+            "127.0.0.1:0",
+        ])
+        .env("MOODSTREAM_MODEL__PATH", model())
+        .env("MOODSTREAM_DATABASE__URL", postgres.database().unwrap())
+        .output()
+        .unwrap();
+    assert_fault(&output, 1, &["127.0.0.1:1"]);
+}
+
+#[test]
+fn check_says_a_line_for_each_part() {
+    let postgres = Postgres::start().unwrap();
+    let output = moodstream()
+        .args(["check", "--topics", "posts", "--brokers", "127.0.0.1:1"])
+        .env("MOODSTREAM_MODEL__PATH", model())
+        .env("MOODSTREAM_DATABASE__URL", postgres.database().unwrap())
+        .output()
+        .unwrap();
+    let text = String::from_utf8_lossy(&output.stdout);
+    let lines: Vec<&str> = text.lines().collect();
+    assert_eq!(lines.len(), 4, "{text}");
+    assert!(
+        lines[0].starts_with("+ settings") && lines[1].starts_with("+ model"),
+        "{text}"
+    );
+    assert!(
+        lines[2].starts_with("! broker") && lines[3].starts_with("+ database"),
+        "{text}"
+    );
+    assert_eq!(output.status.code(), Some(1));
+}
+
+#[test]
+fn classifies_texts_from_arguments_and_from_standard_input() {
+    let output = moodstream()
+        .args(["classify", "i am so happy today!", "--log-level", "off"])
+        .env("MOODSTREAM_MODEL__PATH", model())
+        .output()
+        .unwrap();
+    let line: Value = serde_json::from_slice(&output.stdout).unwrap();
+    assert_eq!(line["emotion"], "joy", "{line}");
+    let sum: f64 = line["scores"]
+        .as_object()
+        .unwrap()
+        .values()
+        .map(|score| score.as_f64().unwrap())
+        .sum();
+    assert!((sum - 1.0).abs() < 1e-4, "{line}");
+
+    let mut child = moodstream()
+        .args(["classify", "-"])
+        .env("MOODSTREAM_MODEL__PATH", model())
+        .stdin(Stdio::piped())
+        .stdout(Stdio::piped())
+        .stderr(Stdio::null())
+        .spawn()
+        .unwrap();
+    child
+        .stdin
+        .take()
+        .unwrap()
+        .write_all(b"this makes me furious\nwhat a day\n\xff\xfe\n")
+        .unwrap();
+    let output = child.wait_with_output().unwrap();
+    assert_eq!(
+        output
+            .stdout
+            .split(|byte| *byte == b'\n')
+            .filter(|line| !line.is_empty())
+            .count(),
+        3
+    );
+}
+
+#[test]
+fn migrating_twice_is_the_same_as_once() {
+    let postgres = Postgres::start().unwrap();
+    let url = postgres.database().unwrap();
+    for _ in 0..2 {
+        let output = moodstream()
+            .arg("migrate")
+            .env("MOODSTREAM_DATABASE__URL", &url)
+            .output()
+            .unwrap();
+        assert!(output.status.success(), "{}", String::from_utf8_lossy(&output.stderr));
+    }
+}

@@ -1,0 +1,161 @@
+//! The Kafka stage against a real broker.
+
+mod assignment;
+mod back_pressure;
+mod producing;
+mod starts;
+mod unreachable;
+
+use std::{
+    collections::{BTreeMap, HashMap},
+    ops::ControlFlow,
+    sync::{
+        Arc, Mutex,
+        atomic::{AtomicBool, AtomicUsize, Ordering},
+    },
+    time::{Duration, Instant},
+};
+
+use crate::support::broker::Broker;
+use futures::future::BoxFuture;
+use moodstream::feed::{self, FeedError, FeedOptions, FeedSummary, Source};
+use moodstream::kafka::{
+    Consumer, DeadLetter, DeadLetterError, DeadLetters, KafkaError, KafkaOptions, OffsetStore, OffsetStoreError,
+    Origin, OutOfRange, Partition, Record, Sent, StartFrom, check_broker, watermarks,
+};
+use tokio::{sync::mpsc::Receiver, time::timeout};
+
+const PATIENCE: Duration = Duration::from_secs(30);
+
+/// Offsets in memory, as the database keeps them.
+#[derive(Default)]
+struct Offsets {
+    rows: Mutex<HashMap<(String, i32), i64>>,
+    away: AtomicBool,
+    refused: AtomicUsize,
+    begun: Mutex<Vec<(i32, i64)>>,
+}
+
+impl Offsets {
+    fn with(rows: &[(&str, i32, i64)]) -> Arc<Self> {
+        let offsets = Self::default();
+        for (topic, partition, offset) in rows {
+            offsets.set(topic, *partition, *offset);
+        }
+        Arc::new(offsets)
+    }
+
+    fn set(&self, topic: &str, partition: i32, offset: i64) {
+        self.rows.lock().unwrap().insert((topic.to_owned(), partition), offset);
+    }
+
+    fn get(&self, topic: &str, partition: i32) -> Option<i64> {
+        self.rows.lock().unwrap().get(&(topic.to_owned(), partition)).copied()
+    }
+
+    fn here(&self) -> Result<(), OffsetStoreError> {
+        if self.away.load(Ordering::SeqCst) {
+            self.refused.fetch_add(1, Ordering::SeqCst);
+            return Err("the database is away".into());
+        }
+        Ok(())
+    }
+}
+
+impl OffsetStore for Offsets {
+    fn start_offsets<'a>(
+        &'a self,
+        partitions: &'a [Partition],
+    ) -> BoxFuture<'a, Result<HashMap<Partition, Option<i64>>, OffsetStoreError>> {
+        Box::pin(async move {
+            self.here()?;
+            Ok(partitions
+                .iter()
+                .map(|key| (key.clone(), self.get(&key.0, key.1)))
+                .collect())
+        })
+    }
+
+    fn begin<'a>(
+        &'a self,
+        topic: &'a str,
+        partition: i32,
+        offset: i64,
+    ) -> BoxFuture<'a, Result<i64, OffsetStoreError>> {
+        Box::pin(async move {
+            self.here()?;
+            self.begun.lock().unwrap().push((partition, offset));
+            Ok(*self
+                .rows
+                .lock()
+                .unwrap()
+                .entry((topic.to_owned(), partition))
+                .or_insert(offset))
+        })
+    }
+
+    fn reset<'a>(
+        &'a self,
+        topic: &'a str,
+        partition: i32,
+        from: i64,
+        to: i64,
+    ) -> BoxFuture<'a, Result<i64, OffsetStoreError>> {
+        Box::pin(async move {
+            self.here()?;
+            let mut rows = self.rows.lock().unwrap();
+            let row = rows.get_mut(&(topic.to_owned(), partition)).ok_or("no such row")?;
+            if *row == from {
+                *row = to;
+            }
+            Ok(*row)
+        })
+    }
+}
+
+fn options(broker: &Broker, topics: &[&str]) -> KafkaOptions {
+    KafkaOptions {
+        brokers: broker.address(),
+        topics: topics.iter().map(ToString::to_string).collect(),
+        group: "readers".into(),
+        ..KafkaOptions::default()
+    }
+}
+
+async fn next(records: &mut Receiver<Record>) -> Record {
+    timeout(PATIENCE, records.recv())
+        .await
+        .expect("a record in time")
+        .expect("the consumer goes on")
+}
+
+async fn take(records: &mut Receiver<Record>, count: usize) -> Vec<Record> {
+    let mut taken = Vec::new();
+    while taken.len() < count {
+        taken.push(next(records).await);
+    }
+    taken
+}
+
+/// Fails if a record comes within the time: for proofs that nothing comes.
+async fn nothing_for(records: &mut Receiver<Record>, time: Duration) {
+    if let Ok(record) = timeout(time, records.recv()).await {
+        panic!("unexpected: {record:?}");
+    }
+}
+
+async fn until(what: &str, mut holds: impl FnMut() -> bool) {
+    let deadline = Instant::now() + PATIENCE;
+    while !holds() {
+        assert!(Instant::now() < deadline, "not in time: {what}");
+        tokio::time::sleep(Duration::from_millis(10)).await;
+    }
+}
+
+/// `count` records a partition: `partition:number`, interleaved.
+fn fill(broker: &Broker, topic: &str, partitions: i32, count: usize) {
+    let texts: Vec<(i32, String)> = (0..count)
+        .flat_map(|n| (0..partitions).map(move |p| (p, format!("{p}:{n}"))))
+        .collect();
+    broker.produce(topic, texts.iter().map(|(p, text)| (*p, text.as_bytes())));
+}

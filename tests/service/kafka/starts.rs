@@ -1,0 +1,225 @@
+//! Where partitions start and end.
+
+use super::*;
+
+#[tokio::test(flavor = "multi_thread")]
+async fn end_offsets_are_those_of_all_partitions_also_empty_ones() {
+    let broker = Broker::start();
+    broker.create_topic("posts", 3);
+    broker.create_topic("empty", 2);
+    fill(&broker, "posts", 2, 321);
+    let started = Instant::now();
+    let extents = watermarks(&options(&broker, &["posts", "empty"]), PATIENCE)
+        .await
+        .unwrap();
+    eprintln!("took {:?}", started.elapsed());
+    let ends: Vec<(String, i32, i64, i64)> = extents
+        .iter()
+        .map(|((topic, partition), watermarks)| (topic.to_string(), *partition, watermarks.low, watermarks.high))
+        .collect();
+    let expected = [
+        ("empty", 0, 0, 0),
+        ("empty", 1, 0, 0),
+        ("posts", 0, 0, 321),
+        ("posts", 1, 0, 321),
+        ("posts", 2, 0, 0),
+    ];
+    assert_eq!(
+        ends,
+        expected.map(|(topic, partition, start, end)| (topic.to_owned(), partition, start, end))
+    );
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn partitions_start_where_the_offsets_say() {
+    let broker = Broker::start();
+    broker.create_topic("posts", 3);
+    fill(&broker, "posts", 3, 100);
+    let offsets = Offsets::with(&[("posts", 0, 90), ("posts", 1, 100)]);
+    let mut options = options(&broker, &["posts"]);
+    options.start = StartFrom::Latest;
+    let (consumer, mut records) = Consumer::start(&options, offsets.clone()).unwrap();
+    let taken = take(&mut records, 10).await;
+    let read: Vec<(i32, i64)> = taken
+        .iter()
+        .map(|record| (record.origin.partition, record.origin.offset))
+        .collect();
+    assert_eq!(read, (90..100).map(|offset| (0, offset)).collect::<Vec<_>>());
+    until("all partitions are read", || consumer.assignment().settled()).await;
+    assert_eq!(
+        offsets.get("posts", 2),
+        Some(100),
+        "latest is written down as a real offset"
+    );
+    fill(&broker, "posts", 3, 1);
+    let mut fresh: Vec<(i32, i64)> = take(&mut records, 3)
+        .await
+        .iter()
+        .map(|record| (record.origin.partition, record.origin.offset))
+        .collect();
+    fresh.sort_unstable();
+    assert_eq!(fresh, [(0, 100), (1, 100), (2, 100)]);
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn the_first_to_begin_a_partition_is_right() {
+    struct Other(Offsets);
+    impl OffsetStore for Other {
+        fn start_offsets<'a>(
+            &'a self,
+            _: &'a [Partition],
+        ) -> BoxFuture<'a, Result<HashMap<Partition, Option<i64>>, OffsetStoreError>> {
+            Box::pin(async { Ok(HashMap::new()) })
+        }
+        fn begin<'a>(
+            &'a self,
+            topic: &'a str,
+            partition: i32,
+            offset: i64,
+        ) -> BoxFuture<'a, Result<i64, OffsetStoreError>> {
+            self.0.set(topic, partition, 42);
+            self.0.begin(topic, partition, offset)
+        }
+        fn reset<'a>(
+            &'a self,
+            topic: &'a str,
+            partition: i32,
+            from: i64,
+            to: i64,
+        ) -> BoxFuture<'a, Result<i64, OffsetStoreError>> {
+            self.0.reset(topic, partition, from, to)
+        }
+    }
+    let broker = Broker::start();
+    broker.create_topic("posts", 1);
+    fill(&broker, "posts", 1, 50);
+    let (_consumer, mut records) =
+        Consumer::start(&options(&broker, &["posts"]), Arc::new(Other(Offsets::default()))).unwrap();
+    assert_eq!(next(&mut records).await.origin.offset, 42);
+}
+
+/// Ten records in a mock of Kafka, which refuses offsets out of range as Kafka does.
+fn mock() -> (
+    rdkafka::mocking::MockCluster<'static, rdkafka::producer::DefaultProducerContext>,
+    KafkaOptions,
+) {
+    use rdkafka::producer::Producer as _;
+    let mock = rdkafka::mocking::MockCluster::new(1).unwrap();
+    mock.create_topic("posts", 1, 1).unwrap();
+    let producer: rdkafka::producer::BaseProducer = rdkafka::ClientConfig::new()
+        .set("bootstrap.servers", mock.bootstrap_servers())
+        .create()
+        .unwrap();
+    for _ in 0..10 {
+        producer
+            .send(rdkafka::producer::BaseRecord::<(), str>::to("posts").payload("text"))
+            .unwrap();
+    }
+    producer.flush(PATIENCE).unwrap();
+    let options = KafkaOptions {
+        brokers: mock.bootstrap_servers(),
+        topics: vec!["posts".into()],
+        ..KafkaOptions::default()
+    };
+    (mock, options)
+}
+
+async fn stops_out_of_range(options: &KafkaOptions) {
+    let (consumer, mut records) = Consumer::start(options, Offsets::with(&[("posts", 0, 5_000)])).unwrap();
+    assert!(
+        timeout(PATIENCE, records.recv())
+            .await
+            .expect("it stops in time")
+            .is_none()
+    );
+    let error = consumer.close().await.unwrap_err();
+    assert!(
+        matches!(
+            &error,
+            KafkaError::OffsetOutOfRange {
+                offset: 5_000,
+                low: 0,
+                high: 10,
+                ..
+            }
+        ),
+        "{error}"
+    );
+    assert!(error.to_string().contains("kafka.on_offset_out_of_range"));
+}
+
+async fn goes_on_out_of_range(options: &KafkaOptions) {
+    for (policy, expected) in [(OutOfRange::Earliest, 0), (OutOfRange::Latest, 10)] {
+        let options = KafkaOptions {
+            on_offset_out_of_range: policy,
+            group: format!("{policy:?}"),
+            ..options.clone()
+        };
+        let offsets = Offsets::with(&[("posts", 0, 5_000)]);
+        let (consumer, mut records) = Consumer::start(&options, offsets.clone()).unwrap();
+        until("it goes on elsewhere", || {
+            consumer.positions().iter().any(|held| held.committed == expected)
+        })
+        .await;
+        assert_eq!(offsets.get("posts", 0), Some(expected), "written down");
+        if policy == OutOfRange::Earliest {
+            assert_eq!(next(&mut records).await.origin.offset, 0);
+        }
+        consumer.close().await.unwrap();
+    }
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn an_offset_that_is_not_at_the_broker_stops_the_consumer_with_clear_words() {
+    let broker = Broker::start();
+    broker.create_topic("posts", 1);
+    fill(&broker, "posts", 1, 10);
+    stops_out_of_range(&options(&broker, &["posts"])).await;
+    let (_mock, options) = mock();
+    stops_out_of_range(&options).await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn an_offset_that_is_not_at_the_broker_is_replaced_where_the_settings_say_so() {
+    let broker = Broker::start();
+    broker.create_topic("posts", 1);
+    fill(&broker, "posts", 1, 10);
+    goes_on_out_of_range(&options(&broker, &["posts"])).await;
+    let (_mock, options) = mock();
+    goes_on_out_of_range(&options).await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn the_end_is_one_that_a_consumer_reaches_also_behind_a_transaction() {
+    use rdkafka::producer::Producer as _;
+    let broker = Broker::start();
+    broker.create_topic("posts", 1);
+    let producer: rdkafka::producer::BaseProducer = broker.config().set("transactional.id", "t").create().unwrap();
+    producer.init_transactions(PATIENCE).unwrap();
+    producer.begin_transaction().unwrap();
+    for _ in 0..5 {
+        producer
+            .send(rdkafka::producer::BaseRecord::<(), str>::to("posts").payload("text"))
+            .unwrap();
+    }
+    producer.flush(PATIENCE).unwrap();
+    producer.commit_transaction(PATIENCE).unwrap();
+    let mut options = options(&broker, &["posts"]);
+    let end = watermarks(&options, PATIENCE)
+        .await
+        .unwrap()
+        .into_values()
+        .next()
+        .unwrap()
+        .high;
+    let (_consumer, mut records) = Consumer::start(&options, Offsets::with(&[])).unwrap();
+    let taken = take(&mut records, 5).await;
+    assert_eq!(taken.last().unwrap().origin.offset + 1, end);
+
+    // The log itself goes on behind the last record: that is what makes the difference.
+    (options.group, options.start) = ("others".into(), StartFrom::Latest);
+    let offsets = Offsets::with(&[]);
+    let (other, _messages) = Consumer::start(&options, offsets.clone()).unwrap();
+    until("the end of the log is written down", || other.assignment().settled()).await;
+    assert_eq!(offsets.get("posts", 0), Some(end + 1), "one marker");
+}

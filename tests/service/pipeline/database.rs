@@ -1,0 +1,96 @@
+//! A database that is alive and of no use.
+
+use sqlx::{AssertSqlSafe, Connection as _, PgConnection};
+
+use super::{TALLY, assert_rollups_equal_recount, number, number_now};
+use crate::support::{
+    proxy::{Cut, Proxy},
+    service::{Bench, Service, end_of, moodstream, terminate, wait_for},
+};
+
+/// Posts, all of one minute.
+fn posts(numbers: std::ops::Range<usize>) -> Vec<Vec<u8>> {
+    let post = |n: String| {
+        let post = serde_json::json!({
+            "id": n, "text": format!("what a day, number {n}"), "created_at": "2026-03-01T12:00:00Z",
+        });
+        post.to_string().into_bytes()
+    };
+    numbers.map(|n| post(n.to_string())).collect()
+}
+
+/// Makes the tables, and then does this to them.
+async fn migrate_and(service: &Service, sql: &str) {
+    let migrated = moodstream()
+        .arg("migrate")
+        .env("MOODSTREAM_DATABASE__URL", &service.url)
+        .output()
+        .unwrap();
+    assert!(migrated.status.success(), "{migrated:?}");
+    let mut connection = PgConnection::connect(&service.url).await.unwrap();
+    sqlx::raw_sql(AssertSqlSafe(sql.to_owned()))
+        .execute(&mut connection)
+        .await
+        .unwrap();
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_flush_too_slow_for_the_statement_timeout_is_halved_until_it_passes() {
+    let bench = Bench::start();
+    bench.feed(&posts(0..200), "slow", 1);
+    // One window of them all, and statements that store more than 60 posts take longer than any may.
+    let settings = "[database]\nstatement_timeout_seconds = 2\n[window]\nmax_posts = 200\nmax_delay_ms = 60000\n";
+    let service = bench.service("slow").with_config(&bench.write("slow.toml", settings));
+    let dawdle = "
+        CREATE FUNCTION dawdle() RETURNS trigger LANGUAGE plpgsql AS $$
+        BEGIN
+            IF (SELECT count(*) FROM fresh) > 60 THEN PERFORM pg_sleep(3600); END IF;
+            RETURN NULL;
+        END $$;
+        CREATE TRIGGER dawdle AFTER INSERT ON post REFERENCING NEW TABLE AS fresh
+            FOR EACH STATEMENT EXECUTE FUNCTION dawdle()";
+    migrate_and(&service, dawdle).await;
+    let summary = service.run_until_caught_up();
+    assert_eq!(summary["inserted"].as_u64(), Some(200), "{summary}");
+    assert_eq!(number(&service.url, "SELECT count(*) FROM post").await, 200);
+    // Each half settled its own records: four transactions, of which none could have been larger.
+    let moments = "SELECT count(DISTINCT ingested_at) FROM post";
+    assert_eq!(number(&service.url, moments).await, 4);
+    assert_rollups_equal_recount(&service.url).await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_database_that_falls_silent_makes_the_service_not_ready_and_loses_nothing() {
+    let bench = Bench::start();
+    let (first, second) = (posts(0..50), posts(50..100));
+    bench.feed(&first, "silent", 1);
+    let direct = bench.service("silent");
+    let proxy = Proxy::start(bench.postgres.port()).await;
+    let through = direct
+        .url
+        .replace(&bench.postgres.port().to_string(), &proxy.port.to_string());
+    let settings = "[database]\nstatement_timeout_seconds = 2\nconnect_timeout_seconds = 2\n";
+    let service = direct
+        .with_url(&through)
+        .with_config(&bench.write("silent.toml", settings));
+    let mut child = service.command().spawn().unwrap();
+    let ready = |word: &str| service.get("/ready").is_some_and(|page| page.contains(word));
+    wait_for("the first posts", || {
+        number_now(&direct.url, "SELECT count(*) FROM post") == 50
+    });
+    wait_for("readiness", || ready("HTTP/1.1 200"));
+    // The flush of the second ones has sent all but its commit.
+    proxy.cut(Cut::SilentBefore);
+    bench.feed(&second, "silent", 1);
+    wait_for("the word that the database is silent", || ready("no sign of life"));
+    assert!(proxy.has_swallowed());
+    proxy.speak();
+    wait_for("all posts", || {
+        number_now(&direct.url, "SELECT count(*) FROM post") == 100
+    });
+    wait_for("readiness", || ready("HTTP/1.1 200"));
+    terminate(&child);
+    assert!(end_of(&mut child).success());
+    assert_eq!(number(&direct.url, TALLY).await, 100, "each record once");
+    assert_rollups_equal_recount(&direct.url).await;
+}

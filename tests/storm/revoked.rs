@@ -1,0 +1,149 @@
+//! Partitions revoked from a member while it has trouble with their records: the trouble leaves the member with them.
+//!
+//! One member reads two topics and the other one of them, so that the group has to move it: the test knows
+//! beforehand which partition that is.
+
+use std::process::{Child, Command};
+
+use sqlx::{Connection as _, Executor as _, PgConnection};
+
+use crate::support::service::{Bench, Service, end_of, root, terminate, wait_for};
+
+const TAKEN: &str = "taken";
+const KEPT: &str = "kept";
+
+/// A member; killed when dropped.
+struct Member {
+    service: Service,
+    child: Child,
+}
+
+impl Member {
+    fn start(service: Service, topics: &[&str], set: impl FnOnce(&mut Command)) -> Self {
+        let mut command = service.command();
+        command
+            .env("MOODSTREAM_KAFKA__TOPICS", topics.join(","))
+            .env("MOODSTREAM_MODEL__PATH", root().join("tests/fixtures/tiny-roberta"));
+        set(&mut command);
+        let child = command.spawn().unwrap();
+        Self { service, child }
+    }
+
+    fn is_ready(&self) -> bool {
+        let page = self.service.get("/ready");
+        page.is_some_and(|page| page.starts_with("HTTP/1.1 200"))
+    }
+
+    /// Whether consumption is paused; none where the page does not answer.
+    fn is_paused(&self) -> Option<bool> {
+        let page = self.service.get("/metrics")?;
+        let value = page.lines().find_map(|line| line.strip_prefix("moodstream_paused "))?;
+        Some(value == "1")
+    }
+}
+
+impl Drop for Member {
+    fn drop(&mut self) {
+        let _ = self.child.kill();
+        let _ = self.child.wait();
+    }
+}
+
+fn bench() -> (Bench, Service) {
+    let bench = Bench::start();
+    for topic in [TAKEN, KEPT] {
+        bench.broker.create_topic(topic, 1);
+    }
+    let service = bench.service(TAKEN);
+    (bench, service)
+}
+
+fn produce(bench: &Bench, topic: &str, records: &[String]) {
+    bench
+        .broker
+        .produce(topic, records.iter().map(|record| (0, record.as_bytes())));
+}
+
+fn texts(count: usize) -> Vec<String> {
+    (0..count).map(|n| format!("nothing but the sea {n}")).collect()
+}
+
+/// Records of a topic that are settled.
+async fn settled(url: &str, topic: &str) -> i64 {
+    let mut connection = PgConnection::connect(url).await.unwrap();
+    sqlx::query_scalar("SELECT coalesce(sum(records), 0)::bigint FROM consumer_tally WHERE topic = $1")
+        .bind(topic)
+        .fetch_one(&mut connection)
+        .await
+        .unwrap()
+}
+
+fn settled_now(url: &str, topic: &str) -> i64 {
+    tokio::task::block_in_place(|| tokio::runtime::Handle::current().block_on(settled(url, topic)))
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_member_is_ready_again_once_the_records_whose_letters_failed_are_anothers() {
+    let (bench, service) = bench();
+    produce(&bench, TAKEN, &["{\"id\":\"1\", broken".to_owned()]);
+    produce(&bench, KEPT, &texts(10));
+    let first = Member::start(service.clone(), &[TAKEN, KEPT], |command| {
+        command
+            .env("FAILPOINTS", "dead-letters-before=return(error)")
+            // Both topics' records are in one batch.
+            .env("MOODSTREAM_WINDOW__MAX_DELAY_MS", "2000");
+    });
+    wait_for("the letter to fail", || {
+        let page = first.service.get("/ready");
+        page.is_some_and(|page| page.contains("dead letters"))
+    });
+    assert_eq!(
+        settled(&service.url, KEPT).await,
+        0,
+        "what is in one batch with the letter waits for it"
+    );
+
+    let _second = Member::start(service.another_member(), &[TAKEN], |_| {});
+    wait_for("the other one to write the letter", || {
+        settled_now(&service.url, TAKEN) == 1
+    });
+    wait_for("the rest to be settled", || settled_now(&service.url, KEPT) == 10);
+    wait_for("readiness", || first.is_ready());
+    let letters = bench.letters("taken.dead-letter", 1);
+    assert_eq!(letters[0].headers["reason"], "not_json");
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_member_whose_waiting_record_is_anothers_or_given_up_is_not_paused() {
+    let (bench, service) = bench();
+    let narrow = |command: &mut Command| {
+        command.env("MOODSTREAM_KAFKA__MAX_IN_FLIGHT_RECORDS", "100");
+    };
+    let first = Member::start(service.clone(), &[TAKEN, KEPT], narrow);
+    wait_for("readiness", || first.is_ready());
+    let mut holder = PgConnection::connect(&service.url).await.unwrap();
+    holder
+        .execute("BEGIN; LOCK TABLE post IN ACCESS EXCLUSIVE MODE")
+        .await
+        .unwrap();
+    produce(&bench, TAKEN, &texts(1_000));
+    wait_for("back pressure", || first.is_paused() == Some(true));
+
+    let mut second = Member::start(service.another_member(), &[TAKEN], narrow);
+    wait_for("the other one to feel it", || second.is_paused() == Some(true));
+    wait_for("the first one to have nothing that waits", || {
+        first.is_paused() == Some(false)
+    });
+
+    // Told to stop, it reads no more, though it still waits for the database.
+    terminate(&second.child);
+    wait_for("the end of reading", || {
+        let ended = second.child.try_wait().unwrap();
+        assert!(ended.is_none(), "it ended before it was seen not to be paused");
+        second.is_paused() == Some(false)
+    });
+    holder.execute("COMMIT").await.unwrap();
+    assert!(end_of(&mut second.child).success());
+    wait_for("all to be settled", || settled_now(&service.url, TAKEN) == 1_000);
+    wait_for("nothing to wait", || first.is_paused() == Some(false));
+}

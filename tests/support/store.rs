@@ -1,0 +1,195 @@
+//! What the tests share: one cluster, a fresh database each, and short ways to say what goes in.
+
+use std::{
+    collections::BTreeMap,
+    sync::{Arc, OnceLock},
+};
+
+use moodstream::{
+    model::{ModelInfo, Precision, Prediction, ProblemType, Provider},
+    post::{Deletion, Origin, Post, Source},
+    store::{DeletionRow, Flush, Flushed, OffsetRange, PostRow, Store, StoreOptions},
+};
+use sqlx::{AssertSqlSafe, PgPool};
+use time::{OffsetDateTime, macros::datetime};
+
+use super::postgres::Postgres;
+
+pub const GROUP: &str = "monitor";
+pub const TOPIC: &str = "posts";
+pub const NOON: OffsetDateTime = datetime!(2019-07-03 12:00 UTC);
+
+static CLUSTER: OnceLock<Postgres> = OnceLock::new();
+
+pub fn cluster() -> &'static Postgres {
+    CLUSTER.get_or_init(|| Postgres::start().unwrap())
+}
+
+/// A migrated database, the store and a way to look beside it.
+pub struct Harness {
+    pub url: String,
+    pub store: Store,
+    pub pool: PgPool,
+}
+
+impl Harness {
+    pub async fn new() -> Self {
+        let url = cluster().database().unwrap();
+        let store = Store::connect(&options(&url)).await.unwrap();
+        store.migrate().await.unwrap();
+        let pool = PgPool::connect(&url).await.unwrap();
+        Self { url, store, pool }
+    }
+
+    /// With partitions `0..n` begun at offset 0.
+    pub async fn with_partitions(n: i32) -> Self {
+        let harness = Self::new().await;
+        for partition in 0..n {
+            assert_eq!(harness.store.begin_offset(GROUP, TOPIC, partition, 0).await.unwrap(), 0);
+        }
+        harness
+    }
+
+    /// Another consumer on the same database.
+    pub async fn another_store(&self) -> Store {
+        Store::connect(&options(&self.url)).await.unwrap()
+    }
+
+    pub async fn flush(&self, flush: &Flush) -> Flushed {
+        self.store.flush(flush).await.unwrap()
+    }
+
+    pub async fn count(&self, table: &str) -> i64 {
+        let sql = format!("SELECT count(*) FROM {table}");
+        sqlx::query_scalar(AssertSqlSafe(sql))
+            .fetch_one(&self.pool)
+            .await
+            .unwrap()
+    }
+
+    /// Ids of the stored posts, sorted.
+    pub async fn ids(&self) -> Vec<String> {
+        sqlx::query_scalar("SELECT post_id FROM post ORDER BY post_id COLLATE \"C\"")
+            .fetch_all(&self.pool)
+            .await
+            .unwrap()
+    }
+
+    pub async fn execute(&self, sql: &'static str) {
+        sqlx::raw_sql(sql).execute(&self.pool).await.unwrap();
+    }
+
+    /// Rollups equal a recount, tallies add up, and rows are what was inserted less what was removed.
+    pub async fn assert_whole(&self) {
+        let differences: Vec<(String, String)> = sqlx::query_as(include_str!("recount.sql"))
+            .fetch_all(&self.pool)
+            .await
+            .unwrap();
+        assert!(differences.is_empty(), "rollup and recount differ: {differences:#?}");
+        let (inserted, removed): (i64, i64) = sqlx::query_as(
+            "SELECT coalesce(sum(inserted), 0)::bigint, coalesce(sum(removed), 0)::bigint FROM consumer_tally",
+        )
+        .fetch_one(&self.pool)
+        .await
+        .unwrap();
+        assert_eq!(inserted - removed, self.count("post").await);
+        let keys = self.count("post_key WHERE deleted_at IS NULL").await;
+        assert_eq!(keys, self.count("post").await, "each standing key has its row");
+    }
+}
+
+pub fn options(url: &str) -> StoreOptions {
+    StoreOptions {
+        url: url.into(),
+        connect_timeout_seconds: 5,
+        ..StoreOptions::default()
+    }
+}
+
+pub fn model() -> Arc<ModelInfo> {
+    Arc::new(ModelInfo {
+        id: "test@0badcafe".into(),
+        labels: ["anger".into(), "joy".into()].into(),
+        profile: "twitter-roberta".into(),
+        groups: BTreeMap::new(),
+        problem_type: ProblemType::SingleLabelClassification,
+        precision: Precision::Fp32,
+        provider: Provider::Cpu,
+    })
+}
+
+/// A flush of nothing yet.
+pub fn flush() -> Flush {
+    Flush::new(GROUP.into(), model())
+}
+
+pub fn run(partition: i32, expected: i64, next: i64) -> OffsetRange {
+    OffsetRange {
+        topic: TOPIC.into(),
+        partition,
+        expected,
+        next,
+        filtered: 0,
+        late: 0,
+        rejected: 0,
+    }
+}
+
+pub fn origin(partition: i32, offset: i64) -> Origin {
+    Origin {
+        topic: TOPIC.into(),
+        partition,
+        offset,
+    }
+}
+
+/// A post with a score that depends on its id, so that sums tell posts apart.
+pub fn post(id: &str, created_at: OffsetDateTime, partition: i32, offset: i64) -> PostRow {
+    let units = id
+        .bytes()
+        .fold(7_u32, |sum, byte| (sum * 31 + u32::from(byte)) % (1 << 19));
+    let joy = f64::from(units) / f64::from(1 << 20);
+    PostRow {
+        post: Arc::new(Post {
+            source: Source::Twitter,
+            id: id.into(),
+            created_at,
+            author_id: Some("7".into()),
+            lang: "en".into(),
+            text: format!("text of {id}"),
+            repost_of: None,
+            quoted_text: None,
+            hashtags: vec!["tag".into()],
+        }),
+        prediction: Prediction {
+            emotion: "joy".into(),
+            score: joy,
+            scores: [1.0 - joy, joy].into(),
+        },
+        topics: vec!["work".into()],
+        origin: origin(partition, offset),
+        timestamp: None,
+    }
+}
+
+pub fn deletion(id: &str, partition: i32, offset: i64) -> DeletionRow {
+    DeletionRow {
+        deletion: Deletion {
+            source: Source::Twitter,
+            post_id: id.into(),
+        },
+        origin: origin(partition, offset),
+    }
+}
+
+/// A small generator of pseudo-random numbers (xorshift64*): the same for the same seed, for ever.
+pub struct Random(pub u64);
+
+impl Random {
+    pub fn below(&mut self, n: u64) -> u64 {
+        self.0 ^= self.0 >> 12;
+        self.0 ^= self.0 << 25;
+        self.0 ^= self.0 >> 27;
+        (self.0.wrapping_mul(0x2545_f491_4f6c_dd1d) >> 33) % n
+    }
+}
