@@ -27,14 +27,14 @@ use tokio::runtime::Runtime;
 #[derive(Parser)]
 struct Args {
     #[arg(long)]
-    model: PathBuf,
+    model: Option<PathBuf>,
     #[arg(long, default_value = "cpu")]
     provider: String,
     #[arg(long, default_value = "auto")]
     precision: String,
     /// Texts, one a line.
     #[arg(long)]
-    texts: PathBuf,
+    texts: Option<PathBuf>,
     /// Texts in one window, as `window.max_posts`.
     #[arg(long, default_value_t = 4096)]
     window: usize,
@@ -82,15 +82,19 @@ fn named<T: for<'de> Deserialize<'de>>(name: &str) -> T {
 
 fn main() {
     let args = Args::parse();
+    let (Some(model), Some(texts)) = (&args.model, &args.texts) else {
+        println!("skipped: benches/gpu/run calls it with --model and --texts");
+        return;
+    };
     let options = ModelOptions {
         provider: named(&args.provider),
         precision: named(&args.precision),
         ..ModelOptions::default()
     };
-    let folder = ModelFolder::open(&args.model, &options).expect("a model folder");
-    let size: Size = serde_json::from_slice(&fs::read(args.model.join("config.json")).expect("config.json"))
+    let folder = ModelFolder::open(model, &options).expect("a model folder");
+    let size: Size = serde_json::from_slice(&fs::read(model.join("config.json")).expect("config.json"))
         .expect("an encoder's config.json");
-    let texts: Vec<Arc<str>> = fs::read_to_string(&args.texts)
+    let texts: Vec<Arc<str>> = fs::read_to_string(texts)
         .expect("the file of texts")
         .lines()
         .map(Arc::from)

@@ -64,9 +64,9 @@ def checkpoint(out, tokenizer_folder, layers):
 def ceiling(device, size):
     size = int(size)
     found = {}
-    for name, dtype in (("bf16", torch.bfloat16), ("fp16", torch.float16)):
-        if device == "cpu" and name == "fp16":
-            continue
+    # Many processors have no units for the short types: there fp32 is what can be had for certain.
+    types = {"fp32": torch.float32} if device == "cpu" else {"bf16": torch.bfloat16, "fp16": torch.float16}
+    for name, dtype in types.items():
         a, b = (torch.randn(size, size, dtype=dtype, device=device) for _ in range(2))
         found[f"flops_{name}"] = 2 * size**3 / seconds(lambda: a @ b, device, 5)
     source = torch.empty(size * size, dtype=torch.float32, device=device)
@@ -82,7 +82,7 @@ def peers(device, folder, texts, size):
     texts = pathlib.Path(texts).read_text(encoding="utf-8").splitlines()
     tokenizer = PreTrainedTokenizerFast(tokenizer_file=f"{folder}/tokenizer.json", pad_token="<pad>", model_max_length=128)
     dtype = torch.float16 if device == "cuda" else torch.float32
-    model = AutoModelForSequenceClassification.from_pretrained(folder, attn_implementation="sdpa", torch_dtype=dtype)
+    model = AutoModelForSequenceClassification.from_pretrained(folder, attn_implementation="sdpa", dtype=dtype)
     model = model.to(device).eval()
     ids = [tokenizer(text, truncation=True, max_length=128)["input_ids"] for text in texts]
     by_length = sorted(range(len(ids)), key=lambda index: len(ids[index]))

@@ -12,4 +12,5 @@
 mod bad_input;
 mod classify;
 mod example_settings;
+mod gpu_kit;
 mod posts;

@@ -1,0 +1,18 @@
+//! The scripts that measure on a GPU machine: what they make of programs' output, and their time limits.
+
+use std::process::Command;
+
+#[test]
+fn the_gpu_kit_s_own_tests_pass() {
+    let Ok(out) = Command::new("python3")
+        .args(["-B", "-m", "unittest", "discover", "benches/gpu"])
+        .current_dir(env!("CARGO_MANIFEST_DIR"))
+        .output()
+    else {
+        println!("skipped: there is no python3");
+        return;
+    };
+    let report = String::from_utf8_lossy(&out.stderr);
+    assert!(out.status.success(), "{report}");
+    assert!(report.contains("Ran 9 tests"), "{report}");
+}
