@@ -1,4 +1,4 @@
-//! Fail points: steps of a flush at which tests make the service crash, fail or dawdle.
+//! Fail points: steps of a flush at which tests make the service crash, fail or wait.
 //!
 //! They exist where the feature `fail-points` is on *and* the build has debug assertions: the tests turn the feature
 //! on, and no release build has them, whatever its features. `FAILPOINTS=flush-commit-after=return(crash)` arms one;
@@ -30,11 +30,11 @@ pub const STEPS: [&str; 18] = [
     "kafka-commit-after",
 ];
 
-/// Marks a step: `fail_point!("name")` returns an error of the store from the function around it,
-/// `fail_point!("name", value)` that value.
+/// Marks a step: `fail_point!("name", value)` returns that value from the function around it, and
+/// `fail_point!("name")` an error, for which `StoreError` must be in scope.
 macro_rules! fail_point {
     ($name:literal) => {
-        fail_point!($name, Err($crate::store::StoreError::at_fail_point($name).into()))
+        fail_point!($name, Err(StoreError::at_fail_point($name).into()))
     };
     ($name:literal, $value:expr) => {
         #[cfg(all(feature = "fail-points", debug_assertions))]
@@ -61,9 +61,9 @@ pub(crate) fn arm() -> impl Drop {
     Armed(Some(fail::FailScenario::setup()))
 }
 
-/// Passes a step at which async code may be made to dawdle, or the process to crash.
+/// Passes a step at which async code can be made to wait, or the process to crash.
 #[cfg(all(feature = "fail-points", debug_assertions))]
-pub(crate) async fn dawdle(name: &'static str) {
+pub(crate) async fn pause(name: &'static str) {
     let work = move || fail::fail_point!(name, |what: Option<String>| hit(name, what.as_deref()));
     // Off the async threads, which go on meanwhile.
     let _ = tokio::task::spawn_blocking(work).await;

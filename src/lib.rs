@@ -4,7 +4,7 @@
 //! written to Postgres together with rolling aggregates and the offsets they came from, in one
 //! transaction: each post counts exactly once.
 //!
-//! The modules, in the way of the data:
+//! The modules, along the path of a record:
 //!
 //! - [`post`]: a Kafka record's bytes become a [`post::Post`], a [`post::Deletion`] or a
 //!   [`post::Reject`] with its reason;
@@ -29,6 +29,8 @@ pub mod filter;
 pub mod http;
 pub mod kafka;
 pub mod model;
+#[cfg(test)]
+mod module_order;
 pub mod pipeline;
 pub mod post;
 pub mod store;

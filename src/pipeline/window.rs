@@ -183,7 +183,7 @@ async fn dispatch(
 /// Classifies a window's posts in one call.
 async fn classify(records: Vec<Decoded>, classifier: &Classifier) -> anyhow::Result<Vec<Classified>> {
     #[cfg(all(feature = "fail-points", debug_assertions))]
-    crate::fail_point::dawdle("window-before").await;
+    crate::fail_point::pause("window-before").await;
     let begun = std::time::Instant::now();
     let texts: Vec<Arc<str>> = records
         .iter()
