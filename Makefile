@@ -37,7 +37,7 @@ demo: setup ## Run the whole service on sample posts, on a throwaway broker and 
 test: setup-tests lint ## Check format, lints and documentation, and run every test
 	cargo test --workspace
 
-# How long the storm is and which: a short one of fixed seed is among the tests.
+# The length and seed of the storm; a short one with a fixed seed is part of the tests.
 SEED ?= $(shell date +%s)
 FAULTS ?= 100
 

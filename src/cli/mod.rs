@@ -110,13 +110,13 @@ impl SettingsArgs {
     }
 }
 
-/// The environment as far as it is text: a variable that isn't can't be a setting.
+/// Environment variables that are valid UTF-8; no other can be a setting.
 fn environment() -> impl Iterator<Item = (String, String)> {
     std::env::vars_os().filter_map(|(name, value)| Some((name.into_string().ok()?, value.into_string().ok()?)))
 }
 
 impl Cli {
-    /// Runs the command to its end and says what went wrong, if anything, in one line.
+    /// Runs the command to its end and reports a failure in one line on standard error.
     #[must_use]
     pub fn run(self) -> ExitCode {
         #[cfg(all(feature = "fail-points", debug_assertions))]

@@ -40,10 +40,10 @@ const GROUP: &str = "moodstream-demo";
 const PARTITIONS: u32 = 4;
 /// How far back the sample goes.
 const SPAN: time::Duration = time::Duration::minutes(30);
-/// The service has failed when it settles nothing for so long.
+/// The demo gives up when the service commits nothing for this long.
 const STALL: Duration = Duration::from_secs(90);
 const POLL: Duration = Duration::from_millis(100);
-/// A live post each so often.
+/// The interval between live posts.
 const TRICKLE: Duration = Duration::from_millis(350);
 
 /// Run the whole service on sample posts, on a throwaway broker and PostgreSQL.
@@ -109,7 +109,7 @@ async fn run(args: Args) -> Result<ExitCode> {
     })
 }
 
-/// What runs, in the order of starting.
+/// The running processes, in the order in which they started.
 #[derive(Default)]
 struct Stack {
     running: Vec<Running>,
@@ -121,7 +121,7 @@ impl Stack {
         self.running.iter_mut().try_for_each(Running::check)
     }
 
-    /// Stops the last started first: the service says goodbye to a broker and a database that still answer.
+    /// Stops the last started first, so that the service shuts down while the broker and the database still answer.
     async fn stop(self) {
         for running in self.running.into_iter().rev() {
             running.stop(Duration::from_secs(10)).await;
@@ -129,7 +129,7 @@ impl Stack {
     }
 }
 
-/// True when it came to its end by itself.
+/// Returns true if the demo ended by itself, and false if it was still running live posts.
 async fn show(args: &Args, started: Instant, scratch: &Scratch, stack: &mut Stack) -> Result<bool> {
     let runtime = find_runtime(args.runtime.as_deref())?;
     let model = find_model(args.model.as_deref())?;
