@@ -1,7 +1,4 @@
-//! What the black-box tests share.
-
-// Each test binary uses a part of it.
-#![allow(dead_code)]
+//! What the integration tests share.
 
 use std::{
     path::{Path, PathBuf},
