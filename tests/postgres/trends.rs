@@ -295,6 +295,6 @@ async fn the_answers_in_the_docs_are_the_databases() {
     }
     assert!(
         out == docs,
-        "docs/sql.md is stale: MOODSTREAM_WRITE_DOCS=1 cargo test --test store docs, then look at git diff"
+        "docs/sql.md is stale: MOODSTREAM_WRITE_DOCS=1 cargo test --test postgres docs, then look at git diff"
     );
 }
