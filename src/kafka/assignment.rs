@@ -8,7 +8,7 @@ use std::{
     },
 };
 
-use super::{in_flight::lock, record::Partition};
+use super::{in_flight::lock, partition::Partition};
 use crate::telemetry::metric;
 
 /// A partition being read.

@@ -12,7 +12,7 @@ use super::{
     client::Plain,
     error::{KafkaError, describe, is_authentication},
     options::KafkaOptions,
-    record::Partition,
+    partition::Partition,
 };
 
 /// What a look at the broker has shown.

@@ -19,9 +19,10 @@ use super::{
     in_flight::{InFlightLimit, lock},
     offset_store::OffsetStore,
     options::KafkaOptions,
+    partition::Partition,
     poll_loop::{Config, PollLoop},
     rebalance::GroupContext,
-    record::{Partition, Record},
+    record::Record,
     start_offsets::StartOffsetFinder,
 };
 

@@ -2,7 +2,7 @@
 
 use rdkafka::types::RDKafkaErrorCode;
 
-use super::properties::is_secret;
+use super::secret::is_secret;
 
 /// A fault of the settings or of the broker, in words for the person who runs the service.
 #[derive(Debug, thiserror::Error)]

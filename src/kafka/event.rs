@@ -9,7 +9,7 @@ use std::{
     time::Duration,
 };
 
-use super::{error::KafkaError, record::Partition};
+use super::{error::KafkaError, partition::Partition};
 
 /// An event for the consumer's thread.
 #[derive(Debug)]

@@ -4,7 +4,7 @@ use std::{collections::HashMap, error::Error};
 
 use futures::future::BoxFuture;
 
-use super::record::Partition;
+use super::partition::Partition;
 
 /// Why an answer can't be had now. It is asked again until it can.
 pub type OffsetStoreError = Box<dyn Error + Send + Sync>;

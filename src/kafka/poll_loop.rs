@@ -20,8 +20,9 @@ use super::{
     error::{KafkaError, describe, is_authentication},
     event::{ConsumerEvent, EventReceiver, EventSender},
     in_flight::InFlightLimit,
+    partition::Partition,
     rebalance::{GroupContext, list},
-    record::{Partition, Record},
+    record::Record,
     start_offsets::StartOffsetFinder,
 };
 use crate::telemetry::{metric, quiet::Quiet};

@@ -5,7 +5,7 @@ use std::{collections::BTreeMap, fmt};
 use rdkafka::ClientConfig;
 use serde::Deserialize;
 
-use super::error::KafkaError;
+use super::{error::KafkaError, secret::is_secret};
 
 /// Properties that can't be passed through, with the reason.
 pub(super) const REFUSED: &[(&str, &str)] = &[
@@ -141,25 +141,6 @@ impl<N: Into<String>, V: Into<String>> FromIterator<(N, V)> for Properties {
                 .collect(),
         )
     }
-}
-
-/// Whether a property's value must not be shown. Errs on the side of hiding.
-pub(super) fn is_secret(name: &str) -> bool {
-    let name = name.to_ascii_lowercase();
-    // `sasl.jaas.config` and `sasl.oauthbearer.config` hold credentials within; PEM texts may hold a key.
-    [
-        "password",
-        "secret",
-        "jaas",
-        "oauthbearer.config",
-        "assertion",
-        "token",
-        "credential",
-        ".pem",
-        "ssl.key",
-    ]
-    .iter()
-    .any(|part| name.contains(part))
 }
 
 impl Properties {

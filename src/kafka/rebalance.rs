@@ -18,7 +18,7 @@ use super::{
     client,
     event::{ConsumerEvent, EventSender},
     in_flight::lock,
-    record::Partition,
+    partition::Partition,
 };
 use crate::telemetry::{metric, quiet::Quiet};
 

@@ -6,11 +6,11 @@ use bytes::Bytes;
 use rdkafka::{Message as _, message::BorrowedMessage};
 use time::OffsetDateTime;
 
-use super::in_flight::{InFlightLimit, InFlightPermit};
+use super::{
+    in_flight::{InFlightLimit, InFlightPermit},
+    partition::Partition,
+};
 pub use crate::post::Origin;
-
-/// A partition of a topic.
-pub type Partition = (Arc<str>, i32);
 
 /// One record. It counts against the limit on records in flight until it is dropped.
 #[derive(Debug)]

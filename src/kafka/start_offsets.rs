@@ -11,7 +11,7 @@ use super::{
     event::{ConsumerEvent, EventSender},
     offset_store::{OffsetStore, OffsetStoreError},
     options::{KafkaOptions, OutOfRange, StartFrom},
-    record::Partition,
+    partition::Partition,
     watermarks::{self, Watermarks},
 };
 use crate::telemetry::metric;

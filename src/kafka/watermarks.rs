@@ -23,8 +23,8 @@ use super::{
     client::Plain,
     error::KafkaError,
     options::KafkaOptions,
+    partition::Partition,
     rebalance::Statistics,
-    record::Partition,
 };
 
 /// What a partition holds.

@@ -10,7 +10,7 @@ use super::{
     Deletion, Parsed, Reason, Reject, Source, clock,
     draft::{Draft, Input},
     json::{self, List, Object, Scalar},
-    parse::not_a_post,
+    list::not_a_post,
 };
 
 /// The collection of posts in a repository.

@@ -10,7 +10,7 @@ use super::{
     draft::{Draft, Hashtag, Input, tag_names},
     html, json,
     json::{List, Object, Scalar},
-    parse::not_a_post,
+    list::not_a_post,
     shape::{Key, Shape},
 };
 

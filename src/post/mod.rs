@@ -10,6 +10,7 @@ mod draft;
 mod html;
 mod jetstream;
 mod json;
+mod list;
 mod mastodon;
 mod origin;
 mod parse;

@@ -9,7 +9,7 @@ use super::{
     Deletion, Parsed, Reason, Reject, Source, clock,
     draft::{Draft, Entities, Input, twitter_unescape},
     json::{self, Object, Scalar, id_of},
-    parse::not_a_post,
+    list::not_a_post,
     shape::{Key, Shape},
 };
 

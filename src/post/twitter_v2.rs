@@ -10,7 +10,7 @@ use super::{
     Deletion, Parsed, Reason, Reject, Source, clock,
     draft::{Draft, Entities, Input, twitter_unescape},
     json::{self, List, Object, Scalar},
-    parse::{not_a_post, one_of},
+    list::{not_a_post, one_of},
     shape::{self, Key, Shape},
 };
 

@@ -28,6 +28,7 @@ mod offset;
 mod options;
 mod partition;
 mod retention;
+mod retention_mark;
 mod roles;
 mod rollup;
 mod write;

@@ -3,7 +3,7 @@
 use sqlx::{Connection, PgConnection};
 use time::{Date, Duration, Month, OffsetDateTime, UtcOffset};
 
-use super::{Store, error::StoreError, lock, retention::retired_until};
+use super::{Store, error::StoreError, lock, retention_mark::retired_until};
 
 /// Advisory lock of all who make or drop partitions. The number means nothing, only that it is ours.
 const PARTITION_LOCK: i64 = 0x6d6f_6f64_7374_7265;

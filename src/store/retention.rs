@@ -83,16 +83,6 @@ pub struct Retired {
 }
 
 impl Store {
-    /// How far retention has ever come: posts before this moment are late for good, as the coarse rollups count what was
-    /// dropped while nothing is left to tell a second copy by. `None` while nothing was dropped.
-    pub async fn retired_until(&self) -> Result<Option<OffsetDateTime>, StoreError> {
-        const DOING: &str = "reading how far retention has come";
-        self.with(DOING, async |connection| {
-            retired_until(connection).await.map_err(StoreError::when(DOING))
-        })
-        .await
-    }
-
     /// Drops what is past retention: a partition at a time, posts and rollups of a day together, then the keys, piece by
     /// piece, unless this store has gone through them for the same cutoff. What it drops is marked as dropped for good:
     /// see [`Self::retired_until`]. May be called by several consumers at once. A partition that is in use for longer
@@ -227,13 +217,6 @@ async fn prune_keys(connection: &mut PgConnection, cutoff: OffsetDateTime) -> Re
         pruned += u64::try_from(gone).unwrap_or(0);
     }
     Ok(pruned)
-}
-
-/// See [`Store::retired_until`].
-pub(super) async fn retired_until(connection: &mut PgConnection) -> Result<Option<OffsetDateTime>, sqlx::Error> {
-    sqlx::query_scalar("SELECT max(retired_until) FROM retention_mark")
-        .fetch_one(connection)
-        .await
 }
 
 #[cfg(test)]

@@ -14,6 +14,7 @@ mod int8;
 mod proto;
 mod quantise;
 mod rounding;
+mod signed_bytes;
 mod texts;
 mod writer;
 

@@ -9,10 +9,11 @@ use ndarray::{Array1, Array2, Axis};
 
 use super::checkpoint::Linear;
 use super::forward::column_maxima;
-use super::rounding::quantise_for;
+use super::{
+    rounding::quantise_for,
+    signed_bytes::{LEAST_SCALE, SIGNED_STEPS, quantise_columns},
+};
 
-/// Steps of a signed byte on each side of zero.
-pub(crate) const SIGNED_STEPS: f32 = 127.0;
 /// GELU's least value is above this.
 const GELU_LEAST: f32 = -0.17;
 /// The zero point of GELU's results: they reach far up and hardly down, so most of the byte is for what is above.
@@ -22,8 +23,6 @@ const EXPONENTS: std::ops::RangeInclusive<u8> = 1..=9;
 /// How much more error one step for all rows may make than a step a row: it saves five passes over the input and the
 /// output of the product, a tenth of the model's time in all.
 const STATIC_COST: f64 = 1.5;
-/// Keeps a row of zeros, or a channel that no text reached, from dividing by zero.
-const LEAST_SCALE: f32 = 1e-6;
 
 /// How a product's input becomes bytes.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -242,13 +241,6 @@ fn smoothing(rows: &Array2<f32>, weight: &Array2<f32>, exponent: f32) -> Array1<
         });
     logs -= logs.mean().unwrap_or(0.0);
     logs.mapv_into(f32::exp)
-}
-
-/// Each column as signed bytes by its largest magnitude.
-pub(crate) fn quantise_columns(weight: &Array2<f32>) -> (Array2<i8>, Array1<f32>) {
-    let scale = column_maxima(weight).mapv_into(|top| top.max(LEAST_SCALE) / SIGNED_STEPS);
-    let bytes = (weight / &scale).mapv(|x| x.round_ties_even().clamp(-SIGNED_STEPS, SIGNED_STEPS) as i8);
-    (bytes, scale)
 }
 
 /// Each row as signed bytes by its largest magnitude: an embedding table.

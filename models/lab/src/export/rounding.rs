@@ -6,7 +6,7 @@
 
 use ndarray::{Array1, Array2, Axis};
 
-use super::quantise::{SIGNED_STEPS, quantise_columns};
+use super::signed_bytes::{SIGNED_STEPS, quantise_columns};
 
 /// What is added to the diagonal of the second moments, as a share of its mean, so that they can be inverted.
 const DAMPING: f32 = 0.01;
