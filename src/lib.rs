@@ -19,6 +19,7 @@
 //! - [`config`]: settings from file, environment and flags; [`cli`]: one file a subcommand;
 //! - [`fail_point`]: where tests make a flush crash, fail or wait.
 
+mod backoff;
 pub mod classify;
 pub mod clean;
 pub mod cli;

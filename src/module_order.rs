@@ -12,6 +12,7 @@ use std::{
 const ORDER: &[&str] = &[
     "post",
     "telemetry",
+    "backoff",
     "model",
     "clean",
     "filter",

@@ -14,9 +14,9 @@ use super::{
     partition::Partition,
     watermarks::{self, Watermarks},
 };
-use crate::telemetry::metric;
+use crate::{backoff::Backoff, telemetry::metric};
 
-/// The first and the longest pause between tries.
+/// The first and the longest pause between attempts.
 const PAUSE: (Duration, Duration) = (Duration::from_millis(100), Duration::from_secs(5));
 /// A try that takes longer counts as failed.
 const TRY: Duration = Duration::from_secs(15);
@@ -107,7 +107,7 @@ impl StartOffsetFinder {
 
 impl Task {
     async fn start(self, mut waiting: Vec<(Partition, u64)>) {
-        let mut pause = PAUSE.0;
+        let mut backoff = Backoff::new(PAUSE.0, PAUSE.1);
         loop {
             // Those revoked in the meantime are no longer ours to start.
             waiting.retain(|(partition, ticket)| self.assignment.awaits(partition, *ticket));
@@ -116,7 +116,7 @@ impl Task {
             }
             match attempt(self.try_start(&mut waiting)).await {
                 Ok(()) => {}
-                Err(error) => pause = rest(pause, &error, waiting.len()).await,
+                Err(error) => wait(&mut backoff, &error, waiting.len()).await,
             }
         }
     }
@@ -155,11 +155,11 @@ impl Task {
     }
 
     async fn out_of_range(self, partition: Partition, ticket: u64, offset: i64) {
-        let mut pause = PAUSE.0;
+        let mut backoff = Backoff::new(PAUSE.0, PAUSE.1);
         while self.assignment.awaits(&partition, ticket) {
             match attempt(self.try_reset(&partition, ticket, offset)).await {
                 Ok(()) => return,
-                Err(error) => pause = rest(pause, &error, 1).await,
+                Err(error) => wait(&mut backoff, &error, 1).await,
             }
         }
     }
@@ -211,12 +211,12 @@ async fn attempt(work: impl Future<Output = Result<(), OffsetStoreError>>) -> Re
     }
 }
 
-/// Waits before the next try; returns the pause after that.
-async fn rest(pause: Duration, error: &OffsetStoreError, partitions: usize) -> Duration {
+/// Waits before the next attempt.
+async fn wait(backoff: &mut Backoff, error: &OffsetStoreError, partitions: usize) {
+    let pause = backoff.pause();
     let what = if error.is::<KafkaError>() { "kafka" } else { "database" };
     metrics::counter!(metric::RETRIES, "what" => what).increment(1);
     // The pauses bound the rate of this line.
     tracing::warn!(%error, partitions, retry_in = ?pause, "can't find where partitions start; trying again");
     time::sleep(pause).await;
-    (pause * 2).min(PAUSE.1)
 }

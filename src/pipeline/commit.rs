@@ -11,8 +11,9 @@ use time::OffsetDateTime;
 use tokio::sync::{mpsc, watch};
 use tokio_util::sync::CancellationToken;
 
-use super::{backoff::Backoff, batch::Batch, classified::Classified, summary::Totals, window::Pending};
+use super::{batch::Batch, classified::Classified, summary::Totals, window::Pending};
 use crate::{
+    backoff::Backoff,
     fail_point::fail_point,
     kafka::{Assignment, Consumer, DeadLetters, Partition},
     model::ModelInfo,

@@ -9,7 +9,6 @@
 //! advance in order. Shutdown ranges the same way as the data: the consumer ends, its channel
 //! closes, each stage finishes what it holds and closes the next.
 
-mod backoff;
 mod batch;
 mod caught_up;
 mod classified;
@@ -34,12 +33,11 @@ use tokio::{
 };
 use tokio_util::sync::CancellationToken;
 
+use self::{caught_up::Target, commit::Committer, group_offsets::GroupOffsets};
 pub use self::{
-    backoff::Backoff,
     decode::{Content, Decoded, Decoder},
     summary::{Summary, Totals},
 };
-use self::{caught_up::Target, commit::Committer, group_offsets::GroupOffsets};
 use crate::{
     classify::Classifier,
     clean::Profile,
