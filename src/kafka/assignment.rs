@@ -1,4 +1,4 @@
-//! Which partitions this member holds, under which epoch, and how far they are.
+//! The partitions assigned to this member, each with its epoch and progress.
 
 use std::{
     collections::HashMap,
@@ -18,7 +18,7 @@ pub struct AssignedPartition {
     pub topic: Arc<str>,
     /// The partition.
     pub partition: i32,
-    /// The assignment's number: no two assignments within this process share one.
+    /// The number of this assignment, unique within the process.
     pub epoch: u64,
     /// The offset at which this assignment began to read.
     pub start: i64,
@@ -26,27 +26,27 @@ pub struct AssignedPartition {
     pub position: i64,
     /// The offset up to which effects are committed, as far as this member knows.
     pub committed: i64,
-    /// The partition's end at the broker when it was last heard of.
+    /// The partition's high watermark as last reported by the broker.
     pub end: Option<i64>,
 }
 
 impl AssignedPartition {
-    /// Records between what is committed and the end. `None` until the broker has told the end.
+    /// Records between the committed offset and the high watermark. `None` until the broker has reported it.
     #[must_use]
     pub fn lag(&self) -> Option<i64> {
         self.end.map(|end| (end - self.committed).max(0))
     }
 }
 
-/// A partition that the group has given to this member.
+/// A partition that the group has assigned to this member.
 #[derive(Debug)]
 struct Slot {
-    /// Changes with every question for its start, so that late answers are recognised.
+    /// Changes with every look-up of its start offset, so that late answers are recognised.
     ticket: u64,
     /// Whether librdkafka fetches it.
     fetching: bool,
     reading: Option<Reading>,
-    /// The lag that is shown.
+    /// The lag that the gauge shows.
     lag: i64,
 }
 
@@ -57,18 +57,18 @@ struct Reading {
     position: i64,
     committed: i64,
     end: Option<i64>,
-    /// How many times running the broker has told a high watermark before the position.
+    /// How many times in a row the broker has reported a high watermark below the position.
     out_of_range: u32,
 }
 
 #[derive(Debug, Default)]
 struct State {
     slots: HashMap<Partition, Slot>,
-    /// The group has given an answer, be it nothing.
+    /// Whether the group has answered, even with no partitions.
     joined: bool,
 }
 
-/// A shared view on the partitions held. Cheap to clone.
+/// A shared view of the assigned partitions. Cheap to clone.
 #[derive(Debug, Clone, Default)]
 pub struct Assignment {
     state: Arc<Mutex<State>>,
@@ -77,7 +77,7 @@ pub struct Assignment {
 
 impl Assignment {
     /// Whether records read from this partition under `epoch` still belong to this member.
-    /// Those that don't must be dropped: their partition was revoked, or is read anew.
+    /// Those that don't must be dropped: their partition was revoked or restarted.
     #[must_use]
     pub fn holds(&self, topic: &Arc<str>, partition: i32, epoch: u64) -> bool {
         let state = lock(&self.state);
@@ -117,7 +117,7 @@ impl Assignment {
         held
     }
 
-    /// Whether the group has answered and all partitions that it gave to this member are being read.
+    /// Whether the group has answered and all partitions assigned to this member are being read.
     #[must_use]
     pub fn settled(&self) -> bool {
         let state = lock(&self.state);
@@ -128,7 +128,7 @@ impl Assignment {
         self.counter.fetch_add(1, Ordering::Relaxed) + 1
     }
 
-    /// The group gives partitions; returns each with the ticket for asking its start.
+    /// Adds assigned partitions. Returns each with a ticket for the look-up of its start offset.
     pub(super) fn assigned(&self, partitions: impl IntoIterator<Item = Partition>) -> Vec<(Partition, u64)> {
         let mut state = lock(&self.state);
         state.joined = true;
@@ -153,7 +153,7 @@ impl Assignment {
         tickets
     }
 
-    /// The group takes partitions; returns those that librdkafka fetches.
+    /// Removes revoked partitions. Returns those that librdkafka was fetching.
     pub(super) fn revoked(&self, partitions: &[Partition]) -> Vec<Partition> {
         let mut state = lock(&self.state);
         let fetched = partitions
@@ -170,7 +170,7 @@ impl Assignment {
         fetched
     }
 
-    /// Whether the answer to a question for a start is still wanted.
+    /// Whether the start offset that was looked up under this ticket is still needed.
     pub(super) fn awaits(&self, partition: &Partition, ticket: u64) -> bool {
         lock(&self.state)
             .slots
@@ -178,7 +178,7 @@ impl Assignment {
             .is_some_and(|slot| slot.ticket == ticket && slot.reading.is_none())
     }
 
-    /// Begins reading under a fresh epoch, if the answer is still wanted.
+    /// Starts to read under a new epoch, if the start offset is still needed.
     pub(super) fn begin(&self, partition: &Partition, ticket: u64, offset: i64) -> Option<u64> {
         let epoch = self.next();
         let mut state = lock(&self.state);
@@ -198,7 +198,7 @@ impl Assignment {
         Some(epoch)
     }
 
-    /// Ends an epoch at once: its records are stale from here on. Returns whether it was the current one.
+    /// Ends an epoch: its records are stale from now on. Returns whether it was the current one.
     pub(super) fn interrupt(&self, topic: &Arc<str>, partition: i32, epoch: u64) -> bool {
         let mut state = lock(&self.state);
         let Some(slot) = state.slots.get_mut(&(Arc::clone(topic), partition)) else {
@@ -211,7 +211,7 @@ impl Assignment {
         current
     }
 
-    /// For an interrupted partition: the ticket for asking its start anew, and whether librdkafka fetched it.
+    /// For an interrupted partition: a ticket for looking up its start offset again, and whether librdkafka was fetching it.
     pub(super) fn restart(&self, partition: &Partition) -> Option<(u64, bool)> {
         let ticket = self.next();
         let mut state = lock(&self.state);
@@ -241,7 +241,7 @@ impl Assignment {
         }
     }
 
-    /// A look at the broker has told a partition's end.
+    /// Notes a high watermark that was asked for.
     pub(super) fn refresh_high_watermark(&self, partition: &Partition, end: i64) {
         let mut state = lock(&self.state);
         let Some((reading, shown)) = reading(&mut state, partition) else {
@@ -252,9 +252,8 @@ impl Assignment {
         lag_gauge(partition, shown, end - reading.committed);
     }
 
-    /// The broker has told a partition's end and high watermark. Returns the partition if its
-    /// position lies beyond the latter for the second time running: the first may be a word from
-    /// before the assignment.
+    /// Notes the end and the high watermark from librdkafka's statistics. Returns the partition if its position is beyond
+    /// the high watermark for the second time in a row: the first report may be from before the assignment.
     pub(super) fn observe_watermark(&self, topic: &str, partition: i32, end: i64, high: i64) -> Option<Partition> {
         let mut state = lock(&self.state);
         let (key, slot) = state
@@ -262,7 +261,7 @@ impl Assignment {
             .iter_mut()
             .find(|(key, _)| key.1 == partition && *key.0 == *topic)?;
         let reading = slot.reading.as_mut()?;
-        // The statistics repeat the latest fetch, while a closer look may have told more since.
+        // The statistics repeat the latest fetch response; a refresh may have brought a later value since.
         let end = reading.end.map_or(end, |known| known.max(end));
         reading.end = Some(end);
         lag_gauge(key, &mut slot.lag, end - reading.committed);
@@ -275,13 +274,13 @@ impl Assignment {
     }
 }
 
-/// How a partition is read, and the lag that is shown of it.
+/// How a partition is read, and the lag that the gauge shows.
 fn reading<'a>(state: &'a mut State, partition: &Partition) -> Option<(&'a mut Reading, &'a mut i64)> {
     let slot = state.slots.get_mut(partition)?;
     Some((slot.reading.as_mut()?, &mut slot.lag))
 }
 
-/// Shows a partition's lag. Topics beyond the bound on series share one, in which only their changes can be told.
+/// Sets a partition's lag gauge. Topics beyond the bound on series share one series, which adds up their changes.
 // Gauges take doubles; offsets stay far below 2⁵³.
 #[allow(clippy::cast_precision_loss)]
 fn lag_gauge((topic, partition): &Partition, shown: &mut i64, lag: i64) {

@@ -1,4 +1,4 @@
-//! Can the broker be used? One clear line if not.
+//! Checks that the broker can be used, and says in one line why not.
 
 use std::time::{Duration, Instant};
 
@@ -15,7 +15,7 @@ use super::{
     partition::Partition,
 };
 
-/// What a look at the broker has shown.
+/// What the brokers reported.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct BrokerReport {
     /// The brokers' addresses, `host:port`.
@@ -45,7 +45,7 @@ pub async fn check_broker(options: &KafkaOptions, timeout: Duration) -> Result<B
     .await
 }
 
-/// Runs a blocking question on a thread made for such.
+/// Runs a blocking request on a thread for blocking work.
 pub(super) async fn blocking<T: Send + 'static>(
     question: impl FnOnce() -> Result<T, KafkaError> + Send + 'static,
 ) -> Result<T, KafkaError> {
@@ -70,7 +70,7 @@ pub(super) fn partitions(options: &KafkaOptions, timeout: Duration) -> Result<Ve
     Ok(partitions)
 }
 
-/// Metadata of all topics: asking for one by name could create it.
+/// Metadata of all topics. Asking for a single topic by name could create it.
 pub(crate) fn fetch_metadata(options: &KafkaOptions, timeout: Duration) -> Result<Metadata, KafkaError> {
     let client: BaseConsumer<Plain> = options
         .admin_config()
@@ -85,7 +85,7 @@ pub(crate) fn fetch_metadata(options: &KafkaOptions, timeout: Duration) -> Resul
             Ok(metadata) => return Ok(metadata),
             Err(error) => error,
         };
-        // Serves the error events, which tell the reason.
+        // Polls for error events, which have the reason.
         let _ = client.poll(Duration::from_millis(20));
         let reason = client.context().last_error();
         let brokers = options.brokers.clone();

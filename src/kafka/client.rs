@@ -15,13 +15,13 @@ pub(crate) fn count_error(kind: &'static str) {
     metrics::counter!(metric::KAFKA_ERRORS, "kind" => kind).increment(1);
 }
 
-/// librdkafka's own lines.
+/// librdkafka's own log lines.
 pub(crate) fn log(level: RDKafkaLogLevel, facility: &str, message: &str) {
     match level {
         RDKafkaLogLevel::Emerg | RDKafkaLogLevel::Alert | RDKafkaLogLevel::Critical => {
             tracing::error!(target: "librdkafka", facility, "{message}");
         }
-        // Also told as an error, which is logged at a bounded rate.
+        // Also reported as an error, which is logged at a bounded rate.
         RDKafkaLogLevel::Error | RDKafkaLogLevel::Warning if matches!(facility, "FAIL" | "ERROR") => {
             tracing::debug!(target: "librdkafka", facility, "{message}");
         }
@@ -34,8 +34,7 @@ pub(crate) fn log(level: RDKafkaLogLevel, facility: &str, message: &str) {
     }
 }
 
-/// The callbacks of probes, producers and questions: keeps the last reason for a person to read.
-/// Clones share what they keep.
+/// The callbacks of all other clients: keeps the last error with its reason. Clones share it.
 #[derive(Debug, Clone, Default)]
 pub(crate) struct Plain(Arc<Kept>);
 
@@ -47,12 +46,12 @@ struct Kept {
 }
 
 impl Plain {
-    /// The last error that librdkafka told, with its reason.
+    /// The last error that librdkafka reported, with its reason.
     pub(super) fn last_error(&self) -> Option<(RDKafkaErrorCode, String)> {
         lock(&self.0.last).clone()
     }
 
-    /// The latest statistics, once.
+    /// Takes the latest statistics.
     pub(super) fn take_statistics(&self) -> Vec<u8> {
         std::mem::take(&mut lock(&self.0.statistics))
     }

@@ -1,4 +1,4 @@
-//! The dead-letter topic: what can't be handled, with its reason and origin, bytes untouched.
+//! The dead-letter topic: records that can't be processed, with reason and origin, bytes untouched.
 
 use std::{
     sync::{Arc, Mutex},
@@ -44,13 +44,13 @@ pub mod header {
     pub const TIMESTAMP: &str = "timestamp";
     /// The version of the service that wrote it.
     pub const VERSION: &str = "version";
-    /// `true` where the broker took only the beginning of the bytes.
+    /// `true` if the broker accepted only the first bytes.
     pub const TRUNCATED: &str = "truncated";
     /// Of a truncated letter: how many bytes the record had.
     pub const ORIGINAL_LENGTH: &str = "original_length";
     /// Of a truncated letter: XXH3 (64 bits, hexadecimal) over all bytes of the record.
     pub const ORIGINAL_XXH3: &str = "original_xxh3";
-    /// `true` where the broker took the letter only without the record's key.
+    /// `true` if the broker accepted the letter only without the record's key.
     pub const KEY_OMITTED: &str = "key_omitted";
     /// Of a letter without its key: how many bytes the key had.
     pub const ORIGINAL_KEY_LENGTH: &str = "original_key_length";
@@ -58,7 +58,7 @@ pub mod header {
     pub const ORIGINAL_KEY_XXH3: &str = "original_key_xxh3";
 }
 
-/// A record that can't be handled.
+/// A record that can't be processed.
 #[derive(Debug, Clone)]
 pub struct DeadLetter {
     /// Where it lies.
@@ -90,7 +90,7 @@ pub enum DeadLetterError {
         /// What the client says of the first.
         detail: String,
     },
-    /// The broker takes not even the headers of a record.
+    /// The broker refuses even the headers alone.
     #[error(
         "writing the dead letter of {origin} to topic {topic:?}: the broker refuses even its headers by size; raise max.message.bytes of the topic"
     )]
@@ -107,13 +107,13 @@ pub enum DeadLetterError {
 pub struct Sent {
     /// With their key and all their bytes.
     pub whole: usize,
-    /// With the beginning of their bytes or without their key, the broker having refused the whole by size.
+    /// With their first bytes only or without their key, because the broker refused the whole letter as too large.
     pub truncated: usize,
 }
 
-/// What a letter keeps of a record that the broker refuses by size.
+/// Bytes that a letter keeps of a record that the broker refuses as too large.
 const BEGINNING: usize = 64 << 10;
-/// Bytes of letters on their way at once.
+/// Bytes of letters sent at once.
 const WINDOW: usize = 32 << 20;
 
 /// Writes dead letters.
@@ -133,7 +133,7 @@ impl std::fmt::Debug for DeadLetters {
     }
 }
 
-/// What of a letter is sent: the first bytes of its value, with its key or without.
+/// Which part of a letter is sent: the first bytes of its value, with or without its key.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 struct Cut {
     bytes: usize,
@@ -148,8 +148,8 @@ impl Cut {
         }
     }
 
-    /// Less and less of a letter. The key stays with the beginning of the bytes as long as it can; where it is the
-    /// key that is too large, the beginning stays without it.
+    /// Smaller and smaller parts of a letter. The key stays as long as possible; if the key itself is too large, the first
+    /// bytes are sent without it.
     fn all(letter: &DeadLetter) -> Vec<Self> {
         let whole = Self::whole(letter);
         let beginning = whole.bytes.min(BEGINNING);
@@ -182,7 +182,7 @@ impl DeadLetters {
         options.check()?;
         let mut config = options.producer_config();
         if !options.properties.0.contains_key("linger.ms") {
-            // Letters come in batches already, and flushes wait for them.
+            // Letters come in batches already, and commits wait for them.
             config.set("linger.ms", "1");
         }
         let client = Plain::default();
@@ -200,13 +200,11 @@ impl DeadLetters {
         &self.topic
     }
 
-    /// Writes the letters; resolves when all are on all replicas in sync. A letter that the
-    /// broker refuses by size is written with the beginning of its bytes, and where its key is too
-    /// large, without that; headers say so: see [`header::TRUNCATED`] and [`header::KEY_OMITTED`].
+    /// Sends the letters and resolves when all in-sync replicas have them. If the broker refuses a letter as too large, its
+    /// first bytes are sent, without the key if that is too large; headers say so: see [`header::TRUNCATED`] and [`header::KEY_OMITTED`].
     ///
     /// # Errors
-    /// [`DeadLetterError`] if any letter isn't written; nothing of it is dropped here, so the
-    /// offsets must be held back and the letters sent again.
+    /// [`DeadLetterError`] if any letter isn't written: hold the offsets back and send the letters again.
     pub async fn send(&self, letters: &[DeadLetter]) -> Result<Sent, DeadLetterError> {
         let sent = self.try_send(letters).await;
         if sent.is_err() {
@@ -215,13 +213,13 @@ impl DeadLetters {
         sent
     }
 
-    /// An idempotent producer that has given a record up may never write again: the broker can refuse the epoch or the
-    /// sequence it goes on with. Nothing is on its way when this is called.
+    /// An idempotent producer that has given up on a record may never be able to write again, because the broker can refuse its
+    /// epoch or its next sequence number. Nothing is in flight when this is called.
     fn replace_producer(&self) {
         match producer(&self.config, &self.client) {
             Ok(fresh) => {
                 let old = std::mem::replace(&mut *lock(&self.producer), fresh);
-                // Its end may wait for its thread.
+                // Dropping it may wait for its thread.
                 tokio::task::spawn_blocking(move || drop(old));
             }
             Err(error) => tracing::warn!(%error, "the dead-letter producer stays as it is"),
@@ -260,9 +258,9 @@ impl DeadLetters {
         Ok(sent)
     }
 
-    /// Writes a letter that was refused by size; whether it went whole after all.
+    /// Sends a letter that was refused as too large. Returns whether it was accepted whole after all.
     async fn write_smaller(&self, letter: &DeadLetter, all: usize) -> Result<bool, DeadLetterError> {
-        // A refusal hits all letters that travel together, so first it travels alone, and whole.
+        // A refusal concerns all letters of a produce request, so it is first sent alone and whole.
         for cut in Cut::all(letter) {
             match self.write(letter, cut).await {
                 Outcome::Written => {
@@ -331,7 +329,7 @@ fn producer(config: &ClientConfig, client: &Plain) -> Result<FutureProducer<Plai
         .map_err(|error| KafkaError::client("making the dead-letter producer", &error))
 }
 
-/// How many letters of the beginning travel at once: at least one, up to [`WINDOW`] bytes.
+/// How many letters from the front are sent at once: at least one, up to [`WINDOW`] bytes.
 fn window(letters: &[DeadLetter]) -> usize {
     let mut bytes = 0;
     letters

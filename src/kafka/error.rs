@@ -4,7 +4,7 @@ use rdkafka::types::RDKafkaErrorCode;
 
 use super::secret::is_secret;
 
-/// A fault of the settings or of the broker, in words for the person who runs the service.
+/// A fault of the settings or of the broker, in words for the operator.
 #[derive(Debug, thiserror::Error)]
 #[non_exhaustive]
 pub enum KafkaError {
@@ -24,7 +24,7 @@ pub enum KafkaError {
         /// What the client says.
         detail: String,
     },
-    /// The broker refuses who we are.
+    /// The broker refuses the credentials.
     #[error(
         "the kafka broker at {brokers} refuses the login: {detail}; check the sasl.* and ssl.* entries of kafka.properties"
     )]
@@ -66,7 +66,7 @@ pub enum KafkaError {
         /// The end of the partition at the broker, as far as known.
         high: i64,
     },
-    /// A fault that the client library can't come back from.
+    /// An error that the client library can't recover from.
     #[error("kafka client: {0}")]
     Fatal(String),
     /// Anything else from the client library.
@@ -125,7 +125,7 @@ pub(crate) fn describe(error: &rdkafka::error::KafkaError) -> String {
     }
 }
 
-/// Whether the broker has refused who we are.
+/// Whether the broker has refused the credentials.
 pub(super) fn is_authentication(code: RDKafkaErrorCode) -> bool {
     matches!(
         code,

@@ -1,4 +1,4 @@
-//! Where partitions start: asked of whoever keeps the offsets.
+//! Where partitions start: a trait for whatever stores the offsets.
 
 use std::{collections::HashMap, error::Error};
 
@@ -6,13 +6,13 @@ use futures::future::BoxFuture;
 
 use super::partition::Partition;
 
-/// Why an answer can't be had now. It is asked again until it can.
+/// Why the offsets can't be read or written now. The call is repeated until it succeeds.
 pub type OffsetStoreError = Box<dyn Error + Send + Sync>;
 
-/// The keeper of the offsets: the next offset to be read of each partition.
+/// Stores the next offset to be read of each partition.
 ///
-/// Every call is repeated with growing pauses until it succeeds or the partition is taken away;
-/// meanwhile the consumer keeps its place in the group, and the other partitions flow.
+/// Every call is repeated with growing pauses until it succeeds or the partition is revoked; meanwhile the consumer keeps
+/// its place in the group, and the other partitions go on.
 pub trait OffsetStore: Send + Sync + 'static {
     /// The next offsets of the partitions. A partition that is absent, or has `None`, was never read.
     fn start_offsets<'a>(
@@ -20,13 +20,13 @@ pub trait OffsetStore: Send + Sync + 'static {
         partitions: &'a [Partition],
     ) -> BoxFuture<'a, Result<HashMap<Partition, Option<i64>>, OffsetStoreError>>;
 
-    /// Writes down that a partition never read before starts at `offset`. Where another consumer
-    /// was first, its offset stands. Returns what stands.
+    /// Stores that a partition which was never read starts at `offset`, unless another consumer was first. Returns the
+    /// stored offset.
     fn begin<'a>(&'a self, topic: &'a str, partition: i32, offset: i64)
     -> BoxFuture<'a, Result<i64, OffsetStoreError>>;
 
-    /// Writes down that a partition goes on at `to` because `from`, which stood, is no longer at
-    /// the broker. Only where `from` still stands; returns what stands afterwards.
+    /// Stores that a partition goes on at `to` because the stored `from` is no longer at the broker, unless the stored
+    /// offset has changed in the meantime. Returns the stored offset.
     fn reset<'a>(
         &'a self,
         topic: &'a str,

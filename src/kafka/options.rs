@@ -15,7 +15,7 @@ pub enum StartFrom {
     /// At the oldest record that the broker has.
     #[default]
     Earliest,
-    /// At the records that come from now on.
+    /// At the records that are produced from now on.
     Latest,
 }
 
@@ -23,20 +23,20 @@ pub enum StartFrom {
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default, Deserialize)]
 #[serde(rename_all = "snake_case")]
 pub enum OutOfRange {
-    /// Stop with the reason: records were lost, and a person should know.
+    /// Stop with the reason: records were lost, and someone should know.
     #[default]
     Stop,
     /// Go on at the oldest record that the broker has.
     Earliest,
-    /// Go on with the records that come from now on.
+    /// Go on with the records that are produced from now on.
     Latest,
 }
 
-/// Settings of everything that speaks to Kafka.
+/// Settings of all Kafka clients.
 #[derive(Debug, Clone, PartialEq, Eq, Deserialize)]
 #[serde(deny_unknown_fields, default)]
 pub struct KafkaOptions {
-    /// Addresses of brokers to begin with, `host:port`, separated by commas.
+    /// Bootstrap servers, `host:port`, separated by commas.
     pub brokers: String,
     /// Topics to read; one that begins with `^` is a regular expression over all topics' names.
     pub topics: Vec<String>,
@@ -48,9 +48,9 @@ pub struct KafkaOptions {
     pub on_offset_out_of_range: OutOfRange,
     /// The dead-letter topic; absent: the first topic's name with `.dead-letter` after it.
     pub dead_letter_topic: Option<String>,
-    /// Most records read and not yet dropped by the stages behind.
+    /// Most records in flight: handed out and not yet committed or dropped.
     pub max_in_flight_records: usize,
-    /// Most bytes of such records. A greater record passes alone.
+    /// Most bytes of the records in flight. A larger record passes alone.
     pub max_in_flight_bytes: usize,
     /// KiB that librdkafka may read ahead for each partition, beyond those in flight.
     pub prefetch_kib: u32,
@@ -175,7 +175,7 @@ impl KafkaOptions {
             .set("enable.partition.eof", "true")
             .set("statistics.interval.ms", "20")
             .set("fetch.wait.max.ms", "20")
-            // One batch a partition is all that is looked at.
+            // Only one batch of each partition is looked at.
             .set("fetch.message.max.bytes", "1024")
             .set("queued.min.messages", "1")
             .set("queued.max.messages.kbytes", "1024")
@@ -206,7 +206,7 @@ impl KafkaOptions {
         config
     }
 
-    /// For questions about topics and brokers.
+    /// For requests about topics and brokers.
     pub(crate) fn admin_config(&self) -> ClientConfig {
         let mut config = self.base_config();
         self.properties

@@ -1,4 +1,4 @@
-//! librdkafka's own properties: what passes through, what is refused, what must not be shown.
+//! librdkafka's own properties: which pass through and which are refused.
 
 use std::{collections::BTreeMap, fmt};
 

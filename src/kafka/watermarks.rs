@@ -1,10 +1,9 @@
 //! How far partitions reach.
 //!
-//! The question "list offsets" has two weaknesses: some Kafka-compatible brokers answer it
-//! wrongly, and its answer counts transaction markers, which no consumer is ever assigned, so that
-//! a group would wait for an offset that it can't reach. So the partitions are looked at by
-//! fetching: every fetch response tells the log's start, high watermark and last stable offset;
-//! and the end is the one after the last record that a consumer really gets.
+//! ListOffsets has two weaknesses: some Kafka-compatible brokers answer it wrongly, and its answer counts transaction
+//! markers, which no consumer ever gets, so a group would wait for an offset that it can't reach. So the partitions are
+//! fetched: every fetch response has the log's start, high watermark and last stable offset, and the end is the offset
+//! after the last record that a consumer really gets.
 
 use std::{
     collections::{BTreeMap, HashSet},
@@ -65,7 +64,7 @@ pub async fn watermarks(
     .await
 }
 
-/// Log start and end of the partitions, markers included: where reading may begin.
+/// Log start and end of the partitions, transaction markers included: where reading may start.
 pub(super) async fn log_watermarks(
     options: &KafkaOptions,
     partitions: Vec<Partition>,
@@ -75,8 +74,8 @@ pub(super) async fn log_watermarks(
     blocking(move || Probe::new(&options, Instant::now() + timeout)?.log_watermarks(&partitions)).await
 }
 
-/// The ends of partitions that are known to reach so far at least. Fetching begins there: records that lie before
-/// would be read for nothing, and librdkafka's threads, new ones each time, would leave their memory in pools of their own.
+/// The ends of partitions that reach at least as far as given. Fetching starts there: earlier records would be read for
+/// nothing, and librdkafka's threads, new ones each time, would keep their memory in allocator pools of their own.
 ///
 /// Partitions that don't answer within `timeout` are absent.
 pub(super) async fn ends(
@@ -102,7 +101,7 @@ struct Probe {
 struct Search {
     partition: Partition,
     watermarks: Watermarks,
-    /// Where the look begins, counted back from the end.
+    /// Where the search starts, counted back from the end.
     back: i64,
     queue: PartitionQueue<Plain>,
     last: Option<i64>,
@@ -134,7 +133,7 @@ impl Probe {
         let mut found = BTreeMap::new();
         let offsets = known.iter().map(|(partition, end)| (partition, Offset::Offset(*end)));
         match self.find(offsets, &mut found) {
-            // One whose end has moved back may not answer; the others are not to go without for it.
+            // A partition whose end has moved back may not answer; the others' ends are still wanted.
             Ok(()) | Err(KafkaError::Unreachable { .. }) => {}
             Err(error) => return Err(error),
         }
@@ -144,7 +143,7 @@ impl Probe {
             .collect())
     }
 
-    /// Fetches partitions from these offsets on until all have told their watermarks.
+    /// Fetches partitions from these offsets on until the watermarks of all are known.
     fn find<'a>(
         &self,
         offsets: impl Iterator<Item = (&'a Partition, Offset)>,
@@ -159,7 +158,7 @@ impl Probe {
         self.assign(&list)?;
         while !missing.is_empty() {
             self.in_time("the watermarks of", missing.iter().copied())?;
-            // The records are not wanted, only what the responses tell beside them.
+            // The records are not wanted, only the watermarks in the responses.
             let _ = self.consumer.poll(STEP);
             let statistics = self.consumer.context().take_statistics();
             let Ok(statistics) = serde_json::from_slice::<Statistics>(&statistics) else {
@@ -180,7 +179,7 @@ impl Probe {
                 answered.add_partition(&partition.0, partition.1);
                 false
             });
-            // What has answered needs no more fetching; failing to pause costs only bytes.
+            // Partitions that have answered need no more fetching; a failure to pause costs only bytes.
             let _ = self.consumer.pause(&answered);
         }
         Ok(())
@@ -191,7 +190,7 @@ impl Probe {
         &self,
         watermarks: BTreeMap<Partition, Watermarks>,
     ) -> Result<BTreeMap<Partition, Watermarks>, KafkaError> {
-        // What the first look has paused would stay so.
+        // Partitions that the first pass has paused would stay paused.
         let mut looked_at = TopicPartitionList::new();
         for (topic, partition) in watermarks.keys() {
             looked_at.add_partition(topic, *partition);
@@ -199,7 +198,7 @@ impl Probe {
         self.consumer
             .resume(&looked_at)
             .map_err(|error| KafkaError::client("resuming partitions to look at", &error))?;
-        // Nothing fetched by the first look may reach the queues that are split off now.
+        // Nothing fetched by the first pass may reach the queues that are split off now.
         self.assign(&TopicPartitionList::new())?;
         let mut found = BTreeMap::new();
         let mut open = Vec::new();
@@ -306,7 +305,7 @@ impl Search {
         (self.watermarks.high.saturating_sub(self.back)).max(self.watermarks.low)
     }
 
-    /// Takes what has come of the partition.
+    /// Reads what was fetched of the partition.
     fn read(&mut self) {
         while let Some(event) = self.queue.poll(Duration::ZERO) {
             match event {
@@ -314,9 +313,9 @@ impl Search {
                     self.last = Some(record.offset());
                     self.done = record.offset() + 1 == self.watermarks.high;
                 }
-                // Newer than the end that was seen: what came before it has been read.
+                // Beyond the end that was reported: everything before it has been read.
                 Ok(_) | Err(RdError::PartitionEOF(_)) => self.done = true,
-                // Passing handle_error: librdkafka goes on by itself, or the deadline ends it.
+                // A transient error: librdkafka goes on by itself, or the deadline ends it.
                 Err(_) => {}
             }
             if self.done {
