@@ -12,7 +12,7 @@ pub(super) struct Padded {
 }
 
 impl Padded {
-    /// Puts texts into the rows. The vectors' memory is used again from batch to batch.
+    /// Puts texts into the rows. The vectors' memory is reused from batch to batch.
     pub(super) fn fill<'a>(&mut self, texts: impl ExactSizeIterator<Item = &'a [u32]>, columns: usize, pad_id: u32) {
         self.rows = texts.len();
         self.columns = columns;
@@ -34,7 +34,7 @@ pub(super) trait Backend: Send {
     fn run(&mut self, batch: &Padded, logits: &mut Vec<f32>) -> Result<(), String>;
 }
 
-/// Computes nothing: what is left is the cost of everything else.
+/// Computes nothing, to measure the cost of everything else.
 #[derive(Debug)]
 pub(super) struct Constant {
     pub(super) labels: usize,

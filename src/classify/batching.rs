@@ -1,8 +1,8 @@
-//! Which texts share a batch: pure arithmetic over token counts.
+//! Which texts share a batch: arithmetic over token counts.
 
 use std::ops::Range;
 
-/// What bounds and shapes the batches.
+/// The limits and the shape of batches.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct BatchLimits {
     /// Most tokens in a batch, padding included. A text that alone has more gets a batch of its own.
@@ -74,7 +74,7 @@ pub fn plan(lengths: &[usize], limits: &BatchLimits) -> BatchPlan {
     BatchPlan { order, batches }
 }
 
-/// Cuts a window without ordering it: fill a batch up, close it, go on. What [`plan`] is measured against.
+/// Cuts a window without ordering it: fills a batch, closes it, goes on. The baseline for [`plan`].
 #[must_use]
 pub fn arrival_plan(lengths: &[usize], limits: &BatchLimits) -> BatchPlan {
     let mut batches: Vec<Range<usize>> = Vec::new();

@@ -1,4 +1,4 @@
-//! Who waits for which text: the cache, the texts in flight, and the windows they belong to.
+//! The prediction cache, the texts in flight, and the windows that wait for them.
 
 use std::{
     collections::{HashMap, hash_map::Entry},
@@ -13,7 +13,7 @@ use xxhash_rust::xxh3::xxh3_128_with_seed;
 use super::{fault::ModelFault, stats::Counters};
 use crate::model::Prediction;
 
-/// One text's answer.
+/// The answer to one text.
 pub(super) type Answer = Result<Prediction, ModelFault>;
 
 /// A text's identity: 128 bits of a hash seeded anew in each process, so that no one can prepare
@@ -21,11 +21,11 @@ pub(super) type Answer = Result<Prediction, ModelFault>;
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
 pub(super) struct Key(u128);
 
-/// The texts of one call, and what is known of their answers.
+/// The texts of one call, and the answers so far.
 #[derive(Debug)]
 pub(super) struct Window {
     state: Mutex<WindowState>,
-    /// Held until the last trace of the window is gone, even where its caller is gone before.
+    /// Held until the window is dropped everywhere, even if its caller is gone earlier.
     _permit: Option<OwnedSemaphorePermit>,
 }
 
@@ -58,7 +58,7 @@ impl Window {
         )
     }
 
-    /// Gives one text its answer; the last one sends the window off.
+    /// Sets the answer of one text. The last one completes the window.
     pub(super) fn answer(&self, text: usize, answer: Answer) {
         let mut state = lock(&self.state);
         match state.answers.get_mut(text) {
@@ -68,7 +68,7 @@ impl Window {
         state.one_less();
     }
 
-    /// Keeps the answers back while it lives, even should all be there: the caller finds the window counted.
+    /// While it lives the window isn't completed, even if all answers are there: it is counted before its caller goes on.
     pub(super) fn hold(&self) -> Hold<'_> {
         lock(&self.state).missing += 1;
         Hold(self)
@@ -104,7 +104,7 @@ struct Waiter {
     text: usize,
 }
 
-/// What is to be done about a text.
+/// What to do with a text.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(super) enum Lookup {
     /// Nothing: it was in the cache.
@@ -165,7 +165,7 @@ impl PredictionCache {
         }
     }
 
-    /// Answers a text to all who wait for it.
+    /// Passes a text's answer to all windows that wait for it.
     pub(super) fn answer(&self, key: Key, answer: Answer) {
         if let (Ok(prediction), Some(cache)) = (&answer, &self.cache) {
             cache.insert(key, prediction.clone());
@@ -181,7 +181,7 @@ impl PredictionCache {
         }
     }
 
-    /// Why the classifier has stopped, where it has.
+    /// Why the classifier has stopped, if it has.
     pub(super) fn stopped(&self) -> Option<ModelFault> {
         self.stopped.get().map(|reason| ModelFault::Stopped(Arc::clone(reason)))
     }

@@ -20,8 +20,8 @@ pub enum ModelFault {
 }
 
 impl ModelFault {
-    /// Whether the text itself is what fails: it may be put aside. Otherwise the classifier is broken and
-    /// the text must be kept for later.
+    /// Whether the text itself is at fault, so that it may become a dead letter. Otherwise the classifier is broken and the text
+    /// must be kept for later.
     #[must_use]
     pub const fn is_of_the_text(&self) -> bool {
         !matches!(self, Self::Stopped(_))

@@ -1,14 +1,14 @@
 //! Tokenising, micro-batching, ONNX sessions, decoding.
 //!
 //! ```text
-//! classify() ─▶ tokenizer_thread thread ──────────────────▶ queue of batches ─▶ a thread a session
-//!               cache, equal texts, tokens, plan                      inference, decoding
-//!     ▲                                                                    │
-//!     └──────────── cache: who waits for which text ◀──────────────────────┘
+//! classify() ─▶ tokenizer thread ──────────────────▶ queue of batches ─▶ one thread a session
+//!               cache, equal texts, tokens, batching                     inference, decoding
+//!     ▲                                                                       │
+//!     └──────────── cache: which windows wait for a text ◀────────────────────┘
 //! ```
 //!
-//! A window is one call of [`Classifier::classify`]. Windows are taken in their order and their batches run
-//! in their order, so the first is done first. A window's texts are ordered by token count before they are
+//! A window is one call of [`Classifier::classify`]. Windows and their batches run in
+//! order, so the first window is done first. A window's texts are ordered by token count before they are
 //! cut into batches, since a batch computes all its texts as if they were as long as the longest. While
 //! the sessions compute one window, the next is tokenised.
 
@@ -62,7 +62,7 @@ const fn overhead_tokens(provider: Provider) -> usize {
     }
 }
 
-/// Gives texts their predictions. Dropping it ends its threads; texts still in flight are given up.
+/// Predicts the emotions of texts. Dropping it ends its threads; texts still in flight are abandoned.
 pub struct Classifier {
     info: ModelInfo,
     engine: Engine,
@@ -84,7 +84,7 @@ struct Running {
 }
 
 impl Classifier {
-    /// Loads the model into its sessions, and has each answer a first text.
+    /// Loads the model into its sessions, and runs a first text through each.
     ///
     /// It blocks for as long as loading takes (a second or so): call it off the async threads.
     ///
@@ -108,7 +108,7 @@ impl Classifier {
     }
 
     /// Everything of [`Classifier::start`] except the model: texts are tokenised, batched and decoded, and all
-    /// logits are zero. For measuring what surrounds inference.
+    /// logits are zero. For measuring everything but inference.
     ///
     /// # Errors
     /// The batch limits don't fit, or a thread can't be started.
@@ -205,7 +205,7 @@ impl Classifier {
         }
     }
 
-    /// Classifies a window of cleaned texts: one answer a text, in their order.
+    /// Classifies a window of cleaned texts: one answer for each text, in their order.
     ///
     /// Several windows may be in flight; they are done in the order they were submitted, and beyond
     /// [`ClassifyOptions::max_windows`] the caller waits. A text on which the model fails gets the fault
@@ -240,7 +240,7 @@ impl Running {
         vec![Err(fault); count]
     }
 
-    /// Starts a thread whose panic stops the classifier, with what is in flight answered so.
+    /// Starts a thread. If it panics, the classifier stops and answers what is in flight with that.
     fn spawn(&mut self, name: &str, work: impl FnOnce() + Send + 'static) -> Result<(), ClassifyError> {
         struct StopOnPanic(Arc<PredictionCache>, Arc<Queue<Batch>>, String);
         impl Drop for StopOnPanic {
@@ -270,7 +270,7 @@ impl Drop for Running {
         self.jobs = None;
         self.queue.close();
         for thread in self.threads.drain(..) {
-            // A panic was told when it happened.
+            // A panic was reported when it happened.
             let _ = thread.join();
         }
     }
@@ -285,7 +285,7 @@ impl fmt::Debug for Classifier {
     }
 }
 
-/// What bounds the batches, where a text has room in them.
+/// The limits on batches, if the longest text fits them.
 fn limits(folder: &ModelFolder, options: &ClassifyOptions) -> Result<BatchLimits, ClassifyError> {
     let provider = folder.info().provider;
     let limits = BatchLimits {
@@ -307,7 +307,7 @@ fn limits(folder: &ModelFolder, options: &ClassifyOptions) -> Result<BatchLimits
 /// As many sessions as the options, resolved, ask for.
 fn load_sessions(folder: &ModelFolder, options: &ClassifyOptions) -> Result<Vec<OrtSession>, ClassifyError> {
     let environment = runtime::environment(options)?;
-    // The first alone, so that what is wrong with the model is found once; the others at the same time.
+    // The first one alone, so that a fault of the model is found once; then the others in parallel.
     let mut sessions = vec![OrtSession::load(&environment, folder, options)?];
     let rest: Vec<Result<OrtSession, ClassifyError>> = thread::scope(|scope| {
         let loads: Vec<_> = (1..options.sessions)

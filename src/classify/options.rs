@@ -6,8 +6,8 @@ use serde::{Deserialize, Serialize};
 
 use crate::model::{Precision, Provider};
 
-/// ONNX Runtime's graph optimisations. Another level may move scores in their last digits: int8 models
-/// by some thousandths, so a level belongs to a measured model.
+/// ONNX Runtime's graph optimisations. Another level may change scores in their last digits, those of
+/// int8 models by some thousandths, so a model's figures hold for the level they were measured with.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default, Deserialize, Serialize)]
 #[serde(rename_all = "lowercase")]
 pub enum Optimization {
@@ -40,7 +40,7 @@ pub struct ClassifyOptions {
     pub max_batch_posts: usize,
     /// Predictions remembered, so that a text seen again costs nothing; 0 remembers none.
     pub cache_entries: usize,
-    /// Windows taken in before the first of them is done; more wait outside.
+    /// Windows accepted before the first of them is done; further callers wait.
     pub max_windows: usize,
     /// The GPU's number.
     pub device_id: i32,

@@ -1,4 +1,4 @@
-//! The same sessions fed with batches made ahead: the most that any batching can reach. For benchmarks.
+//! The same sessions fed with batches prepared in advance: the upper bound for any batching. For benchmarks.
 
 use std::{
     sync::{
@@ -21,7 +21,7 @@ use crate::model::ModelFolder;
 /// How texts were ordered before they were cut into batches.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Order {
-    /// As they came.
+    /// In arrival order.
     Arrival,
     /// By token count, as the classifier does.
     Length,
@@ -36,7 +36,7 @@ pub struct PreparedBatches {
     tokens: usize,
 }
 
-/// One pass over the ready batches.
+/// One pass over the prepared batches.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct PreparedRun {
     /// From the first batch's start to the last one's end.

@@ -7,8 +7,7 @@ use std::{
 
 use crate::telemetry::metric;
 
-/// First in, first out; many takers. It holds no bound of its own: what is in it belongs to windows,
-/// and these are counted before they come in.
+/// First in, first out, with many consumers. It has no bound of its own: its items belong to windows, whose number is bounded.
 #[derive(Debug)]
 pub(super) struct Queue<T> {
     state: Mutex<State<T>>,
@@ -63,7 +62,7 @@ impl<T> Queue<T> {
         }
     }
 
-    /// Ends the queue: what is in it is dropped, takers get `None`.
+    /// Closes the queue: its items are dropped, and consumers get `None`.
     pub(super) fn close(&self) {
         let mut state = self.lock();
         state.closed = true;

@@ -7,7 +7,7 @@ use crate::telemetry::metric;
 /// Totals since the start.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
 pub struct Stats {
-    /// Texts taken in.
+    /// Texts received.
     pub texts: u64,
     /// Of these, answered from the cache.
     pub cached: u64,

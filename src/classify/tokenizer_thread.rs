@@ -27,8 +27,8 @@ pub(super) struct PendingText {
     pub(super) ids: Vec<u32>,
 }
 
-/// Texts on their way to a session, longest first. Whatever happens to it, each of its texts is settled:
-/// those that are in it when it is dropped get [`ModelFault::Stopped`].
+/// Texts on their way to a session, longest first. Every text is answered, whatever happens: those still in a batch that is
+/// dropped get [`ModelFault::Stopped`].
 pub(super) struct Batch {
     pub(super) items: Vec<PendingText>,
     pub(super) cache: Arc<PredictionCache>,
@@ -40,7 +40,7 @@ impl Batch {
         self.items.iter().map(|item| item.ids.len()).max().unwrap_or(0)
     }
 
-    /// Parts with the second half.
+    /// Splits off the second half.
     pub(super) fn split_half(&mut self) -> Self {
         Self {
             items: self.items.split_off(self.items.len() / 2),
@@ -78,7 +78,7 @@ pub(super) struct TokenizerThread {
 }
 
 impl TokenizerThread {
-    /// Takes windows in their order until no more can come.
+    /// Handles windows in order until their channel closes.
     pub(super) fn run(&self, jobs: &mpsc::Receiver<Job>) {
         while let Ok(job) = jobs.recv() {
             self.take_in(job);
@@ -93,7 +93,7 @@ impl TokenizerThread {
             return;
         }
         let start = Instant::now();
-        // Texts of the cache, or of windows before, are answered while this one is gone through: counted before answered.
+        // Cached texts, or those of earlier windows, may be answered while this window is still being looked up.
         let held = window.hold();
         let (mut cached, mut repeated) = (0, 0);
         let mut new = Batch {
@@ -130,7 +130,7 @@ impl TokenizerThread {
     }
 
     fn tokenize(&self, key: Key, text: &str, new: &mut Batch) {
-        // In the batch before the tokenizer runs: should it end the thread, the text is settled still.
+        // In the batch before the tokenizer runs: if that panics, the text is still answered.
         new.items.push(PendingText { key, ids: Vec::new() });
         match self.tokenizer.encode(text) {
             Ok(ids) => {

@@ -20,12 +20,12 @@ pub(super) struct Worker<B> {
     pub(super) decoder: Decoder,
     pub(super) limits: BatchLimits,
     pub(super) pad_id: u32,
-    /// A plain text's tokens: what a sound session always answers.
+    /// The tokens of a plain text, which a healthy session always answers.
     pub(super) probe: Vec<u32>,
     pub(super) buffers: Buffers,
 }
 
-/// Memory used again from batch to batch.
+/// Memory reused from batch to batch.
 #[derive(Default)]
 pub(super) struct Buffers {
     padded: Padded,
@@ -56,7 +56,7 @@ impl<B: Backend> Worker<B> {
         }
     }
 
-    /// Whether the session answers a plain text; the reason where it doesn't.
+    /// Checks that the session answers a plain text.
     pub(super) fn check(&mut self) -> Result<(), String> {
         let columns = self.limits.padded(self.probe.len());
         let probe = std::mem::take(&mut self.probe);
@@ -84,8 +84,8 @@ impl<B: Backend> Worker<B> {
                     parts.push(part);
                 }
                 Err(trouble) => {
-                    // Is it the text or the session? A lost device would fail every text, and each would
-                    // be put aside for good.
+                    // Is it the text or the session? After a lost device every text would fail, and each would go to the
+                    // dead letters.
                     if let Err(reason) = self.check() {
                         self.cache.stop(&format!("a session no longer answers: {reason}"));
                         self.queue.close();

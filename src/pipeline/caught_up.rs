@@ -24,7 +24,7 @@ const TIMEOUT: Duration = Duration::from_secs(30);
 #[derive(Debug)]
 pub(super) struct Target {
     ends: HashMap<Partition, i64>,
-    /// Offsets that lay beyond their partition's end: its topic was made anew, and nothing of it is read until they move.
+    /// Offsets beyond their partition's end: its topic was created again, and nothing of it is read until they change.
     beyond: HashMap<Partition, i64>,
 }
 
@@ -63,7 +63,7 @@ impl Target {
                 Ok(_) => {}
                 Err(error) => tracing::warn!(%error, "can't read the committed offsets; asking again"),
             }
-            // A sender gone means that settling has ended; the pipeline hears of it by itself.
+            // A dropped sender means that committing has ended, which the pipeline notices by itself.
             let _ = tokio::time::timeout(POLL, totals.changed()).await;
         }
     }

@@ -26,7 +26,7 @@ use crate::{
 
 const FIRST_PAUSE: Duration = Duration::from_millis(100);
 const LONGEST_PAUSE: Duration = Duration::from_secs(5);
-/// A batch of so few records is not what the server has too little memory or time for.
+/// A batch of so few records is not halved any more: it is not its size that the server can't handle.
 const FEW: usize = 32;
 
 /// How far a partition is committed under one assignment.
@@ -34,17 +34,17 @@ const FEW: usize = 32;
 enum Position {
     /// The next offset as Postgres has it.
     At(i64),
-    /// Another consumer has moved on with it: nothing of this assignment may be written any more.
+    /// Another consumer has moved the offset on: nothing of this assignment may be written any more.
     Fenced,
 }
 
 /// What became of a batch.
 enum Outcome {
-    /// It is committed, or nothing of it is this member's any more.
+    /// It is committed, or none of its partitions is assigned to this member any more.
     Settled,
     /// The deadline of the shutdown has passed.
     GivenUp,
-    /// Nothing of it was stored: a part of it at a time may be.
+    /// Nothing of it was stored; smaller parts may succeed.
     TooLarge(Box<Batch>),
 }
 
@@ -61,7 +61,7 @@ pub(super) struct Committer {
     pub(super) health: Health,
     /// Ends retries: the deadline of the shutdown has passed.
     pub(super) abandon: CancellationToken,
-    /// Told after each commit: what others want to know of it.
+    /// Updated after each commit.
     pub(super) totals: watch::Sender<Totals>,
     pub(super) positions: Positions,
 }
@@ -71,12 +71,12 @@ pub(super) struct Committer {
 pub(super) struct Positions(HashMap<Partition, (u64, Position)>);
 
 impl Positions {
-    /// The offset that a run of this assignment must start from; `None` if it was fenced off.
+    /// The offset that a range of this assignment must start from; `None` if it was fenced.
     fn expected(&self, partition: &Partition, epoch: u64, start: i64) -> Option<i64> {
         match self.0.get(partition) {
             Some((known, Position::Fenced)) if *known == epoch => None,
             Some((known, Position::At(offset))) if *known == epoch => Some(*offset),
-            // A new assignment: nothing of it is committed yet, so it stands where it was started.
+            // A new assignment: nothing of it is committed yet, so it is where it was started.
             _ => Some(start),
         }
     }
@@ -103,7 +103,7 @@ impl Committer {
             let Some(mut records) = self.await_window(pending).await? else {
                 return Ok(());
             };
-            // What is ready by now goes into the same transaction: the slower the database, the larger its batches.
+            // Windows that are done by now go into the same transaction: the slower the database, the larger the batches.
             while records.len() < self.max_flush_records {
                 match windows.try_recv() {
                     Ok(pending) if pending.is_finished() => match self.await_window(pending).await? {
@@ -123,8 +123,8 @@ impl Committer {
         }
     }
 
-    /// A window's records; none where the deadline of the shutdown has passed. No later window may be settled then:
-    /// its run would pass over this one's records.
+    /// A window's records; none where the deadline of the shutdown has passed. No later window may be committed then:
+    /// its offsets would skip this one's records.
     async fn await_window(&self, mut pending: Pending) -> anyhow::Result<Option<Vec<Classified>>> {
         tokio::select! {
             classified = &mut pending => classified.context("a window's task ended")?.map(Some),
@@ -187,7 +187,7 @@ impl Committer {
         Ok(ControlFlow::Continue(()))
     }
 
-    /// Tries until the batch is committed, nothing of it is this member's any more, or the deadline has passed.
+    /// Tries until the batch is committed, none of its partitions is assigned any more, or the deadline has passed.
     async fn commit_whole(&mut self, mut batch: Batch) -> anyhow::Result<Outcome> {
         let mut backoff = Backoff::new(FIRST_PAUSE, LONGEST_PAUSE);
         // Derived once: a commit whose answer was lost is recognised by trying the same flush again.
@@ -200,8 +200,8 @@ impl Committer {
                 self.health.well(Part::DeadLetters);
                 return Ok(Outcome::Settled);
             }
-            // Letters first: an offset must not pass a record that is neither stored nor written there. A crash
-            // between the two writes a letter again, with the same origin in its headers.
+            // Dead letters first: an offset must not pass a record that is neither stored nor written there. After a crash
+            // between the two a letter is written again, with the same origin in its headers.
             if !batch.dead_letters_sent {
                 if let Err(error) = self.send_dead_letters(&batch).await {
                     self.health.fault(Part::DeadLetters, &error);
@@ -238,13 +238,13 @@ impl Committer {
                     self.health.fault(Part::Database, error.to_string());
                     return Ok(Outcome::TooLarge(Box::new(batch)));
                 }
-                // A fault of this program or of a hand in the tables: no retry mends it, and no record may be passed over.
+                // A bug, or someone has changed the tables: no retry helps, and no record may be skipped.
                 Err(
                     error @ (FlushError::Invalid(_) | FlushError::Inconsistent(_) | FlushError::TooManyDays { .. }),
                 ) => {
                     return Err(error.into());
                 }
-                // Everything else may be mended from outside (a disk, a right, a server): hold on and try again.
+                // Everything else may be repaired from outside (a disk, a right, a server): wait and try again.
                 Err(error) => {
                     metrics::counter!(metric::TRANSACTIONS, "result" => "failed").increment(1);
                     let error = error.to_string();
@@ -313,7 +313,7 @@ impl Committer {
         self.commit_to_kafka(&offsets);
     }
 
-    /// For lag tools: whether it arrives or not changes nothing here.
+    /// For lag tools. Nothing here depends on whether it succeeds.
     fn commit_to_kafka(&self, offsets: &[(Arc<str>, i32, i64)]) {
         fail_point!("kafka-commit-before", ());
         self.consumer.commit(offsets);
@@ -363,7 +363,7 @@ impl Committer {
         });
     }
 
-    /// Waits before the next try. False when the deadline of the shutdown has passed.
+    /// Waits before the next attempt. False when the deadline of the shutdown has passed.
     async fn pause(&self, what: &'static str, error: &str, backoff: &mut Backoff) -> bool {
         let pause = backoff.pause();
         metrics::counter!(metric::RETRIES, "what" => what).increment(1);

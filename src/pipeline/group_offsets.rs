@@ -1,4 +1,4 @@
-//! Kafka asks where partitions start; Postgres knows. The two meet here and nowhere else.
+//! The consumer's start offsets, read from Postgres: the only place where `kafka` and `store` meet.
 
 use std::{collections::HashMap, sync::Arc};
 

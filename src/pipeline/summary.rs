@@ -10,7 +10,7 @@ use crate::store::Tally;
 /// Counts of everything this process has committed.
 #[derive(Debug, Clone, Default, PartialEq, Eq, Serialize)]
 pub struct Totals {
-    /// Records settled: the sum of the six counts that follow.
+    /// Records accounted for: the sum of the six counts that follow.
     pub records: u64,
     /// Posts that were new.
     pub inserted: u64,
@@ -22,7 +22,7 @@ pub struct Totals {
     pub filtered: u64,
     /// Posts older than what is kept.
     pub late: u64,
-    /// Records that can't be handled.
+    /// Records that can't be processed.
     pub rejected: u64,
     /// Posts that deletion notices took out again.
     pub removed: u64,
@@ -58,13 +58,13 @@ pub struct Summary {
     /// What was committed.
     #[serde(flatten)]
     pub totals: Totals,
-    /// The model that judged.
+    /// The model that classified the posts.
     pub model_id: String,
     /// Seconds from the first record to the last commit.
     pub seconds: f64,
-    /// Records settled a second.
+    /// Records accounted for per second.
     pub records_per_second: f64,
-    /// Posts judged a second, those from the cache included.
+    /// Posts classified per second, cached ones included.
     pub posts_per_second: f64,
     /// Texts that went to the model or were answered for it.
     pub texts: u64,

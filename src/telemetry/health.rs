@@ -1,4 +1,4 @@
-//! What keeps the service from being ready, said in words.
+//! Whether the service is ready, and if not, why.
 
 use std::{
     collections::BTreeMap,
@@ -12,7 +12,7 @@ use super::metric;
 pub enum Part {
     /// The model is loaded and answers.
     Model,
-    /// Postgres takes what is flushed.
+    /// Postgres accepts commits.
     Database,
     /// The consumer is in its group.
     Kafka,
@@ -41,7 +41,7 @@ pub struct Health {
 }
 
 impl Health {
-    /// Nothing has been heard of the parts that must come up first.
+    /// The parts that must start first have not reported yet.
     #[must_use]
     pub fn starting() -> Self {
         let health = Self::default();
@@ -62,7 +62,7 @@ impl Health {
         self.change(|faults| faults.insert(part, why).is_none());
     }
 
-    /// What is wrong, a line a part; empty when ready.
+    /// What is wrong, one line for each part; empty when ready.
     #[must_use]
     pub fn report(&self) -> Vec<String> {
         let faults = self.faults.lock().unwrap_or_else(PoisonError::into_inner);
