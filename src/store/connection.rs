@@ -98,7 +98,7 @@ async fn unless_silent<F: Future>(patience: Option<Duration>, work: F) -> Option
     .await
 }
 
-/// Tells what woke the task: the work itself, or something else that the same task waits for.
+/// Distinguishes what woke the task: the work itself, or something else that the same task waits for.
 struct Stir {
     stirred: AtomicBool,
     task: AtomicWaker,

@@ -20,7 +20,7 @@ pub(super) struct KeyPlan<'a> {
     pub(super) id: Cow<'a, str>,
     /// The first copy of the post, unless a deletion came before it: place in [`Flush::posts`], and event time.
     pub(super) post: Option<(usize, OffsetDateTime)>,
-    /// The first deletion's run.
+    /// The first deletion's range.
     pub(super) deletion: Option<usize>,
 }
 
@@ -35,23 +35,23 @@ pub(super) struct KeyChange {
     pub(super) fresh: bool,
 }
 
-/// A post to be taken out of the tables, and the run whose deletion does so.
+/// A post to be taken out of the tables, and the range whose deletion does so.
 #[derive(Debug, Clone)]
 pub(super) struct Removal<'a> {
     pub(super) source: &'static str,
     pub(super) id: &'a str,
     pub(super) created_at: OffsetDateTime,
-    pub(super) run: usize,
+    pub(super) range: usize,
 }
 
 #[derive(Debug)]
 pub(super) struct DedupPlan<'a> {
     /// In the order in which keys are locked: by source and id, bytewise.
     pub(super) keys: Vec<KeyPlan<'a>>,
-    /// Runs in the order in which fences are locked.
-    pub(super) run_order: Vec<usize>,
+    /// Ranges in the order in which fences are locked.
+    pub(super) range_order: Vec<usize>,
     tallies: Vec<Tally>,
-    post_runs: Vec<usize>,
+    post_ranges: Vec<usize>,
 }
 
 struct Event<'a> {
@@ -59,7 +59,7 @@ struct Event<'a> {
     id: Cow<'a, str>,
     /// Topic and partition as a place in lock order, and offset.
     order: (usize, i64),
-    run: usize,
+    range: usize,
     post: Option<usize>,
 }
 
@@ -67,56 +67,56 @@ impl<'a> DedupPlan<'a> {
     /// Posts before `retired_until` are late, as if they were not there.
     pub(super) fn new(flush: &'a Flush, retired_until: Option<OffsetDateTime>) -> Result<Self, FlushError> {
         let index = flush.validate()?;
-        let run_order: Vec<usize> = index.in_order().collect();
-        let mut rank = vec![0; run_order.len()];
-        for (place, &run) in run_order.iter().enumerate() {
-            rank[run] = place;
+        let range_order: Vec<usize> = index.in_order().collect();
+        let mut rank = vec![0; range_order.len()];
+        for (place, &range) in range_order.iter().enumerate() {
+            rank[range] = place;
         }
         let mut tallies: Vec<Tally> = flush
             .ranges
             .iter()
-            .map(|run| Tally {
-                filtered: run.filtered,
-                late: run.late,
-                rejected: run.rejected,
+            .map(|range| Tally {
+                filtered: range.filtered,
+                late: range.late,
+                rejected: range.rejected,
                 ..Tally::default()
             })
             .collect();
-        let mut post_runs = Vec::with_capacity(flush.posts.len());
-        let mut events = events(flush, &index, &rank, &mut post_runs)?;
+        let mut post_ranges = Vec::with_capacity(flush.posts.len());
+        let mut events = events(flush, &index, &rank, &mut post_ranges)?;
         events.retain(|event| {
             let late = event
                 .post
                 .is_some_and(|place| is_late(&flush.posts[place], retired_until));
-            tallies[event.run].late += u64::from(late);
+            tallies[event.range].late += u64::from(late);
             !late
         });
         for event in &events {
             // A post is a duplicate until the database says that its key is new.
-            let tally = &mut tallies[event.run];
+            let tally = &mut tallies[event.range];
             *(if event.post.is_some() {
                 &mut tally.duplicates
             } else {
                 &mut tally.deletions
             }) += 1;
         }
-        for (run, tally) in flush.ranges.iter().zip(&tallies) {
-            let span = u64::try_from(run.next - run.expected).unwrap_or(0);
+        for (range, tally) in flush.ranges.iter().zip(&tallies) {
+            let span = u64::try_from(range.next - range.expected).unwrap_or(0);
             if tally.records() > span {
                 return Err(FlushError::Invalid(format!(
                     "{}/{} settles {} records between offsets {} and {}",
-                    run.topic,
-                    run.partition,
+                    range.topic,
+                    range.partition,
                     tally.records(),
-                    run.expected,
-                    run.next
+                    range.expected,
+                    range.next
                 )));
             }
         }
         events.sort_unstable_by(|a, b| (a.source, &a.id, a.order).cmp(&(b.source, &b.id, b.order)));
         let mut keys: Vec<KeyPlan<'a>> = Vec::with_capacity(events.len());
         for event in events {
-            let deletion = if event.post.is_none() { Some(event.run) } else { None };
+            let deletion = if event.post.is_none() { Some(event.range) } else { None };
             match keys.last_mut() {
                 Some(key) if key.source == event.source && key.id == event.id => {
                     key.deletion = key.deletion.or(deletion);
@@ -134,9 +134,9 @@ impl<'a> DedupPlan<'a> {
         }
         Ok(Self {
             keys,
-            run_order,
+            range_order,
             tallies,
-            post_runs,
+            post_ranges,
         })
     }
 
@@ -155,18 +155,18 @@ impl<'a> DedupPlan<'a> {
             match (change.fresh, key.post, key.deletion) {
                 (true, Some((place, _)), None) => {
                     written.push(place);
-                    inserted(&mut self.tallies[self.post_runs[place]]);
+                    inserted(&mut self.tallies[self.post_ranges[place]]);
                 }
                 // Came and went within the flush: counted as both, never written.
-                (true, Some((place, _)), Some(run)) => {
-                    inserted(&mut self.tallies[self.post_runs[place]]);
-                    self.tallies[run].removed += 1;
+                (true, Some((place, _)), Some(range)) => {
+                    inserted(&mut self.tallies[self.post_ranges[place]]);
+                    self.tallies[range].removed += 1;
                 }
-                (false, _, Some(run)) => removals.push(Removal {
+                (false, _, Some(range)) => removals.push(Removal {
                     source: key.source,
                     id: &key.id,
                     created_at: change.created_at,
-                    run,
+                    range,
                 }),
                 _ => {}
             }
@@ -207,28 +207,28 @@ fn events<'a>(
     flush: &'a Flush,
     index: &RangeIndex<'_>,
     rank: &[usize],
-    post_runs: &mut Vec<usize>,
+    post_ranges: &mut Vec<usize>,
 ) -> Result<Vec<Event<'a>>, FlushError> {
-    let no_run = || FlushError::Invalid("a record belongs to no range".to_owned());
+    let no_range = || FlushError::Invalid("a record belongs to no range".to_owned());
     let mut events = Vec::with_capacity(flush.posts.len() + flush.deletions.len());
     for (place, row) in flush.posts.iter().enumerate() {
-        let run = index.find(&row.origin).ok_or_else(no_run)?;
-        post_runs.push(run);
+        let range = index.find(&row.origin).ok_or_else(no_range)?;
+        post_ranges.push(range);
         events.push(Event {
             source: row.post.source.as_str(),
             id: sql_text(&row.post.id),
-            order: (rank[run], row.origin.offset),
-            run,
+            order: (rank[range], row.origin.offset),
+            range,
             post: Some(place),
         });
     }
     for row in &flush.deletions {
-        let run = index.find(&row.origin).ok_or_else(no_run)?;
+        let range = index.find(&row.origin).ok_or_else(no_range)?;
         events.push(Event {
             source: row.deletion.source.as_str(),
             id: sql_text(&row.deletion.post_id),
-            order: (rank[run], row.origin.offset),
-            run,
+            order: (rank[range], row.origin.offset),
+            range,
             post: None,
         });
     }

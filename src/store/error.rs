@@ -127,7 +127,7 @@ fn classify_code(code: &str) -> Fault {
         // query_canceled: by statement_timeout or by pg_cancel_backend, which only the translated message tells apart
         "57014" => Fault::Slow,
         // check_violation: of our writes only "no partition of relation found for row" raises it, when
-        // retention dropped the day between the look and the write. The next try makes it again.
+        // retention dropped the day between the check and the write. The next attempt creates it again.
         "23514" => Fault::Busy,
         "25006" => Fault::ReadOnly,
         // invalid_authorization_specification, invalid_password, insufficient_privilege
@@ -144,16 +144,16 @@ fn classify_code(code: &str) -> Fault {
     }
 }
 
-/// A run that was not stored because another consumer has moved its partition on.
+/// A range that was not stored because another consumer has moved its partition's offset on.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct FencedRange {
     /// Kafka topic.
     pub topic: Arc<str>,
     /// Kafka partition.
     pub partition: i32,
-    /// Where this consumer thought the partition stood.
+    /// The partition's offset as this consumer knew it.
     pub expected: i64,
-    /// Where it stands; `None` if the group has no offset for it.
+    /// Its offset in the database; `None` if the group has none.
     pub found: Option<i64>,
 }
 
@@ -192,7 +192,7 @@ pub enum FlushError {
     /// The flush contradicts itself or the limits of the tables: a fault of the caller.
     #[error("flush not valid: {0}")]
     Invalid(String),
-    /// The rollups were altered by another hand and no longer match the posts.
+    /// Something else has changed the rollups, and they no longer match the posts.
     #[error("emotion_rollup does not match post in {0}: somebody changed one of the tables by hand")]
     Inconsistent(String),
     /// The database failed.

@@ -71,7 +71,7 @@ pub struct OffsetRange {
     pub rejected: u64,
 }
 
-/// Tells one flush from another: how a commit whose answer was lost is recognised.
+/// Identifies a flush, so that a commit whose answer was lost is recognised.
 #[derive(Clone, Copy, PartialEq, Eq, Hash)]
 pub struct FlushId(u128);
 
@@ -105,7 +105,7 @@ impl fmt::Debug for FlushId {
     }
 }
 
-/// All that one transaction does: posts, deletions, and the offsets that they settle.
+/// Everything that one transaction writes: posts, deletions, and the offsets that they reach.
 ///
 /// Trying again after a transient failure means flushing the same value again, unchanged.
 #[derive(Debug)]
@@ -117,7 +117,7 @@ pub struct Flush {
     pub group: Arc<str>,
     /// The model that gave the predictions.
     pub model: Arc<ModelInfo>,
-    /// At most one run a partition; each post and deletion belongs to one.
+    /// At most one range a partition; each post and deletion belongs to one.
     pub ranges: Vec<OffsetRange>,
     /// Posts, in any order.
     pub posts: Vec<PostRow>,
@@ -153,15 +153,15 @@ impl Flush {
 
     /// Drops the ranges that were fenced, with their posts and deletions.
     pub fn drop_ranges(&mut self, fenced: &[FencedRange]) {
-        for run in fenced {
-            self.drop_partition(&run.topic, run.partition);
+        for range in fenced {
+            self.drop_partition(&range.topic, range.partition);
         }
     }
 
-    /// Drops the run of one partition, with its posts and deletions.
+    /// Drops the range of one partition, with its posts and deletions.
     pub fn drop_partition(&mut self, topic: &str, partition: i32) {
         let other = |other: &str, number: i32| other != topic || number != partition;
-        self.ranges.retain(|run| other(&run.topic, run.partition));
+        self.ranges.retain(|range| other(&range.topic, range.partition));
         self.posts.retain(|row| other(&row.origin.topic, row.origin.partition));
         self.deletions
             .retain(|row| other(&row.origin.topic, row.origin.partition));
@@ -176,20 +176,20 @@ impl Flush {
         self.ranges.is_empty()
     }
 
-    /// Checks what the database could only refuse, and finds each record's run: by topic and partition, their
+    /// Checks what the database could only refuse, and finds each record's range: by topic and partition, their
     /// places in `ranges`.
     pub(super) fn validate(&self) -> Result<RangeIndex<'_>, FlushError> {
         let invalid = |why: String| Err(FlushError::Invalid(why));
         let mut index = RangeIndex(BTreeMap::new());
-        for (place, run) in self.ranges.iter().enumerate() {
-            if run.expected < 0 || run.next < run.expected {
+        for (place, range) in self.ranges.iter().enumerate() {
+            if range.expected < 0 || range.next < range.expected {
                 return invalid(format!(
                     "{}/{} goes from {} to {}",
-                    run.topic, run.partition, run.expected, run.next
+                    range.topic, range.partition, range.expected, range.next
                 ));
             }
-            if index.0.insert((&run.topic, run.partition), place).is_some() {
-                return invalid(format!("two ranges of {}/{}", run.topic, run.partition));
+            if index.0.insert((&range.topic, range.partition), place).is_some() {
+                return invalid(format!("two ranges of {}/{}", range.topic, range.partition));
             }
         }
         let too_long = |name: &str| name.len() > MAX_NAME_BYTES;
@@ -266,7 +266,7 @@ fn is_exact(score: f64) -> bool {
     (0.0..=1.0).contains(&score) && (score * f64::from(1 << 20)).fract() == 0.0
 }
 
-/// Finds the run of a record.
+/// Finds the range of a record.
 #[derive(Debug)]
 pub(super) struct RangeIndex<'a>(BTreeMap<(&'a str, i32), usize>);
 
@@ -281,12 +281,12 @@ impl RangeIndex<'_> {
     }
 }
 
-/// What became of the records of one run. Every record is in exactly one of the first six.
+/// What became of the records of one range. Every record is in exactly one of the first six.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
 pub struct Tally {
     /// Posts that were new.
     pub inserted: u64,
-    /// Posts whose key was settled before: by an earlier copy, or by their deletion.
+    /// Posts whose key was there before: from an earlier copy, or from their deletion.
     pub duplicates: u64,
     /// Deletion notices.
     pub deletions: u64,
@@ -323,7 +323,7 @@ impl std::ops::AddAssign for Tally {
 /// A stored flush.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
 pub struct Flushed {
-    /// What became of each run, in the order of [`Flush::ranges`].
+    /// What became of each range, in the order of [`Flush::ranges`].
     pub tallies: Vec<Tally>,
     /// The posts that were written, as places in [`Flush::posts`], ascending.
     pub written: Vec<usize>,

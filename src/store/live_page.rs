@@ -12,7 +12,7 @@ use super::{Fault, StoreError, StoreOptions};
 const MAX_TOPIC_ROWS: i64 = 4_000;
 /// Longest text of a post, in characters; what is longer is cut.
 const MAX_TEXT_CHARS: i32 = 600;
-/// Statements here are given up early: whoever looks asks again in a moment.
+/// Statements here are cancelled early: the page asks again in a moment.
 const STATEMENT_TIMEOUT: Duration = Duration::from_secs(5);
 
 /// What to read.

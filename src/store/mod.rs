@@ -3,9 +3,9 @@
 //! [`Store::flush`] does all that a [`Flush`] says in one transaction: posts, deletions, rollups and the
 //! offsets that they settle. The first thing it does is to lock the offsets of its partitions and compare them
 //! with what the consumer expects; another consumer that has moved on shows there, and one that is just about
-//! to commit is waited for. So a record's effects happen once, whoever handles it how many times.
+//! to commit is waited for. So a record's effects happen once, however often and by whichever member it is processed.
 //!
-//! Locks are taken in one order by everybody (offsets, then keys, then the days of `post`, then rollup rows,
+//! All transactions take their locks in one order (offsets, then keys, then the days of `post`, then rollup rows,
 //! each sorted), so consumers don't deadlock. `post_key` decides what is new, over all days; no staging
 //! table is between, as the program knows which posts are new before it sends them.
 //!
@@ -76,7 +76,7 @@ impl Store {
     /// Connects, and so finds out at once whether the settings are right and the database is there.
     pub async fn connect(options: &StoreOptions) -> Result<Self, StoreError> {
         let connect = options.connect_options()?;
-        // One connection by hand first: the pool would try until its time is up and not say what was wrong.
+        // One connection outside the pool first: the pool would try until its timeout and not say what was wrong.
         let first = async { PgConnection::connect_with(&connect).await?.close().await };
         match tokio::time::timeout(options.connect_timeout(), first).await {
             Ok(first) => first.map_err(StoreError::when("connecting"))?,
@@ -106,7 +106,7 @@ impl Store {
         Ok(store)
     }
 
-    /// Asks the database for a sign of life.
+    /// Checks that the database answers.
     pub async fn ping(&self) -> Result<(), StoreError> {
         const DOING: &str = "asking for a sign of life";
         self.with(DOING, async |connection| {
@@ -121,7 +121,7 @@ impl Store {
     }
 }
 
-/// Locks a mutex whose contents are whole at any moment, so that a panic elsewhere does not matter.
+/// Locks a mutex whose contents are consistent at any moment, so that a panic elsewhere does not matter.
 fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
     mutex.lock().unwrap_or_else(PoisonError::into_inner)
 }

@@ -5,7 +5,7 @@ use time::{Date, Duration, Month, OffsetDateTime, UtcOffset};
 
 use super::{Store, error::StoreError, lock, retention_mark::retired_until};
 
-/// Advisory lock of all who make or drop partitions. The number means nothing, only that it is ours.
+/// The advisory lock for creating and dropping partitions. The number has no meaning.
 const PARTITION_LOCK: i64 = 0x6d6f_6f64_7374_7265;
 
 /// Days made in one transaction: a bound on the locks it holds.
@@ -104,7 +104,7 @@ impl Partition {
         }
     }
 
-    /// Its bounds as SQL literals, for a condition that lets the planner look at this partition alone.
+    /// Its bounds as SQL literals, for a condition that lets the planner use this partition alone.
     pub(super) fn bounds(self) -> (String, String) {
         (day_literal(self.from), day_literal(self.until()))
     }
@@ -180,7 +180,7 @@ pub(super) fn next_day(day: Date) -> Date {
     day.next_day().unwrap_or(day)
 }
 
-/// Waits until nobody else makes or drops partitions; until the end of the transaction.
+/// Waits until no other transaction creates or drops partitions, and keeps others waiting until this one ends.
 pub(super) async fn lock_partitions(connection: &mut PgConnection) -> Result<(), sqlx::Error> {
     sqlx::query("SELECT pg_advisory_xact_lock($1)")
         .bind(PARTITION_LOCK)
@@ -226,7 +226,7 @@ impl Store {
 async fn make_days(connection: &mut PgConnection, days: &[Date]) -> Result<usize, sqlx::Error> {
     let mut tx = connection.begin().await?;
     lock_partitions(&mut tx).await?;
-    // Under the lock, which who drops them takes too: so a flush that has not heard of it yet finds no place.
+    // Under the lock that dropping takes too, so a flush that doesn't know of it yet finds no partition.
     let retired = retired_until(&mut tx).await?;
     let days = days
         .iter()

@@ -89,7 +89,7 @@ impl Store {
     /// than a moment is an error of the kind [`super::Fault::Busy`]; the rest waits for the next call.
     pub async fn apply_retention(&self, retention: &Retention, now: OffsetDateTime) -> Result<Retired, StoreError> {
         let mut retired = Retired::default();
-        // The finer ones first: were a rollup gone while posts that it counts are left, their deletion would find no place.
+        // The finer tables first: if a rollup were dropped before the posts that it counts, their deletion would find no row.
         let mut together: BTreeMap<(Span, Date), Vec<Partition>> = BTreeMap::new();
         for table in PARTITIONED {
             let Some(cutoff) = start_of_kept(retention.of(table), now) else {

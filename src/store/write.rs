@@ -59,7 +59,7 @@ impl Store {
                 ..known.unwrap_or_default()
             });
         };
-        // Seldom: whoever reads the records has seen to it, but for what was dropped since.
+        // Seldom: the decoder drops late posts, except those of days that were dropped since.
         if flush.posts.iter().any(|row| is_late(row, retired_until)) {
             plan = DedupPlan::new(flush, retired_until)?;
         }
@@ -94,7 +94,7 @@ impl Store {
             rollups += changes.len();
         }
         fail_point!("flush-rollup-after");
-        let order = plan.run_order.clone();
+        let order = plan.range_order.clone();
         let flushed = plan.finish(written, &removed, rollups);
         fail_point!("flush-offsets-before");
         move_offsets(&mut tx, flush, &order, &flushed.tallies).await?;
@@ -123,11 +123,11 @@ enum Fence {
     Landed,
 }
 
-/// Locks the offsets of all ranges, in order, and compares. Nobody else moves them until the transaction ends,
-/// and who was about to move them has done so.
+/// Locks the offsets of all ranges, in order, and compares. No other transaction moves them until this one ends, and one that
+/// was about to has finished.
 async fn lock_fences(tx: &mut PgConnection, flush: &Flush, plan: &DedupPlan<'_>) -> Result<Fence, FlushError> {
     const DOING: &str = "locking offsets";
-    let (topics, partitions) = run_keys(flush, &plan.run_order);
+    let (topics, partitions) = run_keys(flush, &plan.range_order);
     let rows: Vec<(String, i32, i64, Option<OffsetDateTime>)> = sqlx::query_as(
         "SELECT o.topic, o.partition, o.next_offset, (SELECT m.retired_until FROM retention_mark m)
          FROM consumer_offset o
@@ -144,12 +144,12 @@ async fn lock_fences(tx: &mut PgConnection, flush: &Flush, plan: &DedupPlan<'_>)
     let fenced: Vec<FencedRange> = flush
         .ranges
         .iter()
-        .filter_map(|run| {
-            let found = found.get(&(&*run.topic, run.partition)).copied();
-            (found != Some(run.expected)).then(|| FencedRange {
-                topic: run.topic.clone(),
-                partition: run.partition,
-                expected: run.expected,
+        .filter_map(|range| {
+            let found = found.get(&(&*range.topic, range.partition)).copied();
+            (found != Some(range.expected)).then(|| FencedRange {
+                topic: range.topic.clone(),
+                partition: range.partition,
+                expected: range.expected,
                 found,
             })
         })
@@ -159,7 +159,7 @@ async fn lock_fences(tx: &mut PgConnection, flush: &Flush, plan: &DedupPlan<'_>)
         return Ok(Fence::Open { retired_until });
     }
     // A statement of its own, after the lock: so it sees what the transaction that held the lock has written.
-    // One partition is enough, as a flush lands in whole; on another, somebody may have moved on since.
+    // One partition is enough, as a flush is stored whole; on others the offset may have moved on since.
     let landed: bool = sqlx::query_scalar(
         "SELECT EXISTS (SELECT FROM consumer_tally t
          WHERE t.consumer_group = $1 AND (t.topic, t.partition) IN (SELECT * FROM unnest($2::text[], $3::int[]))
@@ -265,7 +265,7 @@ async fn remove_posts(
         for row in &rows {
             let found = removals.binary_search_by(|r| (r.source, r.id).cmp(&(row.source.as_str(), &row.post_id)));
             if let Ok(place) = found {
-                removed[removals[place].run] += 1;
+                removed[removals[place].range] += 1;
             }
         }
         deleted.extend(rows);
@@ -313,7 +313,7 @@ async fn apply_deltas(tx: &mut PgConnection, of: Resolution, deltas: &[Change<'_
 }
 
 /// Deletes the rows that were left without posts: a recount has none for them. They are locked since the change
-/// above, so nobody else has counted on them meanwhile.
+/// above, so no other transaction has counted on them in the meantime.
 async fn drop_empty(tx: &mut PgConnection, of: Resolution, deltas: &[Change<'_>]) -> Result<(), FlushError> {
     const DOING: &str = "deleting empty rows of rollups";
     let mut by_partition: BTreeMap<Partition, Vec<&RollupKey<'_>>> = BTreeMap::new();
