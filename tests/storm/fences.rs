@@ -59,8 +59,8 @@ fn a_frozen_consumer_wakes_fenced_and_writes_nothing() {
     frozen.signal(Signal::CONT);
     storm.wait("the frozen one to come back to the group", |_| {
         let log = frozen.log();
-        let woken = log.matches("the group takes partitions").count() > 0;
-        woken && log.rfind("the group gives partitions") > log.rfind("the group takes partitions") && frozen.is_ready()
+        let woken = log.matches("partitions revoked").count() > 0;
+        woken && log.rfind("partitions assigned") > log.rfind("partitions revoked") && frozen.is_ready()
     });
     let after: Vec<(i64, String)> = storm.harness.rows(EVERYTHING);
     assert_eq!(before, after, "the woken member has written\n{}", frozen.log());
@@ -102,10 +102,10 @@ fn a_partition_given_back_while_its_flush_is_under_way_is_fenced_and_read_anew()
         stranger.assignment().is_ok_and(|list| list.count() == 4)
     });
     drop(stranger);
-    let reads = storm.members[0].log().matches(" reading ").count();
+    let reads = storm.members[0].log().matches(" partition started ").count();
     storm.members[0].signal(Signal::CONT);
     storm.wait("the partitions to be read again", |storm| {
-        storm.members[0].log().matches(" reading ").count() > reads + 3
+        storm.members[0].log().matches(" partition started ").count() > reads + 3
     });
     storm.harness.execute_on(&mut holder, "COMMIT");
     storm.feed(300);
@@ -162,7 +162,7 @@ fn a_topic_made_anew_ends_in_what_the_settings_say() {
     storm.feed(300);
     storm.wait("the new topic to be settled", Storm::is_drained);
     assert!(storm.harness.number("SELECT count(*) FROM post").unwrap() > rows);
-    assert!(going_on.log().contains("offset not at the broker; going on elsewhere"));
+    assert!(going_on.log().contains("the stored offset is not at the broker"));
     storm.end_well(going_on);
     let differences: Vec<(String, String)> = storm.harness.rows(include_str!("../support/recount.sql"));
     assert!(differences.is_empty(), "{differences:#?}");

@@ -74,7 +74,7 @@ fn a_locked_database_keeps_the_member_in_its_group_and_its_memory_in_bounds() {
     storm.wait("the first records", Storm::is_drained);
     let pid = storm.members[0].id();
     let (before, _) = resident(pid);
-    let epochs = |storm: &Storm| storm.members[0].log().matches(" reading ").count();
+    let epochs = |storm: &Storm| storm.members[0].log().matches(" partition started ").count();
     let reads = epochs(&storm);
 
     let mut holder = storm.harness.connect().unwrap();
@@ -116,7 +116,7 @@ fn a_locked_database_keeps_the_member_in_its_group_and_its_memory_in_bounds() {
         bound / 1024
     );
     assert!(most <= bound, "{most} KiB resident, more than {bound}");
-    let revoked = storm.members[0].log().contains("the group takes partitions");
+    let revoked = storm.members[0].log().contains("partitions revoked");
     assert!(
         epochs(&storm) == reads && !revoked,
         "it lost its place in the group\n{}",
