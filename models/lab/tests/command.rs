@@ -1,5 +1,9 @@
 //! The binary as its users run it: what it says of unfit input, and going on after a kill.
 
+#![allow(clippy::unwrap_used, clippy::expect_used, clippy::panic)]
+
+mod support;
+
 use std::{
     ffi::OsString,
     fs,
@@ -8,8 +12,8 @@ use std::{
     time::{Duration, Instant},
 };
 
-use crate::support::{fixture, lab, posts};
 use moodstream::model::{ModelFolder, ModelOptions};
+use support::{fixture, lab, posts};
 
 /// A folder with a carried checkpoint and posts for it.
 struct Bench {

@@ -1,4 +1,7 @@
-//! What the integration tests share.
+//! What the black-box tests share.
+
+// Each test binary uses a part of it.
+#![allow(dead_code)]
 
 use std::{
     path::{Path, PathBuf},
