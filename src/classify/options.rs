@@ -53,7 +53,8 @@ pub struct ClassifyOptions {
     pub optimization: Optimization,
     /// Further session settings of ONNX Runtime by their own names, as
     /// `"optimization.disable_specified_optimizers" = "GeluFusion"`. Where that one is absent, int8 models on
-    /// the processor run without `SkipLayerNormFusion`, which is faster; an empty value leaves out none.
+    /// the processor run without `SkipLayerNormFusion`, which is faster; an empty value leaves out none. Int8 models also
+    /// run with `"session.x64quantprecision" = "1"`, without which processors that lack VNNI give other labels.
     pub session_config: BTreeMap<String, String>,
 }
 

@@ -20,6 +20,11 @@ use crate::model::{ModelFolder, Precision, Provider};
 /// quantised encoders 16 % faster on the processor: the fused kernel keeps others from fusing.
 const DISABLED_OPTIMIZERS: &str = "optimization.disable_specified_optimizers";
 
+/// Exact products of unsigned by signed bytes. Processors with AVX2 or AVX-512 but without VNNI add pairs of them in 16 bits,
+/// where they saturate; with this ONNX Runtime computes with unsigned bytes there instead, which is slower and right. On
+/// all other processors it has no effect (`onnxruntime_session_options_config_keys.h`).
+const EXACT_BYTE_PRODUCTS: &str = "session.x64quantprecision";
+
 /// What the graph takes, in its own order.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 enum Input {
@@ -164,13 +169,12 @@ fn builder(
         .with_memory_pattern(false)
         .map_err(refused("memory_pattern"))?;
     let info = folder.info();
-    if info.provider == Provider::Cpu
-        && info.precision == Precision::Int8
-        && !options.session_config.contains_key(DISABLED_OPTIMIZERS)
-    {
-        builder = builder
-            .with_config_entry(DISABLED_OPTIMIZERS, "SkipLayerNormFusion")
-            .map_err(refused(DISABLED_OPTIMIZERS))?;
+    if info.provider == Provider::Cpu && info.precision == Precision::Int8 {
+        for (key, value) in [(DISABLED_OPTIMIZERS, "SkipLayerNormFusion"), (EXACT_BYTE_PRODUCTS, "1")] {
+            if !options.session_config.contains_key(key) {
+                builder = builder.with_config_entry(key, value).map_err(refused(key))?;
+            }
+        }
     }
     for (key, value) in &options.session_config {
         builder = builder

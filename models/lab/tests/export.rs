@@ -72,6 +72,8 @@ fn logits(runtime: &Environment, onnx: &Path, ids: &Array2<i64>, mask: &Array2<i
         .unwrap()
         .with_intra_threads(1)
         .unwrap()
+        .with_config_entry("session.x64quantprecision", "1")
+        .unwrap()
         .commit_from_file(onnx)
         .unwrap();
     let types = Array2::<i64>::zeros(ids.raw_dim());
@@ -151,13 +153,7 @@ fn int8_is_near_and_blind_to_batch_mates_and_padding() {
         let (ids, mask) = (matrix(&truth.input_ids), matrix(&truth.attention_mask));
         let together = logits(runtime, &onnx, &ids, &mask);
         let distance = largest_difference(&together, &truth.logits);
-        // Without VNNI or AMX, ONNX Runtime adds pairs of byte products in 16 bits, where they saturate: there no int8
-        // model of signed weights is near its source, and only what follows can be held to.
-        if has_exact_byte_products() {
-            assert!(distance < 0.15, "{family}: {distance}");
-        } else {
-            println!("{family}: {distance} from fp32, not held to: this processor's byte products saturate");
-        }
+        assert!(distance < 0.15, "{family}: {distance}");
         for (index, row) in truth.attention_mask.iter().enumerate() {
             let length = row.iter().sum::<i64>() as usize;
             let part = |x: &Array2<i64>| Array2::from_shape_fn((1, length), |(_, column)| x[(index, column)]);
@@ -277,13 +273,4 @@ fn the_folder_holds_what_the_service_reads() {
         model.info().labels.len(),
         Classifier::open(&fixture("xlm-roberta")).unwrap().labels()
     );
-}
-
-/// Whether this processor adds byte products in 32 bits.
-fn has_exact_byte_products() -> bool {
-    let processor = fs::read_to_string("/proc/cpuinfo").unwrap_or_default();
-    !cfg!(target_arch = "x86_64")
-        || ["avx512_vnni", "avx_vnni", "amx_int8"]
-            .iter()
-            .any(|flag| processor.split_whitespace().any(|word| word == *flag))
 }
