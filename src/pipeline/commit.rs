@@ -38,12 +38,12 @@ enum Position {
     Fenced,
 }
 
-/// What became of a batch.
-enum Outcome {
+/// How an attempt to commit a batch has ended.
+enum Attempt {
     /// It is committed, or none of its partitions is assigned to this member any more.
-    Settled,
+    Done,
     /// The deadline of the shutdown has passed.
-    GivenUp,
+    Abandoned,
     /// Nothing of it was stored; smaller parts may succeed.
     TooLarge(Box<Batch>),
 }
@@ -175,9 +175,9 @@ impl Committer {
         let mut parts = vec![batch];
         while let Some(batch) = parts.pop() {
             match self.commit_whole(batch).await? {
-                Outcome::Settled => {}
-                Outcome::GivenUp => return Ok(ControlFlow::Break(())),
-                Outcome::TooLarge(batch) => {
+                Attempt::Done => {}
+                Attempt::Abandoned => return Ok(ControlFlow::Break(())),
+                Attempt::TooLarge(batch) => {
                     tracing::debug!(records = batch.len(), "too large for one transaction: halving it");
                     let (first, second) = batch.split();
                     parts.extend([second, first]);
@@ -188,7 +188,7 @@ impl Committer {
     }
 
     /// Tries until the batch is committed, none of its partitions is assigned any more, or the deadline has passed.
-    async fn commit_whole(&mut self, mut batch: Batch) -> anyhow::Result<Outcome> {
+    async fn commit_whole(&mut self, mut batch: Batch) -> anyhow::Result<Attempt> {
         let mut backoff = Backoff::new(FIRST_PAUSE, LONGEST_PAUSE);
         // Derived once: a commit whose answer was lost is recognised by trying the same flush again.
         let mut flush = batch.flush(&self.group, &self.model);
@@ -198,7 +198,7 @@ impl Committer {
                 // The faults concerned records that other members have now; the next flush tells how things are.
                 self.health.well(Part::Database);
                 self.health.well(Part::DeadLetters);
-                return Ok(Outcome::Settled);
+                return Ok(Attempt::Done);
             }
             // Dead letters first: an offset must not pass a record that is neither stored nor written there. After a crash
             // between the two a letter is written again, with the same origin in its headers.
@@ -206,7 +206,7 @@ impl Committer {
                 if let Err(error) = self.send_dead_letters(&batch).await {
                     self.health.fault(Part::DeadLetters, &error);
                     if !self.pause("dead_letter", &error, &mut backoff).await {
-                        return Ok(Outcome::GivenUp);
+                        return Ok(Attempt::Abandoned);
                     }
                     continue;
                 }
@@ -221,14 +221,14 @@ impl Committer {
                     metrics::histogram!(metric::TRANSACTION_SECONDS).record(begun.elapsed().as_secs_f64());
                     self.health.well(Part::Database);
                     self.committed(&batch, &flush, &flushed);
-                    return Ok(Outcome::Settled);
+                    return Ok(Attempt::Done);
                 }
                 Err(FlushError::Fenced(fenced)) => {
                     metrics::counter!(metric::TRANSACTIONS, "result" => "fenced").increment(1);
                     self.fenced(&mut batch, &mut flush, &fenced);
                 }
                 Err(FlushError::TooManyDays { .. }) if batch.len() > 1 => {
-                    return Ok(Outcome::TooLarge(Box::new(batch)));
+                    return Ok(Attempt::TooLarge(Box::new(batch)));
                 }
                 // The same batch again would fail the same way, however alive the server is.
                 Err(FlushError::Store(error))
@@ -236,7 +236,7 @@ impl Committer {
                 {
                     metrics::counter!(metric::TRANSACTIONS, "result" => "failed").increment(1);
                     self.health.fault(Part::Database, error.to_string());
-                    return Ok(Outcome::TooLarge(Box::new(batch)));
+                    return Ok(Attempt::TooLarge(Box::new(batch)));
                 }
                 // A bug, or someone has changed the tables: no retry helps, and no record may be skipped.
                 Err(
@@ -250,7 +250,7 @@ impl Committer {
                     let error = error.to_string();
                     self.health.fault(Part::Database, &error);
                     if !self.pause("database", &error, &mut backoff).await {
-                        return Ok(Outcome::GivenUp);
+                        return Ok(Attempt::Abandoned);
                     }
                 }
             }
@@ -285,11 +285,11 @@ impl Committer {
     }
 
     fn fenced(&mut self, batch: &mut Batch, flush: &mut Flush, fenced: &[FencedRange]) {
-        for run in fenced {
+        for range in fenced {
             metrics::counter!(metric::FENCED).increment(1);
             self.totals.send_modify(|totals| totals.fenced += 1);
-            tracing::warn!(run = %run, "another consumer has moved on: what was read is dropped, and the partition read anew");
-            let partition = (Arc::clone(&run.topic), run.partition);
+            tracing::warn!(%range, "fenced: another consumer has moved the offset on; dropping the records and restarting the partition");
+            let partition = (Arc::clone(&range.topic), range.partition);
             if let Some(epoch) = batch.epoch(&partition) {
                 self.positions.set(&partition, epoch, Position::Fenced);
                 self.consumer.restart(&partition.0, partition.1, epoch);

@@ -77,32 +77,15 @@ pub fn start_classifier(settings: &Settings) -> anyhow::Result<(ModelFolder, Cla
     Ok((folder, classifier))
 }
 
-/// The decoder that the settings and the model ask for. `retired_until`: see [`Store::retired_until`].
+/// The filter of languages and tracked topics.
 ///
 /// # Errors
-/// A topic, a language or the cleaning profile can't be used.
-pub fn decoder(
-    settings: &Settings,
-    folder: &ModelFolder,
-    retired_until: Option<OffsetDateTime>,
-) -> Result<Decoder, SettingsError> {
+/// A topic or a language can't be used.
+pub fn post_filter(settings: &Settings) -> Result<PostFilter, SettingsError> {
     let languages = Languages::new(&settings.posts.languages)
         .map_err(|error| SettingsError(format!("posts.languages: {error}")))?;
     let topics = TopicSet::new(&settings.topics).map_err(|error| SettingsError(error.to_string()))?;
-    let filter = PostFilter::new(languages, topics, settings.posts.only_tracked)
-        .map_err(|error| SettingsError(error.to_string()))?;
-    Ok(Decoder {
-        format: settings.posts.format,
-        limits: Limits {
-            max_bytes: settings.posts.max_bytes,
-            max_text_chars: settings.posts.max_text_chars,
-            ..Limits::default()
-        },
-        filter,
-        profile: profile(settings, folder)?,
-        retention: settings.store.retention(),
-        retired_until,
-    })
+    PostFilter::new(languages, topics, settings.posts.only_tracked).map_err(|error| SettingsError(error.to_string()))
 }
 
 /// The cleaning profile: the model's, unless the settings name another.
@@ -114,13 +97,13 @@ pub fn profile(settings: &Settings, folder: &ModelFolder) -> Result<Profile, Set
     Profile::from_name(name).map_err(|error| SettingsError(format!("model.profile: {error}")))
 }
 
-/// Connects, and sees to it that the schema is current and the partitions are there.
+/// Connects, and makes sure that the schema is current and the partitions exist.
 ///
 /// # Errors
 /// The database is unreachable, denies something, or has another schema.
 pub async fn open_store(settings: &Settings) -> anyhow::Result<Store> {
     let store = Store::connect(&settings.database).await?;
-    // Looked at first: where all is in place, a role without rights over the schema will do.
+    // Checked first: if the schema is current, a role without rights over it is enough.
     if !store.schema_is_current().await? {
         anyhow::ensure!(
             settings.store.migrate,
@@ -177,12 +160,23 @@ pub async fn run_with(
     health: Health,
     stop: impl Future<Output = ()>,
 ) -> anyhow::Result<Summary> {
-    // Checked before anything is reached: what the settings get wrong must not wait for a database.
-    decoder(settings, folder, None)?;
+    // Before the database is reached: a wrong setting must not wait for it.
+    let (filter, profile) = (post_filter(settings)?, profile(settings, folder)?);
     health.well(Part::Model);
     let store = open_store(settings).await?;
     store.keep_groups(folder.info()).await?;
-    let decoder = decoder(settings, folder, store.retired_until().await?)?;
+    let decoder = Decoder {
+        format: settings.posts.format,
+        limits: Limits {
+            max_bytes: settings.posts.max_bytes,
+            max_text_chars: settings.posts.max_text_chars,
+            ..Limits::default()
+        },
+        filter,
+        profile,
+        retention: settings.store.retention(),
+        retired_until: store.retired_until().await?,
+    };
     health.well(Part::Database);
 
     let group: Arc<str> = settings.kafka.group.as_str().into();
@@ -316,10 +310,10 @@ impl Stages {
             ended.context("the committing stage ended")??;
             self.gathering.await.context("the gathering stage ended")??;
             close(self.consumer).await?;
-            anyhow::bail!("the consumer ended by itself")
+            anyhow::Ok(())
         };
         match reason.await {
-            Ok(()) => anyhow::anyhow!("the stages ended by themselves"),
+            Ok(()) => anyhow::anyhow!("the consumer ended by itself"),
             Err(error) => error,
         }
     }

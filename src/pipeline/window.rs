@@ -198,11 +198,6 @@ async fn classify(records: Vec<Decoded>, classifier: &Classifier) -> anyhow::Res
     } else {
         classifier.classify(texts).await
     };
-    anyhow::ensure!(
-        predictions.len() == posts,
-        "the classifier answered {} of {posts} texts",
-        predictions.len()
-    );
     // A fault that is not the text's (a session broke) must not send posts to the dead letters.
     if let Some(fault) = predictions
         .iter()
@@ -214,33 +209,34 @@ async fn classify(records: Vec<Decoded>, classifier: &Classifier) -> anyhow::Res
     let mut predictions = predictions.into_iter();
     let classified = records
         .into_iter()
-        .map(|Decoded { record, content }| match content {
-            Content::Post { post, topics, .. } => match predictions.next() {
-                Some(Ok(prediction)) => Classified::new(
-                    record,
-                    Outcome::Post {
-                        post,
-                        topics,
-                        prediction,
-                    },
-                ),
-                Some(Err(fault)) => Classified::rejected(record, model_reject(fault.to_string())),
-                None => Classified::rejected(record, model_reject("no answer".to_owned())),
-            },
-            Content::Deletion(deletion) => Classified::new(record, Outcome::Deletion(deletion)),
-            Content::Filtered => Classified::new(record, Outcome::Filtered),
-            Content::Late => Classified::new(record, Outcome::Late),
-            Content::Rejected(reject) => Classified::rejected(record, reject),
+        .map(|Decoded { record, content }| {
+            Ok(match content {
+                Content::Post { post, topics, .. } => match predictions.next() {
+                    Some(Ok(prediction)) => Classified::new(
+                        record,
+                        Outcome::Post {
+                            post,
+                            topics,
+                            prediction,
+                        },
+                    ),
+                    Some(Err(fault)) => {
+                        let reject = Reject {
+                            reason: Reason::Model,
+                            detail: fault.to_string(),
+                        };
+                        Classified::rejected(record, reject)
+                    }
+                    None => anyhow::bail!("the classifier answered fewer texts than it was given"),
+                },
+                Content::Deletion(deletion) => Classified::new(record, Outcome::Deletion(deletion)),
+                Content::Filtered => Classified::new(record, Outcome::Filtered),
+                Content::Late => Classified::new(record, Outcome::Late),
+                Content::Rejected(reject) => Classified::rejected(record, reject),
+            })
         })
-        .collect();
+        .collect::<anyhow::Result<Vec<Classified>>>()?;
     metrics::histogram!(metric::STAGE_SECONDS, "stage" => "classify").record(begun.elapsed().as_secs_f64());
     metrics::counter!(metric::STAGE_RECORDS, "stage" => "classify").increment(posts as u64);
     Ok(classified)
-}
-
-fn model_reject(detail: String) -> Reject {
-    Reject {
-        reason: Reason::Model,
-        detail,
-    }
 }
