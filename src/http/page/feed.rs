@@ -10,8 +10,8 @@ use tokio::{
 use tokio_util::sync::CancellationToken;
 
 use super::{
-    Page,
     frame::{Figures, Frame, Memory, Process},
+    source::Page,
 };
 use crate::store::{
     Fault,

@@ -7,6 +7,7 @@
 
 mod feed;
 mod frame;
+mod source;
 
 use std::{convert::Infallible, net::SocketAddr};
 
@@ -22,12 +23,10 @@ use axum::{
     routing::get,
 };
 use futures::stream;
-use metrics_exporter_prometheus::PrometheusHandle;
 use tokio_util::sync::CancellationToken;
 
 use self::feed::Feed;
-use crate::telemetry::health::Health;
-use crate::{http::PageContent, store::StoreOptions};
+pub use self::source::Page;
 
 const INDEX: &str = include_str!("dist/index.html");
 const SCRIPT: &str = include_str!("dist/page.js");
@@ -52,21 +51,6 @@ const HEADERS: [(HeaderName, &str); 8] = [
     ),
     (header::CACHE_CONTROL, "no-store"),
 ];
-
-/// What the live page stands on.
-#[derive(Debug, Clone)]
-pub struct Page {
-    /// What it shows.
-    pub shows: PageContent,
-    /// The database that it reads.
-    pub database: StoreOptions,
-    /// The consumer group whose records it counts.
-    pub group: String,
-    /// The process's own metrics.
-    pub metrics: PrometheusHandle,
-    /// What keeps the process from being ready.
-    pub health: Health,
-}
 
 #[derive(Clone)]
 struct Shared {
