@@ -4,7 +4,9 @@ use std::fmt::Write as _;
 
 use sqlx::{AssertSqlSafe, Column as _, Executor as _, Row as _, ValueRef as _};
 
-use crate::support::store::Harness;
+use time::Duration;
+
+use crate::support::store::{Harness, NOON, Random, flush, post, run};
 
 /// The moment at which the seeded posts end: what the examples call now.
 const NOW: &str = "2026-03-09 14:00:00+00";
@@ -26,8 +28,13 @@ async fn seeded() -> Harness {
     harness
 }
 
-/// Fails with the rows in which two queries differ.
+/// Fails with the rows in which two queries differ, or if they have none.
 async fn assert_same(harness: &Harness, name: &str, left: &str, right: &str) {
+    assert!(assert_equal(harness, name, left, right).await > 0, "{name}: no rows");
+}
+
+/// Fails with the rows in which two queries differ; returns how many they have.
+async fn assert_equal(harness: &Harness, name: &str, left: &str, right: &str) -> i64 {
     let sql = format!(
         "WITH l AS ({left}), r AS ({right})
          SELECT (SELECT count(*) FROM l), x.side || ' ' || x.row FROM (SELECT 1) one LEFT JOIN (
@@ -38,12 +45,12 @@ async fn assert_same(harness: &Harness, name: &str, left: &str, right: &str) {
         .fetch_all(&harness.pool)
         .await
         .unwrap_or_else(|error| panic!("{name}: {error}"));
-    assert!(rows[0].0 > 0, "{name}: no rows");
     assert_eq!(
         rows.iter().filter_map(|row| row.1.as_ref()).collect::<Vec<_>>(),
         Vec::<&String>::new(),
         "{name}"
     );
+    rows[0].0
 }
 
 #[tokio::test]
@@ -142,6 +149,126 @@ async fn trends_equal_a_recount_of_the_posts() {
         shares("2026-03-02 13:00+00", "2026-03-02 14:00+00")
     );
     assert_same(&harness, "change", &format!("{change} WHERE posts > 0"), &right).await;
+}
+
+/// A trend by the hour until 04:30 once counted to 05:00: the rollup by hour has no halves.
+#[tokio::test]
+async fn ranges_of_any_ends_and_steps_equal_a_recount() {
+    let harness = seeded().await;
+    let mut random = Random(3);
+    for case in 0..60 {
+        // Minutes of the nine days before the seed's end; the last cases end where hours and days do.
+        let mut until = 12_960 - i64::try_from(random.below(9_000)).unwrap();
+        until -= [0, 0, until % 60, until % 1_440][random.below(4) as usize];
+        let since = (until - 1 - i64::try_from(random.below(5_000)).unwrap()).max(0);
+        let step = [1, 7, 60, 90, 120, 720, 1_440, 2_880, 4_321][random.below(9) as usize];
+        let (since, until, step) = (
+            format!("(timestamptz '2026-02-28 14:00+00' + interval '{since} minutes')"),
+            format!("(timestamptz '2026-02-28 14:00+00' + interval '{until} minutes')"),
+            format!("interval '{step} minutes'"),
+        );
+        let left = format!("SELECT bucket, emotion, posts FROM emotion_trend({since}, {until}, {step})");
+        let right = format!(
+            "SELECT trend_bucket({step}, created_at), emotion, count(*) FROM post
+             WHERE created_at >= trend_bucket({step}, {since}) AND created_at < {until} GROUP BY 1, 2"
+        );
+        let name = format!("case {case}: {since} to {until} by {step}");
+        assert_equal(&harness, &name, &left, &right).await;
+        let left = format!("SELECT emotion, sum(posts) FROM emotion_by('source', {since}, {until}) GROUP BY 1");
+        let right = format!(
+            "SELECT emotion, count(*) FROM post
+             WHERE created_at >= trend_bucket(CASE WHEN {until} - {since} > interval '7 days' THEN interval '24 hours'
+                                                   ELSE trend_step(NULL, {since}, {until}) END, {since})
+               AND created_at < {until} GROUP BY 1"
+        );
+        assert_equal(&harness, &name, &left, &right).await;
+    }
+}
+
+#[tokio::test]
+async fn steps_and_widths_that_minutes_do_not_make_are_refused() {
+    let harness = seeded().await;
+    for (span, says) in [
+        ("90 seconds", "whole minutes"),
+        ("0 minutes", "whole minutes"),
+        ("-1 hour", "whole minutes"),
+        ("1 month", "months and years"),
+        ("1 year", "months and years"),
+    ] {
+        for call in [
+            format!("emotion_trend('2026-03-09', '2026-03-10', '{span}')"),
+            format!("group_trend('2026-03-09', '2026-03-10', '{span}')"),
+            format!("emotion_rolling('{span}', '2026-03-09', '2026-03-10')"),
+            format!("group_rolling('{span}', '2026-03-09', '2026-03-10')"),
+            format!("emotion_change('{span}', '2026-03-10')"),
+            format!("emotion_unusual('{span}', '7 days', 3.5, '2026-03-09')"),
+            format!("emotion_unusual('1 hour', '{span}', 3.5, '2026-03-09')"),
+        ] {
+            let error = sqlx::raw_sql(AssertSqlSafe(format!("SELECT count(*) FROM {call}")))
+                .execute(&harness.pool)
+                .await
+                .expect_err(&call);
+            assert!(error.to_string().contains(says), "{call}: {error}");
+        }
+    }
+}
+
+/// On the day after the clocks change, `timestamptz - interval '1 day'` is no start of a bucket.
+#[tokio::test]
+async fn days_are_24_hours_where_the_clocks_change() {
+    let harness = seeded().await;
+    // New York's clocks went forward on 8 March 2026.
+    let unusual = |zone: &str| {
+        format!(
+            "SET timezone = '{zone}'; CREATE TEMP TABLE \"{zone}\" ON COMMIT PRESERVE ROWS AS
+             SELECT emotion, bucket AT TIME ZONE 'UTC' AS bucket, posts, z
+             FROM emotion_unusual('1 day', '5 days', 3.5, '{NOW}', 5, '')"
+        )
+    };
+    let mut connection = harness.pool.acquire().await.unwrap();
+    for zone in ["UTC", "America/New_York"] {
+        sqlx::raw_sql(AssertSqlSafe(unusual(zone)))
+            .execute(&mut *connection)
+            .await
+            .unwrap();
+    }
+    let (rows, other): (i64, i64) = sqlx::query_as(
+        r#"SELECT (SELECT count(*) FROM "UTC"), count(*)
+           FROM (SELECT * FROM "UTC" EXCEPT ALL SELECT * FROM "America/New_York") d"#,
+    )
+    .fetch_one(&mut *connection)
+    .await
+    .unwrap();
+    assert!(rows > 0);
+    assert_eq!(other, 0);
+}
+
+/// A history without any spread once gave no score at all.
+#[tokio::test]
+async fn an_emotion_that_was_never_there_and_is_all_there_is_now_is_unusual() {
+    let harness = Harness::with_partitions(1).await;
+    let mut all = flush();
+    all.ranges.push(run(0, 0, 200));
+    for offset in 0..200 {
+        let hours_ago = if offset < 30 { 1 } else { 2 + offset % 100 };
+        let mut row = post(&offset.to_string(), NOON - Duration::hours(hours_ago), 0, offset);
+        row.prediction.emotion = if offset < 30 { "joy" } else { "anger" }.into();
+        all.posts.push(row);
+    }
+    harness.flush(&all).await;
+    let rows: Vec<(String, f64, bool)> = sqlx::query_as(
+        "SELECT emotion, z, unusual FROM emotion_unusual('1 hour', '3 days', 3.5, '2019-07-03 12:00+00', 20, '') ORDER BY 1",
+    )
+    .fetch_all(&harness.pool)
+    .await
+    .unwrap();
+    assert_eq!(
+        rows,
+        [
+            ("anger".to_owned(), f64::NEG_INFINITY, false),
+            ("joy".to_owned(), f64::INFINITY, true)
+        ]
+    );
 }
 
 /// It read every post of the range: a dashboard that asked for a rare language waited for seconds.
