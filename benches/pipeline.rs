@@ -141,7 +141,7 @@ fn distinct_texts(lines: &[Vec<u8>], folder: &ModelFolder) -> Vec<Arc<str>> {
     let profile = pipeline::profile(&Settings::default(), folder).expect("a cleaning profile");
     let envelope = Envelope {
         timestamp: None,
-        fallback_id: "none".into(),
+        fallback_id: "none".try_into().ok(),
     };
     let mut seen: HashSet<Arc<str>> = HashSet::new();
     lines

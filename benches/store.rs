@@ -13,7 +13,7 @@ use std::{
 
 use moodstream::{
     model::{ModelInfo, Precision, Prediction, ProblemType, Provider},
-    post::{Deletion, Origin, Post, Source},
+    post::{Deletion, EventTime, Hashtag, Language, Origin, Post, Source, Text},
     store::{DeletionRow, Flush, OffsetRange, PostRow, Store, StoreOptions},
 };
 use sqlx::PgPool;
@@ -44,19 +44,23 @@ fn post(topic: &Arc<str>, offset: i64) -> PostRow {
     PostRow {
         post: Arc::new(Post {
             source: Source::Twitter,
-            id: id.to_string(),
+            id: id.to_string().try_into().unwrap(),
             // 50 posts a second of event time.
-            created_at: datetime!(2019-07-03 12:00 UTC) + Duration::from_millis(offset.unsigned_abs() * 20),
-            author_id: Some((n % 10_000_000_000).to_string()),
-            lang: LANGUAGES[(n % 8) as usize].into(),
-            text: format!(
+            created_at: EventTime::new(
+                datetime!(2019-07-03 12:00 UTC) + Duration::from_millis(offset.unsigned_abs() * 20),
+            )
+            .unwrap(),
+            author_id: Some((n % 10_000_000_000).to_string().try_into().unwrap()),
+            lang: Language::of_tag(LANGUAGES[(n % 8) as usize]),
+            text: Text::new(format!(
                 "post {n:020} {}",
                 "some words as people write them ".repeat(1 + (n % 5) as usize)
-            ),
-            repost_of: (n % 5 < 2).then(|| (id - 77).to_string()),
+            ))
+            .unwrap(),
+            repost_of: (n % 5 < 2).then(|| (id - 77).to_string().try_into().unwrap()),
             quoted_text: None,
             hashtags: if n.is_multiple_of(4) {
-                vec![format!("tag{}", n % 500)]
+                vec![Hashtag::new(format!("tag{}", n % 500)).unwrap()]
             } else {
                 Vec::new()
             },
@@ -82,7 +86,7 @@ fn deletion(topic: &Arc<str>, offset: i64) -> DeletionRow {
     DeletionRow {
         deletion: Deletion {
             source: Source::Twitter,
-            post_id: id.to_string(),
+            post_id: id.to_string().try_into().unwrap(),
         },
         origin: origin(topic, offset),
     }

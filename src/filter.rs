@@ -3,13 +3,18 @@
 //! [`Languages`] and [`TopicSet`] are checked when they are built, so that a mistake in the settings
 //! ends before work starts; [`PostFilter`] joins them into the one question of the pipeline.
 
-use std::{borrow::Cow, collections::HashMap, fmt::Write as _, sync::Arc};
+use std::{
+    borrow::Cow,
+    collections::{BTreeSet, HashMap},
+    fmt::Write as _,
+    sync::Arc,
+};
 
 use regex::{RegexSet, RegexSetBuilder};
 use serde::{Deserialize, Serialize};
 use unicode_normalization::{IsNormalized, UnicodeNormalization, is_nfc_quick};
 
-use crate::post::Post;
+use crate::post::{Language, Post};
 
 /// Longest name of a topic, in characters: names are labels in tables and dashboards.
 pub const MAX_TOPIC_NAME: usize = 64;
@@ -25,8 +30,8 @@ const UNSPACED: &str =
 /// A filter that can't be built from its settings.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
 pub enum FilterError {
-    /// A language that is not a BCP 47 tag.
-    #[error("`{0}` is not a language: give primary subtags of two to eight letters, such as `en`, or `und`")]
+    /// A language that is not registered.
+    #[error("`{0}` is not a language: give registered BCP 47 subtags, such as `en`, or `und` for posts without one")]
     Language(String),
     /// A topic with an empty name: `''` stands for all posts.
     #[error("topic {0} has an empty name, which stands for all posts: give it a name")]
@@ -79,52 +84,30 @@ pub enum FilterError {
 /// The languages that are wanted.
 #[derive(Debug, Clone, PartialEq, Eq, Default)]
 pub struct Languages {
-    /// Sorted canonical primary subtags; empty: all.
-    subtags: Vec<String>,
+    /// Empty: all.
+    subtags: BTreeSet<Language>,
 }
 
 impl Languages {
-    /// The set of the primary subtags of `tags` (`pt-BR` counts as `pt`); without any, all languages.
+    /// The languages of `tags` (`pt-BR` counts as `pt`); without any, all languages.
     ///
     /// # Errors
     ///
-    /// [`FilterError::Language`] for what is not a tag.
+    /// [`FilterError::Language`] for one that is not registered.
     pub fn new<T: AsRef<str>>(tags: impl IntoIterator<Item = T>) -> Result<Self, FilterError> {
-        let mut subtags = Vec::new();
-        for tag in tags {
-            let tag = tag.as_ref().trim();
-            let subtag = primary_subtag(tag);
-            if !(2..=8).contains(&subtag.len()) || !subtag.bytes().all(|b| b.is_ascii_alphabetic()) {
-                return Err(FilterError::Language(tag.to_owned()));
-            }
-            subtags.push(subtag.into_owned());
-        }
-        subtags.sort();
-        subtags.dedup();
+        let language = |tag: T| {
+            let tag = tag.as_ref();
+            Language::registered(tag).ok_or_else(|| FilterError::Language(tag.to_owned()))
+        };
+        let subtags = tags.into_iter().map(language).collect::<Result<_, _>>()?;
         Ok(Self { subtags })
     }
 
-    /// Whether posts in this language (BCP 47, any case; `und`: unknown) are wanted. Unknown ones
-    /// are only if they are listed or everything is wanted.
+    /// Whether posts in this language are wanted. Those whose language is not known are only if `und` is listed or
+    /// everything is wanted.
     #[must_use]
-    pub fn allows(&self, lang: &str) -> bool {
-        self.subtags.is_empty() || self.subtags.iter().any(|subtag| *subtag == primary_subtag(lang))
-    }
-}
-
-/// Lower case, and old codes as their new ones: Twitter says `in` and `iw` to this day.
-fn primary_subtag(tag: &str) -> Cow<'_, str> {
-    let subtag = tag.split(['-', '_']).next().unwrap_or_default();
-    let lower = match subtag.bytes().any(|b| b.is_ascii_uppercase()) {
-        true => Cow::Owned(subtag.to_ascii_lowercase()),
-        false => Cow::Borrowed(subtag),
-    };
-    match lower.as_ref() {
-        "" => Cow::Borrowed("und"),
-        "in" => Cow::Borrowed("id"),
-        "iw" => Cow::Borrowed("he"),
-        "ji" => Cow::Borrowed("yi"),
-        _ => lower,
+    pub fn allows(&self, language: Language) -> bool {
+        self.subtags.is_empty() || self.subtags.contains(&language)
     }
 }
 
@@ -280,7 +263,7 @@ impl PostFilter {
     /// The topics of a wanted post (often none); `None` if it is not wanted.
     #[must_use]
     pub fn admit(&self, post: &Post) -> Option<Vec<Arc<str>>> {
-        if !self.languages.allows(&post.lang) {
+        if !self.languages.allows(post.lang) {
             return None;
         }
         let topics = self.topics.matches(post);

@@ -83,7 +83,7 @@ pub(super) async fn run(args: Args) -> anyhow::Result<ExitCode> {
             &options,
             &source,
             |line| rewrite(line, shift),
-            post::key,
+            |line| post::key(line).map(|id| id.to_string()),
             |progress| {
                 show(&bar, progress);
                 if stopped.load(Ordering::Relaxed) {

@@ -85,6 +85,21 @@ pub struct PostSettings {
     pub max_bytes: usize,
     /// The longest text in characters.
     pub max_text_chars: usize,
+    /// How far ahead of this machine's clock a post may be dated, in seconds.
+    pub max_future_seconds: u32,
+    /// What becomes of a post that is dated further ahead.
+    pub future: FuturePolicy,
+}
+
+/// What becomes of a post dated further ahead than `posts.max_future_seconds`.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default, Deserialize)]
+#[serde(rename_all = "kebab-case")]
+pub enum FuturePolicy {
+    /// It is a dead letter.
+    #[default]
+    Reject,
+    /// It is stored as published now.
+    Clamp,
 }
 
 impl Default for PostSettings {
@@ -96,6 +111,8 @@ impl Default for PostSettings {
             only_tracked: false,
             max_bytes: limits.max_bytes,
             max_text_chars: limits.max_text_chars,
+            max_future_seconds: 3_600,
+            future: FuturePolicy::Reject,
         }
     }
 }
@@ -173,7 +190,7 @@ pub struct StoreSettings {
     pub hour_retention_days: Option<u32>,
     /// Days to keep the rollups by day; absent keeps everything.
     pub day_retention_days: Option<u32>,
-    /// Day partitions made ahead.
+    /// Days whose partitions are made ahead.
     pub partitions_ahead: u16,
     /// Seconds between two rounds of making and dropping partitions.
     pub maintenance_interval_seconds: u64,

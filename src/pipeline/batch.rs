@@ -11,6 +11,7 @@ use super::classified::{Classified, Outcome};
 use crate::{
     kafka::{DeadLetter, Partition},
     model::ModelInfo,
+    post::{Reason, Reject},
     store::{self, DeletionRow, Flush, OffsetRange, PostRow},
 };
 
@@ -92,7 +93,7 @@ impl Batch {
                 }),
                 Outcome::Filtered => range.filtered += 1,
                 Outcome::Late => range.late += 1,
-                Outcome::Rejected { .. } => range.rejected += 1,
+                Outcome::Rejected(_) => range.rejected += 1,
             }
         }
         flush.ranges = ranges.into_values().collect();
@@ -108,11 +109,29 @@ impl Batch {
     pub(super) fn rejects(&self) -> BTreeMap<&'static str, u64> {
         let mut reasons = BTreeMap::new();
         for record in &self.records {
-            if let Outcome::Rejected { reject, .. } = &record.outcome {
+            if let Outcome::Rejected(reject) = &record.outcome {
                 *reasons.entry(reject.reason.as_str()).or_default() += 1;
             }
         }
         reasons
+    }
+
+    /// Whether any of its records writes or removes a row of a post.
+    pub(super) fn has_rows(&self) -> bool {
+        self.records
+            .iter()
+            .any(|record| matches!(record.outcome, Outcome::Post { .. } | Outcome::Deletion(_)))
+    }
+
+    /// Rejects all its records that have rows: the database refuses them.
+    pub(super) fn reject_all(&mut self, why: &str) {
+        self.dead_letters_sent = false;
+        self.days.clear();
+        for record in &mut self.records {
+            if matches!(record.outcome, Outcome::Post { .. } | Outcome::Deletion(_)) {
+                record.outcome = Outcome::Rejected(Reject::new(Reason::Database, why));
+            }
+        }
     }
 
     /// The assignment under which a partition's records were read.
@@ -176,7 +195,7 @@ impl Batch {
 /// The day of a record's post.
 fn day(record: &Classified) -> Option<Date> {
     match &record.outcome {
-        Outcome::Post { post, .. } => Some(store::day_of(post.created_at)),
+        Outcome::Post { post, .. } => Some(store::day_of(post.created_at.get())),
         _ => None,
     }
 }

@@ -11,7 +11,7 @@ use crate::{
     post::{Deletion, Origin, Post, Reject},
 };
 
-/// A record with the outcome that the flush gives it. Of the record's bytes only those of a rejected one are kept.
+/// A record with the outcome that the flush gives it. Its bytes are kept until it is committed, as it may yet be rejected.
 #[derive(Debug)]
 pub(super) struct Classified {
     pub(super) origin: Origin,
@@ -20,6 +20,8 @@ pub(super) struct Classified {
     /// The record's timestamp at the broker.
     pub(super) timestamp: Option<OffsetDateTime>,
     pub(super) outcome: Outcome,
+    key: Option<Bytes>,
+    value: Bytes,
     /// Counts the record as in flight until it is committed or dropped.
     _permit: InFlightPermit,
 }
@@ -40,11 +42,7 @@ pub(super) enum Outcome {
     /// The post is older than what is kept.
     Late,
     /// The record goes to the dead-letter topic.
-    Rejected {
-        reject: Reject,
-        key: Option<Bytes>,
-        value: Bytes,
-    },
+    Rejected(Reject),
 }
 
 impl Classified {
@@ -54,25 +52,22 @@ impl Classified {
             epoch: record.epoch,
             timestamp: record.timestamp,
             outcome,
+            key: record.key,
+            value: record.value,
             _permit: record.permit,
         }
     }
 
-    pub(super) fn rejected(record: Record, reject: Reject) -> Self {
-        let (key, value) = (record.key.clone(), record.value.clone());
-        Self::new(record, Outcome::Rejected { reject, key, value })
-    }
-
     /// The dead letter of a rejected record.
     pub(super) fn dead_letter(&self) -> Option<DeadLetter> {
-        let Outcome::Rejected { reject, key, value } = &self.outcome else {
+        let Outcome::Rejected(reject) = &self.outcome else {
             return None;
         };
         Some(DeadLetter {
             origin: self.origin.clone(),
             timestamp: self.timestamp,
-            key: key.clone(),
-            value: value.clone(),
+            key: self.key.clone(),
+            value: self.value.clone(),
             reason: reject.reason.as_str(),
             detail: reject.detail.clone(),
         })

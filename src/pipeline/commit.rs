@@ -238,6 +238,17 @@ impl Committer {
                     self.health.fault(Part::Database, error.to_string());
                     return Ok(Attempt::TooLarge(Box::new(batch)));
                 }
+                // Some record holds what the tables can't: found by halving, it becomes a dead letter.
+                Err(FlushError::Store(error)) if error.fault == Fault::Row && batch.has_rows() => {
+                    metrics::counter!(metric::TRANSACTIONS, "result" => "failed").increment(1);
+                    if batch.len() > 1 {
+                        return Ok(Attempt::TooLarge(Box::new(batch)));
+                    }
+                    let error = error.to_string();
+                    tracing::warn!(error, "the database refuses a row: its record is rejected");
+                    batch.reject_all(&error);
+                    flush = batch.flush(&self.group, &self.model);
+                }
                 // A bug, or someone has changed the tables: no retry helps, and no record may be skipped.
                 Err(
                     error @ (FlushError::Invalid(_) | FlushError::Inconsistent(_) | FlushError::TooManyDays { .. }),
@@ -332,7 +343,7 @@ impl Committer {
                 continue;
             };
             *emotions.entry(&row.prediction.emotion).or_default() += 1;
-            event_delay.record((now - row.post.created_at).as_seconds_f64().max(0.0));
+            event_delay.record((now - row.post.created_at.get()).as_seconds_f64().max(0.0));
             if let Some(timestamp) = row.timestamp {
                 broker_delay.record((now - timestamp).as_seconds_f64().max(0.0));
             }

@@ -6,9 +6,10 @@ use time::OffsetDateTime;
 
 use crate::{
     clean::Profile,
+    config::FuturePolicy,
     filter::PostFilter,
     kafka::Record,
-    post::{self, Deletion, Envelope, Format, Limits, Origin, Parsed, Post, Reject},
+    post::{self, Deletion, Envelope, EventTime, Format, Id, Limits, Origin, Parsed, Post, Reason, Reject},
     store::Retention,
 };
 
@@ -43,6 +44,36 @@ pub enum Content {
     Rejected(Reject),
 }
 
+/// What becomes of a post dated further ahead than a clock may differ. Each day with posts has partitions, so dates that
+/// people invent must not make them.
+#[derive(Debug, Clone, Copy)]
+pub struct FutureTimes {
+    /// How far ahead of this machine's clock a post may be dated.
+    pub most: time::Duration,
+    /// What becomes of one that is dated further ahead.
+    pub policy: FuturePolicy,
+}
+
+impl FutureTimes {
+    /// The event time to store.
+    fn judge(self, created_at: EventTime, now: OffsetDateTime) -> Result<EventTime, Reject> {
+        let bound = EventTime::new(now.saturating_add(self.most)).ok();
+        if bound.is_some_and(|bound| created_at <= bound) {
+            return Ok(created_at);
+        }
+        match (self.policy, EventTime::new(now)) {
+            (FuturePolicy::Clamp, Ok(now)) => Ok(now),
+            _ => Err(Reject::new(
+                Reason::FutureTime,
+                format!(
+                    "the post is dated {created_at}, more than {} seconds ahead of the clock",
+                    self.most.whole_seconds()
+                ),
+            )),
+        }
+    }
+}
+
 /// Decodes records. Everything it needs is fixed at start.
 #[derive(Debug)]
 pub struct Decoder {
@@ -54,6 +85,8 @@ pub struct Decoder {
     pub filter: PostFilter,
     /// The cleaning that the model was trained with.
     pub profile: Profile,
+    /// What becomes of posts dated ahead.
+    pub future: FutureTimes,
     /// What is too old to keep.
     pub retention: Retention,
     /// Posts before this moment were dropped by an earlier retention and are late for good, see
@@ -74,13 +107,18 @@ impl Decoder {
             timestamp: record.timestamp,
             fallback_id: fallback_id(&record.origin, record.timestamp),
         };
-        let post = match post::parse(self.format, &record.value, &envelope, &self.limits) {
+        let mut post = match post::parse(self.format, &record.value, &envelope, &self.limits) {
             Err(reject) => return Content::Rejected(reject),
             Ok(Parsed::Deletion(deletion)) => return Content::Deletion(deletion),
             Ok(Parsed::Post(post)) => post,
         };
-        let retired = self.retired_until.is_some_and(|until| post.created_at < until);
-        if retired || self.retention.is_late(post.created_at, now) {
+        match self.future.judge(post.created_at, now) {
+            Ok(created_at) => post.created_at = created_at,
+            Err(reject) => return Content::Rejected(reject),
+        }
+        let created_at = post.created_at.get();
+        let retired = self.retired_until.is_some_and(|until| created_at < until);
+        if retired || self.retention.is_late(created_at, now) {
             return Content::Late;
         }
         let Some(topics) = self.filter.admit(&post) else {
@@ -98,18 +136,42 @@ impl Decoder {
 /// The id of a post that has none. It stays the same however often the record is read, and differs for a record at the same
 /// offset of a topic that was deleted and created again, or of another cluster, because that one has another timestamp. Only
 /// records without a timestamp can't be told apart.
-fn fallback_id(origin: &Origin, timestamp: Option<OffsetDateTime>) -> Arc<str> {
-    match timestamp {
-        Some(time) => format!("{origin}@{}", time.unix_timestamp_nanos() / 1_000_000).into(),
-        None => origin.to_string().into(),
-    }
+fn fallback_id(origin: &Origin, timestamp: Option<OffsetDateTime>) -> Option<Id> {
+    let id = match timestamp {
+        Some(time) => format!("{origin}@{}", time.unix_timestamp_nanos() / 1_000_000),
+        None => origin.to_string(),
+    };
+    Id::new(id).ok()
 }
 
 #[cfg(test)]
 mod tests {
-    use time::macros::datetime;
+    #![allow(clippy::unwrap_used)]
+    use time::{Duration, macros::datetime};
 
     use super::*;
+
+    #[test]
+    fn posts_dated_ahead_are_rejected_or_clamped() {
+        let now = datetime!(2026-11-27 12:00 UTC);
+        let time = |time| EventTime::new(time).unwrap();
+        let reject = FutureTimes {
+            most: Duration::hours(1),
+            policy: FuturePolicy::Reject,
+        };
+        let clamp = FutureTimes {
+            policy: FuturePolicy::Clamp,
+            ..reject
+        };
+        for allowed in [datetime!(1970-01-01 00:00 UTC), now, datetime!(2026-11-27 13:00 UTC)] {
+            assert_eq!(reject.judge(time(allowed), now).unwrap(), allowed);
+            assert_eq!(clamp.judge(time(allowed), now).unwrap(), allowed);
+        }
+        for ahead in [datetime!(2026-11-27 13:00:01 UTC), datetime!(2199-01-01 00:00 UTC)] {
+            assert_eq!(reject.judge(time(ahead), now).unwrap_err().reason, Reason::FutureTime);
+            assert_eq!(clamp.judge(time(ahead), now).unwrap(), now);
+        }
+    }
 
     #[test]
     fn a_post_without_an_id_is_identified_by_its_record_s_offset_and_timestamp() {
@@ -118,7 +180,7 @@ mod tests {
             partition: 3,
             offset: 14,
         };
-        let id = |timestamp| fallback_id(&origin, timestamp).to_string();
+        let id = |timestamp| fallback_id(&origin, timestamp).unwrap().to_string();
         assert_eq!(
             id(Some(datetime!(2026-01-02 03:04:05.006 UTC))),
             "posts/3/14@1767323045006"

@@ -35,7 +35,7 @@ use tokio_util::sync::CancellationToken;
 
 use self::{caught_up::Target, commit::Committer, group_offsets::GroupOffsets};
 pub use self::{
-    decode::{Content, Decoded, Decoder},
+    decode::{Content, Decoded, Decoder, FutureTimes},
     summary::{Summary, Totals},
 };
 use crate::{
@@ -102,7 +102,9 @@ pub fn profile(settings: &Settings, folder: &ModelFolder) -> Result<Profile, Set
 /// # Errors
 /// The database is unreachable, denies something, or has another schema.
 pub async fn open_store(settings: &Settings) -> anyhow::Result<Store> {
-    let store = Store::connect(&settings.database).await?;
+    let store = Store::connect(&settings.database)
+        .await?
+        .keeping(settings.store.retention());
     // Checked first: if the schema is current, a role without rights over it is enough.
     if !store.schema_is_current().await? {
         anyhow::ensure!(
@@ -174,6 +176,10 @@ pub async fn run_with(
         },
         filter,
         profile,
+        future: FutureTimes {
+            most: time::Duration::seconds(settings.posts.max_future_seconds.into()),
+            policy: settings.posts.future,
+        },
         retention: settings.store.retention(),
         retired_until: store.retired_until().await?,
     };

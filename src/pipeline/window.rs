@@ -225,14 +225,14 @@ async fn classify(records: Vec<Decoded>, classifier: &Classifier) -> anyhow::Res
                             reason: Reason::Model,
                             detail: fault.to_string(),
                         };
-                        Classified::rejected(record, reject)
+                        Classified::new(record, Outcome::Rejected(reject))
                     }
                     None => anyhow::bail!("the classifier answered fewer texts than it was given"),
                 },
                 Content::Deletion(deletion) => Classified::new(record, Outcome::Deletion(deletion)),
                 Content::Filtered => Classified::new(record, Outcome::Filtered),
                 Content::Late => Classified::new(record, Outcome::Late),
-                Content::Rejected(reject) => Classified::rejected(record, reject),
+                Content::Rejected(reject) => Classified::new(record, Outcome::Rejected(reject)),
             })
         })
         .collect::<anyhow::Result<Vec<Classified>>>()?;

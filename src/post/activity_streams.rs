@@ -6,7 +6,7 @@
 use serde::Deserialize;
 
 use super::{
-    Deletion, Parsed, Reason, Reject, Source, clock,
+    Deletion, Id, Parsed, Reason, Reject, Source, clock,
     draft::{Draft, Entities, Input, twitter_unescape},
     json::{self, Object, Scalar},
     list::not_a_post,
@@ -136,12 +136,12 @@ fn deletion(activity: &Activity<'_>) -> Result<Parsed, Reject> {
 }
 
 /// The number at the end of an id URI, or the whole id if it has none.
-fn number(id: &Scalar<'_>, field: &str) -> Result<Option<String>, Reject> {
-    let id = id.id(field)?;
-    Ok(id.map(|uri| match uri.rsplit_once(':') {
+fn number(id: &Scalar<'_>, field: &str) -> Result<Option<Id>, Reject> {
+    let Some(uri) = id.id(field)? else { return Ok(None) };
+    match uri.rsplit_once(':') {
         Some((_, number)) if !number.is_empty() && number.bytes().all(|byte| byte.is_ascii_digit()) => {
-            number.to_owned()
+            json::id(number, field)
         }
-        _ => uri,
-    }))
+        _ => Ok(Some(uri)),
+    }
 }

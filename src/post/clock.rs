@@ -2,7 +2,7 @@
 
 use time::{Date, Month, OffsetDateTime, PrimitiveDateTime, Time, UtcOffset, format_description::well_known::Rfc3339};
 
-use super::{Reason, Reject, json::Scalar};
+use super::{EventTime, Reason, Reject, json::Scalar};
 
 /// Unix milliseconds at which Twitter's snowflake ids count zero.
 const SNOWFLAKE_EPOCH_MS: i128 = 1_288_834_974_657;
@@ -15,7 +15,7 @@ const FIRST_SNOWFLAKE: u64 = 29_700_859_247;
 /// # Errors
 ///
 /// [`Reason::BadTime`] if it can't be read or lies outside the years 1970 to 2200.
-pub(super) fn read(value: &Scalar<'_>, field: &str) -> Result<Option<OffsetDateTime>, Reject> {
+pub(super) fn read(value: &Scalar<'_>, field: &str) -> Result<Option<EventTime>, Reject> {
     let time = match value {
         Scalar::Absent => return Ok(None),
         Scalar::Integer(number) => unix(*number),
@@ -23,9 +23,9 @@ pub(super) fn read(value: &Scalar<'_>, field: &str) -> Result<Option<OffsetDateT
         Scalar::Text(text) => from_text(text.trim()),
         other => return Err(other.wrong(field, "a time")),
     };
-    match time.and_then(bounded) {
-        Some(time) => Ok(Some(time)),
-        None => Err(unreadable(value, field)),
+    match time.map(EventTime::new) {
+        Some(Ok(time)) => Ok(Some(time)),
+        Some(Err(_)) | None => Err(unreadable(value, field)),
     }
 }
 
@@ -41,20 +41,13 @@ fn unreadable(value: &Scalar<'_>, field: &str) -> Reject {
 }
 
 /// The time within a Twitter id, if the id is new enough to hold one.
-pub(super) fn snowflake(id: &str) -> Option<OffsetDateTime> {
+pub(super) fn snowflake(id: &str) -> Option<EventTime> {
     let id: u64 = id.parse().ok()?;
     if id < FIRST_SNOWFLAKE {
         return None;
     }
     let milliseconds = i128::from(id >> 22) + SNOWFLAKE_EPOCH_MS;
-    from_microseconds(milliseconds * 1_000).and_then(bounded)
-}
-
-/// In UTC, cut to the microseconds that Postgres keeps, within the years 1970 to 2200.
-pub(super) fn bounded(time: OffsetDateTime) -> Option<OffsetDateTime> {
-    let time = time.checked_to_offset(UtcOffset::UTC)?;
-    let time = time.replace_nanosecond(time.nanosecond() / 1_000 * 1_000).ok()?;
-    (1970..=2200).contains(&time.year()).then_some(time)
+    EventTime::new(from_microseconds(milliseconds * 1_000)?).ok()
 }
 
 fn from_text(text: &str) -> Option<OffsetDateTime> {
@@ -151,7 +144,7 @@ mod tests {
     use super::*;
 
     fn text(text: &str) -> Result<Option<OffsetDateTime>, Reject> {
-        read(&Scalar::Text(Cow::Borrowed(text)), "created_at")
+        Ok(read(&Scalar::Text(Cow::Borrowed(text)), "created_at")?.map(EventTime::get))
     }
 
     #[test]
@@ -166,12 +159,15 @@ mod tests {
         ] {
             assert_eq!(text(notation).unwrap(), Some(instant), "{notation}");
         }
-        assert_eq!(read(&Scalar::Float(1_562_135_340.662), "t").unwrap(), Some(instant));
-        assert_eq!(read(&Scalar::Integer(1_562_135_340_662), "t").unwrap(), Some(instant));
+        assert_eq!(read(&Scalar::Float(1_562_135_340.662), "t").unwrap().unwrap(), instant);
+        assert_eq!(
+            read(&Scalar::Integer(1_562_135_340_662), "t").unwrap().unwrap(),
+            instant
+        );
         let whole = datetime!(2019-07-03 06:29:00 UTC);
         assert_eq!(text("Wed Jul 03 06:29:00 +0000 2019").unwrap(), Some(whole));
         assert_eq!(text("Wed Jul 03 01:59:00 -0430 2019").unwrap(), Some(whole));
-        assert_eq!(read(&Scalar::Integer(1_562_135_340), "t").unwrap(), Some(whole));
+        assert_eq!(read(&Scalar::Integer(1_562_135_340), "t").unwrap().unwrap(), whole);
     }
 
     #[test]
@@ -224,8 +220,8 @@ mod tests {
     #[test]
     fn snowflakes_hold_their_time_and_older_ids_none() {
         assert_eq!(
-            snowflake("1212092628029698048"),
-            Some(datetime!(2019-12-31 19:26:16.771 UTC))
+            snowflake("1212092628029698048").unwrap(),
+            datetime!(2019-12-31 19:26:16.771 UTC)
         );
         assert_eq!(snowflake("20"), None);
         assert_eq!(snowflake("three"), None);

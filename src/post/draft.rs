@@ -3,16 +3,12 @@
 use std::{borrow::Cow, collections::HashSet};
 
 use serde::Deserialize;
-use time::OffsetDateTime;
 use unicode_normalization::char::is_combining_mark;
 
 use super::{
-    Envelope, Limits, Parsed, Post, Reason, Reject, Source,
-    json::{List, Object, Scalar, without_nul},
+    Envelope, EventTime, Hashtag, Id, Language, Limits, Parsed, Post, Reason, Reject, Source, Text,
+    json::{List, Object, Scalar},
 };
-
-/// The longest hashtag, in characters: no service allows longer ones; what is longer is no hashtag.
-const MAX_HASHTAG_CHARS: usize = 280;
 
 /// What a format needs beside the record's own bytes.
 #[derive(Clone, Copy)]
@@ -24,12 +20,12 @@ pub(super) struct Input<'a> {
 /// A post as a format read it: not checked yet.
 pub(super) struct Draft<'a> {
     pub(super) source: Source,
-    pub(super) id: Option<String>,
-    pub(super) created_at: Option<OffsetDateTime>,
-    pub(super) author_id: Option<String>,
+    pub(super) id: Option<Id>,
+    pub(super) created_at: Option<EventTime>,
+    pub(super) author_id: Option<Id>,
     pub(super) lang: Option<&'a str>,
     pub(super) text: Option<Cow<'a, str>>,
-    pub(super) repost_of: Option<String>,
+    pub(super) repost_of: Option<Id>,
     pub(super) quoted_text: Option<Cow<'a, str>>,
     /// The hashtags that the format lists; where it has no place for them, they are found in the text.
     pub(super) hashtags: Option<Vec<&'a str>>,
@@ -49,19 +45,13 @@ impl Draft<'_> {
                 format!("a {} post without an id", self.source),
             ));
         };
+        let no_text = |what: &str| Err(Reject::new(Reason::NoText, what));
         let Some(text) = self.text else {
-            return Err(Reject::new(
-                Reason::NoText,
-                format!("the {} post {id} has no text", self.source),
-            ));
+            return no_text(&format!("the {} post {id} has no text", self.source));
         };
-        let text = without_nul(&text);
-        if text.trim().is_empty() {
-            return Err(Reject::new(
-                Reason::NoText,
-                format!("the text of the {} post {id} is empty", self.source),
-            ));
-        }
+        let Ok(text) = Text::new(text) else {
+            return no_text(&format!("the text of the {} post {id} is empty", self.source));
+        };
         let chars = text.chars().count();
         if chars > limits.max_text_chars {
             let detail = format!(
@@ -82,47 +72,25 @@ impl Draft<'_> {
         };
         let quoted_text = self
             .quoted_text
-            .map(|quoted| -> String { without_nul(&quoted).chars().take(limits.max_text_chars).collect() });
+            .and_then(|quoted| Text::new(quoted.chars().take(limits.max_text_chars).collect::<String>()).ok());
         Ok(Parsed::Post(Box::new(Post {
             source: self.source,
             created_at,
             author_id: self.author_id,
-            lang: self.lang.map_or_else(|| UNDETERMINED.to_owned(), language),
-            text: text.into_owned(),
+            lang: self.lang.map_or(Language::UNDETERMINED, Language::of_tag),
+            text,
             repost_of: self.repost_of,
-            quoted_text: quoted_text.filter(|quoted| !quoted.trim().is_empty()),
+            quoted_text,
             hashtags,
             id,
         })))
     }
 }
 
-/// BCP 47 for "not known".
-const UNDETERMINED: &str = "und";
-
-/// The primary subtag, lower case, with the deprecated codes that Twitter and old servers still write
-/// replaced by the IANA registry's preferred ones.
-fn language(tag: &str) -> String {
-    let primary = tag.trim().split(['-', '_']).next().unwrap_or_default();
-    if !(2..=8).contains(&primary.len()) || !primary.bytes().all(|byte| byte.is_ascii_alphabetic()) {
-        return UNDETERMINED.to_owned();
-    }
-    let code = primary.to_ascii_lowercase();
-    match code.as_str() {
-        "in" => "id".to_owned(),
-        "iw" => "he".to_owned(),
-        "ji" => "yi".to_owned(),
-        "jw" => "jv".to_owned(),
-        "mo" => "ro".to_owned(),
-        _ => code,
-    }
-}
-
-/// Lower case, without `#`, each once, in order.
-fn distinct<'a>(tags: impl Iterator<Item = &'a str>, limits: &Limits) -> Vec<String> {
+/// Each once, in order. What is too long for a hashtag is none.
+fn distinct<'a>(tags: impl Iterator<Item = &'a str>, limits: &Limits) -> Vec<Hashtag> {
     let mut seen = HashSet::new();
-    tags.map(|tag| without_nul(tag.trim().trim_start_matches(['#', '＃'])).to_lowercase())
-        .filter(|tag| !tag.is_empty() && tag.chars().count() <= MAX_HASHTAG_CHARS)
+    tags.filter_map(|tag| Hashtag::new(tag).ok())
         .filter(|tag| seen.insert(tag.clone()))
         .take(limits.max_hashtags)
         .collect()
@@ -179,7 +147,7 @@ pub(super) fn twitter_unescape(text: &str) -> Cow<'_, str> {
 #[derive(Debug, Deserialize)]
 pub(super) struct Entities<'a> {
     #[serde(borrow, default)]
-    hashtags: List<Object<Hashtag<'a>>>,
+    hashtags: List<Object<ListedHashtag<'a>>>,
 }
 
 impl Entities<'_> {
@@ -191,7 +159,7 @@ impl Entities<'_> {
 
 /// One listed hashtag: each format has a name of its own for the word.
 #[derive(Debug, Deserialize)]
-pub(super) struct Hashtag<'a> {
+pub(super) struct ListedHashtag<'a> {
     #[serde(borrow, default)]
     text: Scalar<'a>,
     #[serde(borrow, default)]
@@ -201,8 +169,8 @@ pub(super) struct Hashtag<'a> {
 }
 
 /// The words of a list of hashtags, if there is one.
-pub(super) fn tag_names<'t>(tags: &'t List<Object<Hashtag<'_>>>) -> Option<Vec<&'t str>> {
-    let word = |tag: &'t Hashtag<'_>| [&tag.text, &tag.tag, &tag.name].into_iter().find_map(Scalar::as_str);
+pub(super) fn tag_names<'t>(tags: &'t List<Object<ListedHashtag<'_>>>) -> Option<Vec<&'t str>> {
+    let word = |tag: &'t ListedHashtag<'_>| [&tag.text, &tag.tag, &tag.name].into_iter().find_map(Scalar::as_str);
     tags.0
         .as_ref()
         .map(|list| list.iter().filter_map(Object::as_ref).filter_map(word).collect())
@@ -211,24 +179,6 @@ pub(super) fn tag_names<'t>(tags: &'t List<Object<Hashtag<'_>>>) -> Option<Vec<&
 #[cfg(test)]
 mod tests {
     use super::*;
-
-    #[test]
-    fn languages_are_primary_subtags_without_deprecated_codes() {
-        for (given, expected) in [
-            ("en", "en"),
-            ("EN-gb", "en"),
-            ("pt_BR", "pt"),
-            ("in", "id"),
-            ("iw", "he"),
-            ("ckb", "ckb"),
-            ("zxx", "zxx"),
-        ] {
-            assert_eq!(language(given), expected);
-        }
-        for unknown in ["", "e", "e1", "日本", "averylongone", "-", "en us"] {
-            assert_eq!(language(unknown), "und", "{unknown}");
-        }
-    }
 
     #[test]
     fn hashtags_are_found_where_a_word_starts() {
@@ -252,7 +202,7 @@ mod tests {
 
     #[test]
     fn listed_hashtags_are_bounded() {
-        let long = "x".repeat(MAX_HASHTAG_CHARS + 1);
+        let long = "x".repeat(Hashtag::MAX_BYTES + 1);
         let tags: Vec<String> = (0..500).map(|n| format!("#T{}", n / 2)).chain([long]).collect();
         let limits = Limits::default();
         let kept = distinct(tags.iter().map(String::as_str), &limits);

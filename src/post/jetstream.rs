@@ -7,7 +7,7 @@ use std::borrow::Cow;
 use serde::Deserialize;
 
 use super::{
-    Deletion, Parsed, Reason, Reject, Source, clock,
+    Deletion, Id, Parsed, Reason, Reject, Source, clock,
     draft::{Draft, Input},
     json::{self, List, Object, Scalar},
     list::not_a_post,
@@ -141,7 +141,13 @@ pub(super) fn parse(json: &str, input: Input<'_>) -> Result<Parsed, Reject> {
     let (Some(author), Some(key)) = (&did, commit.rkey.id("commit.rkey")?) else {
         return Err(Reject::new(Reason::NoId, "a post's commit without `did` or `rkey`"));
     };
-    let id = format!("at://{author}/{POSTS}/{key}");
+    let Some(id) = json::id(
+        format!("at://{author}/{POSTS}/{key}"),
+        "the URI of `did` and `commit.rkey`",
+    )?
+    else {
+        return Err(Reject::new(Reason::NoId, "a post's commit without `did` or `rkey`"));
+    };
     match operation {
         "delete" => Ok(Parsed::Deletion(Deletion {
             source: Source::Bluesky,
@@ -158,8 +164,8 @@ pub(super) fn parse(json: &str, input: Input<'_>) -> Result<Parsed, Reject> {
 fn post(
     event: &Event<'_>,
     commit: &Commit<'_>,
-    id: String,
-    author_id: Option<String>,
+    id: Id,
+    author_id: Option<Id>,
     input: Input<'_>,
 ) -> Result<Parsed, Reject> {
     let Some(record) = commit.record.as_ref() else {

@@ -7,10 +7,7 @@ use serde::{
     de::{IgnoredAny, MapAccess, SeqAccess, Visitor, value::MapAccessDeserializer},
 };
 
-use super::{Reason, Reject};
-
-/// The longest identity, in bytes: some servers' ids are whole URIs; a database index bears no more.
-const MAX_ID_BYTES: usize = 512;
+use super::{FieldError, Id, Reason, Reject};
 
 /// Reads `json` as `T`.
 ///
@@ -153,38 +150,31 @@ impl Scalar<'_> {
     }
 
     /// An identity: a string or a whole number. Empty strings count as absent.
-    pub(super) fn id(&self, field: &str) -> Result<Option<String>, Reject> {
+    pub(super) fn id(&self, field: &str) -> Result<Option<Id>, Reject> {
         match self {
             Self::Absent => Ok(None),
-            Self::Integer(number) => Ok(Some(number.to_string())),
-            Self::Text(text) => {
-                let id = without_nul(text.trim());
-                if id.len() > MAX_ID_BYTES {
-                    let detail = format!("`{field}` has {} bytes, more than {MAX_ID_BYTES}", id.len());
-                    return Err(Reject::new(Reason::BadField, detail));
-                }
-                Ok((!id.is_empty()).then(|| id.into_owned()))
-            }
+            Self::Integer(number) => id(number.to_string(), field),
+            Self::Text(text) => id(text.trim(), field),
             other => Err(other.wrong(field, "a string or a whole number")),
         }
     }
 }
 
-/// The first id present of a string form and a number form: a JSON number past 2⁵³ may have been
-/// rounded on its way by a JavaScript tool, its string form not.
-pub(super) fn id_of(string: &Scalar<'_>, number: &Scalar<'_>, field: &str) -> Result<Option<String>, Reject> {
-    match string.id(field)? {
-        Some(id) => Ok(Some(id)),
-        None => number.id(field),
+/// An identity from a text; an empty one counts as absent.
+pub(super) fn id(text: impl Into<String>, field: &str) -> Result<Option<Id>, Reject> {
+    match Id::new(text) {
+        Ok(id) => Ok(Some(id)),
+        Err(FieldError::Empty) => Ok(None),
+        Err(error) => Err(Reject::new(Reason::BadField, format!("`{field}`: {error}"))),
     }
 }
 
-/// The string without NUL, which Postgres refuses.
-pub(super) fn without_nul(text: &str) -> Cow<'_, str> {
-    if text.contains('\0') {
-        Cow::Owned(text.replace('\0', ""))
-    } else {
-        Cow::Borrowed(text)
+/// The first id present of a string form and a number form: a JSON number past 2⁵³ may have been
+/// rounded on its way by a JavaScript tool, its string form not.
+pub(super) fn id_of(string: &Scalar<'_>, number: &Scalar<'_>, field: &str) -> Result<Option<Id>, Reject> {
+    match string.id(field)? {
+        Some(id) => Ok(Some(id)),
+        None => number.id(field),
     }
 }
 

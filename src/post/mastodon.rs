@@ -7,7 +7,7 @@ use serde_json::value::RawValue;
 
 use super::{
     Deletion, Parsed, Reason, Reject, Source, clock,
-    draft::{Draft, Hashtag, Input, tag_names},
+    draft::{Draft, Input, ListedHashtag, tag_names},
     html, json,
     json::{List, Object, Scalar},
     list::not_a_post,
@@ -32,7 +32,7 @@ struct Status<'a> {
     #[serde(borrow, default)]
     account: Object<Account<'a>>,
     #[serde(borrow, default)]
-    tags: List<Object<Hashtag<'a>>>,
+    tags: List<Object<ListedHashtag<'a>>>,
     #[serde(borrow, default)]
     reblog: Object<Box<Status<'a>>>,
     #[serde(borrow, default)]

@@ -7,9 +7,11 @@
 mod activity_streams;
 mod clock;
 mod draft;
+mod field;
 mod html;
 mod jetstream;
 mod json;
+mod language;
 mod list;
 mod mastodon;
 mod origin;
@@ -21,8 +23,10 @@ mod tests;
 mod twitter_v1;
 mod twitter_v2;
 
-use std::{fmt, sync::Arc};
+use std::fmt;
 
+pub use field::{EventTime, FieldError, Hashtag, Id, Text};
+pub use language::Language;
 pub use origin::Origin;
 pub use parse::{Limits, key, parse};
 
@@ -60,27 +64,27 @@ impl fmt::Display for Source {
     }
 }
 
-/// One post, as far as the monitor needs it. `text` holds no NUL character.
+/// One post, as far as the monitor needs it. Every field is of a type that the database can store.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Post {
     /// Where it was published.
     pub source: Source,
     /// Its identity within the source.
-    pub id: String,
-    /// Event time, UTC.
-    pub created_at: OffsetDateTime,
+    pub id: Id,
+    /// Event time.
+    pub created_at: EventTime,
     /// The author's identity within the source, where known.
-    pub author_id: Option<String>,
-    /// BCP 47 language, lower case; `und` where unknown.
-    pub lang: String,
+    pub author_id: Option<Id>,
+    /// Its language.
+    pub lang: Language,
     /// The whole text (for a repost: the original's whole text), entities and HTML resolved.
-    pub text: String,
+    pub text: Text,
     /// For a repost: the original's id.
-    pub repost_of: Option<String>,
+    pub repost_of: Option<Id>,
     /// The whole text of a quoted post, where it travels along.
-    pub quoted_text: Option<String>,
-    /// Hashtags without `#`, lower case, in order of appearance, without repeats.
-    pub hashtags: Vec<String>,
+    pub quoted_text: Option<Text>,
+    /// Hashtags in order of appearance, without repeats.
+    pub hashtags: Vec<Hashtag>,
 }
 
 /// A notice that a post was deleted.
@@ -89,7 +93,7 @@ pub struct Deletion {
     /// Where the post was published.
     pub source: Source,
     /// The deleted post's id.
-    pub post_id: String,
+    pub post_id: Id,
 }
 
 /// What a record held.
@@ -126,10 +130,14 @@ pub enum Reason {
     NoText,
     /// A post without a time, or one that can't be read or lies outside the years 1970 to 2200.
     BadTime,
+    /// A post dated further ahead than the settings allow.
+    FutureTime,
     /// A field of the wrong type or with an impossible value.
     BadField,
     /// The model fails on this text.
     Model,
+    /// The database refuses the row.
+    Database,
 }
 
 impl Reason {
@@ -146,8 +154,10 @@ impl Reason {
         Self::NoId.as_str(),
         Self::NoText.as_str(),
         Self::BadTime.as_str(),
+        Self::FutureTime.as_str(),
         Self::BadField.as_str(),
         Self::Model.as_str(),
+        Self::Database.as_str(),
     ];
 
     /// The name in metrics and dead-letter headers.
@@ -165,8 +175,10 @@ impl Reason {
             Self::NoId => "no_id",
             Self::NoText => "no_text",
             Self::BadTime => "bad_time",
+            Self::FutureTime => "future_time",
             Self::BadField => "bad_field",
             Self::Model => "model",
+            Self::Database => "database",
         }
     }
 }
@@ -228,12 +240,13 @@ pub struct Envelope {
     /// The record's time at the broker: the event time of formats that have none.
     pub timestamp: Option<OffsetDateTime>,
     /// An identity for posts that bring none: where and when the record lies, `topic/partition/offset@milliseconds`.
-    pub fallback_id: Arc<str>,
+    /// Without it such posts are rejected.
+    pub fallback_id: Option<Id>,
 }
 
 impl Envelope {
     /// The record's time as an event time: held to the years that one in a field is held to, as producers may write any.
-    pub(crate) fn event_time(&self) -> Option<OffsetDateTime> {
-        self.timestamp.and_then(clock::bounded)
+    pub(crate) fn event_time(&self) -> Option<EventTime> {
+        self.timestamp.and_then(|time| EventTime::new(time).ok())
     }
 }

@@ -1,12 +1,12 @@
 //! The way of a record through the parser: size, encoding, shape, format.
 
-use std::{borrow::Cow, sync::Arc};
+use std::borrow::Cow;
 
 use serde_json::value::RawValue;
 use time::OffsetDateTime;
 
 use super::{
-    Envelope, Format, Parsed, Reason, Reject, activity_streams,
+    Envelope, Format, Id, Parsed, Reason, Reject, activity_streams,
     draft::Input,
     jetstream, json,
     list::{not_a_post, one_of},
@@ -81,16 +81,15 @@ pub fn parse(format: Format, payload: &[u8], envelope: &Envelope, limits: &Limit
 ///
 /// Nothing for records that are neither, and for posts without an id of their own.
 #[must_use]
-pub fn key(payload: &[u8]) -> Option<String> {
+pub fn key(payload: &[u8]) -> Option<Id> {
     let envelope = Envelope {
         timestamp: Some(OffsetDateTime::UNIX_EPOCH),
-        fallback_id: Arc::from(""),
+        fallback_id: None,
     };
-    let id = match parse(Format::Auto, payload, &envelope, &Limits::default()).ok()? {
-        Parsed::Post(post) => post.id,
-        Parsed::Deletion(deletion) => deletion.post_id,
-    };
-    (!id.is_empty()).then_some(id)
+    match parse(Format::Auto, payload, &envelope, &Limits::default()).ok()? {
+        Parsed::Post(post) => Some(post.id),
+        Parsed::Deletion(deletion) => Some(deletion.post_id),
+    }
 }
 
 /// A record of any format.

@@ -44,12 +44,7 @@ pub(super) fn parse(json: &str, input: Input<'_>) -> Result<Parsed, Reject> {
     let hashtags = plain.hashtags.0.as_ref();
     Draft {
         source,
-        id: Some(
-            plain
-                .id
-                .id("id")?
-                .unwrap_or_else(|| input.envelope.fallback_id.to_string()),
-        ),
+        id: plain.id.id("id")?.or_else(|| input.envelope.fallback_id.clone()),
         created_at: clock::read(&plain.created_at, "created_at")?.or_else(|| input.envelope.event_time()),
         author_id: plain.author_id.id("author_id")?,
         lang: plain.lang.as_str(),
@@ -65,7 +60,7 @@ pub(super) fn parse(json: &str, input: Input<'_>) -> Result<Parsed, Reject> {
 pub(super) fn text(record: &str, input: Input<'_>) -> Result<Parsed, Reject> {
     Draft {
         source: Source::Plain,
-        id: Some(input.envelope.fallback_id.to_string()),
+        id: input.envelope.fallback_id.clone(),
         created_at: input.envelope.event_time(),
         author_id: None,
         lang: None,

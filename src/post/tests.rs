@@ -6,8 +6,6 @@ mod formats;
 mod robust;
 mod twitter;
 
-use std::sync::Arc;
-
 use time::macros::datetime;
 
 use super::*;
@@ -19,8 +17,16 @@ const FALLBACK_ID: &str = "posts/3/14@1714979289000";
 fn envelope() -> Envelope {
     Envelope {
         timestamp: Some(BROKER_TIME),
-        fallback_id: Arc::from(FALLBACK_ID),
+        fallback_id: FALLBACK_ID.try_into().ok(),
     }
+}
+
+fn at(time: OffsetDateTime) -> EventTime {
+    EventTime::new(time).unwrap()
+}
+
+fn tag(word: &str) -> Hashtag {
+    Hashtag::new(word).unwrap()
 }
 
 fn read_as(format: Format, record: impl AsRef<[u8]>) -> Result<Parsed, Reject> {
@@ -40,7 +46,7 @@ fn post(record: impl AsRef<[u8]>) -> Post {
 
 fn deleted(record: impl AsRef<[u8]>) -> (Source, String) {
     match read(record).unwrap() {
-        Parsed::Deletion(deletion) => (deletion.source, deletion.post_id),
+        Parsed::Deletion(deletion) => (deletion.source, deletion.post_id.to_string()),
         Parsed::Post(post) => panic!("a post: {post:?}"),
     }
 }

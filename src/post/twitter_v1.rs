@@ -6,7 +6,7 @@
 use serde::Deserialize;
 
 use super::{
-    Deletion, Parsed, Reason, Reject, Source, clock,
+    Deletion, Id, Parsed, Reason, Reject, Source, clock,
     draft::{Draft, Entities, Input, twitter_unescape},
     json::{self, Object, Scalar, id_of},
     list::not_a_post,
@@ -58,7 +58,7 @@ struct Extended<'a> {
 }
 
 impl Status<'_> {
-    fn post_id(&self) -> Result<Option<String>, Reject> {
+    fn post_id(&self) -> Result<Option<Id>, Reject> {
         id_of(&self.id_str, &self.id, "id")
     }
 

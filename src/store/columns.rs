@@ -10,11 +10,8 @@ use std::borrow::Cow;
 use serde::{Serialize, Serializer, ser::SerializeMap};
 use sqlx::{PgConnection, types::Json};
 
-use super::flush::{Flush, MAX_HASHTAG_BYTES, PostRow};
-use crate::model::ModelInfo;
-
-/// Longest language tag taken for one (RFC 5646 asks for 35 at least); what is longer is unknown.
-const MAX_LANG_BYTES: usize = 35;
+use super::flush::{Flush, PostRow};
+use crate::{model::ModelInfo, post::Hashtag};
 
 /// The text as Postgres can hold it: it has no NUL character.
 pub(super) fn sql_text(text: &str) -> Cow<'_, str> {
@@ -22,14 +19,6 @@ pub(super) fn sql_text(text: &str) -> Cow<'_, str> {
         Cow::Owned(text.replace('\0', "\u{fffd}"))
     } else {
         Cow::Borrowed(text)
-    }
-}
-
-/// A post's language as it is stored.
-pub(super) fn lang(row: &PostRow) -> Cow<'_, str> {
-    match row.post.lang.as_str() {
-        lang if lang.is_empty() || lang.len() > MAX_LANG_BYTES => Cow::Borrowed("und"),
-        lang => sql_text(lang),
     }
 }
 
@@ -44,14 +33,8 @@ pub(super) fn topics(row: &PostRow) -> Vec<&str> {
     topics
 }
 
-/// A post's hashtags as they are stored: each is an index entry, whose length is limited.
 fn hashtags(row: &PostRow) -> Vec<&str> {
-    row.post
-        .hashtags
-        .iter()
-        .map(String::as_str)
-        .filter(|tag| tag.len() <= MAX_HASHTAG_BYTES)
-        .collect()
+    row.post.hashtags.iter().map(Hashtag::as_str).collect()
 }
 
 /// Scores as the object `{"joy": 0.93, ...}`.
@@ -114,12 +97,12 @@ pub(super) async fn insert_posts(tx: &mut PgConnection, flush: &Flush, written: 
     )
     .bind(sql_text(&flush.model.id))
     .bind(column(&rows, |row| row.post.source.as_str()))
-    .bind(column(&rows, |row| sql_text(&row.post.id)))
+    .bind(column(&rows, |row| row.post.id.as_str()))
     .bind(column(&rows, PostRow::created_at))
-    .bind(column(&rows, |row| row.post.author_id.as_deref().map(sql_text)))
-    .bind(column(&rows, |row| lang(row)))
-    .bind(column(&rows, |row| sql_text(&row.post.text)))
-    .bind(column(&rows, |row| row.post.repost_of.as_deref().map(sql_text)))
+    .bind(column(&rows, |row| row.post.author_id.as_deref()))
+    .bind(column(&rows, |row| row.post.lang.as_str()))
+    .bind(column(&rows, |row| row.post.text.as_str()))
+    .bind(column(&rows, |row| row.post.repost_of.as_deref()))
     .bind(column(&rows, |row| sql_text(&row.prediction.emotion)))
     .bind(column(&rows, |row| row.prediction.score))
     .bind(column(&rows, |row| {
@@ -150,7 +133,7 @@ mod tests {
     use super::*;
     use crate::{
         model::{Precision, Prediction, ProblemType, Provider},
-        post::{Origin, Post, Source},
+        post::{Language, Origin, Post, Source},
     };
 
     fn model() -> ModelInfo {
@@ -169,14 +152,14 @@ mod tests {
         PostRow {
             post: Arc::new(Post {
                 source: Source::Plain,
-                id: "a".into(),
-                created_at: time::OffsetDateTime::UNIX_EPOCH,
+                id: "a".try_into().unwrap(),
+                created_at: time::OffsetDateTime::UNIX_EPOCH.try_into().unwrap(),
                 author_id: None,
-                lang: "en".into(),
-                text: "t".into(),
+                lang: Language::UNDETERMINED,
+                text: "t".try_into().unwrap(),
                 repost_of: None,
                 quoted_text: None,
-                hashtags: vec!["x".repeat(MAX_HASHTAG_BYTES + 1), "y".into()],
+                hashtags: Vec::new(),
             }),
             prediction: Prediction {
                 emotion: "joy".into(),
@@ -194,15 +177,8 @@ mod tests {
     }
 
     #[test]
-    fn columns_keep_to_their_limits() {
-        let mut row = row();
-        assert_eq!(topics(&row), ["t1", "t2"]);
-        assert_eq!(hashtags(&row), ["y"]);
-        assert_eq!(lang(&row), "en");
-        for odd in [String::new(), "x".repeat(MAX_LANG_BYTES + 1)] {
-            Arc::make_mut(&mut row.post).lang = odd;
-            assert_eq!(lang(&row), "und");
-        }
+    fn tracked_topics_are_stored_once_and_texts_without_nul() {
+        assert_eq!(topics(&row()), ["t1", "t2"]);
         assert_eq!(sql_text("a\0b"), "a\u{fffd}b");
     }
 

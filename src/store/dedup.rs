@@ -3,12 +3,11 @@
 //! A key's records take effect in the order of topic, partition and offset: the first copy of a post wins,
 //! and a deletion is final. The result is the same however a stream is cut into flushes.
 
-use std::{borrow::Cow, cmp::Ordering};
+use std::cmp::Ordering;
 
 use time::OffsetDateTime;
 
 use super::{
-    columns::sql_text,
     error::FlushError,
     flush::{Flush, Flushed, PostRow, RangeIndex, Tally},
 };
@@ -17,7 +16,7 @@ use super::{
 #[derive(Debug)]
 pub(super) struct KeyPlan<'a> {
     pub(super) source: &'static str,
-    pub(super) id: Cow<'a, str>,
+    pub(super) id: &'a str,
     /// The first copy of the post, unless a deletion came before it: place in [`Flush::posts`], and event time.
     pub(super) post: Option<(usize, OffsetDateTime)>,
     /// The first deletion's range.
@@ -56,7 +55,7 @@ pub(super) struct DedupPlan<'a> {
 
 struct Event<'a> {
     source: &'static str,
-    id: Cow<'a, str>,
+    id: &'a str,
     /// Topic and partition as a place in lock order, and offset.
     order: (usize, i64),
     range: usize,
@@ -113,7 +112,7 @@ impl<'a> DedupPlan<'a> {
                 )));
             }
         }
-        events.sort_unstable_by(|a, b| (a.source, &a.id, a.order).cmp(&(b.source, &b.id, b.order)));
+        events.sort_unstable_by(|a, b| (a.source, a.id, a.order).cmp(&(b.source, b.id, b.order)));
         let mut keys: Vec<KeyPlan<'a>> = Vec::with_capacity(events.len());
         for event in events {
             let deletion = if event.post.is_none() { Some(event.range) } else { None };
@@ -164,7 +163,7 @@ impl<'a> DedupPlan<'a> {
                 }
                 (false, _, Some(range)) => removals.push(Removal {
                     source: key.source,
-                    id: &key.id,
+                    id: key.id,
                     created_at: change.created_at,
                     range,
                 }),
@@ -200,7 +199,7 @@ fn inserted(tally: &mut Tally) {
 }
 
 fn compare(key: &KeyPlan<'_>, source: &str, id: &str) -> Ordering {
-    (key.source, &*key.id).cmp(&(source, id))
+    (key.source, key.id).cmp(&(source, id))
 }
 
 fn events<'a>(
@@ -216,7 +215,7 @@ fn events<'a>(
         post_ranges.push(range);
         events.push(Event {
             source: row.post.source.as_str(),
-            id: sql_text(&row.post.id),
+            id: &row.post.id,
             order: (rank[range], row.origin.offset),
             range,
             post: Some(place),
@@ -226,7 +225,7 @@ fn events<'a>(
         let range = index.find(&row.origin).ok_or_else(no_range)?;
         events.push(Event {
             source: row.deletion.source.as_str(),
-            id: sql_text(&row.deletion.post_id),
+            id: &row.deletion.post_id,
             order: (rank[range], row.origin.offset),
             range,
             post: None,

@@ -26,6 +26,9 @@ pub enum Fault {
     Schema,
     /// The settings of the connection.
     Settings,
+    /// A row holds what the tables can't: a value out of range, an index entry that is too long, a constraint that
+    /// somebody added.
+    Row,
     /// Anything else, among it faults of this program.
     Other,
 }
@@ -105,6 +108,8 @@ impl StoreError {
 
 fn classify(error: &sqlx::Error) -> Fault {
     match error {
+        // A check constraint has a name; a missing partition has the same code and none.
+        sqlx::Error::Database(db) if db.is_check_violation() && db.constraint().is_some() => Fault::Row,
         sqlx::Error::Database(db) => db.code().map_or(Fault::Other, |code| classify_code(&code)),
         sqlx::Error::Io(io) if io.kind() == io::ErrorKind::InvalidInput => Fault::Settings,
         // A protocol error is what is left of a conversation that was cut in the middle.
@@ -139,6 +144,8 @@ fn classify_code(code: &str) -> Fault {
         // out_of_memory: also of a full table of locks
         "53200" => Fault::NoMemory,
         _ if code.starts_with("53") => Fault::NoSpace,
+        // data exception, integrity constraint violation, program limit exceeded
+        _ if ["22", "23", "54"].iter().any(|class| code.starts_with(class)) => Fault::Row,
         _ if code.starts_with("08") || code.starts_with("57P") => Fault::Unreachable,
         _ => Fault::Other,
     }
@@ -233,7 +240,10 @@ mod tests {
             ("42501", Fault::Denied),
             ("28P01", Fault::Denied),
             ("42P01", Fault::Schema),
-            ("22021", Fault::Other),
+            ("22021", Fault::Row),
+            ("23505", Fault::Row),
+            ("54000", Fault::Row),
+            ("XX000", Fault::Other),
         ];
         for (code, fault) in cases {
             assert_eq!(classify_code(code), fault, "{code}");

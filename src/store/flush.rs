@@ -11,19 +11,15 @@ use time::OffsetDateTime;
 
 use super::{
     error::{FencedRange, FlushError},
-    partition::{day_of, floor_micros},
+    partition::day_of,
 };
 use crate::{
     model::{ModelInfo, Prediction},
     post::{Deletion, Origin, Post},
 };
 
-/// Longest post id, in bytes: it is part of an index entry.
-pub const MAX_ID_BYTES: usize = 512;
 /// Longest name of an emotion, tracked topic or model, in bytes: they are parts of one index entry.
 pub const MAX_NAME_BYTES: usize = 256;
-/// Longest hashtag kept in the `hashtags` column, in bytes: it is an index entry. Longer ones stay in the text.
-pub const MAX_HASHTAG_BYTES: usize = 512;
 /// Most days that one flush may touch, by posts or by deletions of posts: each is a partition with indexes to lock,
 /// and the server's lock table has a fixed size.
 pub const MAX_DAYS: usize = 256;
@@ -206,9 +202,6 @@ impl Flush {
             if !(self.ranges[place].expected..self.ranges[place].next).contains(&row.origin.offset) {
                 return invalid(format!("{} lies outside its range", at()));
             }
-            if row.post.id.is_empty() || row.post.id.len() > MAX_ID_BYTES {
-                return invalid(format!("{} has a post id of {} bytes", at(), row.post.id.len()));
-            }
             if row.prediction.scores.len() != self.model.labels.len() {
                 let (scores, labels) = (row.prediction.scores.len(), self.model.labels.len());
                 return invalid(format!("{} has {scores} scores, the model {labels} labels", at()));
@@ -227,13 +220,6 @@ impl Flush {
             };
             if !(self.ranges[place].expected..self.ranges[place].next).contains(&row.origin.offset) {
                 return invalid(format!("{} lies outside its range", at()));
-            }
-            if row.deletion.post_id.is_empty() || row.deletion.post_id.len() > MAX_ID_BYTES {
-                return invalid(format!(
-                    "{} has a post id of {} bytes",
-                    at(),
-                    row.deletion.post_id.len()
-                ));
             }
         }
         Ok(index)
@@ -255,9 +241,9 @@ impl Flush {
 }
 
 impl PostRow {
-    /// Event time as the database keeps it: in whole microseconds.
+    /// Event time.
     pub(super) fn created_at(&self) -> OffsetDateTime {
-        floor_micros(self.post.created_at)
+        self.post.created_at.get()
     }
 }
 

@@ -11,9 +11,10 @@
 //!
 //! The rollups by hour and by day are kept in the same transaction, made from the same changes.
 //!
-//! A day of `post` and of `emotion_rollup` is a partition each, a month of `emotion_rollup_hour`, a year of
-//! `emotion_rollup_day`. There is no default partition: with one,
-//! making a day's partition would mean to search it for that day's rows under a lock that stops all writers.
+//! `post` and `emotion_rollup` have a partition a day where retention drops days within a year; otherwise one a month, and one
+//! a year for the years before the last one, so that their number stays bounded (see [`Store::keeping`]). A partition of
+//! `emotion_rollup_hour` holds a month, one of `emotion_rollup_day` a year. There is no default partition: with one, making
+//! a day's partition would mean to search it for that day's rows under a lock that stops all writers.
 //! [`Store::ensure_partitions`] makes the coming days ahead, and a flush makes what it lacks.
 
 mod columns;
@@ -43,10 +44,7 @@ use time::{Date, OffsetDateTime};
 
 pub use self::{
     error::{Fault, FencedRange, FlushError, StoreError},
-    flush::{
-        DeletionRow, Flush, FlushId, Flushed, MAX_DAYS, MAX_HASHTAG_BYTES, MAX_ID_BYTES, MAX_NAME_BYTES, OffsetRange,
-        PostRow, Tally,
-    },
+    flush::{DeletionRow, Flush, FlushId, Flushed, MAX_DAYS, MAX_NAME_BYTES, OffsetRange, PostRow, Tally},
     options::{DatabaseUrl, StoreOptions},
     partition::day_of,
     retention::{Retention, Retired},
@@ -58,6 +56,8 @@ pub use self::{
 pub struct Store {
     pool: PgPool,
     options: Arc<StoreOptions>,
+    /// Decides how long a time one partition holds; without it, the finest.
+    retention: Option<Retention>,
     state: Arc<State>,
 }
 
@@ -100,10 +100,19 @@ impl Store {
         let store = Self {
             pool,
             options: Arc::new(options.clone()),
+            retention: None,
             state: Arc::default(),
         };
         store.ping().await?;
         Ok(store)
+    }
+
+    /// Makes partitions for posts that are kept so long: by day where they are dropped within a year, otherwise by month,
+    /// and by year for posts from before last year.
+    #[must_use]
+    pub fn keeping(mut self, retention: Retention) -> Self {
+        self.retention = Some(retention);
+        self
     }
 
     /// Checks that the database answers.

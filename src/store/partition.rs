@@ -1,15 +1,20 @@
 //! The partitions of `post` and of the rollups.
 
+use std::collections::BTreeSet;
+
 use sqlx::{Connection, PgConnection};
 use time::{Date, Duration, Month, OffsetDateTime, UtcOffset};
 
-use super::{Store, error::StoreError, lock, retention_mark::retired_until};
+use super::{Retention, Store, error::StoreError, lock, retention_mark::retired_until};
 
 /// The advisory lock for creating and dropping partitions. The number has no meaning.
 const PARTITION_LOCK: i64 = 0x6d6f_6f64_7374_7265;
 
 /// Days made in one transaction: a bound on the locks it holds.
 const DAYS_AT_ONCE: usize = 32;
+
+/// Days that retention may keep in partitions of their own.
+const MOST_DAY_PARTITIONS: u32 = 366;
 
 const DOING: &str = "making partitions";
 
@@ -52,20 +57,38 @@ pub(super) enum Span {
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
 pub(super) struct Partition {
     pub(super) of: Partitioned,
+    pub(super) span: Span,
     /// Its first day.
     pub(super) from: Date,
 }
 
 impl Partitioned {
-    /// The partition that holds a day.
+    /// The partition of the table's own span that holds a day. A coarser one may do so: see [`Partitioned::missing`].
     pub(super) fn partition(self, day: Date) -> Partition {
+        self.partition_of(self.span, day)
+    }
+
+    fn partition_of(self, span: Span, day: Date) -> Partition {
         let first = |month| Date::from_calendar_date(day.year(), month, 1).unwrap_or(day);
-        let from = match self.span {
+        let from = match span {
             Span::Day => day,
             Span::Month => first(day.month()),
             Span::Year => first(Month::January),
         };
-        Partition { of: self, from }
+        Partition { of: self, span, from }
+    }
+
+    /// The partition to make for a day, given those that there are: none if one of them holds it, and otherwise of the
+    /// coarsest span, up to `most`, that overlaps none of them.
+    fn missing(self, day: Date, most: Span, there: &BTreeSet<Partition>) -> Option<Partition> {
+        if there.iter().any(|partition| partition.holds(day)) {
+            return None;
+        }
+        [Span::Year, Span::Month, Span::Day]
+            .into_iter()
+            .filter(|span| *span >= self.span && *span <= most.max(self.span))
+            .map(|span| self.partition_of(span, day))
+            .find(|new| !there.iter().any(|partition| partition.overlaps(*new)))
     }
 
     /// The partition of that name, if it is one of this table's.
@@ -73,13 +96,13 @@ impl Partitioned {
         let digits = name.strip_prefix(self.table)?.strip_prefix('_')?;
         let part = |range: std::ops::Range<usize>| digits.get(range)?.parse::<u8>().ok();
         let year = digits.get(0..4)?.parse::<u16>().ok()?;
-        let (month, day) = match self.span {
-            Span::Day => (part(4..6)?, part(6..8)?),
-            Span::Month => (part(4..6)?, 1),
-            Span::Year => (1, 1),
+        let (span, month, day) = match digits.len() {
+            4 => (Span::Year, 1, 1),
+            6 => (Span::Month, part(4..6)?, 1),
+            _ => (Span::Day, part(4..6)?, part(6..8)?),
         };
         let from = Date::from_calendar_date(i32::from(year), Month::try_from(month).ok()?, day).ok()?;
-        Some(Partition { of: self, from }).filter(|partition| partition.name() == name)
+        Some(Partition { of: self, span, from }).filter(|partition| span >= self.span && partition.name() == name)
     }
 }
 
@@ -87,7 +110,7 @@ impl Partition {
     /// `post_20190703`, `emotion_rollup_hour_201907`, `emotion_rollup_day_2019`.
     pub(super) fn name(self) -> String {
         let (table, year, month) = (self.of.table, self.from.year(), u8::from(self.from.month()));
-        match self.of.span {
+        match self.span {
             Span::Day => format!("{table}_{year:04}{month:02}{:02}", self.from.day()),
             Span::Month => format!("{table}_{year:04}{month:02}"),
             Span::Year => format!("{table}_{year:04}"),
@@ -97,11 +120,20 @@ impl Partition {
     /// The first day after it.
     pub(super) fn until(self) -> Date {
         // A year has one month that is followed by another year, and a month at most 31 days.
-        match self.of.span {
+        let holding = |day| self.of.partition_of(self.span, day).from;
+        match self.span {
             Span::Day => next_day(self.from),
-            Span::Month => self.of.partition(self.from.saturating_add(Duration::days(31))).from,
-            Span::Year => self.of.partition(self.from.saturating_add(Duration::days(366))).from,
+            Span::Month => holding(self.from.saturating_add(Duration::days(31))),
+            Span::Year => holding(self.from.saturating_add(Duration::days(366))),
         }
+    }
+
+    fn holds(self, day: Date) -> bool {
+        self.from <= day && day < self.until()
+    }
+
+    fn overlaps(self, other: Self) -> bool {
+        self.from < other.until() && other.from < self.until()
     }
 
     /// Its bounds as SQL literals, for a condition that lets the planner use this partition alone.
@@ -145,12 +177,6 @@ impl Partition {
 #[must_use]
 pub fn day_of(at: OffsetDateTime) -> Date {
     at.to_offset(UtcOffset::UTC).date()
-}
-
-/// The moment in UTC and whole microseconds, which is what Postgres keeps.
-pub(super) fn floor_micros(at: OffsetDateTime) -> OffsetDateTime {
-    let at = at.to_offset(UtcOffset::UTC);
-    at - Duration::nanoseconds(i64::from(at.nanosecond() % 1_000))
 }
 
 /// Start of the minute, in UTC.
@@ -209,7 +235,9 @@ impl Store {
         for days in unknown.chunks(DAYS_AT_ONCE) {
             made += self
                 .with(DOING, async |connection| {
-                    make_days(connection, days).await.map_err(StoreError::when(DOING))
+                    make_days(connection, days, self.retention.as_ref())
+                        .await
+                        .map_err(StoreError::when(DOING))
                 })
                 .await?;
             lock(&self.state.days).extend(days);
@@ -223,7 +251,24 @@ impl Store {
     }
 }
 
-async fn make_days(connection: &mut PgConnection, days: &[Date]) -> Result<usize, sqlx::Error> {
+/// The coarsest span that a partition for a day may have.
+///
+/// An unpruned query locks every partition of a table and its indexes, and a stock Postgres has room for 6,400 locks. So
+/// days have partitions of their own only where retention soon drops them: for days kept longer than a year there is one a
+/// month, and of years before the last one a year, whatever dates the posts bear.
+fn coarsest(day: Date, today: Date, days_kept: Option<u32>) -> Span {
+    match days_kept {
+        Some(days) if days <= MOST_DAY_PARTITIONS => Span::Day,
+        _ if day.year() < today.year() - 1 => Span::Year,
+        _ => Span::Month,
+    }
+}
+
+async fn make_days(
+    connection: &mut PgConnection,
+    days: &[Date],
+    retention: Option<&Retention>,
+) -> Result<usize, sqlx::Error> {
     let mut tx = connection.begin().await?;
     lock_partitions(&mut tx).await?;
     // Under the lock that dropping takes too, so a flush that doesn't know of it yet finds no partition.
@@ -232,31 +277,44 @@ async fn make_days(connection: &mut PgConnection, days: &[Date]) -> Result<usize
         .iter()
         .copied()
         .filter(|day| retired.is_none_or(|until| day.midnight().assume_utc() >= until));
-    let mut wanted: Vec<Partition> = PARTITIONED
-        .iter()
-        .flat_map(|table| days.clone().map(|day| table.partition(day)))
-        .collect();
-    wanted.sort_unstable();
-    wanted.dedup();
-    let names: Vec<String> = wanted.iter().map(|partition| partition.name()).collect();
-    let there: Vec<bool> = sqlx::query_scalar(
-        "SELECT to_regclass(name) IS NOT NULL FROM unnest($1::text[]) WITH ORDINALITY AS n (name, place)
-         ORDER BY place",
-    )
-    .bind(names)
-    .fetch_all(&mut *tx)
-    .await?;
+    let today = day_of(OffsetDateTime::now_utc());
     let mut made = 0;
-    for (partition, _) in wanted.into_iter().zip(there).filter(|(_, there)| !there) {
-        partition.make(&mut tx).await?;
-        made += usize::from(partition.of == POSTS);
+    for table in PARTITIONED {
+        let mut there: BTreeSet<Partition> = partitions_of(&mut tx, table).await?.into_iter().collect();
+        for day in days.clone() {
+            let most = match retention {
+                Some(retention) => coarsest(day, today, retention.of(table)),
+                None => Span::Day,
+            };
+            if let Some(partition) = table.missing(day, most, &there) {
+                partition.make(&mut tx).await?;
+                made += usize::from(partition.of == POSTS);
+                there.insert(partition);
+            }
+        }
     }
     tx.commit().await?;
     Ok(made)
 }
 
+/// The partitions of a table.
+pub(super) async fn partitions_of(
+    connection: &mut PgConnection,
+    table: Partitioned,
+) -> Result<Vec<Partition>, sqlx::Error> {
+    let names: Vec<String> = sqlx::query_scalar(
+        "SELECT c.relname::text FROM pg_inherits i JOIN pg_class c ON c.oid = i.inhrelid
+         WHERE i.inhparent = $1::text::regclass",
+    )
+    .bind(table.table)
+    .fetch_all(connection)
+    .await?;
+    Ok(names.iter().filter_map(|name| table.parse(name)).collect())
+}
+
 #[cfg(test)]
 mod tests {
+    #![allow(clippy::unwrap_used)]
     use time::macros::{date, datetime};
 
     use super::*;
@@ -267,9 +325,7 @@ mod tests {
         assert_eq!(day_of(at), date!(2019 - 07 - 02));
         assert_eq!(minute_of(at), datetime!(2019-07-02 22:30 UTC));
         assert_eq!(hour_of(at), datetime!(2019-07-02 22:00 UTC));
-        assert_eq!(floor_micros(at), datetime!(2019-07-02 22:30:59.999_999 UTC));
         let old = datetime!(1969-12-31 23:59:59.000_000_001 UTC);
-        assert_eq!(floor_micros(old), datetime!(1969-12-31 23:59:59 UTC));
         assert_eq!(minute_of(old), datetime!(1969-12-31 23:59 UTC));
         assert_eq!(day_literal(next_day(date!(2019 - 12 - 31))), "'2020-01-01 00:00:00+00'");
     }
@@ -303,7 +359,7 @@ mod tests {
             }
         }
         for odd in [
-            "2019",
+            "20",
             "20191301",
             "20190230",
             "2019070x",
@@ -314,5 +370,44 @@ mod tests {
             assert_eq!(POSTS.parse(&format!("post_{odd}")), None, "{odd}");
         }
         assert_eq!(MINUTES.parse("emotion_rollup_hour_201907"), None);
+        assert_eq!(DAYS.parse("emotion_rollup_day_201907"), None);
+        let month = POSTS.parse("post_201907").unwrap();
+        assert_eq!(
+            (month.from, month.until()),
+            (date!(2019 - 07 - 01), date!(2019 - 08 - 01))
+        );
+    }
+
+    #[test]
+    fn days_kept_for_long_share_partitions() {
+        let today = date!(2026 - 11 - 27);
+        assert_eq!(coarsest(date!(1970 - 01 - 01), today, Some(30)), Span::Day);
+        assert_eq!(coarsest(today, today, Some(367)), Span::Month);
+        assert_eq!(coarsest(date!(2025 - 01 - 01), today, None), Span::Month);
+        assert_eq!(coarsest(date!(2024 - 12 - 31), today, None), Span::Year);
+    }
+
+    #[test]
+    fn a_new_partition_overlaps_none_that_is_there() {
+        let mut there = BTreeSet::new();
+        let mut make = |day, most| {
+            let new = POSTS.missing(day, most, &there)?;
+            there.insert(new);
+            Some(new.name())
+        };
+        let name = |name: &str| Some(name.to_owned());
+        assert_eq!(make(date!(2019 - 07 - 03), Span::Day), name("post_20190703"));
+        assert_eq!(make(date!(2019 - 07 - 03), Span::Year), None);
+        assert_eq!(make(date!(2019 - 07 - 04), Span::Year), name("post_20190704"));
+        assert_eq!(make(date!(2019 - 08 - 31), Span::Year), name("post_201908"));
+        assert_eq!(make(date!(2019 - 08 - 01), Span::Day), None);
+        assert_eq!(make(date!(2020 - 02 - 29), Span::Year), name("post_2020"));
+        assert_eq!(make(date!(2020 - 12 - 31), Span::Month), None);
+        assert_eq!(
+            HOURS
+                .missing(date!(2020 - 02 - 29), Span::Day, &BTreeSet::new())
+                .map(Partition::name),
+            name("emotion_rollup_hour_202002")
+        );
     }
 }

@@ -9,7 +9,9 @@ use super::{
     Store,
     error::StoreError,
     lock,
-    partition::{DAYS, HOURS, MINUTES, PARTITIONED, POSTS, Partition, Partitioned, Span, day_of, lock_partitions},
+    partition::{
+        DAYS, HOURS, MINUTES, PARTITIONED, POSTS, Partition, Partitioned, Span, day_of, lock_partitions, partitions_of,
+    },
 };
 
 /// Pages of `post_key` searched in one transaction: 8 MiB, some hundred thousand keys.
@@ -55,7 +57,7 @@ impl Retention {
         self.cutoff(now).is_some_and(|cutoff| created_at < cutoff)
     }
 
-    fn of(&self, table: Partitioned) -> Option<u32> {
+    pub(super) fn of(&self, table: Partitioned) -> Option<u32> {
         match table {
             MINUTES => self.minute_days,
             HOURS => self.hour_days,
@@ -74,7 +76,7 @@ fn start_of_kept(days: Option<u32>, now: OffsetDateTime) -> Option<OffsetDateTim
 /// What was past retention.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
 pub struct Retired {
-    /// Days whose posts were dropped.
+    /// The first days of the partitions of posts that were dropped.
     pub days: Vec<Date>,
     /// Partitions dropped, of posts and of rollups.
     pub partitions: usize,
@@ -89,15 +91,24 @@ impl Store {
     /// than a moment is an error of the kind [`super::Fault::Busy`]; the rest waits for the next call.
     pub async fn apply_retention(&self, retention: &Retention, now: OffsetDateTime) -> Result<Retired, StoreError> {
         let mut retired = Retired::default();
+        let mut keys_cutoff = retention.cutoff(now);
         // The finer tables first: if a rollup were dropped before the posts that it counts, their deletion would find no row.
         let mut together: BTreeMap<(Span, Date), Vec<Partition>> = BTreeMap::new();
         for table in PARTITIONED {
             let Some(cutoff) = start_of_kept(retention.of(table), now) else {
                 continue;
             };
-            for partition in self.partitions_before(table, day_of(cutoff)).await? {
+            let cutoff = day_of(cutoff);
+            for partition in self.partitions_before(table, cutoff).await? {
+                // One that the cutoff cuts stays, and with it the keys of its posts: their deletions need them.
+                if partition.until() > cutoff {
+                    if table == POSTS {
+                        keys_cutoff = keys_cutoff.min(Some(partition.from.midnight().assume_utc()));
+                    }
+                    continue;
+                }
                 together
-                    .entry((table.span, partition.from))
+                    .entry((partition.span, partition.from))
                     .or_default()
                     .push(partition);
             }
@@ -109,26 +120,21 @@ impl Store {
                 .days
                 .extend(partitions.iter().filter(|p| p.of == POSTS).map(|p| p.from));
         }
-        if let Some(cutoff) = retention.cutoff(now) {
+        if let Some(cutoff) = keys_cutoff {
             retired.keys = self.prune_keys_once(cutoff).await?;
         }
         Ok(retired)
     }
 
+    /// The partitions that begin before the cutoff.
     async fn partitions_before(&self, table: Partitioned, cutoff: Date) -> Result<Vec<Partition>, StoreError> {
         const DOING: &str = "listing partitions";
-        let query = sqlx::query_scalar(
-            "SELECT c.relname::text FROM pg_inherits i JOIN pg_class c ON c.oid = i.inhrelid
-             WHERE i.inhparent = $1::text::regclass",
-        )
-        .bind(table.table);
-        let names: Vec<String> = self
+        let mut partitions = self
             .with(DOING, async |connection| {
-                query.fetch_all(connection).await.map_err(StoreError::when(DOING))
+                partitions_of(connection, table).await.map_err(StoreError::when(DOING))
             })
             .await?;
-        let mut partitions: Vec<Partition> = names.iter().filter_map(|name| table.parse(name)).collect();
-        partitions.retain(|partition| partition.until() <= cutoff);
+        partitions.retain(|partition| partition.from < cutoff);
         Ok(partitions)
     }
 

@@ -112,7 +112,7 @@ impl<'a> Deltas<'a> {
         let key = RollupKey {
             bucket: minute_of(row.created_at()),
             topic: Cow::Borrowed(""),
-            lang: columns::lang(row),
+            lang: Cow::Borrowed(row.post.lang.as_str()),
             source: row.post.source.as_str(),
             emotion: columns::sql_text(&row.prediction.emotion),
             model_id: columns::sql_text(&flush.model.id),

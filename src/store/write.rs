@@ -189,7 +189,7 @@ async fn claim_keys(tx: &mut PgConnection, keys: &[KeyPlan<'_>]) -> Result<Vec<K
         return Ok(Vec::new());
     }
     let sources: Vec<&str> = keys.iter().map(|key| key.source).collect();
-    let ids: Vec<&str> = keys.iter().map(|key| &*key.id).collect();
+    let ids: Vec<&str> = keys.iter().map(|key| key.id).collect();
     let created: Vec<Option<OffsetDateTime>> = keys.iter().map(|key| key.post.map(|(_, at)| at)).collect();
     let deleted: Vec<bool> = keys.iter().map(|key| key.deletion.is_some()).collect();
     // A row that was there keeps a mark of the lock that ON CONFLICT took on it, its xmax; a new one has none.

@@ -14,7 +14,7 @@ use moodstream::{
     config::{Settings, SettingsError, layers},
     filter::{Languages, TopicSet},
     model::{ModelFolder, ModelOptions, Tokenizer},
-    post::{self, Envelope, Format, Limits, Parsed, Reject},
+    post::{self, Envelope, Format, Hashtag, Id, Language, Limits, Parsed, Reject, Text},
     store::DatabaseUrl,
 };
 use time::macros::datetime;
@@ -33,9 +33,6 @@ pub const FORMATS: [Format; 8] = [
 
 /// Planted where a secret belongs: it must not come out.
 const SECRET: &str = "hunter2hunter2";
-
-/// The longest identity that the parser lets through, in bytes: a key column takes no more.
-const MAX_ID_BYTES: usize = 512;
 
 /// The project's folder, from wherever this is compiled.
 pub fn root() -> PathBuf {
@@ -58,7 +55,7 @@ pub fn parse(data: &[u8]) {
     };
     let envelope = Envelope {
         timestamp: (choice & 8 != 0).then_some(time),
-        fallback_id: "posts/0/0@0".into(),
+        fallback_id: "posts/0/0@0".try_into().ok(),
     };
     let limits = match choice & 64 {
         0 => Limits::default(),
@@ -80,19 +77,19 @@ fn check_outcome(outcome: &Result<Parsed, Reject>, limits: &Limits) {
         Ok(Parsed::Post(post)) => {
             let ids = [Some(&post.id), post.author_id.as_ref(), post.repost_of.as_ref()];
             for id in ids.into_iter().flatten() {
-                assert!(!id.is_empty() && id.len() <= MAX_ID_BYTES, "{post:?}");
+                assert!(!id.is_empty() && id.len() <= Id::MAX_BYTES, "{post:?}");
             }
-            let strings = [Some(&post.lang), Some(&post.text), post.quoted_text.as_ref()];
-            let strings = strings.into_iter().flatten().chain(&post.hashtags);
-            for string in strings.chain(ids.into_iter().flatten()) {
+            let texts = [Some(&post.text), post.quoted_text.as_ref()].into_iter().flatten();
+            let strings = texts.map(Text::as_str).chain(post.hashtags.iter().map(Hashtag::as_str));
+            for string in strings.chain(ids.into_iter().flatten().map(Id::as_str)) {
                 assert!(!string.contains('\0') && !string.is_empty(), "{post:?}");
             }
-            assert!((2..=8).contains(&post.lang.len()), "{post:?}");
+            assert_eq!(Language::registered(post.lang.as_str()), Some(post.lang), "{post:?}");
             for text in [Some(&post.text), post.quoted_text.as_ref()].into_iter().flatten() {
                 assert!(text.chars().count() <= limits.max_text_chars, "{post:?}");
             }
             assert!(post.hashtags.len() <= limits.max_hashtags, "{post:?}");
-            assert!((1970..=2200).contains(&post.created_at.year()), "{post:?}");
+            assert!((1970..=2200).contains(&post.created_at.get().year()), "{post:?}");
             for profile in Profile::ALL {
                 let cleaned = profile.clean(&post.text);
                 assert!(cleaned.len() <= most_bytes(profile, &post.text), "{post:?}");
@@ -101,7 +98,7 @@ fn check_outcome(outcome: &Result<Parsed, Reject>, limits: &Limits) {
         Ok(Parsed::Deletion(deletion)) => {
             let id = &deletion.post_id;
             assert!(
-                !id.contains('\0') && !id.is_empty() && id.len() <= MAX_ID_BYTES,
+                !id.contains('\0') && !id.is_empty() && id.len() <= Id::MAX_BYTES,
                 "{deletion:?}"
             );
         }

@@ -47,10 +47,10 @@ pub fn records(posts: usize) -> Vec<Vec<u8>> {
 pub fn texts(posts: usize) -> Vec<Vec<u8>> {
     let envelope = Envelope {
         timestamp: Some(datetime!(2026-03-01 12:00 UTC)),
-        fallback_id: "posts/0/0@0".into(),
+        fallback_id: "posts/0/0@0".try_into().ok(),
     };
     let text = |record: Vec<u8>| match post::parse(Format::Auto, record.get(1..)?, &envelope, &Limits::default()) {
-        Ok(Parsed::Post(post)) => Some(post.text.into_bytes()),
+        Ok(Parsed::Post(post)) => Some(post.text.as_bytes().to_vec()),
         _ => None,
     };
     let written = records(posts).into_iter().filter_map(text);

@@ -5,7 +5,10 @@ use std::{
     sync::Arc,
 };
 
-use moodstream::store::{Flush, Tally};
+use moodstream::{
+    post::Language,
+    store::{Flush, Tally},
+};
 use time::Duration;
 
 use crate::support::store::{Harness, NOON, Random, deletion, flush, post, run};
@@ -66,8 +69,8 @@ fn fill(
             .take(random.below(4) as usize)
             .map(Into::into)
             .collect();
-        Arc::make_mut(&mut row.post).repost_of = (random.below(3) == 0).then(|| "original".into());
-        Arc::make_mut(&mut row.post).lang = ["en", "pt", "und"][random.below(3) as usize].into();
+        Arc::make_mut(&mut row.post).repost_of = (random.below(3) == 0).then(|| "original".try_into().unwrap());
+        Arc::make_mut(&mut row.post).lang = Language::of_tag(["en", "pt", "und"][random.below(3) as usize]);
         all.posts.push(row);
     }
     all.ranges.push(run(partition, from, next));

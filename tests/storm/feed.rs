@@ -276,7 +276,7 @@ impl Feed {
         let at = self.time().format(&Rfc3339).unwrap();
         let text =
             |text: &str| json!({"id": format!("x{n}"), "text": text, "lang": "en", "created_at": at}).to_string();
-        let (bytes, reason) = match self.random.u32(0..14) {
+        let (bytes, reason) = match self.random.u32(0..16) {
             0 => (String::new(), "empty"),
             1 => (
                 "x".repeat(MAX_BYTES + 1 + usize::try_from(n % 100).unwrap()),
@@ -301,8 +301,19 @@ impl Feed {
                 json!({"id": {"a": n}, "text": "what?", "created_at": at}).to_string(),
                 "bad_field",
             ),
+            12 => (
+                json!({"id": n, "text": "not yet", "created_at": "2199-01-01T00:00:00Z"}).to_string(),
+                "future_time",
+            ),
+            // The id is made of the two, each short enough by itself.
+            13 => (
+                json!({"did": format!("{n:0>400}"), "time_us": 1, "kind": "commit", "commit": {
+                    "operation": "delete", "collection": "app.bsky.feed.post", "rkey": "k".repeat(400)}})
+                .to_string(),
+                "bad_field",
+            ),
             // Two words of the test model: one that its session fails on, one whose scores are no numbers.
-            12 => (text(&format!("POISON {n}")), "model"),
+            14 => (text(&format!("POISON {n}")), "model"),
             _ => (text(&format!("NANNAN {n}")), "model"),
         };
         (bytes.into_bytes(), reason)

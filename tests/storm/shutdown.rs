@@ -44,7 +44,7 @@ pub fn deletion(number: usize) -> Line {
 }
 
 pub const ALL_AT_ONCE: [(&str, &str); 6] = [
-    ("MOODSTREAM_STORE__RETENTION_DAYS", "40000"),
+    ("MOODSTREAM_STORE__RETENTION_DAYS", "366"),
     ("MOODSTREAM_STORE__MAX_FLUSH_RECORDS", "4000"),
     ("MOODSTREAM_WINDOW__MAX_POSTS", "2000"),
     ("MOODSTREAM_WINDOW__MAX_RECORDS", "4000"),

@@ -1,7 +1,7 @@
 -- The rows in which the rollups differ from a recount of post, in either direction: there must be none.
 -- Of the days whose posts are past retention there is nothing left to recount, so they are left out.
 WITH kept AS (
-    SELECT coalesce(min(to_date(right(c.relname, 8), 'YYYYMMDD')), 'infinity')::timestamp AT TIME ZONE 'UTC' AS since
+    SELECT coalesce(min(to_date(rpad(substring(c.relname FROM '[0-9]+$'), 8, '0101'), 'YYYYMMDD')), 'infinity')::timestamp AT TIME ZONE 'UTC' AS since
     FROM pg_inherits i JOIN pg_class c ON c.oid = i.inhrelid WHERE i.inhparent = 'post'::regclass
 ), posts AS (
     SELECT p.created_at, t.topic, p.lang, p.source, p.emotion, p.model_id, p.kafka_partition AS shard, p.score,

@@ -7,7 +7,7 @@ use std::{
 
 use moodstream::{
     model::{ModelInfo, Precision, Prediction, ProblemType, Provider},
-    post::{Deletion, Origin, Post, Source},
+    post::{Deletion, Language, Origin, Post, Source},
     store::{DeletionRow, Flush, Flushed, OffsetRange, PostRow, Store, StoreOptions},
 };
 use sqlx::{AssertSqlSafe, PgPool};
@@ -152,14 +152,14 @@ pub fn post(id: &str, created_at: OffsetDateTime, partition: i32, offset: i64) -
     PostRow {
         post: Arc::new(Post {
             source: Source::Twitter,
-            id: id.into(),
-            created_at,
-            author_id: Some("7".into()),
-            lang: "en".into(),
-            text: format!("text of {id}"),
+            id: id.try_into().unwrap(),
+            created_at: created_at.try_into().unwrap(),
+            author_id: Some("7".try_into().unwrap()),
+            lang: Language::of_tag("en"),
+            text: format!("text of {id}").try_into().unwrap(),
             repost_of: None,
             quoted_text: None,
-            hashtags: vec!["tag".into()],
+            hashtags: vec!["tag".try_into().unwrap()],
         }),
         prediction: Prediction {
             emotion: "joy".into(),
@@ -176,7 +176,7 @@ pub fn deletion(id: &str, partition: i32, offset: i64) -> DeletionRow {
     DeletionRow {
         deletion: Deletion {
             source: Source::Twitter,
-            post_id: id.into(),
+            post_id: id.try_into().unwrap(),
         },
         origin: origin(partition, offset),
     }

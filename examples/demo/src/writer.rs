@@ -339,7 +339,7 @@ mod tests {
     fn parsed(record: &[u8]) -> Result<Parsed, Reject> {
         let envelope = Envelope {
             timestamp: Some(NOW),
-            fallback_id: "posts/0/0@0".into(),
+            fallback_id: "posts/0/0@0".try_into().ok(),
         };
         parse(Format::Auto, record, &envelope, &Limits::default())
     }
@@ -380,7 +380,7 @@ mod tests {
                 "{}",
                 String::from_utf8_lossy(&bytes)
             );
-            assert_eq!((post.lang.as_str(), post.created_at), (draft.lang, NOW));
+            assert_eq!((post.lang.as_str(), post.created_at.get()), (draft.lang, NOW));
             assert_eq!(
                 post.repost_of.is_some(),
                 matches!(draft.relation, Relation::RepostOf(_))

@@ -23,14 +23,14 @@ fn a_jetstream_post_and_its_deletion_share_an_id() {
         created,
         Post {
             source: Source::Bluesky,
-            id: uri.into(),
-            created_at: datetime!(2024-01-02 03:04:05.678 UTC),
-            author_id: Some("did:plc:ann".into()),
-            lang: "pt".into(),
-            text: "hello #Sky &amp;".into(),
+            id: uri.try_into().unwrap(),
+            created_at: datetime!(2024-01-02 03:04:05.678 UTC).try_into().unwrap(),
+            author_id: Some("did:plc:ann".try_into().unwrap()),
+            lang: Language::of_tag("pt"),
+            text: "hello #Sky &amp;".try_into().unwrap(),
             repost_of: None,
-            quoted_text: Some("quoted".into()),
-            hashtags: vec!["sky".into(), "extra".into()],
+            quoted_text: Some("quoted".try_into().unwrap()),
+            hashtags: vec!["sky".try_into().unwrap(), "extra".try_into().unwrap()],
         }
     );
     assert_eq!(post(commit("update", "app.bsky.feed.post", record)), created);
@@ -42,7 +42,7 @@ fn a_jetstream_post_and_its_deletion_share_an_id() {
     let untimed = post(commit("create", "app.bsky.feed.post", json!({"text": "a #b"})));
     assert_eq!(
         (untimed.created_at, untimed.lang.as_str()),
-        (datetime!(2024-01-02 03:04:05.123456 UTC), "und")
+        (at(datetime!(2024-01-02 03:04:05.123456 UTC)), "und")
     );
     assert_eq!(untimed.hashtags, ["b"]);
 }
@@ -103,7 +103,7 @@ fn a_mastodon_status_becomes_text_and_a_reblog_a_repost() {
     assert_eq!((own.author_id.as_deref(), own.lang.as_str()), (Some("7"), "de"));
     assert_eq!(
         (own.quoted_text.as_deref(), own.hashtags.as_slice()),
-        (Some("quoted"), ["tea".to_owned()].as_slice())
+        (Some("quoted"), [tag("tea")].as_slice())
     );
 
     let reblog = json!({"id": "200", "created_at": "2024-01-03T00:00:00Z", "content": "", "language": null, "account": {"id": "8"}, "reblog": status()});
@@ -192,17 +192,17 @@ fn the_plain_format_falls_back_to_the_envelope() {
     );
     assert_eq!(
         (full.created_at, full.lang.as_str()),
-        (datetime!(2024-01-02 03:04:05 UTC), "en")
+        (at(datetime!(2024-01-02 03:04:05 UTC)), "en")
     );
     assert_eq!(full.hashtags, ["c", "d"]);
     let least = post(r#"{"text":"a #B"}"#);
     assert_eq!(
         (least.source, least.id.as_str(), least.created_at),
-        (Source::Plain, FALLBACK_ID, BROKER_TIME)
+        (Source::Plain, FALLBACK_ID, at(BROKER_TIME))
     );
     assert_eq!(
         (least.lang.as_str(), least.hashtags.as_slice()),
-        ("und", ["b".to_owned()].as_slice())
+        ("und", [tag("b")].as_slice())
     );
     rejected(r#"{"id":1.5,"text":"a"}"#, Reason::BadField, "`id` is a fraction");
     rejected(
@@ -223,7 +223,7 @@ fn a_record_that_starts_not_like_json_is_its_text() {
         let bare = post(record);
         assert_eq!(
             (bare.text.as_str(), bare.id.as_str(), bare.created_at),
-            (text, FALLBACK_ID, BROKER_TIME)
+            (text, FALLBACK_ID, at(BROKER_TIME))
         );
     }
     assert_eq!(post(r#""{\"id\":\"9\",\"text\":\"encoded twice\"}""#).id, "9");

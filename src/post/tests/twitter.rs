@@ -24,20 +24,20 @@ fn a_v1_status_in_every_mode_gives_its_whole_text() {
         streamed,
         Post {
             source: Source::Twitter,
-            id: "1742000000000000123".into(),
-            created_at: datetime!(2024-01-02 03:04:05 UTC),
-            author_id: Some("77".into()),
-            lang: "id".into(),
-            text: "not cut short & #Whole <3".into(),
+            id: "1742000000000000123".try_into().unwrap(),
+            created_at: datetime!(2024-01-02 03:04:05 UTC).try_into().unwrap(),
+            author_id: Some("77".try_into().unwrap()),
+            lang: Language::of_tag("id"),
+            text: "not cut short & #Whole <3".try_into().unwrap(),
             repost_of: None,
             quoted_text: None,
-            hashtags: vec!["whole".into()],
+            hashtags: vec!["whole".try_into().unwrap()],
         }
     );
     let extended = post(status(json!({"full_text": "all of it", "text": null})));
     assert_eq!(
         (extended.text.as_str(), extended.hashtags),
-        ("all of it", vec!["cut".to_owned()])
+        ("all of it", vec![tag("cut")])
     );
     // Without entities the hashtags are found in the text; `[]` is what some tools write for no object.
     assert_eq!(
@@ -174,11 +174,11 @@ fn v2_tweets_are_read_with_and_without_their_envelope() {
     );
     assert_eq!(
         (bare.source, bare.lang.as_str(), bare.hashtags.as_slice()),
-        (Source::Twitter, "en", ["more".to_owned()].as_slice())
+        (Source::Twitter, "en", [tag("more")].as_slice())
     );
     assert_eq!(
         (bare.author_id.as_deref(), bare.created_at),
-        (Some("77"), datetime!(2024-01-02 03:04:05 UTC))
+        (Some("77"), at(datetime!(2024-01-02 03:04:05 UTC)))
     );
     assert_eq!(
         post(json!({"data": tweet, "matching_rules": [{"id": "9"}]}).to_string()),
@@ -280,7 +280,7 @@ fn activities_are_known_by_the_numbers_in_their_uris() {
     );
     assert_eq!(
         (posted.repost_of.as_deref(), posted.hashtags.as_slice()),
-        (None, ["long".to_owned()].as_slice())
+        (None, [tag("long")].as_slice())
     );
 
     let share = json!({
@@ -298,7 +298,7 @@ fn activities_are_known_by_the_numbers_in_their_uris() {
     );
     assert_eq!(
         (shared.text.as_str(), shared.created_at),
-        ("whole & #Long", datetime!(2024-01-03 00:00 UTC))
+        ("whole & #Long", at(datetime!(2024-01-03 00:00 UTC)))
     );
     assert_eq!(shared.quoted_text.as_deref(), Some("quoted"));
 

@@ -211,7 +211,7 @@ metrics! {
     DEAD_LETTER_ERRORS = "moodstream_dead_letter_errors_total", Kind::Counter, "{error}", [], "", "",
         "Failed tries to write a dead letter.";
     STORE_PARTITIONS_DROPPED = "moodstream_store_partitions_dropped_total", Kind::Counter, "{partition}", [], "", "",
-        "Day partitions dropped past retention.";
+        "Partitions of posts dropped past retention.";
 }
 
 /// Where a metric has only labels whose values are known, and one of them at most: those values (or none, for a metric

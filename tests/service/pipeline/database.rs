@@ -63,6 +63,40 @@ async fn a_flush_too_slow_for_the_statement_timeout_is_halved_until_it_passes() 
     assert_rollups_equal_recount(&service.url).await;
 }
 
+/// Constraints that somebody adds stand for whatever the parser lets through and the tables can't hold.
+#[tokio::test(flavor = "multi_thread")]
+async fn a_row_that_the_database_refuses_is_a_dead_letter_and_the_rest_is_stored() {
+    let bench = Bench::start();
+    let refused = [17, 18, 140];
+    bench.feed(&posts(0..200), "refused", 1);
+    let settings = "[window]\nmax_posts = 200\nmax_delay_ms = 60000\n";
+    let service = bench
+        .service("refused")
+        .with_config(&bench.write("refused.toml", settings));
+    let constraints = "
+        ALTER TABLE post ADD CHECK (post_id <> '17');
+        CREATE FUNCTION refuse() RETURNS trigger LANGUAGE plpgsql AS $$
+        BEGIN
+            IF NEW.post_id IN ('18', '140') THEN RAISE numeric_value_out_of_range; END IF;
+            RETURN NEW;
+        END $$;
+        CREATE TRIGGER refuse BEFORE INSERT ON post FOR EACH ROW EXECUTE FUNCTION refuse()";
+    migrate_and(&service, constraints).await;
+    let summary = service.run_until_caught_up();
+    assert_eq!(summary["inserted"].as_u64(), Some(197), "{summary}");
+    assert_eq!(summary["rejected_by_reason"], serde_json::json!({"database": 3}));
+    let mut letters: Vec<Vec<u8>> = bench
+        .letters("refused.dead-letter", refused.len())
+        .into_iter()
+        .map(|letter| letter.payload)
+        .collect();
+    letters.sort_unstable();
+    let mut expected: Vec<Vec<u8>> = refused.into_iter().flat_map(|n| posts(n..n + 1)).collect();
+    expected.sort_unstable();
+    assert_eq!(letters, expected);
+    assert_rollups_equal_recount(&service.url).await;
+}
+
 #[tokio::test(flavor = "multi_thread")]
 async fn a_database_that_falls_silent_makes_the_service_not_ready_and_loses_nothing() {
     let bench = Bench::start();

@@ -246,6 +246,23 @@ async fn what_cannot_be_handled_becomes_a_dead_letter_and_the_rest_goes_on() {
             format!("{{\"id\":\"5\",\"text\":\"nul \\u0000 in it\",{at}}}").into_bytes(),
             None,
         ),
+        (
+            format!(
+                "{{\"did\":\"{0}\",\"time_us\":1790000000000000,\"kind\":\"commit\",\"commit\":{{\"operation\":\"delete\",\
+                 \"collection\":\"app.bsky.feed.post\",\"rkey\":\"{0}\"}}}}",
+                "d".repeat(400)
+            )
+            .into_bytes(),
+            Some("bad_field"),
+        ),
+        (
+            b"{\"id\":\"6\",\"text\":\"so far ahead\",\"created_at\":\"2199-01-01T00:00:00Z\"}".to_vec(),
+            Some("future_time"),
+        ),
+        (
+            format!("{{\"id\":\"7\",\"text\":\"no such language\",\"lang\":\"qzxwvk\",{at}}}").into_bytes(),
+            None,
+        ),
     ];
     bench.broker.create_topic("poison", 1);
     bench.broker.produce_with(
@@ -260,7 +277,15 @@ async fn what_cannot_be_handled_becomes_a_dead_letter_and_the_rest_goes_on() {
         *reasons.entry(reason).or_default() += 1;
     }
     assert_eq!(summary["rejected_by_reason"], serde_json::to_value(&reasons).unwrap());
-    assert_eq!(number(&service.url, "SELECT count(*) FROM post").await, 4);
+    assert_eq!(number(&service.url, "SELECT count(*) FROM post").await, 5);
+    assert_eq!(
+        number(&service.url, "SELECT count(*) FROM post WHERE lang = 'und'").await,
+        5
+    );
+    assert_eq!(
+        number(&service.url, "SELECT count(*) FROM post WHERE created_at > now()").await,
+        0
+    );
 
     let mut wanted: Vec<&[u8]> = stream
         .iter()

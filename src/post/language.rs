@@ -1,0 +1,135 @@
+//! Languages: the primary subtags of BCP 47 that are registered, and nothing else.
+
+use std::{borrow::Cow, collections::HashMap, fmt, sync::LazyLock};
+
+/// The registered primary subtags and what each is stored as. See the head of the file for its source.
+static SUBTAGS: LazyLock<HashMap<&'static str, &'static str>> = LazyLock::new(|| {
+    include_str!("language_subtags.txt")
+        .lines()
+        .filter(|line| !line.starts_with('#'))
+        .flat_map(str::split_ascii_whitespace)
+        .map(|entry| entry.split_once('=').unwrap_or((entry, entry)))
+        .chain(PRIVATE_USE.iter().map(|subtag| (&**subtag, &**subtag)))
+        .collect()
+});
+
+/// `qaa` to `qtz`, registered as a range. Twitter marks posts without words with some of them.
+static PRIVATE_USE: LazyLock<Vec<String>> = LazyLock::new(|| {
+    ('a'..='t')
+        .flat_map(|second| ('a'..='z').map(move |third| format!("q{second}{third}")))
+        .collect()
+});
+
+/// The language of a post: a primary subtag of the [IANA Language Subtag Registry], lower case.
+///
+/// It is a column of every rollup, so there must be a bounded number of them however odd the records are: some 8,800,
+/// of which a stream uses a hundred or two.
+///
+/// [IANA Language Subtag Registry]: https://www.iana.org/assignments/language-subtag-registry
+#[derive(Clone, Copy, PartialEq, Eq, Hash, PartialOrd, Ord)]
+pub struct Language(&'static str);
+
+impl Language {
+    /// Not known.
+    pub const UNDETERMINED: Self = Self("und");
+
+    /// The primary subtag of a language tag (`pt-BR`, `pt_BR`: `pt`), in any case. Deprecated codes become those that the
+    /// registry prefers (`iw`: `he`), three-letter codes of ISO 639 the subtag of two letters where there is one
+    /// (`eng`: `en`). None if it is not registered.
+    #[must_use]
+    pub fn registered(tag: &str) -> Option<Self> {
+        let primary = tag.trim().split(['-', '_']).next().unwrap_or_default();
+        let lower = match primary.bytes().any(|byte| byte.is_ascii_uppercase()) {
+            true => Cow::Owned(primary.to_ascii_lowercase()),
+            false => Cow::Borrowed(primary),
+        };
+        SUBTAGS.get(&*lower).map(|subtag| Self(subtag))
+    }
+
+    /// As [`Language::registered`], or [`Language::UNDETERMINED`].
+    #[must_use]
+    pub fn of_tag(tag: &str) -> Self {
+        Self::registered(tag).unwrap_or(Self::UNDETERMINED)
+    }
+
+    /// The subtag.
+    #[must_use]
+    pub const fn as_str(self) -> &'static str {
+        self.0
+    }
+}
+
+impl fmt::Display for Language {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(self.0)
+    }
+}
+
+impl fmt::Debug for Language {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(self.0)
+    }
+}
+
+impl PartialEq<&str> for Language {
+    fn eq(&self, other: &&str) -> bool {
+        self.0 == *other
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn languages_are_registered_primary_subtags_without_deprecated_codes() {
+        for (tag, expected) in [
+            ("en", "en"),
+            ("EN-gb", "en"),
+            ("pt_BR", "pt"),
+            ("in", "id"),
+            ("iw", "he"),
+            ("mo", "ro"),
+            ("eng", "en"),
+            ("ger", "de"),
+            ("deu", "de"),
+            ("ckb", "ckb"),
+            ("zxx", "zxx"),
+            ("art", "art"),
+            ("qme", "qme"),
+            (" und ", "und"),
+        ] {
+            assert_eq!(Language::of_tag(tag), expected, "{tag}");
+        }
+    }
+
+    #[test]
+    fn what_is_not_registered_is_undetermined() {
+        for tag in [
+            "",
+            "e",
+            "e1",
+            "日本",
+            "qzxwvk",
+            "averylongone",
+            "-",
+            "en us",
+            "jp",
+            "xx",
+            "quz1",
+            "root",
+        ] {
+            assert_eq!(Language::registered(tag), None, "{tag}");
+            assert_eq!(Language::of_tag(tag), Language::UNDETERMINED);
+        }
+    }
+
+    #[test]
+    fn every_stored_subtag_stands_for_itself() {
+        assert!((8_000..9_500).contains(&SUBTAGS.len()), "{}", SUBTAGS.len());
+        for (tag, subtag) in SUBTAGS.iter() {
+            assert!((2..=3).contains(&tag.len()), "{tag}");
+            assert_eq!(SUBTAGS.get(subtag), Some(subtag), "{tag}");
+        }
+    }
+}
