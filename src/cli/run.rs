@@ -36,8 +36,15 @@ pub(super) async fn run(args: Args) -> anyhow::Result<ExitCode> {
             metrics: metrics.clone(),
             health: health.clone(),
         });
-        let (address, _task) =
-            http::server::serve(settings.http.listen, metrics, health.clone(), page, ended.clone()).await?;
+        let (address, _task) = http::server::serve(
+            settings.http.listen,
+            metrics,
+            health.clone(),
+            std::time::Duration::from_secs(settings.http.stall_seconds.into()),
+            page,
+            ended.clone(),
+        )
+        .await?;
         tracing::info!("serving http://{address}/ with /metrics, /ready and /live");
     }
     let until = if args.until_caught_up {

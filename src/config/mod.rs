@@ -280,11 +280,16 @@ impl StoreSettings {
 pub struct DeadLetterSettings {
     /// Write rejected records to `kafka.dead_letter_topic`. Without it they are counted only.
     pub enabled: bool,
+    /// Write tombstones (records with a null value) there too. Without it they are counted only.
+    pub tombstones: bool,
 }
 
 impl Default for DeadLetterSettings {
     fn default() -> Self {
-        Self { enabled: true }
+        Self {
+            enabled: true,
+            tombstones: false,
+        }
     }
 }
 

@@ -35,6 +35,9 @@ pub struct HttpOptions {
     pub enabled: bool,
     /// What the live page at `/` shows.
     pub page: PageContent,
+    /// Seconds after which `/live` fails if records are held and nothing is done or tried. Longer than a window takes to
+    /// classify and the longest statement to the database.
+    pub stall_seconds: u32,
 }
 
 impl Default for HttpOptions {
@@ -43,6 +46,7 @@ impl Default for HttpOptions {
             listen: SocketAddr::from(([127, 0, 0, 1], 9464)),
             enabled: true,
             page: PageContent::Figures,
+            stall_seconds: 600,
         }
     }
 }

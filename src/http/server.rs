@@ -24,9 +24,11 @@ const UPKEEP: Duration = Duration::from_secs(5);
 struct Shared {
     metrics: PrometheusHandle,
     health: Health,
+    stall: Duration,
 }
 
-/// Binds the listener and serves until `stop`, with the live page if there is to be one. Returns the bound address and the server's task.
+/// Binds the listener and serves until `stop`, with the live page if there is to be one. `/live` fails once work has stood still
+/// for longer than `stall`. Returns the bound address and the server's task.
 ///
 /// # Errors
 /// The address can't be bound.
@@ -34,6 +36,7 @@ pub async fn serve(
     listen: SocketAddr,
     metrics: PrometheusHandle,
     health: Health,
+    stall: Duration,
     page: Option<Page>,
     stop: CancellationToken,
 ) -> anyhow::Result<(SocketAddr, tokio::task::JoinHandle<()>)> {
@@ -53,13 +56,26 @@ pub async fn serve(
         None => Router::new().route("/", get(home)),
     };
     let router = Router::new()
-        .route("/live", get(|| async { "live\n" }))
+        .route("/live", get(live))
         .route("/ready", get(ready))
         .route("/metrics", get(render))
-        .with_state(Shared { metrics, health })
+        .with_state(Shared { metrics, health, stall })
         .merge(page);
     let task = tokio::spawn(connections::serve(listener, router, connections::WRITE_TIMEOUT, stop));
     Ok((bound, task))
+}
+
+async fn live(State(shared): State<Shared>) -> impl IntoResponse {
+    match shared.health.stalled(shared.stall) {
+        None => (StatusCode::OK, "live\n".to_owned()),
+        Some(since) => (
+            StatusCode::SERVICE_UNAVAILABLE,
+            format!(
+                "stuck: records are held and nothing was done or tried for {} seconds\n",
+                since.as_secs()
+            ),
+        ),
+    }
 }
 
 async fn ready(State(shared): State<Shared>) -> impl IntoResponse {

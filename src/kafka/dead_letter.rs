@@ -22,7 +22,7 @@ use super::{
     error::{KafkaError, describe},
     in_flight::lock,
     options::KafkaOptions,
-    record::Origin,
+    record::{Origin, bytes_of},
 };
 use crate::telemetry::metric;
 
@@ -56,6 +56,8 @@ pub mod header {
     pub const ORIGINAL_KEY_LENGTH: &str = "original_key_length";
     /// Of a letter without its key: XXH3 (64 bits, hexadecimal) over all bytes of the key.
     pub const ORIGINAL_KEY_XXH3: &str = "original_key_xxh3";
+    /// `true` if the broker accepted the letter only without the record's own headers.
+    pub const HEADERS_OMITTED: &str = "headers_omitted";
 }
 
 /// A record that can't be processed.
@@ -67,8 +69,10 @@ pub struct DeadLetter {
     pub timestamp: Option<OffsetDateTime>,
     /// The record's key.
     pub key: Option<Bytes>,
-    /// The record's bytes.
-    pub value: Bytes,
+    /// The record's bytes; none for a tombstone.
+    pub value: Option<Bytes>,
+    /// The record's own headers. The letter has them first, and those of [`header`] after them.
+    pub headers: Option<OwnedHeaders>,
     /// The kind of fault.
     pub reason: &'static str,
     /// One line: what was wrong and where.
@@ -133,30 +137,48 @@ impl std::fmt::Debug for DeadLetters {
     }
 }
 
-/// Which part of a letter is sent: the first bytes of its value, with or without its key.
+impl DeadLetter {
+    fn value_bytes(&self) -> usize {
+        self.value.as_ref().map_or(0, Bytes::len)
+    }
+}
+
+/// Which part of a letter is sent: the first bytes of its value, with or without its key, with or without the record's
+/// own headers.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 struct Cut {
     bytes: usize,
     key: bool,
+    headers: bool,
 }
 
 impl Cut {
     fn whole(letter: &DeadLetter) -> Self {
         Self {
-            bytes: letter.value.len(),
+            bytes: letter.value_bytes(),
             key: letter.key.is_some(),
+            headers: letter.headers.is_some(),
         }
     }
 
-    /// Smaller and smaller parts of a letter. The key stays as long as possible; if the key itself is too large, the first
-    /// bytes are sent without it.
+    /// Smaller and smaller parts of a letter. The key and the headers stay as long as possible; if the key itself is too
+    /// large, the first bytes are sent without it, and at last without the headers.
     fn all(letter: &DeadLetter) -> Vec<Self> {
         let whole = Self::whole(letter);
         let beginning = whole.bytes.min(BEGINNING);
         let mut cuts = vec![whole];
         cuts.extend([beginning, 0].map(|bytes| Self { bytes, ..whole }));
-        cuts.extend([beginning, 0].map(|bytes| Self { bytes, key: false }));
-        // Without a key, or of few bytes, some are the same again.
+        cuts.extend([beginning, 0].map(|bytes| Self {
+            bytes,
+            key: false,
+            ..whole
+        }));
+        cuts.extend([beginning, 0].map(|bytes| Self {
+            bytes,
+            key: false,
+            headers: false,
+        }));
+        // Without a key or headers, or of few bytes, some are the same again.
         let mut distinct: Vec<Self> = Vec::with_capacity(cuts.len());
         for cut in cuts {
             if !distinct.contains(&cut) {
@@ -268,7 +290,7 @@ impl DeadLetters {
                     if !whole {
                         tracing::warn!(
                             origin = %letter.origin,
-                            bytes = letter.value.len(),
+                            bytes = letter.value_bytes(),
                             kept = cut.bytes,
                             key_bytes = letter.key.as_ref().map(Bytes::len),
                             key_kept = cut.key,
@@ -289,10 +311,10 @@ impl DeadLetters {
     }
 
     async fn write(&self, letter: &DeadLetter, cut: Cut) -> Outcome {
-        let bytes = letter.value.get(..cut.bytes).unwrap_or(&letter.value);
-        let mut record: FutureRecord<'_, [u8], [u8]> = FutureRecord::to(&self.topic)
-            .payload(bytes)
-            .headers(headers(letter, cut));
+        let mut record: FutureRecord<'_, [u8], [u8]> = FutureRecord::to(&self.topic).headers(headers(letter, cut));
+        if let Some(value) = &letter.value {
+            record = record.payload(value.get(..cut.bytes).unwrap_or(value));
+        }
         if let Some(key) = letter.key.as_ref().filter(|_| cut.key) {
             record = record.key(&key[..]);
         }
@@ -335,7 +357,7 @@ fn window(letters: &[DeadLetter]) -> usize {
     letters
         .iter()
         .position(|letter| {
-            bytes += letter.value.len() + letter.key.as_ref().map_or(0, Bytes::len);
+            bytes += bytes_of(letter.key.as_ref(), letter.value.as_ref(), letter.headers.as_ref());
             bytes > WINDOW
         })
         .map_or(letters.len(), |end| end.max(1))
@@ -347,6 +369,7 @@ fn headers(letter: &DeadLetter, cut: Cut) -> OwnedHeaders {
         timestamp,
         key,
         value,
+        headers: own,
         reason,
         detail,
     } = letter;
@@ -362,7 +385,7 @@ fn headers(letter: &DeadLetter, cut: Cut) -> OwnedHeaders {
         (header::VERSION, Some(env!("CARGO_PKG_VERSION").to_owned())),
     ];
     let xxh3 = |bytes: &Bytes| format!("{:016x}", xxh3_64(bytes));
-    if cut.bytes < value.len() {
+    if let Some(value) = value.as_ref().filter(|value| cut.bytes < value.len()) {
         headers.push((header::TRUNCATED, Some("true".to_owned())));
         headers.push((header::ORIGINAL_LENGTH, Some(value.len().to_string())));
         headers.push((header::ORIGINAL_XXH3, Some(xxh3(value))));
@@ -372,10 +395,14 @@ fn headers(letter: &DeadLetter, cut: Cut) -> OwnedHeaders {
         headers.push((header::ORIGINAL_KEY_LENGTH, Some(key.len().to_string())));
         headers.push((header::ORIGINAL_KEY_XXH3, Some(xxh3(key))));
     }
+    if own.is_some() && !cut.headers {
+        headers.push((header::HEADERS_OMITTED, Some("true".to_owned())));
+    }
+    let own = own.as_ref().filter(|_| cut.headers);
     headers
         .iter()
         .filter_map(|(key, value)| Some((*key, value.as_ref()?)))
-        .fold(OwnedHeaders::new(), |headers, (key, value)| {
+        .fold(own.cloned().unwrap_or_default(), |headers, (key, value)| {
             headers.insert(Header {
                 key,
                 value: Some(value),
@@ -396,7 +423,8 @@ mod tests {
             },
             timestamp: None,
             key: None,
-            value: Bytes::from(vec![0; bytes]),
+            value: Some(Bytes::from(vec![0; bytes])),
+            headers: None,
             reason: "not_json",
             detail: String::new(),
         }
@@ -439,5 +467,15 @@ mod tests {
             cuts(&DeadLetter { key, ..letter(9) }),
             [(9, true), (0, true), (9, false), (0, false)]
         );
+        let headers = OwnedHeaders::new().insert(Header {
+            key: "trace",
+            value: Some("1"),
+        });
+        let last = Cut::all(&DeadLetter {
+            headers: Some(headers),
+            ..letter(9)
+        });
+        let kept: Vec<bool> = last.into_iter().map(|cut| cut.headers).collect();
+        assert_eq!(kept, [true, true, false, false]);
     }
 }

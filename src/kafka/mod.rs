@@ -41,5 +41,6 @@ pub use offset_store::{OffsetStore, OffsetStoreError};
 pub use options::{KafkaOptions, OutOfRange, StartFrom};
 pub use partition::Partition;
 pub use properties::{Properties, Value};
+pub use rdkafka::message::OwnedHeaders;
 pub use record::{Origin, Record};
 pub use watermarks::{Watermarks, watermarks};

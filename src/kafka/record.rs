@@ -3,7 +3,10 @@
 use std::sync::Arc;
 
 use bytes::Bytes;
-use rdkafka::{Message as _, message::BorrowedMessage};
+use rdkafka::{
+    Message as _,
+    message::{BorrowedHeaders, BorrowedMessage, Headers, OwnedHeaders},
+};
 use time::OffsetDateTime;
 
 use super::{
@@ -23,8 +26,10 @@ pub struct Record {
     pub timestamp: Option<OffsetDateTime>,
     /// The record's key.
     pub key: Option<Bytes>,
-    /// The record's value; empty for a tombstone.
-    pub value: Bytes,
+    /// The record's value; none for a tombstone.
+    pub value: Option<Bytes>,
+    /// The record's headers, where it has some.
+    pub headers: Option<OwnedHeaders>,
     /// Released when dropped. Keep it for as long as anything made of the record takes memory.
     pub permit: InFlightPermit,
 }
@@ -45,8 +50,9 @@ impl Record {
             .to_millis()
             .and_then(|millis| OffsetDateTime::from_unix_timestamp_nanos(i128::from(millis) * 1_000_000).ok());
         let key = message.key().map(Bytes::copy_from_slice);
-        let value = message.payload().map(Bytes::copy_from_slice).unwrap_or_default();
-        let bytes = value.len() + key.as_ref().map_or(0, Bytes::len) + Self::OVERHEAD_BYTES;
+        let value = message.payload().map(Bytes::copy_from_slice);
+        let headers = message.headers().map(BorrowedHeaders::detach);
+        let bytes = bytes_of(key.as_ref(), value.as_ref(), headers.as_ref()) + Self::OVERHEAD_BYTES;
         Self {
             origin: Origin {
                 topic: Arc::clone(&partition.0),
@@ -57,12 +63,22 @@ impl Record {
             timestamp,
             key,
             value,
+            headers,
             permit: in_flight.request(bytes),
         }
     }
 
-    /// The bytes of its key and value.
+    /// The bytes of its key, value and headers.
     pub(super) fn bytes(&self) -> usize {
-        self.value.len() + self.key.as_ref().map_or(0, Bytes::len)
+        bytes_of(self.key.as_ref(), self.value.as_ref(), self.headers.as_ref())
     }
+}
+
+/// The bytes of a key, a value and headers.
+pub(super) fn bytes_of(key: Option<&Bytes>, value: Option<&Bytes>, headers: Option<&OwnedHeaders>) -> usize {
+    let headers = headers.into_iter().flat_map(Headers::iter);
+    let headers: usize = headers
+        .map(|header| header.key.len() + header.value.map_or(0, <[u8]>::len))
+        .sum();
+    key.map_or(0, Bytes::len) + value.map_or(0, Bytes::len) + headers
 }

@@ -101,8 +101,9 @@ impl Batch {
     }
 
     /// The dead letters of its rejected records.
-    pub(super) fn dead_letters(&self) -> Vec<DeadLetter> {
-        self.records.iter().filter_map(Classified::dead_letter).collect()
+    pub(super) fn dead_letters(&self, of_tombstones: bool) -> Vec<DeadLetter> {
+        let letter = |record: &Classified| record.dead_letter(of_tombstones);
+        self.records.iter().filter_map(letter).collect()
     }
 
     /// How many of its records were rejected, by reason.

@@ -6,9 +6,9 @@ use bytes::Bytes;
 use time::OffsetDateTime;
 
 use crate::{
-    kafka::{DeadLetter, InFlightPermit, Record},
+    kafka::{DeadLetter, InFlightPermit, OwnedHeaders, Record},
     model::Prediction,
-    post::{Deletion, Origin, Post, Reject},
+    post::{Deletion, Origin, Post, Reason, Reject},
 };
 
 /// A record with the outcome that the flush gives it. Its bytes are kept until it is committed, as it may yet be rejected.
@@ -21,7 +21,8 @@ pub(super) struct Classified {
     pub(super) timestamp: Option<OffsetDateTime>,
     pub(super) outcome: Outcome,
     key: Option<Bytes>,
-    value: Bytes,
+    value: Option<Bytes>,
+    headers: Option<OwnedHeaders>,
     /// Counts the record as in flight until it is committed or dropped.
     _permit: InFlightPermit,
 }
@@ -54,20 +55,25 @@ impl Classified {
             outcome,
             key: record.key,
             value: record.value,
+            headers: record.headers,
             _permit: record.permit,
         }
     }
 
-    /// The dead letter of a rejected record.
-    pub(super) fn dead_letter(&self) -> Option<DeadLetter> {
+    /// The dead letter of a rejected record. A tombstone has none unless they are asked for: there is nothing in it to look at.
+    pub(super) fn dead_letter(&self, of_tombstones: bool) -> Option<DeadLetter> {
         let Outcome::Rejected(reject) = &self.outcome else {
             return None;
         };
+        if reject.reason == Reason::Tombstone && !of_tombstones {
+            return None;
+        }
         Some(DeadLetter {
             origin: self.origin.clone(),
             timestamp: self.timestamp,
             key: self.key.clone(),
             value: self.value.clone(),
+            headers: self.headers.clone(),
             reason: reject.reason.as_str(),
             detail: reject.detail.clone(),
         })

@@ -55,6 +55,8 @@ pub(super) struct Committer {
     pub(super) assignment: Assignment,
     /// None where rejected records are only counted.
     pub(super) dead_letters: Option<DeadLetters>,
+    /// Whether tombstones are written there too.
+    pub(super) dead_letters_of_tombstones: bool,
     pub(super) group: Arc<str>,
     pub(super) model: Arc<ModelInfo>,
     pub(super) max_flush_records: usize,
@@ -96,7 +98,12 @@ impl Committer {
         loop {
             let Some(pending) = (match next.take() {
                 Some(pending) => Some(pending),
-                None => windows.recv().await,
+                None => {
+                    self.health.idle();
+                    let pending = windows.recv().await;
+                    self.health.progress();
+                    pending
+                }
             }) else {
                 return Ok(());
             };
@@ -127,7 +134,10 @@ impl Committer {
     /// its offsets would skip this one's records.
     async fn await_window(&self, mut pending: Pending) -> anyhow::Result<Option<Vec<Classified>>> {
         tokio::select! {
-            classified = &mut pending => classified.context("a window's task ended")?.map(Some),
+            classified = &mut pending => {
+                self.health.progress();
+                classified.context("a window's task ended")?.map(Some)
+            }
             () = self.abandon.cancelled() => {
                 pending.abort();
                 Ok(None)
@@ -203,7 +213,9 @@ impl Committer {
             // Dead letters first: an offset must not pass a record that is neither stored nor written there. After a crash
             // between the two a letter is written again, with the same origin in its headers.
             if !batch.dead_letters_sent {
-                if let Err(error) = self.send_dead_letters(&batch).await {
+                let sent = self.send_dead_letters(&batch).await;
+                self.health.progress();
+                if let Err(error) = sent {
                     self.health.fault(Part::DeadLetters, &error);
                     if !self.pause("dead_letter", &error, &mut backoff).await {
                         return Ok(Attempt::Abandoned);
@@ -215,7 +227,9 @@ impl Committer {
                 self.health.well(Part::DeadLetters);
             }
             let begun = std::time::Instant::now();
-            match self.store.flush(&flush).await {
+            let result = self.store.flush(&flush).await;
+            self.health.progress();
+            match result {
                 Ok(flushed) => {
                     metrics::counter!(metric::TRANSACTIONS, "result" => "committed").increment(1);
                     metrics::histogram!(metric::TRANSACTION_SECONDS).record(begun.elapsed().as_secs_f64());
@@ -285,7 +299,7 @@ impl Committer {
         let Some(dead_letters) = &self.dead_letters else {
             return Ok(());
         };
-        let letters = batch.dead_letters();
+        let letters = batch.dead_letters(self.dead_letters_of_tombstones);
         if letters.is_empty() {
             return Ok(());
         }

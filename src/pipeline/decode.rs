@@ -107,7 +107,10 @@ impl Decoder {
             timestamp: record.timestamp,
             fallback_id: fallback_id(&record.origin, record.timestamp),
         };
-        let mut post = match post::parse(self.format, &record.value, &envelope, &self.limits) {
+        let Some(value) = &record.value else {
+            return Content::Rejected(Reject::new(Reason::Tombstone, "the record has no value"));
+        };
+        let mut post = match post::parse(self.format, value, &envelope, &self.limits) {
             Err(reject) => return Content::Rejected(reject),
             Ok(Parsed::Deletion(deletion)) => return Content::Deletion(deletion),
             Ok(Parsed::Post(post)) => post,

@@ -284,6 +284,7 @@ impl Stages {
             consumer: Arc::clone(&consumer),
             assignment: assignment.clone(),
             dead_letters,
+            dead_letters_of_tombstones: settings.dead_letter.tombstones,
             group: Arc::clone(group),
             model: Arc::new(folder.info().clone()),
             max_flush_records: settings.store.max_flush_records,

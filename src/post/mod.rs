@@ -108,7 +108,9 @@ pub enum Parsed {
 /// Why a record can't be handled: the bounded set used as a metric label and in the dead-letter header.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, PartialOrd, Ord)]
 pub enum Reason {
-    /// The record has no bytes.
+    /// The record has a null value, as compacted topics mark a key that was deleted.
+    Tombstone,
+    /// The record's value has no bytes.
     Empty,
     /// More bytes than the settings allow.
     TooLarge,
@@ -143,6 +145,7 @@ pub enum Reason {
 impl Reason {
     /// All the names that [`Reason::as_str`] gives.
     pub const NAMES: &[&str] = &[
+        Self::Tombstone.as_str(),
         Self::Empty.as_str(),
         Self::TooLarge.as_str(),
         Self::NotUtf8.as_str(),
@@ -164,6 +167,7 @@ impl Reason {
     #[must_use]
     pub const fn as_str(self) -> &'static str {
         match self {
+            Self::Tombstone => "tombstone",
             Self::Empty => "empty",
             Self::TooLarge => "too_large",
             Self::NotUtf8 => "not_utf8",

@@ -3,6 +3,7 @@
 use std::{
     collections::BTreeMap,
     sync::{Arc, Mutex, PoisonError},
+    time::{Duration, Instant},
 };
 
 use super::metric;
@@ -34,10 +35,12 @@ impl Part {
     }
 }
 
-/// Shared state behind `/ready`: a part is either well, or not, for a reason.
+/// Shared state behind `/ready` and `/live`: a part is either well, or not, for a reason; and whether work goes on.
 #[derive(Debug, Clone, Default)]
 pub struct Health {
     faults: Arc<Mutex<BTreeMap<Part, String>>>,
+    /// When something was last done or tried; none while nothing is to be done.
+    progress: Arc<Mutex<Option<Instant>>>,
 }
 
 impl Health {
@@ -72,6 +75,24 @@ impl Health {
             .collect()
     }
 
+    /// There is work, and something of it was done or tried just now. A try that fails counts: what waits for a database
+    /// that is away is not stuck.
+    pub fn progress(&self) {
+        *self.progress.lock().unwrap_or_else(PoisonError::into_inner) = Some(Instant::now());
+    }
+
+    /// There is nothing to do.
+    pub fn idle(&self) {
+        *self.progress.lock().unwrap_or_else(PoisonError::into_inner) = None;
+    }
+
+    /// For how long nothing was done or tried although there is work, if that is longer than `limit`.
+    #[must_use]
+    pub fn stalled(&self, limit: Duration) -> Option<Duration> {
+        let progress = *self.progress.lock().unwrap_or_else(PoisonError::into_inner);
+        progress.map(|at| at.elapsed()).filter(|since| *since > limit)
+    }
+
     fn change(&self, apply: impl FnOnce(&mut BTreeMap<Part, String>) -> bool) {
         // Nothing panics while holding the lock; a poisoned one still holds a whole map.
         let mut faults = self.faults.lock().unwrap_or_else(PoisonError::into_inner);
@@ -94,5 +115,16 @@ mod tests {
         assert!(health.report().is_empty());
         health.fault(Part::Database, "away");
         assert_eq!(health.report(), ["database: away"]);
+    }
+
+    #[test]
+    fn stalled_is_what_has_work_and_does_none() {
+        let health = Health::default();
+        assert_eq!(health.stalled(Duration::ZERO), None);
+        health.progress();
+        assert!(health.stalled(Duration::ZERO).is_some());
+        assert_eq!(health.stalled(Duration::from_secs(3_600)), None);
+        health.idle();
+        assert_eq!(health.stalled(Duration::ZERO), None);
     }
 }

@@ -104,6 +104,28 @@ fn a_window_given_up_at_the_deadline_is_not_passed_by_the_next() {
     storm.drain_and_check();
 }
 
+/// A process whose model, say, hangs holds its partitions for ever: whoever watches it must be able to tell.
+#[test]
+fn a_process_that_is_stuck_is_not_live() {
+    let mut storm = Storm::calm(24);
+    let member = storm.member(&[
+        ("FAILPOINTS", "window-before=1*sleep(20000)"),
+        ("MOODSTREAM_HTTP__STALL_SECONDS", "2"),
+        ("MOODSTREAM_SHUTDOWN__DEADLINE_SECONDS", "1"),
+    ]);
+    let live = |member: &crate::member::Member| member.get("/live").unwrap_or_default();
+    storm.wait("the member to be live", |_| live(&member).contains("200 OK"));
+    storm.feed(300);
+    storm.wait("the member to be stuck", |_| {
+        let answer = live(&member);
+        answer.contains("503") && answer.contains("stuck: records are held")
+    });
+    storm.wait("the member to go on", |_| live(&member).contains("200 OK"));
+    storm.end_well(member);
+    storm.join();
+    storm.drain_and_check();
+}
+
 /// Each day is a partition with its indexes to lock. Where the server's table of locks is too small for all days of
 /// the deletions at hand, they are carried out in parts.
 #[test]

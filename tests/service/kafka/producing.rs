@@ -13,10 +13,52 @@ fn letter(offset: i64, value: &[u8]) -> DeadLetter {
         },
         timestamp: Some(time::macros::datetime!(2026-01-02 03:04:05.006 UTC)),
         key: Some(bytes::Bytes::from_static(b"k\xff")),
-        value: bytes::Bytes::copy_from_slice(value),
+        value: Some(bytes::Bytes::copy_from_slice(value)),
+        headers: None,
         reason: "not_utf8",
         detail: "invalid byte at 7".into(),
     }
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_dead_letter_keeps_the_record_s_own_headers_and_a_null_value() {
+    use rdkafka::{
+        Message as _,
+        message::{Header, Headers as _, OwnedHeaders},
+    };
+    let broker = Broker::start();
+    broker.create_topic("posts.dead-letter", 1);
+    let letters = DeadLetters::new(&options(&broker, &["posts"])).unwrap();
+    let own = OwnedHeaders::new()
+        .insert(Header {
+            key: "trace",
+            value: Some(&b"\xff1"[..]),
+        })
+        .insert(Header {
+            key: "reason",
+            value: Some("of its own"),
+        });
+    let tombstone = DeadLetter {
+        value: None,
+        headers: Some(own),
+        ..letter(7, b"")
+    };
+    letters.send(&[tombstone]).await.unwrap();
+    let reader = reader_of_letters(&broker.address(), 0);
+    let record = reader.poll(PATIENCE).expect("the letter in time").unwrap();
+    assert_eq!(record.payload(), None);
+    let headers = record.headers().unwrap();
+    assert_eq!(
+        (headers.get(0).key, headers.get(0).value),
+        ("trace", Some(&b"\xff1"[..]))
+    );
+    // The last header of a name counts: clients' `lastHeader` finds the letter's.
+    let reasons: Vec<Option<&[u8]>> = headers
+        .iter()
+        .filter(|header| header.key == "reason")
+        .map(|h| h.value)
+        .collect();
+    assert_eq!(reasons, [Some(&b"of its own"[..]), Some(&b"not_utf8"[..])]);
 }
 
 #[tokio::test(flavor = "multi_thread")]
@@ -291,7 +333,7 @@ async fn feeding_sends_each_line_once_keyed_whatever_the_packing() {
         let mut partition_of = HashMap::new();
         for _ in 0..5_001 {
             let record = next(&mut records).await;
-            let line = String::from_utf8(record.value.to_vec()).unwrap();
+            let line = String::from_utf8(record.value.unwrap().to_vec()).unwrap();
             if line == " no key" {
                 assert_eq!(record.key, None);
                 continue;

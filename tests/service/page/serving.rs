@@ -45,7 +45,7 @@ async fn serve(shows: PageContent) -> Served {
     });
     let stop = CancellationToken::new();
     let listen = SocketAddr::from(([127, 0, 0, 1], 0));
-    let (address, _) = server::serve(listen, metrics, health, page, stop.clone())
+    let (address, _) = server::serve(listen, metrics, health, Duration::from_secs(600), page, stop.clone())
         .await
         .unwrap();
     Served {

@@ -10,6 +10,7 @@ use std::{
 };
 
 use crate::support::service::{Bench, Service, end_of, shared, terminate, wait_for, wait_within};
+use rdkafka::producer::Producer as _;
 use serde_json::Value;
 use sqlx::{AssertSqlSafe, Connection as _, PgConnection};
 
@@ -270,9 +271,19 @@ async fn what_cannot_be_handled_becomes_a_dead_letter_and_the_rest_goes_on() {
         "poison",
         stream.iter().map(|(record, _)| (0, record.as_slice())),
     );
+    // A tombstone of a compacted topic: counted, and no letter.
+    let producer: rdkafka::producer::BaseProducer = bench.broker.config().create().unwrap();
+    producer
+        .send(
+            rdkafka::producer::BaseRecord::<_, [u8]>::to("poison")
+                .partition(0)
+                .key("5"),
+        )
+        .unwrap();
+    producer.flush(Duration::from_secs(30)).unwrap();
     let service = bench.service("poison");
     let summary = service.run_until_caught_up();
-    let mut reasons: BTreeMap<&str, u64> = BTreeMap::new();
+    let mut reasons: BTreeMap<&str, u64> = [("tombstone", 1)].into();
     for reason in stream.iter().filter_map(|(_, reason)| *reason) {
         *reasons.entry(reason).or_default() += 1;
     }
