@@ -335,6 +335,9 @@ impl Settings {
                 )));
             }
         }
+        if self.http.stall_seconds == 0 {
+            return fail("http.stall_seconds is 0: give at least 1");
+        }
         if self.posts.max_bytes > self.kafka.max_in_flight_bytes {
             return fail("posts.max_bytes is larger than kafka.max_in_flight_bytes: a record has to fit");
         }
@@ -394,5 +397,8 @@ mod tests {
         let mut settings = valid();
         settings.window.max_posts = 0;
         assert!(settings.check().unwrap_err().0.contains("window.max_posts is 0"));
+        let mut settings = valid();
+        settings.http.stall_seconds = 0;
+        assert!(settings.check().unwrap_err().0.contains("http.stall_seconds is 0"));
     }
 }

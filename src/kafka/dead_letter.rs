@@ -161,23 +161,19 @@ impl Cut {
         }
     }
 
-    /// Smaller and smaller parts of a letter. The key and the headers stay as long as possible; if the key itself is too
-    /// large, the first bytes are sent without it, and at last without the headers.
+    /// Smaller and smaller parts of a letter: of its value first. If that is not enough, the headers are left out, then
+    /// the key, then both.
     fn all(letter: &DeadLetter) -> Vec<Self> {
         let whole = Self::whole(letter);
         let beginning = whole.bytes.min(BEGINNING);
         let mut cuts = vec![whole];
-        cuts.extend([beginning, 0].map(|bytes| Self { bytes, ..whole }));
-        cuts.extend([beginning, 0].map(|bytes| Self {
-            bytes,
-            key: false,
-            ..whole
-        }));
-        cuts.extend([beginning, 0].map(|bytes| Self {
-            bytes,
-            key: false,
-            headers: false,
-        }));
+        for (key, headers) in [(true, true), (true, false), (false, true), (false, false)] {
+            cuts.extend([beginning, 0].map(|bytes| Self {
+                bytes,
+                key: key && whole.key,
+                headers: headers && whole.headers,
+            }));
+        }
         // Without a key or headers, or of few bytes, some are the same again.
         let mut distinct: Vec<Self> = Vec::with_capacity(cuts.len());
         for cut in cuts {
@@ -294,6 +290,7 @@ impl DeadLetters {
                             kept = cut.bytes,
                             key_bytes = letter.key.as_ref().map(Bytes::len),
                             key_kept = cut.key,
+                            headers_kept = cut.headers,
                             topic = %self.topic,
                             "dead letter truncated: the broker refuses its size"
                         );
@@ -471,11 +468,14 @@ mod tests {
             key: "trace",
             value: Some("1"),
         });
-        let last = Cut::all(&DeadLetter {
+        let cuts = Cut::all(&DeadLetter {
+            key: Some(Bytes::from_static(b"k")),
             headers: Some(headers),
             ..letter(9)
         });
-        let kept: Vec<bool> = last.into_iter().map(|cut| cut.headers).collect();
-        assert_eq!(kept, [true, true, false, false]);
+        // Headers that are too large by themselves cost neither the value nor the key.
+        let kept: Vec<(usize, bool, bool)> = cuts.iter().map(|cut| (cut.bytes, cut.key, cut.headers)).collect();
+        assert_eq!(kept[..3], [(9, true, true), (0, true, true), (9, true, false)]);
+        assert_eq!(kept.last(), Some(&(0, false, false)));
     }
 }

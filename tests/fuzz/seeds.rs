@@ -38,6 +38,28 @@ pub fn records(posts: usize) -> Vec<Vec<u8>> {
         add(b'0', format!("{}{}", "[".repeat(size), "]".repeat(size)).as_bytes());
         add(b'0', "{\"retweeted_status\":".repeat(size).as_bytes());
     }
+    // Fields at the limits of the tables and one byte beyond, and an id made of two parts.
+    for bytes in [255, 256, 400, 511, 512, 513] {
+        let long = "é".repeat(bytes / 2) + &"x".repeat(bytes % 2);
+        add(
+            b'0',
+            format!(
+                r##"{{"id":"{long}","text":"#{long}","author_id":"{long}","repost_of":"{long}","lang":"{long}","hashtags":["{long}"],
+                    "created_at":"2200-12-31T23:59:59Z"}}"##
+            )
+            .as_bytes(),
+        );
+        for operation in ["create", "delete"] {
+            add(
+                b'0',
+                format!(
+                    r#"{{"did":"{long}","time_us":1790000000000000,"kind":"commit","commit":{{"operation":"{operation}",
+                        "collection":"app.bsky.feed.post","rkey":"{long}","record":{{"text":"{long}","langs":["qzxwvk"]}}}}}}"#
+                )
+                .as_bytes(),
+            );
+        }
+    }
     add(b'0', b"{\"id\":1,\"text\":\"a\xff\"}");
     add(b'7', &[0xff, 0xfe, 0xfd]);
     seeds
