@@ -84,6 +84,9 @@ impl StoreError {
             Fault::ReadOnly => " (the server is read-only: a standby, or a demoted primary)",
             Fault::Denied => " (check user, password and grants)",
             Fault::Schema => " (run `moodstream migrate`)",
+            _ if behind_pooler(error) => {
+                " (is there a pooler? It must keep a session for each connection: pool_mode = session)"
+            }
             _ => "",
         };
         let detail = match error {
@@ -103,6 +106,19 @@ impl StoreError {
     /// For `map_err`: what was being done when it failed.
     pub(super) fn when(doing: &'static str) -> impl FnOnce(sqlx::Error) -> Self {
         move |error| Self::sql(doing, &error)
+    }
+}
+
+/// Whether a prepared statement is not there or there already, or a parameter of the start is refused: what is seen of a
+/// pooler that gives a connection another session.
+fn behind_pooler(error: &sqlx::Error) -> bool {
+    match error {
+        sqlx::Error::Database(db) => match db.code().as_deref() {
+            Some("26000" | "42P05") => true,
+            Some("08P01") => db.message().contains("startup parameter"),
+            _ => false,
+        },
+        _ => false,
     }
 }
 

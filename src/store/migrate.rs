@@ -1,32 +1,42 @@
 //! The schema: numbered migrations, embedded in the program.
 
-use std::collections::HashMap;
+use std::{collections::HashMap, sync::LazyLock};
 
-use sqlx::{Connection, PgConnection, migrate::Migrator};
+use sqlx::{
+    Connection, PgConnection,
+    migrate::{MigrateError, Migrator},
+};
 
 use super::{
     Store,
     error::{Fault, StoreError},
 };
 
-static MIGRATOR: Migrator = sqlx::migrate!();
+/// Without the migrator's own lock, which belongs to the session: [`Store::migrate`] takes one that ends with its
+/// transaction.
+static MIGRATOR: LazyLock<Migrator> = LazyLock::new(|| {
+    let mut migrator = sqlx::migrate!();
+    migrator.set_locking(false);
+    migrator
+});
+
+/// The advisory lock for migrating. The number has no meaning.
+const MIGRATION_LOCK: i64 = 0x6d6f_6f64_6d69_6772;
 
 impl Store {
     /// Brings the schema up to date. Safe to call at any time, from several processes at once.
     pub async fn migrate(&self) -> Result<(), StoreError> {
-        // A connection of its own: the migrator's lock belongs to the session and must end with it, also if a
-        // migration fails; and migrations may take longer than a statement of a flush.
+        const DOING: &str = "migrating";
+        // A connection of its own: migrations may take longer than a statement of a flush.
         let connect = self.options.connect_options()?;
         let mut connection = PgConnection::connect_with(&connect)
             .await
             .map_err(StoreError::when("connecting to migrate"))?;
-        let result = MIGRATOR.run(&mut connection).await;
+        let result = migrate(&mut connection).await;
         let _ = connection.close().await;
         result.map_err(|error| match error {
-            sqlx::migrate::MigrateError::Execute(error) | sqlx::migrate::MigrateError::ExecuteMigration(error, _) => {
-                StoreError::sql("migrating", &error)
-            }
-            other => StoreError::new(Fault::Schema, "migrating", other),
+            MigrateError::Execute(error) | MigrateError::ExecuteMigration(error, _) => StoreError::sql(DOING, &error),
+            other => StoreError::new(Fault::Schema, DOING, other),
         })
     }
 
@@ -43,6 +53,18 @@ impl Store {
                 .iter()
                 .all(|m| applied.get(&m.version).is_some_and(|sum| **sum == *m.checksum)))
     }
+}
+
+/// All of them or none: what fails leaves the schema as it was.
+async fn migrate(connection: &mut PgConnection) -> Result<(), MigrateError> {
+    let mut transaction = connection.begin().await?;
+    sqlx::query("SELECT pg_advisory_xact_lock($1)")
+        .bind(MIGRATION_LOCK)
+        .execute(&mut *transaction)
+        .await?;
+    MIGRATOR.run(&mut *transaction).await?;
+    transaction.commit().await?;
+    Ok(())
 }
 
 /// The migrations that are applied, and their checksums.

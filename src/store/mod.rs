@@ -32,6 +32,7 @@ mod retention;
 mod retention_mark;
 mod roles;
 mod rollup;
+mod server;
 mod write;
 
 use std::{
@@ -39,7 +40,7 @@ use std::{
     sync::{Arc, Mutex, MutexGuard, PoisonError},
 };
 
-use sqlx::{Connection, PgConnection, PgPool, postgres::PgPoolOptions};
+use sqlx::{Connection as _, PgPool, postgres::PgPoolOptions};
 use time::{Date, OffsetDateTime};
 
 pub use self::{
@@ -77,9 +78,8 @@ impl Store {
     pub async fn connect(options: &StoreOptions) -> Result<Self, StoreError> {
         let connect = options.connect_options()?;
         // One connection outside the pool first: the pool would try until its timeout and not say what was wrong.
-        let first = async { PgConnection::connect_with(&connect).await?.close().await };
-        match tokio::time::timeout(options.connect_timeout(), first).await {
-            Ok(first) => first.map_err(StoreError::when("connecting"))?,
+        match tokio::time::timeout(options.connect_timeout(), server::check(&connect)).await {
+            Ok(checked) => checked?,
             Err(_) => return Err(StoreError::sql("connecting", &sqlx::Error::PoolTimedOut)),
         }
 

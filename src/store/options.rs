@@ -128,11 +128,35 @@ impl StoreOptions {
                 "an @ or # stands where a URL has none: in a password write # as %23, / as %2F, ? as %3F, @ as %40";
             return Err(StoreError::new(Fault::Settings, "reading the URL", why));
         }
-        let options = PgConnectOptions::from_str(url).map_err(|e| match e {
+        let settings = |why: String| StoreError::new(Fault::Settings, "reading the URL", why);
+        let authority = url
+            .split("://")
+            .nth(1)
+            .and_then(|rest| rest.split(['/', '?', '#']).next());
+        if authority.is_some_and(|authority| authority.rsplit('@').next().unwrap_or_default().contains(',')) {
+            return Err(settings(
+                "it names several hosts: give one, or a name or proxy that leads to the primary".to_owned(),
+            ));
+        }
+        let parsed = url::Url::parse(url).ok();
+        for (name, value) in parsed.iter().flat_map(url::Url::query_pairs) {
+            check_parameter(&name, &value).map_err(settings)?;
+        }
+        let mut options = PgConnectOptions::from_str(url).map_err(|e| match e {
             sqlx::Error::Configuration(why) => StoreError::new(Fault::Settings, "reading the URL", why),
             other => StoreError::new(Fault::Settings, "reading the URL", other),
         })?;
-        Ok(options.application_name("moodstream"))
+        // The driver takes the brackets for a part of the name.
+        if let Some(url::Host::Ipv6(address)) = parsed.as_ref().and_then(url::Url::host).filter(|_| {
+            !parsed
+                .iter()
+                .flat_map(url::Url::query_pairs)
+                .any(|(name, _)| name == "host" || name == "hostaddr")
+        }) {
+            options = options.host(&address.to_string());
+        }
+        // Floats travel in binary, so their digits in text don't matter; poolers refuse the parameter.
+        Ok(options.application_name("moodstream").extra_float_digits(None))
     }
 
     /// What each new connection sets for itself. Statements rather than startup parameters, which poolers
@@ -153,6 +177,42 @@ impl StoreOptions {
              -- partitions above all, the planner may think otherwise.
              SET enable_seqscan = off; SET enable_hashjoin = off; SET enable_mergejoin = off"
         )
+    }
+}
+
+/// Refuses a parameter of the URL that the driver would leave out in silence: it may stand for security.
+fn check_parameter(name: &str, value: &str) -> Result<(), String> {
+    const KNOWN: [&str; 16] = [
+        "sslmode",
+        "ssl-mode",
+        "sslrootcert",
+        "ssl-root-cert",
+        "ssl-ca",
+        "sslcert",
+        "ssl-cert",
+        "sslkey",
+        "ssl-key",
+        "host",
+        "hostaddr",
+        "port",
+        "dbname",
+        "user",
+        "password",
+        "options",
+    ];
+    match name {
+        _ if KNOWN.contains(&name) || name.starts_with("options[") => Ok(()),
+        // What the service does anyway.
+        "application_name" | "statement-cache-capacity" => Ok(()),
+        "channel_binding" if matches!(value, "prefer" | "disable") => Ok(()),
+        "gssencmode" if matches!(value, "prefer" | "disable") => Ok(()),
+        "connect_timeout" => {
+            Err("`connect_timeout` is no parameter here: set database.connect_timeout_seconds".to_owned())
+        }
+        _ => Err(format!(
+            "the parameter `{}` is not supported: take it out",
+            name.chars().take(40).collect::<String>().escape_debug()
+        )),
     }
 }
 
@@ -203,12 +263,32 @@ mod tests {
     }
 
     #[test]
+    fn an_ipv6_address_is_a_host_without_its_brackets() {
+        for (url, host) in [
+            ("postgres://user@[::1]:5433/db", "::1"),
+            ("postgres://user@[::1]:5433/db?host=other", "other"),
+            ("postgres://user@127.0.0.1/db?channel_binding=prefer", "127.0.0.1"),
+        ] {
+            let options = StoreOptions {
+                url: url.into(),
+                ..StoreOptions::default()
+            };
+            assert_eq!(options.connect_options().unwrap().get_host(), host);
+        }
+    }
+
+    #[test]
     fn settings_are_checked() {
         for url in [
             "",
             "mysql://localhost/x",
             "postgres://localhost:port/x",
             "postgres://localhost/x?sslmode=perhaps",
+            "postgres://localhost/x?channel_binding=require",
+            "postgres://localhost/x?target_session_attrs=read-write",
+            "postgres://localhost/x?connect_timeout=3",
+            "postgres://one,two/x",
+            "postgres://user:pass@one:5432,two:5433/x",
         ] {
             let options = StoreOptions {
                 url: url.into(),
@@ -217,6 +297,16 @@ mod tests {
             let error = options.connect_options().unwrap_err();
             assert_eq!(error.fault, Fault::Settings, "{url}");
         }
+        let fault = |url: &str| {
+            let options = StoreOptions {
+                url: url.into(),
+                ..StoreOptions::default()
+            };
+            options.connect_options().unwrap_err().to_string()
+        };
+        assert!(fault("postgres://h/x?channel_binding=require").contains("`channel_binding`"));
+        assert!(fault("postgres://u@one:1,two:2/x").contains("several hosts"));
+        assert!(fault("postgres://h/x?connect_timeout=3").contains("connect_timeout_seconds"));
         assert!(toml::from_str::<StoreOptions>("urll = 'x'").is_err());
         let options: StoreOptions = toml::from_str("url = 'postgres://h/d'\nsynchronous_commit = false").unwrap();
         assert!(!options.synchronous_commit);
