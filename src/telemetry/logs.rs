@@ -3,7 +3,7 @@
 use std::io::IsTerminal as _;
 
 use serde::Deserialize;
-use tracing_subscriber::{EnvFilter, filter::ParseError, layer::SubscriberExt as _, util::SubscriberInitExt as _};
+use tracing_subscriber::{EnvFilter, layer::SubscriberExt as _, util::SubscriberInitExt as _};
 
 /// How log lines look.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Deserialize)]
@@ -35,14 +35,50 @@ impl Default for LogOptions {
     }
 }
 
-/// `log.level` is no filter that `tracing` knows.
+/// `log.level` is no filter of log lines.
 #[derive(Debug, thiserror::Error)]
-#[error("log.level {level:?} is no log filter")]
+#[error("log.level is {level:?}: {fault}")]
 pub struct LogLevelError {
     /// The setting.
     pub level: String,
     /// What is wrong with it.
-    source: ParseError,
+    fault: String,
+}
+
+/// The filter that a setting means: levels, alone or for a target (`info`, `moodstream=debug,warn`), in any case.
+/// `tracing` takes a word that is no level for a target and then logs nothing else, so such words are refused.
+fn filter(setting: &str) -> Result<String, LogLevelError> {
+    const LEVELS: [&str; 6] = ["off", "error", "warn", "info", "debug", "trace"];
+    let fault = |fault: String| LogLevelError {
+        level: setting.to_owned(),
+        fault,
+    };
+    let mut directives = vec!["ort=warn".to_owned()];
+    for directive in setting
+        .split(',')
+        .map(str::trim)
+        .filter(|directive| !directive.is_empty())
+    {
+        let (target, level) = match directive.rsplit_once('=') {
+            Some((target, level)) => (Some(target.trim_end()), level.trim_start()),
+            None => (None, directive),
+        };
+        let level = match level.to_ascii_lowercase() {
+            level if level == "warning" => "warn".to_owned(),
+            level => level,
+        };
+        if !LEVELS.contains(&level.as_str()) {
+            return Err(fault(format!(
+                "{level:?} is no level; give one of {}, or target=level",
+                LEVELS.join(", ")
+            )));
+        }
+        directives.push(target.map_or(level.clone(), |target| format!("{target}={level}")));
+    }
+    if directives.len() == 1 {
+        return Err(fault(format!("it is empty; give one of {}", LEVELS.join(", "))));
+    }
+    Ok(directives.join(","))
 }
 
 /// Starts logging to standard error.
@@ -51,9 +87,9 @@ pub struct LogLevelError {
 /// The level is no filter that `tracing` knows.
 pub fn init_logs(options: &LogOptions) -> Result<(), LogLevelError> {
     // ONNX Runtime logs every allocation at `info`: too much for anyone who doesn't ask for it by name.
-    let filter = EnvFilter::try_new(format!("ort=warn,{}", options.level)).map_err(|source| LogLevelError {
+    let filter = EnvFilter::try_new(filter(&options.level)?).map_err(|error| LogLevelError {
         level: options.level.clone(),
-        source,
+        fault: error.to_string(),
     })?;
     let registry = tracing_subscriber::registry().with(filter);
     let lines = tracing_subscriber::fmt::layer()
@@ -65,4 +101,30 @@ pub fn init_logs(options: &LogOptions) -> Result<(), LogLevelError> {
         LogFormat::Json => registry.with(lines.json()).try_init(),
     };
     Ok(())
+}
+
+#[cfg(test)]
+mod tests {
+    #![allow(clippy::unwrap_used)]
+
+    use super::*;
+
+    #[test]
+    fn levels_are_read_in_any_case_and_other_words_are_refused() {
+        for (setting, expected) in [
+            ("info", "ort=warn,info"),
+            ("WARNING", "ort=warn,warn"),
+            ("Debug", "ort=warn,debug"),
+            ("moodstream=DEBUG, warn", "ort=warn,moodstream=debug,warn"),
+            ("off,moodstream::store=trace", "ort=warn,off,moodstream::store=trace"),
+        ] {
+            let filter = filter(setting).unwrap();
+            assert_eq!(filter, expected);
+            EnvFilter::try_new(filter).unwrap();
+        }
+        for setting in ["verbose", "2", "", ",", "moodstream", "moodstream=loud", "info warn"] {
+            let error = filter(setting).unwrap_err().to_string();
+            assert!(error.contains("debug") && !error.contains('\n'), "{error}");
+        }
+    }
 }
