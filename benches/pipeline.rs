@@ -27,7 +27,7 @@ use moodstream::{
     config::Settings,
     model::{ModelFolder, ModelOptions},
     pipeline::{self, Summary, Until},
-    post::{self, Envelope, Format, Limits, Parsed},
+    post::{self, Envelope, ParseOptions, Parsed},
     telemetry::health::Health,
 };
 use serde_json::Value;
@@ -146,12 +146,10 @@ fn distinct_texts(lines: &[Vec<u8>], folder: &ModelFolder) -> Vec<Arc<str>> {
     let mut seen: HashSet<Arc<str>> = HashSet::new();
     lines
         .iter()
-        .filter_map(
-            |line| match post::parse(Format::Auto, line, &envelope, &Limits::default()) {
-                Ok(Parsed::Post(post)) => Some(profile.clean(&post.text).into()),
-                _ => None,
-            },
-        )
+        .filter_map(|line| match post::parse(line, &envelope, &ParseOptions::default()) {
+            Ok(Parsed::Post(post)) => Some(profile.clean(&post.text).into()),
+            _ => None,
+        })
         .filter(|text: &Arc<str>| seen.insert(Arc::clone(text)))
         .collect()
 }

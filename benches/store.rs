@@ -50,8 +50,10 @@ fn post(topic: &Arc<str>, offset: i64) -> PostRow {
                 datetime!(2019-07-03 12:00 UTC) + Duration::from_millis(offset.unsigned_abs() * 20),
             )
             .unwrap(),
+            time_source: TimeSource::Post,
             author_id: Some((n % 10_000_000_000).to_string().try_into().unwrap()),
             lang: Language::of_tag(LANGUAGES[(n % 8) as usize]),
+            lang_identified: false,
             text: Text::new(format!(
                 "post {n:020} {}",
                 "some words as people write them ".repeat(1 + (n % 5) as usize)

@@ -21,13 +21,15 @@ use super::{SettingsArgs, stop_signal};
 use crate::{
     config::SettingsError,
     feed::{self, FeedOptions, FeedProgress, Source, shift_timestamps},
-    post, telemetry,
+    post::{self, Format},
+    telemetry,
 };
 
 /// Arguments of `moodstream feed`.
 #[derive(Debug, clap::Args)]
 pub(super) struct Args {
-    /// The file, one record a line; .zst and .gz are read as they are; `-` is standard input.
+    /// The file: one record a line, a list or pretty-printed JSON, or server-sent events; .zst and .gz are read as they are;
+    /// `-` is standard input.
     file: PathBuf,
     /// The topic.
     #[arg(long)]
@@ -62,8 +64,10 @@ pub(super) async fn run(args: Args) -> anyhow::Result<ExitCode> {
         topic: args.topic.clone(),
         rate: args.rate,
         create_partitions: args.create_partitions,
+        any_text: settings.posts.format == Format::Text,
         ..FeedOptions::default()
     };
+    let parsing = settings.posts.parsing();
     let stopped = Arc::new(AtomicBool::new(false));
     let signal = Arc::clone(&stopped);
     tokio::spawn(async move {
@@ -72,7 +76,7 @@ pub(super) async fn run(args: Args) -> anyhow::Result<ExitCode> {
     });
     let summary = tokio::task::spawn_blocking(move || {
         let newest = if args.shift_timestamps {
-            shift_timestamps::newest_in(&source).context("reading event times")?
+            shift_timestamps::newest_in(&source, options.any_text).context("reading event times")?
         } else {
             None
         };
@@ -83,7 +87,7 @@ pub(super) async fn run(args: Args) -> anyhow::Result<ExitCode> {
             &options,
             &source,
             |line| rewrite(line, shift),
-            |line| post::key(line).map(|id| id.to_string()),
+            |line| post::key(line, &parsing).map(|id| id.to_string()),
             |progress| {
                 show(&bar, progress);
                 if stopped.load(Ordering::Relaxed) {

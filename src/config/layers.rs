@@ -23,6 +23,7 @@ const TEXTS: &[&[&str]] = &[
     &["model", "path"],
     &["model", "profile"],
     &["log", "level"],
+    &["posts", "time_zone"],
     &["http", "listen"],
     &["classify", "onnxruntime"],
 ];

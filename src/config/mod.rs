@@ -17,7 +17,7 @@ use crate::{
     http::HttpOptions,
     kafka::KafkaOptions,
     model::{ModelOptions, Precision, ProblemType, Provider},
-    post::Format,
+    post::{FieldPaths, Format, Limits, MissingTime, ParseOptions, Zone},
     store::{Retention, Roles, StoreOptions},
     telemetry::{LogLevelError, LogOptions},
 };
@@ -29,10 +29,7 @@ pub struct SettingsError(pub String);
 
 impl From<LogLevelError> for SettingsError {
     fn from(error: LogLevelError) -> Self {
-        match std::error::Error::source(&error) {
-            Some(source) => Self(format!("{error}: {source}")),
-            None => Self(error.to_string()),
-        }
+        Self(error.to_string())
     }
 }
 
@@ -89,6 +86,32 @@ pub struct PostSettings {
     pub max_future_seconds: u32,
     /// What becomes of a post that is dated further ahead.
     pub future: FuturePolicy,
+    /// The zone of times that name none.
+    pub time_zone: Zone,
+    /// What becomes of a post without a time.
+    pub missing_time: MissingTime,
+    /// Identify the language of posts that name none.
+    pub detect_language: bool,
+    /// Where a topic of one's own keeps the fields of a post.
+    pub fields: FieldPaths,
+}
+
+impl PostSettings {
+    /// How records are read.
+    #[must_use]
+    pub fn parsing(&self) -> ParseOptions {
+        ParseOptions {
+            format: self.format,
+            limits: Limits {
+                max_bytes: self.max_bytes,
+                max_text_chars: self.max_text_chars,
+                ..Limits::default()
+            },
+            fields: self.fields.clone(),
+            time_zone: self.time_zone.clone(),
+            missing_time: self.missing_time,
+        }
+    }
 }
 
 /// What becomes of a post dated further ahead than `posts.max_future_seconds`.
@@ -104,7 +127,7 @@ pub enum FuturePolicy {
 
 impl Default for PostSettings {
     fn default() -> Self {
-        let limits = crate::post::Limits::default();
+        let limits = Limits::default();
         Self {
             format: Format::Auto,
             languages: Vec::new(),
@@ -113,6 +136,10 @@ impl Default for PostSettings {
             max_text_chars: limits.max_text_chars,
             max_future_seconds: 3_600,
             future: FuturePolicy::Reject,
+            time_zone: Zone::default(),
+            missing_time: MissingTime::Record,
+            detect_language: true,
+            fields: FieldPaths::default(),
         }
     }
 }

@@ -1,8 +1,8 @@
 //! Filling a topic from a file or from standard input: what `moodstream feed` does.
 
-mod lines;
 mod options;
 mod pace;
+mod records;
 pub mod shift_timestamps;
 mod topic;
 
@@ -16,11 +16,11 @@ use std::{
     time::{Duration, Instant},
 };
 
-use self::{lines::Lines, pace::Pace};
 pub use self::{
-    lines::Source,
     options::{FeedError, FeedOptions},
+    records::Source,
 };
+use self::{pace::Pace, records::Records};
 use crate::kafka::{KafkaError, KafkaOptions, client, error::describe, lock};
 use rdkafka::{
     ClientContext,
@@ -33,11 +33,11 @@ use rdkafka::{
 /// How far feeding has come.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
 pub struct FeedProgress {
-    /// Lines read and handed to the producer; empty lines don't count.
+    /// Records read and handed to the producer; empty ones don't count.
     pub sent: u64,
     /// Records that the broker has acknowledged.
     pub acknowledged: u64,
-    /// Bytes of the lines sent.
+    /// Bytes of the records sent.
     pub bytes: u64,
     /// Bytes read of the source as it lies, so compressed ones where it is compressed.
     pub source_bytes: u64,
@@ -103,9 +103,10 @@ impl ProducerContext for Deliveries {
     }
 }
 
-/// Sends each line of the source as a record, in order, each once. Empty lines are left out.
+/// Sends each record of the source, in order, each once. Records are lines; where the source is pretty-printed JSON, a list
+/// or server-sent events, they are the values, elements or events. Empty ones are left out.
 ///
-/// `rewrite` may change a line on its way (see [`shift_timestamps`]); `key` tells a record's key,
+/// `rewrite` may change a record on its way (see [`shift_timestamps`]); `key` tells a record's key,
 /// which decides its partition; `progress` is called now and then and may end the feeding: what
 /// was sent by then is still waited for. Blocks: call it on a thread that may.
 ///
@@ -128,18 +129,18 @@ pub fn feed(
     {
         return Err(KafkaError::setting("rate", "must be a number of records a second above 0").into());
     }
-    let mut lines = Lines::open(source).map_err(|error| read_error(source, error, 0))?;
+    let mut records = Records::open(source, options.any_text).map_err(|error| read_error(source, error, 0))?;
     topic::prepare(kafka, options)?;
     let producer = producer(kafka, options)?;
 
     let started = Instant::now();
     let mut pace = Pace::new(options.rate, started);
     let mut state = FeedProgress {
-        source_length: lines.length(),
+        source_length: records.length(),
         ..FeedProgress::default()
     };
     let (mut without_key, mut interrupted, mut shown) = (0, false, started);
-    while let Some(line) = lines.next().map_err(|error| read_error(source, error, state.sent))? {
+    while let Some(line) = records.next().map_err(|error| read_error(source, error, state.sent))? {
         if line.is_empty() {
             continue;
         }
@@ -150,7 +151,7 @@ pub fn feed(
         send(&producer, &options.topic, &line, key.as_deref(), options)?;
         state.sent += 1;
         state.bytes += line.len() as u64;
-        state.source_bytes = lines.position();
+        state.source_bytes = records.position();
         if state.sent.is_multiple_of(64) || options.rate.is_some() {
             producer.poll(Duration::ZERO);
             failures(&producer, options)?;
@@ -165,7 +166,7 @@ pub fn feed(
         }
     }
     flush(&producer, options, &mut state, &mut progress)?;
-    state.source_bytes = lines.position();
+    state.source_bytes = records.position();
     let _ = progress(&state);
     Ok(FeedSummary {
         progress: state,

@@ -16,6 +16,8 @@ pub struct FeedOptions {
     pub create_partitions: Option<i32>,
     /// How records travel and lie: `none`, `gzip`, `snappy`, `lz4` or `zstd`.
     pub compression: String,
+    /// Whatever stands in a line is a record. Without it, the source's beginning must look like posts or like texts.
+    pub any_text: bool,
 }
 
 impl Default for FeedOptions {
@@ -25,6 +27,7 @@ impl Default for FeedOptions {
             rate: None,
             create_partitions: None,
             compression: "lz4".into(),
+            any_text: false,
         }
     }
 }

@@ -14,7 +14,7 @@ use time::{
     macros::format_description,
 };
 
-use super::lines::{Lines, Source};
+use super::records::{Records, Source};
 
 /// The fields that hold event times.
 const FIELDS: &[&[u8]] = &[
@@ -52,15 +52,15 @@ pub fn newest(line: &[u8]) -> Option<OffsetDateTime> {
     newest
 }
 
-/// The newest event time of a whole source.
+/// The newest event time of a whole source, read as [`feed`](super::feed()) reads it.
 ///
 /// # Errors
 /// The source can't be read.
-pub fn newest_in(source: &Source) -> io::Result<Option<OffsetDateTime>> {
-    let mut lines = Lines::open(source)?;
+pub fn newest_in(source: &Source, any_text: bool) -> io::Result<Option<OffsetDateTime>> {
+    let mut records = Records::open(source, any_text)?;
     let mut found = None;
-    while let Some(line) = lines.next()? {
-        found = found.max(newest(line));
+    while let Some(record) = records.next()? {
+        found = found.max(newest(record));
     }
     Ok(found)
 }

@@ -4,15 +4,17 @@ use proptest::prelude::*;
 use time::OffsetDateTime;
 
 use super::*;
-use crate::post::{Hashtag, Source, Text};
+use crate::post::{Hashtag, Source, Text, TimeSource};
 
 fn post(text: &str) -> Post {
     Post {
         source: Source::Plain,
         id: "1".try_into().unwrap(),
         created_at: OffsetDateTime::UNIX_EPOCH.try_into().unwrap(),
+        time_source: TimeSource::Post,
         author_id: None,
         lang: Language::of_tag("en"),
+        lang_identified: false,
         text: text.try_into().unwrap(),
         repost_of: None,
         quoted_text: None,

@@ -9,8 +9,12 @@ use crate::{
     config::FuturePolicy,
     filter::PostFilter,
     kafka::Record,
-    post::{self, Deletion, Envelope, EventTime, Format, Id, Limits, Origin, Parsed, Post, Reason, Reject},
+    post::{
+        self, Deletion, Envelope, EventTime, Id, Language, Origin, ParseOptions, Parsed, Post, Reason, Reject,
+        TimeSource,
+    },
     store::Retention,
+    telemetry::metric,
 };
 
 /// A record and what it holds.
@@ -77,16 +81,16 @@ impl FutureTimes {
 /// Decodes records. Everything it needs is fixed at start.
 #[derive(Debug)]
 pub struct Decoder {
-    /// The wire format.
-    pub format: Format,
-    /// Bounds on size.
-    pub limits: Limits,
+    /// How records are read.
+    pub parsing: ParseOptions,
     /// Which posts are wanted, and their tracked topics.
     pub filter: PostFilter,
     /// The cleaning that the model was trained with.
     pub profile: Profile,
     /// What becomes of posts dated ahead.
     pub future: FutureTimes,
+    /// Identify the language of posts that name none.
+    pub detect_language: bool,
     /// What is too old to keep.
     pub retention: Retention,
     /// Posts before this moment were dropped by an earlier retention and are late for good, see
@@ -110,7 +114,7 @@ impl Decoder {
         let Some(value) = &record.value else {
             return Content::Rejected(Reject::new(Reason::Tombstone, "the record has no value"));
         };
-        let mut post = match post::parse(self.format, value, &envelope, &self.limits) {
+        let mut post = match post::parse(value, &envelope, &self.parsing) {
             Err(reject) => return Content::Rejected(reject),
             Ok(Parsed::Deletion(deletion)) => return Content::Deletion(deletion),
             Ok(Parsed::Post(post)) => post,
@@ -123,6 +127,15 @@ impl Decoder {
         let retired = self.retired_until.is_some_and(|until| created_at < until);
         if retired || self.retention.is_late(created_at, now) {
             return Content::Late;
+        }
+        if post.time_source == TimeSource::Record {
+            metrics::counter!(metric::POSTS_WITHOUT_TIME).increment(1);
+        }
+        if self.detect_language
+            && post.lang == Language::UNDETERMINED
+            && let Some(language) = Language::identify(&post.text)
+        {
+            (post.lang, post.lang_identified) = (language, true);
         }
         let Some(topics) = self.filter.admit(&post) else {
             return Content::Filtered;

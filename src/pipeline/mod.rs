@@ -45,7 +45,6 @@ use crate::{
     filter::{Languages, PostFilter, TopicSet},
     kafka::{Assignment, Consumer, DeadLetters, KafkaError},
     model::ModelFolder,
-    post::Limits,
     store::{Store, StoreError},
     telemetry::{
         health::{Health, Part},
@@ -168,18 +167,14 @@ pub async fn run_with(
     let store = open_store(settings).await?;
     store.keep_groups(folder.info()).await?;
     let decoder = Decoder {
-        format: settings.posts.format,
-        limits: Limits {
-            max_bytes: settings.posts.max_bytes,
-            max_text_chars: settings.posts.max_text_chars,
-            ..Limits::default()
-        },
+        parsing: settings.posts.parsing(),
         filter,
         profile,
         future: FutureTimes {
             most: time::Duration::seconds(settings.posts.max_future_seconds.into()),
             policy: settings.posts.future,
         },
+        detect_language: settings.posts.detect_language,
         retention: settings.store.retention(),
         retired_until: store.retired_until().await?,
     };

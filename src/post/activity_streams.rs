@@ -6,7 +6,7 @@
 use serde::Deserialize;
 
 use super::{
-    Deletion, Id, Parsed, Reason, Reject, Source, clock,
+    Deletion, Id, Parsed, Reason, Reject, Source,
     draft::{Draft, Entities, Input, twitter_unescape},
     json::{self, Object, Scalar},
     list::not_a_post,
@@ -102,7 +102,8 @@ fn post(activity: &Activity<'_>, shared: Option<&Activity<'_>>, input: Input<'_>
     Draft {
         source: Source::Twitter,
         id: number(&activity.id, "id")?,
-        created_at: clock::read(&activity.posted_time, "postedTime")?,
+        created_at: input.time(&[(&activity.posted_time, "postedTime")])?,
+        record_time: false,
         author_id,
         lang: activity
             .twitter_lang
@@ -116,7 +117,7 @@ fn post(activity: &Activity<'_>, shared: Option<&Activity<'_>>, input: Input<'_>
         quoted_text: quoted_text.map(twitter_unescape),
         hashtags: entities.and_then(Entities::tags),
     }
-    .finish(input.limits)
+    .finish(input)
 }
 
 fn deletion(activity: &Activity<'_>) -> Result<Parsed, Reject> {

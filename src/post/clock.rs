@@ -1,6 +1,14 @@
-//! Event times, in every notation that the formats use.
+//! Event times, in every notation that the formats use and that people write.
 
-use time::{Date, Month, OffsetDateTime, PrimitiveDateTime, Time, UtcOffset, format_description::well_known::Rfc3339};
+use std::fmt;
+
+use jiff::{
+    civil::DateTime,
+    fmt::{rfc2822, strtime, temporal::Pieces},
+    tz::TimeZone,
+};
+use serde::Deserialize;
+use time::OffsetDateTime;
 
 use super::{EventTime, Reason, Reject, json::Scalar};
 
@@ -9,24 +17,93 @@ const SNOWFLAKE_EPOCH_MS: i128 = 1_288_834_974_657;
 /// The first snowflake id; smaller ones were plain counters without a time in them.
 const FIRST_SNOWFLAKE: u64 = 29_700_859_247;
 
-/// The time in a field: RFC 3339, Twitter's `Wed Jul 03 06:29:00 +0000 2019`, or Unix seconds,
-/// milliseconds or microseconds (told apart by magnitude), as a number or as a string of digits.
+/// The zone of times that name none: an IANA name (`Europe/Berlin`) or a fixed offset (`+02:00`). UTC by default.
+#[derive(Clone, PartialEq, Eq, Deserialize)]
+#[serde(try_from = "String")]
+pub struct Zone(TimeZone);
+
+/// A zone that is neither in the time zone database nor an offset.
+#[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
+#[error("`{0}` is no time zone: give a name of the IANA database (`Europe/Berlin`) or an offset (`+02:00`)")]
+pub struct ZoneError(String);
+
+impl Default for Zone {
+    fn default() -> Self {
+        Self(TimeZone::UTC)
+    }
+}
+
+impl fmt::Debug for Zone {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self.0.iana_name() {
+            Some(name) => f.write_str(name),
+            None => fmt::Debug::fmt(&self.0, f),
+        }
+    }
+}
+
+impl TryFrom<String> for Zone {
+    type Error = ZoneError;
+
+    fn try_from(name: String) -> Result<Self, ZoneError> {
+        // An offset is read as the end of a time.
+        let offset = || {
+            let time = format!("2000-01-01T00:00:00{name}");
+            let offset = Pieces::parse(&time).ok()?.offset()?.to_numeric_offset();
+            (offset.seconds().abs() < 86_400).then_some(offset)
+        };
+        match (TimeZone::get(&name), offset()) {
+            (Ok(zone), _) => Ok(Self(zone)),
+            (Err(_), Some(offset)) => Ok(Self(TimeZone::fixed(offset))),
+            (Err(_), None) => Err(ZoneError(name.chars().take(60).collect())),
+        }
+    }
+}
+
+/// The time in a field, in one of these notations:
+///
+/// - ISO 8601 and RFC 3339, SQL's timestamps with a space for the `T`; a date alone is its midnight;
+/// - RFC 2822, as mail and feeds have it: `Wed, 03 Jul 2019 06:29:00 +0000`;
+/// - Twitter's, which is that of C's `asctime` with a zone: `Wed Jul 03 06:29:00 +0000 2019`;
+/// - Unix seconds, milliseconds, microseconds or nanoseconds, told apart by magnitude, as a number or as a string of
+///   digits.
+///
+/// A time without a zone is in `zone`. Where clocks are put back, the earlier of two instants counts.
 ///
 /// # Errors
 ///
 /// [`Reason::BadTime`] if it can't be read or lies outside the years 1970 to 2200.
-pub(super) fn read(value: &Scalar<'_>, field: &str) -> Result<Option<EventTime>, Reject> {
+pub(super) fn read(value: &Scalar<'_>, field: &str, zone: &Zone) -> Result<Option<EventTime>, Reject> {
     let time = match value {
         Scalar::Absent => return Ok(None),
         Scalar::Integer(number) => unix(*number),
         Scalar::Float(number) => unix_fraction(*number),
-        Scalar::Text(text) => from_text(text.trim()),
+        Scalar::Text(text) => from_text(text.trim(), zone),
         other => return Err(other.wrong(field, "a time")),
     };
     match time.map(EventTime::new) {
         Some(Ok(time)) => Ok(Some(time)),
         Some(Err(_)) | None => Err(unreadable(value, field)),
     }
+}
+
+/// The first of these fields that holds a time: one that can't be read does not hide the next.
+///
+/// # Errors
+///
+/// As [`read`], for the first field that is not absent, if none can be read.
+pub(super) fn first(fields: &[(&Scalar<'_>, &str)], zone: &Zone) -> Result<Option<EventTime>, Reject> {
+    let mut fault = None;
+    for (value, field) in fields {
+        match read(value, field, zone) {
+            Ok(Some(time)) => return Ok(Some(time)),
+            Ok(None) => {}
+            Err(reject) => {
+                fault.get_or_insert(reject);
+            }
+        }
+    }
+    fault.map_or(Ok(None), Err)
 }
 
 fn unreadable(value: &Scalar<'_>, field: &str) -> Reject {
@@ -36,7 +113,7 @@ fn unreadable(value: &Scalar<'_>, field: &str) -> Reject {
         Scalar::Float(number) => number.to_string(),
         _ => String::new(),
     };
-    let detail = format!("`{field}` is {shown}: no RFC 3339 or Unix time within the years 1970 to 2200");
+    let detail = format!("`{field}` is {shown}: no ISO 8601, RFC 2822 or Unix time within the years 1970 to 2200");
     Reject::new(Reason::BadTime, detail)
 }
 
@@ -47,90 +124,96 @@ pub(super) fn snowflake(id: &str) -> Option<EventTime> {
         return None;
     }
     let milliseconds = i128::from(id >> 22) + SNOWFLAKE_EPOCH_MS;
-    EventTime::new(from_microseconds(milliseconds * 1_000)?).ok()
+    EventTime::new(from_nanoseconds(milliseconds * 1_000_000)?).ok()
 }
 
-fn from_text(text: &str) -> Option<OffsetDateTime> {
+fn from_text(text: &str, zone: &Zone) -> Option<OffsetDateTime> {
     match text.as_bytes() {
-        [first, ..] if first.is_ascii_alphabetic() => twitter(text),
+        [first, ..] if first.is_ascii_alphabetic() => asctime(text, zone).or_else(|| mail(text)),
         [_, ..] if text.bytes().all(|byte| byte.is_ascii_digit()) => unix(text.parse().ok()?),
-        // RFC 3339 allows a space for the `T`, as databases and data frames write it.
-        [.., _] if text.as_bytes().get(10) == Some(&b' ') => {
-            let mut text = text.to_owned();
-            text.replace_range(10..11, "T");
-            OffsetDateTime::parse(&text, &Rfc3339).ok()
-        }
-        _ => OffsetDateTime::parse(text, &Rfc3339).ok(),
+        [_, ..] if text.bytes().all(|byte| byte.is_ascii_digit() || byte == b'.') => unix_fraction(text.parse().ok()?),
+        _ => iso(text, zone).or_else(|| mail(text)),
     }
 }
 
-/// `Wed Jul 03 06:29:00 +0000 2019`
-fn twitter(text: &str) -> Option<OffsetDateTime> {
-    let mut parts = text.split_ascii_whitespace();
-    let mut next = || parts.next();
-    let (_weekday, month, day, clock, offset, year) = (next()?, next()?, next()?, next()?, next()?, next()?);
-    if next().is_some() {
+/// ISO 8601 as it is written: with `T` or a space, `Z`, `UTC`, an offset with or without a colon, or no zone at all.
+fn iso(text: &str, zone: &Zone) -> Option<OffsetDateTime> {
+    let (text, utc) = match text.strip_suffix("UTC").or_else(|| text.strip_suffix("GMT")) {
+        Some(text) => (text.trim_end(), true),
+        None => (text, false),
+    };
+    // A space before the offset, which SQL's clients and Ruby write: the zone follows the time's last colon and digits.
+    let joined = match text.rsplit_once(' ') {
+        Some((time, offset)) if offset.starts_with(['+', '-', 'Z']) => Some([time, offset].concat()),
+        _ => None,
+    };
+    let pieces = Pieces::parse(joined.as_deref().unwrap_or(text)).ok()?;
+    let civil = DateTime::from_parts(pieces.date(), pieces.time().unwrap_or_default());
+    match pieces.offset() {
+        Some(_) if utc => None,
+        Some(offset) => at(offset.to_numeric_offset().to_timestamp(civil).ok()?),
+        None if utc => in_zone(civil, &Zone::default()),
+        None => in_zone(civil, zone),
+    }
+}
+
+/// `Wed Jul 03 06:29:00 +0000 2019`, and what `asctime` and `date` write: another zone's name, or none.
+fn asctime(text: &str, zone: &Zone) -> Option<OffsetDateTime> {
+    if let Ok(parsed) = strtime::parse("%a %b %d %H:%M:%S %z %Y", text) {
+        return at(parsed.to_timestamp().ok()?);
+    }
+    if let Ok(parsed) = strtime::parse("%a %b %d %H:%M:%S %Y", text) {
+        return in_zone(parsed.to_datetime().ok()?, zone);
+    }
+    // RFC 2822 knows the names of some zones, and orders the same parts otherwise.
+    let parts: Vec<&str> = text.split_ascii_whitespace().collect();
+    let [weekday, month, day, clock, name, year] = parts[..] else {
         return None;
-    }
-    let month = match month {
-        "Jan" => Month::January,
-        "Feb" => Month::February,
-        "Mar" => Month::March,
-        "Apr" => Month::April,
-        "May" => Month::May,
-        "Jun" => Month::June,
-        "Jul" => Month::July,
-        "Aug" => Month::August,
-        "Sep" => Month::September,
-        "Oct" => Month::October,
-        "Nov" => Month::November,
-        "Dec" => Month::December,
-        _ => return None,
     };
-    let date = Date::from_calendar_date(year.parse().ok()?, month, day.parse().ok()?).ok()?;
-    let mut clock = clock.splitn(3, ':').map(|part| part.parse::<u8>().ok());
-    let time = Time::from_hms(clock.next()??, clock.next()??, clock.next()??).ok()?;
-    Some(PrimitiveDateTime::new(date, time).assume_offset(utc_offset(offset)?))
+    mail(&format!("{weekday}, {day} {month} {year} {clock} {name}"))
 }
 
-/// `+0000`
-fn utc_offset(text: &str) -> Option<UtcOffset> {
-    let (sign, digits) = match text.as_bytes() {
-        [b'+', digits @ ..] => (1, digits),
-        [b'-', digits @ ..] => (-1, digits),
-        _ => return None,
-    };
-    let digits: Vec<i8> = digits
-        .iter()
-        .map_while(|d| d.is_ascii_digit().then(|| (d - b'0') as i8))
-        .collect();
-    let [h1, h0, m1, m0] = digits[..] else { return None };
-    UtcOffset::from_hms(sign * (h1 * 10 + h0), sign * (m1 * 10 + m0), 0).ok()
+/// RFC 2822: `Wed, 03 Jul 2019 06:29:00 +0000`.
+fn mail(text: &str) -> Option<OffsetDateTime> {
+    const PARSER: rfc2822::DateTimeParser = rfc2822::DateTimeParser::new().relaxed_weekday(true);
+    at(PARSER.parse_timestamp(text).ok()?)
+}
+
+fn in_zone(civil: DateTime, zone: &Zone) -> Option<OffsetDateTime> {
+    at(zone.0.to_ambiguous_timestamp(civil).compatible().ok()?)
+}
+
+fn at(timestamp: jiff::Timestamp) -> Option<OffsetDateTime> {
+    from_nanoseconds(timestamp.as_nanosecond())
 }
 
 /// Magnitudes don't overlap within the years 1973 to 5138.
 fn unix(number: i128) -> Option<OffsetDateTime> {
-    match number.checked_abs()? {
-        0..100_000_000_000 => from_microseconds(number * 1_000_000),
-        100_000_000_000..100_000_000_000_000 => from_microseconds(number * 1_000),
-        _ => from_microseconds(number),
-    }
+    let nanoseconds = match number.checked_abs()? {
+        0..100_000_000_000 => 1_000_000_000,
+        100_000_000_000..100_000_000_000_000 => 1_000_000,
+        100_000_000_000_000..100_000_000_000_000_000 => 1_000,
+        _ => 1,
+    };
+    from_nanoseconds(number.checked_mul(nanoseconds)?)
 }
 
 fn unix_fraction(number: f64) -> Option<OffsetDateTime> {
+    // To microseconds: a double does not hold more of today's times.
     let scale = match number.abs() {
         size if size < 1e11 => 1e6,
         size if size < 1e14 => 1e3,
         size if size < 1e17 => 1.0,
+        size if size < 1e20 => 1e-3,
         _ => return None,
     };
     // At most 1e17, and a float to integer cast saturates.
     #[allow(clippy::cast_possible_truncation)]
-    from_microseconds((number * scale).round() as i128)
+    from_nanoseconds((number * scale).round() as i128 * 1_000)
 }
 
-fn from_microseconds(microseconds: i128) -> Option<OffsetDateTime> {
-    OffsetDateTime::from_unix_timestamp_nanos(microseconds.checked_mul(1_000)?).ok()
+fn from_nanoseconds(nanoseconds: i128) -> Option<OffsetDateTime> {
+    OffsetDateTime::from_unix_timestamp_nanos(nanoseconds).ok()
 }
 
 #[cfg(test)]
@@ -144,7 +227,16 @@ mod tests {
     use super::*;
 
     fn text(text: &str) -> Result<Option<OffsetDateTime>, Reject> {
-        Ok(read(&Scalar::Text(Cow::Borrowed(text)), "created_at")?.map(EventTime::get))
+        in_zone(text, "UTC")
+    }
+
+    fn in_zone(text: &str, zone: &str) -> Result<Option<OffsetDateTime>, Reject> {
+        let zone = Zone::try_from(zone.to_owned()).unwrap();
+        Ok(read(&Scalar::Text(Cow::Borrowed(text)), "created_at", &zone)?.map(EventTime::get))
+    }
+
+    fn number(number: Scalar<'_>) -> Result<EventTime, Reject> {
+        read(&number, "t", &Zone::default()).map(Option::unwrap)
     }
 
     #[test]
@@ -152,22 +244,78 @@ mod tests {
         let instant = datetime!(2019-07-03 06:29:00.662 UTC);
         for notation in [
             "2019-07-03T06:29:00.662Z",
+            "2019-07-03t06:29:00.662z",
             "2019-07-03T08:29:00.662+02:00",
+            "2019-07-03T08:29:00.662+02",
             "2019-07-03 06:29:00.662+00:00",
+            "2019-07-03 06:29:00.662+0000",
+            "2019-07-03 06:29:00.662+00",
+            "2019-07-03 06:29:00.662 +0000",
+            "2019-07-03 06:29:00.662 UTC",
+            "2019-07-03 06:29:00,662",
+            "2019-07-03T06:29:00.662",
+            "2019-07-03T08:29:00.662+02:00[Europe/Berlin]",
+            "20190703T062900.662Z",
             "1562135340662",
             "1562135340662000",
+            "1562135340662000000",
+            "1562135340.662",
         ] {
             assert_eq!(text(notation).unwrap(), Some(instant), "{notation}");
         }
-        assert_eq!(read(&Scalar::Float(1_562_135_340.662), "t").unwrap().unwrap(), instant);
-        assert_eq!(
-            read(&Scalar::Integer(1_562_135_340_662), "t").unwrap().unwrap(),
-            instant
-        );
+        for value in [
+            Scalar::Float(1_562_135_340.662),
+            Scalar::Float(1_562_135_340_662.0),
+            Scalar::Integer(1_562_135_340_662),
+            Scalar::Integer(1_562_135_340_662_000_999),
+        ] {
+            assert_eq!(number(value).unwrap(), instant);
+        }
         let whole = datetime!(2019-07-03 06:29:00 UTC);
-        assert_eq!(text("Wed Jul 03 06:29:00 +0000 2019").unwrap(), Some(whole));
-        assert_eq!(text("Wed Jul 03 01:59:00 -0430 2019").unwrap(), Some(whole));
-        assert_eq!(read(&Scalar::Integer(1_562_135_340), "t").unwrap().unwrap(), whole);
+        for notation in [
+            "Wed Jul 03 06:29:00 +0000 2019",
+            "Wed Jul 03 01:59:00 -0430 2019",
+            "Wed Jul  3 06:29:00 2019",
+            "Tue Jul 02 23:29:00 PDT 2019",
+            "Wed, 03 Jul 2019 06:29:00 +0000",
+            "Wed, 3 Jul 2019 06:29:00 GMT",
+            "Thu, 03 Jul 2019 06:29:00 +0000",
+            "3 Jul 2019 02:29 EDT",
+            "2019-07-03T06:29",
+            "1562135340",
+        ] {
+            assert_eq!(text(notation).unwrap(), Some(whole), "{notation}");
+        }
+        assert_eq!(number(Scalar::Integer(1_562_135_340)).unwrap(), whole);
+        assert_eq!(text("2019-07-03").unwrap(), Some(datetime!(2019-07-03 00:00 UTC)));
+    }
+
+    #[test]
+    fn a_time_without_a_zone_is_in_the_zone_of_the_settings() {
+        for (zone, utc) in [
+            ("UTC", datetime!(2019-07-03 06:29 UTC)),
+            ("Europe/Berlin", datetime!(2019-07-03 04:29 UTC)),
+            ("+02:00", datetime!(2019-07-03 04:29 UTC)),
+            ("-0430", datetime!(2019-07-03 10:59 UTC)),
+        ] {
+            assert_eq!(in_zone("2019-07-03 06:29:00", zone).unwrap(), Some(utc), "{zone}");
+            assert_eq!(in_zone("Wed Jul 03 06:29:00 2019", zone).unwrap(), Some(utc), "{zone}");
+            // One that names its zone is not touched.
+            let named = in_zone("2019-07-03 06:29:00 UTC", zone).unwrap();
+            assert_eq!(named, Some(datetime!(2019-07-03 06:29 UTC)), "{zone}");
+        }
+        // Clocks go back at 03:00 and forward at 02:00.
+        assert_eq!(
+            in_zone("2019-10-27 02:30:00", "Europe/Berlin").unwrap(),
+            Some(datetime!(2019-10-27 00:30 UTC))
+        );
+        assert_eq!(
+            in_zone("2019-03-31 02:30:00", "Europe/Berlin").unwrap(),
+            Some(datetime!(2019-03-31 01:30 UTC))
+        );
+        for unknown in ["", "Berlin", "+25:00", "2", "+"] {
+            assert!(Zone::try_from(unknown.to_owned()).is_err(), "{unknown}");
+        }
     }
 
     #[test]
@@ -180,7 +328,10 @@ mod tests {
             "2201-01-01T00:00:00Z",
             "9999-12-31T23:59:59-23:59",
             "2019-02-30T00:00:00Z",
-            "2019-07-03T06:29:00",
+            "2019-07-03T06:29:00Z UTC",
+            "2019-07-03T25:29:00",
+            "07/03/2019 06:29",
+            "1.2.3",
             "Wed Jul 32 06:29:00 +0000 2019",
             "Wed Jul 03 25:29:00 +0000 2019",
             "Wed Jul 03 06:29:00 +0000 99999999999",
@@ -193,20 +344,17 @@ mod tests {
             assert!(reject.detail.contains(notation), "{}", reject.detail);
         }
         for number in [i128::MIN, -1, 99_999_999_999, i128::MAX] {
-            assert_eq!(
-                read(&Scalar::Integer(number), "t").unwrap_err().reason,
-                Reason::BadTime,
-                "{number}"
-            );
+            let reject = read(&Scalar::Integer(number), "t", &Zone::default()).unwrap_err();
+            assert_eq!(reject.reason, Reason::BadTime, "{number}");
         }
         for number in [f64::NAN, f64::INFINITY, -1.5, 1e300] {
-            assert_eq!(
-                read(&Scalar::Float(number), "t").unwrap_err().reason,
-                Reason::BadTime,
-                "{number}"
-            );
+            let reject = read(&Scalar::Float(number), "t", &Zone::default()).unwrap_err();
+            assert_eq!(reject.reason, Reason::BadTime, "{number}");
         }
-        assert_eq!(read(&Scalar::List, "t").unwrap_err().reason, Reason::BadField);
+        assert_eq!(
+            read(&Scalar::List, "t", &Zone::default()).unwrap_err().reason,
+            Reason::BadField
+        );
     }
 
     #[test]

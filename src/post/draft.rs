@@ -6,7 +6,9 @@ use serde::Deserialize;
 use unicode_normalization::char::is_combining_mark;
 
 use super::{
-    Envelope, EventTime, Hashtag, Id, Language, Limits, Parsed, Post, Reason, Reject, Source, Text,
+    Envelope, EventTime, Hashtag, Id, Language, Limits, MissingTime, ParseOptions, Parsed, Post, Reason, Reject,
+    Source, Text, TimeSource,
+    clock::{self, Zone},
     json::{List, Object, Scalar},
 };
 
@@ -14,7 +16,22 @@ use super::{
 #[derive(Clone, Copy)]
 pub(super) struct Input<'a> {
     pub(super) envelope: &'a Envelope,
-    pub(super) limits: &'a Limits,
+    pub(super) options: &'a ParseOptions,
+}
+
+impl<'a> Input<'a> {
+    pub(super) fn limits(self) -> &'a Limits {
+        &self.options.limits
+    }
+
+    pub(super) fn zone(self) -> &'a Zone {
+        &self.options.time_zone
+    }
+
+    /// The time of the first of these fields that holds one, see [`clock::first`].
+    pub(super) fn time(self, fields: &[(&Scalar<'_>, &str)]) -> Result<Option<EventTime>, Reject> {
+        clock::first(fields, self.zone())
+    }
 }
 
 /// A post as a format read it: not checked yet.
@@ -22,6 +39,8 @@ pub(super) struct Draft<'a> {
     pub(super) source: Source,
     pub(super) id: Option<Id>,
     pub(super) created_at: Option<EventTime>,
+    /// Whether the record's own time serves where the post has none: in formats whose posts may come without.
+    pub(super) record_time: bool,
     pub(super) author_id: Option<Id>,
     pub(super) lang: Option<&'a str>,
     pub(super) text: Option<Cow<'a, str>>,
@@ -38,7 +57,8 @@ impl Draft<'_> {
     ///
     /// [`Reason::NoId`], [`Reason::NoText`], [`Reason::BadTime`] for what is missing,
     /// [`Reason::TooLarge`] for a text past the limit.
-    pub(super) fn finish(self, limits: &Limits) -> Result<Parsed, Reject> {
+    pub(super) fn finish(self, input: Input<'_>) -> Result<Parsed, Reject> {
+        let limits = input.limits();
         let Some(id) = self.id else {
             return Err(Reject::new(
                 Reason::NoId,
@@ -60,11 +80,17 @@ impl Draft<'_> {
             );
             return Err(Reject::new(Reason::TooLarge, detail));
         }
-        let Some(created_at) = self.created_at else {
-            return Err(Reject::new(
-                Reason::BadTime,
-                format!("the {} post {id} has no time of creation", self.source),
-            ));
+        let no_time = |hint: &str| {
+            let detail = format!("the {} post {id} has no time of creation{hint}", self.source);
+            Err(Reject::new(Reason::BadTime, detail))
+        };
+        let (created_at, time_source) = match (self.created_at, input.envelope.event_time()) {
+            (Some(time), _) => (time, TimeSource::Post),
+            (None, Some(_)) if self.record_time && input.options.missing_time == MissingTime::Reject => {
+                return no_time(", and posts.missing_time is `reject`");
+            }
+            (None, Some(time)) if self.record_time => (time, TimeSource::Record),
+            (None, _) => return no_time(""),
         };
         let hashtags = match self.hashtags {
             Some(listed) => distinct(listed.into_iter(), limits),
@@ -76,8 +102,10 @@ impl Draft<'_> {
         Ok(Parsed::Post(Box::new(Post {
             source: self.source,
             created_at,
+            time_source,
             author_id: self.author_id,
             lang: self.lang.map_or(Language::UNDETERMINED, Language::of_tag),
+            lang_identified: false,
             text,
             repost_of: self.repost_of,
             quoted_text,

@@ -7,7 +7,7 @@ use std::borrow::Cow;
 use serde::Deserialize;
 
 use super::{
-    Deletion, Id, Parsed, Reason, Reject, Source, clock,
+    Deletion, Id, Parsed, Reason, Reject, Source,
     draft::{Draft, Input},
     json::{self, List, Object, Scalar},
     list::not_a_post,
@@ -174,14 +174,12 @@ fn post(
             format!("the commit of the post {id} has no record"),
         ));
     };
-    let created_at = match clock::read(&record.created_at, "createdAt")? {
-        Some(time) => Some(time),
-        None => clock::read(&event.time_us, "time_us")?,
-    };
+    let created_at = input.time(&[(&record.created_at, "createdAt"), (&event.time_us, "time_us")])?;
     Draft {
         source: Source::Bluesky,
         id: Some(id),
         created_at,
+        record_time: false,
         author_id,
         lang: record.langs.iter().find_map(Scalar::as_str),
         text: record.text.text("text")?.map(Cow::Borrowed),
@@ -189,5 +187,5 @@ fn post(
         quoted_text: record.quoted_text().map(Cow::Borrowed),
         hashtags: record.hashtags(),
     }
-    .finish(input.limits)
+    .finish(input)
 }

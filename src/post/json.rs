@@ -51,6 +51,47 @@ pub(super) fn depth(json: &str) -> usize {
     deepest
 }
 
+/// `json` without the faults that common producers make: [lone surrogates](mend_surrogates) and
+/// [numbers that JSON has not](mend_numbers); nothing if there are none.
+pub(super) fn mend(json: &str) -> Option<String> {
+    let surrogates = mend_surrogates(json);
+    let numbers = mend_numbers(surrogates.as_deref().unwrap_or(json));
+    numbers.or(surrogates)
+}
+
+/// `json` with each `NaN`, `Infinity` and `-Infinity` replaced by `null`; nothing if there is none. Python's and
+/// JavaScript's tools write them.
+fn mend_numbers(json: &str) -> Option<String> {
+    let mut mended = String::new();
+    let (mut copied, mut at, mut in_string) = (0, 0, false);
+    let bytes = json.as_bytes();
+    while at < bytes.len() {
+        match bytes[at] {
+            b'\\' if in_string => at += 1,
+            b'"' => in_string = !in_string,
+            b'N' | b'I' | b'-' if !in_string => {
+                let word = ["-Infinity", "Infinity", "NaN"]
+                    .into_iter()
+                    .find(|word| bytes[at..].starts_with(word.as_bytes()));
+                if let Some(word) = word {
+                    mended.push_str(&json[copied..at]);
+                    mended.push_str("null");
+                    copied = at + word.len();
+                    at = copied;
+                    continue;
+                }
+            }
+            _ => {}
+        }
+        at += 1;
+    }
+    if copied == 0 {
+        return None;
+    }
+    mended.push_str(&json[copied..]);
+    Some(mended)
+}
+
 /// `json` with each lone UTF-16 surrogate escape (`\ud83d` without its partner) replaced by `\ufffd`;
 /// nothing if there is none. Producers that cut strings by UTF-16 units leave such halves behind.
 pub(super) fn mend_surrogates(json: &str) -> Option<String> {
@@ -154,6 +195,10 @@ impl Scalar<'_> {
         match self {
             Self::Absent => Ok(None),
             Self::Integer(number) => id(number.to_string(), field),
+            // Data frames and JavaScript write whole numbers as `5.0`. Beyond 2⁵³ a double is not exact any more.
+            Self::Float(number) if number.fract() == 0.0 && number.abs() < 9_007_199_254_740_992.0 => {
+                id(format!("{number:.0}"), field)
+            }
             Self::Text(text) => id(text.trim(), field),
             other => Err(other.wrong(field, "a string or a whole number")),
         }
@@ -175,6 +220,24 @@ pub(super) fn id_of(string: &Scalar<'_>, number: &Scalar<'_>, field: &str) -> Re
     match string.id(field)? {
         Some(id) => Ok(Some(id)),
         None => number.id(field),
+    }
+}
+
+impl<'a> From<&'a serde_json::Value> for Scalar<'a> {
+    fn from(value: &'a serde_json::Value) -> Self {
+        use serde_json::Value;
+        match value {
+            Value::Null => Self::Absent,
+            Value::Bool(_) => Self::Bool,
+            Value::Number(number) => match (number.as_i128(), number.as_f64()) {
+                (Some(integer), _) => Self::Integer(integer),
+                (None, Some(float)) => Self::Float(float),
+                (None, None) => Self::Absent,
+            },
+            Value::String(text) => Self::Text(Cow::Borrowed(text)),
+            Value::Array(_) => Self::List,
+            Value::Object(_) => Self::Object,
+        }
     }
 }
 

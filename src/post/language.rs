@@ -2,6 +2,8 @@
 
 use std::{borrow::Cow, collections::HashMap, fmt, sync::LazyLock};
 
+use regex::Regex;
+
 /// The registered primary subtags and what each is stored as. See the head of the file for its source.
 static SUBTAGS: LazyLock<HashMap<&'static str, &'static str>> = LazyLock::new(|| {
     include_str!("language_subtags.txt")
@@ -50,6 +52,34 @@ impl Language {
     #[must_use]
     pub fn of_tag(tag: &str) -> Self {
         Self::registered(tag).unwrap_or(Self::UNDETERMINED)
+    }
+
+    /// The language that a text is written in, where it shows. Links, handles and hashtags don't count.
+    ///
+    /// Two detectors must agree, or one of them be sure: whatlang (trigrams) is cautious with short texts, and whichlang
+    /// (regression on n-grams) good at them, but it knows sixteen languages and always names one. None for what is too
+    /// short or could be several languages. docs/benchmarks.md says how often they are right.
+    #[must_use]
+    pub fn identify(text: &str) -> Option<Self> {
+        /// Of whatlang, from 0 to 1.
+        const SURE: f64 = 0.9;
+        static NO_WORDS: LazyLock<Option<Regex>> =
+            LazyLock::new(|| Regex::new(r"(?i)\bhttps?://\S+|\bwww\.\S+|[@#＠＃][\w.-]+|^RT\b").ok());
+        let words = match NO_WORDS.as_ref() {
+            Some(pattern) => pattern.replace_all(text, " "),
+            None => Cow::Borrowed(text),
+        };
+        let found = whatlang::detect(&words)?;
+        let code = found.lang().code();
+        if found.confidence() < SURE && code != whichlang::detect_language(&words).three_letter_code() {
+            return None;
+        }
+        match code {
+            // Members of a macrolanguage under whose subtag posts are published.
+            "cmn" => Self::registered("zh"),
+            "pes" => Self::registered("fa"),
+            code => Self::registered(code),
+        }
     }
 
     /// The subtag.
@@ -121,6 +151,31 @@ mod tests {
         ] {
             assert_eq!(Language::registered(tag), None, "{tag}");
             assert_eq!(Language::of_tag(tag), Language::UNDETERMINED);
+        }
+    }
+
+    #[test]
+    fn a_language_is_identified_where_it_shows() {
+        for (text, language) in [
+            ("I would rather have stayed at home today", Some("en")),
+            ("Estoy muy contento de que hayas venido a verme hoy", Some("es")),
+            ("今日はとても楽しかったです", Some("ja")),
+            ("今天天气很好，我们去公园吧", Some("zh")),
+            ("сегодня очень хороший день, пойдём гулять", Some("ru")),
+            ("오늘은 정말 기분이 좋아요", Some("ko")),
+            ("@ann #hello https://ex.example/this-is-english", None),
+            ("lol", None),
+            ("12345 !!", None),
+            ("", None),
+        ] {
+            assert_eq!(Language::identify(text).map(Language::as_str), language, "{text}");
+        }
+    }
+
+    #[test]
+    fn every_language_that_may_be_identified_is_registered() {
+        for language in whatlang::Lang::all() {
+            assert!(Language::registered(language.code()).is_some(), "{language:?}");
         }
     }
 

@@ -6,7 +6,7 @@ use serde::Deserialize;
 use serde_json::value::RawValue;
 
 use super::{
-    Deletion, Parsed, Reason, Reject, Source, clock,
+    Deletion, Parsed, Reason, Reject, Source,
     draft::{Draft, Input, ListedHashtag, tag_names},
     html, json,
     json::{List, Object, Scalar},
@@ -145,7 +145,8 @@ fn status(json: &str, input: Input<'_>) -> Result<Parsed, Reject> {
     Draft {
         source: Source::Mastodon,
         id: Some(id),
-        created_at: clock::read(&status.created_at, "created_at")?,
+        created_at: input.time(&[(&status.created_at, "created_at")])?,
+        record_time: false,
         author_id: account
             .map(|account| account.id.id("account.id"))
             .transpose()?
@@ -159,7 +160,7 @@ fn status(json: &str, input: Input<'_>) -> Result<Parsed, Reject> {
         quoted_text: original.quote.as_ref().and_then(|quote| quote.text()).map(Cow::Owned),
         hashtags: tag_names(&original.tags),
     }
-    .finish(input.limits)
+    .finish(input)
 }
 
 /// Whether a record is a block of server-sent events, as the streaming API writes them over plain HTTP.

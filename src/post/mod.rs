@@ -5,9 +5,12 @@
 //! don't matter are skipped unread; fields that do are read leniently and named when they are wrong.
 
 mod activity_streams;
+mod bare_text;
 mod clock;
 mod draft;
 mod field;
+mod field_path;
+mod framing;
 mod html;
 mod jetstream;
 mod json;
@@ -25,10 +28,13 @@ mod twitter_v2;
 
 use std::fmt;
 
+pub use bare_text::structure;
+pub use clock::{Zone, ZoneError};
 pub use field::{EventTime, FieldError, Hashtag, Id, Text};
+pub use field_path::{FieldPath, FieldPathError, FieldPaths};
 pub use language::Language;
 pub use origin::Origin;
-pub use parse::{Limits, key, parse};
+pub use parse::{Limits, ParseOptions, key, parse};
 
 use time::OffsetDateTime;
 
@@ -73,10 +79,14 @@ pub struct Post {
     pub id: Id,
     /// Event time.
     pub created_at: EventTime,
+    /// Where the event time is from.
+    pub time_source: TimeSource,
     /// The author's identity within the source, where known.
     pub author_id: Option<Id>,
     /// Its language.
     pub lang: Language,
+    /// Whether the language was identified from the text, as the record names none.
+    pub lang_identified: bool,
     /// The whole text (for a repost: the original's whole text), entities and HTML resolved.
     pub text: Text,
     /// For a repost: the original's id.
@@ -85,6 +95,27 @@ pub struct Post {
     pub quoted_text: Option<Text>,
     /// Hashtags in order of appearance, without repeats.
     pub hashtags: Vec<Hashtag>,
+}
+
+/// Where a post's event time is from.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
+pub enum TimeSource {
+    /// The post itself.
+    #[default]
+    Post,
+    /// The record's time at the broker: the post has none, or none that the settings find.
+    Record,
+}
+
+/// What becomes of a post without a time of its own, in formats whose posts may come without.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default, serde::Deserialize)]
+#[serde(rename_all = "kebab-case")]
+pub enum MissingTime {
+    /// It has the record's time at the broker.
+    #[default]
+    Record,
+    /// It is rejected.
+    Reject,
 }
 
 /// A notice that a post was deleted.
@@ -120,7 +151,9 @@ pub enum Reason {
     NotJson,
     /// JSON nested deeper than the parser's limit.
     TooDeep,
-    /// JSON that is no known format of a post or a deletion.
+    /// Framed for a schema registry, in another format than JSON.
+    SchemaRegistry,
+    /// JSON or other structured data that is no known format of a post or a deletion.
     UnknownFormat,
     /// A control or keep-alive message of a stream, or an event that is not about a post.
     NotAPost,
@@ -151,6 +184,7 @@ impl Reason {
         Self::NotUtf8.as_str(),
         Self::NotJson.as_str(),
         Self::TooDeep.as_str(),
+        Self::SchemaRegistry.as_str(),
         Self::UnknownFormat.as_str(),
         Self::NotAPost.as_str(),
         Self::SeveralPosts.as_str(),
@@ -173,6 +207,7 @@ impl Reason {
             Self::NotUtf8 => "not_utf8",
             Self::NotJson => "not_json",
             Self::TooDeep => "too_deep",
+            Self::SchemaRegistry => "schema_registry",
             Self::UnknownFormat => "unknown_format",
             Self::NotAPost => "not_a_post",
             Self::SeveralPosts => "several_posts",
@@ -232,7 +267,7 @@ pub enum Format {
     Jetstream,
     /// Mastodon status or streaming event.
     Mastodon,
-    /// `{id, text, created_at, ...}`.
+    /// `{id, text, created_at, ...}`, or by the names of [`FieldPaths`].
     Plain,
     /// The whole record is the text.
     Text,

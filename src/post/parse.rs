@@ -2,12 +2,14 @@
 
 use std::borrow::Cow;
 
+use serde::de::IgnoredAny;
 use serde_json::value::RawValue;
 use time::OffsetDateTime;
 
 use super::{
-    Envelope, Format, Id, Parsed, Reason, Reject, activity_streams,
+    Envelope, FieldPaths, Format, Id, MissingTime, Parsed, Reason, Reject, Zone, activity_streams, bare_text,
     draft::Input,
+    framing::{self, SchemaRegistry},
     jetstream, json,
     list::{not_a_post, one_of},
     mastodon, plain,
@@ -40,6 +42,21 @@ impl Default for Limits {
     }
 }
 
+/// How records are read.
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
+pub struct ParseOptions {
+    /// The wire format.
+    pub format: Format,
+    /// Bounds on size.
+    pub limits: Limits,
+    /// Where a topic of one's own keeps the fields of a post.
+    pub fields: FieldPaths,
+    /// The zone of times that name none.
+    pub time_zone: Zone,
+    /// What becomes of a post without a time, in formats whose posts may come without.
+    pub missing_time: MissingTime,
+}
+
 /// Reads one record.
 ///
 /// `envelope` gives the time and the identity of posts whose format has none. Never panics. The work
@@ -48,18 +65,44 @@ impl Default for Limits {
 /// # Errors
 ///
 /// A [`Reject`] with the reason why the record is neither one post nor one deletion.
-pub fn parse(format: Format, payload: &[u8], envelope: &Envelope, limits: &Limits) -> Result<Parsed, Reject> {
-    if payload.len() > limits.max_bytes {
-        let detail = format!("the record has {} bytes, more than {}", payload.len(), limits.max_bytes);
+pub fn parse(payload: &[u8], envelope: &Envelope, options: &ParseOptions) -> Result<Parsed, Reject> {
+    let input = Input { envelope, options };
+    if payload.len() > input.limits().max_bytes {
+        let detail = format!(
+            "the record has {} bytes, more than {}",
+            payload.len(),
+            input.limits().max_bytes
+        );
         return Err(Reject::new(Reason::TooLarge, detail));
     }
-    let record = std::str::from_utf8(payload).map_err(|error| {
+    if framing::is_utf16(payload) {
+        return Err(Reject::new(Reason::NotUtf8, "UTF-16, not UTF-8"));
+    }
+    match SchemaRegistry::split(payload) {
+        Some((head, framed)) if options.format != Format::Text => {
+            let json = utf8(framed).map_err(|_| head.not_json())?;
+            document(options.format, json, input).map_err(|reject| match reject.reason {
+                Reason::NotJson => head.not_json(),
+                _ => reject,
+            })
+        }
+        _ => record(payload, input),
+    }
+}
+
+/// The text without a byte order mark and white space around it.
+fn utf8(payload: &[u8]) -> Result<&str, std::str::Utf8Error> {
+    std::str::from_utf8(payload).map(|text| text.trim_start_matches('\u{feff}').trim())
+}
+
+/// A record that is not framed.
+fn record(payload: &[u8], input: Input<'_>) -> Result<Parsed, Reject> {
+    let record = utf8(payload).map_err(|error| {
         Reject::new(
             Reason::NotUtf8,
             format!("not UTF-8 from byte {} on", error.valid_up_to()),
         )
     })?;
-    let record = record.trim_start_matches('\u{feff}').trim();
     if record.is_empty() {
         let what = if payload.is_empty() {
             "no bytes"
@@ -68,12 +111,11 @@ pub fn parse(format: Format, payload: &[u8], envelope: &Envelope, limits: &Limit
         };
         return Err(Reject::new(Reason::Empty, format!("the record has {what}")));
     }
-    let input = Input { envelope, limits };
-    match format {
-        Format::Auto => any(record, input),
+    match input.options.format {
+        Format::Auto => any(record, input, 0),
         Format::Text => plain::text(record, input),
         Format::Mastodon if mastodon::is_server_sent(record) => mastodon::server_sent(record, input),
-        _ => document(format, record, input),
+        format => document(format, record, input),
     }
 }
 
@@ -81,39 +123,63 @@ pub fn parse(format: Format, payload: &[u8], envelope: &Envelope, limits: &Limit
 ///
 /// Nothing for records that are neither, and for posts without an id of their own.
 #[must_use]
-pub fn key(payload: &[u8]) -> Option<Id> {
+pub fn key(payload: &[u8], options: &ParseOptions) -> Option<Id> {
     let envelope = Envelope {
         timestamp: Some(OffsetDateTime::UNIX_EPOCH),
         fallback_id: None,
     };
-    match parse(Format::Auto, payload, &envelope, &Limits::default()).ok()? {
+    match parse(payload, &envelope, options).ok()? {
         Parsed::Post(post) => Some(post.id),
         Parsed::Deletion(deletion) => Some(deletion.post_id),
     }
 }
 
+/// So many times may a document be encoded as a JSON string; some producers encode twice, a few three times.
+const ENCODED: usize = 4;
+
 /// A record of any format.
-fn any(record: &str, input: Input<'_>) -> Result<Parsed, Reject> {
+fn any(record: &str, input: Input<'_>, encoded: usize) -> Result<Parsed, Reject> {
     match record.as_bytes().first() {
         Some(b'{' | b'[') => document(Format::Auto, record, input),
         Some(b'"') => match json::read::<Cow<'_, str>>(record) {
-            // Some producers encode twice: a JSON string that holds the document.
-            Ok(inner) if inner.trim_start().starts_with('{') && Shape::of(&inner).is_ok() => {
-                document(Format::Auto, inner.trim(), input)
+            Ok(inner) => {
+                let inner = inner.trim();
+                let is_json = inner.starts_with(['{', '[', '"']) && json::read::<IgnoredAny>(inner).is_ok();
+                match is_json {
+                    true if encoded == ENCODED => Err(Reject::new(
+                        Reason::UnknownFormat,
+                        format!("JSON encoded as a string more than {ENCODED} times"),
+                    )),
+                    true => any(inner, input, encoded + 1),
+                    false => text(inner, input),
+                }
             }
-            Ok(inner) => plain::text(&inner, input),
-            Err(_) => plain::text(record, input),
+            Err(_) => text(record, input),
         },
         _ if mastodon::is_server_sent(record) => mastodon::server_sent(record, input),
-        _ => plain::text(record, input),
+        _ => match framing::server_sent_data(record) {
+            Some(data) if data.starts_with(['{', '[']) => document(Format::Auto, &data, input),
+            _ => text(record, input),
+        },
+    }
+}
+
+/// A record that is text, if it can't be anything else.
+fn text(record: &str, input: Input<'_>) -> Result<Parsed, Reject> {
+    match bare_text::structure(record) {
+        None => plain::text(record, input),
+        Some(what) => Err(Reject::new(
+            Reason::UnknownFormat,
+            format!("{what}, not a post; with posts.format = \"text\" every record is taken as a text"),
+        )),
     }
 }
 
 /// A JSON document: one object, or a list of one.
 fn document(format: Format, record: &str, input: Input<'_>) -> Result<Parsed, Reject> {
     let depth = json::depth(record);
-    if depth > input.limits.max_depth {
-        let detail = format!("nested {depth} levels deep, more than {}", input.limits.max_depth);
+    if depth > input.limits().max_depth {
+        let detail = format!("nested {depth} levels deep, more than {}", input.limits().max_depth);
         return Err(Reject::new(Reason::TooDeep, detail));
     }
     let read = |json: &str| match json.starts_with('[') {
@@ -122,7 +188,7 @@ fn document(format: Format, record: &str, input: Input<'_>) -> Result<Parsed, Re
     };
     match read(record) {
         Err(reject) if matches!(reject.reason, Reason::NotJson | Reason::BadField) => {
-            json::mend_surrogates(record).map_or(Err(reject), |mended| read(&mended))
+            json::mend(record).map_or(Err(reject), |mended| read(&mended))
         }
         outcome => outcome,
     }
@@ -131,6 +197,15 @@ fn document(format: Format, record: &str, input: Input<'_>) -> Result<Parsed, Re
 /// One JSON object.
 pub(super) fn object(format: Format, json: &str, input: Input<'_>) -> Result<Parsed, Reject> {
     let shape = Shape::of(json)?;
+    if shape.is_connect() {
+        return connect(format, json, input);
+    }
+    // What the settings say of one's own topic comes before any guess.
+    if matches!(format, Format::Auto | Format::Plain)
+        && let Some(mapped) = plain::mapped(json, input)
+    {
+        return mapped;
+    }
     let format = match format {
         Format::Auto if shape.has_any(PAGES) && !shape.has_any(&[Key::Text, Key::Content]) => return page(json, input),
         Format::Auto => match (shape.format(), shape.other_object()) {
@@ -148,6 +223,24 @@ pub(super) fn object(format: Format, json: &str, input: Input<'_>) -> Result<Par
         Format::Jetstream => jetstream::parse(json, input),
         Format::Mastodon => mastodon::parse(json, shape, input),
         Format::Plain | Format::Text | Format::Auto => plain::parse(json, input),
+    }
+}
+
+/// The envelope of Kafka Connect's JSON converter, `{"schema": ..., "payload": ...}`.
+fn connect(format: Format, json: &str, input: Input<'_>) -> Result<Parsed, Reject> {
+    #[derive(serde::Deserialize)]
+    struct Envelope<'a> {
+        #[serde(borrow)]
+        payload: Option<&'a RawValue>,
+    }
+
+    let envelope: Envelope<'_> = json::read(json)?;
+    match envelope.payload.map(RawValue::get) {
+        None => Err(Reject::new(Reason::Tombstone, "Kafka Connect's envelope of no value")),
+        Some(object) if object.starts_with('{') => self::object(format, object, input),
+        // A string, which may hold a document, or a text.
+        Some(value) if format == Format::Auto => any(value, input, 0),
+        Some(value) => document(format, value, input),
     }
 }
 

@@ -1,27 +1,53 @@
-//! The plain format, `{id, text, created_at, ...}`, and bare text.
+//! The plain format, `{id, text, created_at, ...}` or by names of one's own, and bare text.
 
 use std::borrow::Cow;
 
 use serde::Deserialize;
+use serde_json::Value;
 
 use super::{
-    Parsed, Reject, Source, clock,
+    FieldPath, FieldPaths, Format, Parsed, Reject, Source,
     draft::{Draft, Input},
     json::{self, List, Scalar},
 };
 
-#[derive(Deserialize)]
+/// The fields of the format, and other names under which people keep them.
+#[derive(Default, Deserialize)]
 struct Plain<'a> {
     #[serde(borrow, default)]
     id: Scalar<'a>,
     #[serde(borrow, default)]
+    tweet_id: Scalar<'a>,
+    #[serde(borrow, default, rename = "_id")]
+    underscore_id: Scalar<'a>,
+    #[serde(borrow, default)]
     text: Scalar<'a>,
     #[serde(borrow, default)]
+    content: Scalar<'a>,
+    #[serde(borrow, default)]
     created_at: Scalar<'a>,
+    #[serde(borrow, default, rename = "createdAt")]
+    created_at_camel: Scalar<'a>,
+    #[serde(borrow, default)]
+    created_utc: Scalar<'a>,
+    #[serde(borrow, default)]
+    timestamp: Scalar<'a>,
+    #[serde(borrow, default)]
+    date: Scalar<'a>,
+    #[serde(borrow, default)]
+    time: Scalar<'a>,
     #[serde(borrow, default)]
     author_id: Scalar<'a>,
     #[serde(borrow, default)]
+    author: Scalar<'a>,
+    #[serde(borrow, default)]
+    user_id: Scalar<'a>,
+    #[serde(borrow, default)]
+    user: Scalar<'a>,
+    #[serde(borrow, default)]
     lang: Scalar<'a>,
+    #[serde(borrow, default)]
+    language: Scalar<'a>,
     #[serde(borrow, default)]
     hashtags: List<Scalar<'a>>,
     #[serde(borrow, default)]
@@ -32,28 +58,159 @@ struct Plain<'a> {
     source: Scalar<'a>,
 }
 
+/// The first of these that is not absent.
+fn first<'s, 'a>(values: &[&'s Scalar<'a>]) -> Option<&'s Scalar<'a>> {
+    values.iter().copied().find(|value| !value.is_absent())
+}
+
+/// The first of these that is a string or a number: the other names are also used for objects.
+fn first_scalar<'s, 'a>(values: &[&'s Scalar<'a>]) -> &'s Scalar<'a> {
+    const ABSENT: &Scalar<'_> = &Scalar::Absent;
+    let scalar = |value: &&&Scalar<'_>| matches!(value, Scalar::Text(_) | Scalar::Integer(_) | Scalar::Float(_));
+    values.iter().find(scalar).copied().unwrap_or(ABSENT)
+}
+
 /// An object of the plain format. Without an id or a time it takes the envelope's.
 pub(super) fn parse(json: &str, input: Input<'_>) -> Result<Parsed, Reject> {
     let plain: Plain<'_> = json::read(json)?;
-    let source = match plain.source.as_str() {
-        Some("twitter") => Source::Twitter,
-        Some("bluesky") => Source::Bluesky,
-        Some("mastodon") => Source::Mastodon,
-        _ => Source::Plain,
-    };
     let hashtags = plain.hashtags.0.as_ref();
-    Draft {
-        source,
-        id: plain.id.id("id")?.or_else(|| input.envelope.fallback_id.clone()),
-        created_at: clock::read(&plain.created_at, "created_at")?.or_else(|| input.envelope.event_time()),
-        author_id: plain.author_id.id("author_id")?,
-        lang: plain.lang.as_str(),
-        text: plain.text.text("text")?.map(Cow::Borrowed),
-        repost_of: plain.repost_of.id("repost_of")?,
-        quoted_text: plain.quoted_text.as_str().map(Cow::Borrowed),
-        hashtags: hashtags.map(|tags| tags.iter().filter_map(Scalar::as_str).collect()),
+    plain.draft(
+        hashtags.map(|tags| tags.iter().filter_map(Scalar::as_str).collect()),
+        &[],
+        input,
+    )
+}
+
+impl Plain<'_> {
+    /// `created_at` is a field of the settings, which comes before those of the format.
+    fn draft(
+        &self,
+        hashtags: Option<Vec<&str>>,
+        created_at: &[(&Scalar<'_>, &str)],
+        input: Input<'_>,
+    ) -> Result<Parsed, Reject> {
+        let id = match first(&[&self.id]) {
+            Some(id) => id.id("id")?,
+            None => first_scalar(&[&self.tweet_id, &self.underscore_id]).id("tweet_id")?,
+        };
+        let author = match first(&[&self.author_id]) {
+            Some(author) => author.id("author_id")?,
+            None => first_scalar(&[&self.author, &self.user_id, &self.user]).id("author")?,
+        };
+        let named = [
+            (&self.created_at, "created_at"),
+            (&self.created_at_camel, "createdAt"),
+            (&self.created_utc, "created_utc"),
+            (&self.timestamp, "timestamp"),
+            (&self.date, "date"),
+            (&self.time, "time"),
+        ];
+        let created_at = match created_at.is_empty() {
+            true => input.time(&named)?,
+            false => input.time(created_at)?,
+        };
+        let text = first(&[&self.text, &self.content]).unwrap_or(&self.text);
+        Draft {
+            source: match self.source.as_str() {
+                Some("twitter") => Source::Twitter,
+                Some("bluesky") => Source::Bluesky,
+                Some("mastodon") => Source::Mastodon,
+                _ => Source::Plain,
+            },
+            id: id.or_else(|| input.envelope.fallback_id.clone()),
+            created_at,
+            record_time: true,
+            author_id: author,
+            lang: self.lang.as_str().or_else(|| self.language.as_str()),
+            text: text.text("text")?.map(Cow::Borrowed),
+            repost_of: self.repost_of.id("repost_of")?,
+            quoted_text: self.quoted_text.as_str().map(Cow::Borrowed),
+            hashtags,
+        }
+        .finish(input)
     }
-    .finish(input.limits)
+}
+
+/// An object of one's own, whose fields lie where the settings say.
+///
+/// Nothing where the settings map no field, and where the format is to be found and the object has no text at the mapped
+/// place, or is of another known format while the text is not mapped.
+pub(super) fn mapped(json: &str, input: Input<'_>) -> Option<Result<Parsed, Reject>> {
+    let fields = &input.options.fields;
+    if fields.is_empty() {
+        return None;
+    }
+    let value: Value = match json::read(json) {
+        Ok(value) => value,
+        Err(reject) => return Some(Err(reject)),
+    };
+    let is_meant = match (&fields.text, input.options.format) {
+        (_, Format::Plain) => true,
+        (Some(text), _) => text.find(&value).is_some(),
+        (None, _) => super::shape::Shape::of(json).is_ok_and(|shape| shape.format() == Some(Format::Plain)),
+    };
+    is_meant.then(|| from_value(&value, fields, input))
+}
+
+fn from_value(value: &Value, fields: &FieldPaths, input: Input<'_>) -> Result<Parsed, Reject> {
+    let mut plain = Plain::deserialize(value).map_err(|error| {
+        // Every field takes any value.
+        Reject::new(super::Reason::BadField, error.to_string())
+    })?;
+    let at = |path: &FieldPath| path.find(value).map_or(Scalar::Absent, Scalar::from);
+    if let Some(path) = &fields.id {
+        plain.id = at(path);
+    }
+    if let Some(path) = &fields.text {
+        (plain.text, plain.content) = (at(path), Scalar::Absent);
+    }
+    if let Some(path) = &fields.author {
+        plain.author_id = at(path);
+    }
+    if let Some(path) = &fields.lang {
+        (plain.lang, plain.language) = (at(path), Scalar::Absent);
+    }
+    if let Some(path) = &fields.source {
+        plain.source = at(path);
+    }
+    if let Some(path) = &fields.repost_of {
+        plain.repost_of = at(path);
+    }
+    if let Some(path) = &fields.quoted_text {
+        plain.quoted_text = at(path);
+    }
+    let created_at = fields.created_at.as_ref().map(|path| (at(path), format!("{path:?}")));
+    let created_at: Vec<_> = created_at.iter().map(|(value, name)| (value, name.as_str())).collect();
+    let hashtags = match &fields.hashtags {
+        Some(path) => path.find(value).and_then(tags),
+        None => value.get("hashtags").and_then(tags),
+    };
+    plain.draft(hashtags, &created_at, input)
+}
+
+/// The words of a list, of a list of objects, or of a string with spaces or commas between them.
+fn tags(value: &Value) -> Option<Vec<&str>> {
+    match value {
+        Value::String(words) => Some(
+            words
+                .split(|c: char| c.is_whitespace() || c == ',' || c == ';')
+                .filter(|word| !word.is_empty())
+                .collect(),
+        ),
+        Value::Array(list) => Some(
+            list.iter()
+                .filter_map(|tag| {
+                    let word = || {
+                        ["text", "tag", "name"]
+                            .into_iter()
+                            .find_map(|key| tag.get(key)?.as_str())
+                    };
+                    tag.as_str().or_else(word)
+                })
+                .collect(),
+        ),
+        _ => None,
+    }
 }
 
 /// A record that is nothing but its text.
@@ -61,7 +218,8 @@ pub(super) fn text(record: &str, input: Input<'_>) -> Result<Parsed, Reject> {
     Draft {
         source: Source::Plain,
         id: input.envelope.fallback_id.clone(),
-        created_at: input.envelope.event_time(),
+        created_at: None,
+        record_time: true,
         author_id: None,
         lang: None,
         text: Some(Cow::Borrowed(record)),
@@ -69,5 +227,5 @@ pub(super) fn text(record: &str, input: Input<'_>) -> Result<Parsed, Reject> {
         quoted_text: None,
         hashtags: None,
     }
-    .finish(input.limits)
+    .finish(input)
 }

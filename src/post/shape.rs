@@ -7,7 +7,10 @@ use serde::{
     de::{DeserializeSeed, IgnoredAny, MapAccess, Visitor},
 };
 
-use super::{Format, Reason, Reject, json};
+use super::{
+    Format, Reason, Reject,
+    json::{self, Object},
+};
 
 macro_rules! keys {
     ($($key:ident = $name:literal,)*) => {
@@ -44,7 +47,7 @@ keys! {
     SpoilerText = "spoiler_text", StatusWithheld = "status_withheld", Statuses = "statuses", Stream = "stream",
     Text = "text", TweetCreateEvents = "tweet_create_events", Undrop = "undrop", User = "user",
     UserWithheld = "user_withheld", Username = "username", Verb = "verb", Visibility = "visibility", Warning = "warning",
-    EventType = "event_type", Truncated = "truncated",
+    EventType = "event_type", Truncated = "truncated", Schema = "schema",
 }
 
 /// Messages of Twitter's and GNIP's streams that are about the stream, not about a post.
@@ -117,7 +120,7 @@ impl Shape {
                 return Some(Format::TwitterV2);
             }
         }
-        if self.has(K::Content) && self.has_any(&[K::Account, K::Reblog, K::Visibility, K::SpoilerText, K::CreatedAt])
+        if self.has(K::Content) && self.has_any(&[K::Account, K::Reblog, K::Visibility, K::SpoilerText])
             || self.has_all(&[K::SpoilerText, K::Text])
         {
             return Some(Format::Mastodon);
@@ -140,7 +143,12 @@ impl Shape {
         if self.has(K::Text) && self.has_any(&v2_fields) || self.has(K::NoteTweet) {
             return Some(Format::TwitterV2);
         }
-        self.has(K::Text).then_some(Format::Plain)
+        self.has_any(&[K::Text, K::Content]).then_some(Format::Plain)
+    }
+
+    /// Whether it is the envelope of Kafka Connect's JSON converter.
+    pub(super) fn is_connect(self) -> bool {
+        self.has_all(&[Key::Schema, Key::Payload]) && !self.has_any(&[Key::Text, Key::Content, Key::Event])
     }
 
     /// What the object is, if it is a stream's control message.
@@ -184,10 +192,19 @@ impl<'de> Visitor<'de> for ShapeVisitor {
     fn visit_map<A: MapAccess<'de>>(self, mut object: A) -> Result<Self::Value, A::Error> {
         let mut shape = Shape::default();
         while let Some(key) = object.next_key_seed(KnownKey)? {
-            if let Some(key) = key {
+            // A name under `user` is anyone's; an object is Twitter's.
+            let marks = match key {
+                Some(Key::User) => object.next_value::<Object<IgnoredAny>>()?.as_ref().is_some(),
+                _ => {
+                    object.next_value::<IgnoredAny>()?;
+                    true
+                }
+            };
+            if let Some(key) = key
+                && marks
+            {
                 shape.0 |= 1 << key as u8;
             }
-            object.next_value::<IgnoredAny>()?;
         }
         Ok(shape)
     }
@@ -224,7 +241,7 @@ pub(super) fn unknown(json: &str) -> Reject {
     Reject::new(
         Reason::UnknownFormat,
         format!(
-            "an object with the keys {} is no known format of a post",
+            "an object with the keys {} is no known format of a post; posts.fields maps keys of your own",
             keys.join(", ")
         ),
     )

@@ -2,6 +2,7 @@
 
 #![allow(clippy::unwrap_used, clippy::expect_used, clippy::panic)]
 
+mod foreign;
 mod formats;
 mod robust;
 mod twitter;
@@ -30,7 +31,17 @@ fn tag(word: &str) -> Hashtag {
 }
 
 fn read_as(format: Format, record: impl AsRef<[u8]>) -> Result<Parsed, Reject> {
-    parse(format, record.as_ref(), &envelope(), &Limits::default())
+    read_with(
+        &ParseOptions {
+            format,
+            ..ParseOptions::default()
+        },
+        record,
+    )
+}
+
+fn read_with(options: &ParseOptions, record: impl AsRef<[u8]>) -> Result<Parsed, Reject> {
+    parse(record.as_ref(), &envelope(), options)
 }
 
 fn read(record: impl AsRef<[u8]>) -> Result<Parsed, Reject> {

@@ -6,7 +6,7 @@
 use serde::Deserialize;
 
 use super::{
-    Deletion, Id, Parsed, Reason, Reject, Source, clock,
+    Deletion, Id, Parsed, Reason, Reject, Source,
     draft::{Draft, Entities, Input, twitter_unescape},
     json::{self, Object, Scalar, id_of},
     list::not_a_post,
@@ -134,14 +134,15 @@ fn status(json: &str, input: Input<'_>) -> Result<Parsed, Reject> {
         Some(user) => id_of(&user.id_str, &user.id, "user.id")?,
         None => None,
     };
-    let created_at = match clock::read(&status.created_at, "created_at")? {
-        Some(time) => Some(time),
-        None => clock::read(&status.timestamp_ms, "timestamp_ms")?,
-    };
+    let created_at = input.time(&[
+        (&status.created_at, "created_at"),
+        (&status.timestamp_ms, "timestamp_ms"),
+    ])?;
     Draft {
         source: Source::Twitter,
         id: status.post_id()?,
         created_at,
+        record_time: false,
         author_id,
         lang: status
             .lang
@@ -152,7 +153,7 @@ fn status(json: &str, input: Input<'_>) -> Result<Parsed, Reject> {
         quoted_text: quoted_text.map(twitter_unescape),
         hashtags: entities.and_then(Entities::tags),
     }
-    .finish(input.limits)
+    .finish(input)
 }
 
 fn deletion(json: &str) -> Result<Parsed, Reject> {

@@ -197,17 +197,18 @@ fn tweet(json: &str, includes: &Includes<'_>, input: Input<'_>) -> Result<Parsed
     };
     let id = tweet.id.id("id")?;
     // `created_at` is no default field of the API, but the id tells the time as well.
-    let created_at = match clock::read(&tweet.created_at, "created_at")? {
-        Some(time) => Some(time),
-        None => id
-            .as_deref()
-            .and_then(clock::snowflake)
-            .or_else(|| input.envelope.event_time()),
+    let created_at = match (
+        input.time(&[(&tweet.created_at, "created_at")]),
+        id.as_deref().and_then(clock::snowflake),
+    ) {
+        (Ok(None) | Err(_), Some(time)) => Some(time),
+        (read, _) => read?,
     };
     Draft {
         source: Source::Twitter,
         id,
         created_at,
+        record_time: true,
         author_id: tweet.author_id.id("author_id")?,
         lang: tweet.lang.as_str(),
         text: text.map(twitter_unescape),
@@ -218,7 +219,7 @@ fn tweet(json: &str, includes: &Includes<'_>, input: Input<'_>) -> Result<Parsed
         quoted_text: quoted_text.map(twitter_unescape),
         hashtags: entities.and_then(Entities::tags),
     }
-    .finish(input.limits)
+    .finish(input)
 }
 
 /// A compliance event: `{"delete": {"tweet": {"id": ...}}}` of the stream, `{"action": "delete", "id": ...}` of a job's result.

@@ -86,14 +86,15 @@ pub(super) async fn insert_posts(tx: &mut PgConnection, flush: &Flush, written: 
     rows.sort_by_key(|row| row.created_at());
     sqlx::query(
         "INSERT INTO post (source, post_id, created_at, author_id, lang, text, repost_of, emotion, score, scores,
-             model_id, topics, hashtags, kafka_topic, kafka_partition, kafka_offset)
+             model_id, topics, hashtags, kafka_topic, kafka_partition, kafka_offset, lang_identified)
          SELECT source, post_id, created_at, author_id, lang, text, repost_of, emotion, score, scores,
-                $1, topics::text[], hashtags::text[], kafka_topic, kafka_partition, kafka_offset
+                $1, topics::text[], hashtags::text[], kafka_topic, kafka_partition, kafka_offset,
+                lang_identified
          FROM unnest($2::text[], $3::text[], $4::timestamptz[], $5::text[], $6::text[], $7::text[], $8::text[],
                      $9::text[], $10::float8[], $11::jsonb[], $12::text[], $13::text[], $14::text[], $15::int[],
-                     $16::bigint[])
+                     $16::bigint[], $17::boolean[])
               AS n (source, post_id, created_at, author_id, lang, text, repost_of, emotion, score, scores,
-                    topics, hashtags, kafka_topic, kafka_partition, kafka_offset)",
+                    topics, hashtags, kafka_topic, kafka_partition, kafka_offset, lang_identified)",
     )
     .bind(sql_text(&flush.model.id))
     .bind(column(&rows, |row| row.post.source.as_str()))
@@ -116,6 +117,7 @@ pub(super) async fn insert_posts(tx: &mut PgConnection, flush: &Flush, written: 
     .bind(column(&rows, |row| &*row.origin.topic))
     .bind(column(&rows, |row| row.origin.partition))
     .bind(column(&rows, |row| row.origin.offset))
+    .bind(column(&rows, |row| row.post.lang_identified))
     .execute(tx)
     .await
     .map(drop)
@@ -133,7 +135,7 @@ mod tests {
     use super::*;
     use crate::{
         model::{Precision, Prediction, ProblemType, Provider},
-        post::{Language, Origin, Post, Source},
+        post::{Language, Origin, Post, Source, TimeSource},
     };
 
     fn model() -> ModelInfo {
@@ -154,8 +156,10 @@ mod tests {
                 source: Source::Plain,
                 id: "a".try_into().unwrap(),
                 created_at: time::OffsetDateTime::UNIX_EPOCH.try_into().unwrap(),
+                time_source: TimeSource::Post,
                 author_id: None,
                 lang: Language::UNDETERMINED,
+                lang_identified: false,
                 text: "t".try_into().unwrap(),
                 repost_of: None,
                 quoted_text: None,

@@ -14,7 +14,7 @@ use moodstream::{
     config::{Settings, SettingsError, layers},
     filter::{Languages, TopicSet},
     model::{ModelFolder, ModelOptions, Tokenizer},
-    post::{self, Envelope, Format, Hashtag, Id, Language, Limits, Parsed, Reject, Text},
+    post::{self, Envelope, Format, Hashtag, Id, Language, Limits, ParseOptions, Parsed, Reject, Text},
     store::DatabaseUrl,
 };
 use time::macros::datetime;
@@ -66,10 +66,15 @@ pub fn parse(data: &[u8]) {
             max_hashtags: 3,
         },
     };
-    let outcome = post::parse(format, record, &envelope, &limits);
-    assert_eq!(outcome, post::parse(format, record, &envelope, &limits));
+    let options = ParseOptions {
+        format,
+        limits,
+        ..ParseOptions::default()
+    };
+    let outcome = post::parse(record, &envelope, &options);
+    assert_eq!(outcome, post::parse(record, &envelope, &options));
     check_outcome(&outcome, &limits);
-    let _ = post::key(record);
+    let _ = post::key(record, &options);
 }
 
 fn check_outcome(outcome: &Result<Parsed, Reject>, limits: &Limits) {

@@ -2,7 +2,7 @@
 
 use std::{fs, path::Path};
 
-use moodstream::post::{self, Envelope, Format, Limits, Parsed};
+use moodstream::post::{self, Envelope, ParseOptions, Parsed};
 use moodstream_demo::Writer;
 use time::{Duration, macros::datetime};
 
@@ -71,7 +71,7 @@ pub fn texts(posts: usize) -> Vec<Vec<u8>> {
         timestamp: Some(datetime!(2026-03-01 12:00 UTC)),
         fallback_id: "posts/0/0@0".try_into().ok(),
     };
-    let text = |record: Vec<u8>| match post::parse(Format::Auto, record.get(1..)?, &envelope, &Limits::default()) {
+    let text = |record: Vec<u8>| match post::parse(record.get(1..)?, &envelope, &ParseOptions::default()) {
         Ok(Parsed::Post(post)) => Some(post.text.as_bytes().to_vec()),
         _ => None,
     };

@@ -7,7 +7,7 @@ use std::{
     path::{Path, PathBuf},
 };
 
-use moodstream::post::{Envelope, Format, Limits, Parsed, Reason, Reject, Source, key, parse};
+use moodstream::post::{Envelope, Language, Limits, ParseOptions, Parsed, Reason, Reject, Source, key, parse};
 use time::{OffsetDateTime, macros::datetime};
 
 const FALLBACK_ID: &str = "topic/0/0@1728000000000";
@@ -27,11 +27,14 @@ fn read(payload: &[u8]) -> Result<Parsed, Reject> {
         timestamp,
         fallback_id: FALLBACK_ID.try_into().ok(),
     };
-    let limits = Limits {
-        max_bytes: 8 << 20,
-        ..Limits::default()
+    let options = ParseOptions {
+        limits: Limits {
+            max_bytes: 8 << 20,
+            ..Limits::default()
+        },
+        ..ParseOptions::default()
     };
-    parse(Format::Auto, payload, &envelope, &limits)
+    parse(payload, &envelope, &options)
 }
 
 #[test]
@@ -112,7 +115,7 @@ impl Outcome {
                     }
                 };
                 if *id != FALLBACK_ID && payload.len() < 1 << 20 {
-                    assert_eq!(key(payload).as_ref(), Some(id));
+                    assert_eq!(key(payload, &ParseOptions::default()).as_ref(), Some(id));
                 }
             }
             Err(reject) => {
@@ -259,3 +262,97 @@ const SEVERAL_DOCUMENTS: [&str; 2] = [
     "twitter-v11/tweet-updates/initial/compatibility_classic_13995.json",
     "twitter-v11/tweet-updates/original/classic/tweet.json",
 ];
+
+/// Records of kinds that were once read wrongly, with what people expect of them.
+#[test]
+fn the_cases_people_reported_are_read_as_they_expect() {
+    let Some(path) = shared("cases/wire/cases.jsonl") else {
+        return;
+    };
+    let settings = |table: &str| -> ParseOptions {
+        let table: toml::Table = table.parse().unwrap();
+        ParseOptions {
+            fields: table.try_into().unwrap(),
+            ..ParseOptions::default()
+        }
+    };
+    let envelope = Envelope {
+        timestamp: Some(datetime!(2026-11-27 08:00 UTC)),
+        fallback_id: FALLBACK_ID.try_into().ok(),
+    };
+    let seven = datetime!(2026-11-27 07:00 UTC);
+    let mut seen = 0;
+    for line in fs::read_to_string(path).unwrap().lines() {
+        let case: serde_json::Value = serde_json::from_str(line).unwrap();
+        let name = case["name"].as_str().unwrap();
+        let encoded = case["value_base64"].as_str().unwrap();
+        let value = base64::Engine::decode(&base64::prelude::BASE64_STANDARD, encoded).unwrap();
+        let options = match name {
+            "fields-of-their-own" => settings("id = 'tweet_id'\ntext = 'tweet'\ncreated_at = 'timestamp'"),
+            "reddit-comment" => settings("text = 'body'\ncreated_at = 'created_utc'"),
+            _ => ParseOptions::default(),
+        };
+        let outcome = parse(&value, &envelope, &options);
+        let post = |id: &str| matches!(&outcome, Ok(Parsed::Post(post)) if post.id == id);
+        let rejected = |reason| matches!(&outcome, Err(reject) if reject.reason == reason);
+        let as_expected = match name {
+            "jetstream-delete-long-id" => rejected(Reason::BadField),
+            "confluent-framed-json" => post("a1"),
+            "confluent-framed-avro" => rejected(Reason::SchemaRegistry),
+            "connect-envelope" => post("a2"),
+            "csv-line-sentiment140" => rejected(Reason::UnknownFormat),
+            "plain-with-content" => matches!(&outcome, Ok(Parsed::Post(post)) if post.source == Source::Plain),
+            "time-rfc2822" | "time-without-zone" | "time-sql" => {
+                matches!(&outcome, Ok(Parsed::Post(post)) if post.created_at == seven)
+            }
+            // What is dated too far ahead is judged by the clock, later.
+            "time-far-ahead" => outcome.is_ok(),
+            "language-unregistered" => matches!(&outcome, Ok(Parsed::Post(post)) if post.lang == "und"),
+            "fields-of-their-own" => post("a15"),
+            "reddit-comment" => {
+                matches!(&outcome, Ok(Parsed::Post(post)) if post.id == "a17" && post.created_at.get().year() == 2026)
+            }
+            // Sent as a null value, which never reaches the parser.
+            "tombstone" => rejected(Reason::Empty),
+            other => panic!("a case without an expectation: {other}"),
+        };
+        assert!(as_expected, "{name}: {outcome:?}");
+        seen += 1;
+    }
+    assert!(seen >= 14, "{seen} cases");
+}
+
+/// Twitter says the language of its posts; how often identification says the same is in docs/benchmarks.md.
+#[test]
+fn identified_languages_are_those_that_twitter_names() {
+    let Some(folder) = shared("stream") else { return };
+    let archive = fs::read_dir(folder).unwrap().next().unwrap().unwrap().path();
+    let decoder = zstd::stream::read::Decoder::new(fs::File::open(&archive).unwrap()).unwrap();
+    let (mut judged, mut said, mut right) = (0.0, 0.0, 0.0);
+    let mut seen = std::collections::HashSet::new();
+    for line in BufReader::new(decoder).lines().map_while(Result::ok) {
+        let Ok(Parsed::Post(post)) = read(line.as_bytes()) else {
+            continue;
+        };
+        if post.lang == Language::UNDETERMINED || !seen.insert(post.text.clone()) {
+            continue;
+        }
+        judged += 1.0;
+        if let Some(language) = Language::identify(&post.text) {
+            said += 1.0;
+            right += f64::from(u8::from(language == post.lang));
+        }
+        if seen.len() == 4_000 {
+            break;
+        }
+    }
+    println!(
+        "a language for {:.1} % of {judged} posts, of these {:.1} % right",
+        100.0 * said / judged,
+        100.0 * right / said
+    );
+    assert!(
+        said / judged > 0.7 && right / said > 0.95,
+        "{said} of {judged}, {right} right"
+    );
+}

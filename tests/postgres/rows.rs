@@ -3,7 +3,7 @@
 use std::sync::Arc;
 
 use moodstream::{
-    post::{self as parser, Envelope, Format, Hashtag, Id, Language, Limits, Parsed, Source},
+    post::{self as parser, Envelope, Hashtag, Id, Language, ParseOptions, Parsed, Source},
     store::{DeletionRow, Flush, FlushError, MAX_DAYS, Retention, Tally},
 };
 use sqlx::Row;
@@ -131,7 +131,7 @@ async fn what_is_parsed_can_be_stored_however_long_its_fields_are() {
             fallback_id: Id::new(format!("posts/0/{offset}")).ok(),
         };
         let record = record_at_the_limits(&mut random);
-        match parser::parse(Format::Auto, &record, &envelope, &Limits::default()) {
+        match parser::parse(&record, &envelope, &ParseOptions::default()) {
             Ok(Parsed::Post(parsed)) => {
                 let mut row = post("1", NOON, 0, offset);
                 row.post = Arc::from(parsed);

@@ -7,7 +7,7 @@ use std::{
 
 use moodstream::{
     model::{ModelInfo, Precision, Prediction, ProblemType, Provider},
-    post::{Deletion, Language, Origin, Post, Source},
+    post::{Deletion, Language, Origin, Post, Source, TimeSource},
     store::{DeletionRow, Flush, Flushed, OffsetRange, PostRow, Store, StoreOptions},
 };
 use sqlx::{AssertSqlSafe, PgPool};
@@ -154,8 +154,10 @@ pub fn post(id: &str, created_at: OffsetDateTime, partition: i32, offset: i64) -
             source: Source::Twitter,
             id: id.try_into().unwrap(),
             created_at: created_at.try_into().unwrap(),
+            time_source: TimeSource::Post,
             author_id: Some("7".try_into().unwrap()),
             lang: Language::of_tag("en"),
+            lang_identified: false,
             text: format!("text of {id}").try_into().unwrap(),
             repost_of: None,
             quoted_text: None,

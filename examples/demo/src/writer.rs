@@ -292,7 +292,7 @@ mod tests {
     use time::macros::datetime;
 
     use super::*;
-    use moodstream::post::{Envelope, Format, Limits, Parsed, Reject, parse};
+    use moodstream::post::{Envelope, ParseOptions, Parsed, Reject, parse};
 
     const NOW: OffsetDateTime = datetime!(2026-03-01 12:00 UTC);
 
@@ -341,7 +341,7 @@ mod tests {
             timestamp: Some(NOW),
             fallback_id: "posts/0/0@0".try_into().ok(),
         };
-        parse(Format::Auto, record, &envelope, &Limits::default())
+        parse(record, &envelope, &ParseOptions::default())
     }
 
     #[test]

@@ -75,7 +75,7 @@ proptest! {
     ) {
         let timestamp = OffsetDateTime::from_unix_timestamp(seconds).unwrap();
         let envelope = Envelope { timestamp: Some(timestamp), ..envelope() };
-        let outcome = parse(Format::Auto, record.as_bytes(), &envelope, &Limits::default());
+        let outcome = parse(record.as_bytes(), &envelope, &ParseOptions::default());
         match &outcome {
             Ok(Parsed::Post(post)) => prop_assert_eq!(post.created_at, timestamp),
             Err(reject) => prop_assert_eq!(reject.reason, Reason::BadTime),
@@ -106,7 +106,7 @@ proptest! {
         for format in FORMATS {
             check(read_as(format, &record));
         }
-        let _ = key(&record);
+        let _ = key(&record, &ParseOptions::default());
     }
 
     #[test]

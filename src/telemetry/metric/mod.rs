@@ -170,6 +170,8 @@ metrics! {
         "Rejected records by reason.";
     EMOTIONS = "moodstream_emotions_total", Kind::Counter, "{post}", [EMOTION], "a post is stored", "",
         "Stored posts by emotion.";
+    POSTS_WITHOUT_TIME = "moodstream_posts_without_time_total", Kind::Counter, "{post}", [], "", "",
+        "Posts read that have no time of their own, so that the record's was taken.";
     EVENT_DELAY = "moodstream_event_delay_seconds", Kind::Histogram(DELAY), "s", [], "a post is stored", "",
         "Seconds from a post's event time to the commit of its row.";
     BROKER_DELAY = "moodstream_broker_delay_seconds", Kind::Histogram(DELAY), "s", [],

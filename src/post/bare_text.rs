@@ -1,0 +1,155 @@
+//! Bare text: a record that is nothing but what somebody wrote.
+//!
+//! Where the format is found for each record, a record is taken for text only if it can't be anything else. Structured
+//! data that the service does not know must not become a post with an emotion.
+
+use std::sync::LazyLock;
+
+use regex::Regex;
+
+/// What a record looks like that is no text: words for the detail of a reject. None if it is text.
+///
+/// `record` has no white space around it.
+#[must_use]
+pub fn structure(record: &str) -> Option<&'static str> {
+    let control = |c: char| c.is_ascii_control() && !matches!(c, '\t' | '\n' | '\r');
+    if record.contains(control) {
+        return Some("binary data");
+    }
+    LOOKS
+        .iter()
+        .find(|(pattern, _)| pattern.is_match(record))
+        .map(|(_, what)| *what)
+}
+
+/// Patterns and what they show, the most certain first.
+static LOOKS: LazyLock<Vec<(Regex, &'static str)>> = LazyLock::new(|| {
+    // One field of a line of CSV, in quotes or without.
+    let quoted = r#""(?:[^"]|"")*""#;
+    let looks = [
+        // Literals of JSON, JavaScript and Python, and numbers.
+        (
+            r"null|true|false|undefined|None|True|False|NaN|[+-]?Infinity|[+-]?(?:\d+\.?\d*|\.\d+)(?:[eE][+-]?\d+)?"
+                .to_owned(),
+            "a single value of JSON",
+        ),
+        // Brackets alone; a member of an object, whole or its beginning, which is a line of pretty-printed JSON.
+        (r"[\[\]{}]+,?".to_owned(), "a fragment of JSON"),
+        (
+            r#""(?:[^"\\]|\\.)*"\s*:\s*(?:[\[{].*|(?:"(?:[^"\\]|\\.)*"|-?\d[\d.eE+-]*|true|false|null)\s*,?)"#
+                .to_owned(),
+            "a fragment of JSON",
+        ),
+        (r#"[bB](?:'.*'|".*")"#.to_owned(), "Python's notation of bytes"),
+        ("eyJ[A-Za-z0-9+/_-]{12,}={0,2}".to_owned(), "JSON in base64"),
+        (
+            r"(?:(?:event|id|retry|):[^\n]*\n)+data:.*|(?:event:[^\n]*\n)*data: ?[\[{].*|: ?thump".to_owned(),
+            "a server-sent event",
+        ),
+        (
+            r"<(?:\?xml|!DOCTYPE|!doctype)\b.*|<([A-Za-z][\w:-]*)(?:\s[^<>]*)?>.*</[A-Za-z][\w:-]*>".to_owned(),
+            "XML or HTML",
+        ),
+        // All fields in quotes, or a number and at least two fields more, one of them in quotes.
+        (format!("{quoted}(?:[,;\t|]{quoted})+"), "a line of CSV"),
+        (
+            format!("\\d+(?:[,;\t|](?:{quoted}|[^\",;\t|\n]*))*[,;\t|]{quoted}(?:[,;\t|](?:{quoted}|[^\",;\t|\n]*))*"),
+            "a line of CSV",
+        ),
+        (r"\d{5,}(?:\t[^\t\n]*){2,}".to_owned(), "a line of tab-separated values"),
+        (
+            r"(?:id|text|tweet|content|created_at|label)(?:,[A-Za-z_][\w ]*){1,}".to_owned(),
+            "the header of a CSV file",
+        ),
+    ];
+    looks
+        .into_iter()
+        .filter_map(|(pattern, what)| Some((Regex::new(&format!(r"\A(?s:{pattern})\z")).ok()?, what)))
+        .collect()
+});
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn every_pattern_compiles() {
+        assert_eq!(LOOKS.len(), 11);
+    }
+
+    #[test]
+    fn what_looks_structured_is_no_text() {
+        for (record, what) in [
+            ("null", "a single value"),
+            ("true", "a single value"),
+            ("12345", "a single value"),
+            ("-1.5e3", "a single value"),
+            ("NaN", "a single value"),
+            ("undefined", "a single value"),
+            ("}", "a fragment"),
+            ("],", "a fragment"),
+            (r#""lang": "en","#, "a fragment"),
+            (r#""user": {"#, "a fragment"),
+            (r#""n": 12"#, "a fragment"),
+            (r#"b'{"id": 1, "text": "so happy"}'"#, "Python"),
+            (r#"b"so happy""#, "Python"),
+            ("eyJpZCI6ICJhMSIsICJ0ZXh0IjogImEifQ==", "base64"),
+            ("data: {\"text\":", "server-sent"),
+            ("event: update\ndata: 1\n\ndata: 2", "server-sent"),
+            ("id: 7\nretry: 100\ndata: so happy", "server-sent"),
+            (": thump", "server-sent"),
+            ("<?xml version=\"1.0\"?><a/>", "XML"),
+            ("<item><title>so happy</title></item>", "XML"),
+            ("<p class=\"a\">so happy</p>", "XML"),
+            (
+                r#""0","1467810369","Mon Apr 06 22:19:45 PDT 2009","NO_QUERY","someone","so sad, today""#,
+                "a line of CSV",
+            ),
+            (r#"1467810369,2009-04-06,"so sad, today",4"#, "a line of CSV"),
+            (r#"17;"so happy""#, "a line of CSV"),
+            ("1467810369\tsomeone\tso sad today", "tab-separated"),
+            ("id,text,label", "the header"),
+            ("PAR1\u{15}\u{4}", "binary"),
+            ("Obj\u{1}", "binary"),
+            ("so\u{7}happy", "binary"),
+        ] {
+            assert!(
+                structure(record).is_some_and(|found| found.contains(what)),
+                "{record}: {:?}",
+                structure(record)
+            );
+        }
+    }
+
+    #[test]
+    fn what_people_write_is_text() {
+        for text in [
+            "so happy today",
+            "\"To be\", he said",
+            "he said \"so happy\": me too",
+            "\"quote\": somebody",
+            "I <3 you",
+            "10, 9, 8 ... liftoff",
+            "3 \"big\" cats",
+            "100% true",
+            "x",
+            "null and void",
+            "b'day party",
+            "note: so happy",
+            "data: so happy",
+            "event: so happy\nto be there",
+            "text, lies and \"truth\"",
+            "Dear id, text me",
+            "(╯°□°)╯︵ ┻━┻",
+            "line one\nline two\twith a tab",
+            "🙂",
+            ":)",
+            "今日はとても楽しい",
+            "a -> b",
+            "<3",
+            "<wave> so happy",
+        ] {
+            assert_eq!(structure(text), None, "{text}");
+        }
+    }
+}

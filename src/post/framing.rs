@@ -1,0 +1,93 @@
+//! What producers wrap around a record's JSON.
+
+use super::{Reason, Reject};
+
+/// The head that Confluent's serialisers put before a record: a zero byte and the schema's id, big endian.
+///
+/// <https://docs.confluent.io/platform/current/schema-registry/fundamentals/serdes-develop/index.html#wire-format>
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) struct SchemaRegistry {
+    schema: u32,
+}
+
+impl SchemaRegistry {
+    /// The head of a record and what follows it. No text begins with a zero byte.
+    pub(super) fn split(payload: &[u8]) -> Option<(Self, &[u8])> {
+        let (&[0, a, b, c, d], rest) = payload.split_first_chunk::<5>()? else {
+            return None;
+        };
+        let schema = u32::from_be_bytes([a, b, c, d]);
+        Some((Self { schema }, rest))
+    }
+
+    /// The reject of a record that is framed, but not in JSON.
+    pub(super) fn not_json(self) -> Reject {
+        let detail = format!(
+            "framed for a schema registry (schema {}), and what follows is not JSON: Avro and Protobuf are not read",
+            self.schema
+        );
+        Reject::new(Reason::SchemaRegistry, detail)
+    }
+}
+
+/// Whether the bytes are UTF-16, by their mark or because every second byte of the first few is zero.
+pub(super) fn is_utf16(payload: &[u8]) -> bool {
+    match payload {
+        [0xff, 0xfe, ..] | [0xfe, 0xff, ..] => true,
+        [a, 0, b, 0, ..] | [0, a, 0, b, ..] => *a != 0 && *b != 0,
+        _ => false,
+    }
+}
+
+/// The data of a block of server-sent events that has no `event:` field; none if it is no such block.
+///
+/// <https://html.spec.whatwg.org/multipage/server-sent-events.html#event-stream-interpretation>
+pub(super) fn server_sent_data(record: &str) -> Option<String> {
+    let mut data = Vec::new();
+    for line in record.lines() {
+        match line.split_once(':')? {
+            ("data", value) => data.push(value.strip_prefix(' ').unwrap_or(value)),
+            ("" | "id" | "retry", _) => {}
+            _ => return None,
+        }
+    }
+    (!data.is_empty()).then(|| data.join("\n"))
+}
+
+#[cfg(test)]
+mod tests {
+    #![allow(clippy::unwrap_used)]
+
+    use super::*;
+
+    #[test]
+    fn a_schema_registry_s_head_is_five_bytes() {
+        let (head, rest) = SchemaRegistry::split(b"\0\0\0\x01\x02{}").unwrap();
+        assert_eq!((head.schema, rest), (258, &b"{}"[..]));
+        assert_eq!(SchemaRegistry::split(b"\0\0\0\0"), None);
+        assert_eq!(SchemaRegistry::split(b"hello"), None);
+    }
+
+    #[test]
+    fn utf_16_is_told_from_utf_8() {
+        let utf16 =
+            |text: &str, to_bytes: fn(u16) -> [u8; 2]| text.encode_utf16().flat_map(to_bytes).collect::<Vec<u8>>();
+        assert!(is_utf16(&utf16("{\"a\"", u16::to_le_bytes)));
+        assert!(is_utf16(&utf16("{\"a\"", u16::to_be_bytes)));
+        assert!(is_utf16(&utf16("\u{feff}ж", u16::to_le_bytes)));
+        for other in [&b"{\"a\""[..], b"\0\0\0\0\x07{}", b"a", b"", "é è".as_bytes()] {
+            assert!(!is_utf16(other), "{other:?}");
+        }
+    }
+
+    #[test]
+    fn the_data_of_a_server_sent_event_is_joined() {
+        assert_eq!(
+            server_sent_data("data: {\"a\":\ndata: 1}\nid: 3").unwrap(),
+            "{\"a\":\n1}"
+        );
+        assert_eq!(server_sent_data(": thump"), None);
+        assert_eq!(server_sent_data("data: x\nso it goes"), None);
+        assert_eq!(server_sent_data("words"), None);
+    }
+}

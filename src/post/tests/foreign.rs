@@ -1,0 +1,254 @@
+//! Records as people have them on topics of their own: framed, wrapped, with other names and other times.
+
+use serde_json::json;
+
+use super::*;
+
+const POST: &str = r#"{"id":"a1","text":"so happy today","created_at":"2026-11-27T07:00:00Z"}"#;
+const TIME: OffsetDateTime = datetime!(2026-11-27 07:00 UTC);
+
+fn framed(schema: u32, payload: &[u8]) -> Vec<u8> {
+    [&[0], &schema.to_be_bytes()[..], payload].concat()
+}
+
+#[test]
+fn json_framed_for_a_schema_registry_is_the_post_in_it() {
+    for format in [Format::Auto, Format::Plain] {
+        let read = read_as(format, framed(7, POST.as_bytes())).unwrap();
+        assert!(matches!(read, Parsed::Post(post) if post.id == "a1" && post.created_at == TIME));
+    }
+    assert_eq!(post(framed(7, format!("\u{feff}{POST}").as_bytes())).id, "a1");
+    assert_eq!(
+        deleted(framed(u32::MAX, br#"{"delete":{"status":{"id_str":"9"}}}"#)).1,
+        "9"
+    );
+    rejected(framed(7, br#"{"alpha":1}"#), Reason::UnknownFormat, "alpha");
+}
+
+#[test]
+fn other_encodings_framed_for_a_schema_registry_are_named() {
+    for payload in [&b"\x04a2\x1cso happy today"[..], b"\0\n\x02a2\xff", b"", b"{not json"] {
+        rejected(framed(9, payload), Reason::SchemaRegistry, "schema registry (schema 9)");
+    }
+}
+
+#[test]
+fn the_envelope_of_kafka_connect_is_unwrapped() {
+    let envelope = |payload: serde_json::Value| json!({"schema": {"type": "struct", "fields": []}, "payload": payload});
+    let inner: serde_json::Value = serde_json::from_str(POST).unwrap();
+    assert_eq!(post(envelope(inner.clone()).to_string()).id, "a1");
+    assert_eq!(post(envelope(json!(POST)).to_string()).id, "a1");
+    assert_eq!(post(envelope(json!("so happy")).to_string()).text, "so happy");
+    assert_eq!(post(framed(1, envelope(inner.clone()).to_string().as_bytes())).id, "a1");
+    assert_eq!(post(json!({"schema": null, "payload": inner}).to_string()).id, "a1");
+    rejected(envelope(json!(null)).to_string(), Reason::Tombstone, "no value");
+    rejected(envelope(json!(5)).to_string(), Reason::UnknownFormat, "a single value");
+    rejected(
+        envelope(json!({"alpha": 1})).to_string(),
+        Reason::UnknownFormat,
+        "alpha",
+    );
+}
+
+#[test]
+fn json_in_strings_of_json_is_read() {
+    let once = json!(POST).to_string();
+    let twice = json!(once).to_string();
+    for record in [&once, &twice] {
+        assert_eq!(post(record).id, "a1", "{record}");
+    }
+    assert_eq!(post(r#""[news] at ten""#).text, "[news] at ten");
+    let deep = (0..40).fold(POST.to_owned(), |inner, _| {
+        // Each level doubles the backslashes of the one before.
+        if inner.len() < 60_000 {
+            json!(inner).to_string()
+        } else {
+            inner
+        }
+    });
+    rejected(deep, Reason::UnknownFormat, "more than 4 times");
+}
+
+#[test]
+fn structured_data_that_is_no_json_object_never_becomes_a_text() {
+    for record in [
+        r#""0","1467810369","Mon Apr 06 22:19:45 PDT 2009","NO_QUERY","someone","so sad today""#,
+        "null",
+        "12345",
+        "NaN",
+        "}",
+        r#""lang": "en","#,
+        r#"b'{"text": "so happy"}'"#,
+        "PAR1\u{15}\u{4}\u{15}",
+        "<status><text>so happy</text></status>",
+    ] {
+        rejected(record, Reason::UnknownFormat, "posts.format");
+        let text = read_as(Format::Text, record).unwrap();
+        assert!(
+            matches!(text, Parsed::Post(post) if post.text.as_str() == record),
+            "{record}"
+        );
+    }
+    let utf16: Vec<u8> = POST.encode_utf16().flat_map(u16::to_le_bytes).collect();
+    rejected(&utf16, Reason::NotUtf8, "UTF-16");
+    rejected([&[0xff, 0xfe], &utf16[..]].concat(), Reason::NotUtf8, "UTF-16");
+}
+
+#[test]
+fn a_server_sent_event_without_a_name_is_its_data() {
+    assert_eq!(post(format!("data: {POST}\n\n")).id, "a1");
+    assert_eq!(post(format!(":thump\nid: 7\ndata: {POST}\n\n")).id, "a1");
+    rejected(
+        "event: update\nid: 3\ndata: so happy",
+        Reason::UnknownFormat,
+        "server-sent",
+    );
+}
+
+#[test]
+fn a_plain_post_by_other_names_is_read() {
+    for name in ["timestamp", "date", "createdAt", "time", "created_utc"] {
+        let record = json!({"id": 1, "text": "a", name: "2026-11-27 07:00:00"});
+        let read = post(record.to_string());
+        assert_eq!(
+            (read.created_at.get(), read.time_source),
+            (TIME, TimeSource::Post),
+            "{name}"
+        );
+    }
+    for name in ["tweet_id", "_id"] {
+        assert_eq!(post(json!({name: "a9", "text": "a"}).to_string()).id, "a9", "{name}");
+    }
+    for name in ["author", "user_id", "user"] {
+        let read = post(json!({"id": 1, "text": "a", name: "bob"}).to_string());
+        assert_eq!(
+            (read.source, read.author_id.as_deref()),
+            (Source::Plain, Some("bob")),
+            "{name}"
+        );
+    }
+    assert_eq!(post(r#"{"id":1,"text":"a","language":"pt-BR"}"#).lang, "pt");
+    let content = post(r#"{"id":"a16","content":"so <happy>","created_at":"2026-11-27T07:00:00Z"}"#);
+    assert_eq!((content.source, content.text.as_str()), (Source::Plain, "so <happy>"));
+    // The format's own names come first, and an object under another's name is no value.
+    let both =
+        post(r#"{"id":1,"tweet_id":2,"_id":{"$oid":"x"},"text":"a","content":"b","created_at":1795762800,"date":"x"}"#);
+    assert_eq!(
+        (both.id.as_str(), both.text.as_str(), both.created_at.get()),
+        ("1", "a", TIME)
+    );
+    assert_eq!(post(r#"{"id":1,"text":"a","author":{"name":"bob"}}"#).author_id, None);
+}
+
+#[test]
+fn a_time_that_is_nowhere_is_the_record_s_or_a_reject() {
+    let untimed = r#"{"id":1,"text":"a","published":"2026-11-27"}"#;
+    let read = post(untimed);
+    assert_eq!(
+        (read.created_at, read.time_source),
+        (at(BROKER_TIME), TimeSource::Record)
+    );
+    assert_eq!(post("words").time_source, TimeSource::Record);
+    let strict = ParseOptions {
+        missing_time: MissingTime::Reject,
+        ..ParseOptions::default()
+    };
+    for record in [untimed, "words", r#"{"data":{"id":"1","text":"a"}}"#] {
+        let reject = read_with(&strict, record).unwrap_err();
+        assert_eq!(reject.reason, Reason::BadTime);
+        assert!(reject.detail.contains("posts.missing_time"), "{reject}");
+    }
+    assert!(read_with(&strict, POST).is_ok());
+}
+
+#[test]
+fn numbers_that_json_has_not_do_not_cost_the_post() {
+    let record =
+        r#"{"id":1,"text":"NaN, \"Infinity\" and -Infinity","author_id":5.0,"score":NaN,"x":[-Infinity,Infinity]}"#;
+    let read = post(record);
+    assert_eq!(read.text, "NaN, \"Infinity\" and -Infinity");
+    assert_eq!(read.author_id.as_deref(), Some("5"));
+    rejected(r#"{"id":NaN1,"text":"a"}"#, Reason::NotJson, "expected");
+    rejected(
+        r#"{"id":1,"text":"a","author_id":9007199254740993.0}"#,
+        Reason::BadField,
+        "a fraction",
+    );
+}
+
+fn mapping(paths: &[(&str, &str)]) -> ParseOptions {
+    let table: toml::Table = paths
+        .iter()
+        .map(|(field, path)| ((*field).to_owned(), (*path).into()))
+        .collect();
+    ParseOptions {
+        fields: table.try_into().unwrap(),
+        ..ParseOptions::default()
+    }
+}
+
+fn mapped(paths: &[(&str, &str)], record: &serde_json::Value) -> Result<Parsed, Reject> {
+    read_with(&mapping(paths), record.to_string())
+}
+
+#[test]
+fn fields_of_one_s_own_are_read_where_the_settings_say() {
+    let record = json!({
+        "tweet_id": 15, "tweet": "so #happy", "when": {"utc": 1_795_762_800.0}, "user": {"handle": "ann"}, "lng": "ES",
+        "marks": [{"tag": "A"}, "b"], "via": "twitter", "original": "a14", "in reply": ["quoted"],
+    });
+    let paths = [
+        ("id", "tweet_id"),
+        ("text", "tweet"),
+        ("created_at", "$.when.utc"),
+        ("author", "user.handle"),
+        ("lang", "lng"),
+        ("hashtags", "marks"),
+        ("source", "via"),
+        ("repost_of", "original"),
+        ("quoted_text", "['in reply'][0]"),
+    ];
+    let Ok(Parsed::Post(read)) = mapped(&paths, &record) else {
+        panic!("not read");
+    };
+    assert_eq!(
+        *read,
+        Post {
+            source: Source::Twitter,
+            id: "15".try_into().unwrap(),
+            created_at: at(TIME),
+            time_source: TimeSource::Post,
+            author_id: Some("ann".try_into().unwrap()),
+            lang: Language::of_tag("es"),
+            lang_identified: false,
+            text: "so #happy".try_into().unwrap(),
+            repost_of: Some("a14".try_into().unwrap()),
+            quoted_text: Some("quoted".try_into().unwrap()),
+            hashtags: vec![tag("a"), tag("b")],
+        }
+    );
+    rejected(record.to_string(), Reason::UnknownFormat, "tweet_id");
+    let words = json!({"tweet": "a", "marks": "#One two,three"});
+    assert!(matches!(mapped(&paths, &words), Ok(Parsed::Post(post)) if post.hashtags == ["one", "two", "three"]));
+}
+
+#[test]
+fn a_mapped_text_decides_which_records_the_mapping_is_for() {
+    let text = [("text", "text"), ("id", "key")];
+    let tweet = json!({"id_str": "9", "key": "k", "text": "a", "user": {"id_str": "2"}, "created_at": "Tue Jan 02 03:04:05 +0000 2024"});
+    assert!(matches!(mapped(&text, &tweet), Ok(Parsed::Post(post)) if post.source == Source::Plain && post.id == "k"));
+    // Without it, other formats stay what they are.
+    let id = [("id", "key")];
+    assert!(matches!(mapped(&id, &tweet), Ok(Parsed::Post(post)) if post.source == Source::Twitter && post.id == "9"));
+    assert!(matches!(mapped(&id, &json!({"key": "k", "text": "a"})), Ok(Parsed::Post(post)) if post.id == "k"));
+    let deletion = json!({"delete": {"status": {"id_str": "12"}}});
+    assert!(matches!(mapped(&text, &deletion), Ok(Parsed::Deletion(_))));
+    // A mapped field that can't be read is named by its path.
+    let reject = mapped(
+        &[("text", "t"), ("created_at", "w.utc")],
+        &json!({"t": "a", "w": {"utc": "soon"}}),
+    )
+    .unwrap_err();
+    assert_eq!(reject.reason, Reason::BadTime);
+    assert!(reject.detail.contains(r#"$["w"]["utc"]"#), "{reject}");
+}
