@@ -13,7 +13,7 @@ use std::{
 
 use moodstream::{
     model::{ModelInfo, Precision, Prediction, ProblemType, Provider},
-    post::{Deletion, EventTime, Hashtag, Language, Origin, Post, Source, Text},
+    post::{Deletion, EventTime, Hashtag, Language, Origin, Post, Source, Text, TimeSource},
     store::{DeletionRow, Flush, OffsetRange, PostRow, Store, StoreOptions},
 };
 use sqlx::PgPool;

@@ -18,6 +18,7 @@ mod cache;
 mod fault;
 mod options;
 mod prepared_batches;
+mod probe;
 mod queue;
 mod runtime;
 mod session;
@@ -93,7 +94,7 @@ impl Classifier {
     /// that can't be had is never replaced by another.
     pub fn start(folder: &ModelFolder, options: &ClassifyOptions) -> Result<Self, ClassifyError> {
         let options = options.resolved(folder.info().provider);
-        let sessions = load_sessions(folder, &options)?;
+        let (sessions, options) = fit_to_model(load_sessions(folder, &options)?, folder, options)?;
         let classifier = Self::with_backends(folder, &options, sessions)?;
         tracing::info!(
             model = %folder.info().id,
@@ -291,7 +292,12 @@ fn limits(folder: &ModelFolder, options: &ClassifyOptions) -> Result<BatchLimits
     let limits = BatchLimits {
         max_tokens: options.max_batch_tokens,
         max_posts: options.max_batch_posts,
-        multiple_of: if provider.is_gpu() { 8 } else { 1 },
+        // A text that runs alone needs no padding, and some models take none.
+        multiple_of: if provider.is_gpu() && options.max_batch_posts > 1 {
+            8
+        } else {
+            1
+        },
         overhead_tokens: overhead_tokens(provider),
     };
     let max_tokens = limits.padded(folder.tokenizer().max_tokens());
@@ -325,6 +331,34 @@ fn load_sessions(folder: &ModelFolder, options: &ClassifyOptions) -> Result<Vec<
         sessions.push(session?);
     }
     Ok(sessions)
+}
+
+/// Finds out what the model is like, and adapts sessions and batches to it.
+fn fit_to_model(
+    mut sessions: Vec<OrtSession>,
+    folder: &ModelFolder,
+    mut options: ClassifyOptions,
+) -> Result<(Vec<OrtSession>, ClassifyOptions), ClassifyError> {
+    let Some(first) = sessions.first_mut() else {
+        return Ok((sessions, options));
+    };
+    let mut nature = probe::nature(first, folder)?;
+    if nature.gives_probabilities {
+        tracing::info!("the graph ends in softmax: its outputs are taken for probabilities");
+        sessions.iter_mut().for_each(OrtSession::take_for_probabilities);
+        if let Some(first) = sessions.first_mut() {
+            nature = probe::nature(first, folder)?;
+        }
+    }
+    if nature.depends_on_neighbours() {
+        tracing::warn!(
+            difference = nature.neighbours,
+            "a text's scores depend on the others in its batch, so texts are run one by one, which is slower: the graph \
+             ignores attention_mask, expects padding on the left, or is quantised dynamically"
+        );
+        options.max_batch_posts = 1;
+    }
+    Ok((sessions, options))
 }
 
 fn graph_error(folder: &ModelFolder, detail: String) -> ClassifyError {

@@ -42,7 +42,14 @@ pub(super) fn environment(options: &ClassifyOptions) -> Result<Environment, Clas
 }
 
 fn load(path: &Path) -> Result<Environment, String> {
-    let builder = ort::init_from(path).map_err(|error| error.to_string())?;
+    let builder = ort::init_from(path).map_err(|error| match &error {
+        // What the loader says is the cause, which the error does not show.
+        ort::LoadDynamicError::Dlopen { error: cause, .. } => match std::error::Error::source(cause) {
+            Some(reason) => reason.to_string(),
+            None => cause.to_string(),
+        },
+        _ => error.to_string(),
+    })?;
     builder
         .with_name("moodstream")
         .with_telemetry(false)

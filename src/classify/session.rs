@@ -34,16 +34,27 @@ enum Input {
     Positions,
 }
 
+/// An input of the graph.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+struct InputTensor {
+    input: Input,
+    /// Of 32 bits an element, as exporters of TensorFlow and OpenVINO make them, instead of 64.
+    is_i32: bool,
+}
+
 /// A session and what it needs at hand for a batch.
 pub(super) struct OrtSession {
     session: Session,
-    inputs: Vec<Input>,
+    inputs: Vec<InputTensor>,
     output: String,
     half: bool,
     labels: usize,
     first_position: i64,
     zeros: Vec<i64>,
     positions: Vec<i64>,
+    narrow: Vec<Vec<i32>>,
+    /// The graph ends in softmax: what it gives are probabilities.
+    gives_probabilities: bool,
 }
 
 impl OrtSession {
@@ -58,7 +69,7 @@ impl OrtSession {
             .map_err(|error| ClassifyError::Load {
                 path: folder.onnx().to_owned(),
                 precision: folder.info().precision,
-                reason: one_line(&error.to_string()),
+                reason: load_reason(&error.to_string()),
             })?;
         let graph = |detail: String| ClassifyError::Graph {
             path: folder.onnx().to_owned(),
@@ -76,15 +87,23 @@ impl OrtSession {
             first_position: i64::from(folder.first_position()),
             zeros: Vec::new(),
             positions: Vec::new(),
+            narrow: Vec::new(),
+            gives_probabilities: false,
         })
+    }
+
+    /// Takes what the graph gives for probabilities from now on, and turns them into logits with the same softmax.
+    pub(super) fn take_for_probabilities(&mut self) {
+        self.gives_probabilities = true;
     }
 
     fn try_run(&mut self, batch: &Padded, logits: &mut Vec<f32>) -> ort::Result<()> {
         let size = batch.rows * batch.columns;
-        if self.inputs.contains(&Input::TokenTypes) {
+        let takes = |input| self.inputs.iter().any(|tensor| tensor.input == input);
+        if takes(Input::TokenTypes) {
             self.zeros.resize(size, 0);
         }
-        if self.inputs.contains(&Input::Positions) {
+        if takes(Input::Positions) {
             self.positions.clear();
             for _ in 0..batch.rows {
                 self.positions.extend((self.first_position..).take(batch.columns));
@@ -92,14 +111,22 @@ impl OrtSession {
         }
         let shape = [batch.rows, batch.columns];
         let mut values: Vec<SessionInputValue<'_>> = Vec::with_capacity(self.inputs.len());
-        for input in &self.inputs {
-            let data: &[i64] = match input {
+        self.narrow.resize_with(self.inputs.len(), Vec::new);
+        for (tensor, narrow) in self.inputs.iter().zip(&mut self.narrow) {
+            let data: &[i64] = match tensor.input {
                 Input::Ids => &batch.ids,
                 Input::Mask => &batch.mask,
-                Input::TokenTypes => &self.zeros,
+                Input::TokenTypes => &self.zeros[..size],
                 Input::Positions => &self.positions,
             };
-            values.push(TensorRef::from_array_view((shape, data))?.into());
+            if tensor.is_i32 {
+                narrow.clear();
+                // Ids and positions are far below 2³¹.
+                narrow.extend(data.iter().map(|&value| i32::try_from(value).unwrap_or(0)));
+                values.push(TensorRef::from_array_view((shape, narrow.as_slice()))?.into());
+            } else {
+                values.push(TensorRef::from_array_view((shape, data))?.into());
+            }
         }
         let outputs = self.session.run(&values[..])?;
         let output = outputs
@@ -124,6 +151,11 @@ impl OrtSession {
                 batch.rows,
                 self.labels
             )));
+        }
+        if self.gives_probabilities {
+            for value in logits.iter_mut() {
+                *value = value.max(f32::MIN_POSITIVE).ln();
+            }
         }
         Ok(())
     }
@@ -225,7 +257,7 @@ fn register(
         .map_err(|error| unavailable(one_line(error.message())))
 }
 
-fn inputs(session: &Session) -> Result<Vec<Input>, String> {
+fn inputs(session: &Session) -> Result<Vec<InputTensor>, String> {
     let mut inputs = Vec::new();
     for outlet in session.inputs() {
         let input = match outlet.name() {
@@ -241,19 +273,22 @@ fn inputs(session: &Session) -> Result<Vec<Input>, String> {
         };
         match outlet.dtype() {
             ValueType::Tensor {
-                ty: TensorElementType::Int64,
+                ty: ty @ (TensorElementType::Int64 | TensorElementType::Int32),
                 ..
-            } => inputs.push(input),
+            } => inputs.push(InputTensor {
+                input,
+                is_i32: *ty == TensorElementType::Int32,
+            }),
             other => {
                 return Err(format!(
-                    "the input {:?} is {other}, not a tensor of int64: export it again",
+                    "the input {:?} is {other}, not a tensor of int64 or int32: export it again",
                     outlet.name()
                 ));
             }
         }
     }
     for (input, name) in [(Input::Ids, "input_ids"), (Input::Mask, "attention_mask")] {
-        if !inputs.contains(&input) {
+        if !inputs.iter().any(|tensor| tensor.input == input) {
             return Err(format!(
                 "the graph has no input {name:?}: export it for text-classification"
             ));
@@ -298,6 +333,14 @@ fn output(session: &Session, labels: usize) -> Result<(String, bool), String> {
         ref other => Err(format!(
             "the output {name:?} has the shape {other:?}, not [texts, labels]: export it for text-classification"
         )),
+    }
+}
+
+/// Why a file can't be loaded.
+fn load_reason(message: &str) -> String {
+    match message.contains("Protobuf parsing failed") {
+        true => "it is no ONNX file, or a damaged one: fetch or export it again".to_owned(),
+        false => one_line(message),
     }
 }
 

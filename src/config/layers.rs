@@ -21,6 +21,7 @@ const TEXTS: &[&[&str]] = &[
     &["store", "service_role"],
     &["store", "read_role"],
     &["model", "path"],
+    &["model", "file"],
     &["model", "profile"],
     &["log", "level"],
     &["posts", "time_zone"],

@@ -154,6 +154,8 @@ pub struct ModelSettings {
     pub provider: Provider,
     /// Which of its ONNX files.
     pub precision: Precision,
+    /// The ONNX file by its name within the folder, where it should not be found by its precision.
+    pub file: Option<PathBuf>,
     /// The head, where `config.json` and the manifest do not say.
     pub problem_type: Option<ProblemType>,
     /// The cleaning profile, where it should differ from the manifest's.
@@ -170,6 +172,7 @@ impl ModelSettings {
         ModelOptions {
             provider: self.provider,
             precision: self.precision,
+            file: self.file.clone(),
             max_tokens: if self.max_tokens == 0 {
                 defaults.max_tokens
             } else {

@@ -81,6 +81,22 @@ impl KafkaOptions {
     /// # Errors
     /// [`KafkaError::Setting`] for the first setting that can't be right.
     pub fn check(&self) -> Result<(), KafkaError> {
+        // librdkafka leaves out what it can't read, and says "No brokers configured".
+        const SCHEMES: [&str; 4] = ["plaintext", "ssl", "sasl_plaintext", "sasl_ssl"];
+        if let Some((scheme, _)) = self
+            .brokers
+            .split(',')
+            .find_map(|broker| broker.trim().split_once("://"))
+            && !SCHEMES.contains(&scheme.to_ascii_lowercase().as_str())
+        {
+            return Err(KafkaError::setting(
+                "kafka.brokers",
+                format!(
+                    "has `{}://`: write host:port, with commas between several",
+                    scheme.escape_debug()
+                ),
+            ));
+        }
         if self.brokers.split(',').all(|broker| broker.trim().is_empty()) {
             return Err(KafkaError::setting(
                 "kafka.brokers",

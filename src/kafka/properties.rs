@@ -43,6 +43,28 @@ pub(super) const REFUSED: &[(&str, &str)] = &[
     ("metadata.broker.list", "use kafka.brokers"),
 ];
 
+/// Properties of Java's client that people bring along, and what stands for them in librdkafka
+/// (<https://github.com/confluentinc/librdkafka/blob/master/CONFIGURATION.md>).
+const JAVA: &[(&str, &str)] = &[
+    ("sasl.jaas.config", "set sasl.username and sasl.password"),
+    ("ssl.truststore.location", "set ssl.ca.location to a file in PEM"),
+    (
+        "ssl.truststore.password",
+        "set ssl.ca.location to a file in PEM, which has no password",
+    ),
+    ("ssl.truststore.type", "set ssl.ca.location to a file in PEM"),
+    ("ssl.keystore.type", "ssl.keystore.location takes PKCS#12"),
+    ("key.deserializer", "leave it out: records are read as they are"),
+    (
+        "value.deserializer",
+        "leave it out: records are read as they are; posts.format says how",
+    ),
+    (
+        "sasl.login.callback.handler.class",
+        "set sasl.oauthbearer.method and what goes with it",
+    ),
+];
+
 /// Properties that a producer would only warn about.
 pub(super) const CONSUMER_ONLY: &[&str] = &[
     "fetch.",
@@ -153,6 +175,12 @@ impl Properties {
             let setting = || format!("kafka.properties.{name}");
             if let Some((_, reason)) = REFUSED.iter().find(|(refused, _)| refused == name) {
                 return Err(KafkaError::setting(setting(), format!("can't be set: {reason}")));
+            }
+            if let Some((_, instead)) = JAVA.iter().find(|(java, _)| java == name) {
+                return Err(KafkaError::setting(
+                    setting(),
+                    format!("belongs to Java's client: {instead}"),
+                ));
             }
             let value = value.to_string();
             match (name.as_str(), value.as_str()) {

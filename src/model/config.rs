@@ -23,12 +23,36 @@ const OFFSET_POSITIONS: &[&str] = &[
 /// The fields that matter here; the many others are nobody's business.
 #[derive(Debug, Deserialize)]
 struct Raw {
-    id2label: Option<BTreeMap<String, String>>,
+    id2label: Option<Labels>,
     problem_type: Option<String>,
     model_type: Option<String>,
     max_position_embeddings: Option<usize>,
     pad_token_id: Option<u32>,
     vocab_size: Option<usize>,
+}
+
+/// `id2label`: by id, or a list in their order.
+#[derive(Debug, Deserialize)]
+#[serde(
+    untagged,
+    expecting = "id2label must be an object of ids and labels, or a list of labels"
+)]
+enum Labels {
+    ById(BTreeMap<String, String>),
+    InOrder(Vec<String>),
+}
+
+impl Labels {
+    fn by_id(self) -> BTreeMap<String, String> {
+        match self {
+            Self::ById(labels) => labels,
+            Self::InOrder(labels) => labels
+                .into_iter()
+                .enumerate()
+                .map(|(id, label)| (id.to_string(), label))
+                .collect(),
+        }
+    }
 }
 
 /// What `config.json` says.
@@ -46,6 +70,8 @@ pub(super) struct Config {
     pub(super) first_position: u32,
     /// Rows of the embedding.
     pub(super) vocab_size: Option<usize>,
+    /// The architecture's family, `roberta` say.
+    pub(super) model_type: Option<String>,
 }
 
 impl Config {
@@ -57,7 +83,7 @@ impl Config {
         let raw: Raw =
             serde_json::from_slice(bytes).map_err(|error| invalid(format!("not a model configuration: {error}")))?;
 
-        let labels = labels(raw.id2label.unwrap_or_default()).map_err(&invalid)?;
+        let labels = labels(raw.id2label.map(Labels::by_id).unwrap_or_default()).map_err(&invalid)?;
         let problem_type = match raw.problem_type.as_deref() {
             None => None,
             Some("single_label_classification") => Some(ProblemType::SingleLabelClassification),
@@ -90,6 +116,7 @@ impl Config {
             pad_id,
             first_position,
             vocab_size: raw.vocab_size,
+            model_type: raw.model_type,
         })
     }
 }
@@ -147,6 +174,20 @@ mod tests {
         let config = parse(&format!("{{\"id2label\": {{{}}}}}", many.join(","))).unwrap();
         assert_eq!(&*config.labels[2], "label 2");
         assert_eq!(&*config.labels[11], "label 11");
+    }
+
+    #[test]
+    fn labels_may_be_a_list() {
+        let config = parse(r#"{"id2label": ["joy", "anger"]}"#).unwrap();
+        assert_eq!(
+            config.labels.iter().map(|label| &**label).collect::<Vec<_>>(),
+            ["joy", "anger"]
+        );
+        assert!(
+            parse(r#"{"id2label": "joy"}"#)
+                .unwrap_err()
+                .contains("or a list of labels")
+        );
     }
 
     #[test]

@@ -4,6 +4,9 @@ use std::{io, path::PathBuf};
 
 use super::options::{Precision, Provider};
 
+/// Makes a tokenizer.json from what older models have, with the library that they were published for.
+const TOKENIZER_COMMAND: &str = "make one with `python -c \"import sys, transformers; transformers.AutoTokenizer.from_pretrained(sys.argv[1]).save_pretrained(sys.argv[1])\" FOLDER`";
+
 /// Why a model folder can't be used: one line that says what, where, and what to do.
 #[derive(Debug, thiserror::Error)]
 pub enum ModelError {
@@ -11,16 +14,42 @@ pub enum ModelError {
     #[error("model folder {} is not a directory: `model.path` must name a folder with config.json, tokenizer.json and an ONNX file", .0.display())]
     NoFolder(PathBuf),
     /// A file can't be read.
-    #[error("{} can't be read: {source}", path.display())]
+    #[error("{} can't be read", path.display())]
     Read {
         /// The file.
         path: PathBuf,
         /// Why.
         source: io::Error,
     },
+    /// A file was not fetched: what lies in its place is what git keeps of it.
+    #[error("{} is a pointer of Git LFS, not the file itself: run `git lfs pull` in {}", path.display(), path.parent().unwrap_or(path).display())]
+    LfsPointer {
+        /// The file.
+        path: PathBuf,
+    },
+    /// No tokenizer that can be read.
+    #[error("{} has no tokenizer.json, {found}: {TOKENIZER_COMMAND}", folder.display())]
+    NoTokenizer {
+        /// The model folder.
+        folder: PathBuf,
+        /// What of a tokenizer there is.
+        found: String,
+    },
+    /// Weights, but no ONNX file.
+    #[error(
+        "{} has weights ({weights}), but no ONNX file: run `moodstream-lab export --checkpoint {} --out DIR`",
+        folder.display(),
+        folder.display()
+    )]
+    NotExported {
+        /// The model folder.
+        folder: PathBuf,
+        /// The file of the weights.
+        weights: String,
+    },
     /// No ONNX file, or none of the precision asked for.
     #[error(
-        "no ONNX file for precision {precision} on {provider} in {} (looked for {looked_for}, there and under onnx/): export the model or choose another `precision`",
+        "no ONNX file for precision {precision} on {provider} in {} or its onnx/: {found}; choose another `model.precision`, or name the file with `model.file`",
         folder.display()
     )]
     NoOnnx {
@@ -30,8 +59,8 @@ pub enum ModelError {
         precision: Precision,
         /// The provider asked for.
         provider: Provider,
-        /// The file names tried.
-        looked_for: String,
+        /// The ONNX files that are there.
+        found: String,
     },
     /// A file does not say what it should.
     #[error("{}: {detail}", path.display())]

@@ -1,7 +1,7 @@
 //! Finding the ONNX file, and the hash that tells models apart.
 
 use std::{
-    fs::File,
+    fs::{self, File},
     io::{self, Read},
     path::{Path, PathBuf},
 };
@@ -20,6 +20,40 @@ const fn names(precision: Precision) -> &'static [&'static str] {
     }
 }
 
+/// The precision that a file's name tells: optimum and sentence-transformers write `model_O4.onnx`,
+/// `model_qint8_avx512_vnni.onnx`, `model_quint8_avx2.onnx`, `model_q4.onnx`. None where it is not one that runs here.
+fn precision_of(name: &str) -> Option<Precision> {
+    let name = name.to_ascii_lowercase();
+    let has = |parts: &[&str]| parts.iter().any(|part| name.contains(part));
+    // Weights of four bits.
+    if has(&["q4", "bnb4", "int4"]) {
+        return None;
+    }
+    // Made for one kind of processor: its instructions, or how its products saturate.
+    if has(&["arm64"]) != cfg!(target_arch = "aarch64") && has(&["arm64", "avx"]) {
+        return None;
+    }
+    Some(match () {
+        () if has(&["int8", "quantized", "q8"]) => Precision::Int8,
+        // Optimum's fourth level of optimisation is in half precision.
+        () if has(&["fp16", "float16", "f16", "_o4"]) => Precision::Fp16,
+        () => Precision::Fp32,
+    })
+}
+
+/// The ONNX files at the top of a folder and under `onnx/`, by name.
+fn onnx_files(folder: &Path) -> Vec<PathBuf> {
+    let mut files: Vec<PathBuf> = [folder.to_owned(), folder.join("onnx")]
+        .iter()
+        .filter_map(|folder| fs::read_dir(folder).ok())
+        .flatten()
+        .filter_map(|entry| Some(entry.ok()?.path()))
+        .filter(|path| path.extension().is_some_and(|extension| extension == "onnx") && path.is_file())
+        .collect();
+    files.sort();
+    files
+}
+
 /// The file to run and its precision.
 pub(super) fn find_onnx(folder: &Path, options: &ModelOptions) -> Result<(PathBuf, Precision), ModelError> {
     let order: &[Precision] = match (options.precision, options.provider.is_gpu()) {
@@ -29,35 +63,80 @@ pub(super) fn find_onnx(folder: &Path, options: &ModelOptions) -> Result<(PathBu
         (Precision::Fp16, _) => &[Precision::Fp16],
         (Precision::Int8, _) => &[Precision::Int8],
     };
-    for &precision in order {
-        for name in names(precision) {
-            for path in [folder.join(name), folder.join("onnx").join(name)] {
-                if path.is_file() {
-                    return Ok((path, precision));
+    let files = onnx_files(folder);
+    let name = |path: &Path| path.file_name().unwrap_or_default().to_string_lossy().into_owned();
+    if let Some(file) = &options.file {
+        let path = folder.join(file);
+        if path.is_file() {
+            let precision = match options.precision {
+                Precision::Auto => precision_of(&name(&path)).unwrap_or(Precision::Int8),
+                precision => precision,
+            };
+            return Ok((path, precision));
+        }
+    } else {
+        for &precision in order {
+            for name in names(precision) {
+                for path in [folder.join(name), folder.join("onnx").join(name)] {
+                    if path.is_file() {
+                        return Ok((path, precision));
+                    }
                 }
+            }
+            // By other names: the newest instructions last, so that what runs everywhere is taken first.
+            let other = files.iter().find(|path| precision_of(&name(path)) == Some(precision));
+            if let Some(path) = other {
+                return Ok((path.clone(), precision));
             }
         }
     }
-    let looked_for: Vec<&str> = order.iter().flat_map(|&precision| names(precision)).copied().collect();
+    if files.is_empty()
+        && let Some(weights) = ["model.safetensors", "model.safetensors.index.json", "pytorch_model.bin"]
+            .into_iter()
+            .find(|weights| folder.join(weights).is_file())
+    {
+        return Err(ModelError::NotExported {
+            folder: folder.to_owned(),
+            weights: weights.to_owned(),
+        });
+    }
+    let found = files
+        .iter()
+        .map(|path| path.strip_prefix(folder).unwrap_or(path).display().to_string())
+        .collect::<Vec<_>>();
     Err(ModelError::NoOnnx {
         folder: folder.to_owned(),
         precision: options.precision,
         provider: options.provider,
-        looked_for: looked_for.join(", "),
+        found: match (&options.file, found.is_empty()) {
+            (_, true) => "there is none at all".to_owned(),
+            (Some(file), false) => format!("{} is not there, but {}", file.display(), found.join(", ")),
+            (None, false) => format!("there are {}", found.join(", ")),
+        },
     })
 }
 
-/// Weights too large for the ONNX file itself, where exporters put them.
-pub(super) fn external_data(onnx: &Path) -> Vec<PathBuf> {
-    ["_data", ".data"]
-        .iter()
-        .map(|suffix| {
-            let mut name = onnx.as_os_str().to_owned();
-            name.push(suffix);
-            PathBuf::from(name)
-        })
-        .filter(|path| path.is_file())
-        .collect()
+/// The file's bytes.
+pub(super) fn read(path: &Path) -> Result<Vec<u8>, ModelError> {
+    check_fetched(path)?;
+    fs::read(path).map_err(|source| ModelError::Read {
+        path: path.to_owned(),
+        source,
+    })
+}
+
+/// That a file is not what a clone without Git LFS leaves in its place.
+pub(super) fn check_fetched(path: &Path) -> Result<(), ModelError> {
+    const POINTER: &[u8] = b"version https://git-lfs.github.com/spec/";
+    let mut beginning = [0; POINTER.len()];
+    let is_pointer = File::open(path)
+        .and_then(|mut file| file.read_exact(&mut beginning))
+        .is_ok()
+        && beginning == POINTER;
+    match is_pointer {
+        true => Err(ModelError::LfsPointer { path: path.to_owned() }),
+        false => Ok(()),
+    }
 }
 
 /// A hash over everything that changes a model's answers.
@@ -98,5 +177,87 @@ impl Fingerprint {
     /// The first eight hex digits.
     pub(super) fn hex(&self) -> String {
         format!("{:08x}", self.0.digest128() >> 96)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    #![allow(clippy::unwrap_used)]
+
+    use super::*;
+
+    fn folder(names: &[&str]) -> tempfile::TempDir {
+        let folder = tempfile::tempdir().unwrap();
+        fs::create_dir(folder.path().join("onnx")).unwrap();
+        for name in names {
+            fs::write(folder.path().join(name), "x").unwrap();
+        }
+        folder
+    }
+
+    fn find(names: &[&str], options: &ModelOptions) -> Result<(String, Precision), String> {
+        let folder = folder(names);
+        find_onnx(folder.path(), options)
+            .map(|(path, precision)| (path.file_name().unwrap().to_string_lossy().into_owned(), precision))
+            .map_err(|error| error.to_string())
+    }
+
+    #[test]
+    fn files_are_found_by_the_names_that_exporters_give() {
+        let auto = ModelOptions::default();
+        for (name, precision) in [
+            ("onnx/model.onnx", Precision::Fp32),
+            ("onnx/model_O4.onnx", Precision::Fp16),
+            ("model_O2.onnx", Precision::Fp32),
+            ("emotions.onnx", Precision::Fp32),
+            #[cfg(target_arch = "x86_64")]
+            ("onnx/model_qint8_avx512_vnni.onnx", Precision::Int8),
+            #[cfg(target_arch = "x86_64")]
+            ("onnx/model_quint8_avx2.onnx", Precision::Int8),
+        ] {
+            assert_eq!(find(&[name], &auto).unwrap().1, precision, "{name}");
+        }
+        // A usual name is taken before another one.
+        let both = ["onnx/model_qint8_avx512.onnx", "onnx/model_quantized.onnx"];
+        assert_eq!(find(&both, &auto).unwrap().0, "model_quantized.onnx");
+        let named = ModelOptions {
+            file: Some("onnx/model_q4.onnx".into()),
+            ..auto.clone()
+        };
+        assert_eq!(
+            find(&["model.onnx", "onnx/model_q4.onnx"], &named).unwrap().0,
+            "model_q4.onnx"
+        );
+        let error = find(&["model.onnx"], &named).unwrap_err();
+        assert!(error.contains("model_q4.onnx is not there, but model.onnx"), "{error}");
+    }
+
+    #[test]
+    fn what_is_there_instead_is_named() {
+        let int8 = ModelOptions {
+            precision: Precision::Int8,
+            ..ModelOptions::default()
+        };
+        let error = find(&["model.onnx", "onnx/model_q4.onnx"], &int8).unwrap_err();
+        assert!(
+            error.contains("model.onnx, onnx/model_q4.onnx") && error.contains("model.file"),
+            "{error}"
+        );
+        let error = find(&["model.safetensors"], &ModelOptions::default()).unwrap_err();
+        assert!(error.contains("moodstream-lab export --checkpoint"), "{error}");
+        assert!(find(&[], &int8).unwrap_err().contains("there is none at all"));
+    }
+
+    #[test]
+    fn a_pointer_of_git_lfs_is_named_as_one() {
+        let folder = folder(&[]);
+        let path = folder.path().join("model.onnx");
+        fs::write(
+            &path,
+            "version https://git-lfs.github.com/spec/v1\noid sha256:0\nsize 4\n",
+        )
+        .unwrap();
+        let error = read(&path).unwrap_err().to_string();
+        assert!(error.contains("git lfs pull"), "{error}");
     }
 }

@@ -3,27 +3,33 @@
 //! [`ModelFolder::open`] reads what people bring, in Hugging Face's layout:
 //!
 //! - `config.json`: labels, `problem_type`, limits;
-//! - `tokenizer.json`;
-//! - `model.onnx`, `model_fp16.onnx`, `model_quantized.onnx` ..., at the top or under `onnx/`;
+//! - `tokenizer.json`, or `vocab.json` and `merges.txt`, or `vocab.txt`;
+//! - `model.onnx`, `model_fp16.onnx`, `model_quantized.onnx` ..., at the top or under `onnx/`, with the files of weights that it
+//!   names;
 //! - `moodstream.toml`, which may be absent: see [`Manifest`].
 
 mod config;
 mod decode;
 mod error;
+mod external_data;
 mod files;
 pub mod groups;
 mod manifest;
 mod options;
 mod tokenize;
+mod tokenizer_files;
 
 use std::{
     collections::BTreeMap,
-    fs,
     path::{Path, PathBuf},
     sync::Arc,
 };
 
-use self::{config::Config, files::Fingerprint, groups::default_groups};
+use self::{
+    config::Config,
+    files::{Fingerprint, read},
+    groups::default_groups,
+};
 pub use self::{
     decode::{Decoder, NotFinite},
     error::ModelError,
@@ -106,13 +112,25 @@ impl ModelFolder {
             .problem_type
             .or(manifest.problem_type)
             .or(config.problem_type)
-            .ok_or(ModelError::NoProblemType { config: config_path })?;
+            .ok_or_else(|| ModelError::NoProblemType {
+                config: config_path.clone(),
+            })?;
+        if problem_type == ProblemType::SingleLabelClassification
+            && let [only] = &*config.labels
+        {
+            let detail =
+                format!("softmax over the one label {only:?} always gives 1: such a model tells nothing apart");
+            return Err(ModelError::Invalid {
+                path: config_path,
+                detail,
+            });
+        }
 
         let max_tokens = config
             .max_tokens
             .map_or(options.max_tokens, |most| most.min(options.max_tokens));
         let tokenizer_path = folder.join("tokenizer.json");
-        let tokenizer_bytes = read(&tokenizer_path)?;
+        let tokenizer_bytes = tokenizer_files::tokenizer_json(folder, config.model_type.as_deref())?;
         let tokenizer = Tokenizer::parse(&tokenizer_path, &tokenizer_bytes, max_tokens, config.vocab_size)?;
 
         let (onnx, precision) = files::find_onnx(folder, options)?;
@@ -123,8 +141,14 @@ impl ModelFolder {
         }
         fingerprint.part(problem_type.as_str().as_bytes());
         fingerprint.part(&(max_tokens as u64).to_le_bytes());
+        files::check_fetched(&onnx)?;
         fingerprint.file(&onnx)?;
-        for data in files::external_data(&onnx) {
+        let external = external_data::external_data(&onnx).map_err(|source| ModelError::Read {
+            path: onnx.clone(),
+            source,
+        })?;
+        for data in external {
+            files::check_fetched(&data)?;
             fingerprint.file(&data)?;
         }
         let id = format!("{}@{}", model_name(&manifest, folder), fingerprint.hex());
@@ -186,13 +210,6 @@ impl ModelFolder {
     pub const fn first_position(&self) -> u32 {
         self.first_position
     }
-}
-
-fn read(path: &Path) -> Result<Vec<u8>, ModelError> {
-    fs::read(path).map_err(|source| ModelError::Read {
-        path: path.to_owned(),
-        source,
-    })
 }
 
 fn model_name(manifest: &Manifest, folder: &Path) -> String {

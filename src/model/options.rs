@@ -1,6 +1,6 @@
 //! Choices about a model that its folder does not make.
 
-use std::fmt;
+use std::{fmt, path::PathBuf};
 
 use serde::{Deserialize, Serialize};
 
@@ -52,7 +52,7 @@ pub enum Precision {
     Fp32,
     /// `model_fp16.onnx`.
     Fp16,
-    /// `model_quantized.onnx`, `model_int8.onnx` or `model_uint8.onnx`.
+    /// `model_quantized.onnx`, `model_int8.onnx`, `model_qint8_avx512_vnni.onnx` and the like.
     Int8,
 }
 
@@ -111,6 +111,8 @@ pub struct ModelOptions {
     pub provider: Provider,
     /// Which ONNX file to run.
     pub precision: Precision,
+    /// The ONNX file's name within the folder, where it should not be found by its precision.
+    pub file: Option<PathBuf>,
     /// Texts are cut to this many tokens, special tokens included; the model's own limit still holds.
     pub max_tokens: usize,
     /// Overrides the manifest and `config.json`.
@@ -122,6 +124,7 @@ impl Default for ModelOptions {
         Self {
             provider: Provider::default(),
             precision: Precision::default(),
+            file: None,
             max_tokens: 128,
             problem_type: None,
         }

@@ -126,13 +126,19 @@ impl std::fmt::Debug for Tokenizer {
 /// Whether a byte-level pre-tokenizer wants a space before each text; the library does not do that any more,
 /// so it is told no, and [`Tokenizer::encode`] does it.
 fn take_prefix_space(json: &mut Value) -> bool {
-    let Some(pre_tokenizer) = json
-        .get_mut("pre_tokenizer")
-        .filter(|value| value.get("type").and_then(Value::as_str) == Some("ByteLevel"))
-    else {
+    let is = |value: &Value, kind: &str| value.get("type").and_then(Value::as_str) == Some(kind);
+    let Some(pre_tokenizer) = json.get_mut("pre_tokenizer") else {
         return false;
     };
-    match pre_tokenizer.get_mut("add_prefix_space") {
+    // In a sequence it adds the space to each piece that the steps before it made; where it is the first, that is the text.
+    let byte_level = match is(pre_tokenizer, "Sequence") {
+        true => pre_tokenizer.pointer_mut("/pretokenizers/0"),
+        false => Some(pre_tokenizer),
+    };
+    match byte_level
+        .filter(|step| is(step, "ByteLevel"))
+        .and_then(|step| step.get_mut("add_prefix_space"))
+    {
         Some(wanted) => std::mem::replace(wanted, Value::Bool(false)).as_bool().unwrap_or(false),
         None => false,
     }

@@ -40,7 +40,7 @@ fn uncached() -> ClassifyOptions {
 
 static RUNTIME: LazyLock<Runtime> = LazyLock::new(|| Runtime::new().unwrap());
 
-fn classify<T: AsRef<str>>(classifier: &Classifier, texts: &[T]) -> Vec<Result<Prediction, ModelFault>> {
+pub(crate) fn classify<T: AsRef<str>>(classifier: &Classifier, texts: &[T]) -> Vec<Result<Prediction, ModelFault>> {
     let texts = texts.iter().map(|text| Arc::from(text.as_ref())).collect();
     RUNTIME.block_on(async {
         timeout(Duration::from_secs(60), classifier.classify(texts))
@@ -248,7 +248,11 @@ fn what_is_wrong_with_a_folder_is_said_in_one_line() {
     for file in ["config.json", "tokenizer.json", "model.onnx"] {
         let folder = changed("unused", |_| String::new());
         fs::remove_file(folder.path().join(file)).unwrap();
-        assert!(open_error(&folder).contains(file));
+        let said = match file {
+            "model.onnx" => "no ONNX file",
+            file => file,
+        };
+        assert!(open_error(&folder).contains(said), "{}", open_error(&folder));
     }
     let absent = ModelFolder::open("/nowhere", &ModelOptions::default()).unwrap_err();
     assert!(absent.to_string().contains("/nowhere is not a directory"));

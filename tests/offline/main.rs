@@ -13,4 +13,5 @@ mod bad_input;
 mod classify;
 mod example_settings;
 mod gpu_kit;
+mod model_folders;
 mod posts;

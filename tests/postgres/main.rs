@@ -12,6 +12,7 @@ mod fences;
 mod grafana;
 mod oracle;
 mod rows;
+mod servers;
 #[path = "../support/mod.rs"]
 mod support;
 mod trends;

@@ -89,6 +89,7 @@ impl ModelArgs {
         ModelOptions {
             provider: self.provider,
             precision: self.precision,
+            file: None,
             max_tokens: self.max_tokens,
             problem_type: None,
         }
