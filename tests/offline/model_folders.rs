@@ -325,3 +325,50 @@ fn one_label_with_softmax_is_refused() {
     fs::write(folder.path().join("config.json"), config.to_string()).unwrap();
     assert!(open(folder.path()).unwrap_err().contains("always gives 1"));
 }
+
+/// `tests/fixtures/tokenizers/make.py` made them with Hugging Face's own library.
+#[test]
+fn tokenizers_of_every_kind_give_the_ids_of_the_reference_library() {
+    let reference = json_of(&Path::new(env!("CARGO_MANIFEST_DIR")).join("tests/fixtures/tokenizers/reference.json"));
+    let texts: Vec<&str> = reference["texts"]
+        .as_array()
+        .unwrap()
+        .iter()
+        .map(|text| text.as_str().unwrap())
+        .collect();
+    let folder = copy();
+    let mut config = json_of(&folder.path().join("config.json"));
+    config["vocab_size"] = json!(1_000);
+    fs::write(folder.path().join("config.json"), config.to_string()).unwrap();
+    let mut differ = Vec::new();
+    for case in reference["cases"].as_array().unwrap() {
+        fs::write(folder.path().join("tokenizer.json"), case["tokenizer"].to_string()).unwrap();
+        let opened = open(folder.path()).unwrap();
+        for (text, ids) in texts.iter().zip(case["ids"].as_array().unwrap()) {
+            let found = json!(opened.tokenizer().encode(text).unwrap());
+            if found != *ids {
+                differ.push(format!("{} {text:?}: {ids} {found}", case["name"]));
+            }
+        }
+    }
+    assert!(
+        differ.is_empty(),
+        "{} differ: {:#?}",
+        differ.len(),
+        &differ[..differ.len().min(20)]
+    );
+}
+
+#[test]
+fn a_split_that_can_not_be_run_is_named_at_start() {
+    let folder = copy();
+    let path = folder.path().join("tokenizer.json");
+    let mut tokenizer = json_of(&path);
+    tokenizer["pre_tokenizer"] = json!({"type": "Sequence", "pretokenizers": [
+        {"type": "Split", "pattern": {"Regex": r"\s+(?!\S)|\s?\S+"}, "behavior": "Isolated", "invert": false},
+        {"type": "ByteLevel", "add_prefix_space": false, "trim_offsets": true, "use_regex": false},
+    ]});
+    fs::write(&path, tokenizer.to_string()).unwrap();
+    let error = open(folder.path()).unwrap_err();
+    assert!(error.contains("`Split` step") && !error.contains("feature"), "{error}");
+}
