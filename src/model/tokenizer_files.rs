@@ -103,7 +103,7 @@ fn byte_level_bpe(folder: &Path) -> Result<Value, ModelError> {
     let merges = merges
         .lines()
         .enumerate()
-        .filter(|(number, line)| !line.trim().is_empty() && !(*number == 0 && line.starts_with("#version")))
+        .filter(|(number, line)| !(line.trim().is_empty() || *number == 0 && line.starts_with("#version")))
         .map(|(number, line)| match line.trim_end().split_once(' ') {
             Some((left, right)) => Ok(json!([left, right])),
             None => Err(invalid(

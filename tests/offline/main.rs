@@ -15,3 +15,4 @@ mod example_settings;
 mod gpu_kit;
 mod model_folders;
 mod posts;
+mod records_doc;

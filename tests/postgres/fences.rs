@@ -271,11 +271,15 @@ async fn faults_are_told_apart() {
     assert_eq!(fault(&error), Fault::Busy, "{error}");
     holder.rollback().await.unwrap();
 
+    // A primary that is demoted while the service runs: new sessions are read-only.
     let name = harness.url.rsplit('/').next().unwrap();
+    let kill = format!("SELECT pg_terminate_backend(pid) FROM pg_stat_activity WHERE datname = '{name}'");
+    let another = harness.another_store().await;
     cluster()
         .execute(&format!("ALTER DATABASE {name} SET default_transaction_read_only = on"))
         .unwrap();
-    let error = harness.another_store().await.flush(&batch(0, 0)).await.unwrap_err();
+    cluster().execute(&kill).unwrap();
+    let error = another.flush(&batch(0, 0)).await.unwrap_err();
     assert_eq!(fault(&error), Fault::ReadOnly, "{error}");
     assert!(
         error.is_transient() && error.to_string().contains("read-only"),
@@ -286,7 +290,6 @@ async fn faults_are_told_apart() {
         .unwrap();
 
     // Connections that the server ends are replaced without a word.
-    let kill = format!("SELECT pg_terminate_backend(pid) FROM pg_stat_activity WHERE datname = '{name}'");
     cluster().execute(&kill).unwrap();
     store.flush(&batch(0, 0)).await.unwrap();
 

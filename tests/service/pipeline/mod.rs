@@ -290,7 +290,11 @@ async fn what_cannot_be_handled_becomes_a_dead_letter_and_the_rest_goes_on() {
     assert_eq!(summary["rejected_by_reason"], serde_json::to_value(&reasons).unwrap());
     assert_eq!(number(&service.url, "SELECT count(*) FROM post").await, 5);
     assert_eq!(
-        number(&service.url, "SELECT count(*) FROM post WHERE lang = 'und'").await,
+        number(
+            &service.url,
+            "SELECT count(*) FROM post WHERE lang = 'und' OR lang_identified"
+        )
+        .await,
         5
     );
     assert_eq!(
