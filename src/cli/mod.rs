@@ -5,6 +5,7 @@
 
 mod check;
 mod classify;
+mod dead_letters;
 mod feed;
 mod migrate;
 mod run;
@@ -35,6 +36,8 @@ enum Command {
     Check(check::Args),
     /// Apply the migrations to the database.
     Migrate(migrate::Args),
+    /// Show dead letters, or send their records back.
+    DeadLetters(dead_letters::Args),
 }
 
 /// Where settings come from, and the common ones as flags.
@@ -132,6 +135,7 @@ impl Cli {
                 Command::Classify(args) => classify::run(args).await,
                 Command::Check(args) => check::run(args).await,
                 Command::Migrate(args) => migrate::run(args).await,
+                Command::DeadLetters(args) => dead_letters::run(args).await,
             }
         });
         // Blocking reads of standard input and statements cut off at a deadline must not hold the process.

@@ -1,10 +1,14 @@
 //! The connections of the HTTP server, each within limits: whoever sends nothing, takes nothing or comes in crowds costs
 //! a bounded number of sockets and a bounded amount of memory.
 
-use std::{sync::Arc, time::Duration};
+use std::{
+    collections::BTreeMap,
+    sync::{Arc, Mutex, PoisonError},
+    time::Duration,
+};
 
 use axum::Router;
-use hyper::server::conn::http1;
+use hyper::{server::conn::http1, service::Service as _};
 use hyper_util::{
     rt::{TokioIo, TokioTimer},
     service::TowerToHyperService,
@@ -16,9 +20,10 @@ use tokio::{
 use tokio_io_timeout::TimeoutStream;
 use tokio_util::{sync::CancellationToken, task::TaskTracker};
 
-/// Connections at once; one more is closed as soon as it is accepted. The live page takes 32 of them at most.
+/// Connections at once. One more takes the place of the one that has waited longest without asking for anything, so that
+/// idle clients can't keep probes and scrapes out; where all have asked, it is closed. The live page takes 32 of them at most.
 pub const MAX_CONNECTIONS: usize = 128;
-/// How long a request's head may take, and how long a connection may wait for the next.
+/// How long a request's head may take. A connection serves one request.
 pub const HEAD_TIMEOUT: Duration = Duration::from_secs(5);
 /// How long a client may take nothing of what it is sent.
 pub const WRITE_TIMEOUT: Duration = Duration::from_secs(30);
@@ -27,11 +32,27 @@ pub const MAX_HEAD_BYTES: usize = 16 << 10;
 /// The most header fields of a request.
 pub const MAX_HEADERS: usize = 64;
 
+/// The connections that have not asked for anything yet, the oldest first.
+#[derive(Clone, Default)]
+struct Waiting(Arc<Mutex<BTreeMap<u64, CancellationToken>>>);
+
+impl Waiting {
+    fn change<T>(&self, change: impl FnOnce(&mut BTreeMap<u64, CancellationToken>) -> T) -> T {
+        change(&mut self.0.lock().unwrap_or_else(PoisonError::into_inner))
+    }
+
+    /// Ends the oldest; whether there was one.
+    fn end_oldest(&self) -> bool {
+        self.change(|waiting| waiting.pop_first().map(|(_, ended)| ended.cancel()).is_some())
+    }
+}
+
 /// Serves until `stop`, and then ends what is under way. A client may take nothing for as long as `stall`.
 pub(super) async fn serve(listener: TcpListener, router: Router, stall: Duration, stop: CancellationToken) {
     let places = Arc::new(Semaphore::new(MAX_CONNECTIONS));
     let connections = TaskTracker::new();
-    loop {
+    let waiting = Waiting::default();
+    for number in 0_u64.. {
         let accepted = tokio::select! {
             accepted = listener.accept() => accepted,
             () = stop.cancelled() => break,
@@ -45,14 +66,32 @@ pub(super) async fn serve(listener: TcpListener, router: Router, stall: Duration
                 continue;
             }
         };
-        let Ok(place) = Arc::clone(&places).try_acquire_owned() else {
-            continue;
+        let place = match Arc::clone(&places).try_acquire_owned() {
+            Ok(place) => place,
+            // The ended one gives its place up at once.
+            Err(_) if waiting.end_oldest() => match Arc::clone(&places).acquire_owned().await {
+                Ok(place) => place,
+                Err(_) => break,
+            },
+            Err(_) => continue,
         };
-        let (router, stop) = (router.clone(), stop.clone());
+        let ended = CancellationToken::new();
+        waiting.change(|waiting| waiting.insert(number, ended.clone()));
+        let (router, stop, waiting) = (router.clone(), stop.clone(), waiting.clone());
         connections.spawn(async move {
-            if let Err(error) = answer(socket, router, stall, stop).await {
-                tracing::debug!(%error, "a connection ended early");
+            let asked = {
+                let waiting = waiting.clone();
+                move || drop(waiting.change(|waiting| waiting.remove(&number)))
+            };
+            tokio::select! {
+                answered = answer(socket, router, asked, stall, stop) => {
+                    if let Err(error) = answered {
+                        tracing::debug!(%error, "a connection ended early");
+                    }
+                }
+                () = ended.cancelled() => {}
             }
+            waiting.change(|waiting| waiting.remove(&number));
             drop(place);
         });
     }
@@ -63,6 +102,7 @@ pub(super) async fn serve(listener: TcpListener, router: Router, stall: Duration
 async fn answer(
     socket: TcpStream,
     router: Router,
+    asked: impl Fn() + Send + 'static,
     stall: Duration,
     stop: CancellationToken,
 ) -> Result<(), hyper::Error> {
@@ -70,10 +110,16 @@ async fn answer(
     socket.set_write_timeout(Some(stall));
     let mut http = http1::Builder::new();
     http.timer(TokioTimer::new())
+        .keep_alive(false)
         .header_read_timeout(HEAD_TIMEOUT)
         .max_buf_size(MAX_HEAD_BYTES)
         .max_headers(MAX_HEADERS);
-    let connection = http.serve_connection(TokioIo::new(Box::pin(socket)), TowerToHyperService::new(router));
+    let router = TowerToHyperService::new(router);
+    let service = hyper::service::service_fn(move |request| {
+        asked();
+        router.call(request)
+    });
+    let connection = http.serve_connection(TokioIo::new(Box::pin(socket)), service);
     tokio::pin!(connection);
     tokio::select! {
         ended = connection.as_mut() => return ended,
@@ -98,7 +144,7 @@ mod tests {
     const STALL: Duration = Duration::from_millis(300);
 
     /// Serves an answer without end; the second is alone as long as nobody is being answered.
-    async fn endless() -> (SocketAddr, Arc<()>, CancellationToken) {
+    async fn endless(stall: Duration) -> (SocketAddr, Arc<()>, CancellationToken) {
         let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
         let address = listener.local_addr().unwrap();
         let (answered, stop) = (Arc::new(()), CancellationToken::new());
@@ -113,7 +159,7 @@ mod tests {
             }
         };
         let router = Router::new().route("/", get(answer));
-        tokio::spawn(serve(listener, router, STALL, stop.clone()));
+        tokio::spawn(serve(listener, router, stall, stop.clone()));
         (address, answered, stop)
     }
 
@@ -126,8 +172,28 @@ mod tests {
     }
 
     #[tokio::test]
+    async fn idle_clients_can_not_keep_others_out() {
+        let (address, _answered, _stop) = endless(WRITE_TIMEOUT).await;
+        let mut idle = Vec::new();
+        for _ in 0..MAX_CONNECTIONS {
+            idle.push(TcpStream::connect(address).await.unwrap());
+        }
+        // Those that have asked keep their places.
+        let mut served = Vec::new();
+        for _ in 0..MAX_CONNECTIONS {
+            served.push(ask(address).await);
+        }
+        let mut more = TcpStream::connect(address).await.unwrap();
+        let _ = more.write_all(b"GET / HTTP/1.1\r\nhost: x\r\n\r\n").await;
+        assert!(more.read_u8().await.is_err());
+        for client in &mut served {
+            client.read_u8().await.unwrap();
+        }
+    }
+
+    #[tokio::test]
     async fn a_client_that_takes_nothing_is_let_go() {
-        let (address, answered, _stop) = endless().await;
+        let (address, answered, _stop) = endless(STALL).await;
         let begun = Instant::now();
         // The route has one, each answer another.
         let client = ask(address).await;
@@ -142,7 +208,7 @@ mod tests {
 
     #[tokio::test]
     async fn a_client_that_goes_on_taking_is_served_for_longer_than_it_may_take_nothing() {
-        let (address, answered, _stop) = endless().await;
+        let (address, answered, _stop) = endless(STALL).await;
         let (mut client, begun) = (ask(address).await, Instant::now());
         let mut taken = [0; 4_096];
         while begun.elapsed() < 3 * STALL {

@@ -199,6 +199,14 @@ impl KafkaOptions {
         config
     }
 
+    /// For reading all dead letters by manual assignment.
+    pub(super) fn dead_letter_reader_config(&self) -> ClientConfig {
+        let mut config = self.reader_config();
+        self.properties.apply(&mut config, PRODUCER_ONLY);
+        config.set("enable.partition.eof", "true");
+        config
+    }
+
     fn reader_config(&self) -> ClientConfig {
         let mut config = self.base_config();
         config

@@ -9,7 +9,7 @@ use std::{
     time::Duration,
 };
 
-use crate::support::service::{Bench, Service, end_of, shared, terminate, wait_for, wait_within};
+use crate::support::service::{Bench, Service, end_of, moodstream, shared, terminate, wait_for, wait_within};
 use rdkafka::producer::Producer as _;
 use serde_json::Value;
 use sqlx::{AssertSqlSafe, Connection as _, PgConnection};
@@ -487,4 +487,74 @@ async fn a_retention_that_is_raised_lets_nothing_count_twice() {
         "what is late is not classified: {again}"
     );
     assert_eq!(lines(&service.url, counted).await, days);
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn dead_letters_are_listed_and_sent_back_to_where_they_came_from() {
+    let bench = Bench::start();
+    let records: [&[u8]; 4] = [
+        b"{broken",
+        br#"{"id":"1","text":"so happy","created_at":"27/11/2026"}"#,
+        br#"{"id":"2","text":"so happy","created_at":"2026-03-01T12:00:00Z"}"#,
+        b"}",
+    ];
+    bench.broker.create_topic("letters", 2);
+    bench
+        .broker
+        .produce("letters", records.iter().map(|record| (1, *record)));
+    let service = bench.service("letters");
+    let summary = service.run_until_caught_up();
+    assert_eq!(summary["rejected"], 3, "{summary}");
+
+    let dead_letters = |arguments: &[&str]| {
+        let output = moodstream()
+            .arg("dead-letters")
+            .args(arguments)
+            .env("MOODSTREAM_KAFKA__BROKERS", bench.broker.address())
+            .env("MOODSTREAM_KAFKA__TOPICS", "letters")
+            .output()
+            .unwrap();
+        let said = String::from_utf8(output.stderr).unwrap();
+        assert!(output.status.success(), "{said}");
+        let lines = String::from_utf8(output.stdout).unwrap();
+        let lines: Vec<Value> = lines.lines().map(|line| serde_json::from_str(line).unwrap()).collect();
+        (lines, said)
+    };
+    let (all, _) = dead_letters(&["list"]);
+    assert_eq!(all.len(), 3);
+    let (bad_times, _) = dead_letters(&["list", "--reason", "bad_time", "--max-chars", "9"]);
+    assert_eq!(bad_times.len(), 1);
+    assert_eq!(
+        (
+            &bad_times[0]["origin"],
+            &bad_times[0]["value"],
+            &bad_times[0]["value_bytes"]
+        ),
+        (&"letters/1/1".into(), &r#"{"id":"1""#.into(), &records[1].len().into())
+    );
+    assert!(dead_letters(&["list", "--since", "2100-01-01T00:00:00Z"]).0.is_empty());
+    assert_eq!(dead_letters(&["list", "--limit", "2"]).0.len(), 2);
+
+    // Nothing is sent on trial. Read again as texts, the two that are no JSON are posts; they lie where they lay.
+    let chosen = ["--reason", "not_json", "--reason", "unknown_format"];
+    let (_, said) = dead_letters(&[&["replay", "--dry-run"], &chosen[..]].concat());
+    assert!(said.starts_with("would send 2 records back"), "{said}");
+    let (_, said) = dead_letters(&[&["replay"], &chosen[..]].concat());
+    assert!(said.starts_with("sent 2 records back"), "{said}");
+    let output = service
+        .command()
+        .arg("--until-caught-up")
+        .env("MOODSTREAM_POSTS__FORMAT", "text")
+        .stdout(Stdio::piped())
+        .output()
+        .unwrap();
+    assert!(output.status.success());
+    assert_eq!(
+        lines(
+            &service.url,
+            "SELECT concat_ws('|', text, kafka_partition, kafka_offset) FROM post WHERE kafka_offset > 3 ORDER BY kafka_offset"
+        )
+        .await,
+        ["{broken|1|4", "}|1|5"]
+    );
 }
