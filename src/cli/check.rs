@@ -3,7 +3,11 @@
 use std::process::ExitCode;
 
 use super::SettingsArgs;
-use crate::{kafka, pipeline, store::Store};
+use crate::{
+    kafka::{self, DeadLetterTopic},
+    pipeline,
+    store::Store,
+};
 
 /// How long the broker may take to answer.
 const TIMEOUT: std::time::Duration = std::time::Duration::from_secs(10);
@@ -41,8 +45,8 @@ pub(super) async fn run(args: Args) -> anyhow::Result<ExitCode> {
     line("model", &model);
     let broker = kafka::check_broker(&settings.kafka, TIMEOUT)
         .await
-        .map(|report| describe(&report))
-        .map_err(|error| error.to_string());
+        .map_err(|error| error.to_string())
+        .and_then(|report| describe(&report, settings.dead_letter.enabled));
     line("broker", &broker);
     let database = check_database(&settings).await.map_err(|error| format!("{error:#}"));
     line("database", &database);
@@ -62,13 +66,42 @@ async fn check_database(settings: &crate::config::Settings) -> anyhow::Result<St
     Ok("ok: the schema is not this version's yet; `run` applies the migrations".to_owned())
 }
 
-fn describe(report: &kafka::BrokerReport) -> String {
+/// What the broker has, or what of it would stop the service later.
+fn describe(report: &kafka::BrokerReport, dead_letters: bool) -> Result<String, String> {
     let topics: Vec<String> = report
         .topics
         .iter()
         .map(|(topic, partitions)| format!("{topic} ({partitions} partitions)"))
         .collect();
-    format!("ok: {}; topics {}", report.brokers.join(", "), topics.join(", "))
+    let dead_letters = match &report.dead_letters {
+        _ if !dead_letters => "dead letters are counted only".to_owned(),
+        DeadLetterTopic::Present {
+            name,
+            cut_to_bytes: None,
+        } => format!("dead letters to {name}"),
+        DeadLetterTopic::Present {
+            name,
+            cut_to_bytes: Some(bytes),
+        } => format!(
+            "dead letters to {name}, which takes {bytes} bytes and less than the topics that are read: larger records are \
+             cut there, so raise its max.message.bytes"
+        ),
+        DeadLetterTopic::Absent {
+            name,
+            created_by_broker: Some(false),
+        } => {
+            return Err(format!(
+                "the dead-letter topic {name} is not there, and the broker makes no topics (auto.create.topics.enable): the \
+                 first record that can't be handled would stop everything; create it, or set dead_letter.enabled = false"
+            ));
+        }
+        DeadLetterTopic::Absent { name, .. } => format!("dead letters to {name}, which the first of them makes"),
+    };
+    Ok(format!(
+        "ok: {}; topics {}; {dead_letters}",
+        report.brokers.join(", "),
+        topics.join(", ")
+    ))
 }
 
 fn line(what: &str, result: &Result<String, String>) {
@@ -78,4 +111,35 @@ fn line(what: &str, result: &Result<String, String>) {
     };
     let text = text.split_whitespace().collect::<Vec<_>>().join(" ");
     println!("{mark} {what:<9} {text}");
+}
+
+#[cfg(test)]
+mod tests {
+    #![allow(clippy::unwrap_used)]
+
+    use super::*;
+
+    fn describe(dead_letters: DeadLetterTopic) -> Result<String, String> {
+        let report = kafka::BrokerReport {
+            brokers: vec!["kafka-1:9092".to_owned()],
+            topics: vec![("posts".to_owned(), 4)],
+            dead_letters,
+        };
+        super::describe(&report, true)
+    }
+
+    #[test]
+    fn a_dead_letter_topic_that_nobody_makes_is_a_fault() {
+        let absent = |created_by_broker| DeadLetterTopic::Absent {
+            name: "posts.dead-letter".to_owned(),
+            created_by_broker,
+        };
+        assert!(describe(absent(Some(false))).unwrap_err().contains("create it"));
+        assert!(describe(absent(Some(true))).is_ok() && describe(absent(None)).is_ok());
+        let small = DeadLetterTopic::Present {
+            name: "posts.dead-letter".to_owned(),
+            cut_to_bytes: Some(1_000),
+        };
+        assert!(describe(small).unwrap().contains("max.message.bytes"));
+    }
 }

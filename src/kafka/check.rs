@@ -3,6 +3,7 @@
 use std::time::{Duration, Instant};
 
 use rdkafka::{
+    admin::{AdminClient, AdminOptions, ResourceSpecifier},
     consumer::{BaseConsumer, Consumer as _},
     metadata::Metadata,
     types::RDKafkaErrorCode,
@@ -22,6 +23,27 @@ pub struct BrokerReport {
     pub brokers: Vec<String>,
     /// The topics that will be read, with their numbers of partitions.
     pub topics: Vec<(String, usize)>,
+    /// The dead-letter topic.
+    pub dead_letters: DeadLetterTopic,
+}
+
+/// The dead-letter topic as the broker has it.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum DeadLetterTopic {
+    /// It is there, and takes records of so many bytes where the topics that are read hold larger ones.
+    Present {
+        /// Its name.
+        name: String,
+        /// `max.message.bytes` of it, if that is below that of a topic that is read: larger records are cut.
+        cut_to_bytes: Option<u64>,
+    },
+    /// It is not there; the first dead letter makes it, or, where the broker makes no topics, stops the service.
+    Absent {
+        /// Its name.
+        name: String,
+        /// `auto.create.topics.enable` of the broker; none where it does not say.
+        created_by_broker: Option<bool>,
+    },
 }
 
 /// Asks the brokers for the topics of the settings.
@@ -31,18 +53,80 @@ pub struct BrokerReport {
 /// denied or an absent topic.
 pub async fn check_broker(options: &KafkaOptions, timeout: Duration) -> Result<BrokerReport, KafkaError> {
     options.check()?;
-    let options = options.clone();
-    blocking(move || {
-        let metadata = fetch_metadata(&options, timeout)?;
-        let topics = select(&metadata, &options.topics)?;
-        let brokers = metadata
-            .brokers()
-            .iter()
-            .map(|broker| format!("{}:{}", broker.host(), broker.port()))
-            .collect();
-        Ok(BrokerReport { brokers, topics })
+    let (brokers, first_broker, topics, has_dead_letters) = {
+        let options = options.clone();
+        blocking(move || {
+            let metadata = fetch_metadata(&options, timeout)?;
+            let topics = select(&metadata, &options.topics)?;
+            let brokers: Vec<String> = metadata
+                .brokers()
+                .iter()
+                .map(|broker| format!("{}:{}", broker.host(), broker.port()))
+                .collect();
+            let first = metadata.brokers().first().map(rdkafka::metadata::MetadataBroker::id);
+            let dead_letters = options.dead_letter_topic();
+            let present = metadata
+                .topics()
+                .iter()
+                .any(|topic| topic.name() == dead_letters && topic.error().is_none());
+            Ok((brokers, first, topics, present))
+        })
+        .await?
+    };
+    let name = options.dead_letter_topic();
+    let dead_letters = match (has_dead_letters, first_broker) {
+        (true, _) => {
+            let limit = |topic| setting(options, ResourceSpecifier::Topic(topic), "max.message.bytes", timeout);
+            let own = limit(&name).await.and_then(|bytes| bytes.parse::<u64>().ok());
+            let mut cut_to_bytes = None;
+            for (topic, _) in &topics {
+                let read = limit(topic).await.and_then(|bytes| bytes.parse::<u64>().ok());
+                if let (Some(own), Some(read)) = (own, read)
+                    && own < read
+                {
+                    cut_to_bytes = Some(own);
+                }
+            }
+            DeadLetterTopic::Present { name, cut_to_bytes }
+        }
+        (false, broker) => {
+            let created = match broker {
+                Some(broker) => {
+                    setting(
+                        options,
+                        ResourceSpecifier::Broker(broker),
+                        "auto.create.topics.enable",
+                        timeout,
+                    )
+                    .await
+                }
+                None => None,
+            };
+            DeadLetterTopic::Absent {
+                name,
+                created_by_broker: created.and_then(|value| value.parse().ok()),
+            }
+        }
+    };
+    Ok(BrokerReport {
+        brokers,
+        topics,
+        dead_letters,
     })
-    .await
+}
+
+/// A setting of a topic or broker; none where the broker does not tell, for lack of a right perhaps.
+async fn setting(
+    options: &KafkaOptions,
+    resource: ResourceSpecifier<'_>,
+    name: &str,
+    timeout: Duration,
+) -> Option<String> {
+    let admin: AdminClient<Plain> = options.admin_config().create_with_context(Plain::default()).ok()?;
+    let request = AdminOptions::new().request_timeout(Some(timeout));
+    let answers = admin.describe_configs([&resource], &request).await.ok()?;
+    let config = answers.into_iter().next()?.ok()?;
+    config.get(name)?.value.clone()
 }
 
 /// Runs a blocking request on a thread for blocking work.

@@ -20,8 +20,8 @@ use crate::support::broker::Broker;
 use futures::future::BoxFuture;
 use moodstream::feed::{self, FeedError, FeedOptions, FeedSummary, Source};
 use moodstream::kafka::{
-    Consumer, DeadLetter, DeadLetterError, DeadLetters, KafkaError, KafkaOptions, OffsetStore, OffsetStoreError,
-    Origin, OutOfRange, Partition, Record, Sent, StartFrom, check_broker, watermarks,
+    Consumer, DeadLetter, DeadLetterError, DeadLetterTopic, DeadLetters, KafkaError, KafkaOptions, OffsetStore,
+    OffsetStoreError, Origin, OutOfRange, Partition, Record, Sent, StartFrom, check_broker, watermarks,
 };
 use tokio::{sync::mpsc::Receiver, time::timeout};
 

@@ -16,6 +16,14 @@ async fn an_absent_topic_and_an_absent_broker_are_named() {
     let report = check_broker(&options, PATIENCE).await.unwrap();
     assert_eq!(report.topics, [("posts".to_owned(), 2)]);
     assert_eq!(report.brokers, [broker.address()]);
+    let dead_letters = options.dead_letter_topic();
+    assert!(
+        matches!(&report.dead_letters, DeadLetterTopic::Absent { name, .. } if *name == dead_letters),
+        "{report:?}"
+    );
+    broker.create_topic(&dead_letters, 1);
+    let report = check_broker(&options, PATIENCE).await.unwrap();
+    assert!(matches!(&report.dead_letters, DeadLetterTopic::Present { name, .. } if *name == dead_letters));
 
     broker.kill();
     let error = check_broker(&options, Duration::from_secs(2)).await.unwrap_err();
