@@ -2,7 +2,7 @@
 
 use std::ops::Range;
 
-use crate::encoder::{Encoder, Gradient, Tensor};
+use crate::encoder::{Encoder, Frozen, Gradient, Tensor};
 
 /// The settings of AdamW.
 #[derive(Debug, Clone, Copy)]
@@ -23,6 +23,8 @@ pub struct Settings {
     pub words_factor: f32,
     /// A layer's learning rate over that of the layer above it; the embeddings count as the layer below the lowest.
     pub layer_decay: f32,
+    /// What stays as it is.
+    pub frozen: Frozen,
 }
 
 impl Default for Settings {
@@ -36,6 +38,7 @@ impl Default for Settings {
             head_factor: 1.0,
             words_factor: 1.0,
             layer_decay: 1.0,
+            frozen: Frozen::default(),
         }
     }
 }
@@ -89,12 +92,16 @@ impl AdamW {
         };
         let segments = encoder.layout.tensors.iter();
         let below_top = |tensor: &Tensor| (encoder.shape.layers - encoder.layout.depth(tensor)) as i32;
+        let Frozen { words, layers } = settings.frozen;
+        let words = if words { 0 } else { encoder.weights.words.len() };
+        let stays = |tensor: &Tensor| layers > 0 && !tensor.is_head() && encoder.layout.depth(tensor) <= layers;
         Self {
             settings,
             steps: 0,
             dense: zero(encoder.weights.dense.len()),
-            words: zero(encoder.weights.words.len()),
+            words: zero(words),
             segments: segments
+                .filter(|tensor| !stays(tensor))
                 .map(|tensor| Segment {
                     place: tensor.place.clone(),
                     decays: tensor.decays(),
@@ -150,6 +157,9 @@ impl AdamW {
             }
         };
         self.step_dense(encoder, &first.dense, workers, step);
+        if self.settings.frozen.words {
+            return norm;
+        }
         let words_factor = words_factor * layer_decay.powi(encoder.shape.layers as i32);
         let (hidden, step) = (encoder.shape.hidden, step(false, words_factor));
         for (&id, gradient) in first.ids.iter().zip(first.words.chunks_exact(hidden)) {
@@ -308,6 +318,24 @@ mod tests {
         let words: Vec<f32> = encoder.weights.words.iter().step_by(4).copied().collect();
         assert!((words[3] - 1.01).abs() < 1e-6);
         assert_eq!((words[2], words[4]), (1.0, 1.0), "words that the batch lacks stay");
+    }
+
+    #[test]
+    fn what_is_frozen_stays_and_frozen_words_cost_no_moments() {
+        let mut encoder = encoder();
+        let settings = Settings {
+            frozen: Frozen { words: true, layers: 1 },
+            ..Settings::default()
+        };
+        let mut optimiser = AdamW::new(&encoder, settings);
+        assert!(optimiser.words.first.is_empty() && optimiser.words.second.is_empty());
+        let mut gradients = vec![Gradient::new(&encoder.shape, &encoder.layout).freezing(settings.frozen)];
+        gradients[0].dense.fill(1.0);
+        optimiser.step(&mut encoder, &mut gradients, 0.01);
+        assert!(encoder.weights.words.iter().all(|&word| word == 1.0));
+        let (below, above) = encoder.weights.dense.split_at(encoder.layout.layers[1].query.start);
+        assert!(below.iter().all(|&weight| weight == 1.0));
+        assert!(above.iter().all(|&weight| weight < 1.0));
     }
 
     #[test]

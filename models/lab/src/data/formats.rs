@@ -2,7 +2,7 @@
 
 use std::{path::Path, sync::Arc};
 
-use super::{DataError, Example, Format, Origin, read_text};
+use super::{DataError, Example, Format, Origin, UNKNOWN, is_language, read_text};
 
 /// Where rows come from, and what is wrong with them.
 struct Rows {
@@ -12,6 +12,11 @@ struct Rows {
 
 impl Rows {
     fn push(&mut self, row: u64, text: &str, labels: Vec<String>) {
+        self.push_judged(row, text, labels, Vec::new());
+    }
+
+    /// A row of which some labels are not known.
+    fn push_judged(&mut self, row: u64, text: &str, labels: Vec<String>, unknown: Vec<String>) {
         let origin = Origin {
             file: Arc::clone(&self.file),
             row,
@@ -19,6 +24,8 @@ impl Rows {
         self.examples.push(Example {
             text: text.to_owned(),
             labels,
+            unknown,
+            language: None,
             origin,
         });
     }
@@ -73,6 +80,8 @@ pub(super) fn parse(path: &Path, content: &str, format: Format) -> Result<Vec<Ex
         Format::SemevalEc => semeval_ec(&mut rows, content)?,
         Format::Semeval4a => semeval_4a(&mut rows, content)?,
         Format::NrcTec => nrc_tec(&mut rows, content)?,
+        Format::Brighter => brighter(&mut rows, content)?,
+        Format::Xed => xed(&mut rows, content),
     }
     Ok(rows.examples)
 }
@@ -85,14 +94,28 @@ fn lines(content: &str) -> impl Iterator<Item = (u64, &str)> {
 fn tsv(rows: &mut Rows, content: &str) -> Result<(), DataError> {
     for (row, line) in lines(content) {
         let fields: Vec<&str> = line.split('\t').collect();
-        let [text, label] = fields[..] else {
-            return Err(rows.wrong(
-                row,
-                format!("{} columns: expected `text<TAB>label[,label]`", fields.len()),
-            ));
+        let (text, given, language) = match fields[..] {
+            [text, labels] => (text, labels, None),
+            [text, labels, language] if is_language(language) => (text, labels, Some(language)),
+            _ => {
+                let expected = "expected `text<TAB>label[,label][<TAB>language]`";
+                return Err(rows.wrong(row, format!("{} columns: {expected}", fields.len())));
+            }
         };
-        let labels = rows.labels(row, label)?;
-        rows.push(row, text, labels);
+        let given = rows.labels(row, given)?;
+        let (unknown, labels): (Vec<String>, Vec<String>) =
+            given.into_iter().partition(|label| label.starts_with(UNKNOWN));
+        let unknown: Vec<String> = unknown
+            .iter()
+            .map(|label| label[UNKNOWN.len_utf8()..].trim().to_owned())
+            .collect();
+        if unknown.iter().any(|label| label.is_empty() || labels.contains(label)) {
+            return Err(rows.wrong(row, "a label is both given and not known, or without a name"));
+        }
+        rows.push_judged(row, text, labels, unknown);
+        if let (Some(example), Some(language)) = (rows.examples.last_mut(), language) {
+            example.language = Some(language.into());
+        }
     }
     Ok(())
 }
@@ -316,4 +339,75 @@ fn nrc_tec(rows: &mut Rows, content: &str) -> Result<(), DataError> {
         rows.push(row, text, labels);
     }
     Ok(())
+}
+
+/// The emotions of BRIGHTER, of which a language may lack some.
+const BRIGHTER: [&str; 6] = ["anger", "disgust", "fear", "joy", "sadness", "surprise"];
+
+fn brighter(rows: &mut Rows, content: &str) -> Result<(), DataError> {
+    let mut columns: Vec<String> = Vec::new();
+    each_record(rows, content, b',', |rows, row, fields| {
+        if columns.is_empty() {
+            let ["id", "text", emotions @ ..] = fields else {
+                return Err(rows.wrong(row, "expected the header id,text and one column an emotion"));
+            };
+            if let Some(other) = emotions.iter().find(|emotion| !BRIGHTER.contains(emotion)) {
+                return Err(rows.wrong(row, format!("the column `{other}` is none of {}", BRIGHTER.join(", "))));
+            }
+            columns = fields.iter().map(|&name| name.to_owned()).collect();
+            return Ok(());
+        }
+        if fields.len() != columns.len() {
+            return Err(rows.wrong(row, format!("{} columns: expected {}", fields.len(), columns.len())));
+        }
+        let (mut labels, mut unknown) = (Vec::new(), Vec::new());
+        for emotion in BRIGHTER {
+            let column = columns.iter().position(|name| name == emotion);
+            match column.map_or("", |column| fields[column].trim()) {
+                "1" | "1.0" => labels.push(emotion.to_owned()),
+                "0" | "0.0" => {}
+                "" => unknown.push(emotion.to_owned()),
+                other => return Err(rows.wrong(row, format!("`{other}` for {emotion}: expected 0, 1 or nothing"))),
+            }
+        }
+        match (labels.is_empty(), unknown.is_empty()) {
+            (true, true) => labels.push("neutral".to_owned()),
+            (true, false) => unknown.push("neutral".to_owned()),
+            (false, _) => {}
+        }
+        rows.push_judged(row, fields[1], labels, unknown);
+        Ok(())
+    })
+}
+
+/// What XED's numbers stand for, from 1; 9 is of its neutral files.
+const XED: [&str; 9] = [
+    "anger",
+    "anticipation",
+    "disgust",
+    "fear",
+    "joy",
+    "sadness",
+    "surprise",
+    "trust",
+    "neutral",
+];
+
+fn xed(rows: &mut Rows, content: &str) {
+    for (row, line) in lines(content) {
+        let fields: Vec<&str> = line.split('\t').collect();
+        let (text, numbers) = match fields[..] {
+            ["9", text] => (text, "9"),
+            [text, numbers] => (text, numbers),
+            _ => continue,
+        };
+        let named = |number: &str| XED.get(number.trim().parse::<usize>().ok()?.checked_sub(1)?).copied();
+        let Some(labels) = numbers.split(',').map(named).collect::<Option<Vec<&str>>>() else {
+            continue;
+        };
+        let mut labels: Vec<String> = labels.into_iter().map(str::to_owned).collect();
+        labels.sort();
+        labels.dedup();
+        rows.push(row, text, labels);
+    }
 }

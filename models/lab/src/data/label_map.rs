@@ -125,8 +125,16 @@ impl LabelMap {
     ///
     /// [`DataError::Row`] for a label that the map does not know.
     pub fn apply(&self, example: &mut Example) -> Result<(), DataError> {
+        let labels = self.mapped(&example.labels, example)?;
+        let mut unknown = self.mapped(&example.unknown, example)?;
+        unknown.retain(|label| !labels.contains(label));
+        (example.labels, example.unknown) = (labels, unknown);
+        Ok(())
+    }
+
+    fn mapped(&self, labels: &[String], example: &Example) -> Result<Vec<String>, DataError> {
         let mut mapped: Vec<String> = Vec::new();
-        for label in &example.labels {
+        for label in labels {
             let to = self.get(label).ok_or_else(|| DataError::Row {
                 origin: example.origin.clone(),
                 detail: format!("the labels map does not know `{label}`: add it to `map`, `labels` or `drop`"),
@@ -140,8 +148,7 @@ impl LabelMap {
         if !self.identity {
             mapped.sort_by_key(|label| self.labels.iter().position(|known| known == label));
         }
-        example.labels = mapped;
-        Ok(())
+        Ok(mapped)
     }
 }
 
@@ -161,6 +168,8 @@ mod tests {
         let mut example = Example {
             text: "x".to_owned(),
             labels,
+            unknown: Vec::new(),
+            language: None,
             origin,
         };
         map.apply(&mut example)

@@ -18,6 +18,20 @@ use serde::{Deserialize, Serialize};
 pub use label_map::LabelMap;
 pub use mend::mend;
 
+/// What stands before a label of which it is not known whether the text has it.
+pub const UNKNOWN: char = '?';
+
+/// Whether a column may name a language: a subtag of two or three letters and maybe others behind it, as in BCP 47. A label
+/// that stands there by mistake mostly is longer.
+#[must_use]
+pub fn is_language(tag: &str) -> bool {
+    let mut subtags = tag.split('-');
+    let first = subtags.next().unwrap_or_default();
+    (2..=3).contains(&first.len())
+        && first.bytes().all(|byte| byte.is_ascii_lowercase())
+        && subtags.all(|one| (2..=8).contains(&one.len()) && one.bytes().all(|byte| byte.is_ascii_alphanumeric()))
+}
+
 /// A text and its labels.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Example {
@@ -25,6 +39,10 @@ pub struct Example {
     pub text: String,
     /// The labels in the words of its set, without repeats; none if its set gives none.
     pub labels: Vec<String>,
+    /// Labels of which its set doesn't say whether the text has them, without repeats and not among `labels`.
+    pub unknown: Vec<String>,
+    /// Its language (a tag of BCP 47), where its file or recipe says.
+    pub language: Option<Arc<str>>,
     /// Where it stands.
     pub origin: Origin,
 }
@@ -51,7 +69,8 @@ pub enum Format {
     /// Found from the file's name and first line.
     #[default]
     Auto,
-    /// `text<TAB>label[,label]`, without a header; what `prepare` writes.
+    /// `text<TAB>label[,label][<TAB>language]`, without a header; what `prepare` writes. `?label` stands for one that
+    /// the text may have or not.
     Tsv,
     /// `text,label[,label]` in quotes where needed, with or without a header.
     Csv,
@@ -73,6 +92,12 @@ pub enum Format {
     Semeval4a,
     /// NRC Twitter Emotion Corpus: `id:<TAB>text<TAB>:: label`.
     NrcTec,
+    /// BRIGHTER: CSV with a header, `id,text` and one column of 0 and 1 an emotion. One whose column is absent or blank
+    /// is not known. A text that is known to have none of the six is `neutral`.
+    Brighter,
+    /// XED: `text<TAB>number[, number]`, 1 to 8 for Plutchik's emotions; in `neu_*`, `9<TAB>text`, which is neutral. Lines
+    /// of another form, of which the projections have some, are left out. It looks like any TSV: it has to be named.
+    Xed,
 }
 
 /// A file that can't be read as labelled text.
@@ -129,7 +154,7 @@ pub fn read(path: &Path, format: Format) -> Result<Vec<Example>, DataError> {
     Ok(examples)
 }
 
-/// Writes examples as `text<TAB>label[,label]`, whole or not at all.
+/// Writes examples as `text<TAB>label[,label][<TAB>language]`, whole or not at all.
 ///
 /// # Errors
 ///
@@ -149,13 +174,27 @@ pub fn write_tsv<'a>(path: &Path, examples: impl IntoIterator<Item = &'a Example
         if let Some(label) = example
             .labels
             .iter()
+            .chain(&example.unknown)
             .find(|label| label.contains([',', '\t', '\n', '\r']) || label.is_empty())
         {
             return unfit(format!("the label `{label}` is empty or has commas, tabs or line ends"));
         }
         out.push_str(&example.text);
         out.push('\t');
-        out.push_str(&example.labels.join(","));
+        let unknown = example.unknown.iter().map(|label| format!("{UNKNOWN}{label}"));
+        out.push_str(
+            &example
+                .labels
+                .iter()
+                .cloned()
+                .chain(unknown)
+                .collect::<Vec<_>>()
+                .join(","),
+        );
+        if let Some(language) = &example.language {
+            out.push('\t');
+            out.push_str(language);
+        }
         out.push('\n');
     }
     write_whole(path, out.as_bytes())
@@ -223,12 +262,13 @@ fn detect(path: &Path, content: &str) -> Result<Format, DataError> {
         _ if name.ends_with("_text.txt") => Format::Tweeteval,
         _ if name.ends_with(".jsonl") || name.ends_with(".json") || line.starts_with('{') => Format::Jsonl,
         _ if line.starts_with("tweet_id,") => Format::Crowdflower,
+        _ if line.starts_with("id,text,") => Format::Brighter,
         _ if name.ends_with(".csv") => Format::Csv,
         ["ID", "Tweet", ..] => Format::SemevalEc,
         [id, _, label] if id.strip_suffix(':').is_some_and(digits) && label.starts_with("::") => Format::NrcTec,
         [id, _, _] if digits(id) => Format::Semeval4a,
         [_, numbers, _] if numbers.split(',').all(digits) => Format::Goemotions,
-        [_, _] => Format::Tsv,
+        [_, _] | [_, _, _] => Format::Tsv,
         [line] if line.contains(';') => Format::Carer,
         _ => {
             let detail = "no known form of labelled text: expected `text<TAB>label`; name the format if it is another";

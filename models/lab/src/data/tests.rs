@@ -152,6 +152,8 @@ fn what_is_written_reads_back_and_compressed_too() {
     let example = |text: &str, labels: &[&str]| Example {
         text: text.to_owned(),
         labels: labels.iter().map(|&l| l.to_owned()).collect(),
+        unknown: Vec::new(),
+        language: None,
         origin: origin.clone(),
     };
     let examples = [example("\"quoted\" & 😂", &["joy", "love"]), example("x", &["fear"])];
@@ -204,5 +206,87 @@ fn the_published_sets_are_read_whole() {
             );
             assert!(!example.labels.is_empty(), "{}", example.origin);
         }
+    }
+}
+
+fn judged(name: &str, content: &str, format: Format) -> Vec<Example> {
+    let folder = folder(&[(name, content)]);
+    read(&folder.path().join(name), format).unwrap()
+}
+
+#[test]
+fn brighter_tells_what_is_not_there_from_what_is_not_known() {
+    let all = judged(
+        "ron.csv",
+        "id,text,anger,disgust,fear,joy,sadness,surprise\na,\"so, well\",1,0,0,0,0,1\nb,none,0,0,0,0,0,0\n\
+         c,blank,0,,0,0,0,0\nd,sad,0,,0,0,1,0\n",
+        Format::Auto,
+    );
+    assert_eq!(all[0].labels, ["anger", "surprise"]);
+    assert_eq!(all[0].text, "so, well");
+    assert_eq!(all[1].labels, ["neutral"]);
+    // Without disgust's column it may have that, so nobody knows whether it has none.
+    assert!(all[2].labels.is_empty());
+    assert_eq!(all[2].unknown, ["disgust", "neutral"]);
+    assert_eq!(
+        (&*all[3].labels, &*all[3].unknown),
+        (&["sadness".to_owned()][..], &["disgust".to_owned()][..])
+    );
+    let fewer = judged("eng.csv", "id,text,joy,fear\na,x,1,0\n", Format::Auto);
+    assert_eq!(fewer[0].labels, ["joy"]);
+    assert_eq!(fewer[0].unknown, ["anger", "disgust", "sadness", "surprise"]);
+    for (content, detail) in [
+        ("id,text,glee\na,x,1\n", "a.csv:1: the column `glee`"),
+        ("id,text,joy\na,x,2\n", "a.csv:2: `2` for joy"),
+        ("id,text,joy\na,x\n", "a.csv:2: 2 columns"),
+    ] {
+        let error = read_one("a.csv", &[("a.csv", content)]).unwrap_err();
+        assert!(error.contains(detail), "{error}");
+    }
+}
+
+#[test]
+fn xed_is_read_past_its_broken_lines() {
+    let read = judged(
+        "fr-projections.tsv",
+        "C'est toi?\t4, 7\n\"broken\nVa.\t8\nnot\tnumbers\nx\t10\n",
+        Format::Xed,
+    );
+    let rows: Vec<_> = read.into_iter().map(|example| (example.text, example.labels)).collect();
+    let labels = |labels: &[&str]| labels.iter().map(|&label| label.to_owned()).collect::<Vec<_>>();
+    assert_eq!(
+        rows,
+        [
+            ("C'est toi?".to_owned(), labels(&["fear", "surprise"])),
+            ("Va.".to_owned(), labels(&["trust"]))
+        ]
+    );
+    let neutral = judged("neu_fi.txt", "9\tNiin.\n", Format::Xed);
+    assert_eq!(
+        (neutral[0].text.as_str(), &*neutral[0].labels),
+        ("Niin.", &labels(&["neutral"])[..])
+    );
+}
+
+#[test]
+fn what_is_not_known_and_the_language_are_written_and_read_back() {
+    let content = "so\tjoy,?fear\tpt-BR\nwell\t?fear,?neutral\tde\nhm\tneutral\n";
+    let examples = judged("a.tsv", content, Format::Auto);
+    assert_eq!(examples[0].unknown, ["fear"]);
+    assert_eq!(examples[0].language.as_deref(), Some("pt-BR"));
+    assert!(examples[1].labels.is_empty() && examples[2].language.is_none());
+    let folder = folder(&[]);
+    let path = folder.path().join("b.tsv");
+    write_tsv(&path, &examples).unwrap();
+    assert_eq!(fs::read_to_string(&path).unwrap(), content);
+    for bad in [
+        "x\tjoy,?joy\n",
+        "x\t?\n",
+        "x\tjoy\ten\tmore\n",
+        "7\tx\tanger\n",
+        "x\tjoy\t\n",
+    ] {
+        let error = read_one("a.tsv", &[("a.tsv", &format!("ok\tjoy\n{bad}"))]).unwrap_err();
+        assert!(error.contains("a.tsv:2"), "{error}");
     }
 }

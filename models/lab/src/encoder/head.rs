@@ -33,6 +33,9 @@ pub struct Target<'a> {
     pub shares: &'a [f32],
     /// How much the post counts.
     pub weight: f32,
+    /// How much each class counts under sigmoid, 0 where nobody knows whether the post has it; empty for all alike.
+    /// Softmax does not look at it.
+    pub classes: &'a [f32],
 }
 
 /// Dropout sites of the head, far from those of the layers.
@@ -96,7 +99,7 @@ impl Head {
             let (logits, d) = (&self.logits[place.clone()], &mut self.d_logits[place]);
             total += match loss {
                 Loss::Softmax => cross_entropy(logits, target.shares, d),
-                Loss::Sigmoid => binary_cross_entropy(logits, target.shares, d),
+                Loss::Sigmoid => binary_cross_entropy(logits, &target, d),
             } * f64::from(target.weight);
             for d in d {
                 *d *= share * target.weight;
@@ -197,11 +200,11 @@ fn cross_entropy(logits: &[f32], shares: &[f32], d: &mut [f32]) -> f64 {
     loss
 }
 
-/// The mean over the classes of the binary cross-entropy of the logits with `shares`.
-fn binary_cross_entropy(logits: &[f32], shares: &[f32], d: &mut [f32]) -> f64 {
-    let each = 1.0 / logits.len() as f32;
+/// The mean over the classes of the binary cross-entropy of the logits with the target's shares, each class weighted.
+fn binary_cross_entropy(logits: &[f32], target: &Target<'_>, d: &mut [f32]) -> f64 {
     let mut loss = 0.0;
-    for ((d, logit), share) in d.iter_mut().zip(logits).zip(shares) {
+    for (class, ((d, logit), share)) in d.iter_mut().zip(logits).zip(target.shares).enumerate() {
+        let each = target.classes.get(class).copied().unwrap_or(1.0) / logits.len() as f32;
         // ln(1 + e^-|z|) + max(z, 0) - z y, which overflows for no z.
         loss += f64::from(each * ((-logit.abs()).exp().ln_1p() + logit.max(0.0) - logit * share));
         *d = each * (1.0 / (1.0 + (-logit).exp()) - share);

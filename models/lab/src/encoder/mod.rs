@@ -19,7 +19,7 @@ pub use head::{Head, Loss, Pooling, Target};
 pub use masked::{Masked, MaskedHead};
 pub use pass::{Pass, Rates};
 pub use relative::{BUCKETS, DEFAULT_BUCKETS, bucket};
-pub use weights::{Gradient, Layout, Tensor, Weights};
+pub use weights::{Frozen, Gradient, Layout, Tensor, Weights};
 
 use std::ops::Range;
 

@@ -96,12 +96,16 @@ impl Pass {
     }
 
     /// The way back of the last [`Pass::forward`] over the same posts: consumes `d`, the gradient
-    /// of its states, and adds to `gradient`.
+    /// of its states, and adds to `gradient` what is not frozen there.
     pub fn backward(&mut self, encoder: &Encoder, posts: &Packed, d: &mut Vec<f32>, gradient: &mut Gradient) {
         self.relative.zeros(&mut self.scratch.d_gains);
-        for index in (0..encoder.shape.layers).rev() {
+        let frozen = gradient.frozen().layers;
+        for index in (frozen..encoder.shape.layers).rev() {
             let layer = layer(encoder, index, (self.hidden, self.attention), &self.relative);
             layer.backward(posts, &self.tapes[index], d, &mut gradient.dense, &mut self.scratch);
+        }
+        if frozen > 0 {
+            return;
         }
         let layout = &encoder.layout;
         let table = &mut gradient.dense[layout.relative.clone()];
@@ -119,6 +123,9 @@ impl Pass {
                 let at = layout.positions.start + position * hidden;
                 for (sum, value) in gradient.dense[at..at + hidden].iter_mut().zip(row) {
                     *sum += value;
+                }
+                if gradient.frozen().words {
+                    continue;
                 }
                 for (sum, value) in gradient.word(id).iter_mut().zip(row) {
                     *sum += value;

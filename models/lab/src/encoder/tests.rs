@@ -55,7 +55,11 @@ fn targets() -> impl Iterator<Item = Target<'static>> {
         (&[0.0, 0.5, 0.5], 2.0),
         (&[0.1, 0.1, 0.8], 0.5),
     ];
-    targets.into_iter().map(|(shares, weight)| Target { shares, weight })
+    targets.into_iter().map(|(shares, weight)| Target {
+        shares,
+        weight,
+        classes: &[1.0, 0.0, 2.5],
+    })
 }
 
 fn gradient(encoder: &Encoder, kind: Loss, rates: Rates) -> Gradient {
@@ -113,6 +117,28 @@ fn check(encoder: &Encoder, kind: Loss, rates: Rates) {
             "word {id}: {by_difference} {}",
             row[column]
         );
+    }
+}
+
+#[test]
+fn what_is_frozen_has_no_gradient_and_the_rest_the_same() {
+    let encoder = small(3);
+    let whole = gradient(&encoder, Loss::Sigmoid, Rates::default());
+    for (frozen, start) in [
+        (Frozen { words: true, layers: 0 }, 0),
+        (Frozen { words: true, layers: 1 }, encoder.layout.layers[1].query.start),
+        (Frozen { words: true, layers: 2 }, encoder.layout.dense.start),
+    ] {
+        let (mut pass, mut head, mut d) = (Pass::default(), Head::default(), Vec::new());
+        let mut found = Gradient::new(&encoder.shape, &encoder.layout).freezing(frozen);
+        pass.forward(&encoder, &posts(), Rates::default(), 3);
+        head.forward(&encoder, &posts(), &pass);
+        head.loss(Loss::Sigmoid, targets(), 1.0);
+        head.backward(&encoder, &posts(), &pass, &mut d, &mut found);
+        pass.backward(&encoder, &posts(), &mut d, &mut found);
+        assert!(found.ids.is_empty() && !whole.ids.is_empty());
+        assert!(found.dense[..start].iter().all(|&value| value == 0.0), "{frozen:?}");
+        assert_eq!(found.dense[start..], whole.dense[start..], "{frozen:?}");
     }
 }
 

@@ -213,6 +213,16 @@ pub struct Gradient {
     /// Place in `ids` of each word, or `u32::MAX`.
     places: Vec<u32>,
     width: usize,
+    frozen: Frozen,
+}
+
+/// What of an encoder stays as it is in training: a pass computes no gradients for it.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
+pub struct Frozen {
+    /// The word embeddings.
+    pub words: bool,
+    /// How many of the lowest layers; with any, all embeddings stay as well.
+    pub layers: usize,
 }
 
 impl Gradient {
@@ -225,7 +235,20 @@ impl Gradient {
             ids: Vec::new(),
             places: vec![u32::MAX; shape.vocabulary],
             width: shape.hidden,
+            frozen: Frozen::default(),
         }
+    }
+
+    /// The same for an encoder of which a part stays as it is: nothing is added to that part's.
+    #[must_use]
+    pub fn freezing(self, frozen: Frozen) -> Self {
+        Self { frozen, ..self }
+    }
+
+    /// What a pass computes no gradients for.
+    #[must_use]
+    pub fn frozen(&self) -> Frozen {
+        self.frozen
     }
 
     /// Back to zero.

@@ -38,6 +38,8 @@ fn example(labels: &[&str]) -> Example {
     Example {
         text: "x".to_owned(),
         labels: labels.iter().map(|&label| label.to_owned()).collect(),
+        unknown: Vec::new(),
+        language: None,
         origin,
     }
 }

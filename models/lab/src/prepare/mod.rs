@@ -85,10 +85,12 @@ impl Args {
                 let set = Set {
                     name: "data".to_owned(),
                     format: self.format,
+                    language: None,
                     labels_map: self.labels_map,
                     train: self.train,
                     valid: self.valid,
                     test: self.test,
+                    held_out: Vec::new(),
                     all: self.all,
                     weight: 1.0,
                     shares: BTreeMap::new(),
@@ -142,6 +144,8 @@ struct Post {
     set: usize,
     /// `None` until the `all` files are split.
     part: Option<Part>,
+    /// Whether it is written, or only keeps others out.
+    is_written: bool,
 }
 
 /// Follows a recipe.
@@ -157,8 +161,15 @@ pub fn prepare(recipe: &Recipe) -> anyhow::Result<Prepared> {
 
     let mut weights = split::random(recipe.seed, 1);
     let (mut train, mut valid, mut test) = (Vec::new(), Vec::new(), Vec::new());
-    for Post { example, set, part } in posts {
+    for Post {
+        example,
+        set,
+        part,
+        is_written,
+    } in posts
+    {
         match part {
+            _ if !is_written => {}
             Some(Part::Test) => test.push(example),
             Some(Part::Valid) => valid.push(example),
             _ => {
@@ -208,24 +219,33 @@ fn read(recipe: &Recipe, report: &mut Report) -> anyhow::Result<Vec<Post>> {
             None => LabelMap::identity(),
         };
         report.add_labels(map.labels());
-        for (part, files) in [
-            (Some(Part::Train), &set.train),
-            (Some(Part::Valid), &set.valid),
-            (Some(Part::Test), &set.test),
-            (None, &set.all),
+        for (part, files, is_written) in [
+            (Some(Part::Train), &set.train, true),
+            (Some(Part::Valid), &set.valid, true),
+            (Some(Part::Test), &set.test, true),
+            (Some(Part::Test), &set.held_out, false),
+            (None, &set.all, true),
         ] {
             for file in files {
                 let mut file_report = FileReport::new(&set.name, file, part);
                 for mut example in data::read(file, set.format)? {
                     file_report.rows += 1;
                     map.apply(&mut example)?;
-                    if example.labels.is_empty() {
+                    if let Some(language) = &set.language {
+                        example.language = Some(language.as_str().into());
+                    }
+                    if example.labels.is_empty() && example.unknown.is_empty() {
                         file_report.without_label += 1;
                     } else if example.labels.len() > 1 && recipe.several == Several::Drop && part != Some(Part::Test) {
                         file_report.several_labels += 1;
                     } else {
                         report.count_before(part, &example);
-                        posts.push(Post { example, set: at, part });
+                        posts.push(Post {
+                            example,
+                            set: at,
+                            part,
+                            is_written,
+                        });
                     }
                 }
                 report.files.push(file_report);
@@ -269,12 +289,13 @@ fn deduplicate(posts: Vec<Post>, near: f64, removed: &mut Removed) -> Vec<Post> 
             removed.empty += group.len();
             continue;
         }
-        let shared = posts[group[0]]
-            .example
-            .labels
+        let first = &posts[group[0]].example.labels;
+        let mut others = group.iter().map(|&at| &posts[at].example.labels);
+        let shared = first
             .iter()
-            .any(|label| group.iter().all(|&at| posts[at].example.labels.contains(label)));
-        if !shared {
+            .any(|label| others.clone().all(|labels| labels.contains(label)));
+        // Posts that are known to have nothing in common contradict each other; those without a known label don't.
+        if !shared && others.any(|labels| labels != first) {
             removed.contradictory += group.len();
             continue;
         }

@@ -9,7 +9,7 @@ use std::{
 use moodstream::{clean::Profile, model::toml_mistake};
 use serde::{Deserialize, Serialize};
 
-use crate::data::{DataError, Format};
+use crate::data::{DataError, Format, is_language};
 
 /// A recipe. As a TOML file, for example:
 ///
@@ -80,6 +80,9 @@ pub struct Set {
     /// The format of its files.
     #[serde(default)]
     pub format: Format,
+    /// The language of its posts (a tag of BCP 47), written as a third column; without one there is none.
+    #[serde(default)]
+    pub language: Option<String>,
     /// The mapping file of its labels, relative to the recipe; without one they stay.
     #[serde(default)]
     pub labels_map: Option<PathBuf>,
@@ -92,6 +95,9 @@ pub struct Set {
     /// Files for testing: none of their posts is changed, dropped or trained on.
     #[serde(default)]
     pub test: Vec<PathBuf>,
+    /// Files that are judged elsewhere: as `test`, but not written.
+    #[serde(default)]
+    pub held_out: Vec<PathBuf>,
     /// Files to be split, stratified by label.
     #[serde(default)]
     pub all: Vec<PathBuf>,
@@ -105,6 +111,21 @@ pub struct Set {
 
 fn one() -> f64 {
     1.0
+}
+
+impl Set {
+    /// All its files.
+    pub(super) fn files_mut(&mut self) -> impl Iterator<Item = &mut PathBuf> {
+        [
+            &mut self.train,
+            &mut self.valid,
+            &mut self.test,
+            &mut self.held_out,
+            &mut self.all,
+        ]
+        .into_iter()
+        .flatten()
+    }
 }
 
 impl Recipe {
@@ -130,10 +151,7 @@ impl Recipe {
             if let Some(map) = &mut set.labels_map {
                 *map = beside.join(&*map);
             }
-            for file in [&mut set.train, &mut set.valid, &mut set.test, &mut set.all]
-                .into_iter()
-                .flatten()
-            {
+            for file in set.files_mut() {
                 *file = data.join(&*file);
             }
         }
@@ -167,16 +185,21 @@ impl Recipe {
             train,
             valid,
             test,
+            held_out,
             all,
             weight,
             shares,
+            language,
             ..
         } in &self.sets
         {
-            if train.is_empty() && valid.is_empty() && test.is_empty() && all.is_empty() {
+            if [train, valid, test, held_out, all].into_iter().all(Vec::is_empty) {
                 return Err(format!(
-                    "set `{name}` has no files: give `train`, `valid`, `test` or `all`"
+                    "set `{name}` has no files: give `train`, `valid`, `test`, `held_out` or `all`"
                 ));
+            }
+            if let Some(language) = language.as_ref().filter(|tag| !is_language(tag)) {
+                return Err(format!("set `{name}`: `{language}` names no language"));
             }
             if ![weight]
                 .into_iter()

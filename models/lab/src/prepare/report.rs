@@ -93,11 +93,10 @@ impl Report {
     pub(super) fn new(recipe: &Recipe) -> Self {
         let mut recipe = recipe.clone();
         for set in &mut recipe.sets {
-            for path in [&mut set.train, &mut set.valid, &mut set.test, &mut set.all]
-                .into_iter()
-                .flatten()
-                .chain(&mut set.labels_map)
-            {
+            for path in set.files_mut() {
+                *path = path.file_name().unwrap_or_default().into();
+            }
+            if let Some(path) = &mut set.labels_map {
                 *path = path.file_name().unwrap_or_default().into();
             }
         }

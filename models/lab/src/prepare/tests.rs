@@ -69,6 +69,37 @@ fn duplicates_go_across_parts_and_the_test_part_stays_whole() {
 }
 
 #[test]
+fn what_is_held_out_keeps_others_out_and_is_not_written() {
+    let mut files = parts();
+    files.push(("elsewhere.tsv", "so happy\tjoy\nthe other one\tjoy\n".to_owned()));
+    files.push((
+        "ron.csv",
+        "id,text,joy,fear\na,alone here,0,0\nb,alone here,0,0\nc,glad of it,1,0\n".to_owned(),
+    ));
+    let folder = folder(&files);
+    let text = "[[sets]]\nname = 'x'\nlanguage = 'en'\nlabels_map = 'labels.toml'\ntrain = ['train.tsv']\nheld_out = ['elsewhere.tsv']\n\
+        [[sets]]\nname = 'y'\nlanguage = 'ro'\nformat = 'brighter'\ntrain = ['ron.csv']\n";
+    let prepared = prepare(&recipe(folder.path(), text).unwrap()).unwrap();
+    assert!(prepared.test.is_empty() && !texts(&prepared.train).contains(&"So happy!"));
+    assert_eq!(prepared.report.removed.leaked_from_test, 2);
+    let of = |language: &str| {
+        let examples = prepared.train.iter();
+        let of = examples.filter(|example| example.language.as_deref() == Some(language));
+        of.cloned().collect::<Vec<_>>()
+    };
+    assert!(of("en").iter().any(|example| example.text == "alone"));
+    // Twice the same and nothing known against it: one stays.
+    assert_eq!(texts(&of("ro")), ["alone here", "glad of it"]);
+    let bad = "[[sets]]\nname = 'x'\nlanguage = ' '\ntrain = ['train.tsv']\n";
+    assert!(
+        recipe(folder.path(), bad)
+            .unwrap_err()
+            .to_string()
+            .contains("names no language")
+    );
+}
+
+#[test]
 fn the_command_writes_the_parts_and_the_report() {
     let folder = folder(&parts());
     let path = |name: &str| folder.path().join(name).to_str().unwrap().to_owned();

@@ -25,6 +25,13 @@ pub struct Args {
     /// A layer's learning rate over that of the layer above it; the embeddings' is the lowest
     #[arg(long, default_value_t = 1.0, value_name = "FACTOR")]
     pub(super) layer_decay: f32,
+    /// Leave the word embeddings as they are: a step then costs less, and a vocabulary of many languages keeps those
+    /// that the posts lack
+    #[arg(long)]
+    pub(super) freeze_words: bool,
+    /// Leave all embeddings and so many of the lowest layers as they are: the way back ends there
+    #[arg(long, default_value_t = 0, value_name = "LAYERS")]
+    pub(super) freeze_layers: usize,
     /// Share of the run at whose end the weights are averaged, step by step: the mean is what is judged and written
     #[arg(long, default_value_t = 0.0, value_name = "SHARE")]
     pub(super) average: f32,
@@ -37,7 +44,7 @@ pub struct Args {
     /// Probability taken from the true label and spread over all
     #[arg(long, default_value_t = 0.0)]
     pub(super) label_smoothing: f32,
-    /// How much a post counts, by how rare its label is
+    /// How much a post counts, by how rare its label is; under a sigmoid head, how much a label counts where it is given
     #[arg(long, value_enum, default_value_t = ClassWeights::None)]
     pub(super) class_weights: ClassWeights,
     /// One label a post, or any number
@@ -104,13 +111,15 @@ impl Args {
     /// What fixes the course of a run: one with other settings can't go on from its state.
     pub(super) fn describe(&self) -> Result<String> {
         Ok(format!(
-            "{} train {} valid {} head-lr-factor {} layer-decay {} average {} r-drop {} weight-decay {} \
+            "{} train {} valid {} head-lr-factor {} layer-decay {} freeze-words {} freeze-layers {} average {} r-drop {} weight-decay {} \
              label-smoothing {} class-weights {:?} head {:?} pooling {:?} clip {}",
             self.common.describe()?,
             contents(&self.train)?,
             contents(&self.valid)?,
             self.head_lr_factor,
             self.layer_decay,
+            self.freeze_words,
+            self.freeze_layers,
             self.average,
             self.r_drop,
             self.weight_decay,

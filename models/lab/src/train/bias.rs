@@ -114,6 +114,7 @@ mod tests {
                 let logit = -0.025 * at as f32;
                 Scored {
                     labels: vec![usize::from(logit > -0.5)],
+                    unknown: Vec::new(),
                     logits: vec![0.0, logit - 0.01],
                 }
             })
@@ -128,6 +129,7 @@ mod tests {
         let posts: Vec<Scored> = (0..9)
             .map(|at| Scored {
                 labels: vec![at % 3],
+                unknown: Vec::new(),
                 logits: (0..3).map(|class| if class == at % 3 { 0.3 } else { 0.0 }).collect(),
             })
             .collect();

@@ -6,7 +6,10 @@ use anyhow::{Context, Result, bail, ensure};
 use moodstream::clean::Profile;
 use rand::{SeedableRng, rngs::StdRng, seq::SliceRandom};
 
-use crate::tokenizer::Tokenizer;
+use crate::{
+    data::{UNKNOWN, is_language},
+    tokenizer::Tokenizer,
+};
 
 /// One labelled post.
 #[derive(Debug, Clone)]
@@ -14,6 +17,8 @@ pub(super) struct Example {
     pub(super) ids: Vec<u32>,
     /// Its classes, each once and in rising order.
     pub(super) labels: Vec<usize>,
+    /// Classes that it may or may not be of, in rising order.
+    pub(super) unknown: Vec<usize>,
 }
 
 /// A row of a file.
@@ -23,9 +28,12 @@ pub(super) struct Row {
     number: usize,
     text: String,
     labels: Vec<String>,
+    /// Labels that nobody has judged it by.
+    unknown: Vec<String>,
 }
 
-/// Reads `text<TAB>label[,label]` lines, and cleans the texts.
+/// Reads `text<TAB>label[,label]` lines, with `?label` for one that is not known and maybe a language in a third
+/// column, and cleans the texts.
 pub(super) fn read(path: &Path, profile: Profile) -> Result<Vec<Row>> {
     let bytes = fs::read(path).with_context(|| format!("can't read {}", path.display()))?;
     let text = String::from_utf8(bytes)
@@ -37,23 +45,37 @@ pub(super) fn read(path: &Path, profile: Profile) -> Result<Vec<Row>> {
             continue;
         }
         let columns: Vec<&str> = line.split('\t').collect();
-        let [text, labels] = columns[..] else {
+        let judged = match columns[..] {
+            [text, labels] => Some((text, labels)),
+            [text, labels, language] if is_language(language) => Some((text, labels)),
+            _ => None,
+        };
+        let Some((text, labels)) = judged else {
             bail!(
                 "{} row {number}: {} columns, not text<TAB>label[,label]",
                 path.display(),
                 columns.len()
             );
         };
-        let labels: Vec<String> = labels.split(',').map(|label| label.trim().to_owned()).collect();
+        let (unknown, labels): (Vec<&str>, Vec<&str>) = labels
+            .split(',')
+            .map(str::trim)
+            .partition(|label| label.starts_with(UNKNOWN));
+        let unknown = unknown.iter().map(|label| &label[UNKNOWN.len_utf8()..]);
         ensure!(
-            labels.iter().all(|label| !label.is_empty()),
+            labels
+                .iter()
+                .copied()
+                .chain(unknown.clone())
+                .all(|label| !label.is_empty()),
             "{} row {number}: an empty label",
             path.display()
         );
         rows.push(Row {
             number,
             text: profile.clean(text),
-            labels,
+            unknown: unknown.map(str::to_owned).collect(),
+            labels: labels.into_iter().map(str::to_owned).collect(),
         });
     }
     ensure!(!rows.is_empty(), "{}: no rows", path.display());
@@ -77,7 +99,12 @@ pub(super) fn examples(
     path: &Path,
 ) -> Result<Vec<Example>> {
     let classes: BTreeMap<&str, usize> = names.iter().enumerate().map(|(id, name)| (name.as_str(), id)).collect();
-    let example = |Row { number, text, labels }: &Row| {
+    let example = |Row {
+                       number,
+                       text,
+                       labels,
+                       unknown,
+                   }: &Row| {
         let row = || format!("{} row {number}", path.display());
         let mut ids = Vec::with_capacity(labels.len());
         for label in labels {
@@ -86,12 +113,37 @@ pub(super) fn examples(
         }
         ids.sort_unstable();
         ids.dedup();
+        // One that no training post has is no class.
+        let mut unknown: Vec<usize> = unknown
+            .iter()
+            .filter_map(|label| classes.get(label.as_str()).copied())
+            .filter(|label| !ids.contains(label))
+            .collect();
+        unknown.sort_unstable();
+        unknown.dedup();
         Ok(Example {
             ids: tokenizer.encode(text, longest).with_context(row)?,
             labels: ids,
+            unknown,
         })
     };
     rows.iter().map(example).collect()
+}
+
+/// Refuses posts whose one label is not known: a softmax head must be told.
+pub(super) fn ensure_labelled(examples: &[Example], rows: &[Row], path: &Path) -> Result<()> {
+    let bad = examples
+        .iter()
+        .zip(rows)
+        .find(|(example, _)| example.labels.is_empty() || !example.unknown.is_empty());
+    if let Some((_, row)) = bad {
+        bail!(
+            "{} row {}: a label that is not known is for --head sigmoid alone",
+            path.display(),
+            row.number
+        );
+    }
+    Ok(())
 }
 
 /// Cuts the examples into batches of posts of like length, in an order that the seed and epoch fix.
@@ -121,8 +173,9 @@ mod tests {
         let path = folder.path().join("a.tsv");
         for (content, expected) in [
             ("a\tjoy\nb\n", "row 2: 1 columns"),
-            ("a\tjoy\nb\tx\ty\n", "row 2: 3 columns"),
+            ("a\tjoy\nb\tx\ty\tz\n", "row 2: 4 columns"),
             ("a\tjoy,\n", "row 1: an empty label"),
+            ("a\tjoy,?\n", "row 1: an empty label"),
             ("\n", "no rows"),
         ] {
             fs::write(&path, content).unwrap();
@@ -137,6 +190,7 @@ mod tests {
             .map(|i| Example {
                 ids: vec![0; 1 + i * 7 % 40],
                 labels: vec![0],
+                unknown: Vec::new(),
             })
             .collect();
         let batches = |seed, epoch| super::batches(&examples, 8, seed, epoch);

@@ -26,6 +26,8 @@ const BATCH: usize = 64;
 #[derive(Debug, Clone)]
 pub(super) struct Scored {
     pub(super) labels: Vec<usize>,
+    /// Classes by which it is not judged.
+    pub(super) unknown: Vec<usize>,
     pub(super) logits: Vec<f32>,
 }
 
@@ -54,6 +56,7 @@ pub(super) fn score(encoder: &Encoder, examples: &[Example], threads: usize) -> 
                             scored.extend(chunk.iter().zip(logits.chunks_exact(labels)).map(|(example, logits)| {
                                 Scored {
                                     labels: example.labels.clone(),
+                                    unknown: example.unknown.clone(),
                                     logits: logits.to_vec(),
                                 }
                             }));
@@ -71,11 +74,11 @@ pub(super) fn score(encoder: &Encoder, examples: &[Example], threads: usize) -> 
 
 /// Judges scored posts of `labels` classes. Under softmax a post with several labels counts as
 /// right when the prediction is one of them, and else as its first; under sigmoid a class is
-/// predicted from a probability of one half on.
+/// predicted from a probability of one half on, and not judged where it is not known.
 pub(super) fn judge(posts: &[Scored], labels: usize, loss: Loss) -> Figures {
     let mut tally = Tally::new(labels);
     for post in posts {
-        tally.count(&post.labels, &post.logits, loss);
+        tally.count(post, loss);
     }
     tally.figures(loss)
 }
@@ -102,7 +105,12 @@ impl Tally {
         }
     }
 
-    fn count(&mut self, truth: &[usize], logits: &[f32], loss: Loss) {
+    fn count(&mut self, post: &Scored, loss: Loss) {
+        let Scored {
+            labels: truth,
+            unknown,
+            logits,
+        } = post;
         self.posts += 1;
         match loss {
             Loss::Softmax => {
@@ -122,7 +130,7 @@ impl Tally {
             }
             Loss::Sigmoid => {
                 let mut exact = true;
-                for (class, &logit) in logits.iter().enumerate() {
+                for (class, &logit) in logits.iter().enumerate().filter(|(class, _)| !unknown.contains(class)) {
                     let (is, said) = (truth.contains(&class), logit >= 0.0);
                     self.truly[class] += u64::from(is);
                     self.predicted[class] += u64::from(said);
@@ -156,6 +164,14 @@ impl Tally {
 mod tests {
     use super::*;
 
+    fn scored(labels: &[usize], unknown: &[usize], logits: [f32; 2]) -> Scored {
+        Scored {
+            labels: labels.to_vec(),
+            unknown: unknown.to_vec(),
+            logits: logits.to_vec(),
+        }
+    }
+
     #[test]
     fn figures_of_a_softmax_head() {
         let mut tally = Tally::new(2);
@@ -165,7 +181,7 @@ mod tests {
             (&[1], [0.0, 1.0]),
             (&[0, 1], [0.0, 1.0]),
         ] {
-            tally.count(truth, &logits, Loss::Softmax);
+            tally.count(&scored(truth, &[], logits), Loss::Softmax);
         }
         let figures = tally.figures(Loss::Softmax);
         assert!((figures.accuracy - 0.75).abs() < 1e-12);
@@ -177,10 +193,17 @@ mod tests {
     #[test]
     fn figures_of_a_sigmoid_head() {
         let mut tally = Tally::new(2);
-        tally.count(&[0, 1], &[1.0, -1.0], Loss::Sigmoid);
-        tally.count(&[1], &[-1.0, 2.0], Loss::Sigmoid);
+        tally.count(&scored(&[0, 1], &[], [1.0, -1.0]), Loss::Sigmoid);
+        tally.count(&scored(&[1], &[], [-1.0, 2.0]), Loss::Sigmoid);
+        // Whether it has the first class is not known: what is said of that is neither right nor wrong.
+        let before = (tally.predicted[0], tally.truly[0]);
+        tally.count(&scored(&[], &[0], [3.0, -2.0]), Loss::Sigmoid);
+        assert_eq!(
+            (tally.predicted[0], tally.truly[0], tally.right),
+            (before.0, before.1, 2)
+        );
         let figures = tally.figures(Loss::Sigmoid);
-        assert!((figures.accuracy - 0.5).abs() < 1e-12);
+        assert!((figures.accuracy - 2.0 / 3.0).abs() < 1e-12);
         assert!((figures.f1[0] - 1.0).abs() < 1e-12);
         assert!((figures.f1[1] - 2.0 / 3.0).abs() < 1e-12);
     }

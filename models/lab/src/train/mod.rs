@@ -22,7 +22,7 @@ use self::{
 };
 use crate::{
     checkpoint::{self, Checkpoint, Staging},
-    encoder::Encoder,
+    encoder::{Encoder, Frozen},
     optim::Settings,
     tokenizer::{self, Tokenizer},
     training::{Training, ensure_known},
@@ -37,6 +37,13 @@ pub fn run(args: Args) -> Result<()> {
     args.check()?;
     let common = &args.common;
     let mut base = Checkpoint::read(&common.base)?.encoder;
+    ensure!(
+        args.freeze_layers <= base.shape.layers,
+        "--freeze-layers {}: {} has {} layers",
+        args.freeze_layers,
+        common.base.display(),
+        base.shape.layers
+    );
     base.shape.pooling = args.pooling.unwrap_or(base.shape.pooling);
     let tokenizer = Tokenizer::read(&common.base)?;
     let train_rows = data::read(&args.train, common.profile)?;
@@ -51,6 +58,10 @@ pub fn run(args: Args) -> Result<()> {
     let longest = common.max_tokens.min(base.shape.longest());
     let train = data::examples(&train_rows, &labels, &tokenizer, longest, &args.train)?;
     let valid = data::examples(&valid_rows, &labels, &tokenizer, longest, &args.valid)?;
+    if args.head == HeadKind::Softmax {
+        data::ensure_labelled(&train, &train_rows, &args.train)?;
+        data::ensure_labelled(&valid, &valid_rows, &args.valid)?;
+    }
     let ids = train.iter().chain(&valid).flat_map(|example| &example.ids);
     ensure_known(ids, &base.shape, &common.base)?;
 
@@ -116,6 +127,10 @@ impl<'a> Run<'a> {
             clip: args.clip,
             head_factor: args.head_lr_factor,
             layer_decay: args.layer_decay,
+            frozen: Frozen {
+                words: args.freeze_words || args.freeze_layers > 0,
+                layers: args.freeze_layers,
+            },
             ..Settings::default()
         };
         Ok(Self {

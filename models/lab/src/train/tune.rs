@@ -21,8 +21,16 @@ pub(super) struct Tuner {
     classes: usize,
     smoothing: f32,
     r_drop: f32,
+    /// How much a post counts by its label or, under a sigmoid head, a label where it is given.
     class_weights: Vec<f32>,
     workers: Vec<Worker>,
+}
+
+/// What a post should be given, and how much it and each class count.
+struct Wanted {
+    shares: Vec<f32>,
+    weight: f32,
+    classes: Vec<f32>,
 }
 
 /// One thread's buffers.
@@ -45,8 +53,9 @@ impl Tuner {
         if loss == Loss::Sigmoid {
             // A head that begins at the labels' frequencies need not first learn that most are rare.
             let place = encoder.layout.out_bias.clone();
-            for (bias, &count) in encoder.weights.dense[place].iter_mut().zip(&counts) {
-                let share = ((count as f32 + 0.5) / (train.len() as f32 + 1.0)).clamp(1e-4, 1.0 - 1e-4);
+            let judged = judged(train, classes);
+            for (bias, (&count, judged)) in encoder.weights.dense[place].iter_mut().zip(counts.iter().zip(judged)) {
+                let share = ((count as f32 + 0.5) / (judged as f32 + 1.0)).clamp(1e-4, 1.0 - 1e-4);
                 *bias = (share / (1.0 - share)).ln();
             }
         }
@@ -68,8 +77,8 @@ impl Tuner {
         batch: &[&Example],
         rate: f32,
     ) -> Result<(f64, f64)> {
-        let targets: Vec<(Vec<f32>, f32)> = batch.iter().map(|example| self.target(example)).collect();
-        let weight: f64 = targets.iter().map(|(_, weight)| f64::from(*weight)).sum();
+        let targets: Vec<Wanted> = batch.iter().map(|example| self.target(example)).collect();
+        let weight: f64 = targets.iter().map(|target| f64::from(target.weight)).sum();
         let share = (1.0 / weight.max(1e-9)) as f32;
         let (loss, r_drop) = (self.loss, self.r_drop);
         let looks = if r_drop > 0.0 { 2 } else { 1 };
@@ -81,8 +90,9 @@ impl Tuner {
             };
             let posts: Packed = mine().map(|post| batch[post].ids.as_slice()).collect();
             let targets = mine().map(|post| Target {
-                shares: &targets[post].0,
-                weight: targets[post].1,
+                shares: &targets[post].shares,
+                weight: targets[post].weight,
+                classes: &targets[post].classes,
             });
             let dropout = (part.rates, part.seed);
             worker.learn(encoder, &posts, targets, (loss, r_drop, share), dropout, gradient)
@@ -90,7 +100,7 @@ impl Tuner {
         Ok((sum, weight))
     }
 
-    fn target(&self, example: &Example) -> (Vec<f32>, f32) {
+    fn target(&self, example: &Example) -> Wanted {
         let (classes, smoothing) = (self.classes, self.smoothing);
         let (mass, floor) = match self.loss {
             Loss::Softmax => (1.0 / example.labels.len() as f32, smoothing / classes as f32),
@@ -100,12 +110,27 @@ impl Tuner {
         for &label in &example.labels {
             shares[label] += mass * (1.0 - smoothing);
         }
-        let weights = example
-            .labels
-            .iter()
-            .map(|&label| self.class_weights[label])
-            .sum::<f32>();
-        (shares, weights / example.labels.len() as f32)
+        let weights = example.labels.iter().map(|&label| self.class_weights[label]);
+        if self.loss == Loss::Softmax {
+            let weight = weights.sum::<f32>() / example.labels.len() as f32;
+            return Wanted {
+                shares,
+                weight,
+                classes: Vec::new(),
+            };
+        }
+        let mut counting = vec![1.0; classes];
+        for (&label, weight) in example.labels.iter().zip(weights) {
+            counting[label] = weight;
+        }
+        for &label in &example.unknown {
+            counting[label] = 0.0;
+        }
+        Wanted {
+            shares,
+            weight: 1.0,
+            classes: counting,
+        }
     }
 }
 
@@ -142,6 +167,15 @@ fn counts(examples: &[Example], classes: usize) -> Vec<usize> {
         counts[*label] += 1;
     }
     counts
+}
+
+/// How many examples are known to be of each class or not.
+fn judged(examples: &[Example], classes: usize) -> Vec<usize> {
+    let mut judged = vec![examples.len(); classes];
+    for label in examples.iter().flat_map(|example| &example.unknown) {
+        judged[*label] -= 1;
+    }
+    judged
 }
 
 /// Weights of the classes whose mean over the posts is 1.
@@ -182,5 +216,39 @@ mod tests {
         }
         let weights = class_weights(ClassWeights::Inverse, &[100, 10]);
         assert!((weights[1] / weights[0] - 10.0).abs() < 1e-4);
+    }
+
+    #[test]
+    fn what_is_not_known_does_not_count_and_rare_labels_count_more() {
+        let example = |labels: &[usize], unknown: &[usize]| Example {
+            ids: vec![0, 2],
+            labels: labels.to_vec(),
+            unknown: unknown.to_vec(),
+        };
+        let examples = [
+            example(&[0], &[]),
+            example(&[0], &[2]),
+            example(&[0, 1], &[]),
+            example(&[], &[1, 2]),
+        ];
+        assert_eq!(counts(&examples, 3), [3, 1, 0]);
+        assert_eq!(judged(&examples, 3), [4, 3, 2]);
+        let tuner = |loss| Tuner {
+            loss,
+            classes: 3,
+            smoothing: 0.0,
+            r_drop: 0.0,
+            class_weights: vec![0.5, 2.5, 1.0],
+            workers: Vec::new(),
+        };
+        let several = tuner(Loss::Sigmoid);
+        let wanted = several.target(&examples[1]);
+        assert_eq!((wanted.weight, wanted.shares), (1.0, vec![1.0, 0.0, 0.0]));
+        assert_eq!(wanted.classes, [0.5, 1.0, 0.0]);
+        assert_eq!(several.target(&examples[2]).classes, [0.5, 2.5, 1.0]);
+        let nothing = several.target(&examples[3]);
+        assert_eq!((nothing.weight, nothing.shares), (1.0, vec![0.0; 3]));
+        assert_eq!(nothing.classes, [1.0, 0.0, 0.0]);
+        assert_eq!(tuner(Loss::Softmax).target(&examples[2]).weight, 1.5);
     }
 }

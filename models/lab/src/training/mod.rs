@@ -89,7 +89,8 @@ impl<'a, J: Default + Serialize + DeserializeOwned> Training<'a, J> {
                 ..Progress::default()
             },
         };
-        let gradient = || Gradient::new(&model.encoder.shape, &model.encoder.layout);
+        let (shape, layout) = (&model.encoder.shape, &model.encoder.layout);
+        let gradient = || Gradient::new(shape, layout).freezing(optimiser.frozen);
         Ok(Self {
             args,
             work,
