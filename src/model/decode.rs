@@ -44,6 +44,12 @@ impl Decoder {
         }
     }
 
+    /// The place of the label that a text is given on which no other reaches its threshold.
+    #[must_use]
+    pub fn fallback(&self) -> Option<usize> {
+        self.fallback
+    }
+
     /// How many logits a text has.
     #[must_use]
     pub fn labels(&self) -> usize {

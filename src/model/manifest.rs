@@ -21,6 +21,10 @@ pub struct Manifest {
     pub fallback: Option<Arc<str>>,
     /// Divides the logits before softmax or sigmoid; 1 where absent.
     pub temperature: Option<f64>,
+    /// The languages that it was judged in, by BCP 47 tag, each with its macro-F1 there, from 0 to 1; none where it was
+    /// made for one language, or nobody has judged it by language.
+    #[serde(default)]
+    pub languages: BTreeMap<Arc<str>, f64>,
     /// Named groups of labels; else [`default_groups`](super::groups::default_groups).
     pub groups: Option<BTreeMap<Arc<str>, Vec<Arc<str>>>>,
     /// The score from which a multi-label model's label counts; 0.5 for labels not named here.
@@ -67,6 +71,13 @@ impl Manifest {
                 ));
             }
         }
+        for (language, figure) in &self.languages {
+            if language.trim().is_empty() || !(0.0..=1.0).contains(figure) {
+                return Err(format!(
+                    "languages gives {language:?} the figure {figure}: it must be a language's tag, and lie between 0 and 1"
+                ));
+            }
+        }
         if let Some(temperature) = self.temperature.filter(|t| !(t.is_finite() && *t > 0.0)) {
             return Err(format!("temperature is {temperature}: it must be above 0"));
         }
@@ -107,11 +118,12 @@ mod tests {
     fn a_whole_manifest_is_read() {
         let manifest = parse(
             "name = \"moods\"\nprofile = \"classical\"\nproblem_type = \"multi_label_classification\"\nfallback = \"neutral\"\ntemperature = 1.5\n\
-             [groups]\npositive = [\"joy\"]\n[thresholds]\njoy = 0.3\n",
+             [groups]\npositive = [\"joy\"]\n[thresholds]\njoy = 0.3\n[languages]\nen = 0.66\npt-BR = 0.4\n",
         )
         .unwrap();
         assert_eq!(manifest.problem_type, Some(ProblemType::MultiLabelClassification));
         assert_eq!(manifest.thresholds["joy"], 0.3);
+        assert_eq!(manifest.languages["en"], 0.66);
         assert_eq!(parse("").unwrap(), Manifest::default());
     }
 
@@ -124,6 +136,7 @@ mod tests {
             ("[groups]\npositive = [\"glee\"]", "group \"positive\" names \"glee\""),
             ("[thresholds]\njoy = 1.5", "between 0 and 1"),
             ("[thresholds]\nglee = 0.5", "not a label"),
+            ("[languages]\nen = 66", "between 0 and 1"),
             ("temperature = 0.0", "above 0"),
             ("temperature = nan", "above 0"),
             ("name = \"a@b\"", "must not be empty"),

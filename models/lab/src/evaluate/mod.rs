@@ -11,19 +11,20 @@ use std::{
     path::{Path, PathBuf},
 };
 
-use anyhow::{Context as _, bail};
+use anyhow::{Context as _, bail, ensure};
 use moodstream::{
     classify::ClassifyOptions,
     model::{ModelFolder, ModelOptions, ProblemType, toml_mistake},
 };
 
 pub use self::{
-    report::{Comparison, Evaluation},
+    report::{Comparison, Evaluation, LanguageReport},
     serve::{Served, Speed, serve},
 };
 use crate::{
     data::{self, Example, Format, LabelMap},
     metrics,
+    thresholds::Manifest,
 };
 
 /// Rounds of the bootstrap behind the interval of the macro-F1.
@@ -72,6 +73,9 @@ pub struct Args {
     /// Which ONNX file of the second folder; with it alone, of the same folder
     #[arg(long, value_name = "PRECISION", value_parser = named::<moodstream::model::Precision>)]
     pub against_precision: Option<moodstream::model::Precision>,
+    /// Note the macro-F1 of each language in the model's manifest, in the place of what it says
+    #[arg(long)]
+    pub note_languages: bool,
     /// Where to write the figures
     #[arg(long, value_name = "FILE")]
     pub json: Option<PathBuf>,
@@ -132,7 +136,7 @@ pub fn run(args: Args) -> anyhow::Result<()> {
     for example in &mut examples {
         map.apply(example)?;
     }
-    examples.retain(|example| !example.labels.is_empty());
+    examples.retain(|example| !example.labels.is_empty() || !example.unknown.is_empty());
 
     let (options, runtime) = (args.model.options(), args.model.classify_options());
     let (mut evaluation, emotions) = judge(&args.model.model, &options, &runtime, &examples, &map)?;
@@ -149,6 +153,15 @@ pub fn run(args: Args) -> anyhow::Result<()> {
     print!("{}", evaluation.table());
     if let Some(path) = &args.json {
         data::write_whole(path, &serde_json::to_vec_pretty(&evaluation)?)?;
+    }
+    if args.note_languages {
+        ensure!(
+            !evaluation.languages.is_empty(),
+            "--note-languages: the data don't say which language a post is in"
+        );
+        let languages = evaluation.languages.iter();
+        let figures = languages.map(|one| (one.language.as_str(), one.macro_f1));
+        Manifest::read(&args.model.model)?.with_languages(figures).write()?;
     }
     Ok(())
 }
@@ -176,11 +189,20 @@ pub fn judge(
 
     let judged = Judged::new(&info.labels, map)?;
     let truth = judged.truth(examples)?;
-    let decided = judged.decide(&served, info.problem_type, &thresholds(model, &info.labels)?);
+    let unknown = judged.unknown(examples);
+    let mut decided = judged.decide(&served, info.problem_type, &thresholds(model, &info.labels)?);
+    for (set, unknown) in decided.sets.iter_mut().zip(&unknown) {
+        // Neither right nor wrong: as if it had not been said.
+        set.retain(|label| !unknown.contains(label));
+    }
 
     let single: Option<Vec<usize>> = truth
         .iter()
-        .map(|labels| if let [label] = labels[..] { Some(label) } else { None })
+        .zip(&unknown)
+        .map(|(labels, unknown)| match labels[..] {
+            [label] if unknown.is_empty() => Some(label),
+            _ => None,
+        })
         .collect();
     let one_answer = info.problem_type == ProblemType::SingleLabelClassification;
     let flags = |sets: &[Vec<usize>]| -> Vec<Vec<bool>> {
@@ -194,13 +216,13 @@ pub fn judge(
         _ => metrics::multi_label(&judged.labels, &truth_flags, &given_flags),
     };
     let one_label = single.is_none().then(|| {
-        let pairs = truth
-            .iter()
-            .zip(&decided.emotions)
-            .filter(|(truth, _)| truth.len() == 1);
-        let (truth, emotions): (Vec<usize>, Vec<usize>) = pairs.map(|(truth, &emotion)| (truth[0], emotion)).unzip();
+        let pairs = truth.iter().zip(&unknown).zip(&decided.emotions);
+        let pairs = pairs.filter(|((truth, unknown), _)| truth.len() == 1 && unknown.is_empty());
+        let (truth, emotions): (Vec<usize>, Vec<usize>) =
+            pairs.map(|((truth, _), &emotion)| (truth[0], emotion)).unzip();
         metrics::single_label(&judged.labels, &truth, &emotions)
     });
+    let languages = report::by_language(&judged.labels, examples, &truth_flags, &given_flags);
     let interval = metrics::bootstrap(truth.len(), BOOTSTRAP_ROUNDS, BOOTSTRAP_SEED, |sample| match &single {
         Some(truth) if one_answer => {
             let truth: Vec<usize> = sample.iter().map(|&at| truth[at]).collect();
@@ -229,6 +251,7 @@ pub fn judge(
         macro_f1_interval: interval,
         report,
         one_label,
+        languages,
         speed: served.speed,
         against: None,
     };
@@ -313,6 +336,13 @@ impl Judged {
             truth.push(set);
         }
         Ok(truth)
+    }
+
+    /// The judged labels of which it is not known whether a text has them.
+    fn unknown(&self, examples: &[Example]) -> Vec<Vec<usize>> {
+        let place = |label: &String| self.labels.iter().position(|known| known == label);
+        let of = |example: &Example| example.unknown.iter().filter_map(place).collect();
+        examples.iter().map(of).collect()
     }
 
     /// The served answer in judged labels. Where the map drops the label that was given, the best of

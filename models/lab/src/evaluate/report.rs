@@ -1,12 +1,15 @@
 //! The figures of a judgement.
 
-use std::fmt::Write as _;
+use std::{collections::BTreeMap, fmt::Write as _};
 
 use moodstream::model::{Precision, Provider};
 use serde::Serialize;
 
 use super::Speed;
-use crate::metrics::{self, Report, Spread};
+use crate::{
+    data::Example,
+    metrics::{self, Report, Spread},
+};
 
 /// The judgement of a model on a set.
 #[derive(Debug, Clone, Serialize)]
@@ -26,6 +29,9 @@ pub struct Evaluation {
     pub report: Report,
     /// Where posts have several labels: the figures over those that have one.
     pub one_label: Option<Report>,
+    /// The figures by language, where the data say which a post is in.
+    #[serde(skip_serializing_if = "Vec::is_empty")]
+    pub languages: Vec<LanguageReport>,
     /// The share of posts whose emotion is among their labels.
     pub hit_rate: f64,
     /// The expected calibration error of the emotion's score.
@@ -36,6 +42,52 @@ pub struct Evaluation {
     pub speed: Speed,
     /// The second model.
     pub against: Option<Comparison>,
+}
+
+/// The figures of the posts in one language.
+#[derive(Debug, Clone, Serialize)]
+pub struct LanguageReport {
+    /// The language as the data name it.
+    pub language: String,
+    /// Posts judged.
+    pub posts: u64,
+    /// Mean F1 over the emotions that occur, each decided for itself; neutral, the absence of all, is none of them.
+    pub macro_f1: f64,
+    /// F1 of each label that occurs.
+    pub f1: BTreeMap<String, f64>,
+}
+
+/// The label that stands for no emotion.
+const NEUTRAL: &str = "neutral";
+
+/// The figures by language in alphabetical order, of examples with their labels and those given to them as flags.
+pub(super) fn by_language(
+    labels: &[String],
+    examples: &[Example],
+    truth: &[Vec<bool>],
+    given: &[Vec<bool>],
+) -> Vec<LanguageReport> {
+    let mut members: BTreeMap<&str, Vec<usize>> = BTreeMap::new();
+    for (at, example) in examples.iter().enumerate() {
+        if let Some(language) = &example.language {
+            members.entry(language).or_default().push(at);
+        }
+    }
+    let report = |(language, members): (&str, Vec<usize>)| {
+        let of = |flags: &[Vec<bool>]| -> Vec<Vec<bool>> { members.iter().map(|&at| flags[at].clone()).collect() };
+        let report = metrics::multi_label(labels, &of(truth), &of(given));
+        let occurring = report.classes.iter().filter(|class| class.support > 0);
+        let f1: BTreeMap<String, f64> = occurring.map(|class| (class.label.clone(), class.f1)).collect();
+        let emotions = f1.iter().filter(|(label, _)| *label != NEUTRAL);
+        let (sum, count) = emotions.fold((0.0, 0), |(sum, count), (_, f1)| (sum + f1, count + 1));
+        LanguageReport {
+            language: language.to_owned(),
+            posts: report.posts,
+            macro_f1: sum / f64::from(count.max(1)),
+            f1,
+        }
+    };
+    members.into_iter().map(report).collect()
 }
 
 /// A second model on the same texts.
@@ -97,6 +149,20 @@ impl Evaluation {
             self.calibration_error,
             100.0 * padding_share
         );
+        if !self.languages.is_empty() {
+            out.push_str("\nlanguage   posts  macro F1 over its emotions\n");
+        }
+        for language in &self.languages {
+            let _ = write!(
+                out,
+                "{:9} {:6}  {:.4} ",
+                language.language, language.posts, language.macro_f1
+            );
+            for (label, f1) in &language.f1 {
+                let _ = write!(out, " {label} {f1:.3}");
+            }
+            out.push('\n');
+        }
         if let Some(Comparison {
             agreement,
             different,

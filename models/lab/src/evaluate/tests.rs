@@ -75,6 +75,36 @@ fn a_multi_label_model_gives_what_reaches_its_threshold_and_its_emotion() {
 }
 
 #[test]
+fn languages_are_judged_apart_by_their_emotions_and_by_what_is_known() {
+    let labels = ["joy", "fear", "neutral"].map(str::to_owned);
+    let of = |language: &str, labels: &[&str], unknown: &[&str]| Example {
+        language: Some(language.into()),
+        unknown: unknown.iter().map(|&label| label.to_owned()).collect(),
+        ..example(labels)
+    };
+    let examples = [
+        of("ro", &["joy"], &[]),
+        of("ro", &["fear"], &[]),
+        of("ro", &["neutral"], &[]),
+        of("en", &["joy"], &["fear"]),
+    ];
+    let flags = |sets: [&[usize]; 4]| {
+        sets.map(|set| (0..3).map(|label| set.contains(&label)).collect())
+            .to_vec()
+    };
+    let truth = flags([&[0], &[1], &[2], &[0]]);
+    let given = flags([&[0], &[2], &[0], &[0]]);
+    let reports = report::by_language(&labels, &examples, &truth, &given);
+    let found: Vec<_> = reports.iter().map(|one| (one.language.as_str(), one.posts)).collect();
+    assert_eq!(found, [("en", 1), ("ro", 3)]);
+    assert!((reports[0].macro_f1 - 1.0).abs() < 1e-12 && !reports[0].f1.contains_key("fear"));
+    // Joy 2/3 and fear 0; neutral, of which nothing is right, does not count.
+    assert!((reports[1].macro_f1 - 1.0 / 3.0).abs() < 1e-12, "{:?}", reports[1]);
+    let judged = Judged::new(&arcs(&["joy", "fear", "neutral"]), &LabelMap::identity()).unwrap();
+    assert_eq!(judged.unknown(&examples[3..]), [[1]]);
+}
+
+#[test]
 fn a_label_that_the_model_lacks_is_named_with_its_row() {
     let judged = Judged::new(&arcs(&["joy", "anger"]), &LabelMap::identity()).unwrap();
     assert_eq!(judged.truth(&[example(&["anger", "joy"])]).unwrap(), [[1, 0]]);

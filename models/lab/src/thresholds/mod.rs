@@ -1,6 +1,7 @@
 //! Fitting thresholds or a temperature on a validation split, written to the model's manifest.
 //!
-//! A multi-label model gets the threshold of best F1 for each label; a single-label one the
+//! A multi-label model gets the threshold of best F1 for each label, over the posts of which it is known whether they have
+//! it, and 1 for the one that stands for none of the others; a single-label one the
 //! temperature under which its scores are as likely right as they say, which changes no label.
 
 mod fit;
@@ -73,13 +74,14 @@ fn summary(before: &Evaluation, after: &Evaluation) -> String {
 }
 
 /// The manifest as a document: what is not fitted stays as it was written, comments included.
-struct Manifest {
+pub(crate) struct Manifest {
     path: PathBuf,
     document: DocumentMut,
 }
 
 impl Manifest {
-    fn read(model: &Path) -> anyhow::Result<Self> {
+    /// That of a model folder; an empty one where it has none.
+    pub(crate) fn read(model: &Path) -> anyhow::Result<Self> {
         let path = model.join("moodstream.toml");
         let text = match path.exists() {
             true => fs::read_to_string(&path).with_context(|| format!("can't read {}", path.display()))?,
@@ -123,18 +125,34 @@ impl Manifest {
     fn with_thresholds(mut self, folder: &ModelFolder, served: &Served, examples: &[Example]) -> Self {
         let mut table = Table::new();
         for (at, label) in folder.info().labels.iter().enumerate() {
-            let scores: Vec<f64> = served.scores.iter().map(|scores| scores[at]).collect();
-            let has_label: Vec<bool> = examples
-                .iter()
-                .map(|example| example.labels.iter().any(|given| **given == **label))
-                .collect();
+            if folder.decoder().fallback() == Some(at) {
+                // It is given where no other label is, and not for a score of its own.
+                table.insert(label, value(1.0));
+                continue;
+            }
+            let posts = examples.iter().zip(&served.scores);
+            let known = posts.filter(|(example, _)| !example.unknown.iter().any(|other| **other == **label));
+            let (scores, has_label): (Vec<f64>, Vec<bool>) = known
+                .map(|(example, scores)| (scores[at], example.labels.iter().any(|given| **given == **label)))
+                .unzip();
             table.insert(label, value(round(fit::best_threshold(&scores, &has_label))));
         }
         self.document["thresholds"] = Item::Table(table);
         self
     }
 
-    fn write(&self) -> anyhow::Result<()> {
+    /// With the figure of each language.
+    pub(crate) fn with_languages<'l>(mut self, figures: impl Iterator<Item = (&'l str, f64)>) -> Self {
+        let mut table = Table::new();
+        for (language, figure) in figures {
+            table.insert(language, value(round(figure)));
+        }
+        self.document["languages"] = Item::Table(table);
+        self
+    }
+
+    /// Writes it into the folder.
+    pub(crate) fn write(&self) -> anyhow::Result<()> {
         Ok(data::write_whole(&self.path, self.document.to_string().as_bytes())?)
     }
 }
@@ -165,6 +183,18 @@ mod tests {
         assert_eq!(
             text,
             "# by hand\nname = \"x\" # kept\ntemperature = 1.25\n\n[groups]\ngood = [\"joy\"]\n"
+        );
+        for figure in [0.5, 0.123_456] {
+            let manifest = Manifest::read(folder.path()).unwrap();
+            manifest
+                .with_languages([("pt-BR", figure)].into_iter())
+                .write()
+                .unwrap();
+        }
+        let text = fs::read_to_string(&path).unwrap();
+        assert!(
+            text.ends_with("\n[languages]\npt-BR = 0.1235\n") && text.contains("[groups]"),
+            "{text}"
         );
         fs::write(&path, "# by hand\nname = ").unwrap();
         let error = format!("{:#}", Manifest::read(folder.path()).err().unwrap());
