@@ -3,6 +3,8 @@
 //! The modules, in the order of the work:
 //!
 //! - [`prepare`]: labelled sets as published become one clean, split, de-duplicated TSV;
+//! - [`unpack`]: a file of 4-bit weights becomes a checkpoint;
+//! - [`cut`]: a checkpoint's Unigram vocabulary is cut to what given text uses;
 //! - [`carry`]: a BERT-like checkpoint becomes a RoBERTa one with a vocabulary of its own;
 //! - [`pretrain`]: masked-language-model adaptation of a checkpoint to raw text;
 //! - [`train`]: a checkpoint is fine-tuned on labelled text;
@@ -18,6 +20,7 @@
 
 pub mod carry;
 pub mod checkpoint;
+pub mod cut;
 pub mod data;
 pub mod encoder;
 pub mod evaluate;
@@ -32,3 +35,5 @@ pub mod thresholds;
 pub mod tokenizer;
 pub mod train;
 mod training;
+mod unigram;
+pub mod unpack;

@@ -3,7 +3,7 @@
 use std::process::ExitCode;
 
 use clap::{Parser, Subcommand};
-use moodstream_lab::{carry, evaluate, export, prepare, pretrain, thresholds, train};
+use moodstream_lab::{carry, cut, evaluate, export, prepare, pretrain, thresholds, train, unpack};
 
 #[derive(Debug, Parser)]
 #[command(name = "moodstream-lab", version, about, max_term_width = 100)]
@@ -16,6 +16,10 @@ struct Cli {
 enum Step {
     /// Read labelled sets, clean, map, merge, de-duplicate, split and balance them
     Prepare(prepare::Args),
+    /// Make a checkpoint of a file of 4-bit weights
+    Unpack(unpack::Args),
+    /// Cut a checkpoint's Unigram vocabulary to what text uses
+    Cut(cut::Args),
     /// Make a RoBERTa checkpoint with a vocabulary of its own out of a BERT-like one
     Carry(carry::Args),
     /// Adapt a checkpoint to raw text: by masked language model, by distillation from a teacher, or both
@@ -35,6 +39,8 @@ enum Step {
 fn main() -> ExitCode {
     let outcome = match Cli::parse().step {
         Step::Prepare(args) => prepare::run(args),
+        Step::Unpack(args) => unpack::run(args),
+        Step::Cut(args) => cut::run(args),
         Step::Carry(args) => carry::run(args),
         Step::Pretrain(args) => pretrain::run(args),
         Step::Train(args) => train::run(args),

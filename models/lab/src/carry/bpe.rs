@@ -136,15 +136,15 @@ impl Vocabulary {
             }
         })
     }
+}
 
-    /// The content of `tokenizer_config.json`.
-    pub(super) fn config_json(longest: usize) -> Value {
-        json!({
-            "tokenizer_class": "PreTrainedTokenizerFast", "bos_token": "<s>", "cls_token": "<s>",
-            "eos_token": "</s>", "sep_token": "</s>", "pad_token": "<pad>", "unk_token": "<unk>",
-            "mask_token": "<mask>", "model_max_length": longest, "clean_up_tokenization_spaces": false
-        })
-    }
+/// The content of `tokenizer_config.json`, for RoBERTa's special tokens.
+pub(crate) fn tokenizer_config(longest: usize) -> Value {
+    json!({
+        "tokenizer_class": "PreTrainedTokenizerFast", "bos_token": "<s>", "cls_token": "<s>",
+        "eos_token": "</s>", "sep_token": "</s>", "pad_token": "<pad>", "unk_token": "<unk>",
+        "mask_token": "<mask>", "model_max_length": longest, "clean_up_tokenization_spaces": false
+    })
 }
 
 /// The bytes that a token of a byte-level vocabulary stands for; `None` if it holds another letter.

@@ -7,7 +7,7 @@
 mod bpe;
 mod embed;
 
-pub(crate) use bpe::surface;
+pub(crate) use bpe::{surface, tokenizer_config};
 
 use std::path::{Path, PathBuf};
 
@@ -15,7 +15,7 @@ use anyhow::{Context, Result, ensure};
 use moodstream::clean::Profile;
 
 use crate::{
-    checkpoint::{self, Checkpoint, Staging},
+    checkpoint::{self, Checkpoint, Family, Staging},
     encoder::{Encoder, Packed, Pass, Rates, Shape},
     tokenizer::Tokenizer,
 };
@@ -95,10 +95,11 @@ pub fn run(args: Args) -> Result<()> {
         encoder,
         labels: Vec::new(),
         loss: None,
+        family: Family::Roberta,
     }
     .write(staging.path())?;
     checkpoint::write(&staging.path().join("tokenizer.json"), json.as_bytes())?;
-    let config = serde_json::to_string_pretty(&bpe::Vocabulary::config_json(longest))? + "\n";
+    let config = serde_json::to_string_pretty(&bpe::tokenizer_config(longest))? + "\n";
     checkpoint::write(&staging.path().join("tokenizer_config.json"), config.as_bytes())?;
     staging.finish()?;
     println!(

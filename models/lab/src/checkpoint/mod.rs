@@ -2,8 +2,8 @@
 //!
 //! Read are RoBERTa-like and MPNet encoders (`roberta.`, `mpnet.`, with or without a classification head) and
 //! BERT-like ones (`bert.` or no prefix), whose token type 0 is folded into the positions. Written is MPNet where
-//! attention is biased by relative positions, else always RoBERTa; `transformers` loads them as
-//! `MPNetForSequenceClassification` and `RobertaForSequenceClassification`, whose head sees the first state: one that was
+//! attention is biased by relative positions, else RoBERTa or XLM-RoBERTa, which differ in name and vocabulary alone;
+//! `transformers` loads them as `MPNetForSequenceClassification` and the like, whose head sees the first state: one that was
 //! trained on the mean (`classifier_pooling`) is for `export` alone.
 
 mod staging;
@@ -11,7 +11,7 @@ mod tensors;
 
 pub use staging::Staging;
 pub(crate) use staging::write;
-pub(crate) use tensors::{le_bytes, write_tensors};
+pub(crate) use tensors::{le_bytes, transposed, write_tensors};
 
 use std::{collections::BTreeMap, fs, path::Path};
 
@@ -31,6 +31,18 @@ pub struct Checkpoint {
     pub labels: Vec<String>,
     /// How the head was trained, where the folder says.
     pub loss: Option<Loss>,
+    /// What it is called.
+    pub family: Family,
+}
+
+/// The name of an encoder without relative positions.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
+pub enum Family {
+    /// Of one language.
+    #[default]
+    Roberta,
+    /// Of many languages.
+    XlmRoberta,
 }
 
 #[derive(Debug, Deserialize)]
@@ -126,7 +138,16 @@ impl Checkpoint {
             Some(MULTI) => Some(Loss::Sigmoid),
             _ => None,
         };
-        Ok(Self { encoder, labels, loss })
+        let family = match config.model_type.as_deref() {
+            Some("xlm-roberta") => Family::XlmRoberta,
+            _ => Family::Roberta,
+        };
+        Ok(Self {
+            encoder,
+            labels,
+            loss,
+            family,
+        })
     }
 
     /// Writes `config.json` and `model.safetensors` into a folder that exists.
@@ -146,13 +167,19 @@ impl Checkpoint {
         let classifies = !self.labels.is_empty();
         let relative = shape.relative_buckets > 0;
         WrittenConfig {
-            architectures: [match (relative, classifies) {
-                (false, true) => "RobertaForSequenceClassification",
-                (false, false) => "RobertaModel",
-                (true, true) => "MPNetForSequenceClassification",
-                (true, false) => "MPNetModel",
+            architectures: [match (relative, self.family, classifies) {
+                (false, Family::Roberta, true) => "RobertaForSequenceClassification",
+                (false, Family::Roberta, false) => "RobertaModel",
+                (false, Family::XlmRoberta, true) => "XLMRobertaForSequenceClassification",
+                (false, Family::XlmRoberta, false) => "XLMRobertaModel",
+                (true, _, true) => "MPNetForSequenceClassification",
+                (true, _, false) => "MPNetModel",
             }],
-            model_type: if relative { "mpnet" } else { "roberta" },
+            model_type: match (relative, self.family) {
+                (true, _) => "mpnet",
+                (false, Family::Roberta) => "roberta",
+                (false, Family::XlmRoberta) => "xlm-roberta",
+            },
             attention_probs_dropout_prob: 0.1,
             bos_token_id: 0,
             classifier_dropout: None,
@@ -270,6 +297,7 @@ mod tests {
             encoder,
             labels: vec!["joy".to_owned(), "fear".to_owned()],
             loss: Some(Loss::Softmax),
+            family: Family::default(),
         }
     }
 
@@ -314,6 +342,10 @@ mod tests {
             assert_eq!(read.encoder.weights.dense, written.encoder.weights.dense);
             assert_eq!((read.labels, read.loss), (written.labels, written.loss));
         }
+        let mut written = checkpoint(0);
+        written.family = Family::XlmRoberta;
+        written.write(folder.path()).unwrap();
+        assert_eq!(Checkpoint::read(folder.path()).unwrap().family, Family::XlmRoberta);
     }
 
     #[test]

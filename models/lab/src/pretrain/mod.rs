@@ -37,7 +37,9 @@ const HEAD_FACTOR: f32 = 10.0;
 pub fn run(args: Args) -> Result<()> {
     args.check()?;
     let common = &args.common;
-    let base = Checkpoint::read(&common.base)?.encoder;
+    let Checkpoint {
+        encoder: base, family, ..
+    } = Checkpoint::read(&common.base)?;
     let tokenizer = Tokenizer::read(&common.base)?;
     let hider = Hider::read(&common.base, base.shape.vocabulary, args.mask, args.emoji)?;
     let teacher = args
@@ -89,6 +91,7 @@ pub fn run(args: Args) -> Result<()> {
         encoder: training.model.averaged().without_head(),
         labels: Vec::new(),
         loss: None,
+        family,
     }
     .write(staging.path())?;
     tokenizer::copy(&common.base, staging.path())?;

@@ -21,7 +21,7 @@ use self::{
     tune::Tuner,
 };
 use crate::{
-    checkpoint::{self, Checkpoint, Staging},
+    checkpoint::{self, Checkpoint, Family, Staging},
     encoder::{Encoder, Frozen},
     optim::Settings,
     tokenizer::{self, Tokenizer},
@@ -36,7 +36,11 @@ use crate::{
 pub fn run(args: Args) -> Result<()> {
     args.check()?;
     let common = &args.common;
-    let mut base = Checkpoint::read(&common.base)?.encoder;
+    let Checkpoint {
+        encoder: mut base,
+        family,
+        ..
+    } = Checkpoint::read(&common.base)?;
     ensure!(
         args.freeze_layers <= base.shape.layers,
         "--freeze-layers {}: {} has {} layers",
@@ -66,7 +70,7 @@ pub fn run(args: Args) -> Result<()> {
     ensure_known(ids, &base.shape, &common.base)?;
 
     let staging = Staging::new(&common.out)?;
-    let mut run = Run::new(&args, base, &labels, &train)?;
+    let mut run = Run::new(&args, (base, family), &labels, &train)?;
     run.go(&train, &valid)?;
     let best = run.best_folder();
     let Journal { epochs, best: chosen } = &run.training.progress.journal;
@@ -115,12 +119,13 @@ struct Journal {
 struct Run<'a> {
     args: &'a Args,
     labels: &'a [String],
+    family: Family,
     tuner: Tuner,
     training: Training<'a, Journal>,
 }
 
 impl<'a> Run<'a> {
-    fn new(args: &'a Args, base: Encoder, labels: &'a [String], train: &[Example]) -> Result<Self> {
+    fn new(args: &'a Args, (base, family): (Encoder, Family), labels: &'a [String], train: &[Example]) -> Result<Self> {
         let (tuner, encoder) = Tuner::new(args, base, labels.len(), train);
         let settings = Settings {
             weight_decay: args.weight_decay,
@@ -136,6 +141,7 @@ impl<'a> Run<'a> {
         Ok(Self {
             args,
             labels,
+            family,
             tuner,
             training: Training::new(&args.common, args.describe()?, encoder, settings, args.average)?,
         })
@@ -189,7 +195,14 @@ impl<'a> Run<'a> {
         let folder = self.best_folder();
         fs::create_dir_all(&folder).with_context(|| format!("can't make {}", folder.display()))?;
         let (labels, loss) = (self.labels.to_vec(), Some(self.tuner.loss));
-        Checkpoint { encoder, labels, loss }.write(&folder)
+        let family = self.family;
+        Checkpoint {
+            encoder,
+            labels,
+            loss,
+            family,
+        }
+        .write(&folder)
     }
 }
 

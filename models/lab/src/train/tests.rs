@@ -51,6 +51,7 @@ impl Bench {
             encoder,
             labels: Vec::new(),
             loss: None,
+            family: Family::default(),
         }
         .write(&base)
         .unwrap();
@@ -149,7 +150,7 @@ fn a_run_that_was_killed_ends_as_if_it_was_not() {
         let (labels, posts) = bench.examples(&args);
         let base = || Checkpoint::read(&args.common.base).unwrap().encoder;
         if let Some(batches) = kill_after {
-            let mut run = Run::new(&args, base(), &labels, &posts).unwrap();
+            let mut run = Run::new(&args, (base(), Family::default()), &labels, &posts).unwrap();
             for batch in &data::batches(&posts, 8, args.common.seed, 0)[..batches] {
                 let batch: Vec<&Example> = batch.iter().map(|&index| &posts[index]).collect();
                 let done = (run.training.progress.steps as f32 + 1.0) / 25.0;
@@ -158,7 +159,7 @@ fn a_run_that_was_killed_ends_as_if_it_was_not() {
             }
             run.training.save().unwrap();
         }
-        let mut run = Run::new(&args, base(), &labels, &posts).unwrap();
+        let mut run = Run::new(&args, (base(), Family::default()), &labels, &posts).unwrap();
         run.go(&posts, &posts).unwrap();
         let (model, steps) = (run.training.model, run.training.progress.steps);
         assert_eq!((steps, model.average.steps), (24, 17));
@@ -205,7 +206,7 @@ fn a_run_with_other_data_or_threads_is_not_gone_on_with() {
     let args = bench.args("out", &["--epochs", "1"]);
     let base = Checkpoint::read(&args.common.base).unwrap().encoder;
     let (labels, posts) = bench.examples(&args);
-    let mut killed = Run::new(&args, base, &labels, &posts).unwrap();
+    let mut killed = Run::new(&args, (base, Family::default()), &labels, &posts).unwrap();
     killed.training.save().unwrap();
     let mut others = args.clone();
     others.common.threads = 3;
@@ -241,14 +242,14 @@ fn a_run_that_was_killed_when_its_patience_was_gone_stays_where_it_was() {
     args.patience = 3;
     let (labels, posts) = bench.examples(&args);
     let base = || Checkpoint::read(&args.common.base).unwrap().encoder;
-    let mut killed = Run::new(&args, base(), &labels, &posts).unwrap();
+    let mut killed = Run::new(&args, (base(), Family::default()), &labels, &posts).unwrap();
     killed.training.progress.epoch = 4;
     killed.training.progress.journal = Journal {
         epochs: vec![Epoch::default(); 4],
         best: Some((0, Figures::default())),
     };
     killed.training.save().unwrap();
-    let mut run = Run::new(&args, base(), &labels, &posts).unwrap();
+    let mut run = Run::new(&args, (base(), Family::default()), &labels, &posts).unwrap();
     run.go(&posts, &posts).unwrap();
     assert_eq!(run.training.progress.epoch, 4);
 
@@ -267,7 +268,7 @@ fn what_a_run_goes_on_from_is_kept_while_biases_are_fitted() {
     let args = bench.args("out", &["--epochs", "1", "--fit-bias"]);
     let (labels, posts) = bench.examples(&args);
     let base = Checkpoint::read(&args.common.base).unwrap().encoder;
-    let mut killed = Run::new(&args, base, &labels, &posts).unwrap();
+    let mut killed = Run::new(&args, (base, Family::default()), &labels, &posts).unwrap();
     killed.go(&posts, &posts).unwrap();
     let best = killed.best_folder().join("model.safetensors");
     let trained = fs::read(&best).unwrap();
