@@ -6,6 +6,8 @@ use std::fs;
 use std::path::{Path, PathBuf};
 use std::sync::OnceLock;
 
+use moodstream_lab::checkpoint::{Checkpoint, Family as CheckpointFamily};
+use moodstream_lab::encoder::{Encoder, Loss, Pooling, Shape};
 use moodstream_lab::export::{Args, Classifier, ExportError, GraphStyle, Precision, export};
 use ndarray::Array2;
 use ort::environment::Environment;
@@ -40,6 +42,7 @@ fn args(checkpoint: &Path, out: &Path, precision: &[Precision], graph: GraphStyl
         out: out.to_owned(),
         precision: precision.to_vec(),
         graph,
+        word_bits: 8,
         calibrate: None,
         calibrate_texts: 512,
         min_agreement: None,
@@ -162,6 +165,98 @@ fn int8_is_near_and_blind_to_batch_mates_and_padding() {
             assert!(change < 1e-4, "{family}, text {index}: {change}");
         }
     }
+}
+
+/// A checkpoint of random weights whose width is that of a block, with the tokenizer of a fixture.
+fn wide_checkpoint(folder: &Path) {
+    let mut encoder = Encoder::zeros(Shape {
+        hidden: 64,
+        heads: 4,
+        layers: 2,
+        intermediate: 128,
+        positions: 40,
+        first_position: 2,
+        relative_buckets: 0,
+        pooling: Pooling::Mean,
+        vocabulary: 96,
+        labels: 3,
+        epsilon: 1e-5,
+    });
+    let mut state = 1_u64;
+    let mut random = || {
+        state = state
+            .wrapping_mul(6_364_136_223_846_793_005)
+            .wrapping_add(1_442_695_040_888_963_407);
+        (state >> 40) as f32 / (1_u64 << 24) as f32 - 0.5
+    };
+    let weights = encoder.weights.words.iter_mut().chain(&mut encoder.weights.dense);
+    weights.for_each(|weight| *weight = 0.4 * random());
+    for tensor in encoder.layout.tensors.clone() {
+        if tensor.name.ends_with("LayerNorm.weight") {
+            encoder.weights.dense[tensor.place].fill(1.0);
+        }
+    }
+    let checkpoint = Checkpoint {
+        encoder,
+        labels: ["joy", "anger", "fear"].map(str::to_owned).to_vec(),
+        loss: Some(Loss::Sigmoid),
+        family: CheckpointFamily::XlmRoberta,
+    };
+    fs::create_dir(folder).unwrap();
+    checkpoint.write(folder).unwrap();
+    fs::copy(
+        fixture("xlm-roberta").join("tokenizer.json"),
+        folder.join("tokenizer.json"),
+    )
+    .unwrap();
+}
+
+#[test]
+fn words_of_four_bits_are_as_blind_to_batch_mates_and_smaller() {
+    let Some(runtime) = runtime() else { return };
+    let folder = tempfile::tempdir().unwrap();
+    let checkpoint = folder.path().join("checkpoint");
+    wide_checkpoint(&checkpoint);
+    let truth = expected("xlm-roberta");
+    let (ids, mask) = (matrix(&truth.input_ids), matrix(&truth.attention_mask));
+    let exported = |word_bits: u8| {
+        let out = folder.path().join(format!("bits-{word_bits}"));
+        let precision = [Precision::Fp32, Precision::Int8];
+        let wanted = Args {
+            word_bits,
+            ..args(&checkpoint, &out, &precision, GraphStyle::Fused)
+        };
+        export(&wanted).unwrap();
+        out.join("onnx")
+    };
+    let (whole, half) = (exported(8), exported(4));
+    let size = |onnx: &Path| fs::metadata(onnx.join("model_int8.onnx")).unwrap().len();
+    // Half the bytes of 96 words of 64, and two scales a word instead of one.
+    let saved = size(&whole) - size(&half);
+    assert!((2_400..=96 * 64 / 2).contains(&saved), "{saved}");
+    let exact = logits(runtime, &half.join("model.onnx"), &ids, &mask);
+    let together = logits(runtime, &half.join("model_int8.onnx"), &ids, &mask);
+    let rows: Vec<Vec<f32>> = exact.rows().into_iter().map(|row| row.to_vec()).collect();
+    let distance = largest_difference(&together, &rows);
+    assert!(distance < 0.15, "{distance}");
+    for (index, row) in truth.attention_mask.iter().enumerate() {
+        let length = row.iter().sum::<i64>() as usize;
+        let part = |x: &Array2<i64>| Array2::from_shape_fn((1, length), |(_, column)| x[(index, column)]);
+        let alone = logits(runtime, &half.join("model_int8.onnx"), &part(&ids), &part(&mask));
+        let change = largest_difference(&alone, &[together.row(index).to_vec()]);
+        assert!(change < 1e-4, "text {index}: {change}");
+    }
+    let narrow = Args {
+        word_bits: 4,
+        ..args(
+            &fixture("roberta"),
+            &folder.path().join("no"),
+            &[Precision::Int8],
+            GraphStyle::Fused,
+        )
+    };
+    let error = export(&narrow).unwrap_err().to_string();
+    assert!(error.contains("hidden_size 16"), "{error}");
 }
 
 /// A copy of the RoBERTa fixture with one file changed, and what exporting it says.

@@ -149,6 +149,11 @@ impl GraphBuilder {
         self.initializer(name, ElementType::Int8, dims, raw)
     }
 
+    /// Bytes, rows first.
+    pub(crate) fn uint8(&mut self, name: &str, dims: &[usize], data: Vec<u8>) -> Value {
+        self.initializer(name, ElementType::Uint8, dims, data)
+    }
+
     pub(crate) fn uint8_scalar(&mut self, value: u8) -> Value {
         self.initializer("zero_point", ElementType::Uint8, &[], vec![value])
     }

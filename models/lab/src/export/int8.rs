@@ -15,13 +15,16 @@ use super::graph::{Attr, FloatType, GraphBuilder, Op, Value};
 use super::quantise::{Coding, QuantisedLinear};
 use super::writer::{Bias, Inputs, Reach, Style, Writer};
 
-/// The whole model: bytes in the layers' products and the word embeddings, floats elsewhere.
-pub(crate) fn int8_graph(model: &Classifier, layers: &[QuantisedLayer]) -> GraphBuilder {
+/// The whole model: bytes in the layers' products and the word embeddings, or half bytes in these, floats elsewhere.
+pub(crate) fn int8_graph(model: &Classifier, layers: &[QuantisedLayer], half_words: bool) -> GraphBuilder {
     let mut writer = Writer::new(model, FloatType::Single, Style::Subtracted);
     // Beside the bytes, whole single-precision weights would be most of the file.
     writer.compact = true;
     let inputs = writer.inputs();
-    let words = writer.quantised_word_embeddings(&inputs);
+    let words = match half_words {
+        true => writer.halved_word_embeddings(&inputs),
+        false => writer.quantised_word_embeddings(&inputs),
+    };
     let embedded = writer.embeddings(&inputs, &words);
     let frame = writer.frame(&inputs, &embedded);
     let mut hidden = writer.g.call(Op::Onnx("Reshape"), &[&embedded, &frame.all.flat], &[]);

@@ -10,6 +10,7 @@ mod error;
 mod folder;
 mod forward;
 mod graph;
+mod half_bytes;
 mod int8;
 mod proto;
 mod quantise;
@@ -95,6 +96,10 @@ pub struct Args {
     /// Operators of the fp32 and fp16 graphs
     #[arg(long, default_value = "fused")]
     pub graph: GraphStyle,
+    /// Bits of a weight of the word embeddings in the int8 file: 8 with a scale a word, or 4 with one for each 32 of its
+    /// weights, which is half the size
+    #[arg(long, default_value_t = 8, value_parser = word_bits, value_name = "8|4")]
+    pub word_bits: u8,
     /// Texts like those to be classified, one a line (or the first column of a TSV, .zst too): int8 is fitted to
     /// them, cleaned as the service does for this model. Training texts will do; without any, int8 loses more
     #[arg(long, value_name = "FILE")]
@@ -108,6 +113,14 @@ pub struct Args {
     /// The model's name in the manifest, the first part of its id [default: the manifest's, else the checkpoint's folder name]
     #[arg(long)]
     pub name: Option<String>,
+}
+
+fn word_bits(text: &str) -> Result<u8, clap::Error> {
+    match text {
+        "8" => Ok(8),
+        "4" => Ok(4),
+        _ => Err(clap::Error::raw(clap::error::ErrorKind::InvalidValue, "must be 8 or 4")),
+    }
 }
 
 /// Runs the step.
@@ -141,6 +154,16 @@ pub fn export(args: &Args) -> Result<(), ExportError> {
         }
         _ => None,
     };
+    if args.word_bits == 4 && !model.width().is_multiple_of(half_bytes::BLOCK) {
+        return Err(ExportError::Invalid {
+            path: args.checkpoint.join("config.json"),
+            why: format!(
+                "--word-bits 4 takes blocks of {}, and hidden_size {} is no multiple of that",
+                half_bytes::BLOCK,
+                model.width()
+            ),
+        });
+    }
     let staging = Staging::begin(&args.out)?;
     staging.describe(&args.checkpoint, args.name.as_deref())?;
 
@@ -155,7 +178,7 @@ pub fn export(args: &Args) -> Result<(), ExportError> {
                     .transpose()?;
                 let layers = calibrate::quantise_layers(&model, &texts.unwrap_or_default());
                 calibrate::describe(&layers).for_each(|line| println!("{line}"));
-                int8::int8_graph(&model, &layers)
+                int8::int8_graph(&model, &layers, args.word_bits == 4)
             }
         };
         let bytes = graph.finish().ok_or(ExportError::TooLarge {

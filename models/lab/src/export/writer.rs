@@ -4,6 +4,7 @@ use ndarray::Array1;
 
 use super::checkpoint::{Classifier, Family, HeadActivation, Layer, LayerNorm, Linear};
 use super::graph::{Attr, Dim, FloatType, GraphBuilder, Op, Value};
+use super::half_bytes::{BLOCK, HalfBytes, quantise_blocks};
 use super::proto::ElementType;
 use crate::encoder::Pooling;
 
@@ -224,6 +225,23 @@ impl<'a> Writer<'a> {
         let steps = self.g.cast(&steps, ElementType::Float32);
         let scale = self.g.call(Op::Onnx("Gather"), &[&scales, &inputs.ids], &[]);
         self.g.call(Op::Onnx("Mul"), &[&steps, &scale], &[])
+    }
+
+    /// As [`Self::word_embeddings`], from a table of half bytes with a scale for each block of a word.
+    pub(crate) fn halved_word_embeddings(&mut self, inputs: &Inputs) -> Value {
+        self.g.scope("embeddings");
+        let HalfBytes { bytes, scales } = quantise_blocks(&self.model.word_embeddings);
+        let (rows, width) = (self.model.vocabulary(), self.model.width());
+        let table = self.g.uint8("word_embeddings", &[rows, width / 2], bytes);
+        let scales = self.g.weight("word_embeddings_scale", &[rows, width / BLOCK], &scales);
+        let attributes = [
+            ("bits", Attr::Int(4)),
+            ("block_size", Attr::Int(BLOCK as i64)),
+            ("gather_axis", Attr::Int(0)),
+            ("quantize_axis", Attr::Int(1)),
+        ];
+        let inputs = [&table, &inputs.ids, &scales];
+        self.g.call(Op::Runtime("GatherBlockQuantized"), &inputs, &attributes)
     }
 
     /// Adds positions and types to `words` and normalises.
