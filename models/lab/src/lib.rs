@@ -21,6 +21,7 @@
 pub mod carry;
 pub mod checkpoint;
 pub mod cut;
+pub mod compare;
 pub mod data;
 pub mod encoder;
 pub mod evaluate;

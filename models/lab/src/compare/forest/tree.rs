@@ -1,0 +1,472 @@
+//! One tree: growing, cutting, asking.
+
+use super::{super::sparse::Rows, Random};
+
+/// Stands for a feature where a node is a leaf.
+const LEAF: u32 = u32::MAX;
+/// Values closer together than this are not split, as in scikit-learn.
+const CLOSEST: f32 = 1e-7;
+
+/// A node: a split, or a leaf.
+#[derive(Debug, Clone, Copy)]
+struct Node {
+    feature: u32,
+    /// Rows whose value is at most this go left.
+    threshold: f32,
+    left: u32,
+    right: u32,
+    /// Its classes among the tree's shares: of every leaf, and of nodes at which the tree may be cut.
+    shares: (u32, u32),
+}
+
+/// A grown tree.
+#[derive(Debug, Clone, Default)]
+pub(super) struct Tree {
+    nodes: Vec<Node>,
+    /// Classes and their shares of a node's rows.
+    shares: Vec<(u32, f32)>,
+}
+
+impl Tree {
+    /// Adds the probabilities of the node that a dense row comes to: a leaf, or one at `depth`, where the tree was grown so
+    /// that it may be cut there.
+    pub(super) fn add_chances(&self, row: &[f32], depth: Option<usize>, chances: &mut [f64]) {
+        let mut left = depth.unwrap_or(usize::MAX);
+        let mut node = &self.nodes[0];
+        while node.feature != LEAF && left > 0 {
+            let next = if row[node.feature as usize] <= node.threshold {
+                node.left
+            } else {
+                node.right
+            };
+            node = &self.nodes[next as usize];
+            left -= 1;
+        }
+        let (from, to) = node.shares;
+        for &(class, share) in &self.shares[from as usize..to as usize] {
+            chances[class as usize] += f64::from(share);
+        }
+    }
+
+    /// The tree without what is below `depth`, one of the depths at which it may be cut.
+    pub(super) fn cut(&self, depth: usize) -> Self {
+        let mut cut = Self::default();
+        let mut open = vec![(0_u32, 0_usize, None::<(usize, bool)>)];
+        while let Some((at, level, parent)) = open.pop() {
+            let mut node = self.nodes[at as usize];
+            let place = cut.nodes.len();
+            if let Some((parent, is_left)) = parent {
+                let parent: &mut Node = &mut cut.nodes[parent];
+                *(if is_left { &mut parent.left } else { &mut parent.right }) = place as u32;
+            }
+            if node.feature != LEAF && level < depth {
+                open.push((node.right, level + 1, Some((place, false))));
+                open.push((node.left, level + 1, Some((place, true))));
+                node.shares = (0, 0);
+            } else {
+                let (from, to) = node.shares;
+                let start = cut.shares.len() as u32;
+                cut.shares.extend_from_slice(&self.shares[from as usize..to as usize]);
+                node.shares = (start, cut.shares.len() as u32);
+                node.feature = LEAF;
+            }
+            cut.nodes.push(node);
+        }
+        cut
+    }
+
+    pub(super) fn bytes(&self) -> usize {
+        size_of_val(&*self.nodes) + size_of_val(&*self.shares)
+    }
+}
+
+/// Grows trees on the same rows.
+pub(super) struct Grower<'a> {
+    rows: &'a Rows,
+    columns: &'a Rows,
+    truth: &'a [usize],
+    classes: usize,
+    depth: Option<usize>,
+    cuts: &'a [usize],
+    /// Features that a node looks at.
+    tried: usize,
+}
+
+/// Memory of growing, used again from tree to tree.
+pub(super) struct Scratch {
+    /// By row: the node that it is in.
+    node: Vec<u32>,
+    /// By feature: the look at a node in which it was seen last, and in how many of the node's rows.
+    seen: Vec<(u32, u32)>,
+    look: u32,
+    /// By feature: its place among those that are looked at.
+    slot: Vec<u32>,
+    features: Vec<u32>,
+    entries: Vec<Vec<Entry>>,
+}
+
+/// A row's value of a feature that is looked at.
+#[derive(Debug, Clone, Copy)]
+struct Entry {
+    value: f32,
+    class: u32,
+    weight: f64,
+}
+
+#[derive(Debug, Clone, Copy, PartialEq)]
+struct Split {
+    feature: u32,
+    threshold: f32,
+    /// What is made as large as can be: the sums of the squared class weights over the weight, of both sides.
+    purity: f64,
+}
+
+/// A node yet to be made.
+struct Open {
+    from: usize,
+    to: usize,
+    depth: usize,
+    seed: u64,
+    parent: Option<(usize, bool)>,
+}
+
+impl<'a> Grower<'a> {
+    pub(super) fn new(
+        rows: &'a Rows,
+        columns: &'a Rows,
+        truth: &'a [usize],
+        classes: usize,
+        depth: Option<usize>,
+        cuts: &'a [usize],
+    ) -> Self {
+        Self {
+            rows,
+            columns,
+            truth,
+            classes,
+            depth,
+            cuts,
+            tried: (rows.width() as f64).sqrt().max(1.0) as usize,
+        }
+    }
+
+    pub(super) fn scratch(&self) -> Scratch {
+        Scratch {
+            node: vec![u32::MAX; self.rows.len()],
+            seen: vec![(0, 0); self.rows.width()],
+            look: 0,
+            slot: vec![u32::MAX; self.rows.width()],
+            features: Vec::new(),
+            entries: Vec::new(),
+        }
+    }
+
+    /// Grows a tree on rows that count as often as `bag` says.
+    pub(super) fn grow(&self, bag: &[u32], seed: u64, scratch: &mut Scratch) -> Tree {
+        let mut tree = Tree::default();
+        let mut order: Vec<u32> = (0..bag.len() as u32).filter(|&at| bag[at as usize] > 0).collect();
+        scratch.node.fill(u32::MAX);
+        let mut open = vec![Open {
+            from: 0,
+            to: order.len(),
+            depth: 0,
+            seed,
+            parent: None,
+        }];
+        let mut counts = vec![0.0; self.classes];
+        while let Some(Open {
+            from,
+            to,
+            depth,
+            seed,
+            parent,
+        }) = open.pop()
+        {
+            let place = tree.nodes.len();
+            if let Some((parent, is_left)) = parent {
+                let parent = &mut tree.nodes[parent];
+                *(if is_left { &mut parent.left } else { &mut parent.right }) = place as u32;
+            }
+            let members = &mut order[from..to];
+            counts.fill(0.0);
+            for &at in &*members {
+                counts[self.truth[at as usize]] += f64::from(bag[at as usize]);
+            }
+            let pure = counts.iter().filter(|&&count| count > 0.0).count() < 2;
+            let mut random = Random::new(seed);
+            let seeds = (random.next(), random.next());
+            let split = match pure || self.depth.is_some_and(|most| depth >= most) {
+                true => None,
+                false => self.best_split(members, place as u32, bag, &counts, &mut random, scratch),
+            };
+            let mut shares = (0, 0);
+            if split.is_none() || self.cuts.contains(&depth) {
+                let all: f64 = counts.iter().sum();
+                let start = tree.shares.len() as u32;
+                let present = (0..).zip(&counts).filter(|(_, count)| **count > 0.0);
+                tree.shares
+                    .extend(present.map(|(class, count)| (class, (count / all) as f32)));
+                shares = (start, tree.shares.len() as u32);
+            }
+            let Some(split) = split else {
+                tree.nodes.push(Node {
+                    feature: LEAF,
+                    threshold: 0.0,
+                    left: 0,
+                    right: 0,
+                    shares,
+                });
+                continue;
+            };
+            let middle = from + self.part(members, split);
+            tree.nodes.push(Node {
+                feature: split.feature,
+                threshold: split.threshold,
+                left: 0,
+                right: 0,
+                shares,
+            });
+            for (from, to, seed, is_left) in [(middle, to, seeds.1, false), (from, middle, seeds.0, true)] {
+                open.push(Open {
+                    from,
+                    to,
+                    depth: depth + 1,
+                    seed,
+                    parent: Some((place, is_left)),
+                });
+            }
+        }
+        tree
+    }
+
+    /// Puts the rows that go left first, and says how many.
+    fn part(&self, members: &mut [u32], split: Split) -> usize {
+        let value = |at: u32| {
+            let row = self.rows.row(at as usize);
+            row.columns
+                .binary_search(&split.feature)
+                .map_or(0.0, |place| row.values[place])
+        };
+        let mut left = 0;
+        for at in 0..members.len() {
+            if value(members[at]) <= split.threshold {
+                members.swap(at, left);
+                left += 1;
+            }
+        }
+        left
+    }
+
+    /// The best split by features drawn at random; `None` where all rows are alike.
+    fn best_split(
+        &self,
+        members: &[u32],
+        node: u32,
+        bag: &[u32],
+        counts: &[f64],
+        random: &mut Random,
+        scratch: &mut Scratch,
+    ) -> Option<Split> {
+        let values: usize = members.iter().map(|&at| self.rows.row(at as usize).columns.len()).sum();
+        // Each drawn column is read whole, or each row is read twice: whichever is less.
+        let mean_column = self.rows.values() / self.rows.width().max(1) + 1;
+        if 2 * values > self.tried * mean_column {
+            self.draw(random, scratch);
+            self.collect_by_columns(members, node, bag, scratch);
+            if let Some(split) = best_of(members.len(), counts, scratch) {
+                return Some(split);
+            }
+        }
+        // All drawn features were alike in all rows, or there are few rows.
+        self.choose_present(members, random, scratch)?;
+        self.collect_by_rows(members, bag, scratch);
+        best_of(members.len(), counts, scratch)
+    }
+
+    /// Draws features without replacement.
+    fn draw(&self, random: &mut Random, scratch: &mut Scratch) {
+        scratch.look += 1;
+        scratch.features.clear();
+        while scratch.features.len() < self.tried.min(self.rows.width()) {
+            let feature = random.below(self.rows.width());
+            if scratch.seen[feature].0 != scratch.look {
+                scratch.seen[feature].0 = scratch.look;
+                scratch.features.push(feature as u32);
+            }
+        }
+    }
+
+    fn collect_by_columns(&self, members: &[u32], node: u32, bag: &[u32], scratch: &mut Scratch) {
+        for &at in members {
+            scratch.node[at as usize] = node;
+        }
+        let entries = emptied(&mut scratch.entries, scratch.features.len());
+        for (entries, &feature) in entries.iter_mut().zip(&scratch.features) {
+            for (at, value) in self.columns.row(feature as usize).iter() {
+                if scratch.node[at as usize] == node {
+                    entries.push(self.entry(at, value, bag));
+                }
+            }
+        }
+    }
+
+    /// Of the features that differ between the rows, takes those that would be among as many drawn from all features; one at
+    /// least, since scikit-learn goes on drawing until one differs. `None` if none does.
+    fn choose_present(&self, members: &[u32], random: &mut Random, scratch: &mut Scratch) -> Option<()> {
+        scratch.look += 1;
+        scratch.features.clear();
+        for &at in members {
+            for &column in self.rows.row(at as usize).columns {
+                let seen = &mut scratch.seen[column as usize];
+                if seen.0 != scratch.look {
+                    *seen = (scratch.look, 0);
+                    scratch.features.push(column);
+                }
+                seen.1 += 1;
+            }
+        }
+        let first = self.rows.row(members[0] as usize);
+        let differs = |feature: u32| {
+            if (scratch.seen[feature as usize].1 as usize) < members.len() {
+                return true;
+            }
+            let value = |at: u32| {
+                let row = self.rows.row(at as usize);
+                row.columns
+                    .binary_search(&feature)
+                    .map_or(0.0, |place| row.values[place])
+            };
+            let Ok(place) = first.columns.binary_search(&feature) else {
+                return true;
+            };
+            let own = first.values[place];
+            members.iter().any(|&at| (value(at) - own).abs() > CLOSEST)
+        };
+        scratch.features.retain(|&feature| differs(feature));
+        // The order of first sight depends on the order of the rows, which must not matter.
+        scratch.features.sort_unstable();
+        let present = scratch.features.len();
+        if present == 0 {
+            return None;
+        }
+        // Selection sampling (Knuth, The Art of Computer Programming 3.4.2 S) over all features, those that differ first.
+        let (mut wanted, mut left) = (self.tried, self.rows.width());
+        let fallback = scratch.features[random.below(present)];
+        scratch.features.retain(|_| {
+            let taken = random.unit() * (left as f64) < wanted as f64;
+            left -= 1;
+            wanted -= usize::from(taken);
+            taken
+        });
+        if scratch.features.is_empty() {
+            scratch.features.push(fallback);
+        }
+        Some(())
+    }
+
+    fn collect_by_rows(&self, members: &[u32], bag: &[u32], scratch: &mut Scratch) {
+        let entries = emptied(&mut scratch.entries, scratch.features.len());
+        for (slot, &feature) in (0..).zip(&scratch.features) {
+            scratch.slot[feature as usize] = slot;
+        }
+        for &at in members {
+            for (column, value) in self.rows.row(at as usize).iter() {
+                let slot = scratch.slot[column as usize];
+                if slot != u32::MAX {
+                    entries[slot as usize].push(self.entry(at, value, bag));
+                }
+            }
+        }
+        for &feature in &scratch.features {
+            scratch.slot[feature as usize] = u32::MAX;
+        }
+    }
+
+    fn entry(&self, at: u32, value: f32, bag: &[u32]) -> Entry {
+        Entry {
+            value,
+            class: self.truth[at as usize] as u32,
+            weight: f64::from(bag[at as usize]),
+        }
+    }
+
+    /// Holds the two ways to collect values against each other.
+    #[cfg(test)]
+    pub(super) fn check_both_ways(&self, seed: u64) {
+        let mut scratch = self.scratch();
+        let bag = vec![1; self.rows.len()];
+        for size in [2, 5, 40, 200] {
+            let members: Vec<u32> = (0..size).collect();
+            let mut counts = vec![0.0; self.classes];
+            members.iter().for_each(|&at| counts[self.truth[at as usize]] += 1.0);
+            self.draw(&mut Random::new(seed), &mut scratch);
+            self.collect_by_columns(&members, size, &bag, &mut scratch);
+            let by_columns = best_of(members.len(), &counts, &mut scratch);
+            self.collect_by_rows(&members, &bag, &mut scratch);
+            let by_rows = best_of(members.len(), &counts, &mut scratch);
+            assert_eq!(by_columns, by_rows);
+            assert!(size < 40 || by_rows.is_some());
+        }
+    }
+}
+
+fn emptied(entries: &mut Vec<Vec<Entry>>, count: usize) -> &mut [Vec<Entry>] {
+    if entries.len() < count {
+        entries.resize_with(count, Vec::new);
+    }
+    let entries = &mut entries[..count];
+    entries.iter_mut().for_each(Vec::clear);
+    entries
+}
+
+/// The best split of the features whose values were collected from `rows` rows, of the class weights `counts`.
+fn best_of(rows: usize, counts: &[f64], scratch: &mut Scratch) -> Option<Split> {
+    let all: f64 = counts.iter().sum();
+    let mut best: Option<Split> = None;
+    let mut right = vec![0.0; counts.len()];
+    let mut left = vec![0.0; counts.len()];
+    for (entries, &feature) in scratch.entries.iter_mut().zip(&scratch.features) {
+        if entries.is_empty() {
+            continue;
+        }
+        entries.sort_unstable_by(|one, other| one.value.total_cmp(&other.value));
+        right.fill(0.0);
+        for entry in &*entries {
+            right[entry.class as usize] += entry.weight;
+        }
+        let mut right_all: f64 = right.iter().sum();
+        for ((left, right), count) in left.iter_mut().zip(&right).zip(counts) {
+            *left = count - right;
+        }
+        let mut squares = (square(&left), square(&right));
+        // The rows without the feature have the value 0.
+        let mut value = 0.0;
+        let mut split_here = entries.len() < rows;
+        for entry in &*entries {
+            if split_here && entry.value - value > CLOSEST {
+                let purity = squares.0 / (all - right_all) + squares.1 / right_all;
+                if best.is_none_or(|best| purity > best.purity) {
+                    let middle = 0.5 * (value + entry.value);
+                    best = Some(Split {
+                        feature,
+                        threshold: if middle < entry.value { middle } else { value },
+                        purity,
+                    });
+                }
+            }
+            split_here = true;
+            value = entry.value;
+            let (class, weight) = (entry.class as usize, entry.weight);
+            squares.0 += weight * (2.0 * left[class] + weight);
+            squares.1 -= weight * (2.0 * right[class] - weight);
+            left[class] += weight;
+            right[class] -= weight;
+            right_all -= weight;
+        }
+    }
+    best
+}
+
+fn square(values: &[f64]) -> f64 {
+    values.iter().map(|value| value * value).sum()
+}
