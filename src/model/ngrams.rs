@@ -28,11 +28,12 @@ impl Kind {
     /// Both kinds, in the order of their features.
     pub const ALL: [Self; 2] = [Self::Word, Self::Character];
 
-    /// The same bytes are another n-gram as a word than as characters.
+    /// The same bytes are another n-gram as a word than as characters. XXH3 mixes a seed with a short input by adding and
+    /// exclusive or alone: seeds that differ in a few low bits would make `so` as a word the `sn` of characters.
     const fn seed(self) -> u64 {
         match self {
-            Self::Word => 1,
-            Self::Character => 2,
+            Self::Word => 0x9E37_79B9_7F4A_7C15,
+            Self::Character => 0xC2B2_AE3D_27D4_EB4F,
         }
     }
 }
@@ -153,6 +154,28 @@ mod tests {
                 Kind::Character
             )
         );
+    }
+
+    #[test]
+    fn short_ngrams_of_both_kinds_differ() {
+        let letters = || (b' '..=b'z').map(char::from);
+        let short = letters()
+            .flat_map(|one| letters().flat_map(move |two| letters().map(move |three| format!("{one}{two}{three}"))));
+        let mut all = Vec::new();
+        for text in short {
+            for kind in Kind::ALL {
+                all.extend([1, 2, 3].map(|length| {
+                    (
+                        xxh3_64_with_seed(text[..length].as_bytes(), kind.seed()),
+                        kind,
+                        text[..length].to_owned(),
+                    )
+                }));
+            }
+        }
+        all.sort_unstable();
+        all.dedup();
+        assert!(all.is_sorted_by(|one, other| one.0 < other.0));
     }
 
     #[test]

@@ -9,6 +9,7 @@
 //! - [`pretrain`]: masked-language-model adaptation of a checkpoint to raw text;
 //! - [`train`]: a checkpoint is fine-tuned on labelled text;
 //! - [`export`]: a checkpoint becomes an ONNX model folder in fp32, fp16 or int8;
+//! - [`compare`]: classical classifiers are trained, tuned and held against model folders;
 //! - [`evaluate`]: a model folder is judged in the runtime that serves it;
 //! - [`thresholds`]: thresholds or a temperature are fitted and written to the manifest.
 //!

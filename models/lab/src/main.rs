@@ -3,7 +3,7 @@
 use std::process::ExitCode;
 
 use clap::{Parser, Subcommand};
-use moodstream_lab::{carry, cut, evaluate, export, prepare, pretrain, thresholds, train, unpack};
+use moodstream_lab::{carry, compare, cut, evaluate, export, prepare, pretrain, thresholds, train, unpack};
 
 #[derive(Debug, Parser)]
 #[command(name = "moodstream-lab", version, about, max_term_width = 100)]
@@ -30,6 +30,8 @@ enum Step {
     Train(train::Args),
     /// Turn a checkpoint into an ONNX model folder
     Export(export::Args),
+    /// Train, tune and compare classical classifiers, and hold model folders against them
+    Compare(compare::Args),
     /// Judge a model folder on labelled text in the runtime that serves it
     Evaluate(evaluate::Args),
     /// Fit thresholds or a temperature on a validation split and write them to the manifest
@@ -45,6 +47,7 @@ fn main() -> ExitCode {
         Step::Pretrain(args) => pretrain::run(args),
         Step::Train(args) => train::run(args),
         Step::Export(args) => export::run(args),
+        Step::Compare(args) => compare::run(args),
         Step::Evaluate(args) => evaluate::run(args),
         Step::Thresholds(args) => thresholds::run(args),
     };

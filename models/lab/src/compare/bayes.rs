@@ -13,14 +13,14 @@ pub(crate) fn train(rows: &Rows, truth: &[usize], classes: usize, smoothing: f64
             linear.weights[class / LANES][column as usize][class % LANES] += f64::from(value);
         }
     }
-    for class in 0..classes {
+    for (class, &count) in counts.iter().enumerate() {
         let (block, lane) = (class / LANES, class % LANES);
         let weights = &mut linear.weights[block];
         let all: f64 = weights.iter().map(|weight| weight[lane] + smoothing).sum();
         for weight in weights {
             weight[lane] = ((weight[lane] + smoothing) / all).ln();
         }
-        linear.intercepts[block][lane] = (counts[class] as f64 / rows.len() as f64).ln();
+        linear.intercepts[block][lane] = (count as f64 / rows.len() as f64).ln();
     }
     linear
 }

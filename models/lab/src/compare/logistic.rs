@@ -15,8 +15,8 @@ use super::{
     sparse::{Row, Rows},
 };
 
-/// The search ends where no derivative of the mean loss is larger. scikit-learn's default is 1e-4.
-const TOLERANCE: f64 = 1e-5;
+/// The search ends where no derivative of the mean loss is larger; scikit-learn's default.
+pub(super) const TOLERANCE: f64 = 1e-4;
 /// Newton steps at most.
 const MAX_STEPS: usize = 100;
 /// Products with the Hessian in one step at most.
@@ -94,7 +94,7 @@ struct Problem<'a> {
 impl Problem<'_> {
     fn minimise(&self, at: &mut Vector, tolerance: f64) {
         let mut scores = self.scores(at);
-        let mut value = self.value(&scores, square(at));
+        let mut value = self.value(&scores, penalised(at, at));
         let mut first_norm = None;
         for _ in 0..MAX_STEPS {
             let chances = self.chances(&scores);
@@ -109,7 +109,7 @@ impl Problem<'_> {
             }
             let norm = square(&gradient).sqrt();
             let first_norm = *first_norm.get_or_insert(norm);
-            let accuracy = (norm / first_norm).sqrt().min(0.1);
+            let accuracy = (norm / first_norm).sqrt().min(0.3);
             let step = self.step(&gradient, &chances, accuracy);
 
             let slope = inner(&gradient, &step);
@@ -118,7 +118,7 @@ impl Problem<'_> {
             let mut length = 1.0;
             let taken = loop {
                 let moved = combined(&scores, length, &moves);
-                let next = self.value_with(&moved, own + 2.0 * length * cross + length * length * other);
+                let next = self.value(&moved, own + 2.0 * length * cross + length * length * other);
                 if next <= value + SUFFICIENT * length * slope {
                     break Some((moved, next));
                 }
@@ -138,12 +138,8 @@ impl Problem<'_> {
         }
     }
 
-    /// The objective at `scores`.
-    fn value(&self, scores: &[Vec<Lane>], weights_square: f64) -> f64 {
-        self.value_with(scores, weights_square)
-    }
-
-    fn value_with(&self, scores: &[Vec<Lane>], penalty: f64) -> f64 {
+    /// The objective at `scores`, of weights whose squares add up to `penalty`.
+    fn value(&self, scores: &[Vec<Lane>], penalty: f64) -> f64 {
         let loss: f64 = (0..self.rows.len())
             .map(|row| {
                 let highest = self.each(row, scores).fold(f64::NEG_INFINITY, f64::max);

@@ -1,14 +1,226 @@
 //! Classical classifiers and model folders, trained, tuned and judged on the same posts.
-
-#![allow(dead_code)]
+//!
+//! Every candidate sees the same posts: one stratified split, and within its training part the same stratified folds. In each
+//! fold, features are found, settings tuned and models trained on the other folds alone; then the same is done once with the
+//! whole training part, and the test part is looked at once. Settings are tuned by inner folds, a forest's size out of bag; the
+//! inner folds share the features of their training part. Model folders are judged on the same test posts by the service's
+//! classifier.
 
 mod bayes;
+mod candidate;
 mod features;
 mod forest;
+mod judge;
 mod lanes;
 mod linear;
 mod logistic;
+mod page;
+mod parts;
+mod report;
+mod significance;
 mod sparse;
 mod svc;
 #[cfg(test)]
 mod testing;
+
+use std::{path::PathBuf, time::Instant};
+
+use anyhow::ensure;
+use indicatif::{ProgressBar, ProgressStyle};
+use rayon::prelude::*;
+
+pub use self::{
+    candidate::{Chosen, Kind},
+    parts::Removed,
+    report::{AgainstBest, Data, Folds, Interval, Judged, Report, Test},
+};
+use self::{
+    candidate::{Trained, Training},
+    features::Vectorizer,
+    parts::{Parts, Post, Source},
+};
+use crate::data::{self, Format, LabelMap};
+
+/// What the command line says.
+#[derive(Debug, Clone, clap::Args)]
+pub struct Args {
+    /// Labelled files to train on; without --test, a share of them becomes the test part
+    #[arg(long, value_name = "FILE", required = true, num_args = 1..)]
+    train: Vec<PathBuf>,
+    /// Labelled file of the test part; training posts that are near copies of its posts are left out
+    #[arg(long, value_name = "FILE", num_args = 1..)]
+    test: Vec<PathBuf>,
+    /// Format of the files, where it can't be found from them
+    #[arg(long, value_enum, default_value_t)]
+    format: Format,
+    /// Mapping file for the labels of the files and of the model folders
+    #[arg(long, value_name = "FILE")]
+    labels_map: Option<PathBuf>,
+    /// Classical models to compare; the most frequent label is always among them
+    #[arg(long, value_enum, value_delimiter = ',', default_value = "lr,svc,forest,stack,bayes")]
+    models: Vec<Kind>,
+    /// Model folders to judge on the test part, in the runtime that serves them
+    #[arg(long, value_name = "DIR")]
+    folder: Vec<PathBuf>,
+    /// Folds of the cross-validation
+    #[arg(long, default_value_t = 5, value_parser = clap::value_parser!(u16).range(2..=100))]
+    folds: u16,
+    /// Share of the posts that becomes the test part, without --test
+    #[arg(long, value_name = "SHARE", default_value_t = 0.2, value_parser = share)]
+    test_share: f64,
+    /// An n-gram is a feature where at least this many training posts have it
+    #[arg(long, value_name = "POSTS", default_value_t = 2)]
+    min_posts: u32,
+    /// Seed of the split, the folds and the forest
+    #[arg(long, default_value_t = 1)]
+    seed: u64,
+    /// The ONNX Runtime library, for --folder [default: lib/libonnxruntime.so under $MOODSTREAM_RUNTIME or .runtime]
+    #[arg(long, value_name = "FILE", env = "ORT_DYLIB_PATH")]
+    onnxruntime: Option<PathBuf>,
+    /// Folder for the cleaned parts as train.tsv and test.tsv, for other tools to be compared with
+    #[arg(long, value_name = "DIR")]
+    write_parts: Option<PathBuf>,
+    /// Where to write the figures; a page with charts goes beside them, as .html
+    #[arg(long, value_name = "FILE")]
+    json: PathBuf,
+}
+
+/// A share between 0 and 1, both excluded.
+fn share(text: &str) -> Result<f64, ShareError> {
+    match text.parse() {
+        Ok(share) if share > 0.0 && share < 1.0 => Ok(share),
+        _ => Err(ShareError),
+    }
+}
+
+/// Not a share.
+#[derive(Debug, thiserror::Error)]
+#[error("expected a number above 0 and below 1")]
+struct ShareError;
+
+/// Runs the step: prints a table, and writes the figures as JSON and a page with charts.
+///
+/// # Errors
+///
+/// When the data is unfit, naming file, row and label, a model folder can't be served, or the output can't be written.
+pub fn run(args: Args) -> anyhow::Result<()> {
+    let map = match &args.labels_map {
+        Some(path) => LabelMap::read(path)?,
+        None => LabelMap::identity(),
+    };
+    let page = args.json.with_extension("html");
+    ensure!(
+        page != args.json,
+        "{}: the page would be written over the figures: name them .json",
+        args.json.display()
+    );
+    let parts = Parts::read(&Source {
+        train: &args.train,
+        test: &args.test,
+        format: args.format,
+        map: &map,
+        test_share: args.test_share,
+        folds: usize::from(args.folds),
+        seed: args.seed,
+    })?;
+    if let Some(folder) = &args.write_parts {
+        parts.write(folder)?;
+    }
+    let report = compare(&args, &map, &parts)?;
+    print!("{}", report.table());
+    data::write_whole(&args.json, &serde_json::to_vec_pretty(&report)?)?;
+    data::write_whole(&page, page::page(&report).as_bytes())?;
+    Ok(())
+}
+
+/// Trains and judges all candidates.
+fn compare(args: &Args, map: &LabelMap, parts: &Parts) -> anyhow::Result<Report> {
+    let mut kinds = vec![Kind::Majority];
+    kinds.extend(&args.models);
+    kinds.sort_unstable();
+    kinds.dedup();
+    let folds = usize::from(args.folds);
+    let progress = progress((kinds.len() * (folds + 1) + args.folder.len()) as u64);
+
+    let reached = cross_validate(args, parts, &kinds, &progress);
+    progress.set_message("the whole training part");
+    let all: Vec<&Post> = parts.train.iter().collect();
+    let learnt = Learnt::from(&all, parts.labels.len(), &kinds, args, &progress);
+    let mut entries = Vec::new();
+    for (at, trained) in learnt.candidates.iter().enumerate() {
+        let folds: Vec<f64> = reached.iter().map(|fold| fold[at]).collect();
+        entries.push(judge::classical(&learnt, trained, &folds, parts));
+    }
+    for folder in &args.folder {
+        progress.set_message(folder.display().to_string());
+        entries.push(judge::folder(folder, args.onnxruntime.as_ref(), map, parts)?);
+        progress.inc(1);
+    }
+    progress.finish_and_clear();
+    Ok(Report::new(args, parts, learnt.vectorizer.features().len(), entries))
+}
+
+/// Features and the models trained on them.
+struct Learnt {
+    vectorizer: Vectorizer,
+    candidates: Vec<Trained>,
+    /// Seconds that finding the features and making the rows took.
+    seconds: f64,
+}
+
+impl Learnt {
+    fn from(posts: &[&Post], classes: usize, kinds: &[Kind], args: &Args, progress: &ProgressBar) -> Self {
+        let start = Instant::now();
+        let texts: Vec<&str> = posts.iter().map(|post| post.cleaned.as_str()).collect();
+        let vectorizer = Vectorizer::fit(&texts, args.min_posts);
+        let rows = vectorizer.rows(&texts);
+        let truth: Vec<usize> = posts.iter().map(|post| post.class).collect();
+        let seconds = start.elapsed().as_secs_f64();
+        let training = Training {
+            rows: &rows,
+            truth: &truth,
+            classes,
+            seed: args.seed,
+        };
+        Self {
+            candidates: training.train(kinds, &|_| progress.inc(1)),
+            vectorizer,
+            seconds,
+        }
+    }
+}
+
+/// The macro-F1 of each candidate on each fold, `[fold][candidate]`.
+fn cross_validate(args: &Args, parts: &Parts, kinds: &[Kind], progress: &ProgressBar) -> Vec<Vec<f64>> {
+    progress.set_message("cross-validation");
+    let (folds, classes) = (usize::from(args.folds), parts.labels.len());
+    let truth: Vec<usize> = parts.train.iter().map(|post| post.class).collect();
+    let fold_of = parts::folds(&truth, classes, folds, args.seed);
+    (0..folds)
+        .into_par_iter()
+        .map(|fold| {
+            let posts = parts.train.iter().zip(&fold_of);
+            let (left_out, kept): (Vec<_>, Vec<_>) = posts.partition(|(_, of)| **of == fold);
+            let posts = |pairs: Vec<(_, _)>| -> Vec<&Post> {
+                pairs.into_iter().map(|(post, _): (&Post, &usize)| post).collect()
+            };
+            let (left_out, kept) = (posts(left_out), posts(kept));
+            let learnt = Learnt::from(&kept, classes, kinds, args, progress);
+            let texts: Vec<&str> = left_out.iter().map(|post| post.cleaned.as_str()).collect();
+            let truth: Vec<usize> = left_out.iter().map(|post| post.class).collect();
+            let rows = learnt.vectorizer.rows(&texts);
+            let candidates = learnt.candidates.iter();
+            candidates
+                .map(|trained| candidate::macro_f1(&truth, &trained.model.predict(&rows), classes))
+                .collect()
+        })
+        .collect()
+}
+
+fn progress(length: u64) -> ProgressBar {
+    let bar = ProgressBar::new(length);
+    if let Ok(style) = ProgressStyle::with_template("{bar:40} {pos}/{len} {elapsed} {msg}") {
+        bar.set_style(style);
+    }
+    bar
+}

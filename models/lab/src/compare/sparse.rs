@@ -42,6 +42,7 @@ impl Rows {
     }
 
     /// How many values in all rows.
+    #[cfg(test)]
     pub(crate) fn values(&self) -> usize {
         self.values.len()
     }

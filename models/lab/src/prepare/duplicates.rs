@@ -54,7 +54,7 @@ fn is_quote(c: char) -> bool {
 
 /// The group of each key, as the position of its first member. Empty keys are alone.
 #[must_use]
-pub(super) fn groups<K: AsRef<str>>(keys: &[K], threshold: f64) -> Vec<usize> {
+pub(crate) fn groups<K: AsRef<str>>(keys: &[K], threshold: f64) -> Vec<usize> {
     let mut groups = Groups {
         parent: (0..keys.len()).collect(),
     };

@@ -18,6 +18,10 @@ use std::{
 use anyhow::{Context as _, bail};
 use rand::seq::SliceRandom as _;
 
+pub(crate) use self::{
+    duplicates::groups,
+    split::{random, split},
+};
 pub use self::{
     duplicates::key,
     recipe::{Recipe, Set, Several},

@@ -6,7 +6,7 @@ use rand::{Rng as _, SeedableRng as _, seq::SliceRandom as _};
 use rand_chacha::ChaCha8Rng;
 
 /// The random numbers of one purpose: purposes must not disturb each other's sequence.
-pub(super) fn random(seed: u64, purpose: u64) -> ChaCha8Rng {
+pub(crate) fn random(seed: u64, purpose: u64) -> ChaCha8Rng {
     let mut random = ChaCha8Rng::seed_from_u64(seed);
     random.set_stream(purpose);
     random
@@ -42,7 +42,7 @@ pub enum Part {
 }
 
 /// Splits posts so that each class has its share in each part, to within one post.
-pub(super) fn split(labels: &[&[String]], valid: f64, test: f64, random: &mut ChaCha8Rng) -> Vec<Part> {
+pub(crate) fn split(labels: &[&[String]], valid: f64, test: f64, random: &mut ChaCha8Rng) -> Vec<Part> {
     let mut parts = vec![Part::Train; labels.len()];
     for mut stratum in strata(labels).into_values() {
         stratum.shuffle(random);

@@ -36,6 +36,17 @@ pub(crate) struct Forest {
     width: usize,
 }
 
+/// A forest of the size that is best out of bag.
+#[derive(Debug, Clone)]
+pub(crate) struct Tuned {
+    /// The forest.
+    pub(crate) forest: Forest,
+    /// Its size.
+    pub(crate) size: Size,
+    /// Each row's probabilities by the trees that did not see it; empty where all did.
+    pub(crate) unseen: Vec<Vec<f32>>,
+}
+
 /// What out-of-bag rows say of a forest's size.
 #[derive(Debug, Clone, Copy)]
 pub(crate) struct OutOfBag {
@@ -46,12 +57,13 @@ pub(crate) struct OutOfBag {
 }
 
 impl Forest {
-    /// Grows a forest on rows of the classes `truth`, each below `classes`.
+    /// Grows a forest of this size on rows of the classes `truth`, each below `classes`.
+    #[cfg(test)]
     pub(crate) fn train(rows: &Rows, truth: &[usize], classes: usize, size: Size, seed: u64) -> Self {
         Self::grow(rows, truth, classes, size, &[], seed)
     }
 
-    /// Grows the forest of the size that is best out of bag: one of `trees` and of `depths`. Returns what each size reached.
+    /// Grows the forest of the size that is best out of bag: one of `trees` and of `depths`.
     pub(crate) fn tuned(
         rows: &Rows,
         truth: &[usize],
@@ -59,7 +71,7 @@ impl Forest {
         trees: &[usize],
         depths: &[Option<usize>],
         seed: u64,
-    ) -> (Self, Size, Vec<OutOfBag>) {
+    ) -> Tuned {
         let largest = Size {
             trees: trees.iter().copied().max().unwrap_or(1),
             // An unlimited depth, where there is one, is the largest.
@@ -71,19 +83,16 @@ impl Forest {
         };
         let cuts: Vec<usize> = depths.iter().copied().flatten().collect();
         let mut forest = Self::grow(rows, truth, classes, largest, &cuts, seed);
-        let reached = forest.out_of_bag(rows, truth, trees, depths, seed);
-        let best = reached
-            .iter()
-            .fold(None, |best: Option<&OutOfBag>, next| match best {
-                Some(best) if best.macro_f1 >= next.macro_f1 => Some(best),
-                _ => Some(next),
-            })
-            .map_or(largest, |best| best.size);
-        forest.trees.truncate(best.trees);
-        if let Some(depth) = best.depth {
+        let (reached, said) = forest.out_of_bag(rows, truth, trees, depths, seed);
+        let scores: Vec<f64> = reached.iter().map(|reached| reached.macro_f1).collect();
+        let best = highest(&scores);
+        let size = reached.get(best).map_or(largest, |reached| reached.size);
+        let unseen = said.into_iter().map(|mut said| said.swap_remove(best)).collect();
+        forest.trees.truncate(size.trees);
+        if let Some(depth) = size.depth {
             forest.trees.par_iter_mut().for_each(|tree| *tree = tree.cut(depth));
         }
-        (forest, best, reached)
+        Tuned { forest, size, unseen }
     }
 
     /// Keeps what every node at the depths `cuts` is made of, so that trees may be cut there.
@@ -107,7 +116,7 @@ impl Forest {
         }
     }
 
-    /// The macro-F1 of every size, on the rows that trees did not see.
+    /// The macro-F1 of every size, on the rows that trees did not see, and each row's probabilities by every size.
     fn out_of_bag(
         &self,
         rows: &Rows,
@@ -115,7 +124,7 @@ impl Forest {
         trees: &[usize],
         depths: &[Option<usize>],
         seed: u64,
-    ) -> Vec<OutOfBag> {
+    ) -> (Vec<OutOfBag>, Vec<Vec<Vec<f32>>>) {
         let bags: Vec<Vec<bool>> = (0..self.trees.len())
             .into_par_iter()
             .map(|tree| {
@@ -129,48 +138,50 @@ impl Forest {
             .iter()
             .flat_map(|&trees| depths.iter().map(move |&depth| Size { trees, depth }))
             .collect();
-        // For each row what each size says, `None` where all trees saw the row.
-        let said: Vec<Vec<Option<usize>>> = self.each_chunk(rows, |at, dense| {
+        // For each row the probabilities by each size; empty where all trees saw the row.
+        let said: Vec<Vec<Vec<f32>>> = self.each_row(rows, |at, dense| {
             let mut sums = vec![vec![0.0; self.classes]; depths.len()];
-            let mut said = vec![None; sizes.len()];
-            let mut judges = 0;
+            let mut said = vec![Vec::new(); sizes.len()];
+            let mut judges = 0.0;
             for (number, (tree, bag)) in (1..).zip(self.trees.iter().zip(&bags)) {
                 if !bag[at] {
-                    judges += 1;
+                    judges += 1.0;
                     for (sum, &depth) in sums.iter_mut().zip(depths) {
                         tree.add_chances(dense, depth, sum);
                     }
                 }
                 for (said, size) in said.iter_mut().zip(&sizes) {
-                    if size.trees == number && judges > 0 {
-                        let depth = depths.iter().position(|&depth| depth == size.depth);
-                        *said = depth.map(|depth| highest(&sums[depth]));
+                    let sum = depths.iter().position(|&depth| depth == size.depth).map(|at| &sums[at]);
+                    if let Some(sum) = sum
+                        && size.trees == number
+                        && judges > 0.0
+                    {
+                        *said = sum.iter().map(|sum| (sum / judges) as f32).collect();
                     }
                 }
             }
             said
         });
         let labels: Vec<String> = (0..self.classes).map(|class| class.to_string()).collect();
-        sizes
+        let reached = sizes
             .iter()
             .enumerate()
             .map(|(at, &size)| {
-                let judged = said
-                    .iter()
-                    .zip(truth)
-                    .filter_map(|(said, &truth)| Some((truth, said[at]?)));
-                let (truth, said): (Vec<usize>, Vec<usize>) = judged.unzip();
+                let judged = said.iter().zip(truth).filter(|(said, _)| !said[at].is_empty());
+                let (truth, said): (Vec<usize>, Vec<usize>) =
+                    judged.map(|(said, &truth)| (truth, highest(&said[at]))).unzip();
                 OutOfBag {
                     size,
                     macro_f1: metrics::single_label(&labels, &truth, &said).macro_f1,
                 }
             })
-            .collect()
+            .collect();
+        (reached, said)
     }
 
     /// The probability of each class, for every row.
     pub(crate) fn chances(&self, rows: &Rows) -> Vec<Vec<f64>> {
-        self.each_chunk(rows, |_, dense| self.row_chances(dense))
+        self.each_row(rows, |_, dense| self.row_chances(dense))
     }
 
     /// The probability of each class, of a row in a dense `buffer` of zeros, as long as there are features; it is zero again
@@ -193,7 +204,7 @@ impl Forest {
     }
 
     /// What `of` makes of each row, in a dense form.
-    fn each_chunk<T: Send>(&self, rows: &Rows, of: impl Fn(usize, &[f32]) -> T + Sync) -> Vec<T> {
+    fn each_row<T: Send>(&self, rows: &Rows, of: impl Fn(usize, &[f32]) -> T + Sync) -> Vec<T> {
         let chunks: Vec<usize> = (0..rows.len()).step_by(CHUNK).collect();
         let made: Vec<Vec<T>> = chunks
             .into_par_iter()
@@ -222,7 +233,7 @@ impl Forest {
 }
 
 /// The position of the highest value, the first of equal ones; 0 of nothing.
-pub(crate) fn highest(values: &[f64]) -> usize {
+pub(crate) fn highest<T: PartialOrd>(values: &[T]) -> usize {
     let mut best = 0;
     for (at, value) in values.iter().enumerate() {
         if *value > values[best] {
@@ -336,8 +347,11 @@ mod tests {
         #[test]
         fn a_part_of_a_forest_is_the_smaller_forest(seed in any::<u64>()) {
             let (rows, truth) = random_rows(seed, 80, 30, 3);
-            let (kept, size, reached) = Forest::tuned(&rows, &truth, 3, &[3, 6], &[Some(2), Some(5), None], seed);
-            prop_assert_eq!(reached.len(), 6);
+            let Tuned { forest: kept, size, unseen } = Forest::tuned(&rows, &truth, 3, &[3, 6], &[Some(2), Some(5), None], seed);
+            prop_assert_eq!(unseen.len(), 80);
+            for chances in unseen.iter().filter(|chances| !chances.is_empty()) {
+                prop_assert!((chances.iter().sum::<f32>() - 1.0).abs() < 1e-4);
+            }
             let grown = Forest::train(&rows, &truth, 3, size, seed);
             prop_assert_eq!(kept.trees.len(), size.trees);
             prop_assert_eq!(kept.chances(&rows), grown.chances(&rows));

@@ -19,6 +19,9 @@ struct Node {
     shares: (u32, u32),
 }
 
+/// What searching a row for a feature costs, in values read.
+const SEARCH: usize = 8;
+
 /// A grown tree.
 #[derive(Debug, Clone, Default)]
 pub(super) struct Tree {
@@ -90,12 +93,16 @@ pub(super) struct Grower<'a> {
     cuts: &'a [usize],
     /// Features that a node looks at.
     tried: usize,
+    /// What collecting a column's values costs on average in a node of up to `2^i` rows, in values read.
+    column_costs: Vec<usize>,
 }
 
 /// Memory of growing, used again from tree to tree.
 pub(super) struct Scratch {
     /// By row: the node that it is in.
     node: Vec<u32>,
+    /// By row: whether it goes right.
+    right: Vec<bool>,
     /// By feature: the look at a node in which it was seen last, and in how many of the node's rows.
     seen: Vec<(u32, u32)>,
     look: u32,
@@ -139,6 +146,10 @@ impl<'a> Grower<'a> {
         depth: Option<usize>,
         cuts: &'a [usize],
     ) -> Self {
+        let mean = |members: usize| {
+            let costs = columns.iter().map(|column| column.columns.len().min(SEARCH * members));
+            costs.sum::<usize>() / columns.len().max(1) + 1
+        };
         Self {
             rows,
             columns,
@@ -146,6 +157,9 @@ impl<'a> Grower<'a> {
             classes,
             depth,
             cuts,
+            column_costs: (0..=rows.len().max(1).ilog2() + 1)
+                .map(|power| mean(1 << power))
+                .collect(),
             tried: (rows.width() as f64).sqrt().max(1.0) as usize,
         }
     }
@@ -153,6 +167,7 @@ impl<'a> Grower<'a> {
     pub(super) fn scratch(&self) -> Scratch {
         Scratch {
             node: vec![u32::MAX; self.rows.len()],
+            right: vec![false; self.rows.len()],
             seen: vec![(0, 0); self.rows.width()],
             look: 0,
             slot: vec![u32::MAX; self.rows.width()],
@@ -218,7 +233,7 @@ impl<'a> Grower<'a> {
                 });
                 continue;
             };
-            let middle = from + self.part(members, split);
+            let middle = from + self.part(members, split, scratch);
             tree.nodes.push(Node {
                 feature: split.feature,
                 threshold: split.threshold,
@@ -239,20 +254,29 @@ impl<'a> Grower<'a> {
         tree
     }
 
-    /// Puts the rows that go left first, and says how many.
-    fn part(&self, members: &mut [u32], split: Split) -> usize {
-        let value = |at: u32| {
-            let row = self.rows.row(at as usize);
-            row.columns
-                .binary_search(&split.feature)
-                .map_or(0.0, |place| row.values[place])
-        };
+    fn value(&self, at: u32, feature: u32) -> f32 {
+        let row = self.rows.row(at as usize);
+        row.columns
+            .binary_search(&feature)
+            .map_or(0.0, |place| row.values[place])
+    }
+
+    /// Puts the rows that go left first, and says how many. A threshold is never below 0, the value of rows without the
+    /// feature.
+    fn part(&self, members: &mut [u32], split: Split, scratch: &mut Scratch) -> usize {
+        let column = self.columns.row(split.feature as usize);
+        for (at, value) in column.iter() {
+            scratch.right[at as usize] = value > split.threshold;
+        }
         let mut left = 0;
         for at in 0..members.len() {
-            if value(members[at]) <= split.threshold {
+            if !scratch.right[members[at] as usize] {
                 members.swap(at, left);
                 left += 1;
             }
+        }
+        for &at in column.columns {
+            scratch.right[at as usize] = false;
         }
         left
     }
@@ -268,9 +292,9 @@ impl<'a> Grower<'a> {
         scratch: &mut Scratch,
     ) -> Option<Split> {
         let values: usize = members.iter().map(|&at| self.rows.row(at as usize).columns.len()).sum();
-        // Each drawn column is read whole, or each row is read twice: whichever is less.
-        let mean_column = self.rows.values() / self.rows.width().max(1) + 1;
-        if 2 * values > self.tried * mean_column {
+        // The drawn columns are read, or each row twice: whichever is less.
+        let cost = self.column_costs[members.len().max(1).ilog2() as usize + 1];
+        if 2 * values > self.tried * cost {
             self.draw(random, scratch);
             self.collect_by_columns(members, node, bag, scratch);
             if let Some(split) = best_of(members.len(), counts, scratch) {
@@ -302,7 +326,17 @@ impl<'a> Grower<'a> {
         }
         let entries = emptied(&mut scratch.entries, scratch.features.len());
         for (entries, &feature) in entries.iter_mut().zip(&scratch.features) {
-            for (at, value) in self.columns.row(feature as usize).iter() {
+            let column = self.columns.row(feature as usize);
+            if column.columns.len() > SEARCH * members.len() {
+                for &at in members {
+                    let value = self.value(at, feature);
+                    if value != 0.0 {
+                        entries.push(self.entry(at, value, bag));
+                    }
+                }
+                continue;
+            }
+            for (at, value) in column.iter() {
                 if scratch.node[at as usize] == node {
                     entries.push(self.entry(at, value, bag));
                 }
@@ -325,26 +359,16 @@ impl<'a> Grower<'a> {
                 seen.1 += 1;
             }
         }
-        let first = self.rows.row(members[0] as usize);
         let differs = |feature: u32| {
             if (scratch.seen[feature as usize].1 as usize) < members.len() {
                 return true;
             }
-            let value = |at: u32| {
-                let row = self.rows.row(at as usize);
-                row.columns
-                    .binary_search(&feature)
-                    .map_or(0.0, |place| row.values[place])
-            };
-            let Ok(place) = first.columns.binary_search(&feature) else {
-                return true;
-            };
-            let own = first.values[place];
-            members.iter().any(|&at| (value(at) - own).abs() > CLOSEST)
+            let own = self.value(members[0], feature);
+            members
+                .iter()
+                .any(|&at| (self.value(at, feature) - own).abs() > CLOSEST)
         };
         scratch.features.retain(|&feature| differs(feature));
-        // The order of first sight depends on the order of the rows, which must not matter.
-        scratch.features.sort_unstable();
         let present = scratch.features.len();
         if present == 0 {
             return None;

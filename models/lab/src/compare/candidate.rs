@@ -1,0 +1,477 @@
+//! The candidates: each tuned and trained on the rows of one training part.
+
+use std::time::Instant;
+
+use rayon::prelude::*;
+use serde::Serialize;
+
+use super::{
+    bayes,
+    forest::{Forest, Tuned, highest},
+    linear::Linear,
+    logistic, parts,
+    sparse::{Row, Rows},
+    svc,
+};
+use crate::metrics;
+
+/// Values of `C` that logistic regression is tuned over, in rising order.
+const LOGISTIC_C: [f64; 4] = [0.3, 1.0, 3.0, 10.0];
+/// Values of `C` that the support vector machine is tuned over, in rising order.
+const SVC_C: [f64; 4] = [0.03, 0.1, 0.3, 1.0];
+/// Values of the smoothing that naive Bayes is tuned over.
+const SMOOTHING: [f64; 5] = [0.01, 0.03, 0.1, 0.3, 1.0];
+/// Numbers of trees that a forest is tuned over.
+const TREES: [usize; 2] = [50, 100];
+/// Depths that a forest is tuned over.
+const DEPTHS: [Option<usize>; 3] = [Some(30), Some(100), None];
+/// Folds within a training part, on which linear models are tuned.
+const INNER_FOLDS: usize = 3;
+/// What tuning needs to know of a regression, is known at ten times the tolerance of the one that is kept.
+const TUNING_TOLERANCE: f64 = 1e-3;
+/// `C` of the regression on top of the stack: scikit-learn's default.
+const STACK_C: f64 = 1.0;
+
+/// A kind of classical model.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, PartialOrd, Ord, Serialize, clap::ValueEnum)]
+#[serde(rename_all = "kebab-case")]
+pub enum Kind {
+    /// The most frequent label for every post: the floor.
+    #[value(skip)]
+    Majority,
+    /// Multinomial naive Bayes.
+    Bayes,
+    /// Multinomial logistic regression.
+    Lr,
+    /// Linear support vector machine, one label against all others.
+    Svc,
+    /// Random forest.
+    Forest,
+    /// Logistic regression on the scores of a forest and a support vector machine.
+    Stack,
+}
+
+impl Kind {
+    /// The name in tables and JSON.
+    pub(crate) const fn name(self) -> &'static str {
+        match self {
+            Self::Majority => "majority",
+            Self::Bayes => "bayes",
+            Self::Lr => "lr",
+            Self::Svc => "svc",
+            Self::Forest => "forest",
+            Self::Stack => "stack",
+        }
+    }
+}
+
+/// What tuning chose, or what was asked for.
+#[derive(Debug, Clone, Copy, PartialEq, Default, Serialize)]
+pub struct Chosen {
+    /// Of logistic regression and the support vector machine.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub c: Option<f64>,
+    /// Of naive Bayes.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub smoothing: Option<f64>,
+    /// Of a forest.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub trees: Option<usize>,
+    /// Of a forest: `None` where leaves are pure.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub depth: Option<usize>,
+}
+
+/// A trained model on rows.
+#[derive(Debug, Clone)]
+pub(super) enum Model {
+    /// Always the same class.
+    Majority(usize),
+    /// Scores by a weight for each feature and class.
+    Linear(Linear),
+    Forest(Forest),
+    Stack(Box<Stack>),
+}
+
+/// A forest and a machine, and the regression on their scores.
+#[derive(Debug, Clone)]
+pub(super) struct Stack {
+    forest: Forest,
+    svc: Linear,
+    top: Linear,
+}
+
+impl Model {
+    /// The class of each row.
+    pub(super) fn predict(&self, rows: &Rows) -> Vec<usize> {
+        match self {
+            Self::Majority(class) => vec![*class; rows.len()],
+            Self::Linear(linear) => linear.all_scores(rows).iter().map(|scores| highest(scores)).collect(),
+            Self::Forest(forest) => forest.chances(rows).iter().map(|chances| highest(chances)).collect(),
+            Self::Stack(stack) => {
+                let below = joined(&stack.forest.chances(rows), &stack.svc.all_scores(rows));
+                stack
+                    .top
+                    .all_scores(&below)
+                    .iter()
+                    .map(|scores| highest(scores))
+                    .collect()
+            }
+        }
+    }
+
+    /// The class of one row. `buffer` is used again from row to row.
+    pub(super) fn predict_one(&self, row: Row<'_>, buffer: &mut Buffer) -> usize {
+        let Buffer { dense, scores } = buffer;
+        match self {
+            Self::Majority(class) => *class,
+            Self::Linear(linear) => {
+                linear.scores(row, scores);
+                highest(scores)
+            }
+            Self::Forest(forest) => highest(&forest.chances_of(row, dense)),
+            Self::Stack(stack) => {
+                stack.svc.scores(row, scores);
+                let below = joined(&[stack.forest.chances_of(row, dense)], &[std::mem::take(scores)]);
+                stack.top.scores(below.row(0), scores);
+                highest(scores)
+            }
+        }
+    }
+
+    /// Bytes of what it has learnt, weights as 32-bit numbers, without the vocabulary.
+    pub(super) fn bytes(&self) -> usize {
+        let linear = |linear: &Linear, features: usize| 4 * linear.classes() * (features + 1);
+        match self {
+            Self::Majority(_) => 4,
+            Self::Linear(one) => linear(one, one.features()),
+            Self::Forest(forest) => forest.bytes(),
+            Self::Stack(stack) => {
+                stack.forest.bytes()
+                    + linear(&stack.svc, stack.svc.features())
+                    + linear(&stack.top, stack.top.features())
+            }
+        }
+    }
+
+    /// Whether it looks at the text at all.
+    pub(super) const fn has_features(&self) -> bool {
+        !matches!(self, Self::Majority(_))
+    }
+}
+
+/// Memory of [`Model::predict_one`].
+#[derive(Debug, Default)]
+pub(super) struct Buffer {
+    dense: Vec<f32>,
+    scores: Vec<f64>,
+}
+
+/// A trained candidate.
+#[derive(Debug, Clone)]
+pub(super) struct Trained {
+    pub(super) kind: Kind,
+    pub(super) model: Model,
+    pub(super) chosen: Chosen,
+    /// Seconds of wall clock, tuning included.
+    pub(super) seconds: f64,
+    /// The scores of each training row by models that did not see it; none of the floor and the stack.
+    pub(super) unseen: Vec<Vec<f64>>,
+}
+
+/// What candidates are trained on.
+#[derive(Clone, Copy)]
+pub(super) struct Training<'a> {
+    pub(super) rows: &'a Rows,
+    pub(super) truth: &'a [usize],
+    pub(super) classes: usize,
+    pub(super) seed: u64,
+}
+
+impl Training<'_> {
+    /// Trains the candidates `kinds`, each tuned. `done` hears of each that is.
+    pub(super) fn train(&self, kinds: &[Kind], done: &(impl Fn(Kind) + Sync)) -> Vec<Trained> {
+        let needed =
+            |kind| kinds.contains(&kind) || (kinds.contains(&Kind::Stack) && [Kind::Svc, Kind::Forest].contains(&kind));
+        let mut trained: Vec<Trained> = Vec::new();
+        for kind in [
+            Kind::Majority,
+            Kind::Bayes,
+            Kind::Lr,
+            Kind::Svc,
+            Kind::Forest,
+            Kind::Stack,
+        ] {
+            if !needed(kind) {
+                continue;
+            }
+            let next = match kind {
+                Kind::Majority => self.majority(),
+                Kind::Bayes => self.linear(kind, &SMOOTHING),
+                Kind::Lr => self.linear(kind, &LOGISTIC_C),
+                Kind::Svc => self.linear(kind, &SVC_C),
+                Kind::Forest => self.forest(),
+                Kind::Stack => match self.stack(&trained) {
+                    Some(stack) => stack,
+                    None => continue,
+                },
+            };
+            trained.push(next);
+            done(kind);
+        }
+        trained.retain(|trained| kinds.contains(&trained.kind));
+        trained
+    }
+
+    fn majority(&self) -> Trained {
+        let mut counts = vec![0.0; self.classes];
+        self.truth.iter().for_each(|&class| counts[class] += 1.0);
+        Trained {
+            kind: Kind::Majority,
+            model: Model::Majority(highest(&counts)),
+            chosen: Chosen::default(),
+            seconds: 0.0,
+            unseen: Vec::new(),
+        }
+    }
+
+    /// A linear model, tuned over `grid`.
+    fn linear(&self, kind: Kind, grid: &[f64]) -> Trained {
+        let start = Instant::now();
+        let (value, unseen) = self.tune(kind, grid);
+        let model = self.linear_at(kind, value, logistic::TOLERANCE, None);
+        let (c, smoothing) = match kind {
+            Kind::Bayes => (None, Some(value)),
+            _ => (Some(value), None),
+        };
+        Trained {
+            kind,
+            model: Model::Linear(model),
+            chosen: Chosen {
+                c,
+                smoothing,
+                ..Chosen::default()
+            },
+            seconds: start.elapsed().as_secs_f64(),
+            unseen,
+        }
+    }
+
+    /// A linear model with this `C` or smoothing; a regression to within this tolerance, beginning with `start`.
+    pub(super) fn linear_at(&self, kind: Kind, value: f64, tolerance: f64, start: Option<&Linear>) -> Linear {
+        let Self {
+            rows, truth, classes, ..
+        } = *self;
+        match kind {
+            Kind::Bayes => bayes::train(rows, truth, classes, value),
+            Kind::Svc => svc::train(rows, truth, classes, svc::Settings::new(value)),
+            _ => logistic::train(rows, truth, classes, logistic::Settings { c: value, tolerance }, start),
+        }
+    }
+
+    /// The value of the grid with the best mean macro-F1 over inner folds, and the scores that its models give to the rows
+    /// that they did not see.
+    fn tune(&self, kind: Kind, grid: &[f64]) -> (f64, Vec<Vec<f64>>) {
+        let inner = self.inner();
+        // By fold, then by value: scores of the rows left out, and their macro-F1.
+        let tried: Vec<Vec<(Vec<Vec<f64>>, f64)>> = inner
+            .par_iter()
+            .map(|fold| {
+                let mut last: Option<Linear> = None;
+                grid.iter()
+                    .map(|&value| {
+                        let linear = fold
+                            .training(self)
+                            .linear_at(kind, value, TUNING_TOLERANCE, last.as_ref());
+                        let scores = linear.all_scores(&fold.left_out);
+                        let said: Vec<usize> = scores.iter().map(|scores| highest(scores)).collect();
+                        last = Some(linear);
+                        (scores, macro_f1(&fold.left_out_truth, &said, self.classes))
+                    })
+                    .collect()
+            })
+            .collect();
+        let means: Vec<f64> = (0..grid.len())
+            .map(|value| tried.iter().map(|fold| fold[value].1).sum::<f64>())
+            .collect();
+        let best = highest(&means);
+        let mut unseen = vec![Vec::new(); self.truth.len()];
+        for (fold, mut tried) in inner.iter().zip(tried) {
+            let scores = std::mem::take(&mut tried[best].0);
+            fold.places
+                .iter()
+                .zip(scores)
+                .for_each(|(&at, scores)| unseen[at] = scores);
+        }
+        (grid[best], unseen)
+    }
+
+    fn inner(&self) -> Vec<Inner> {
+        let of = parts::folds(self.truth, self.classes, INNER_FOLDS, self.seed ^ 1);
+        (0..INNER_FOLDS)
+            .map(|fold| {
+                let (places, kept): (Vec<usize>, Vec<usize>) = (0..self.truth.len()).partition(|&at| of[at] == fold);
+                let truth = |places: &[usize]| places.iter().map(|&at| self.truth[at]).collect();
+                Inner {
+                    rows: self.rows.select(&kept),
+                    truth: truth(&kept),
+                    left_out: self.rows.select(&places),
+                    left_out_truth: truth(&places),
+                    places,
+                }
+            })
+            .collect()
+    }
+
+    fn forest(&self) -> Trained {
+        let start = Instant::now();
+        let Tuned {
+            forest, size, unseen, ..
+        } = Forest::tuned(self.rows, self.truth, self.classes, &TREES, &DEPTHS, self.seed);
+        let unseen = unseen
+            .iter()
+            .map(|chances| chances.iter().copied().map(f64::from).collect());
+        Trained {
+            kind: Kind::Forest,
+            chosen: Chosen {
+                trees: Some(size.trees),
+                depth: size.depth,
+                ..Chosen::default()
+            },
+            seconds: start.elapsed().as_secs_f64(),
+            unseen: unseen.collect(),
+            model: Model::Forest(forest),
+        }
+    }
+
+    /// The stack on a machine and a forest that are trained already; their time is a part of its own. The regression on top
+    /// learns from scores of rows by models that did not see them: of the machine's by inner folds, of the forest's out of bag.
+    fn stack(&self, trained: &[Trained]) -> Option<Trained> {
+        let of = |kind| trained.iter().find(|trained| trained.kind == kind);
+        let (svc, forest) = (of(Kind::Svc)?, of(Kind::Forest)?);
+        let (Model::Linear(machine), Model::Forest(trees)) = (&svc.model, &forest.model) else {
+            return None;
+        };
+        let start = Instant::now();
+        // A row that every tree saw has no out-of-bag score; there is one in 10^20 of 100 trees.
+        let known: Vec<usize> = (0..self.truth.len())
+            .filter(|&at| !forest.unseen[at].is_empty())
+            .collect();
+        let of_known = |scores: &[Vec<f64>]| -> Vec<Vec<f64>> { known.iter().map(|&at| scores[at].clone()).collect() };
+        let below = joined(&of_known(&forest.unseen), &of_known(&svc.unseen));
+        let truth: Vec<usize> = known.iter().map(|&at| self.truth[at]).collect();
+        let top = logistic::train(&below, &truth, self.classes, logistic::Settings::new(STACK_C), None);
+        let stack = Stack {
+            forest: trees.clone(),
+            svc: machine.clone(),
+            top,
+        };
+        Some(Trained {
+            kind: Kind::Stack,
+            model: Model::Stack(Box::new(stack)),
+            chosen: Chosen {
+                c: svc.chosen.c,
+                ..forest.chosen
+            },
+            seconds: svc.seconds + forest.seconds + start.elapsed().as_secs_f64(),
+            unseen: Vec::new(),
+        })
+    }
+}
+
+/// A fold within a training part.
+struct Inner {
+    rows: Rows,
+    truth: Vec<usize>,
+    left_out: Rows,
+    left_out_truth: Vec<usize>,
+    /// Where the rows left out stand in the training part.
+    places: Vec<usize>,
+}
+
+impl Inner {
+    fn training(&self, whole: &Training<'_>) -> Training<'_> {
+        Training {
+            rows: &self.rows,
+            truth: &self.truth,
+            classes: whole.classes,
+            seed: whole.seed,
+        }
+    }
+}
+
+/// The scores of two models as features of a third.
+fn joined(one: &[Vec<f64>], other: &[Vec<f64>]) -> Rows {
+    let width = one.first().map_or(0, Vec::len) + other.first().map_or(0, Vec::len);
+    let mut rows = Rows::new(width);
+    for (one, other) in one.iter().zip(other) {
+        rows.push((0..).zip(one.iter().chain(other).map(|&score| score as f32)));
+    }
+    rows
+}
+
+/// The macro-F1 of the classes `said` against `truth`.
+pub(super) fn macro_f1(truth: &[usize], said: &[usize], classes: usize) -> f64 {
+    let labels: Vec<String> = (0..classes).map(|class| class.to_string()).collect();
+    metrics::single_label(&labels, truth, said).macro_f1
+}
+
+#[cfg(test)]
+mod tests {
+    #![allow(clippy::unwrap_used)]
+
+    use super::*;
+    use crate::compare::testing::random_rows;
+
+    const ALL: [Kind; 6] = [
+        Kind::Majority,
+        Kind::Bayes,
+        Kind::Lr,
+        Kind::Svc,
+        Kind::Forest,
+        Kind::Stack,
+    ];
+
+    #[test]
+    fn every_candidate_learns_and_says_the_same_of_one_row_as_of_all() {
+        let (rows, truth) = random_rows(11, 300, 40, 4);
+        let training = Training {
+            rows: &rows,
+            truth: &truth,
+            classes: 4,
+            seed: 1,
+        };
+        let trained = training.train(&ALL, &|_| {});
+        assert_eq!(trained.iter().map(|trained| trained.kind).collect::<Vec<_>>(), ALL);
+        let mut buffer = Buffer::default();
+        for trained in &trained {
+            let said = trained.model.predict(&rows);
+            let one_by_one: Vec<usize> = rows
+                .iter()
+                .map(|row| trained.model.predict_one(row, &mut buffer))
+                .collect();
+            assert_eq!(said, one_by_one, "{:?}", trained.kind);
+            let right = said.iter().zip(&truth).filter(|(said, truth)| said == truth).count();
+            assert!(
+                trained.kind == Kind::Majority || right > 150,
+                "{:?}: {right}",
+                trained.kind
+            );
+        }
+    }
+
+    #[test]
+    fn a_stack_alone_is_the_stack_beside_its_parts() {
+        let (rows, truth) = random_rows(12, 120, 30, 3);
+        let training = Training {
+            rows: &rows,
+            truth: &truth,
+            classes: 3,
+            seed: 1,
+        };
+        let alone = training.train(&[Kind::Stack], &|_| {});
+        let beside = training.train(&ALL, &|_| {});
+        assert_eq!(alone.len(), 1);
+        assert_eq!(alone[0].model.predict(&rows), beside[5].model.predict(&rows));
+    }
+}

@@ -1,0 +1,392 @@
+//! The posts of a comparison: read, cleaned, de-duplicated, split.
+//!
+//! Duplicates are found over all files before anything is split, as `prepare` does it, and in the cleaned texts as well, since
+//! these are all that a classical model sees. Of each group of duplicates one post stays, or those of a given test part. So no
+//! post has a copy in another part or fold; copies made by over-sampling are made within the training part of a fold.
+
+use std::{
+    collections::{BTreeMap, HashMap},
+    fs,
+    path::{Path, PathBuf},
+};
+
+use anyhow::{Context as _, bail, ensure};
+use moodstream::clean::Profile;
+use rand::seq::SliceRandom as _;
+use serde::Serialize;
+
+use crate::{
+    data::{self, Example, Format, LabelMap},
+    prepare::{self, Part},
+};
+
+/// Texts whose sets of character 5-grams have this Jaccard similarity are the same post, as in `prepare`.
+const NEAR: f64 = 0.8;
+
+/// What is read, and how it is split.
+#[derive(Debug, Clone)]
+pub(super) struct Source<'a> {
+    pub(super) train: &'a [PathBuf],
+    /// None: a share of the others becomes the test part.
+    pub(super) test: &'a [PathBuf],
+    pub(super) format: Format,
+    pub(super) map: &'a LabelMap,
+    pub(super) test_share: f64,
+    pub(super) folds: usize,
+    pub(super) seed: u64,
+}
+
+/// A post with one label.
+#[derive(Debug, Clone)]
+pub(super) struct Post {
+    /// The text as read, and where it stands.
+    pub(super) example: Example,
+    /// The text as the `classical` profile leaves it.
+    pub(super) cleaned: String,
+    /// Its label's position.
+    pub(super) class: usize,
+}
+
+/// The posts of a comparison.
+#[derive(Debug, Clone)]
+pub(super) struct Parts {
+    pub(super) labels: Vec<String>,
+    pub(super) train: Vec<Post>,
+    pub(super) test: Vec<Post>,
+    pub(super) removed: Removed,
+}
+
+/// Posts left out, by reason.
+#[derive(Debug, Clone, Default, PartialEq, Eq, Serialize)]
+pub struct Removed {
+    /// Without a label, or with one that the map drops.
+    pub without_label: usize,
+    /// With several labels.
+    pub several_labels: usize,
+    /// Without words once cleaned.
+    pub empty: usize,
+    /// The first of these, as `file:row`.
+    pub first_empty: Option<String>,
+    /// Training posts that are duplicates of a given test post.
+    pub leaked_from_test: usize,
+    /// Duplicates of a post that stayed.
+    pub duplicates: usize,
+    /// Duplicates whose labels contradict each other.
+    pub contradictory: usize,
+}
+
+impl Parts {
+    /// Reads and splits.
+    ///
+    /// # Errors
+    ///
+    /// When a file is unfit, or its labels don't allow a comparison, in one line that names file, row and label.
+    pub(super) fn read(source: &Source<'_>) -> anyhow::Result<Self> {
+        let mut removed = Removed::default();
+        let mut posts = Vec::new();
+        for (files, part) in [
+            (source.train, (!source.test.is_empty()).then_some(Part::Train)),
+            (source.test, Some(Part::Test)),
+        ] {
+            for file in files {
+                read_file(file, source, part, &mut posts, &mut removed)?;
+            }
+        }
+        ensure!(!posts.is_empty(), "{}: no post is left to train on", first(source));
+        let mut posts = deduplicate(posts, &mut removed);
+        if source.test.is_empty() {
+            let labels: Vec<&[String]> = posts.iter().map(|open| open.example.labels.as_slice()).collect();
+            let mut random = prepare::random(source.seed, 16);
+            let parts = prepare::split(&labels, 0.0, source.test_share, &mut random);
+            for (open, part) in posts.iter_mut().zip(parts) {
+                open.part = Some(part);
+            }
+        }
+        Self::join(posts, source, removed)
+    }
+
+    /// Writes the cleaned texts and labels of both parts as `train.tsv` and `test.tsv`.
+    pub(super) fn write(&self, folder: &Path) -> anyhow::Result<()> {
+        fs::create_dir_all(folder).with_context(|| format!("can't make the folder {}", folder.display()))?;
+        for (name, posts) in [("train.tsv", &self.train), ("test.tsv", &self.test)] {
+            let cleaned: Vec<Example> = posts
+                .iter()
+                .map(|post| Example {
+                    text: post.cleaned.clone(),
+                    ..post.example.clone()
+                })
+                .collect();
+            data::write_tsv(&folder.join(name), &cleaned)?;
+        }
+        Ok(())
+    }
+
+    fn join(posts: Vec<Open>, source: &Source<'_>, removed: Removed) -> anyhow::Result<Self> {
+        let (test, train): (Vec<Open>, Vec<Open>) = posts.into_iter().partition(|open| open.part == Some(Part::Test));
+        let mut members: HashMap<&str, usize> = HashMap::new();
+        for open in &train {
+            *members.entry(open.label()).or_default() += 1;
+        }
+        let mut labels: Vec<String> = members.keys().map(ToString::to_string).collect();
+        let known = source.map.labels();
+        labels.sort_by_key(|label| (known.iter().position(|known| known == label), label.clone()));
+        match &labels[..] {
+            [] => bail!("{}: no post is left to train on", first(source)),
+            [label] => bail!("{}: the training posts have one label alone, `{label}`", first(source)),
+            _ => {}
+        }
+        if let Some(open) = train.iter().find(|open| members[open.label()] < source.folds) {
+            bail!(
+                "{}: the label `{}` has {} training posts, fewer than the {} folds: group it with --labels-map, or lower --folds",
+                open.example.origin,
+                open.label(),
+                members[open.label()],
+                source.folds
+            );
+        }
+        if let Some(open) = test.iter().find(|open| !members.contains_key(open.label())) {
+            bail!(
+                "{}: the label `{}` is in the test part alone: no training post has it",
+                open.example.origin,
+                open.label()
+            );
+        }
+        ensure!(!test.is_empty(), "{}: no post is left to test on", first(source));
+        let numbers: HashMap<&str, usize> = labels.iter().map(String::as_str).zip(0..).collect();
+        let close = |opens: Vec<Open>| -> Vec<Post> {
+            let with_class = opens.into_iter().filter_map(|open| {
+                let class = *numbers.get(open.label())?;
+                Some(Post {
+                    example: open.example,
+                    cleaned: open.cleaned,
+                    class,
+                })
+            });
+            with_class.collect()
+        };
+        let (train, test) = (close(train), close(test));
+        Ok(Self {
+            labels,
+            train,
+            test,
+            removed,
+        })
+    }
+}
+
+/// A file to name where no row is to blame.
+fn first(source: &Source<'_>) -> String {
+    let file = source.train.first().map(|file| file.display().to_string());
+    file.unwrap_or_default()
+}
+
+/// A post on its way.
+struct Open {
+    example: Example,
+    cleaned: String,
+    /// `None` until the posts are split.
+    part: Option<Part>,
+}
+
+impl Open {
+    fn label(&self) -> &str {
+        self.example.labels.first().map_or("", String::as_str)
+    }
+}
+
+fn read_file(
+    file: &Path,
+    source: &Source<'_>,
+    part: Option<Part>,
+    posts: &mut Vec<Open>,
+    removed: &mut Removed,
+) -> anyhow::Result<()> {
+    for mut example in data::read(file, source.format)? {
+        source.map.apply(&mut example)?;
+        match example.labels.len() {
+            0 => removed.without_label += 1,
+            1 => {
+                let cleaned = Profile::Classical.clean(&example.text);
+                if cleaned.is_empty() {
+                    removed.empty += 1;
+                    removed.first_empty.get_or_insert_with(|| example.origin.to_string());
+                    continue;
+                }
+                posts.push(Open { example, cleaned, part });
+            }
+            _ => removed.several_labels += 1,
+        }
+    }
+    Ok(())
+}
+
+fn deduplicate(posts: Vec<Open>, removed: &mut Removed) -> Vec<Open> {
+    let keys: Vec<String> = posts.iter().map(|open| prepare::key(&open.example.text)).collect();
+    let cleaned: Vec<&str> = posts.iter().map(|open| open.cleaned.as_str()).collect();
+    let groups = joined(&prepare::groups(&keys, NEAR), &prepare::groups(&cleaned, 1.0));
+    let mut members: BTreeMap<usize, Vec<usize>> = BTreeMap::new();
+    for (at, &group) in groups.iter().enumerate() {
+        members.entry(group).or_default().push(at);
+    }
+    let mut stays = vec![false; posts.len()];
+    for group in members.values() {
+        let tests: Vec<usize> = group
+            .iter()
+            .copied()
+            .filter(|&at| posts[at].part == Some(Part::Test))
+            .collect();
+        if !tests.is_empty() {
+            removed.leaked_from_test += group.len() - tests.len();
+            tests.into_iter().for_each(|at| stays[at] = true);
+        } else if group.iter().any(|&at| posts[at].label() != posts[group[0]].label()) {
+            removed.contradictory += group.len();
+        } else {
+            removed.duplicates += group.len() - 1;
+            stays[group[0]] = true;
+        }
+    }
+    posts
+        .into_iter()
+        .zip(stays)
+        .filter_map(|(open, stays)| stays.then_some(open))
+        .collect()
+}
+
+/// The groups of posts that one grouping or the other puts together, also by way of a third post. Each grouping names a
+/// group by its first member, and so does the result.
+fn joined(one: &[usize], other: &[usize]) -> Vec<usize> {
+    let mut groups = one.to_vec();
+    // A group's name only ever falls, so this ends; few posts are in groups of both kinds, so it ends soon.
+    loop {
+        let mut lowest = groups.clone();
+        for (at, &group) in groups.iter().enumerate() {
+            for name in [one[at], other[at]] {
+                lowest[name] = lowest[name].min(group);
+            }
+        }
+        let next: Vec<usize> = (0..groups.len())
+            .map(|at| lowest[one[at]].min(lowest[other[at]]).min(groups[at]))
+            .collect();
+        if next == groups {
+            return groups;
+        }
+        groups = next;
+    }
+}
+
+/// The fold of each post: of every class as many in each, to within one.
+pub(super) fn folds(truth: &[usize], classes: usize, folds: usize, seed: u64) -> Vec<usize> {
+    let mut random = prepare::random(seed, 32);
+    let mut assigned = vec![0; truth.len()];
+    // Classes begin in the fold where the one before ended, so that small ones don't all fill the first.
+    let mut next = 0;
+    for class in 0..classes {
+        let mut members: Vec<usize> = (0..truth.len()).filter(|&at| truth[at] == class).collect();
+        members.shuffle(&mut random);
+        for at in members {
+            assigned[at] = next % folds;
+            next += 1;
+        }
+    }
+    assigned
+}
+
+#[cfg(test)]
+mod tests {
+    #![allow(clippy::unwrap_used)]
+
+    use std::collections::HashSet;
+
+    use proptest::prelude::*;
+
+    use super::*;
+
+    fn read(train: &str, test: Option<&str>) -> anyhow::Result<Parts> {
+        let folder = tempfile::tempdir().unwrap();
+        let paths = [folder.path().join("train.tsv"), folder.path().join("test.tsv")];
+        fs::write(&paths[0], train).unwrap();
+        if let Some(test) = test {
+            fs::write(&paths[1], test).unwrap();
+        }
+        Parts::read(&Source {
+            train: &paths[..1],
+            test: if test.is_some() { &paths[1..] } else { &[] },
+            format: Format::Auto,
+            map: &LabelMap::identity(),
+            test_share: 0.2,
+            folds: 2,
+            seed: 1,
+        })
+    }
+
+    #[test]
+    fn test_posts_keep_their_copies_out_of_training() {
+        let long = "i really can not believe that this is happening to me";
+        let train = format!(
+            "{long} todaY\tsad\nSo happy!\tglad\nboth cats\tsad\nsunny\tglad\nrain again\tsad\nthe sunny weather\tglad\n"
+        );
+        let test = format!(
+            "{long} today\tsad\nso HAPPY\tglad\nBOTH cats\tglad\nweather is so sunny\tglad\na sunny weather\tglad\n"
+        );
+        // One training post of either label is left, since the others are near a test post, equal one, or equal one once cleaned.
+        let said = read(&train, Some(&test)).unwrap_err().to_string();
+        assert!(
+            said.contains("train.tsv:4: the label `glad` has 1 training posts"),
+            "{said}"
+        );
+        let more = format!("{train}what joy\tglad\nmore clouds\tsad\n");
+        let parts = read(&more, Some(&test)).unwrap();
+        let texts: Vec<&str> = parts.train.iter().map(|post| post.example.text.as_str()).collect();
+        assert_eq!(texts, ["sunny", "rain again", "what joy", "more clouds"]);
+        assert_eq!((parts.test.len(), parts.removed.leaked_from_test), (5, 4));
+        assert_eq!(parts.labels, ["glad", "sad"]);
+    }
+
+    #[test]
+    fn copies_that_contradict_each_other_go_and_of_others_one_stays() {
+        let rows = "of two minds\tsad\nOf two minds...\tglad\nso happy\tglad\nSo HAPPY!\tglad\n";
+        let others: String = ["rain", "wind", "mud", "fog", "hail", "storm"]
+            .map(|word| format!("{word}\tsad\n{word} gone\tglad\n"))
+            .concat();
+        let parts = read(&format!("{rows}{others}"), None).unwrap();
+        assert_eq!((parts.removed.contradictory, parts.removed.duplicates), (2, 1));
+        assert_eq!(parts.train.len() + parts.test.len(), 13);
+    }
+
+    #[test]
+    fn groups_are_joined_over_third_posts() {
+        assert_eq!(joined(&[0, 1, 1, 3, 4], &[0, 1, 2, 2, 0]), [0, 1, 1, 1, 0]);
+        assert_eq!(joined(&[0, 1, 2, 0], &[0, 1, 2, 2]), [0, 1, 0, 0]);
+    }
+
+    proptest! {
+        /// No text is in two parts, raw or cleaned, whatever the files hold.
+        #[test]
+        fn nothing_leaks(rows in prop::collection::vec("(so |the |SO )?(happy|sad|rain|sun)( day| days|!)?( today)?", 20..60), given in any::<bool>(), seed in any::<u64>()) {
+            let row = |(at, text): (usize, &String)| format!("{text} {}\t{}\n", if at % 3 == 0 { "" } else { "x" }, ["a", "b"][at % 2]);
+            let all: Vec<String> = rows.iter().enumerate().map(row).collect();
+            let (train, test) = all.split_at(if given { 10 } else { all.len() });
+            let Ok(parts) = read(&train.concat(), given.then(|| test.concat()).as_deref()) else { return Ok(()) };
+            let of = |posts: &[Post]| -> HashSet<String> {
+                posts.iter().flat_map(|post| [prepare::key(&post.example.text), post.cleaned.clone()]).collect()
+            };
+            prop_assert!(of(&parts.train).is_disjoint(&of(&parts.test)));
+            let truth: Vec<usize> = parts.train.iter().map(|post| post.class).collect();
+            let folds = folds(&truth, parts.labels.len(), 2, seed);
+            let in_fold = |fold| -> Vec<Post> {
+                parts.train.iter().zip(&folds).filter(|(_, of)| **of == fold).map(|(post, _)| post.clone()).collect()
+            };
+            prop_assert!(of(&in_fold(0)).is_disjoint(&of(&in_fold(1))));
+        }
+
+        #[test]
+        fn folds_have_their_share_of_each_class(truth in prop::collection::vec(0_usize..4, 1..120), seed in any::<u64>()) {
+            let folds = folds(&truth, 4, 5, seed);
+            for class in 0..4 {
+                let of = |fold| (0..truth.len()).filter(|&at| truth[at] == class && folds[at] == fold).count();
+                let counts: Vec<usize> = (0..5).map(of).collect();
+                prop_assert!(counts.iter().max().unwrap() - counts.iter().min().unwrap() <= 1);
+            }
+        }
+    }
+}
