@@ -108,10 +108,51 @@ impl Profile {
     }
 
     fn pass(self, text: &str) -> String {
-        let normalised = normalise::normalise(text);
         match self {
-            Self::TwitterRoberta => mask::mask(normalised),
-            Self::Classical => words::reduce(&emoji::to_words(&mask::remove(normalised))),
+            Self::TwitterRoberta => mask::mask(normalise::normalise(text)),
+            Self::Classical => Steps::ALL.pass(text),
+        }
+    }
+}
+
+/// The steps of [`Profile::Classical`] that may be left out, to measure what each is worth. Nothing that serves does.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Steps {
+    /// Emoji and emoticons become words; else emoji go, and of emoticons what are letters stays.
+    pub emoji_words: bool,
+    /// Stop words are removed, contractions of `not` become that word.
+    pub stop_words: bool,
+    /// Words are reduced to their stems.
+    pub stems: bool,
+}
+
+impl Steps {
+    /// The whole profile.
+    pub const ALL: Self = Self {
+        emoji_words: true,
+        stop_words: true,
+        stems: true,
+    };
+
+    /// The cleaned text, as [`Profile::clean`] of [`Profile::Classical`] gives it where no step is left out.
+    #[must_use]
+    pub fn clean(&self, text: &str) -> String {
+        let mut text = self.pass(text);
+        for _ in 0..MAX_PASSES {
+            let again = self.pass(&text);
+            if again == text {
+                break;
+            }
+            text = again;
+        }
+        text
+    }
+
+    fn pass(&self, text: &str) -> String {
+        let removed = mask::remove(normalise::normalise(text));
+        match self.emoji_words {
+            true => words::reduce(&emoji::to_words(&removed), self),
+            false => words::reduce(&removed, self),
         }
     }
 }

@@ -417,3 +417,24 @@ proptest! {
         prop_assert_eq!(roberta(&text), text);
     }
 }
+
+#[test]
+fn steps_of_the_classical_profile_may_be_left_out() {
+    let text = "I'm not running to the mice \u{1F600} :)";
+    let without = |change: fn(&mut Steps)| {
+        let mut steps = Steps::ALL;
+        change(&mut steps);
+        steps.clean(text)
+    };
+    assert_eq!(Steps::ALL.clean(text), Profile::Classical.clean(text));
+    assert_eq!(without(|_| {}), "not run mice grin face smile");
+    assert_eq!(
+        without(|steps| steps.stems = false),
+        "not running mice grinning face smile"
+    );
+    assert_eq!(
+        without(|steps| steps.stop_words = false),
+        "i not run to the mice grin face smile"
+    );
+    assert_eq!(without(|steps| steps.emoji_words = false), "not run mice");
+}

@@ -12,6 +12,8 @@ use std::{
 use rust_stemmers::{Algorithm, Stemmer};
 use unicode_normalization::{UnicodeNormalization, char::is_combining_mark};
 
+use super::Steps;
+
 /// Stop words that are kept: each of them turns an emotion round (`not happy`, `nothing but
 /// love`), weakens it or heightens it.
 const KEPT: [&str; 16] = [
@@ -108,14 +110,15 @@ impl English {
     }
 
     /// Appends what is left of one lower-case word without apostrophes.
-    fn push(&self, word: &str, out: &mut String) {
-        if word.is_empty() || word.chars().all(char::is_numeric) || self.stop.contains(word) {
+    fn push(&self, word: &str, steps: &Steps, out: &mut String) {
+        let stop = |word: &str| steps.stop_words && self.stop.contains(word);
+        if word.is_empty() || word.chars().all(char::is_numeric) || stop(word) {
             return;
         }
         if NEGATED.contains(&word) {
             return push_word("not", out);
         }
-        if KEPT.contains(&word) || !word.is_ascii() || word.len() > MAX_STEMMED {
+        if !steps.stems || KEPT.contains(&word) || !word.is_ascii() || word.len() > MAX_STEMMED {
             return push_word(word, out);
         }
         let mut stem = word.to_owned();
@@ -130,14 +133,14 @@ impl English {
         // What stems to a stop word is one (`doings`), and what stems to a negation says it.
         if NEGATED.contains(&stem.as_str()) {
             push_word("not", out);
-        } else if !self.stop.contains(stem.as_str()) {
+        } else if !stop(&stem) {
             push_word(&stem, out);
         }
     }
 }
 
-/// The words of `text` that carry meaning, as stems, between single spaces.
-pub(super) fn reduce(text: &str) -> String {
+/// The words of `text` that carry meaning, as stems, between single spaces; without the steps that are left out.
+pub(super) fn reduce(text: &str, steps: &Steps) -> String {
     let english = &*ENGLISH;
     let mut out = String::with_capacity(text.len());
     let lower = lower_case(text);
@@ -145,7 +148,7 @@ pub(super) fn reduce(text: &str) -> String {
     for token in lower.split(|c: char| !is_word(c) && !is_apostrophe(c)) {
         for part in expand(token) {
             cut_repeats(part, &mut word);
-            english.push(&word, &mut out);
+            english.push(&word, steps, &mut out);
         }
     }
     out

@@ -575,3 +575,35 @@ fn five_hundred_labels_are_no_fault() {
         json["models"][0]["test"]["accuracy"]
     );
 }
+
+#[test]
+fn steps_are_left_out_one_at_a_time() {
+    let bench = Bench::new();
+    bench.write("posts.tsv", feelings(40));
+    bench.write(
+        "map.toml",
+        "labels = [\"good\", \"bad\"]\n[map]\njoy = \"good\"\nanger = \"bad\"\nfear = \"bad\"\n",
+    );
+    bench.write(
+        "more.tsv",
+        "a lovely breeze\tgood\nquite the storm\tbad\nfurious river\tanger\n",
+    );
+    let words =
+        "compare --train @posts.tsv --json @out.json --ablate --models bayes --labels-map @map.toml --merge @more.tsv";
+    let output = lab().args(bench.arguments(words)).output().unwrap();
+    assert!(output.status.success(), "{}", String::from_utf8_lossy(&output.stderr));
+    let table = String::from_utf8(output.stdout).unwrap();
+    let json: serde_json::Value = serde_json::from_slice(&fs::read(bench.path("out.json")).unwrap()).unwrap();
+    let variations = json["variations"].as_array().unwrap();
+    assert_eq!((variations.len(), table.lines().count()), (8, 10));
+    let of = |name: &str| variations.iter().find(|variation| variation["name"] == name).unwrap();
+    let posts = |name: &str| of(name)["train_posts"].as_u64().unwrap();
+    assert_eq!(of("labels grouped")["labels"], 2);
+    assert_eq!(
+        posts("labels grouped, another set merged in"),
+        posts("labels grouped") + 3
+    );
+    assert_eq!(posts("stop words kept"), posts("all steps"));
+    assert!(posts("minorities over-sampled") >= posts("all steps"));
+    assert!(of("stop words kept")["against_whole"].is_object() && of("all steps")["against_whole"].is_null());
+}

@@ -207,10 +207,10 @@ impl Training<'_> {
             }
             let next = match kind {
                 Kind::Majority => self.majority(),
-                Kind::Bayes => self.linear(kind, &SMOOTHING),
-                Kind::Lr => self.linear(kind, &LOGISTIC_C),
-                Kind::Svc => self.linear(kind, &SVC_C),
-                Kind::Forest => self.forest(),
+                Kind::Bayes => self.linear_with(kind, &SMOOTHING),
+                Kind::Lr => self.linear_with(kind, &LOGISTIC_C),
+                Kind::Svc => self.linear_with(kind, &SVC_C),
+                Kind::Forest => self.forest_with(&TREES, &DEPTHS),
                 Kind::Stack => match self.stack(&trained) {
                     Some(stack) => stack,
                     None => continue,
@@ -236,7 +236,7 @@ impl Training<'_> {
     }
 
     /// A linear model, tuned over `grid`.
-    fn linear(&self, kind: Kind, grid: &[f64]) -> Trained {
+    pub(super) fn linear_with(&self, kind: Kind, grid: &[f64]) -> Trained {
         let start = Instant::now();
         let (value, unseen) = self.tune(kind, grid);
         let model = self.linear_at(kind, value, logistic::TOLERANCE, None);
@@ -323,11 +323,12 @@ impl Training<'_> {
             .collect()
     }
 
-    fn forest(&self) -> Trained {
+    /// A forest of one of these sizes.
+    pub(super) fn forest_with(&self, trees: &[usize], depths: &[Option<usize>]) -> Trained {
         let start = Instant::now();
         let Tuned {
             forest, size, unseen, ..
-        } = Forest::tuned(self.rows, self.truth, self.classes, &TREES, &DEPTHS, self.seed);
+        } = Forest::tuned(self.rows, self.truth, self.classes, trees, depths, self.seed);
         let unseen = unseen
             .iter()
             .map(|chances| chances.iter().copied().map(f64::from).collect());
@@ -346,7 +347,7 @@ impl Training<'_> {
 
     /// The stack on a machine and a forest that are trained already; their time is a part of its own. The regression on top
     /// learns from scores of rows by models that did not see them: of the machine's by inner folds, of the forest's out of bag.
-    fn stack(&self, trained: &[Trained]) -> Option<Trained> {
+    pub(super) fn stack(&self, trained: &[Trained]) -> Option<Trained> {
         let of = |kind| trained.iter().find(|trained| trained.kind == kind);
         let (svc, forest) = (of(Kind::Svc)?, of(Kind::Forest)?);
         let (Model::Linear(machine), Model::Forest(trees)) = (&svc.model, &forest.model) else {

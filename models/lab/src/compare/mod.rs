@@ -6,6 +6,7 @@
 //! inner folds share the features of their training part. Model folders are judged on the same test posts by the service's
 //! classifier.
 
+mod ablate;
 mod bayes;
 mod candidate;
 mod features;
@@ -15,6 +16,8 @@ mod lanes;
 mod linear;
 mod logistic;
 mod page;
+#[cfg(test)]
+mod parity;
 mod parts;
 mod report;
 mod significance;
@@ -27,9 +30,12 @@ use std::{path::PathBuf, time::Instant};
 
 use anyhow::ensure;
 use indicatif::{ProgressBar, ProgressStyle};
+use moodstream::clean::Steps;
+use rand::Rng as _;
 use rayon::prelude::*;
 
 pub use self::{
+    ablate::{Ablation, Variation},
     candidate::{Chosen, Kind},
     parts::Removed,
     report::{AgainstBest, Data, Folds, Interval, Judged, Report, Test},
@@ -39,7 +45,10 @@ use self::{
     features::Vectorizer,
     parts::{Parts, Post, Source},
 };
-use crate::data::{self, Format, LabelMap};
+use crate::{
+    data::{self, Format, LabelMap},
+    prepare,
+};
 
 /// What the command line says.
 #[derive(Debug, Clone, clap::Args)]
@@ -57,7 +66,13 @@ pub struct Args {
     #[arg(long, value_name = "FILE")]
     labels_map: Option<PathBuf>,
     /// Classical models to compare; the most frequent label is always among them
-    #[arg(long, value_enum, value_delimiter = ',', default_value = "lr,svc,forest,stack,bayes")]
+    #[arg(
+        long,
+        value_enum,
+        value_delimiter = ',',
+        default_value = "lr,svc,forest,stack,bayes",
+        default_value_if("ablate", "true", "svc")
+    )]
     models: Vec<Kind>,
     /// Model folders to judge on the test part, in the runtime that serves them
     #[arg(long, value_name = "DIR")]
@@ -77,12 +92,35 @@ pub struct Args {
     /// The ONNX Runtime library, for --folder [default: lib/libonnxruntime.so under $MOODSTREAM_RUNTIME or .runtime]
     #[arg(long, value_name = "FILE", env = "ORT_DYLIB_PATH")]
     onnxruntime: Option<PathBuf>,
+    /// Instead of models, compare ways of cleaning and training: a step left out at a time
+    #[arg(long, conflicts_with_all = ["folder", "write_parts"])]
+    ablate: bool,
+    /// With --ablate: labelled files to be added to the training part, once labels are mapped
+    #[arg(long, value_name = "FILE", num_args = 1.., requires_all = ["ablate", "labels_map"])]
+    merge: Vec<PathBuf>,
     /// Folder for the cleaned parts as train.tsv and test.tsv, for other tools to be compared with
     #[arg(long, value_name = "DIR")]
     write_parts: Option<PathBuf>,
     /// Where to write the figures; a page with charts goes beside them, as .html
     #[arg(long, value_name = "FILE")]
     json: PathBuf,
+}
+
+impl Args {
+    /// What the command line says of the posts.
+    fn source<'a>(&'a self, map: &'a LabelMap) -> Source<'a> {
+        Source {
+            train: &self.train,
+            test: &self.test,
+            format: self.format,
+            map,
+            test_share: self.test_share,
+            folds: usize::from(self.folds),
+            seed: self.seed,
+            steps: Steps::ALL,
+            deduplicate: true,
+        }
+    }
 }
 
 /// A share between 0 and 1, both excluded.
@@ -114,15 +152,13 @@ pub fn run(args: Args) -> anyhow::Result<()> {
         "{}: the page would be written over the figures: name them .json",
         args.json.display()
     );
-    let parts = Parts::read(&Source {
-        train: &args.train,
-        test: &args.test,
-        format: args.format,
-        map: &map,
-        test_share: args.test_share,
-        folds: usize::from(args.folds),
-        seed: args.seed,
-    })?;
+    if args.ablate {
+        let ablation = ablate::run(&args, &map)?;
+        print!("{}", ablation.table());
+        data::write_whole(&args.json, &serde_json::to_vec_pretty(&ablation)?)?;
+        return Ok(());
+    }
+    let parts = Parts::read(&args.source(&map))?;
     if let Some(folder) = &args.write_parts {
         parts.write(folder)?;
     }
@@ -142,7 +178,7 @@ fn compare(args: &Args, map: &LabelMap, parts: &Parts) -> anyhow::Result<Report>
     let folds = usize::from(args.folds);
     let progress = progress((kinds.len() * (folds + 1) + args.folder.len()) as u64);
 
-    let reached = cross_validate(args, parts, &kinds, &progress);
+    let reached = cross_validate(args, parts, &kinds, Balance::AsIs, &progress);
     progress.set_message("the whole training part");
     let all: Vec<&Post> = parts.train.iter().collect();
     let learnt = Learnt::from(&all, parts.labels.len(), &kinds, args, &progress);
@@ -169,6 +205,7 @@ struct Learnt {
 }
 
 impl Learnt {
+    /// Learns from posts; a post may be named more than once.
     fn from(posts: &[&Post], classes: usize, kinds: &[Kind], args: &Args, progress: &ProgressBar) -> Self {
         let start = Instant::now();
         let texts: Vec<&str> = posts.iter().map(|post| post.cleaned.as_str()).collect();
@@ -191,7 +228,13 @@ impl Learnt {
 }
 
 /// The macro-F1 of each candidate on each fold, `[fold][candidate]`.
-fn cross_validate(args: &Args, parts: &Parts, kinds: &[Kind], progress: &ProgressBar) -> Vec<Vec<f64>> {
+fn cross_validate(
+    args: &Args,
+    parts: &Parts,
+    kinds: &[Kind],
+    balance: Balance,
+    progress: &ProgressBar,
+) -> Vec<Vec<f64>> {
     progress.set_message("cross-validation");
     let (folds, classes) = (usize::from(args.folds), parts.labels.len());
     let truth: Vec<usize> = parts.train.iter().map(|post| post.class).collect();
@@ -205,7 +248,7 @@ fn cross_validate(args: &Args, parts: &Parts, kinds: &[Kind], progress: &Progres
                 pairs.into_iter().map(|(post, _): (&Post, &usize)| post).collect()
             };
             let (left_out, kept) = (posts(left_out), posts(kept));
-            let learnt = Learnt::from(&kept, classes, kinds, args, progress);
+            let learnt = Learnt::from(&balance.of(kept, classes, args.seed), classes, kinds, args, progress);
             let texts: Vec<&str> = left_out.iter().map(|post| post.cleaned.as_str()).collect();
             let truth: Vec<usize> = left_out.iter().map(|post| post.class).collect();
             let rows = learnt.vectorizer.rows(&texts);
@@ -215,6 +258,31 @@ fn cross_validate(args: &Args, parts: &Parts, kinds: &[Kind], progress: &Progres
                 .collect()
         })
         .collect()
+}
+
+/// How many posts of each class a training part has.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum Balance {
+    /// As many as there are.
+    AsIs,
+    /// As many as of the largest class: posts of the others are drawn at random once more.
+    OverSampled,
+}
+
+impl Balance {
+    fn of(self, mut posts: Vec<&Post>, classes: usize, seed: u64) -> Vec<&Post> {
+        if self == Self::AsIs {
+            return posts;
+        }
+        let mut random = prepare::random(seed, 48);
+        let mut members: Vec<Vec<&Post>> = vec![Vec::new(); classes];
+        posts.iter().for_each(|post| members[post.class].push(post));
+        let largest = members.iter().map(Vec::len).max().unwrap_or(0);
+        for of_class in members.iter().filter(|of_class| !of_class.is_empty()) {
+            posts.extend((of_class.len()..largest).map(|_| of_class[random.random_range(0..of_class.len())]));
+        }
+        posts
+    }
 }
 
 fn progress(length: u64) -> ProgressBar {

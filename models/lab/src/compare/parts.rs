@@ -11,7 +11,7 @@ use std::{
 };
 
 use anyhow::{Context as _, bail, ensure};
-use moodstream::clean::Profile;
+use moodstream::clean::{Profile, Steps};
 use rand::seq::SliceRandom as _;
 use serde::Serialize;
 
@@ -34,6 +34,10 @@ pub(super) struct Source<'a> {
     pub(super) test_share: f64,
     pub(super) folds: usize,
     pub(super) seed: u64,
+    /// The steps of cleaning. Duplicates are found in texts cleaned by all of them, so that the split stays the same.
+    pub(super) steps: Steps,
+    /// False to keep duplicates wherever they are, to measure what they feign.
+    pub(super) deduplicate: bool,
 }
 
 /// A post with one label.
@@ -93,7 +97,14 @@ impl Parts {
             }
         }
         ensure!(!posts.is_empty(), "{}: no post is left to train on", first(source));
-        let mut posts = deduplicate(posts, &mut removed);
+        if source.deduplicate {
+            posts = deduplicate(posts, &mut removed);
+        }
+        if source.steps != Steps::ALL {
+            for open in &mut posts {
+                open.cleaned = source.steps.clean(&open.example.text);
+            }
+        }
         if source.test.is_empty() {
             let labels: Vec<&[String]> = posts.iter().map(|open| open.example.labels.as_slice()).collect();
             let mut random = prepare::random(source.seed, 16);
@@ -103,6 +114,34 @@ impl Parts {
             }
         }
         Self::join(posts, source, removed)
+    }
+
+    /// Adds the posts of further files to the training part: those of labels that are there, but no copy of a post that is.
+    pub(super) fn add(&mut self, source: &Source<'_>, files: &[PathBuf]) -> anyhow::Result<()> {
+        let mut posts: Vec<Open> = Vec::new();
+        let kept = self.train.iter().chain(&self.test);
+        posts.extend(kept.map(|post| Open {
+            example: post.example.clone(),
+            cleaned: post.cleaned.clone(),
+            // Like posts of a test part, they stay and keep their copies out.
+            part: Some(Part::Test),
+        }));
+        let before = posts.len();
+        let mut added = Removed::default();
+        for file in files {
+            read_file(file, source, None, &mut posts, &mut added)?;
+        }
+        let new = deduplicate(posts, &mut added).into_iter().skip(before);
+        for open in new {
+            if let Some(class) = self.labels.iter().position(|label| label == open.label()) {
+                self.train.push(Post {
+                    example: open.example,
+                    cleaned: open.cleaned,
+                    class,
+                });
+            }
+        }
+        Ok(())
     }
 
     /// Writes the cleaned texts and labels of both parts as `train.tsv` and `test.tsv`.
@@ -316,6 +355,8 @@ mod tests {
             test_share: 0.2,
             folds: 2,
             seed: 1,
+            steps: Steps::ALL,
+            deduplicate: true,
         })
     }
 

@@ -159,12 +159,7 @@ impl Report {
         let against = differences
             .iter()
             .zip(significance::holm(&p))
-            .map(|(difference, differs)| AgainstBest {
-                difference: difference.value,
-                interval: interval(difference),
-                p: difference.p,
-                differs,
-            });
+            .map(|(difference, differs)| AgainstBest::new(difference, differs));
         let against = std::iter::once(None).chain(against.map(Some));
         let models: Vec<Judged> = scored
             .into_iter()
@@ -290,10 +285,24 @@ fn names(files: &[PathBuf]) -> Vec<String> {
     files.iter().map(name).collect()
 }
 
-const fn interval(bootstrap: &Bootstrap) -> Interval {
-    Interval {
-        low: bootstrap.low,
-        high: bootstrap.high,
+impl Bootstrap {
+    /// The bounds of the interval.
+    pub(super) const fn interval(&self) -> Interval {
+        Interval {
+            low: self.low,
+            high: self.high,
+        }
+    }
+}
+
+impl AgainstBest {
+    pub(super) const fn new(difference: &Bootstrap, differs: bool) -> Self {
+        Self {
+            difference: difference.value,
+            interval: difference.interval(),
+            p: difference.p,
+            differs,
+        }
     }
 }
 
@@ -312,7 +321,7 @@ fn judged(truth: &[usize], score: Bootstrap, entry: Entry, against_best: Option<
         macro_precision: mean(|class| class.precision),
         macro_recall: mean(|class| class.recall),
         macro_f1: report.macro_f1,
-        macro_f1_interval: interval(&score),
+        macro_f1_interval: score.interval(),
         weighted_precision: weighted(|class| class.precision),
         weighted_recall: weighted(|class| class.recall),
         weighted_f1: report.weighted_f1,

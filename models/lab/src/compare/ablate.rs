@@ -1,0 +1,232 @@
+//! What each step of cleaning and training is worth: one left out at a time.
+//!
+//! Where only texts change, the split stays the same, and each variation is held against the whole on the same test posts.
+
+use std::fmt::Write as _;
+
+use indicatif::ProgressBar;
+use moodstream::clean::Steps;
+use serde::Serialize;
+
+use super::{
+    Args, Balance, Learnt,
+    candidate::Kind,
+    cross_validate,
+    parts::{Parts, Source},
+    progress,
+    report::{AgainstBest, Folds, Interval},
+    significance,
+};
+use crate::{data::LabelMap, metrics::Spread};
+
+/// What each variation came to.
+#[derive(Debug, Clone, Serialize)]
+pub struct Ablation {
+    /// The variations, by model.
+    pub variations: Vec<Variation>,
+}
+
+/// One way of cleaning and training, with one model.
+#[derive(Debug, Clone, Serialize)]
+pub struct Variation {
+    /// What is different from the whole.
+    pub name: String,
+    /// The model.
+    pub model: String,
+    /// Labels.
+    pub labels: usize,
+    /// Posts to train on, copies included.
+    pub train_posts: usize,
+    /// Posts of the test part.
+    pub test_posts: usize,
+    /// The macro-F1 over the folds; `null` for merged sets, whose folds would not be the same.
+    pub cv: Option<Folds>,
+    /// The macro-F1 on the test part.
+    pub macro_f1: f64,
+    /// The accuracy on the test part.
+    pub accuracy: f64,
+    /// The bootstrap's 95 % interval of the macro-F1.
+    pub interval: Interval,
+    /// Held against the whole on the same test posts; `null` where these differ.
+    pub against_whole: Option<AgainstBest>,
+}
+
+/// A variation to be tried.
+struct Trial<'a> {
+    name: &'static str,
+    parts: &'a Parts,
+    balance: Balance,
+    folds: bool,
+    /// The place among the variations of the first model of what it is held against.
+    against: Option<usize>,
+}
+
+/// Runs all variations.
+pub(super) fn run(args: &Args, map: &LabelMap) -> anyhow::Result<Ablation> {
+    let mut kinds = args.models.clone();
+    kinds.sort_unstable();
+    kinds.dedup();
+    let identity = LabelMap::identity();
+    let source = args.source(&identity);
+    let with = |steps: Steps| {
+        Parts::read(&Source {
+            steps,
+            ..source.clone()
+        })
+    };
+    let whole = with(Steps::ALL)?;
+    let stop_words = with(Steps {
+        stop_words: false,
+        ..Steps::ALL
+    })?;
+    let stems = with(Steps {
+        stems: false,
+        ..Steps::ALL
+    })?;
+    let emoji = with(Steps {
+        emoji_words: false,
+        ..Steps::ALL
+    })?;
+    let copies = Parts::read(&Source {
+        deduplicate: false,
+        ..source.clone()
+    })?;
+    let trial = |name, parts, against| Trial {
+        name,
+        parts,
+        balance: Balance::AsIs,
+        folds: true,
+        against,
+    };
+    let mut trials = vec![
+        trial("all steps", &whole, None),
+        trial("stop words kept", &stop_words, Some(0)),
+        trial("words not stemmed", &stems, Some(0)),
+        trial("no words for emoji", &emoji, Some(0)),
+        Trial {
+            balance: Balance::OverSampled,
+            ..trial("minorities over-sampled", &whole, Some(0))
+        },
+        trial("duplicates kept", &copies, None),
+    ];
+    let grouped;
+    let merged;
+    if args.labels_map.is_some() {
+        grouped = Parts::read(&args.source(map))?;
+        let group = trials.len();
+        trials.push(trial("labels grouped", &grouped, None));
+        if !args.merge.is_empty() {
+            merged = merge(args, map, &grouped)?;
+            trials.push(Trial {
+                folds: false,
+                ..trial("labels grouped, another set merged in", &merged, Some(group))
+            });
+        }
+    }
+
+    let steps = trials
+        .iter()
+        .map(|trial| kinds.len() * (1 + if trial.folds { usize::from(args.folds) } else { 0 }));
+    let progress = progress(steps.sum::<usize>() as u64);
+    let mut answers: Vec<Vec<Vec<usize>>> = Vec::new();
+    let mut variations = Vec::new();
+    for trial in &trials {
+        let (said, mut found) = try_one(args, &kinds, trial, &answers, &progress);
+        answers.push(said);
+        variations.append(&mut found);
+    }
+    progress.finish_and_clear();
+    Ok(Ablation { variations })
+}
+
+/// The grouped parts with the posts of further files in the training part, but for copies of posts that are there.
+fn merge(args: &Args, map: &LabelMap, grouped: &Parts) -> anyhow::Result<Parts> {
+    let mut merged = grouped.clone();
+    merged.add(&args.source(map), &args.merge)?;
+    Ok(merged)
+}
+
+fn try_one(
+    args: &Args,
+    kinds: &[Kind],
+    trial: &Trial<'_>,
+    answers: &[Vec<Vec<usize>>],
+    progress: &ProgressBar,
+) -> (Vec<Vec<usize>>, Vec<Variation>) {
+    progress.set_message(trial.name);
+    let (parts, classes) = (trial.parts, trial.parts.labels.len());
+    let reached = match trial.folds {
+        true => cross_validate(args, parts, kinds, trial.balance, progress),
+        false => Vec::new(),
+    };
+    let posts = trial.balance.of(parts.train.iter().collect(), classes, args.seed);
+    let learnt = Learnt::from(&posts, classes, kinds, args, progress);
+    let texts: Vec<&str> = parts.test.iter().map(|post| post.cleaned.as_str()).collect();
+    let truth: Vec<usize> = parts.test.iter().map(|post| post.class).collect();
+    let rows = learnt.vectorizer.rows(&texts);
+    let mut all = Vec::new();
+    let mut variations = Vec::new();
+    for (at, trained) in learnt.candidates.iter().enumerate() {
+        let said = trained.model.predict(&rows);
+        let score = significance::macro_f1(&truth, &said, classes, args.seed);
+        let folds: Vec<f64> = reached.iter().map(|fold| fold[at]).collect();
+        let against_whole = trial.against.map(|whole| {
+            let difference = significance::difference(&truth, &said, &answers[whole][at], classes, args.seed);
+            AgainstBest::new(&difference, significance::holm(&[difference.p])[0])
+        });
+        let right = truth.iter().zip(&said).filter(|(truth, said)| truth == said).count();
+        variations.push(Variation {
+            name: trial.name.to_owned(),
+            model: trained.kind.name().to_owned(),
+            labels: classes,
+            train_posts: posts.len(),
+            test_posts: truth.len(),
+            cv: Spread::of(&folds).map(|spread| Folds {
+                mean: spread.mean,
+                sd: spread.deviation,
+                folds,
+            }),
+            macro_f1: score.value,
+            accuracy: right as f64 / truth.len().max(1) as f64,
+            interval: score.interval(),
+            against_whole,
+        });
+        all.push(said);
+    }
+    (all, variations)
+}
+
+impl Ablation {
+    /// The variations as a table in Markdown.
+    #[must_use]
+    pub fn table(&self) -> String {
+        let mut out = "| variation | model | labels | posts to train, to test | macro-F1, cross-validated | on the test part, 95 % | accuracy | against all steps |\n|---|---|---|---|---|---|---|---|\n".to_owned();
+        for Variation {
+            name,
+            model,
+            labels,
+            train_posts,
+            test_posts,
+            cv,
+            macro_f1,
+            accuracy,
+            interval,
+            against_whole,
+        } in &self.variations
+        {
+            let folds = cv
+                .as_ref()
+                .map_or(String::new(), |cv| format!("{:.4} ± {:.4}", cv.mean, cv.sd));
+            let against = against_whole.map_or(String::new(), |against| {
+                let chance = if against.differs { "" } else { ", may be chance" };
+                format!("{:+.4} (p {:.4}{chance})", against.difference, against.p)
+            });
+            let _ = writeln!(
+                out,
+                "| {name} | {model} | {labels} | {train_posts}, {test_posts} | {folds} | {macro_f1:.4} ({:.4}-{:.4}) | {accuracy:.4} | {against} |",
+                interval.low, interval.high
+            );
+        }
+        out
+    }
+}

@@ -1,0 +1,184 @@
+//! Held against scikit-learn on real posts, which are not in the repository.
+//!
+//! `tests/fixtures/scikit-learn/make.py` made the figures on the parts that `compare --write-parts` wrote; here the same files are
+//! read and split in the same way. The long part runs by
+//! `cargo test -p moodstream-lab --lib -- --ignored --nocapture crowdflower_as_scikit_learn`.
+
+#![allow(clippy::unwrap_used)]
+
+use std::{
+    path::{Path, PathBuf},
+    time::Instant,
+};
+
+use moodstream::clean::Steps;
+use serde::Deserialize;
+
+use super::{
+    candidate::{Kind, Model, Trained, Training, macro_f1},
+    features::Vectorizer,
+    forest::{Forest, Size},
+    logistic,
+    parts::{Parts, Source},
+};
+use crate::data::{Format, LabelMap};
+
+/// How far a macro-F1 may lie from scikit-learn's.
+const ONE_POINT: f64 = 0.01;
+
+#[derive(Deserialize)]
+struct Fixture {
+    sets: std::collections::BTreeMap<String, Set>,
+}
+
+#[derive(Deserialize)]
+struct Set {
+    train: usize,
+    test: usize,
+    features: usize,
+    models: Vec<Figures>,
+}
+
+#[derive(Deserialize)]
+struct Figures {
+    model: String,
+    settings: Settings,
+    macro_f1: f64,
+    seconds: f64,
+}
+
+#[derive(Deserialize)]
+struct Settings {
+    c: Option<f64>,
+    smoothing: Option<f64>,
+}
+
+fn fixture(name: &str) -> Set {
+    let here = Path::new(env!("CARGO_MANIFEST_DIR"));
+    let text = std::fs::read_to_string(here.join("tests/fixtures/scikit-learn/figures.json")).unwrap();
+    let mut fixture: Fixture = serde_json::from_str(&text).unwrap();
+    fixture.sets.remove(name).unwrap()
+}
+
+/// A shared set; says so where it is not there.
+fn shared(path: &str) -> Option<PathBuf> {
+    let path = Path::new(env!("CARGO_MANIFEST_DIR"))
+        .join("../../../shared/data")
+        .join(path);
+    if path.exists() {
+        return Some(path);
+    }
+    println!("skipped: {} is not there", path.display());
+    None
+}
+
+fn hold(name: &str, train: PathBuf, test: Option<PathBuf>, map: &LabelMap, seeds: u64) {
+    let expected = fixture(name);
+    let parts = Parts::read(&Source {
+        train: &[train],
+        test: &Vec::from_iter(test),
+        format: Format::Auto,
+        map,
+        test_share: 0.2,
+        folds: 5,
+        seed: 1,
+        steps: Steps::ALL,
+        deduplicate: true,
+    })
+    .unwrap();
+    let texts = |posts: &[super::Post]| -> Vec<String> { posts.iter().map(|post| post.cleaned.clone()).collect() };
+    let classes = |posts: &[super::Post]| -> Vec<usize> { posts.iter().map(|post| post.class).collect() };
+    let vectorizer = Vectorizer::fit(&texts(&parts.train), 2);
+    let (rows, test) = (
+        vectorizer.rows(&texts(&parts.train)),
+        vectorizer.rows(&texts(&parts.test)),
+    );
+    let (truth, test_truth) = (classes(&parts.train), classes(&parts.test));
+    assert_eq!(
+        (rows.len(), test.len(), rows.width()),
+        (expected.train, expected.test, expected.features)
+    );
+
+    for figures in &expected.models {
+        let seeds = if ["forest", "stack"].contains(&figures.model.as_str()) {
+            seeds
+        } else {
+            1
+        };
+        let (mut sum, mut seconds) = (0.0, 0.0);
+        for seed in 1..=seeds {
+            let training = Training {
+                rows: &rows,
+                truth: &truth,
+                classes: parts.labels.len(),
+                seed,
+            };
+            let start = Instant::now();
+            let model = fit(&training, figures);
+            seconds += start.elapsed().as_secs_f64();
+            sum += macro_f1(&test_truth, &model.predict(&test), parts.labels.len());
+        }
+        let (found, seconds) = (sum / seeds as f64, seconds / seeds as f64);
+        println!(
+            "{name}, {} {}: macro-F1 {found:.4}, scikit-learn {:.4}; {seconds:.1} s, scikit-learn {:.1} s",
+            figures.model,
+            figures
+                .settings
+                .c
+                .or(figures.settings.smoothing)
+                .map_or(String::new(), |value| value.to_string()),
+            figures.macro_f1,
+            figures.seconds
+        );
+        assert!(
+            (found - figures.macro_f1).abs() < ONE_POINT,
+            "{name}, {}",
+            figures.model
+        );
+    }
+}
+
+fn fit(training: &Training<'_>, figures: &Figures) -> Model {
+    let Settings { c, smoothing } = figures.settings;
+    let linear = |kind, value| Model::Linear(training.linear_at(kind, value, logistic::TOLERANCE, None));
+    match figures.model.as_str() {
+        "bayes" => linear(Kind::Bayes, smoothing.unwrap()),
+        "svc" => linear(Kind::Svc, c.unwrap()),
+        "lr" => linear(Kind::Lr, c.unwrap()),
+        "forest" => Model::Forest(forest(training)),
+        "stack" => {
+            let svc = training.linear_with(Kind::Svc, &[c.unwrap()]);
+            let forest = training.forest_with(&[100], &[None]);
+            let Trained { model, .. } = training.stack(&[svc, forest]).unwrap();
+            model
+        }
+        other => panic!("no model {other}"),
+    }
+}
+
+fn forest(training: &Training<'_>) -> Forest {
+    let size = Size {
+        trees: 100,
+        depth: None,
+    };
+    Forest::train(training.rows, training.truth, training.classes, size, training.seed)
+}
+
+#[test]
+fn emotion_as_scikit_learn() {
+    let files = ["train", "val"].map(|part| shared(&format!("tweeteval/emotion/{part}_text.txt")));
+    let [Some(train), Some(test)] = files else { return };
+    let labels = Path::new(env!("CARGO_MANIFEST_DIR")).join("../recipes/labels/tweeteval-emotion.toml");
+    hold("emotion", train, Some(test), &LabelMap::read(&labels).unwrap(), 3);
+}
+
+#[test]
+#[ignore = "takes minutes"]
+fn crowdflower_as_scikit_learn() {
+    let Some(file) = shared("crowdflower/text_emotion.csv") else {
+        return;
+    };
+    hold("crowdflower", file.clone(), None, &LabelMap::identity(), 1);
+    let groups = Path::new(env!("CARGO_MANIFEST_DIR")).join("../recipes/labels/crowdflower-ekman.toml");
+    hold("crowdflower-grouped", file, None, &LabelMap::read(&groups).unwrap(), 1);
+}
