@@ -21,8 +21,8 @@
 
 pub mod carry;
 pub mod checkpoint;
-pub mod cut;
 pub mod compare;
+pub mod cut;
 pub mod data;
 pub mod encoder;
 pub mod evaluate;
