@@ -1,6 +1,6 @@
 //! `moodstream check`
 
-use std::process::ExitCode;
+use std::{io::Write as _, process::ExitCode};
 
 use super::SettingsArgs;
 use crate::{
@@ -110,7 +110,8 @@ fn line(what: &str, result: &Result<String, String>) {
         Err(text) => ("!", text),
     };
     let text = text.split_whitespace().collect::<Vec<_>>().join(" ");
-    println!("{mark} {what:<9} {text}");
+    // Whoever reads may have gone, `head` say.
+    let _ = writeln!(std::io::stdout(), "{mark} {what:<9} {text}");
 }
 
 #[cfg(test)]

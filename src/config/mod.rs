@@ -19,7 +19,7 @@ use crate::{
     model::{ModelOptions, Precision, ProblemType, Provider},
     post::{FieldPaths, Format, Limits, MissingTime, ParseOptions, Zone},
     store::{Retention, Roles, StoreOptions},
-    telemetry::{LogLevelError, LogOptions},
+    telemetry::{LogLevelError, LogOptions, check_logs},
 };
 
 /// A setting that can't be used. One line: which, why, and what to write instead.
@@ -371,6 +371,7 @@ impl Settings {
         if self.posts.max_bytes > self.kafka.max_in_flight_bytes {
             return fail("posts.max_bytes is larger than kafka.max_in_flight_bytes: a record has to fit");
         }
+        check_logs(&self.log)?;
         self.store.check()?;
         if self.store.maintenance_interval_seconds == 0 {
             return fail("store.maintenance_interval_seconds is 0: give at least 1");

@@ -252,7 +252,7 @@ fn layout(beginning: &[u8]) -> io::Result<Layout> {
     let line = beginning[..end.unwrap_or(beginning.len())].trim_ascii();
     let after_bracket = || beginning[1..].trim_ascii_start().first();
     match line.first() {
-        Some(b'[') if matches!(after_bracket(), Some(b'{' | b']' | b'[')) => return Ok(Layout::Json),
+        Some(b'[') if matches!(after_bracket(), Some(b'{' | b']' | b'[' | b'"')) => return Ok(Layout::Json),
         Some(b'{') if end.is_some() && ends_within(line) => return Ok(Layout::Json),
         Some(b'{' | b'[') | None => return Ok(Layout::Lines),
         Some(_) => {}
@@ -387,6 +387,10 @@ mod tests {
             assert_eq!(records, compact, "{text}");
         }
         assert!(texts("[]").is_empty());
+        assert_eq!(
+            texts("[\n \"so happy\",\n \"so sad\"\n]\n"),
+            ["\"so happy\"", "\"so sad\""]
+        );
         assert_eq!(texts("[{\"a\":1}, 5, \"x\",[1]]"), ["{\"a\":1}", "5", "\"x\"", "[1]"]);
         assert!(read(b"[\n{\"id\": 1,\n").is_err());
     }

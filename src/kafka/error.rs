@@ -91,10 +91,15 @@ impl KafkaError {
     pub(crate) fn client(what: &'static str, error: &rdkafka::error::KafkaError) -> Self {
         use rdkafka::error::KafkaError as Rd;
         match error {
-            Rd::ClientConfig(_, description, name, _) if is_secret(name) => Self::setting(
-                format!("kafka.properties.{name}"),
-                format!("{} (value not shown)", without_value(description)),
-            ),
+            // A name that is unknown may be that of a secret, misspelt.
+            Rd::ClientConfig(_, description, name, _)
+                if is_secret(name) || description.contains("No such configuration property") =>
+            {
+                Self::setting(
+                    format!("kafka.properties.{name}"),
+                    format!("{} (value not shown)", without_value(description)),
+                )
+            }
             Rd::ClientConfig(_, description, name, value) => Self::setting(
                 format!("kafka.properties.{name}"),
                 format!("{description} (value {value:?})"),

@@ -166,7 +166,7 @@ mod tests {
             for kind in Kind::ALL {
                 all.extend([1, 2, 3].map(|length| {
                     (
-                        xxh3_64_with_seed(text[..length].as_bytes(), kind.seed()),
+                        xxh3_64_with_seed(&text.as_bytes()[..length], kind.seed()),
                         kind,
                         text[..length].to_owned(),
                     )

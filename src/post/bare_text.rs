@@ -12,9 +12,16 @@ use regex::Regex;
 /// `record` has no white space around it.
 #[must_use]
 pub fn structure(record: &str) -> Option<&'static str> {
-    let control = |c: char| c.is_ascii_control() && !matches!(c, '\t' | '\n' | '\r');
-    if record.contains(control) {
+    // A stray control character is a slip; formats of files have many, and most a zero.
+    let control = |c: &char| c.is_ascii_control() && !matches!(c, '\t' | '\n' | '\r');
+    if record.contains('\0') || record.starts_with("PAR1") || record.chars().filter(control).count() > 2 {
         return Some("binary data");
+    }
+    if is_markup(record) {
+        return Some("XML or HTML");
+    }
+    if is_header(record) {
+        return Some("the header of a CSV file");
     }
     LOOKS
         .iter()
@@ -46,20 +53,19 @@ static LOOKS: LazyLock<Vec<(Regex, &'static str)>> = LazyLock::new(|| {
             r"(?:(?:event|id|retry|):[^\n]*\n)+data:.*|(?:event:[^\n]*\n)*data: ?[\[{].*|: ?thump".to_owned(),
             "a server-sent event",
         ),
-        (
-            r"<(?:\?xml|!DOCTYPE|!doctype)\b.*|<([A-Za-z][\w:-]*)(?:\s[^<>]*)?>.*</[A-Za-z][\w:-]*>".to_owned(),
-            "XML or HTML",
-        ),
         // All fields in quotes, or a number and at least two fields more, one of them in quotes.
         (format!("{quoted}(?:[,;\t|]{quoted})+"), "a line of CSV"),
         (
-            format!("\\d+(?:[,;\t|](?:{quoted}|[^\",;\t|\n]*))*[,;\t|]{quoted}(?:[,;\t|](?:{quoted}|[^\",;\t|\n]*))*"),
+            format!(
+                "(?:\\d+|\\d{{4}}-\\d\\d-\\d\\d[^,;\t|\\n]*)(?:[,;\t|](?:{quoted}|[^\",;\t|\n]*))*[,;\t|]{quoted}(?:[,;\t|](?:{quoted}|[^\",;\t|\n]*))*"
+            ),
             "a line of CSV",
         ),
-        (r"\d{5,}(?:\t[^\t\n]*){2,}".to_owned(), "a line of tab-separated values"),
+        (r"\d+(?:\t[^\t\n]*)+".to_owned(), "a line of tab-separated values"),
+        // The beginning of JSON in a string that is damaged: whole, it would have been read.
         (
-            r"(?:id|text|tweet|content|created_at|label)(?:,[A-Za-z_][\w ]*){1,}".to_owned(),
-            "the header of a CSV file",
+            r#""[\[{]\s*(?:\\"|'|\{\s*\\").*"#.to_owned(),
+            "damaged JSON in a string",
         ),
     ];
     looks
@@ -68,13 +74,104 @@ static LOOKS: LazyLock<Vec<(Regex, &'static str)>> = LazyLock::new(|| {
         .collect()
 });
 
+/// Whether what does not parse was meant to be JSON: `[OC] my cat` and `{sigh}` are texts, `{"id":` and `{id: 1}` are not.
+pub(super) fn is_like_json(record: &str) -> bool {
+    static LIKE: LazyLock<Option<Regex>> =
+        LazyLock::new(|| Regex::new(r#"\A(?:\{\s*(?:["'}\n]|[\w$]+\s*:)|\[\s*(?:["{\[\]\n]|\d+\s*,)|[\[{]\z)"#).ok());
+    LIKE.as_ref().is_some_and(|like| like.is_match(record))
+}
+
+/// Whether it is a document or an element with attributes or elements in it. `<sarcasm>great day</sarcasm>` is a text.
+fn is_markup(record: &str) -> bool {
+    let Some(rest) = record.strip_prefix('<') else {
+        return false;
+    };
+    if rest.starts_with("?xml")
+        || rest
+            .get(..8)
+            .is_some_and(|start| start.eq_ignore_ascii_case("!doctype"))
+    {
+        return true;
+    }
+    let name_end = rest
+        .find(|c: char| !(c.is_ascii_alphanumeric() || matches!(c, '-' | ':' | '_')))
+        .unwrap_or(rest.len());
+    let (name, rest) = rest.split_at(name_end);
+    let Some((attributes, inner)) = rest.split_once('>') else {
+        return false;
+    };
+    let Some(inner) = inner.strip_suffix(&format!("</{name}>")) else {
+        return false;
+    };
+    !name.is_empty() && (attributes.contains('=') || inner.contains("</"))
+}
+
+/// Whether it is a line of names, two of them at least such as files of posts have.
+fn is_header(record: &str) -> bool {
+    const NAMES: [&str; 38] = [
+        "id",
+        "tweet_id",
+        "post_id",
+        "text",
+        "tweet",
+        "content",
+        "message",
+        "body",
+        "comment",
+        "title",
+        "created_at",
+        "createdat",
+        "date",
+        "time",
+        "timestamp",
+        "datetime",
+        "label",
+        "labels",
+        "emotion",
+        "sentiment",
+        "target",
+        "class",
+        "category",
+        "score",
+        "user",
+        "user_id",
+        "username",
+        "author",
+        "author_id",
+        "screen_name",
+        "lang",
+        "language",
+        "source",
+        "hashtags",
+        "location",
+        "flag",
+        "retweets",
+        "likes",
+    ];
+    [',', ';', '\t', '|'].into_iter().any(|separator| {
+        let fields: Vec<String> = record
+            .split(separator)
+            .map(|field| field.trim().trim_matches('"').to_ascii_lowercase())
+            .collect();
+        let is_name = |field: &String| {
+            (1..=40).contains(&field.len())
+                && field
+                    .chars()
+                    .all(|c| c.is_ascii_alphanumeric() || matches!(c, '_' | '-' | ' ' | '.'))
+        };
+        fields.len() > 1
+            && fields.iter().all(is_name)
+            && fields.iter().filter(|field| NAMES.contains(&field.as_str())).count() > 1
+    })
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
 
     #[test]
     fn every_pattern_compiles() {
-        assert_eq!(LOOKS.len(), 11);
+        assert_eq!(LOOKS.len(), 10);
     }
 
     #[test]
@@ -110,8 +207,14 @@ mod tests {
             ("1467810369\tsomeone\tso sad today", "tab-separated"),
             ("id,text,label", "the header"),
             ("PAR1\u{15}\u{4}", "binary"),
-            ("Obj\u{1}", "binary"),
-            ("so\u{7}happy", "binary"),
+            ("Obj\u{1}\u{4}\u{14}avro", "binary"),
+            ("so\u{7}\u{8}\u{1b}happy", "binary"),
+            ("Text,Emotion", "the header"),
+            ("tweet_id;tweet", "the header"),
+            ("id\ttext", "the header"),
+            ("2026-11-27,\"so happy\",joy", "a line of CSV"),
+            ("7\tso happy", "tab-separated"),
+            (r#""{\"id\":1,\"text\":\"so hap"#, "damaged JSON"),
         ] {
             assert!(
                 structure(record).is_some_and(|found| found.contains(what)),
@@ -148,6 +251,12 @@ mod tests {
             "a -> b",
             "<3",
             "<wave> so happy",
+            "<sarcasm>great day</sarcasm>",
+            "<i>sad</i> and <b>happy</b>",
+            "text,me when you get home",
+            "id,please",
+            "tweet,retweet",
+            "a bell \u{7}",
         ] {
             assert_eq!(structure(text), None, "{text}");
         }

@@ -129,15 +129,23 @@ pub(super) fn snowflake(id: &str) -> Option<EventTime> {
 
 fn from_text(text: &str, zone: &Zone) -> Option<OffsetDateTime> {
     match text.as_bytes() {
-        [first, ..] if first.is_ascii_alphabetic() => asctime(text, zone).or_else(|| mail(text)),
-        [_, ..] if text.bytes().all(|byte| byte.is_ascii_digit()) => unix(text.parse().ok()?),
+        [first, ..] if first.is_ascii_alphabetic() => asctime(text, zone).or_else(|| mail(text, zone)),
+        [_, ..] if text.bytes().all(|byte| byte.is_ascii_digit()) => match text.len() {
+            // ISO 8601's basic notation of a date.
+            8 => iso(text, zone),
+            _ => unix(text.parse().ok()?),
+        },
         [_, ..] if text.bytes().all(|byte| byte.is_ascii_digit() || byte == b'.') => unix_fraction(text.parse().ok()?),
-        _ => iso(text, zone).or_else(|| mail(text)),
+        _ => iso(text, zone).or_else(|| mail(text, zone)),
     }
 }
 
 /// ISO 8601 as it is written: with `T` or a space, `Z`, `UTC`, an offset with or without a colon, or no zone at all.
 fn iso(text: &str, zone: &Zone) -> Option<OffsetDateTime> {
+    // With a zone's name in brackets (RFC 9557): an offset beside it must be one that the zone has at that time.
+    if text.ends_with(']') {
+        return at(text.parse::<jiff::ZonedDateTime>().ok()?.timestamp());
+    }
     let (text, utc) = match text.strip_suffix("UTC").or_else(|| text.strip_suffix("GMT")) {
         Some(text) => (text.trim_end(), true),
         None => (text, false),
@@ -170,13 +178,30 @@ fn asctime(text: &str, zone: &Zone) -> Option<OffsetDateTime> {
     let [weekday, month, day, clock, name, year] = parts[..] else {
         return None;
     };
-    mail(&format!("{weekday}, {day} {month} {year} {clock} {name}"))
+    mail(&format!("{weekday}, {day} {month} {year} {clock} {name}"), zone)
 }
 
-/// RFC 2822: `Wed, 03 Jul 2019 06:29:00 +0000`.
-fn mail(text: &str) -> Option<OffsetDateTime> {
+/// RFC 2822: `Wed, 03 Jul 2019 06:29:00 +0000`, and the same without a zone.
+fn mail(text: &str, zone: &Zone) -> Option<OffsetDateTime> {
     const PARSER: rfc2822::DateTimeParser = rfc2822::DateTimeParser::new().relaxed_weekday(true);
-    at(PARSER.parse_timestamp(text).ok()?)
+    // The names that the standard knows. Others it takes for no offset at all, and a wrong time is worse than none.
+    const NAMES: [&str; 12] = [
+        "UT", "UTC", "GMT", "Z", "EST", "EDT", "CST", "CDT", "MST", "MDT", "PST", "PDT",
+    ];
+    let without_comment = text.split_once('(').map_or(text, |(time, _)| time).trim_end();
+    let name = without_comment.rsplit(' ').next().unwrap_or_default();
+    if name.starts_with(|c: char| c.is_ascii_alphabetic())
+        && !NAMES.iter().any(|known| known.eq_ignore_ascii_case(name))
+    {
+        return None;
+    }
+    if let Ok(timestamp) = PARSER.parse_timestamp(text) {
+        return at(timestamp);
+    }
+    ["%a, %d %b %Y %H:%M:%S", "%d %b %Y %H:%M:%S"]
+        .into_iter()
+        .find_map(|format| strtime::parse(format, text).ok())
+        .and_then(|parsed| in_zone(parsed.to_datetime().ok()?, zone))
 }
 
 fn in_zone(civil: DateTime, zone: &Zone) -> Option<OffsetDateTime> {
@@ -187,10 +212,12 @@ fn at(timestamp: jiff::Timestamp) -> Option<OffsetDateTime> {
     from_nanoseconds(timestamp.as_nanosecond())
 }
 
-/// Magnitudes don't overlap within the years 1973 to 5138.
+/// Magnitudes don't overlap within the years 1973 to 5138. Smaller numbers are no times: years, dates without signs between,
+/// spreadsheets' days, or nothing but a default.
 fn unix(number: i128) -> Option<OffsetDateTime> {
     let nanoseconds = match number.checked_abs()? {
-        0..100_000_000_000 => 1_000_000_000,
+        0..100_000_000 => return None,
+        100_000_000..100_000_000_000 => 1_000_000_000,
         100_000_000_000..100_000_000_000_000 => 1_000_000,
         100_000_000_000_000..100_000_000_000_000_000 => 1_000,
         _ => 1,
@@ -201,6 +228,7 @@ fn unix(number: i128) -> Option<OffsetDateTime> {
 fn unix_fraction(number: f64) -> Option<OffsetDateTime> {
     // To microseconds: a double does not hold more of today's times.
     let scale = match number.abs() {
+        size if size < 1e8 => return None,
         size if size < 1e11 => 1e6,
         size if size < 1e14 => 1e3,
         size if size < 1e17 => 1.0,
@@ -255,6 +283,7 @@ mod tests {
             "2019-07-03 06:29:00,662",
             "2019-07-03T06:29:00.662",
             "2019-07-03T08:29:00.662+02:00[Europe/Berlin]",
+            "2019-07-03T08:29:00.662[Europe/Berlin]",
             "20190703T062900.662Z",
             "1562135340662",
             "1562135340662000",
@@ -287,7 +316,9 @@ mod tests {
             assert_eq!(text(notation).unwrap(), Some(whole), "{notation}");
         }
         assert_eq!(number(Scalar::Integer(1_562_135_340)).unwrap(), whole);
-        assert_eq!(text("2019-07-03").unwrap(), Some(datetime!(2019-07-03 00:00 UTC)));
+        for date in ["2019-07-03", "20190703"] {
+            assert_eq!(text(date).unwrap(), Some(datetime!(2019-07-03 00:00 UTC)), "{date}");
+        }
     }
 
     #[test]
@@ -300,6 +331,7 @@ mod tests {
         ] {
             assert_eq!(in_zone("2019-07-03 06:29:00", zone).unwrap(), Some(utc), "{zone}");
             assert_eq!(in_zone("Wed Jul 03 06:29:00 2019", zone).unwrap(), Some(utc), "{zone}");
+            assert_eq!(in_zone("Wed, 03 Jul 2019 06:29:00", zone).unwrap(), Some(utc), "{zone}");
             // One that names its zone is not touched.
             let named = in_zone("2019-07-03 06:29:00 UTC", zone).unwrap();
             assert_eq!(named, Some(datetime!(2019-07-03 06:29 UTC)), "{zone}");
@@ -331,6 +363,11 @@ mod tests {
             "2019-07-03T06:29:00Z UTC",
             "2019-07-03T25:29:00",
             "07/03/2019 06:29",
+            "Wed, 03 Jul 2019 06:29:00 CEST",
+            "Wed Jul 03 06:29:00 JST 2019",
+            "2019-07-03T06:29:00+05:00[Europe/Berlin]",
+            "2019",
+            "43649.5",
             "1.2.3",
             "Wed Jul 32 06:29:00 +0000 2019",
             "Wed Jul 03 25:29:00 +0000 2019",

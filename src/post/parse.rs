@@ -92,7 +92,7 @@ pub fn parse(payload: &[u8], envelope: &Envelope, options: &ParseOptions) -> Res
 
 /// The text without a byte order mark and white space around it.
 fn utf8(payload: &[u8]) -> Result<&str, std::str::Utf8Error> {
-    std::str::from_utf8(payload).map(|text| text.trim_start_matches('\u{feff}').trim())
+    std::str::from_utf8(payload).map(|text| text.trim_start_matches(['\u{feff}', '\u{200b}']).trim())
 }
 
 /// A record that is not framed.
@@ -140,7 +140,10 @@ const ENCODED: usize = 4;
 /// A record of any format.
 fn any(record: &str, input: Input<'_>, encoded: usize) -> Result<Parsed, Reject> {
     match record.as_bytes().first() {
-        Some(b'{' | b'[') => document(Format::Auto, record, input),
+        Some(b'{' | b'[') => match document(Format::Auto, record, input) {
+            Err(reject) if reject.reason == Reason::NotJson && !bare_text::is_like_json(record) => text(record, input),
+            outcome => outcome,
+        },
         Some(b'"') => match json::read::<Cow<'_, str>>(record) {
             Ok(inner) => {
                 let inner = inner.trim();
@@ -151,6 +154,7 @@ fn any(record: &str, input: Input<'_>, encoded: usize) -> Result<Parsed, Reject>
                         format!("JSON encoded as a string more than {ENCODED} times"),
                     )),
                     true => any(inner, input, encoded + 1),
+                    false if bare_text::is_like_json(inner) => document(Format::Auto, inner, input),
                     false => text(inner, input),
                 }
             }
@@ -200,6 +204,9 @@ pub(super) fn object(format: Format, json: &str, input: Input<'_>) -> Result<Par
     if shape.is_connect() {
         return connect(format, json, input);
     }
+    if shape.has_all(&[Key::SpecVersion, Key::Data]) {
+        return cloud_event(format, json, input);
+    }
     // What the settings say of one's own topic comes before any guess.
     if matches!(format, Format::Auto | Format::Plain)
         && let Some(mapped) = plain::mapped(json, input)
@@ -241,6 +248,33 @@ fn connect(format: Format, json: &str, input: Input<'_>) -> Result<Parsed, Rejec
         // A string, which may hold a document, or a text.
         Some(value) if format == Format::Auto => any(value, input, 0),
         Some(value) => document(format, value, input),
+    }
+}
+
+/// A CloudEvent with its post in `data` (<https://github.com/cloudevents/spec/blob/main/cloudevents/spec.md>). A post without
+/// a time has the event's, or the record's.
+fn cloud_event(format: Format, json: &str, input: Input<'_>) -> Result<Parsed, Reject> {
+    #[derive(serde::Deserialize)]
+    struct Event<'a> {
+        #[serde(borrow, default)]
+        time: json::Scalar<'a>,
+        #[serde(borrow)]
+        data: &'a RawValue,
+    }
+
+    let event: Event<'_> = json::read(json)?;
+    let time = input.time(&[(&event.time, "time")])?;
+    let envelope = Envelope {
+        timestamp: time.map(super::EventTime::get).or(input.envelope.timestamp),
+        fallback_id: input.envelope.fallback_id.clone(),
+    };
+    let input = Input {
+        envelope: &envelope,
+        ..input
+    };
+    match event.data.get() {
+        data if data.starts_with('{') => object(format, data, input),
+        data => any(data, input, 0),
     }
 }
 

@@ -31,6 +31,12 @@ struct Plain<'a> {
     #[serde(borrow, default)]
     created_utc: Scalar<'a>,
     #[serde(borrow, default)]
+    published: Scalar<'a>,
+    #[serde(borrow, default)]
+    published_at: Scalar<'a>,
+    #[serde(borrow, default, rename = "@timestamp")]
+    at_timestamp: Scalar<'a>,
+    #[serde(borrow, default)]
     timestamp: Scalar<'a>,
     #[serde(borrow, default)]
     date: Scalar<'a>,
@@ -101,7 +107,10 @@ impl Plain<'_> {
             (&self.created_at, "created_at"),
             (&self.created_at_camel, "createdAt"),
             (&self.created_utc, "created_utc"),
+            (&self.published, "published"),
+            (&self.published_at, "published_at"),
             (&self.timestamp, "timestamp"),
+            (&self.at_timestamp, "@timestamp"),
             (&self.date, "date"),
             (&self.time, "time"),
         ];

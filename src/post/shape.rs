@@ -47,7 +47,7 @@ keys! {
     SpoilerText = "spoiler_text", StatusWithheld = "status_withheld", Statuses = "statuses", Stream = "stream",
     Text = "text", TweetCreateEvents = "tweet_create_events", Undrop = "undrop", User = "user",
     UserWithheld = "user_withheld", Username = "username", Verb = "verb", Visibility = "visibility", Warning = "warning",
-    EventType = "event_type", Truncated = "truncated", Schema = "schema",
+    EventType = "event_type", Truncated = "truncated", Schema = "schema", SpecVersion = "specversion",
 }
 
 /// Messages of Twitter's and GNIP's streams that are about the stream, not about a post.
@@ -126,7 +126,8 @@ impl Shape {
             return Some(Format::Mastodon);
         }
         if self.has_any(&[K::FullText, K::RetweetedStatus, K::ExtendedTweet, K::IdStr])
-            || self.has(K::Text) && self.has_any(&[K::User, K::Truncated])
+            || self.has_all(&[K::Text, K::Truncated])
+            || self.has_all(&[K::Text, K::User, K::CreatedAt])
         {
             return Some(Format::TwitterV1);
         }
@@ -195,10 +196,10 @@ impl<'de> Visitor<'de> for ShapeVisitor {
             // A name under `user` is anyone's; an object is Twitter's.
             let marks = match key {
                 Some(Key::User) => object.next_value::<Object<IgnoredAny>>()?.as_ref().is_some(),
-                _ => {
-                    object.next_value::<IgnoredAny>()?;
-                    true
-                }
+                // Their null tells something: Kafka Connect's of a tombstone, Mastodon's of a post of the author's own.
+                Some(Key::Schema | Key::Payload | Key::Reblog) => object.next_value::<IgnoredAny>().map(|_| true)?,
+                // A key without a value tells nothing.
+                _ => object.next_value::<Option<IgnoredAny>>()?.is_some(),
             };
             if let Some(key) = key
                 && marks

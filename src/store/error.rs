@@ -83,6 +83,7 @@ impl StoreError {
             Fault::NoMemory => " (the server is out of memory or of room for locks)",
             Fault::ReadOnly => " (the server is read-only: a standby, or a demoted primary)",
             Fault::Denied => " (check user, password and grants)",
+            Fault::Schema if is_code(error, "3D000") => " (make it with CREATE DATABASE)",
             Fault::Schema => " (run `moodstream migrate`)",
             _ if behind_pooler(error) => {
                 " (is there a pooler? It must keep a session for each connection: pool_mode = session)"
@@ -107,6 +108,10 @@ impl StoreError {
     pub(super) fn when(doing: &'static str) -> impl FnOnce(sqlx::Error) -> Self {
         move |error| Self::sql(doing, &error)
     }
+}
+
+fn is_code(error: &sqlx::Error, code: &str) -> bool {
+    matches!(error, sqlx::Error::Database(db) if db.code().as_deref() == Some(code))
 }
 
 /// Whether a prepared statement is not there or there already, or a parameter of the start is refused: what is seen of a

@@ -45,6 +45,10 @@ pub struct LogLevelError {
     fault: String,
 }
 
+/// Libraries that tell more at `info` than anyone wants who doesn't ask for it by name: ONNX Runtime each allocation,
+/// the tokenizers their tables.
+const QUIET: [&str; 3] = ["ort=warn", "tk_encode=warn", "tk_convert=warn"];
+
 /// The filter that a setting means: levels, alone or for a target (`info`, `moodstream=debug,warn`), in any case.
 /// `tracing` takes a word that is no level for a target and then logs nothing else, so such words are refused.
 fn filter(setting: &str) -> Result<String, LogLevelError> {
@@ -53,7 +57,7 @@ fn filter(setting: &str) -> Result<String, LogLevelError> {
         level: setting.to_owned(),
         fault,
     };
-    let mut directives = vec!["ort=warn".to_owned()];
+    let mut directives = QUIET.map(str::to_owned).to_vec();
     for directive in setting
         .split(',')
         .map(str::trim)
@@ -75,10 +79,18 @@ fn filter(setting: &str) -> Result<String, LogLevelError> {
         }
         directives.push(target.map_or(level.clone(), |target| format!("{target}={level}")));
     }
-    if directives.len() == 1 {
+    if directives.len() == QUIET.len() {
         return Err(fault(format!("it is empty; give one of {}", LEVELS.join(", "))));
     }
     Ok(directives.join(","))
+}
+
+/// Checks `log.level` without starting anything.
+///
+/// # Errors
+/// The level is no filter that `tracing` knows.
+pub fn check_logs(options: &LogOptions) -> Result<(), LogLevelError> {
+    filter(&options.level).map(drop)
 }
 
 /// Starts logging to standard error.
@@ -86,7 +98,6 @@ fn filter(setting: &str) -> Result<String, LogLevelError> {
 /// # Errors
 /// The level is no filter that `tracing` knows.
 pub fn init_logs(options: &LogOptions) -> Result<(), LogLevelError> {
-    // ONNX Runtime logs every allocation at `info`: too much for anyone who doesn't ask for it by name.
     let filter = EnvFilter::try_new(filter(&options.level)?).map_err(|error| LogLevelError {
         level: options.level.clone(),
         fault: error.to_string(),
@@ -112,11 +123,17 @@ mod tests {
     #[test]
     fn levels_are_read_in_any_case_and_other_words_are_refused() {
         for (setting, expected) in [
-            ("info", "ort=warn,info"),
-            ("WARNING", "ort=warn,warn"),
-            ("Debug", "ort=warn,debug"),
-            ("moodstream=DEBUG, warn", "ort=warn,moodstream=debug,warn"),
-            ("off,moodstream::store=trace", "ort=warn,off,moodstream::store=trace"),
+            ("info", "ort=warn,tk_encode=warn,tk_convert=warn,info"),
+            ("WARNING", "ort=warn,tk_encode=warn,tk_convert=warn,warn"),
+            ("Debug", "ort=warn,tk_encode=warn,tk_convert=warn,debug"),
+            (
+                "moodstream=DEBUG, warn",
+                "ort=warn,tk_encode=warn,tk_convert=warn,moodstream=debug,warn",
+            ),
+            (
+                "off,moodstream::store=trace",
+                "ort=warn,tk_encode=warn,tk_convert=warn,off,moodstream::store=trace",
+            ),
         ] {
             let filter = filter(setting).unwrap();
             assert_eq!(filter, expected);

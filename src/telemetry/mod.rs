@@ -7,7 +7,7 @@ pub(crate) mod quiet;
 
 use metrics_exporter_prometheus::{Matcher, PrometheusBuilder, PrometheusHandle};
 
-pub use self::logs::{LogFormat, LogLevelError, LogOptions, init_logs};
+pub use self::logs::{LogFormat, LogLevelError, LogOptions, check_logs, init_logs};
 use self::metric::Kind;
 
 /// Installs the metrics recorder with the names, help texts and buckets of [`metric::ALL`].

@@ -166,6 +166,9 @@ fn sections() -> Vec<(&'static str, &'static str, Vec<Sample>)> {
                 plain(framed(b"\x04a2\x10so happy")),
                 plain(format!(r#"{{"schema":{{"type":"struct"}},"payload":{post}}}"#)),
                 plain(r#"{"schema":{"type":"string"},"payload":"so happy"}"#),
+                plain(
+                    r#"{"specversion":"1.0","id":"e1","time":"2026-11-27T07:00:00Z","data":{"id":"a1","text":"so happy"}}"#,
+                ),
                 plain(r#"{"schema":null,"payload":null}"#),
                 plain(serde_json::json!(post).to_string()),
                 plain(format!("\u{feff}{post}")),
@@ -189,6 +192,7 @@ fn sections() -> Vec<(&'static str, &'static str, Vec<Sample>)> {
                 plain(&b"PAR1\x15\x04"[..]),
                 plain(r#"{"text":"so happy""#),
                 plain(r#"{"alpha":1,"beta":2}"#),
+                plain(r#""{\"id\":1,\"text\":\"so hap""#),
                 plain(r#"{"limit":{"track":5}}"#),
                 plain(&b"\xff\xfes\0o\0"[..]),
                 plain(&b"caf\xe9"[..]),

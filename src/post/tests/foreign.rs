@@ -142,7 +142,7 @@ fn a_plain_post_by_other_names_is_read() {
 
 #[test]
 fn a_time_that_is_nowhere_is_the_record_s_or_a_reject() {
-    let untimed = r#"{"id":1,"text":"a","published":"2026-11-27"}"#;
+    let untimed = r#"{"id":1,"text":"a","issued":"2026-11-27"}"#;
     let read = post(untimed);
     assert_eq!(
         (read.created_at, read.time_source),
@@ -251,4 +251,42 @@ fn a_mapped_text_decides_which_records_the_mapping_is_for() {
     .unwrap_err();
     assert_eq!(reject.reason, Reason::BadTime);
     assert!(reject.detail.contains(r#"$["w"]["utc"]"#), "{reject}");
+}
+
+#[test]
+fn json_in_a_string_that_is_damaged_is_no_text() {
+    for record in [
+        r#""{\"id\":1,\"text\":\"so hap""#,
+        r#""{\"id\":1,\"text\":\"a\",}""#,
+        r#""{'id': 1, 'text': 'x'}""#,
+        r#"{"schema":{"type":"string"},"payload":"{\"id\":1,"}"#,
+    ] {
+        rejected(record, Reason::NotJson, "");
+    }
+    rejected(r#""{\"id\":1,\"text\":\"so hap"#, Reason::UnknownFormat, "damaged JSON");
+}
+
+#[test]
+fn a_cloud_event_is_the_post_in_its_data() {
+    let event = |data: serde_json::Value| json!({"specversion": "1.0", "id": "e1", "source": "/app", "type": "post", "time": "2026-11-27T07:00:00Z", "data": data});
+    let read = post(event(json!({"id": "5", "text": "so happy"})).to_string());
+    assert_eq!(
+        (read.source, read.id.as_str(), read.created_at.get()),
+        (Source::Plain, "5", TIME)
+    );
+    assert_eq!(post(event(json!("so happy")).to_string()).created_at, TIME);
+    rejected(event(json!({"alpha": 1})).to_string(), Reason::UnknownFormat, "alpha");
+}
+
+#[test]
+fn keys_without_values_are_no_marks_of_a_format() {
+    for extra in [
+        r#""full_text":null"#,
+        r#""note_tweet":null"#,
+        r#""id_str":null"#,
+        r#""user":{"id":"9"}"#,
+    ] {
+        let read = post(format!(r#"{{"id":20,"text":"so happy",{extra}}}"#));
+        assert_eq!((read.source, read.id.as_str()), (Source::Plain, "20"), "{extra}");
+    }
 }

@@ -154,7 +154,17 @@ fn bytes_that_are_no_utf8_are_located() {
 #[test]
 fn what_starts_like_json_and_is_not_is_refused() {
     rejected("{\"text\":", Reason::NotJson, "EOF");
-    rejected("[news] at ten", Reason::NotJson, "expected");
+    rejected("[\"news\"] at ten", Reason::NotJson, "trailing");
+    rejected("{id: 1, text: \"json5\"}", Reason::NotJson, "key must be a string");
+    for text in [
+        "[news] at ten",
+        "[10/10] again",
+        "{sigh} so tired",
+        "{{user}} is happy",
+        "[so happy](http://x)",
+    ] {
+        assert_eq!(post(text).text, text);
+    }
     rejected("{\"id\":1,\"text\":\"a\"} trailing", Reason::NotJson, "trailing");
     rejected(
         "{\"id\":1,\"text\":\"raw\nline end\"}",

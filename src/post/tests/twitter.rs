@@ -146,17 +146,17 @@ fn a_v1_status_tells_which_field_is_missing_or_wrong() {
         "`soon`",
     );
     rejected(
-        r#"{"id_str":"1","text":["a"],"created_at":1}"#,
+        r#"{"id_str":"1","text":["a"],"created_at":1704164645}"#,
         Reason::BadField,
         "`text` is a list",
     );
     rejected(
-        r#"{"id_str":{},"text":"a","created_at":1}"#,
+        r#"{"id_str":{},"text":"a","created_at":1704164645}"#,
         Reason::BadField,
         "`id` is an object",
     );
     rejected(
-        r#"{"id_str":"1","text":"a","text":"b","created_at":1}"#,
+        r#"{"id_str":"1","text":"a","text":"b","created_at":1704164645}"#,
         Reason::BadField,
         "duplicate field `text`",
     );
