@@ -13,7 +13,7 @@ use std::{
 };
 
 use moodstream::model::{ModelFolder, ModelOptions};
-use support::{fixture, lab, posts};
+use support::{fixture, lab, posts, runtime};
 
 /// A folder with a carried checkpoint and posts for it.
 struct Bench {
@@ -606,4 +606,58 @@ fn steps_are_left_out_one_at_a_time() {
     assert_eq!(posts("stop words kept"), posts("all steps"));
     assert!(posts("minorities over-sampled") >= posts("all steps"));
     assert!(of("stop words kept")["against_whole"].is_object() && of("all steps")["against_whole"].is_null());
+}
+
+#[test]
+fn a_model_folder_is_judged_on_the_same_posts_in_the_runtime_that_serves_it() {
+    let Some(library) = runtime() else { return };
+    let bench = Bench::new();
+    bench.write("posts.tsv", feelings(40));
+    bench.write(
+        "map.toml",
+        "labels = [\"joy\", \"anger\", \"fear\"]\n[map]\nLABEL_0 = \"joy\"\nLABEL_1 = \"anger\"\nLABEL_2 = \"fear\"\n",
+    );
+    let exported = Path::new(env!("CARGO_MANIFEST_DIR")).join("tests/fixtures/exporters/optimum");
+    bench.damaged_copy(&exported, "optimum", "", |bytes| bytes);
+    bench.write(
+        "optimum/moodstream.toml",
+        "problem_type = \"single_label_classification\"\n",
+    );
+    let compare = |words: &str| {
+        let mut command = lab();
+        command.args(bench.arguments(&format!(
+            "compare --train @posts.tsv --json @out.json --models bayes{words}"
+        )));
+        command
+            .args(bench.arguments("--folder @optimum --onnxruntime"))
+            .arg(&library);
+        command.output().unwrap()
+    };
+    let output = compare(" --labels-map @map.toml");
+    assert!(output.status.success(), "{}", String::from_utf8_lossy(&output.stderr));
+    let json: serde_json::Value = serde_json::from_slice(&fs::read(bench.path("out.json")).unwrap()).unwrap();
+    let models = json["models"].as_array().unwrap();
+    let judged = models
+        .iter()
+        .find(|model| model["name"].as_str().unwrap().starts_with("optimum@"))
+        .unwrap();
+    assert!(judged["cv"].is_null() && judged["train_seconds"].is_null() && judged["settings"].is_null());
+    let confusion = judged["test"]["confusion"].as_array().unwrap();
+    let count = |row: &serde_json::Value| -> u64 {
+        row.as_array()
+            .unwrap()
+            .iter()
+            .filter_map(serde_json::Value::as_u64)
+            .sum()
+    };
+    assert_eq!(confusion.iter().map(count).collect::<Vec<_>>(), [8, 8, 8]);
+    assert!(judged["bytes"].as_u64().unwrap() > 10_000);
+
+    let output = compare("");
+    let said = String::from_utf8_lossy(&output.stderr).into_owned();
+    assert_eq!((output.status.code(), said.lines().count()), (Some(1), 1), "{said}");
+    assert!(
+        said.contains("posts.tsv:") && said.contains("give --labels-map"),
+        "{said}"
+    );
 }
