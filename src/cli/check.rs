@@ -30,7 +30,6 @@ pub(super) async fn run(args: Args) -> anyhow::Result<ExitCode> {
     line("settings", &Ok("ok".to_owned()));
     let model =
         tokio::task::block_in_place(|| pipeline::start_classifier(&settings)).and_then(|(folder, _classifier)| {
-            pipeline::post_filter(&settings)?;
             pipeline::profile(&settings, &folder)?;
             let info = folder.info();
             Ok(format!(

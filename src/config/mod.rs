@@ -13,7 +13,7 @@ use serde::Deserialize;
 
 use crate::{
     classify::ClassifyOptions,
-    filter::TopicSettings,
+    filter::{Languages, PostFilter, TopicSet, TopicSettings},
     http::HttpOptions,
     kafka::KafkaOptions,
     model::{ModelOptions, Precision, ProblemType, Provider},
@@ -338,6 +338,17 @@ impl Default for ShutdownSettings {
 }
 
 impl Settings {
+    /// The filter of languages and tracked topics.
+    ///
+    /// # Errors
+    /// A topic or a language can't be used.
+    pub fn post_filter(&self) -> Result<PostFilter, SettingsError> {
+        let languages = Languages::new(&self.posts.languages)
+            .map_err(|error| SettingsError(format!("posts.languages: {error}")))?;
+        let topics = TopicSet::new(&self.topics).map_err(|error| SettingsError(error.to_string()))?;
+        PostFilter::new(languages, topics, self.posts.only_tracked).map_err(|error| SettingsError(error.to_string()))
+    }
+
     /// Checks what types can't: ranges, and settings that contradict each other.
     ///
     /// # Errors
@@ -372,6 +383,10 @@ impl Settings {
             return fail("posts.max_bytes is larger than kafka.max_in_flight_bytes: a record has to fit");
         }
         check_logs(&self.log)?;
+        self.database
+            .check()
+            .map_err(|error| SettingsError(error.to_string()))?;
+        self.post_filter()?;
         self.store.check()?;
         if self.store.maintenance_interval_seconds == 0 {
             return fail("store.maintenance_interval_seconds is 0: give at least 1");

@@ -120,7 +120,10 @@ pub struct Properties(pub BTreeMap<String, Value>);
 
 /// A property's value as settings files write it: text, number or truth value.
 #[derive(Clone, PartialEq, Eq, Deserialize)]
-#[serde(untagged)]
+#[serde(
+    untagged,
+    expecting = "a text, a number or a truth value; a name with dots stands in quotes: \"security.protocol\" = \"ssl\""
+)]
 pub enum Value {
     /// `true` or `false`.
     Bool(bool),

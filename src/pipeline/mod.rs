@@ -42,7 +42,6 @@ use crate::{
     classify::Classifier,
     clean::Profile,
     config::{Settings, SettingsError, StoreSettings},
-    filter::{Languages, PostFilter, TopicSet},
     kafka::{Assignment, Consumer, DeadLetters, KafkaError},
     model::ModelFolder,
     store::{Store, StoreError},
@@ -74,17 +73,6 @@ pub fn start_classifier(settings: &Settings) -> anyhow::Result<(ModelFolder, Cla
         "precision" => folder.info().precision.as_str())
     .set(1.0);
     Ok((folder, classifier))
-}
-
-/// The filter of languages and tracked topics.
-///
-/// # Errors
-/// A topic or a language can't be used.
-pub fn post_filter(settings: &Settings) -> Result<PostFilter, SettingsError> {
-    let languages = Languages::new(&settings.posts.languages)
-        .map_err(|error| SettingsError(format!("posts.languages: {error}")))?;
-    let topics = TopicSet::new(&settings.topics).map_err(|error| SettingsError(error.to_string()))?;
-    PostFilter::new(languages, topics, settings.posts.only_tracked).map_err(|error| SettingsError(error.to_string()))
 }
 
 /// The cleaning profile: the model's, unless the settings name another.
@@ -162,7 +150,7 @@ pub async fn run_with(
     stop: impl Future<Output = ()>,
 ) -> anyhow::Result<Summary> {
     // Before the database is reached: a wrong setting must not wait for it.
-    let (filter, profile) = (post_filter(settings)?, profile(settings, folder)?);
+    let (filter, profile) = (settings.post_filter()?, profile(settings, folder)?);
     health.well(Part::Model);
     let store = open_store(settings).await?;
     store.keep_groups(folder.info()).await?;

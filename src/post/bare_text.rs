@@ -48,6 +48,10 @@ static LOOKS: LazyLock<Vec<(Regex, &'static str)>> = LazyLock::new(|| {
             "a fragment of JSON",
         ),
         (r#"[bB](?:'.*'|".*")"#.to_owned(), "Python's notation of bytes"),
+        (
+            r"/\*.*\*/\s*[\[{].*|//[^\n]*\n\s*[\[{].*|window\.YTD\..*".to_owned(),
+            "JavaScript",
+        ),
         ("eyJ[A-Za-z0-9+/_-]{12,}={0,2}".to_owned(), "JSON in base64"),
         (
             r"(?:(?:event|id|retry|):[^\n]*\n)+data:.*|(?:event:[^\n]*\n)*data: ?[\[{].*|: ?thump".to_owned(),
@@ -171,7 +175,7 @@ mod tests {
 
     #[test]
     fn every_pattern_compiles() {
-        assert_eq!(LOOKS.len(), 10);
+        assert_eq!(LOOKS.len(), 11);
     }
 
     #[test]
@@ -190,6 +194,8 @@ mod tests {
             (r#""n": 12"#, "a fragment"),
             (r#"b'{"id": 1, "text": "so happy"}'"#, "Python"),
             (r#"b"so happy""#, "Python"),
+            ("// exported\n{\"id\":1}", "JavaScript"),
+            ("window.YTD.tweets.part0 = [", "JavaScript"),
             ("eyJpZCI6ICJhMSIsICJ0ZXh0IjogImEifQ==", "base64"),
             ("data: {\"text\":", "server-sent"),
             ("event: update\ndata: 1\n\ndata: 2", "server-sent"),

@@ -76,6 +76,7 @@ impl TryFrom<String> for Zone {
 pub(super) fn read(value: &Scalar<'_>, field: &str, zone: &Zone) -> Result<Option<EventTime>, Reject> {
     let time = match value {
         Scalar::Absent => return Ok(None),
+        Scalar::Text(text) if text.trim().is_empty() => return Ok(None),
         Scalar::Integer(number) => unix(*number),
         Scalar::Float(number) => unix_fraction(*number),
         Scalar::Text(text) => from_text(text.trim(), zone),
@@ -146,6 +147,14 @@ fn iso(text: &str, zone: &Zone) -> Option<OffsetDateTime> {
     if text.ends_with(']') {
         return at(text.parse::<jiff::ZonedDateTime>().ok()?.timestamp());
     }
+    // `2019/07/03 06:29:00`: the year in front leaves no doubt about the order.
+    let slashed = match text.as_bytes() {
+        [a, b, c, d, b'/', _, _, b'/', ..] if [a, b, c, d].iter().all(|digit| digit.is_ascii_digit()) => {
+            Some(text.replacen('/', "-", 2))
+        }
+        _ => None,
+    };
+    let text = slashed.as_deref().unwrap_or(text);
     let (text, utc) = match text.strip_suffix("UTC").or_else(|| text.strip_suffix("GMT")) {
         Some(text) => (text.trim_end(), true),
         None => (text, false),
@@ -172,6 +181,11 @@ fn asctime(text: &str, zone: &Zone) -> Option<OffsetDateTime> {
     }
     if let Ok(parsed) = strtime::parse("%a %b %d %H:%M:%S %Y", text) {
         return in_zone(parsed.to_datetime().ok()?, zone);
+    }
+    // JavaScript's `Date.toString`.
+    let without_name = text.split_once(" (").map_or(text, |(time, _)| time);
+    if let Ok(parsed) = strtime::parse("%a %b %d %Y %H:%M:%S GMT%z", without_name) {
+        return at(parsed.to_timestamp().ok()?);
     }
     // RFC 2822 knows the names of some zones, and orders the same parts otherwise.
     let parts: Vec<&str> = text.split_ascii_whitespace().collect();
@@ -310,6 +324,8 @@ mod tests {
             "Wed, 3 Jul 2019 06:29:00 GMT",
             "Thu, 03 Jul 2019 06:29:00 +0000",
             "3 Jul 2019 02:29 EDT",
+            "Wed Jul 03 2019 08:29:00 GMT+0200 (Central European Summer Time)",
+            "2019/07/03 06:29:00",
             "2019-07-03T06:29",
             "1562135340",
         ] {
@@ -353,7 +369,6 @@ mod tests {
     #[test]
     fn absurd_times_are_refused_and_shown() {
         let absurd = [
-            "",
             "yesterday",
             "0000-01-01T00:00:00Z",
             "1969-12-31T23:59:59Z",

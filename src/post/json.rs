@@ -154,6 +154,7 @@ impl Scalar<'_> {
             Self::Absent => "nothing",
             Self::Text(_) => "a string",
             Self::Integer(_) => "a number",
+            Self::Float(number) if number.fract() == 0.0 => "a number that is too large",
             Self::Float(_) => "a fraction",
             Self::Bool => "a boolean",
             Self::List => "a list",

@@ -81,7 +81,12 @@ pub fn parse(payload: &[u8], envelope: &Envelope, options: &ParseOptions) -> Res
     match SchemaRegistry::split(payload) {
         Some((head, framed)) if options.format != Format::Text => {
             let json = utf8(framed).map_err(|_| head.not_json())?;
-            document(options.format, json, input).map_err(|reject| match reject.reason {
+            let read = match options.format {
+                // A string, as a serialiser of strings writes it.
+                Format::Auto if json.starts_with('"') => any(json, input, 0),
+                format => document(format, json, input),
+            };
+            read.map_err(|reject| match reject.reason {
                 Reason::NotJson => head.not_json(),
                 _ => reject,
             })

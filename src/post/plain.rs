@@ -8,7 +8,7 @@ use serde_json::Value;
 use super::{
     FieldPath, FieldPaths, Format, Parsed, Reject, Source,
     draft::{Draft, Input},
-    json::{self, List, Scalar},
+    json::{self, Scalar},
 };
 
 /// The fields of the format, and other names under which people keep them.
@@ -54,8 +54,8 @@ struct Plain<'a> {
     lang: Scalar<'a>,
     #[serde(borrow, default)]
     language: Scalar<'a>,
-    #[serde(borrow, default)]
-    hashtags: List<Scalar<'a>>,
+    #[serde(default)]
+    hashtags: Option<Value>,
     #[serde(borrow, default)]
     repost_of: Scalar<'a>,
     #[serde(borrow, default)]
@@ -79,12 +79,7 @@ fn first_scalar<'s, 'a>(values: &[&'s Scalar<'a>]) -> &'s Scalar<'a> {
 /// An object of the plain format. Without an id or a time it takes the envelope's.
 pub(super) fn parse(json: &str, input: Input<'_>) -> Result<Parsed, Reject> {
     let plain: Plain<'_> = json::read(json)?;
-    let hashtags = plain.hashtags.0.as_ref();
-    plain.draft(
-        hashtags.map(|tags| tags.iter().filter_map(Scalar::as_str).collect()),
-        &[],
-        input,
-    )
+    plain.draft(plain.hashtags.as_ref().and_then(tags), &[], input)
 }
 
 impl Plain<'_> {

@@ -116,6 +116,14 @@ impl StoreOptions {
         Duration::from_secs(self.connect_timeout_seconds.max(1))
     }
 
+    /// Checks the URL without a server.
+    ///
+    /// # Errors
+    /// [`Fault::Settings`] with what is wrong with it.
+    pub fn check(&self) -> Result<(), StoreError> {
+        self.connect_options().map(drop)
+    }
+
     pub(super) fn connect_options(&self) -> Result<PgConnectOptions, StoreError> {
         // sqlx takes other schemes and reads them as Postgres.
         let url = self.url.expose();

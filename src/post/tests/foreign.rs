@@ -23,6 +23,8 @@ fn json_framed_for_a_schema_registry_is_the_post_in_it() {
         "9"
     );
     rejected(framed(7, br#"{"alpha":1}"#), Reason::UnknownFormat, "alpha");
+    // A schema of a string alone.
+    assert_eq!(post(framed(7, br#""so happy""#)).text, "so happy");
 }
 
 #[test]
@@ -138,6 +140,14 @@ fn a_plain_post_by_other_names_is_read() {
         ("1", "a", TIME)
     );
     assert_eq!(post(r#"{"id":1,"text":"a","author":{"name":"bob"}}"#).author_id, None);
+    for tags in [r#""tea, #coffee""#, r#"[{"tag":"tea"},"coffee"]"#] {
+        let read = post(format!(r#"{{"id":1,"text":"a","hashtags":{tags}}}"#));
+        assert_eq!(read.hashtags, ["tea", "coffee"], "{tags}");
+    }
+    assert_eq!(
+        post(r#"{"id":1,"text":"a","created_at":""}"#).time_source,
+        TimeSource::Record
+    );
 }
 
 #[test]

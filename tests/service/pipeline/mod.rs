@@ -493,7 +493,7 @@ async fn a_retention_that_is_raised_lets_nothing_count_twice() {
 async fn dead_letters_are_listed_and_sent_back_to_where_they_came_from() {
     let bench = Bench::start();
     let records: [&[u8]; 4] = [
-        b"{broken",
+        b"{\"broken",
         br#"{"id":"1","text":"so happy","created_at":"27/11/2026"}"#,
         br#"{"id":"2","text":"so happy","created_at":"2026-03-01T12:00:00Z"}"#,
         b"}",
@@ -555,6 +555,6 @@ async fn dead_letters_are_listed_and_sent_back_to_where_they_came_from() {
             "SELECT concat_ws('|', text, kafka_partition, kafka_offset) FROM post WHERE kafka_offset > 3 ORDER BY kafka_offset"
         )
         .await,
-        ["{broken|1|4", "}|1|5"]
+        ["{\"broken|1|4", "}|1|5"]
     );
 }
