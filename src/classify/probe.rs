@@ -7,7 +7,7 @@ use super::{
 };
 use crate::model::{ModelFolder, ProblemType};
 
-/// What a model was found to be.
+/// What was found out about a model.
 #[derive(Debug, Clone, Copy, PartialEq, Default)]
 pub(super) struct Nature {
     /// The largest difference of a score between a text alone and beside others.
@@ -17,7 +17,7 @@ pub(super) struct Nature {
 }
 
 impl Nature {
-    /// Differences that arithmetic in half precision makes, and no more.
+    /// The largest difference that arithmetic in half precision alone makes.
     const NOISE: f64 = 0.01;
 
     /// Whether texts have to be run one by one.
@@ -26,7 +26,7 @@ impl Nature {
     }
 }
 
-/// Of different length and mood, in English as most models read it.
+/// Texts of different lengths and moods, in English, which most models can read.
 const TEXTS: [&str; 4] = [
     "so happy today",
     "I hate this, it makes me angry",

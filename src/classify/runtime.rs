@@ -43,7 +43,7 @@ pub(super) fn environment(options: &ClassifyOptions) -> Result<Environment, Clas
 
 fn load(path: &Path) -> Result<Environment, String> {
     let builder = ort::init_from(path).map_err(|error| match &error {
-        // What the loader says is the cause, which the error does not show.
+        // The error itself does not show its cause, which the dynamic loader names.
         ort::LoadDynamicError::Dlopen { error: cause, .. } => match std::error::Error::source(cause) {
             Some(reason) => reason.to_string(),
             None => cause.to_string(),

@@ -38,7 +38,7 @@ enum Input {
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 struct InputTensor {
     input: Input,
-    /// Of 32 bits an element, as exporters of TensorFlow and OpenVINO make them, instead of 64.
+    /// Elements have 32 bits instead of 64, as exporters of TensorFlow and OpenVINO write them.
     is_i32: bool,
 }
 

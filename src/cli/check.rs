@@ -65,7 +65,10 @@ async fn check_database(settings: &crate::config::Settings) -> anyhow::Result<St
     Ok("ok: the schema is not this version's yet; `run` applies the migrations".to_owned())
 }
 
-/// What the broker has, or what of it would stop the service later.
+/// Describes what the broker has.
+///
+/// # Errors
+/// What would stop the service later.
 fn describe(report: &kafka::BrokerReport, dead_letters: bool) -> Result<String, String> {
     let topics: Vec<String> = report
         .topics
@@ -109,7 +112,7 @@ fn line(what: &str, result: &Result<String, String>) {
         Err(text) => ("!", text),
     };
     let text = text.split_whitespace().collect::<Vec<_>>().join(" ");
-    // Whoever reads may have gone, `head` say.
+    // The reader (`head`, for example) may have ended already.
     let _ = writeln!(std::io::stdout(), "{mark} {what:<9} {text}");
 }
 

@@ -93,7 +93,7 @@ pub(super) async fn run(args: Args) -> anyhow::Result<ExitCode> {
     }
 }
 
-/// Reads the dead letters that the filter admits on a thread of its own; few of them wait to be taken.
+/// Reads the dead letters that the filter admits, on a thread of its own, into a short queue.
 fn read(
     settings: &SettingsArgs,
     filter: Filter,
@@ -115,7 +115,7 @@ fn read(
     let reading = tokio::task::spawn_blocking(move || {
         let mut left = filter.limit.unwrap_or(u64::MAX);
         read_dead_letters(&kafka, &topic, |letter| {
-            // What a running service writes meanwhile, of records that were just sent back perhaps.
+            // A running service may write more meanwhile, even of records that were just sent back.
             let is_new = letter.written_at.is_some_and(|written| written > started);
             if is_new || !filter.admits(&letter) {
                 return ControlFlow::Continue(());
@@ -169,7 +169,7 @@ async fn replay(args: ReplayArgs) -> anyhow::Result<ExitCode> {
         let letter = letters.recv().await;
         let ended = letter.is_none();
         match letter {
-            // Sent back without its end or its key it would be another record.
+            // Without its end or its key it would be another record.
             Some(letter) if !letter.lacks.is_empty() => incomplete += 1,
             Some(letter) if !replay.takes(&letter) => unknown += 1,
             Some(letter) => batch.push(letter),

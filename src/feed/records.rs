@@ -96,7 +96,7 @@ impl Records {
             true => Layout::Lines,
             false => layout(reader.fill_buf()?)?,
         };
-        // The service takes the mark from a line; a value has none.
+        // The service removes the mark from a line; JSON values come without it.
         if layout != Layout::Lines && reader.fill_buf()?.starts_with(BYTE_ORDER_MARK) {
             reader.consume(BYTE_ORDER_MARK.len());
         }
@@ -126,7 +126,7 @@ impl Records {
         Ok(found.then(|| record.strip_suffix(b"\r").unwrap_or(record)))
     }
 
-    /// Adds a line with its end; whether there was one.
+    /// Reads a line with its end. Returns whether there was one.
     fn line(&mut self) -> io::Result<bool> {
         let room = LONGEST.saturating_sub(self.record.len() as u64);
         let read = (&mut self.reader).take(room).read_until(b'\n', &mut self.record)?;

@@ -41,7 +41,7 @@ impl Waiting {
         change(&mut self.0.lock().unwrap_or_else(PoisonError::into_inner))
     }
 
-    /// Ends the oldest; whether there was one.
+    /// Ends the oldest connection. Returns whether there was one.
     fn end_oldest(&self) -> bool {
         self.change(|waiting| waiting.pop_first().map(|(_, ended)| ended.cancel()).is_some())
     }
@@ -68,7 +68,7 @@ pub(super) async fn serve(listener: TcpListener, router: Router, stall: Duration
         };
         let place = match Arc::clone(&places).try_acquire_owned() {
             Ok(place) => place,
-            // The ended one gives its place up at once.
+            // The connection that was ended gives up its place at once.
             Err(_) if waiting.end_oldest() => match Arc::clone(&places).acquire_owned().await {
                 Ok(place) => place,
                 Err(_) => break,

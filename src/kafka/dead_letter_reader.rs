@@ -63,7 +63,7 @@ impl StoredDeadLetter {
             .into_iter()
             .flat_map(|headers| headers.iter().map(|header| (header.key, header.value)))
             .collect();
-        // The letter's own follow those of the record, which may have the same names.
+        // The headers of the letter follow those of the record, which may have the same names.
         let own = headers
             .iter()
             .rposition(|(name, _)| *name == header::REASON)

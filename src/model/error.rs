@@ -21,7 +21,7 @@ pub enum ModelError {
         /// Why.
         source: io::Error,
     },
-    /// A file was not fetched: what lies in its place is what git keeps of it.
+    /// The file is a pointer of Git LFS: it was not fetched.
     #[error("{} is a pointer of Git LFS, not the file itself: run `git lfs pull` in {}", path.display(), path.parent().unwrap_or(path).display())]
     LfsPointer {
         /// The file.

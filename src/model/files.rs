@@ -83,7 +83,7 @@ pub(super) fn find_onnx(folder: &Path, options: &ModelOptions) -> Result<(PathBu
                     }
                 }
             }
-            // By other names: the newest instructions last, so that what runs everywhere is taken first.
+            // Of several other names, the first in their order.
             let other = files.iter().find(|path| precision_of(&name(path)) == Some(precision));
             if let Some(path) = other {
                 return Ok((path.clone(), precision));
@@ -125,7 +125,7 @@ pub(super) fn read(path: &Path) -> Result<Vec<u8>, ModelError> {
     })
 }
 
-/// That a file is not what a clone without Git LFS leaves in its place.
+/// Checks that a file was fetched: a clone without Git LFS has pointers in the place of large files.
 pub(super) fn check_fetched(path: &Path) -> Result<(), ModelError> {
     const POINTER: &[u8] = b"version https://git-lfs.github.com/spec/";
     let mut beginning = [0; POINTER.len()];

@@ -45,7 +45,7 @@ pub(super) async fn check(options: &PgConnectOptions) -> Result<(), StoreError> 
              and prepared statements in its sessions: use pool_mode = session, or connect to the server itself",
         );
     }
-    // Said goodbye to or not, the connection ends here.
+    // The connection ends here even if the server does not answer.
     let _ = connection.close().await;
     Ok(())
 }
