@@ -182,7 +182,7 @@ fn numbers_that_json_has_not_do_not_cost_the_post() {
     rejected(
         r#"{"id":1,"text":"a","author_id":9007199254740993.0}"#,
         Reason::BadField,
-        "a fraction",
+        "too large",
     );
 }
 
