@@ -199,7 +199,8 @@ impl Replay {
     }
 
     /// Sends the records with their keys, values, times and own headers, and [`REPLAYED_FROM`] beside them; resolves when
-    /// the broker has them all. Letters without an origin are left out where no topic was named: see [`Self::takes`].
+    /// the broker has them all. Records of one partition keep their order only as far as their dead letters lie in one
+    /// partition. Letters without an origin are left out where no topic was named: see [`Self::takes`].
     ///
     /// # Errors
     /// The broker has not taken one: some may have been sent, and sending them again is harmless where posts have ids.

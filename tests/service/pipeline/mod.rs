@@ -535,7 +535,8 @@ async fn dead_letters_are_listed_and_sent_back_to_where_they_came_from() {
     assert!(dead_letters(&["list", "--since", "2100-01-01T00:00:00Z"]).0.is_empty());
     assert_eq!(dead_letters(&["list", "--limit", "2"]).0.len(), 2);
 
-    // Nothing is sent on trial. Read again as texts, the two that are no JSON are posts; they lie where they lay.
+    // Nothing is sent on trial. Read again as texts, the two that are no JSON are posts, in the partition that they came from.
+    // Their order is that of the dead-letter topic's partitions.
     let chosen = ["--reason", "not_json", "--reason", "unknown_format"];
     let (_, said) = dead_letters(&[&["replay", "--dry-run"], &chosen[..]].concat());
     assert!(said.starts_with("would send 2 records back"), "{said}");
@@ -552,9 +553,9 @@ async fn dead_letters_are_listed_and_sent_back_to_where_they_came_from() {
     assert_eq!(
         lines(
             &service.url,
-            "SELECT concat_ws('|', text, kafka_partition, kafka_offset) FROM post WHERE kafka_offset > 3 ORDER BY kafka_offset"
+            "SELECT concat_ws('|', text, kafka_partition) FROM post WHERE kafka_offset > 3 ORDER BY text COLLATE \"C\""
         )
         .await,
-        ["{\"broken|1|4", "}|1|5"]
+        ["{\"broken|1", "}|1"]
     );
 }
