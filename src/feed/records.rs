@@ -1,7 +1,7 @@
 //! The records of a file or of standard input, unpacked on the way: its lines, or what stands in it where records are not
 //! lines.
 
-use crate::post::structure;
+use crate::post::looks_structured;
 use std::{
     fmt,
     fs::File,
@@ -265,7 +265,7 @@ fn layout(beginning: &[u8]) -> io::Result<Layout> {
     if field(first, b"data: {") || field(first, b"data:{") || field(first, b"event:") && field(lines.next(), b"data:") {
         return Ok(Layout::Blocks);
     }
-    match std::str::from_utf8(line).ok().and_then(structure) {
+    match std::str::from_utf8(line).ok().and_then(looks_structured) {
         None => Ok(Layout::Lines),
         Some(what) => Err(invalid(format!(
             "its first line is {what}: write one JSON object a line; with posts.format = \"text\" every line is a text"

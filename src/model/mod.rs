@@ -15,7 +15,6 @@ mod external_data;
 mod files;
 pub mod groups;
 mod manifest;
-pub mod ngrams;
 mod options;
 mod tokenize;
 mod tokenizer_files;

@@ -11,7 +11,7 @@ use regex::Regex;
 ///
 /// `record` has no white space around it.
 #[must_use]
-pub fn structure(record: &str) -> Option<&'static str> {
+pub fn looks_structured(record: &str) -> Option<&'static str> {
     // A stray control character is a slip; formats of files have many, and most a zero.
     let control = |c: &char| c.is_ascii_control() && !matches!(c, '\t' | '\n' | '\r');
     if record.contains('\0') || record.starts_with("PAR1") || record.chars().filter(control).count() > 2 {
@@ -223,9 +223,9 @@ mod tests {
             (r#""{\"id\":1,\"text\":\"so hap"#, "damaged JSON"),
         ] {
             assert!(
-                structure(record).is_some_and(|found| found.contains(what)),
+                looks_structured(record).is_some_and(|found| found.contains(what)),
                 "{record}: {:?}",
-                structure(record)
+                looks_structured(record)
             );
         }
     }
@@ -264,7 +264,7 @@ mod tests {
             "tweet,retweet",
             "a bell \u{7}",
         ] {
-            assert_eq!(structure(text), None, "{text}");
+            assert_eq!(looks_structured(text), None, "{text}");
         }
     }
 }

@@ -28,7 +28,7 @@ mod twitter_v2;
 
 use std::fmt;
 
-pub use bare_text::structure;
+pub use bare_text::looks_structured;
 pub use clock::{Zone, ZoneError};
 pub use field::{EventTime, FieldError, Hashtag, Id, Text};
 pub use field_path::{FieldPath, FieldPathError, FieldPaths};

@@ -175,7 +175,7 @@ fn any(record: &str, input: Input<'_>, encoded: usize) -> Result<Parsed, Reject>
 
 /// A record that is text, if it can't be anything else.
 fn text(record: &str, input: Input<'_>) -> Result<Parsed, Reject> {
-    match bare_text::structure(record) {
+    match bare_text::looks_structured(record) {
         None => plain::text(record, input),
         Some(what) => Err(Reject::new(
             Reason::UnknownFormat,
@@ -214,7 +214,7 @@ pub(super) fn object(format: Format, json: &str, input: Input<'_>) -> Result<Par
     }
     // What the settings say of one's own topic comes before any guess.
     if matches!(format, Format::Auto | Format::Plain)
-        && let Some(mapped) = plain::mapped(json, input)
+        && let Some(mapped) = plain::mapped(json, shape, input)
     {
         return mapped;
     }

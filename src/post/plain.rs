@@ -6,9 +6,10 @@ use serde::Deserialize;
 use serde_json::Value;
 
 use super::{
-    FieldPath, FieldPaths, Format, Parsed, Reject, Source,
+    FieldPath, FieldPaths, Format, Parsed, Reason, Reject, Source,
     draft::{Draft, Input},
     json::{self, Scalar},
+    shape::Shape,
 };
 
 /// The fields of the format, and other names under which people keep them.
@@ -139,7 +140,7 @@ impl Plain<'_> {
 ///
 /// Nothing where the settings map no field, and where the format is to be found and the object has no text at the mapped
 /// place, or is of another known format while the text is not mapped.
-pub(super) fn mapped(json: &str, input: Input<'_>) -> Option<Result<Parsed, Reject>> {
+pub(super) fn mapped(json: &str, shape: Shape, input: Input<'_>) -> Option<Result<Parsed, Reject>> {
     let fields = &input.options.fields;
     if fields.is_empty() {
         return None;
@@ -151,7 +152,7 @@ pub(super) fn mapped(json: &str, input: Input<'_>) -> Option<Result<Parsed, Reje
     let is_meant = match (&fields.text, input.options.format) {
         (_, Format::Plain) => true,
         (Some(text), _) => text.find(&value).is_some(),
-        (None, _) => super::shape::Shape::of(json).is_ok_and(|shape| shape.format() == Some(Format::Plain)),
+        (None, _) => shape.format() == Some(Format::Plain),
     };
     is_meant.then(|| from_value(&value, fields, input))
 }
@@ -159,7 +160,7 @@ pub(super) fn mapped(json: &str, input: Input<'_>) -> Option<Result<Parsed, Reje
 fn from_value(value: &Value, fields: &FieldPaths, input: Input<'_>) -> Result<Parsed, Reject> {
     let mut plain = Plain::deserialize(value).map_err(|error| {
         // Every field takes any value.
-        Reject::new(super::Reason::BadField, error.to_string())
+        Reject::new(Reason::BadField, error.to_string())
     })?;
     let at = |path: &FieldPath| path.find(value).map_or(Scalar::Absent, Scalar::from);
     if let Some(path) = &fields.id {

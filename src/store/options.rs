@@ -164,7 +164,10 @@ impl StoreOptions {
             options = options.host(&address.to_string());
         }
         // Floats travel in binary, so their digits in text don't matter; poolers refuse the parameter.
-        Ok(options.application_name("moodstream").extra_float_digits(None))
+        if options.get_application_name().is_none() {
+            options = options.application_name("moodstream");
+        }
+        Ok(options.extra_float_digits(None))
     }
 
     /// What each new connection sets for itself. Statements rather than startup parameters, which poolers
@@ -210,8 +213,8 @@ fn check_parameter(name: &str, value: &str) -> Result<(), String> {
     ];
     match name {
         _ if KNOWN.contains(&name) || name.starts_with("options[") => Ok(()),
-        // What the service does anyway.
         "application_name" | "statement-cache-capacity" => Ok(()),
+        // What the driver does anyway.
         "channel_binding" if matches!(value, "prefer" | "disable") => Ok(()),
         "gssencmode" if matches!(value, "prefer" | "disable") => Ok(()),
         "connect_timeout" => {
@@ -281,7 +284,11 @@ mod tests {
                 url: url.into(),
                 ..StoreOptions::default()
             };
-            assert_eq!(options.connect_options().unwrap().get_host(), host);
+            let options = options.connect_options().unwrap();
+            assert_eq!(
+                (options.get_host(), options.get_application_name()),
+                (host, Some("moodstream"))
+            );
         }
     }
 

@@ -27,6 +27,7 @@ pub mod data;
 pub mod encoder;
 pub mod evaluate;
 pub mod export;
+mod manifest;
 pub mod metrics;
 pub mod optim;
 pub mod prepare;

@@ -6,9 +6,10 @@
 
 use std::{collections::HashMap, hash::BuildHasherDefault};
 
-use moodstream::model::ngrams::{Kind, Ngrams};
-
-use super::sparse::Rows;
+use super::{
+    ngrams::{Kind, Ngrams},
+    sparse::Rows,
+};
 
 /// Hashes are spread already.
 type ByHash<V> = HashMap<u64, V, BuildHasherDefault<Unhashed>>;

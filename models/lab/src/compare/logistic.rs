@@ -31,7 +31,8 @@ const CHUNK: usize = 256;
 pub(crate) struct Settings {
     /// How much an error costs: large values fit the rows more closely.
     pub(crate) c: f64,
-    /// The largest derivative of the mean loss at the end.
+    /// The largest derivative of the mean loss at the end. Below some 10⁻⁸ the search ends earlier: the objective, whose
+    /// fall each step is held to, has no more digits in double precision.
     pub(crate) tolerance: f64,
 }
 
@@ -402,7 +403,7 @@ mod tests {
         #[test]
         fn the_gradient_is_zero_at_the_optimum(seed in any::<u64>(), classes in 2_usize..20, c in prop::sample::select(vec![0.03, 1.0, 30.0])) {
             let (rows, truth) = random_rows(seed, 80, 40, classes);
-            let linear = train(&rows, &truth, classes, Settings { c, tolerance: 1e-9 }, None);
+            let linear = train(&rows, &truth, classes, Settings { c, tolerance: 1e-7 }, None);
             let mut gradient: Vec<Vec<f64>> = (0..rows.width())
                 .map(|feature| (0..classes).map(|class| linear.weight(feature, class)).collect())
                 .collect();
@@ -418,7 +419,7 @@ mod tests {
                 }
             }
             let largest = gradient.into_iter().flatten().map(f64::abs).fold(0.0, f64::max);
-            prop_assert!(largest < 1.001e-9 * c * 80.0, "{largest}");
+            prop_assert!(largest < 1.01e-7 * c * 80.0, "{largest}");
         }
 
         /// The optimum does not depend on where the search begins.

@@ -15,6 +15,7 @@ mod judge;
 mod lanes;
 mod linear;
 mod logistic;
+mod ngrams;
 mod page;
 #[cfg(test)]
 mod parity;

@@ -23,8 +23,8 @@ pub use self::{
 };
 use crate::{
     data::{self, Example, Format, LabelMap},
+    manifest::Manifest,
     metrics,
-    thresholds::Manifest,
 };
 
 /// Rounds of the bootstrap behind the interval of the macro-F1.

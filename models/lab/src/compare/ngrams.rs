@@ -17,7 +17,7 @@ const CHARACTERS: std::ops::RangeInclusive<usize> = 2..=5;
 
 /// What an n-gram is made of.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]
-pub enum Kind {
+pub(super) enum Kind {
     /// Words.
     Word,
     /// Characters.
@@ -26,7 +26,7 @@ pub enum Kind {
 
 impl Kind {
     /// Both kinds, in the order of their features.
-    pub const ALL: [Self; 2] = [Self::Word, Self::Character];
+    pub(super) const ALL: [Self; 2] = [Self::Word, Self::Character];
 
     /// The same bytes are another n-gram as a word than as characters. XXH3 mixes a seed with a short input by adding and
     /// exclusive or alone: seeds that differ in a few low bits would make `so` as a word the `sn` of characters.
@@ -40,7 +40,7 @@ impl Kind {
 
 /// What making n-grams needs memory for, to be used again from text to text.
 #[derive(Debug, Default, Clone)]
-pub struct Ngrams {
+pub(super) struct Ngrams {
     padded: String,
     /// Where the characters of the padded text begin, and its end.
     starts: Vec<usize>,
@@ -48,7 +48,7 @@ pub struct Ngrams {
 
 impl Ngrams {
     /// Calls `each` with every n-gram of `text`, as often as it occurs. White space of any kind and length parts words.
-    pub fn each(&mut self, text: &str, mut each: impl FnMut(Kind, u64)) {
+    pub(super) fn each(&mut self, text: &str, mut each: impl FnMut(Kind, u64)) {
         self.pad(text);
         // Positions among `starts` of the spaces: one before each word, and one after the last.
         let mut before = 0;
