@@ -162,6 +162,20 @@ pub struct ModelSettings {
     pub profile: Option<String>,
     /// Texts are cut after this many tokens, special tokens included; 0: 128. The model's own limit still holds.
     pub max_tokens: usize,
+    /// What becomes of posts in languages that the manifest doesn't list.
+    pub unsupported_languages: UnsupportedLanguages,
+}
+
+/// What becomes of posts in languages that the model's manifest doesn't list. The column `post.lang_supported` tells them
+/// from the others in any case.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default, Deserialize)]
+#[serde(rename_all = "lowercase")]
+pub enum UnsupportedLanguages {
+    /// Their emotion is what the model says.
+    #[default]
+    Keep,
+    /// Their emotion is [`UNSUPPORTED`](crate::model::UNSUPPORTED), with the score 0.
+    Replace,
 }
 
 impl ModelSettings {

@@ -5,6 +5,7 @@ use std::{collections::BTreeMap, ops::Range, path::Path, sync::Arc};
 use serde::Deserialize;
 
 use super::{ModelError, ProblemType};
+use crate::post::Language;
 
 /// The manifest. Every field may be left out; unknown ones are errors.
 #[derive(Debug, Default, Clone, PartialEq, Deserialize)]
@@ -21,8 +22,8 @@ pub struct Manifest {
     pub fallback: Option<Arc<str>>,
     /// Divides the logits before softmax or sigmoid; 1 where absent.
     pub temperature: Option<f64>,
-    /// The languages that it was judged in, by BCP 47 tag, each with its macro-F1 there, from 0 to 1; none where it was
-    /// made for one language, or nobody has judged it by language.
+    /// The languages that it was judged in, by BCP 47 tag, each with its macro-F1 there, from 0 to 1. Posts in other
+    /// languages are marked as unsupported, unless this is empty.
     #[serde(default)]
     pub languages: BTreeMap<Arc<str>, f64>,
     /// Named groups of labels; else [`default_groups`](super::groups::default_groups).
@@ -72,9 +73,14 @@ impl Manifest {
             }
         }
         for (language, figure) in &self.languages {
-            if language.trim().is_empty() || !(0.0..=1.0).contains(figure) {
+            if Language::registered(language).is_none() {
                 return Err(format!(
-                    "languages gives {language:?} the figure {figure}: it must be a language's tag, and lie between 0 and 1"
+                    "languages names {language:?}, which is not a registered BCP 47 tag"
+                ));
+            }
+            if !(0.0..=1.0).contains(figure) {
+                return Err(format!(
+                    "languages gives {language:?} the macro-F1 {figure}: it must lie between 0 and 1"
                 ));
             }
         }
@@ -137,6 +143,7 @@ mod tests {
             ("[thresholds]\njoy = 1.5", "between 0 and 1"),
             ("[thresholds]\nglee = 0.5", "not a label"),
             ("[languages]\nen = 66", "between 0 and 1"),
+            ("[languages]\nenglish = 0.66", "not a registered BCP 47 tag"),
             ("temperature = 0.0", "above 0"),
             ("temperature = nan", "above 0"),
             ("name = \"a@b\"", "must not be empty"),

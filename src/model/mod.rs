@@ -14,6 +14,7 @@ mod error;
 mod external_data;
 mod files;
 pub mod groups;
+mod languages;
 mod manifest;
 mod options;
 mod tokenize;
@@ -33,6 +34,7 @@ use self::{
 pub use self::{
     decode::{Decoder, NotFinite},
     error::ModelError,
+    languages::{Languages, UNSUPPORTED},
     manifest::{Manifest, toml_mistake},
     options::{ModelOptions, Precision, ProblemType, Provider},
     tokenize::{TokenizeError, Tokenizer},
@@ -55,6 +57,8 @@ pub struct ModelInfo {
     pub profile: Arc<str>,
     /// Named groups of labels (`positive`, `negative` ...); a label may be in none or several.
     pub groups: BTreeMap<Arc<str>, Vec<Arc<str>>>,
+    /// The languages that it was judged in.
+    pub languages: Languages,
     /// How logits become scores.
     pub problem_type: ProblemType,
     /// The precision of the ONNX file; never [`Precision::Auto`].
@@ -159,6 +163,7 @@ impl ModelFolder {
             id: id.into(),
             profile: manifest.profile.as_deref().unwrap_or(DEFAULT_PROFILE).into(),
             groups: manifest.groups.clone().unwrap_or_else(|| default_groups(&labels)),
+            languages: Languages::new(&manifest.languages),
             labels,
             problem_type,
             precision,

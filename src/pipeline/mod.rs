@@ -154,6 +154,7 @@ pub async fn run_with(
     health.well(Part::Model);
     let store = open_store(settings).await?;
     store.keep_groups(folder.info()).await?;
+    store.keep_languages(folder.info()).await?;
     let decoder = Decoder {
         parsing: settings.posts.parsing(),
         filter,
@@ -257,6 +258,7 @@ impl Stages {
             records,
             Arc::new(decoder),
             Arc::clone(classifier),
+            settings.model.unsupported_languages,
             settings.window.clone(),
             windows,
             Arc::clone(&first_record),

@@ -26,8 +26,9 @@ use super::{
 };
 use crate::{
     classify::Classifier,
-    config::WindowSettings,
+    config::{UnsupportedLanguages, WindowSettings},
     kafka::Record,
+    model::{Prediction, UNSUPPORTED},
     post::{Reason, Reject},
     telemetry::metric,
 };
@@ -78,6 +79,7 @@ pub(super) async fn gather(
     records: mpsc::Receiver<Record>,
     decoder: Arc<Decoder>,
     classifier: Arc<Classifier>,
+    unsupported: UnsupportedLanguages,
     settings: WindowSettings,
     windows: mpsc::Sender<Pending>,
     first_record: Arc<OnceLock<Instant>>,
@@ -96,7 +98,7 @@ pub(super) async fn gather(
                 None => break,
             },
             () = sleep_until(close_at) => {
-                if dispatch(&mut window, &classifier, &load, &windows).await.is_err() {
+                if dispatch(&mut window, &classifier, unsupported, &load, &windows).await.is_err() {
                     return Ok(());
                 }
                 continue;
@@ -104,12 +106,16 @@ pub(super) async fn gather(
             // A window done may leave the sessions idle: look at the patience again.
             () = load.done.notified() => continue,
         }
-        if window.is_full(&settings) && dispatch(&mut window, &classifier, &load, &windows).await.is_err() {
+        if window.is_full(&settings)
+            && dispatch(&mut window, &classifier, unsupported, &load, &windows)
+                .await
+                .is_err()
+        {
             return Ok(());
         }
     }
     // The last window: an error means that settling has ended, and with it the need for it.
-    let _ = dispatch(&mut window, &classifier, &load, &windows).await;
+    let _ = dispatch(&mut window, &classifier, unsupported, &load, &windows).await;
     Ok(())
 }
 
@@ -159,6 +165,7 @@ fn decode_chunk(decoder: &Decoder, chunk: Vec<Record>) -> Vec<Decoded> {
 async fn dispatch(
     window: &mut Window,
     classifier: &Arc<Classifier>,
+    unsupported: UnsupportedLanguages,
     load: &Arc<Load>,
     windows: &mpsc::Sender<Pending>,
 ) -> Result<(), mpsc::error::SendError<()>> {
@@ -172,7 +179,7 @@ async fn dispatch(
     metrics::histogram!(metric::WINDOW_RECORDS).record(closed.records.len() as f64);
     let (classifier, load) = (Arc::clone(classifier), Arc::clone(load));
     place.send(tokio::spawn(async move {
-        let classified = classify(closed.records, &classifier).await;
+        let classified = classify(closed.records, &classifier, unsupported).await;
         load.windows.fetch_sub(1, Ordering::AcqRel);
         load.done.notify_one();
         classified
@@ -181,7 +188,11 @@ async fn dispatch(
 }
 
 /// Classifies a window's posts in one call.
-async fn classify(records: Vec<Decoded>, classifier: &Classifier) -> anyhow::Result<Vec<Classified>> {
+async fn classify(
+    records: Vec<Decoded>,
+    classifier: &Classifier,
+    unsupported: UnsupportedLanguages,
+) -> anyhow::Result<Vec<Classified>> {
     #[cfg(all(feature = "fail-points", debug_assertions))]
     crate::fail_point::pause("window-before").await;
     let begun = std::time::Instant::now();
@@ -212,14 +223,22 @@ async fn classify(records: Vec<Decoded>, classifier: &Classifier) -> anyhow::Res
         .map(|Decoded { record, content }| {
             Ok(match content {
                 Content::Post { post, topics, .. } => match predictions.next() {
-                    Some(Ok(prediction)) => Classified::new(
-                        record,
-                        Outcome::Post {
+                    Some(Ok(prediction)) => {
+                        let is_unsupported = classifier.info().languages.support(post.lang) == Some(false);
+                        if is_unsupported {
+                            metrics::counter!(metric::POSTS_IN_UNSUPPORTED_LANGUAGES).increment(1);
+                        }
+                        let prediction = match unsupported {
+                            UnsupportedLanguages::Replace if is_unsupported => without_emotion(prediction),
+                            _ => prediction,
+                        };
+                        let outcome = Outcome::Post {
                             post,
                             topics,
                             prediction,
-                        },
-                    ),
+                        };
+                        Classified::new(record, outcome)
+                    }
                     Some(Err(fault)) => {
                         let reject = Reject {
                             reason: Reason::Model,
@@ -239,4 +258,13 @@ async fn classify(records: Vec<Decoded>, classifier: &Classifier) -> anyhow::Res
     metrics::histogram!(metric::STAGE_SECONDS, "stage" => "classify").record(begun.elapsed().as_secs_f64());
     metrics::counter!(metric::STAGE_RECORDS, "stage" => "classify").increment(posts as u64);
     Ok(classified)
+}
+
+/// The prediction of a post whose language the model doesn't support. The scores stay, for whoever wants to look.
+fn without_emotion(prediction: Prediction) -> Prediction {
+    Prediction {
+        emotion: UNSUPPORTED.into(),
+        score: 0.0,
+        ..prediction
+    }
 }

@@ -82,6 +82,12 @@ impl Language {
         }
     }
 
+    /// Whether it is one language that people speak: not undetermined, several, none or uncoded, nor a private code.
+    #[must_use]
+    pub fn is_natural(self) -> bool {
+        !matches!(self.0, "und" | "mul" | "zxx" | "mis") && !PRIVATE_USE.iter().any(|subtag| subtag == self.0)
+    }
+
     /// The subtag.
     #[must_use]
     pub const fn as_str(self) -> &'static str {

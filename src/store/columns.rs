@@ -86,15 +86,15 @@ pub(super) async fn insert_posts(tx: &mut PgConnection, flush: &Flush, written: 
     rows.sort_by_key(|row| row.created_at());
     sqlx::query(
         "INSERT INTO post (source, post_id, created_at, author_id, lang, text, repost_of, emotion, score, scores,
-             model_id, topics, hashtags, kafka_topic, kafka_partition, kafka_offset, lang_identified)
+             model_id, topics, hashtags, kafka_topic, kafka_partition, kafka_offset, lang_identified, lang_supported)
          SELECT source, post_id, created_at, author_id, lang, text, repost_of, emotion, score, scores,
                 $1, topics::text[], hashtags::text[], kafka_topic, kafka_partition, kafka_offset,
-                lang_identified
+                lang_identified, lang_supported
          FROM unnest($2::text[], $3::text[], $4::timestamptz[], $5::text[], $6::text[], $7::text[], $8::text[],
                      $9::text[], $10::float8[], $11::jsonb[], $12::text[], $13::text[], $14::text[], $15::int[],
-                     $16::bigint[], $17::boolean[])
+                     $16::bigint[], $17::boolean[], $18::boolean[])
               AS n (source, post_id, created_at, author_id, lang, text, repost_of, emotion, score, scores,
-                    topics, hashtags, kafka_topic, kafka_partition, kafka_offset, lang_identified)",
+                    topics, hashtags, kafka_topic, kafka_partition, kafka_offset, lang_identified, lang_supported)",
     )
     .bind(sql_text(&flush.model.id))
     .bind(column(&rows, |row| row.post.source.as_str()))
@@ -118,6 +118,7 @@ pub(super) async fn insert_posts(tx: &mut PgConnection, flush: &Flush, written: 
     .bind(column(&rows, |row| row.origin.partition))
     .bind(column(&rows, |row| row.origin.offset))
     .bind(column(&rows, |row| row.post.lang_identified))
+    .bind(column(&rows, |row| flush.model.languages.support(row.post.lang)))
     .execute(tx)
     .await
     .map(drop)
@@ -134,7 +135,7 @@ mod tests {
 
     use super::*;
     use crate::{
-        model::{Precision, Prediction, ProblemType, Provider},
+        model::{Languages, Precision, Prediction, ProblemType, Provider},
         post::{Language, Origin, Post, Source, TimeSource},
     };
 
@@ -144,6 +145,7 @@ mod tests {
             labels: ["joy".into(), "a\"b".into()].into(),
             profile: "twitter-roberta".into(),
             groups: std::collections::BTreeMap::new(),
+            languages: Languages::default(),
             problem_type: ProblemType::SingleLabelClassification,
             precision: Precision::Fp32,
             provider: Provider::Cpu,

@@ -20,11 +20,11 @@
 mod columns;
 mod connection;
 mod dedup;
-mod emotion_groups;
 mod error;
 mod flush;
 pub mod live_page;
 mod migrate;
+mod model_facts;
 mod offset;
 mod options;
 mod partition;

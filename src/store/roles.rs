@@ -17,6 +17,7 @@ pub const WRITES: &[(&str, &str)] = &[
     ("emotion_rollup_hour", "INSERT, UPDATE, DELETE"),
     ("emotion_rollup_day", "INSERT, UPDATE, DELETE"),
     ("emotion_group", "INSERT, DELETE"),
+    ("model_language", "INSERT, UPDATE, DELETE"),
     ("consumer_offset", "INSERT, UPDATE"),
     ("consumer_tally", "INSERT, UPDATE"),
     ("retention_mark", "UPDATE"),

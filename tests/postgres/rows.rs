@@ -3,13 +3,14 @@
 use std::sync::Arc;
 
 use moodstream::{
+    model::Languages,
     post::{self as parser, Envelope, Hashtag, Id, Language, ParseOptions, Parsed, Source},
     store::{DeletionRow, Flush, FlushError, MAX_DAYS, Retention, Tally},
 };
 use sqlx::Row;
 use time::{Duration, OffsetDateTime, macros::datetime};
 
-use crate::support::store::{Harness, NOON, Random, deletion, flush, origin, post, run};
+use crate::support::store::{GROUP, Harness, NOON, Random, deletion, flush, origin, post, run};
 
 #[tokio::test]
 async fn a_row_comes_back_as_it_went_in() {
@@ -481,4 +482,50 @@ async fn posts_of_any_days_make_a_bounded_number_of_partitions() {
         .await;
     assert!(relations < 3_000, "{relations} relations");
     harness.assert_whole().await;
+}
+
+#[tokio::test]
+async fn rows_say_whether_the_model_supports_their_language() {
+    let harness = Harness::with_partitions(1).await;
+    let mut model = (*crate::support::store::model()).clone();
+    model.languages = Languages::new(&[("en".into(), 0.66), ("pt-BR".into(), 0.4)].into());
+    harness.store.keep_languages(&model).await.unwrap();
+    let known = "SELECT string_agg(concat_ws(' ', model_id, lang, macro_f1), ', ' ORDER BY lang) FROM model_language";
+    let read = || async {
+        sqlx::query_scalar::<_, String>(known)
+            .fetch_one(&harness.pool)
+            .await
+            .unwrap()
+    };
+    assert_eq!(read().await, "test@0badcafe en 0.66, test@0badcafe pt 0.4");
+
+    let mut all = Flush::new(GROUP.into(), Arc::new(model.clone()));
+    for (offset, lang) in (0..).zip(["en", "pt", "th", "und"]) {
+        let mut row = post(lang, NOON, 0, offset);
+        Arc::make_mut(&mut row.post).lang = Language::of_tag(lang);
+        all.posts.push(row);
+    }
+    all.ranges.push(run(0, 0, 4));
+    harness.flush(&all).await;
+    let rows: Vec<(String, Option<bool>)> = sqlx::query_as("SELECT lang, lang_supported FROM post ORDER BY lang")
+        .fetch_all(&harness.pool)
+        .await
+        .unwrap();
+    let rows: Vec<_> = rows
+        .iter()
+        .map(|(lang, supported)| (lang.as_str(), *supported))
+        .collect();
+    assert_eq!(
+        rows,
+        [
+            ("en", Some(true)),
+            ("pt", Some(true)),
+            ("th", Some(false)),
+            ("und", None)
+        ]
+    );
+
+    model.languages = Languages::new(&[("pt".into(), 0.5)].into());
+    harness.store.keep_languages(&model).await.unwrap();
+    assert_eq!(read().await, "test@0badcafe pt 0.5");
 }

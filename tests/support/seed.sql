@@ -51,5 +51,6 @@ INSERT INTO emotion_group VALUES ('emotion-roberta-6x384@seed', 'joy', 'positive
     ('emotion-roberta-6x384@seed', 'sadness', 'negative'), ('emotion-roberta-6x384@seed', 'fear', 'negative'),
     ('emotion-roberta-6x384@seed', 'disgust', 'negative'), ('emotion-roberta-6x384@seed', 'surprise', 'ambiguous'),
     ('emotion-roberta-6x384@seed', 'neutral', 'neutral');
+INSERT INTO model_language VALUES ('emotion-roberta-6x384@seed', 'en', 0.63), ('emotion-roberta-6x384@seed', 'es', 0.58);
 INSERT INTO consumer_tally VALUES ('moodstream', 'posts', 0, 10000, 8101, 500, 100, 1000, 99, 200, 0, gen_random_uuid());
 DROP TABLE seed;

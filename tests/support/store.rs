@@ -6,7 +6,7 @@ use std::{
 };
 
 use moodstream::{
-    model::{ModelInfo, Precision, Prediction, ProblemType, Provider},
+    model::{Languages, ModelInfo, Precision, Prediction, ProblemType, Provider},
     post::{Deletion, Language, Origin, Post, Source, TimeSource},
     store::{DeletionRow, Flush, Flushed, OffsetRange, PostRow, Store, StoreOptions},
 };
@@ -112,6 +112,7 @@ pub fn model() -> Arc<ModelInfo> {
         labels: ["anger".into(), "joy".into()].into(),
         profile: "twitter-roberta".into(),
         groups: BTreeMap::new(),
+        languages: Languages::default(),
         problem_type: ProblemType::SingleLabelClassification,
         precision: Precision::Fp32,
         provider: Provider::Cpu,

@@ -172,6 +172,8 @@ metrics! {
         "Stored posts by emotion.";
     POSTS_WITHOUT_TIME = "moodstream_posts_without_time_total", Kind::Counter, "{post}", [], "", "",
         "Posts read that have no time of their own, so that the record's was taken.";
+    POSTS_IN_UNSUPPORTED_LANGUAGES = "moodstream_posts_in_unsupported_languages_total", Kind::Counter, "{post}", [], "", "",
+        "Posts classified whose language the model's manifest doesn't list.";
     EVENT_DELAY = "moodstream_event_delay_seconds", Kind::Histogram(DELAY), "s", [], "a post is stored", "",
         "Seconds from a post's event time to the commit of its row.";
     BROKER_DELAY = "moodstream_broker_delay_seconds", Kind::Histogram(DELAY), "s", [],

@@ -9,7 +9,7 @@ use std::{
     time::Duration,
 };
 
-use crate::support::service::{Bench, Service, end_of, moodstream, shared, terminate, wait_for, wait_within};
+use crate::support::service::{Bench, Service, end_of, model, moodstream, shared, terminate, wait_for, wait_within};
 use rdkafka::producer::Producer as _;
 use serde_json::Value;
 use sqlx::{AssertSqlSafe, Connection as _, PgConnection};
@@ -220,6 +220,45 @@ async fn a_slice_of_the_real_archive_ends_exactly() {
     let again = service.with_group("again").run_until_caught_up();
     assert_eq!(again["inserted"].as_u64(), Some(0));
     assert_rollups_equal_recount(&service.url).await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn posts_in_languages_that_the_manifest_does_not_list_are_marked() {
+    let bench = Bench::start();
+    let folder = tempfile::tempdir().unwrap();
+    let folder = folder.path();
+    std::fs::write(folder.join("moodstream.toml"), "[languages]\nen = 0.63\n").unwrap();
+    for file in ["config.json", "tokenizer.json", "tokenizer_config.json", "onnx"] {
+        std::os::unix::fs::symlink(model().join(file), folder.join(file)).unwrap();
+    }
+    let post = |id: usize, lang: &str| {
+        format!(
+            "{{\"id\":\"{id}\",\"text\":\"so happy today\",\"lang\":\"{lang}\",\"created_at\":\"2026-03-01T12:00:00Z\"}}"
+        )
+        .into_bytes()
+    };
+    let posts = [post(1, "en"), post(2, "th"), post(3, "zxx")];
+    bench.feed(&posts, "languages", 1);
+    let marks =
+        "SELECT concat_ws(' ', lang, emotion, score > 0, lang_supported, scores ? 'joy') FROM post ORDER BY post_id";
+    for (policy, thai) in [("keep", "th joy t f t"), ("replace", "th unsupported f f t")] {
+        let config = format!(
+            "[model]\npath = \"{}\"\nunsupported_languages = \"{policy}\"\n",
+            folder.display()
+        );
+        let config = bench.write(&format!("{policy}.toml"), config);
+        // Its own group and database: it reads all of the topic again.
+        let service = bench.service("languages").with_group(policy).with_config(&config);
+        let output = service
+            .command()
+            .env_remove("MOODSTREAM_MODEL__PATH")
+            .arg("--until-caught-up")
+            .output()
+            .unwrap();
+        assert!(output.status.success(), "{}", String::from_utf8_lossy(&output.stderr));
+        assert_eq!(lines(&service.url, marks).await, ["en joy t t t", thai, "zxx joy t t"]);
+        assert_eq!(lines(&service.url, "SELECT lang FROM model_language").await, ["en"]);
+    }
 }
 
 #[tokio::test(flavor = "multi_thread")]

@@ -1,9 +1,9 @@
-//! The emotion groups of the model, so that SQL knows them.
+//! What the model's manifest says, so that SQL knows it: emotion groups and languages.
 
 use std::collections::BTreeSet;
 
 use super::{Store, columns::sql_text, error::StoreError};
-use crate::model::ModelInfo;
+use crate::{model::ModelInfo, post::Language};
 
 impl Store {
     /// Writes down the groups of the model's manifest, in place of what was known of that model.
@@ -32,6 +32,36 @@ impl Store {
         .bind(sql_text(&model.id))
         .bind(emotions)
         .bind(groups);
+        self.with(DOING, async |connection| {
+            query
+                .execute(connection)
+                .await
+                .map(drop)
+                .map_err(StoreError::when(DOING))
+        })
+        .await
+    }
+
+    /// Writes down the languages of the model's manifest, in place of what was known of that model.
+    ///
+    /// # Errors
+    /// The database fails.
+    pub async fn keep_languages(&self, model: &ModelInfo) -> Result<(), StoreError> {
+        const DOING: &str = "writing model_language";
+        let (languages, figures): (Vec<_>, Vec<_>) = model.languages.iter().unzip();
+        let languages: Vec<&str> = languages.into_iter().map(Language::as_str).collect();
+        let query = sqlx::query(
+            "WITH wanted AS (SELECT * FROM unnest($2::text[], $3::float8[]) AS w (lang, macro_f1)),
+                  gone AS (DELETE FROM model_language l WHERE l.model_id = $1
+                             AND l.lang NOT IN (SELECT lang FROM wanted))
+             INSERT INTO model_language AS l (model_id, lang, macro_f1)
+             SELECT $1, lang, macro_f1 FROM wanted ORDER BY 2
+             ON CONFLICT (model_id, lang) DO UPDATE SET macro_f1 = EXCLUDED.macro_f1
+             WHERE l.macro_f1 <> EXCLUDED.macro_f1",
+        )
+        .bind(sql_text(&model.id))
+        .bind(languages)
+        .bind(figures);
         self.with(DOING, async |connection| {
             query
                 .execute(connection)
