@@ -3,6 +3,8 @@
 use fastrand::Rng;
 use time::OffsetDateTime;
 
+use crate::phrases::Mood;
+
 /// One post before it is put into a wire format.
 #[derive(Debug, Clone)]
 pub(crate) struct Draft {
@@ -13,6 +15,8 @@ pub(crate) struct Draft {
     pub(crate) author: u32,
     pub(crate) lang: &'static str,
     pub(crate) text: String,
+    /// What it is meant to express.
+    pub(crate) mood: Mood,
     pub(crate) relation: Relation,
 }
 

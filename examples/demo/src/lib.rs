@@ -7,7 +7,7 @@ mod phrases;
 mod wire;
 mod writer;
 
-pub use writer::{Counts, Sample, Writer};
+pub use writer::{Counts, Intent, Sample, Writer};
 
 /// The stories that the samples tell: each one's name and hashtags.
 pub fn stories() -> impl Iterator<Item = (&'static str, &'static [&'static str])> {

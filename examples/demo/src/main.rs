@@ -196,7 +196,7 @@ async fn show(args: &Args, started: Instant, scratch: &Scratch, stack: &mut Stac
         .context("PostgreSQL does not answer")?;
     let timing = catch_up(&pool, &setup, stack, sample.counts, started, &progress).await?;
 
-    let report = report::gather(&pool, setup.http, now - SPAN).await?;
+    let report = report::gather(&pool, setup.http, now - SPAN, &sample.intents).await?;
     progress.clear();
     print(&report.render(&sample.counts, &timing, screen))?;
     stack.summed_up = true;

@@ -309,8 +309,23 @@ pub(crate) const ENGLISH: &[(Mood, &[&str])] = &[
     ),
 ];
 
-/// The lists of `mood` in `of`; a language that lacks a mood borrows its nearest.
-pub(crate) fn of_mood(of: &'static [(Mood, &'static [&'static str])], mood: Mood) -> &'static [&'static str] {
+impl Mood {
+    /// The emotion that a post in this mood expresses, as models trained on Ekman's emotions name it.
+    pub(crate) const fn emotion(self) -> &'static str {
+        match self {
+            Joy | Love | Hope | Amusement => "joy",
+            Anger => "anger",
+            Sadness => "sadness",
+            Fear => "fear",
+            Surprise => "surprise",
+            Disgust => "disgust",
+            Neutral => "neutral",
+        }
+    }
+}
+
+/// The phrases of `mood` in `of`, and their mood: a language that lacks a mood borrows its nearest.
+pub(crate) fn of_mood(of: &'static [(Mood, &'static [&'static str])], mood: Mood) -> (Mood, &'static [&'static str]) {
     let nearest = match mood {
         Hope | Amusement => Joy,
         Disgust => Anger,
@@ -319,5 +334,5 @@ pub(crate) fn of_mood(of: &'static [(Mood, &'static [&'static str])], mood: Mood
     [mood, nearest]
         .iter()
         .find_map(|wanted| of.iter().find(|(m, _)| m == wanted))
-        .map_or(&[], |(_, phrases)| phrases)
+        .map_or((mood, &[]), |(mood, phrases)| (*mood, phrases))
 }

@@ -1,11 +1,16 @@
 //! What the demo tells at its end, read from where users would read it: SQL and `/metrics`.
 
-use std::{collections::BTreeMap, fmt::Write, net::SocketAddr, time::Duration};
+use std::{
+    collections::{BTreeMap, HashMap},
+    fmt::Write,
+    net::SocketAddr,
+    time::Duration,
+};
 
 use anyhow::{Context, Result, bail};
 use console::truncate_str;
 use moodstream::{http::exposition, telemetry::metric};
-use moodstream_demo::Counts;
+use moodstream_demo::{Counts, Intent};
 use sqlx::{PgPool, Row};
 use time::OffsetDateTime;
 use tokio::{
@@ -38,6 +43,9 @@ struct Example {
     text: String,
 }
 
+/// How many posts of each language were given the emotion that they were written with, of how many.
+type Heard = BTreeMap<&'static str, (u64, u64)>;
+
 /// Everything that is shown.
 pub(super) struct Report {
     trend: Trend,
@@ -49,6 +57,7 @@ pub(super) struct Report {
     examples: Vec<Example>,
     sources: Vec<(String, u64)>,
     languages: Vec<(String, u64)>,
+    heard: Heard,
     model: String,
 }
 
@@ -60,7 +69,12 @@ pub(super) struct Timing {
     pub(super) settling: Duration,
 }
 
-pub(super) async fn gather(pool: &PgPool, http: SocketAddr, since: OffsetDateTime) -> Result<Report> {
+pub(super) async fn gather(
+    pool: &PgPool,
+    http: SocketAddr,
+    since: OffsetDateTime,
+    intents: &[Intent],
+) -> Result<Report> {
     let metrics = http_get(http, "/metrics").await?;
     let trend = trend(pool, since).await.context("emotion_by_minute can't be read")?;
     let each = if trend.series.len() > 4 { 1 } else { 2 };
@@ -87,6 +101,7 @@ pub(super) async fn gather(pool: &PgPool, http: SocketAddr, since: OffsetDateTim
             "SELECT lang, count(*) FROM post GROUP BY 1 ORDER BY 2 DESC, 1 LIMIT 8",
         )
         .await?,
+        heard: heard(pool, intents).await.context("emotions by text can't be read")?,
         model: sqlx::query("SELECT model_id FROM post LIMIT 1")
             .fetch_optional(pool)
             .await?
@@ -193,6 +208,31 @@ async fn hashtags(pool: &PgPool) -> Result<Hashtags, sqlx::Error> {
         }
     }
     Ok(hashtags)
+}
+
+/// Compares what posts were written to express with what the model says of them. Posts whose language the sample doesn't tell
+/// (texts without any field) are left out.
+async fn heard(pool: &PgPool, intents: &[Intent]) -> Result<Heard, sqlx::Error> {
+    let rows = sqlx::query("SELECT text, emotion FROM post WHERE repost_of IS NULL")
+        .fetch_all(pool)
+        .await?;
+    let mut given: HashMap<String, String> = HashMap::new();
+    for row in rows {
+        let text: String = row.try_get("text")?;
+        let words: Vec<&str> = text.split_whitespace().collect();
+        given.insert(words.join(" "), row.try_get("emotion")?);
+    }
+    let mut heard = Heard::new();
+    for intent in intents.iter().filter(|intent| intent.lang != "und") {
+        // A post that was deleted again is not there.
+        let Some(emotion) = given.get(&intent.text) else {
+            continue;
+        };
+        let (right, all) = heard.entry(intent.lang).or_default();
+        *right += u64::from(emotion == intent.emotion);
+        *all += 1;
+    }
+    Ok(heard)
 }
 
 /// `each` posts of each emotion, of those in which the model is surest; of two alike the first.
@@ -321,6 +361,22 @@ impl Report {
             out,
             "{}",
             line(format!("  {}  {}", screen.bold("Languages"), shares(&self.languages)))
+        );
+        let percent = |&(right, all): &(u64, u64)| 100.0 * right as f64 / all.max(1) as f64;
+        let total = self
+            .heard
+            .values()
+            .fold((0, 0), |sum, one| (sum.0 + one.0, sum.1 + one.1));
+        let each = self
+            .heard
+            .iter()
+            .map(|(lang, one)| format!("{lang} {:.0} %", percent(one)));
+        let _ = writeln!(
+            out,
+            "  {}  {:.0} % of the posts were given the emotion that they were written with\n             {}",
+            screen.bold("Heard    "),
+            percent(&total),
+            each.collect::<Vec<_>>().join(" · ")
         );
     }
 

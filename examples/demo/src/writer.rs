@@ -43,11 +43,24 @@ impl Counts {
     }
 }
 
+/// What a post was written to express.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Intent {
+    /// The post's text, each run of white space as one space.
+    pub text: String,
+    /// BCP 47.
+    pub lang: &'static str,
+    /// The emotion, as models trained on Ekman's emotions name it.
+    pub emotion: &'static str,
+}
+
 /// Records in the order in which they arrive, one line each.
 #[derive(Debug, Clone)]
 pub struct Sample {
     /// The records.
     pub records: Vec<Vec<u8>>,
+    /// What its posts were written to express, reposts left out.
+    pub intents: Vec<Intent>,
     /// How many of each kind there are.
     pub counts: Counts,
 }
@@ -78,6 +91,7 @@ impl Writer {
     /// About `records` records whose posts were written in the `span` before `now`.
     pub fn sample(&mut self, records: usize, span: Duration, now: OffsetDateTime) -> Sample {
         let mut counts = Counts::default();
+        let mut intents = Vec::with_capacity(records);
         let mut arrivals: Vec<(OffsetDateTime, Vec<u8>)> = Vec::with_capacity(records + records / 8);
         for phase in self.phases(records) {
             let at = now - span * (1.0 - phase);
@@ -91,6 +105,13 @@ impl Writer {
                 Relation::Original => counts.posts += 1,
                 Relation::RepostOf(_) => counts.reposts += 1,
                 Relation::Quotes(_) => counts.quotes += 1,
+            }
+            if !matches!(draft.relation, Relation::RepostOf(_)) {
+                intents.push(Intent {
+                    text: draft.text.split_whitespace().collect::<Vec<_>>().join(" "),
+                    lang: draft.lang,
+                    emotion: draft.mood.emotion(),
+                });
             }
             let mut arrival = at + Duration::milliseconds(self.rng.i64(50..4_000));
             // A client that was offline sends what it holds hours after it was written.
@@ -115,6 +136,7 @@ impl Writer {
         arrivals.sort_by_key(|(arrival, _)| *arrival);
         Sample {
             records: arrivals.into_iter().map(|(_, bytes)| bytes).collect(),
+            intents,
             counts,
         }
     }
@@ -152,10 +174,11 @@ impl Writer {
                 author,
                 lang: original.lang,
                 text: original.text.clone(),
+                mood: original.mood,
                 relation,
             },
             Relation::Original | Relation::Quotes(_) => {
-                let (lang, text) = self.text(phase);
+                let (lang, mood, text) = self.text(phase);
                 let wire = match relation {
                     Relation::Quotes(ref quoted) => quoted.wire,
                     _ => Wire::draw(&mut self.rng),
@@ -167,6 +190,7 @@ impl Writer {
                     author,
                     lang,
                     text,
+                    mood,
                     relation,
                 }
             }
@@ -196,7 +220,8 @@ impl Writer {
         }
     }
 
-    fn text(&mut self, phase: f64) -> (&'static str, String) {
+    /// A text with its language and what it expresses.
+    fn text(&mut self, phase: f64) -> (&'static str, Mood, String) {
         let story = self.story(phase);
         let mood = weighted(
             &mut self.rng,
@@ -206,7 +231,7 @@ impl Writer {
         .0;
         let foreign: Option<&Language> =
             (self.rng.u8(..100) < 36).then(|| weighted(&mut self.rng, OTHERS, |language| language.weight));
-        let (lang, phrases) = foreign.map_or(("en", ENGLISH), |language| (language.code, language.phrases));
+        let (lang, lists) = foreign.map_or(("en", ENGLISH), |language| (language.code, language.phrases));
 
         let name = match (story, lang) {
             (Some(story), _) => story.name,
@@ -214,6 +239,7 @@ impl Writer {
             // "Our garden" does not translate itself; a name of a story does.
             (None, _) => STORIES[self.rng.usize(..STORIES.len())].name,
         };
+        let (expressed, phrases) = of_mood(lists, mood);
         let mut text = String::new();
         if lang == "en" && self.rng.u8(..100) < 25 {
             text.push_str(pick(&mut self.rng, OPENERS));
@@ -224,7 +250,7 @@ impl Writer {
             if core > 0 {
                 text.push_str(if self.rng.bool() { ". " } else { "\n\n" });
             }
-            text.push_str(&pick(&mut self.rng, of_mood(phrases, mood)).replace("{x}", name));
+            text.push_str(&pick(&mut self.rng, phrases).replace("{x}", name));
         }
         match self.rng.u8(..100) {
             0..4 => text = text.to_uppercase(),
@@ -232,14 +258,14 @@ impl Writer {
             _ => {}
         }
         self.close(&mut text, mood, story);
-        (lang, text)
+        (lang, expressed, text)
     }
 
     fn close(&mut self, text: &mut String, mood: Mood, story: Option<&Story>) {
         let rng = &mut self.rng;
         if rng.u8(..100) < 50 {
             text.push(' ');
-            text.push_str(pick(rng, of_mood(EMOJI, mood)));
+            text.push_str(pick(rng, of_mood(EMOJI, mood).1));
         }
         let (hashtags, likely) = story.map_or((EVERYDAY_HASHTAGS, 22), |story| (story.hashtags, 60));
         if rng.u8(..100) < likely {
@@ -308,7 +334,7 @@ mod tests {
 
     #[test]
     fn the_counts_add_up_and_every_kind_is_there() {
-        let Sample { records, counts } = sample(3, 3_000);
+        let Sample { records, counts, .. } = sample(3, 3_000);
         assert_eq!(counts.records(), records.len());
         let Counts {
             posts,
@@ -346,7 +372,7 @@ mod tests {
 
     #[test]
     fn the_parser_finds_in_the_records_what_was_put_there() {
-        let Sample { records, counts } = sample(8, 3_000);
+        let Sample { records, counts, .. } = sample(8, 3_000);
         let (mut posts, mut reposts, mut deletions, mut rejects) = (0, 0, 0, 0);
         for record in records {
             match parsed(&record) {
@@ -389,6 +415,18 @@ mod tests {
     }
 
     #[test]
+    fn what_a_post_is_to_express_is_told_for_every_post_but_reposts() {
+        let Sample { counts, intents, .. } = sample(8, 3_000);
+        assert_eq!(intents.len(), counts.posts + counts.quotes);
+        let mut languages: Vec<&str> = intents.iter().map(|intent| intent.lang).collect();
+        languages.sort_unstable();
+        languages.dedup();
+        assert_eq!(languages.len(), OTHERS.len() + 2, "with en and und: {languages:?}");
+        let joy = intents.iter().filter(|intent| intent.text.contains("qué alegría"));
+        assert!(joy.clone().count() > 0 && joy.clone().all(|intent| (intent.lang, intent.emotion) == ("es", "joy")));
+    }
+
+    #[test]
     fn a_record_is_one_line() {
         for record in sample(4, 3_000).records {
             assert!(
@@ -402,7 +440,7 @@ mod tests {
     #[test]
     fn texts_vary() {
         let mut writer = Writer::new(5);
-        let texts: HashSet<String> = (0..2_000).map(|i| writer.text(f64::from(i) / 2_000.0).1).collect();
+        let texts: HashSet<String> = (0..2_000).map(|i| writer.text(f64::from(i) / 2_000.0).2).collect();
         assert!(texts.len() > 1_200, "{} distinct texts of 2,000", texts.len());
         assert!(texts.iter().all(|text| !text.contains("{x}")));
     }
