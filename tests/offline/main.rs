@@ -13,6 +13,7 @@ mod bad_input;
 mod classify;
 mod example_settings;
 mod gpu_kit;
+mod irony;
 mod model_folders;
 mod posts;
 mod records_doc;
