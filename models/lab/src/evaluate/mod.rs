@@ -73,9 +73,10 @@ pub struct Args {
     /// Which ONNX file of the second folder; with it alone, of the same folder
     #[arg(long, value_name = "PRECISION", value_parser = named::<moodstream::model::Precision>)]
     pub against_precision: Option<moodstream::model::Precision>,
-    /// Note the macro-F1 of each language in the model's manifest, in the place of what it says
-    #[arg(long)]
-    pub note_languages: bool,
+    /// Note in the model's manifest the languages in which its macro-F1 is at least so much, from 0 to 1, in the place of
+    /// those that it names: the service tells posts in other languages apart
+    #[arg(long, value_name = "MACRO_F1", num_args = 0..=1, default_missing_value = "0")]
+    pub note_languages: Option<f64>,
     /// Where to write the figures
     #[arg(long, value_name = "FILE")]
     pub json: Option<PathBuf>,
@@ -154,13 +155,13 @@ pub fn run(args: Args) -> anyhow::Result<()> {
     if let Some(path) = &args.json {
         data::write_whole(path, &serde_json::to_vec_pretty(&evaluation)?)?;
     }
-    if args.note_languages {
+    if let Some(least) = args.note_languages {
         ensure!(
             !evaluation.languages.is_empty(),
             "--note-languages: the data don't say which language a post is in"
         );
-        let languages = evaluation.languages.iter();
-        let figures = languages.map(|one| (one.language.as_str(), one.macro_f1));
+        let known = evaluation.languages.iter().filter(|one| one.macro_f1 >= least);
+        let figures = known.map(|one| (one.language.as_str(), one.macro_f1));
         Manifest::read(&args.model.model)?.with_languages(figures).write()?;
     }
     Ok(())
