@@ -6,7 +6,7 @@ use super::SettingsArgs;
 use crate::{
     kafka::{self, DeadLetterTopic},
     pipeline,
-    store::Store,
+    store::{Schema, Store, schema_version},
 };
 
 /// How long the broker may take to answer.
@@ -55,14 +55,20 @@ pub(super) async fn run(args: Args) -> anyhow::Result<ExitCode> {
 
 async fn check_database(settings: &crate::config::Settings) -> anyhow::Result<String> {
     let store = Store::connect(&settings.database).await?;
-    if store.schema_is_current().await? {
-        return Ok("ok: schema up to date".to_owned());
+    match store.schema().await? {
+        Schema::Current => Ok("ok: schema up to date".to_owned()),
+        Schema::Ahead { version } => Ok(format!(
+            "ok: the schema is at version {version}, this program at {}; it may write to it",
+            schema_version()
+        )),
+        Schema::Behind => {
+            anyhow::ensure!(
+                settings.store.migrate,
+                "the schema is older than this program: run `moodstream migrate`"
+            );
+            Ok("ok: the schema is older than this program; `run` applies the migrations".to_owned())
+        }
     }
-    anyhow::ensure!(
-        settings.store.migrate,
-        "the schema is not this version's: run `moodstream migrate`"
-    );
-    Ok("ok: the schema is not this version's yet; `run` applies the migrations".to_owned())
 }
 
 /// Describes what the broker has.

@@ -5,7 +5,10 @@ use std::process::ExitCode;
 use time::OffsetDateTime;
 
 use super::SettingsArgs;
-use crate::{pipeline, store::Store};
+use crate::{
+    pipeline,
+    store::{Schema, Store, schema_version},
+};
 
 /// Arguments of `moodstream migrate`.
 #[derive(Debug, clap::Args)]
@@ -25,9 +28,15 @@ pub(super) async fn run(args: Args) -> anyhow::Result<ExitCode> {
     settings.store.service_role = args.service_role.or(settings.store.service_role);
     settings.store.read_role = args.read_role.or(settings.store.read_role);
     let store = Store::connect(&settings.database).await?;
-    pipeline::migrate(&store, &settings.store).await?;
+    let found = pipeline::migrate(&store, &settings.store).await?;
     let now = OffsetDateTime::now_utc();
     store.ensure_partitions(now, settings.store.partitions_ahead).await?;
-    println!("the schema is up to date");
+    match found {
+        Schema::Ahead { version } => println!(
+            "the schema is at version {version}, newer than this program's {}, and left as it is",
+            schema_version()
+        ),
+        Schema::Behind | Schema::Current => println!("the schema is up to date"),
+    }
     Ok(ExitCode::SUCCESS)
 }

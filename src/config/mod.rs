@@ -10,6 +10,7 @@ pub mod layers;
 use std::path::PathBuf;
 
 use serde::Deserialize;
+use time::{Duration, OffsetDateTime};
 
 use crate::{
     classify::ClassifyOptions,
@@ -234,6 +235,8 @@ pub struct StoreSettings {
     pub hour_retention_days: Option<u32>,
     /// Days to keep the rollups by day; absent keeps everything.
     pub day_retention_days: Option<u32>,
+    /// Days to keep deletions of posts never seen: a post that comes later than that after its deletion is stored.
+    pub unseen_deletion_days: u32,
     /// Days whose partitions are made ahead.
     pub partitions_ahead: u16,
     /// Seconds between two rounds of making and dropping partitions.
@@ -255,6 +258,7 @@ impl Default for StoreSettings {
             minute_retention_days: None,
             hour_retention_days: None,
             day_retention_days: None,
+            unseen_deletion_days: 30,
             partitions_ahead: 3,
             maintenance_interval_seconds: 600,
             max_flush_records: 32_768,
@@ -280,7 +284,19 @@ impl StoreSettings {
         }
     }
 
+    /// Deletions of posts never seen that were stored before this moment are forgotten. `None` where the days reach back
+    /// further than the calendar.
+    #[must_use]
+    pub fn unseen_deletions_before(&self, now: OffsetDateTime) -> Option<OffsetDateTime> {
+        now.checked_sub(Duration::days(self.unseen_deletion_days.into()))
+    }
+
     fn check(&self) -> Result<(), SettingsError> {
+        if self.unseen_deletion_days == 0 {
+            return Err(SettingsError(
+                "store.unseen_deletion_days is 0: a deletion may come before its post, so give at least 1".to_owned(),
+            ));
+        }
         for (name, days) in [
             ("retention_days", self.retention_days),
             ("minute_retention_days", self.minute_retention_days),

@@ -263,9 +263,12 @@ impl Committer {
                     batch.reject_all(&error);
                     flush = batch.flush(&self.group, &self.model);
                 }
-                // A bug, or someone has changed the tables: no retry helps, and no record may be skipped.
+                // A bug, or someone has changed the tables or migrated them: no retry helps, and no record may be skipped.
                 Err(
-                    error @ (FlushError::Invalid(_) | FlushError::Inconsistent(_) | FlushError::TooManyDays { .. }),
+                    error @ (FlushError::Invalid(_)
+                    | FlushError::Inconsistent(_)
+                    | FlushError::TooManyDays { .. }
+                    | FlushError::Outdated(_)),
                 ) => {
                     return Err(error.into());
                 }

@@ -44,7 +44,7 @@ use crate::{
     config::{Settings, SettingsError, StoreSettings},
     kafka::{Assignment, Consumer, DeadLetters, KafkaError},
     model::ModelFolder,
-    store::{Store, StoreError},
+    store::{Schema, Store, StoreError},
     telemetry::{
         health::{Health, Part},
         metric,
@@ -92,34 +92,48 @@ pub async fn open_store(settings: &Settings) -> anyhow::Result<Store> {
     let store = Store::connect(&settings.database)
         .await?
         .keeping(settings.store.retention());
-    // Checked first: if the schema is current, a role without rights over it is enough.
-    if !store.schema_is_current().await? {
-        anyhow::ensure!(
-            settings.store.migrate,
-            "the database's schema is not this version's: run `moodstream migrate`"
-        );
-        migrate(&store, &settings.store).await?;
+    // Checked first: unless something is to be migrated, a role without rights over the schema is enough.
+    match store.schema().await? {
+        Schema::Current => {}
+        Schema::Ahead { version } => {
+            tracing::info!(version, "the schema is newer than this program, and lets it write")
+        }
+        Schema::Behind => {
+            anyhow::ensure!(
+                settings.store.migrate,
+                "the database's schema is older than this program: run this version's `moodstream migrate` before its members"
+            );
+            migrate(&store, &settings.store).await?;
+        }
     }
     let now = OffsetDateTime::now_utc();
     store.ensure_partitions(now, settings.store.partitions_ahead).await?;
     Ok(store)
 }
 
-/// Brings the schema up to date and grants its roles what they need.
+/// Brings the schema up to date and grants its roles what they need. A schema that is newer already is left as it is, and so are
+/// the rights: its own program knows what its members need.
 ///
 /// # Errors
-/// The database denies something, or a role of the settings can't be one.
-pub async fn migrate(store: &Store, settings: &StoreSettings) -> Result<(), StoreError> {
-    store.migrate().await?;
-    store.grant(&settings.roles()).await
+/// The database denies something, its schema is another program's, or a role of the settings can't be one.
+pub async fn migrate(store: &Store, settings: &StoreSettings) -> Result<Schema, StoreError> {
+    let found = store.migrate().await?;
+    if !matches!(found, Schema::Ahead { .. }) {
+        store.grant(&settings.roles()).await?;
+    }
+    Ok(found)
 }
 
-/// Makes the coming days' partitions and drops what is past retention.
+/// Makes the coming days' partitions, drops what is past retention and merges the shards of closed days.
 async fn maintain(store: &Store, settings: &StoreSettings) -> Result<(), StoreError> {
     let now = OffsetDateTime::now_utc();
     store.ensure_partitions(now, settings.partitions_ahead).await?;
     let retired = store.apply_retention(&settings.retention(), now).await?;
     metrics::counter!(metric::STORE_PARTITIONS_DROPPED).increment(retired.days.len() as u64);
+    if let Some(before) = settings.unseen_deletions_before(now) {
+        store.forget_unseen_deletions(before).await?;
+    }
+    store.merge_shards(now).await?;
     Ok(())
 }
 
@@ -380,7 +394,7 @@ async fn maintenance(store: Store, settings: StoreSettings, maintained: oneshot:
     loop {
         ticks.tick().await;
         if let Err(error) = maintain(&store, &settings).await {
-            tracing::warn!(%error, "making and dropping partitions failed; it is tried again at the next round");
+            tracing::warn!(%error, "upkeep of the tables failed; it is tried again at the next round");
         }
         if let Some(maintained) = maintained.take() {
             let _ = maintained.send(());

@@ -223,6 +223,9 @@ pub enum FlushError {
     /// Something else has changed the rollups, and they no longer match the posts.
     #[error("emotion_rollup does not match post in {0}: somebody changed one of the tables by hand")]
     Inconsistent(String),
+    /// The schema was migrated to one that programs of this version write wrongly to.
+    #[error("{0}")]
+    Outdated(String),
     /// The database failed.
     #[error(transparent)]
     Store(#[from] StoreError),

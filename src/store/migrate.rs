@@ -1,6 +1,11 @@
-//! The schema: numbered migrations, embedded in the program.
+//! The schema: numbered migrations, embedded in the program, and which programs may write beside which migrations.
+//!
+//! A schema's version is the number of its last migration, and a program's that of the last migration that it has. Each
+//! migration from 14 on says in `schema_compat` which programs may go on writing once it is applied. So a new version is rolled
+//! out by migrating first and replacing the members one after the other, where the migration is additive; the others end
+//! the members that are too old, at their start and at their next flush.
 
-use std::{collections::HashMap, sync::LazyLock};
+use std::{collections::BTreeMap, sync::LazyLock};
 
 use sqlx::{
     Connection, PgConnection,
@@ -23,10 +28,50 @@ static MIGRATOR: LazyLock<Migrator> = LazyLock::new(|| {
 /// The advisory lock for migrating. The number has no meaning.
 const MIGRATION_LOCK: i64 = 0x6d6f_6f64_6d69_6772;
 
+/// How the database's schema stands to this program's.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Schema {
+    /// Migrations are still to be applied.
+    Behind,
+    /// All of this program's migrations are applied, and no other.
+    Current,
+    /// Newer migrations are applied as well, and each of them lets programs of this version go on writing.
+    Ahead {
+        /// The last of them.
+        version: i64,
+    },
+}
+
+/// The version of this program's schema: the number of its last migration.
+#[must_use]
+pub fn schema_version() -> i64 {
+    MIGRATOR.iter().map(|migration| migration.version).max().unwrap_or(0)
+}
+
+/// Why a program of this version must not write to a schema that asks for `min_writer`.
+pub(super) fn outdated(min_writer: i64) -> String {
+    format!(
+        "the schema asks for programs of schema version {min_writer} or later, and this one's is {}: run the moodstream that \
+         migrated it",
+        schema_version()
+    )
+}
+
+/// A migration that is applied.
+#[derive(Debug, Clone)]
+struct Applied {
+    checksum: Vec<u8>,
+    /// What it says in `schema_compat`.
+    min_writer: Option<i64>,
+}
+
 impl Store {
-    /// Brings the schema up to date. Safe to call at any time, from several processes at once.
-    pub async fn migrate(&self) -> Result<(), StoreError> {
-        const DOING: &str = "migrating";
+    /// Brings the schema up to date. A schema that is newer already, and lets this program write, is left as it is. Safe to call
+    /// at any time, from several processes at once.
+    ///
+    /// # Errors
+    /// As [`Self::schema`]; or a migration fails, and then nothing of it is applied.
+    pub async fn migrate(&self) -> Result<Schema, StoreError> {
         // A connection of its own: migrations may take longer than a statement of a flush.
         let connect = self.options.connect_options()?;
         let mut connection = PgConnection::connect_with(&connect)
@@ -34,49 +79,185 @@ impl Store {
             .map_err(StoreError::when("connecting to migrate"))?;
         let result = migrate(&mut connection).await;
         let _ = connection.close().await;
-        result.map_err(|error| match error {
-            MigrateError::Execute(error) | MigrateError::ExecuteMigration(error, _) => StoreError::sql(DOING, &error),
-            other => StoreError::new(Fault::Schema, DOING, other),
-        })
+        result
     }
 
-    /// Whether every migration of this program, and no other, is applied.
-    pub async fn schema_is_current(&self) -> Result<bool, StoreError> {
+    /// How the schema stands to this program's.
+    ///
+    /// # Errors
+    /// [`Fault::Schema`] where this program must not write to it: it is another program's, or so new that programs of this
+    /// version would write what is wrong.
+    pub async fn schema(&self) -> Result<Schema, StoreError> {
         const DOING: &str = "reading the schema's version";
         let applied = self
             .with(DOING, async |connection| {
                 applied(connection).await.map_err(StoreError::when(DOING))
             })
             .await?;
-        Ok(applied.len() == MIGRATOR.iter().count()
-            && MIGRATOR
-                .iter()
-                .all(|m| applied.get(&m.version).is_some_and(|sum| **sum == *m.checksum)))
+        compare(&applied).map_err(|why| StoreError::new(Fault::Schema, DOING, why))
     }
 }
 
 /// All of them or none: what fails leaves the schema as it was.
-async fn migrate(connection: &mut PgConnection) -> Result<(), MigrateError> {
-    let mut transaction = connection.begin().await?;
+async fn migrate(connection: &mut PgConnection) -> Result<Schema, StoreError> {
+    const DOING: &str = "migrating";
+    let mut transaction = connection.begin().await.map_err(StoreError::when(DOING))?;
     sqlx::query("SELECT pg_advisory_xact_lock($1)")
         .bind(MIGRATION_LOCK)
         .execute(&mut *transaction)
-        .await?;
-    MIGRATOR.run(&mut *transaction).await?;
-    transaction.commit().await?;
-    Ok(())
+        .await
+        .map_err(StoreError::when(DOING))?;
+    let applied = applied(&mut transaction).await.map_err(StoreError::when(DOING))?;
+    let found = compare(&applied).map_err(|why| StoreError::new(Fault::Schema, DOING, why))?;
+    if found == Schema::Behind {
+        MIGRATOR.run(&mut *transaction).await.map_err(|error| match error {
+            MigrateError::Execute(error) | MigrateError::ExecuteMigration(error, _) => StoreError::sql(DOING, &error),
+            other => StoreError::new(Fault::Schema, DOING, other),
+        })?;
+    }
+    transaction.commit().await.map_err(StoreError::when(DOING))?;
+    Ok(found)
 }
 
-/// The migrations that are applied, and their checksums.
-async fn applied(connection: &mut PgConnection) -> Result<HashMap<i64, Vec<u8>>, sqlx::Error> {
-    let exists: bool = sqlx::query_scalar("SELECT to_regclass('_sqlx_migrations') IS NOT NULL")
-        .fetch_one(&mut *connection)
-        .await?;
-    if !exists {
-        return Ok(HashMap::new());
+/// How what is applied stands to this program's migrations; an error says why this program must not write.
+fn compare(applied: &BTreeMap<i64, Applied>) -> Result<Schema, String> {
+    let mine = schema_version();
+    let mut missing = false;
+    for migration in MIGRATOR.iter() {
+        match applied.get(&migration.version) {
+            None => missing = true,
+            Some(found) if *found.checksum != *migration.checksum => {
+                return Err(format!(
+                    "migration {} is not this program's: the database belongs to another program, or to a version of this one \
+                     that was never released",
+                    migration.version
+                ));
+            }
+            Some(_) => {}
+        }
     }
-    let applied: Vec<(i64, Vec<u8>)> = sqlx::query_as("SELECT version, checksum FROM _sqlx_migrations WHERE success")
-        .fetch_all(connection)
-        .await?;
-    Ok(applied.into_iter().collect())
+    let mut newest = None;
+    for (&version, found) in applied {
+        if MIGRATOR.version_exists(version) {
+            continue;
+        }
+        if version < mine {
+            return Err(format!(
+                "migration {version} is unknown to this program, which has later ones"
+            ));
+        }
+        match found.min_writer {
+            Some(least) if least <= mine => newest = Some(version),
+            Some(least) => return Err(outdated(least)),
+            None => {
+                return Err(format!(
+                    "migration {version} is newer than this program and doesn't say which programs it lets write"
+                ));
+            }
+        }
+    }
+    match newest {
+        Some(version) if missing => Err(format!(
+            "migration {version} is applied, and some of this program's earlier ones are not"
+        )),
+        Some(version) => Ok(Schema::Ahead { version }),
+        None if missing => Ok(Schema::Behind),
+        None => Ok(Schema::Current),
+    }
+}
+
+/// The migrations that are applied.
+async fn applied(connection: &mut PgConnection) -> Result<BTreeMap<i64, Applied>, sqlx::Error> {
+    let (migrations, compat): (bool, bool) =
+        sqlx::query_as("SELECT to_regclass('_sqlx_migrations') IS NOT NULL, to_regclass('schema_compat') IS NOT NULL")
+            .fetch_one(&mut *connection)
+            .await?;
+    if !migrations {
+        return Ok(BTreeMap::new());
+    }
+    let sql = if compat {
+        "SELECT m.version, m.checksum, c.min_writer
+         FROM _sqlx_migrations m LEFT JOIN schema_compat c ON c.version = m.version WHERE m.success"
+    } else {
+        "SELECT version, checksum, NULL::bigint FROM _sqlx_migrations WHERE success"
+    };
+    let applied: Vec<(i64, Vec<u8>, Option<i64>)> = sqlx::query_as(sql).fetch_all(connection).await?;
+    Ok(applied
+        .into_iter()
+        .map(|(version, checksum, min_writer)| (version, Applied { checksum, min_writer }))
+        .collect())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn current() -> BTreeMap<i64, Applied> {
+        MIGRATOR
+            .iter()
+            .map(|migration| {
+                let checksum = migration.checksum.to_vec();
+                (
+                    migration.version,
+                    Applied {
+                        checksum,
+                        min_writer: None,
+                    },
+                )
+            })
+            .collect()
+    }
+
+    fn newer(min_writer: Option<i64>) -> Applied {
+        Applied {
+            checksum: Vec::new(),
+            min_writer,
+        }
+    }
+
+    #[test]
+    fn a_newer_schema_is_written_to_where_it_says_so() {
+        let mine = schema_version();
+        assert_eq!(compare(&BTreeMap::new()), Ok(Schema::Behind));
+        assert_eq!(compare(&current()), Ok(Schema::Current));
+        let mut applied = current();
+        applied.insert(mine + 1, newer(Some(mine)));
+        applied.insert(mine + 2, newer(Some(mine - 1)));
+        assert_eq!(compare(&applied), Ok(Schema::Ahead { version: mine + 2 }));
+        applied.insert(mine + 3, newer(Some(mine + 3)));
+        let why = compare(&applied).expect_err("not additive");
+        assert!(why.contains(&format!("version {} or later", mine + 3)), "{why}");
+        applied.insert(mine + 3, newer(None));
+        assert!(compare(&applied).is_err(), "it says nothing");
+    }
+
+    #[test]
+    fn a_foreign_schema_is_refused() {
+        let mine = schema_version();
+        let mut applied = current();
+        applied.insert(mine, newer(Some(mine)));
+        assert!(compare(&applied).is_err(), "another checksum");
+        let mut applied = current();
+        applied.remove(&1);
+        applied.insert(mine + 1, newer(Some(mine)));
+        assert!(compare(&applied).is_err(), "a gap below");
+        let mut applied = current();
+        applied.insert(5, newer(Some(5)));
+        assert!(compare(&applied).is_err(), "an unknown one among the known");
+    }
+
+    #[test]
+    fn every_migration_says_which_programs_it_lets_write() {
+        for migration in MIGRATOR.iter().filter(|migration| migration.version >= 14) {
+            let says = format!(
+                "INSERT INTO schema_compat (version, min_writer) VALUES ({}, ",
+                migration.version
+            );
+            assert!(
+                migration.sql.as_str().contains(&says),
+                "migration {} must state min_writer: {says}...)",
+                migration.version
+            );
+        }
+    }
 }

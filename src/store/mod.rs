@@ -9,7 +9,8 @@
 //! each sorted), so consumers don't deadlock. `post_key` decides what is new, over all days; no staging
 //! table is between, as the program knows which posts are new before it sends them.
 //!
-//! The rollups by hour and by day are kept in the same transaction, made from the same changes.
+//! The rollups by hour and by day are kept in the same transaction, made from the same changes. Rows of closed days that
+//! differ in their shard alone are merged later: see [`Store::merge_shards`].
 //!
 //! `post` and `emotion_rollup` have a partition a day where retention drops days within a year; otherwise one a month, and one
 //! a year for the years before the last one, so that their number stays bounded (see [`Store::keeping`]). A partition of
@@ -23,6 +24,7 @@ mod dedup;
 mod error;
 mod flush;
 pub mod live_page;
+mod merge;
 mod migrate;
 mod model_facts;
 mod offset;
@@ -32,6 +34,7 @@ mod retention;
 mod retention_mark;
 mod roles;
 mod rollup;
+mod rollup_rows;
 mod server;
 mod write;
 
@@ -41,11 +44,12 @@ use std::{
 };
 
 use sqlx::{Connection as _, PgPool, postgres::PgPoolOptions};
-use time::{Date, OffsetDateTime};
+use time::Date;
 
 pub use self::{
     error::{Fault, FencedRange, FlushError, StoreError},
     flush::{DeletionRow, Flush, FlushId, Flushed, MAX_DAYS, MAX_NAME_BYTES, OffsetRange, PostRow, Tally},
+    migrate::{Schema, schema_version},
     options::{DatabaseUrl, StoreOptions},
     partition::day_of,
     retention::{Retention, Retired},
@@ -67,8 +71,6 @@ pub struct Store {
 struct State {
     /// Days known to have their partitions.
     days: Mutex<HashSet<Date>>,
-    /// The cutoff up to which keys were pruned, whole.
-    pruned_until: Mutex<Option<OffsetDateTime>>,
     /// Flushes whose commit was sent and not answered, with what came of them if it took place.
     unanswered: Mutex<HashMap<(FlushId, u32), Flushed>>,
 }

@@ -8,14 +8,16 @@ use time::{Date, Duration, OffsetDateTime};
 use super::{
     Store,
     error::StoreError,
-    lock,
     partition::{
         DAYS, HOURS, MINUTES, PARTITIONED, POSTS, Partition, Partitioned, Span, day_of, lock_partitions, partitions_of,
     },
 };
 
-/// Pages of `post_key` searched in one transaction: 8 MiB, some hundred thousand keys.
-const PAGES_AT_ONCE: i64 = 1024;
+/// Keys forgotten in one transaction.
+const KEYS_AT_ONCE: usize = 20_000;
+
+/// The advisory lock of what one member does for all. The number has no meaning.
+const UPKEEP_LOCK: i64 = 0x6d6f_6f64_7570_6b65;
 
 /// How many whole UTC days before today are kept; `None` keeps everything.
 ///
@@ -86,9 +88,9 @@ pub struct Retired {
 
 impl Store {
     /// Drops what is past retention: a partition at a time, posts and rollups of a day together, then the keys, piece by
-    /// piece, unless this store has gone through them for the same cutoff. What it drops is marked as dropped for good:
-    /// see [`Self::retired_until`]. May be called by several consumers at once. A partition that is in use for longer
-    /// than a moment is an error of the kind [`super::Fault::Busy`]; the rest waits for the next call.
+    /// piece. What it drops is marked as dropped for good: see [`Self::retired_until`]. May be called by several consumers at
+    /// once: one of them forgets the keys. A partition that is in use for longer than a moment is an error of the kind
+    /// [`super::Fault::Busy`]; the rest waits for the next call.
     pub async fn apply_retention(&self, retention: &Retention, now: OffsetDateTime) -> Result<Retired, StoreError> {
         let mut retired = Retired::default();
         let mut keys_cutoff = retention.cutoff(now);
@@ -121,7 +123,9 @@ impl Store {
                 .extend(partitions.iter().filter(|p| p.of == POSTS).map(|p| p.from));
         }
         if let Some(cutoff) = keys_cutoff {
-            retired.keys = self.prune_keys_once(cutoff).await?;
+            for keys in [Keys::Seen, Keys::Unseen { late: true }] {
+                retired.keys += self.prune_keys(keys, cutoff).await?;
+            }
         }
         Ok(retired)
     }
@@ -150,21 +154,58 @@ impl Store {
         .await
     }
 
-    /// As [`prune_keys`], unless this process has done so already for that cutoff: it moves once a day.
-    async fn prune_keys_once(&self, cutoff: OffsetDateTime) -> Result<u64, StoreError> {
-        if *lock(&self.state.pruned_until) >= Some(cutoff) {
-            return Ok(0);
-        }
-        const DOING: &str = "pruning keys past retention";
-        let pruned = self
-            .with(DOING, async |connection| {
-                prune_keys(connection, cutoff).await.map_err(StoreError::when(DOING))
-            })
-            .await?;
-        let mut until = lock(&self.state.pruned_until);
-        *until = until.max(Some(cutoff));
-        Ok(pruned)
+    /// Forgets deletions of posts never seen that were stored before this moment; returns how many. A post that comes after
+    /// that is stored as if it had not been deleted. May be called by several consumers at once: one of them works.
+    pub async fn forget_unseen_deletions(&self, before: OffsetDateTime) -> Result<u64, StoreError> {
+        self.prune_keys(Keys::Unseen { late: false }, before).await
     }
+
+    async fn prune_keys(&self, keys: Keys, cutoff: OffsetDateTime) -> Result<u64, StoreError> {
+        const DOING: &str = "forgetting keys";
+        self.with(DOING, async |connection| {
+            prune_keys(connection, keys, cutoff)
+                .await
+                .map_err(StoreError::when(DOING))
+        })
+        .await
+    }
+}
+
+/// Keys by how they age: each kind has an index of its own.
+#[derive(Debug, Clone, Copy)]
+enum Keys {
+    /// Of posts: as old as the post or its deletion, whichever is later. Those forgotten mark their days as dropped.
+    Seen,
+    /// Of posts never seen: as old as their deletion.
+    Unseen {
+        /// Whether posts as old as that are late, so that those forgotten mark their days as dropped.
+        late: bool,
+    },
+}
+
+impl Keys {
+    /// Its index's condition and its age, as the index has it.
+    const fn index(self) -> (&'static str, &'static str) {
+        match self {
+            Self::Seen => (
+                "created_at IS NOT NULL",
+                "date_bin('1 minute', greatest(created_at, deleted_at), '2001-01-01 00:00:00+00')",
+            ),
+            Self::Unseen { .. } => ("created_at IS NULL", "deleted_at"),
+        }
+    }
+
+    const fn marks(self) -> bool {
+        matches!(self, Self::Seen | Self::Unseen { late: true })
+    }
+}
+
+/// Whether no other member does now what one does for all; until the transaction ends.
+pub(super) async fn try_lock_upkeep(tx: &mut PgConnection) -> Result<bool, sqlx::Error> {
+    sqlx::query_scalar("SELECT pg_try_advisory_xact_lock($1)")
+        .bind(UPKEEP_LOCK)
+        .fetch_one(tx)
+        .await
 }
 
 async fn drop_partitions(connection: &mut PgConnection, partitions: &[Partition]) -> Result<(), sqlx::Error> {
@@ -180,49 +221,64 @@ async fn drop_partitions(connection: &mut PgConnection, partitions: &[Partition]
     }
     // Marked by what was dropped, not by the clock: one that is wrong must not make the future late. Last, as nobody who
     // waits here is waited for.
-    let posts = partitions.iter().filter(|partition| partition.of == POSTS);
-    if let Some(until) = posts.map(|partition| partition.until()).max() {
-        sqlx::query("UPDATE retention_mark SET retired_until = greatest(retired_until, $1)")
-            .bind(until.midnight().assume_utc())
-            .execute(&mut *tx)
-            .await?;
+    let until = |table: Partitioned| {
+        let dropped = partitions.iter().filter(|partition| partition.of == table);
+        dropped.map(|partition| partition.until().midnight().assume_utc()).max()
+    };
+    let (posts, minutes) = (until(POSTS), until(MINUTES));
+    if posts.is_some() || minutes.is_some() {
+        sqlx::query(
+            "UPDATE retention_mark SET retired_until = greatest(retired_until, $1),
+                                       minutes_retired_until = greatest(minutes_retired_until, $2)",
+        )
+        .bind(posts)
+        .bind(minutes)
+        .execute(&mut *tx)
+        .await?;
     }
     tx.commit().await
 }
 
-/// Walks through the whole table in pieces: once a day that costs less than an index that every insert
-/// would have to keep. Keys that a flush is busy with are left for the next time, so it never waits while
-/// it holds locks.
-async fn prune_keys(connection: &mut PgConnection, cutoff: OffsetDateTime) -> Result<u64, sqlx::Error> {
-    let pages: i64 = sqlx::query_scalar("SELECT pg_relation_size('post_key') / current_setting('block_size')::bigint")
-        .fetch_one(&mut *connection)
-        .await?;
+/// Forgets the keys that are older, oldest first, and reads no others. Keys that a flush is busy with are left for the next
+/// time, so it never waits while it holds locks.
+async fn prune_keys(connection: &mut PgConnection, keys: Keys, cutoff: OffsetDateTime) -> Result<u64, sqlx::Error> {
+    let (condition, age) = keys.index();
+    // What was forgotten stays in the index until the server cleans up: each piece begins where the last one ended.
+    let sql = format!(
+        "WITH gone AS (
+             DELETE FROM post_key WHERE ctid = ANY (ARRAY(
+                 SELECT ctid FROM post_key WHERE {condition} AND {age} >= $1 AND {age} < $2
+                 ORDER BY {age} LIMIT {KEYS_AT_ONCE} FOR UPDATE SKIP LOCKED))
+             RETURNING {age} AS age),
+         until AS (
+             SELECT date_trunc('day', max(age), 'UTC') + interval '24 hours' AS day FROM gone),
+         marked AS (
+             UPDATE retention_mark m SET retired_until = until.day
+             FROM until WHERE $3 AND until.day > coalesce(m.retired_until, '-infinity'))
+         SELECT count(*), max(age) FROM gone"
+    );
+    let mut oldest = OffsetDateTime::UNIX_EPOCH;
     let mut pruned = 0;
-    for first in (0..=pages).step_by(usize::try_from(PAGES_AT_ONCE).unwrap_or(1)) {
-        // Deletions count from when they were stored: a post that is late anyway needs no tombstone.
-        let sql = format!(
-            "WITH gone AS (
-                 DELETE FROM post_key WHERE ctid = ANY (ARRAY(
-                     SELECT ctid FROM post_key
-                     WHERE ctid >= '({first},0)' AND ctid < '({},0)' AND greatest(deleted_at, created_at) < $1
-                     FOR UPDATE SKIP LOCKED))
-                 RETURNING greatest(deleted_at, created_at) AS at),
-             until AS (
-                 SELECT date_trunc('day', max(at), 'UTC') + interval '24 hours' AS day FROM gone),
-             marked AS (
-                 UPDATE retention_mark m SET retired_until = until.day
-                 FROM until WHERE until.day > coalesce(m.retired_until, '-infinity'))
-             SELECT count(*) FROM gone",
-            first + PAGES_AT_ONCE
-        );
-        let gone: i64 = sqlx::query_scalar(AssertSqlSafe(sql))
+    loop {
+        let mut tx = connection.begin().await?;
+        if !try_lock_upkeep(&mut tx).await? {
+            return Ok(pruned);
+        }
+        let (gone, last): (i64, Option<OffsetDateTime>) = sqlx::query_as(AssertSqlSafe(sql.as_str()))
             .persistent(false)
+            .bind(oldest)
             .bind(cutoff)
-            .fetch_one(&mut *connection)
+            .bind(keys.marks())
+            .fetch_one(&mut *tx)
             .await?;
-        pruned += u64::try_from(gone).unwrap_or(0);
+        tx.commit().await?;
+        let gone = usize::try_from(gone).unwrap_or(0);
+        pruned += gone as u64;
+        match last {
+            Some(last) if gone >= KEYS_AT_ONCE => oldest = last,
+            _ => return Ok(pruned),
+        }
     }
-    Ok(pruned)
 }
 
 #[cfg(test)]

@@ -21,6 +21,7 @@ pub const WRITES: &[(&str, &str)] = &[
     ("consumer_offset", "INSERT, UPDATE"),
     ("consumer_tally", "INSERT, UPDATE"),
     ("retention_mark", "UPDATE"),
+    ("rollup_unmerged", "INSERT, UPDATE, DELETE"),
 ];
 
 /// The functions that only the service may call: they run with the owner's rights.

@@ -1,14 +1,22 @@
 //! What a flush adds to the rollups and takes out of them, merged to one change a row.
 
-use std::{borrow::Cow, collections::HashMap, fmt, ops::AddAssign};
+use std::{
+    borrow::Cow,
+    collections::{BTreeSet, HashMap},
+    fmt,
+    ops::AddAssign,
+};
 
-use time::OffsetDateTime;
+use time::{Date, OffsetDateTime};
 
 use super::{
     columns,
     flush::{Flush, PostRow},
     partition::{DAYS, HOURS, MINUTES, Partitioned, day_of, hour_of, minute_of},
 };
+
+/// The shard of rows into which those of all partitions were merged.
+pub(super) const MERGED: i32 = -1;
 
 /// The rollups, from fine to coarse: also the order in which they are locked.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -145,6 +153,12 @@ impl<'a> Deltas<'a> {
 
     fn change(&mut self, key: RollupKey<'a>, delta: Delta) {
         *self.0.entry(key).or_default() += delta;
+    }
+
+    /// The days that are changed, in order.
+    pub(super) fn days(&self) -> Vec<Date> {
+        let days: BTreeSet<Date> = self.0.keys().map(|key| day_of(key.bucket)).collect();
+        days.into_iter().collect()
     }
 
     /// The changes of each rollup, in lock order.

@@ -12,8 +12,11 @@ use super::{
     error::{Fault, FencedRange, FlushError, StoreError},
     flush::{Flush, Flushed, MAX_DAYS, Tally},
     lock,
-    partition::{POSTS, Partition, day_of},
-    rollup::{Change, Deleted, Deltas, Resolution, RollupKey},
+    merge::note_unmerged,
+    migrate::{outdated, schema_version},
+    partition::{POSTS, day_of},
+    rollup::{Deleted, Deltas},
+    rollup_rows::apply_deltas,
 };
 use crate::fail_point::fail_point;
 
@@ -89,10 +92,14 @@ impl Store {
         }
         fail_point!("flush-rollup-before");
         let mut rollups = 0;
+        let days = deltas.days();
         for (resolution, changes) in deltas.by_resolution() {
             apply_deltas(&mut tx, resolution, &changes).await?;
             rollups += changes.len();
         }
+        note_unmerged(&mut tx, &days)
+            .await
+            .map_err(StoreError::when("noting days to merge"))?;
         fail_point!("flush-rollup-after");
         let order = plan.range_order.clone();
         let flushed = plan.finish(written, &removed, rollups);
@@ -128,8 +135,9 @@ enum Fence {
 async fn lock_fences(tx: &mut PgConnection, flush: &Flush, plan: &DedupPlan<'_>) -> Result<Fence, FlushError> {
     const DOING: &str = "locking offsets";
     let (topics, partitions) = run_keys(flush, &plan.range_order);
-    let rows: Vec<(String, i32, i64, Option<OffsetDateTime>)> = sqlx::query_as(
-        "SELECT o.topic, o.partition, o.next_offset, (SELECT m.retired_until FROM retention_mark m)
+    let rows: Vec<(String, i32, i64, Option<OffsetDateTime>, i64)> = sqlx::query_as(
+        "SELECT o.topic, o.partition, o.next_offset, (SELECT m.retired_until FROM retention_mark m),
+                (SELECT max(c.min_writer) FROM schema_compat c)
          FROM consumer_offset o
          WHERE o.consumer_group = $1 AND (o.topic, o.partition) IN (SELECT * FROM unnest($2::text[], $3::int[]))
          ORDER BY o.topic COLLATE \"C\", o.partition FOR UPDATE",
@@ -140,7 +148,12 @@ async fn lock_fences(tx: &mut PgConnection, flush: &Flush, plan: &DedupPlan<'_>)
     .fetch_all(&mut *tx)
     .await
     .map_err(StoreError::when(DOING))?;
-    let found: BTreeMap<(&str, i32), i64> = rows.iter().map(|(t, p, next, _)| ((t.as_str(), *p), *next)).collect();
+    let found: BTreeMap<(&str, i32), i64> = rows.iter().map(|(t, p, next, ..)| ((t.as_str(), *p), *next)).collect();
+    if let Some(&min_writer) = rows.iter().map(|row| &row.4).max()
+        && min_writer > schema_version()
+    {
+        return Err(FlushError::Outdated(outdated(min_writer)));
+    }
     let fenced: Vec<FencedRange> = flush
         .ranges
         .iter()
@@ -271,111 +284,6 @@ async fn remove_posts(
         deleted.extend(rows);
     }
     Ok((deleted, removed))
-}
-
-async fn apply_deltas(tx: &mut PgConnection, of: Resolution, deltas: &[Change<'_>]) -> Result<(), FlushError> {
-    if deltas.is_empty() {
-        return Ok(());
-    }
-    let columns = KeyColumns::new(deltas.iter().map(|(key, _)| key));
-    let sql = format!(
-        "INSERT INTO {} AS r (bucket, topic, lang, source, emotion, model_id, shard,
-                              posts, score_sum, reposts, repost_score_sum)
-         SELECT * FROM unnest($1::timestamptz[], $2::text[], $3::text[], $4::text[], $5::text[], $6::text[],
-                              $7::int[], $8::bigint[], $9::float8[], $10::bigint[], $11::float8[])
-         ON CONFLICT (bucket, topic, lang, source, emotion, model_id, shard)
-         DO UPDATE SET posts = r.posts + excluded.posts, score_sum = r.score_sum + excluded.score_sum,
-                       reposts = r.reposts + excluded.reposts,
-                       repost_score_sum = r.repost_score_sum + excluded.repost_score_sum",
-        of.partitioned().table
-    );
-    sqlx::query(AssertSqlSafe(sql))
-        .bind(columns.buckets)
-        .bind(columns.topics)
-        .bind(columns.langs)
-        .bind(columns.sources)
-        .bind(columns.emotions)
-        .bind(columns.models)
-        .bind(columns.shards)
-        .bind(deltas.iter().map(|(_, delta)| delta.posts).collect::<Vec<_>>())
-        .bind(deltas.iter().map(|(_, delta)| delta.score_sum).collect::<Vec<_>>())
-        .bind(deltas.iter().map(|(_, delta)| delta.reposts).collect::<Vec<_>>())
-        .bind(
-            deltas
-                .iter()
-                .map(|(_, delta)| delta.repost_score_sum)
-                .collect::<Vec<_>>(),
-        )
-        .execute(&mut *tx)
-        .await
-        .map_err(StoreError::when("writing rollups"))?;
-    drop_empty(tx, of, deltas).await
-}
-
-/// Deletes the rows that were left without posts: a recount has none for them. They are locked since the change
-/// above, so no other transaction has counted on them in the meantime.
-async fn drop_empty(tx: &mut PgConnection, of: Resolution, deltas: &[Change<'_>]) -> Result<(), FlushError> {
-    const DOING: &str = "deleting empty rows of rollups";
-    let mut by_partition: BTreeMap<Partition, Vec<&RollupKey<'_>>> = BTreeMap::new();
-    for (key, _) in deltas.iter().filter(|(_, delta)| delta.taken) {
-        let partition = of.partitioned().partition(day_of(key.bucket));
-        by_partition.entry(partition).or_default().push(key);
-    }
-    for (partition, keys) in by_partition {
-        let columns = KeyColumns::new(keys.into_iter());
-        let (from, until) = partition.bounds();
-        let sql = format!(
-            "DELETE FROM {} r
-             USING unnest($1::timestamptz[], $2::text[], $3::text[], $4::text[], $5::text[], $6::text[], $7::int[])
-                   AS k (bucket, topic, lang, source, emotion, model_id, shard)
-             WHERE r.bucket = k.bucket AND r.topic = k.topic AND r.lang = k.lang AND r.source = k.source
-               AND r.emotion = k.emotion AND r.model_id = k.model_id AND r.shard = k.shard
-               AND r.bucket >= {from} AND r.bucket < {until} AND r.posts <= 0
-             RETURNING r.posts, r.bucket::text",
-            of.partitioned().table
-        );
-        let gone: Vec<(i64, String)> = sqlx::query_as(AssertSqlSafe(sql))
-            .persistent(false)
-            .bind(columns.buckets)
-            .bind(columns.topics)
-            .bind(columns.langs)
-            .bind(columns.sources)
-            .bind(columns.emotions)
-            .bind(columns.models)
-            .bind(columns.shards)
-            .fetch_all(&mut *tx)
-            .await
-            .map_err(StoreError::when(DOING))?;
-        if let Some((_, bucket)) = gone.into_iter().find(|&(posts, _)| posts < 0) {
-            return Err(FlushError::Inconsistent(format!("the {of} {bucket}")));
-        }
-    }
-    Ok(())
-}
-
-/// Rollup keys as the arrays that Postgres takes.
-struct KeyColumns<'a> {
-    buckets: Vec<OffsetDateTime>,
-    topics: Vec<&'a str>,
-    langs: Vec<&'a str>,
-    sources: Vec<&'a str>,
-    emotions: Vec<&'a str>,
-    models: Vec<&'a str>,
-    shards: Vec<i32>,
-}
-
-impl<'a> KeyColumns<'a> {
-    fn new(keys: impl Iterator<Item = &'a RollupKey<'a>> + Clone) -> Self {
-        Self {
-            buckets: keys.clone().map(|key| key.bucket).collect(),
-            topics: keys.clone().map(|key| &*key.topic).collect(),
-            langs: keys.clone().map(|key| &*key.lang).collect(),
-            sources: keys.clone().map(|key| key.source).collect(),
-            emotions: keys.clone().map(|key| &*key.emotion).collect(),
-            models: keys.clone().map(|key| &*key.model_id).collect(),
-            shards: keys.map(|key| key.shard).collect(),
-        }
-    }
 }
 
 fn run_keys<'a>(flush: &'a Flush, order: &[usize]) -> (Vec<&'a str>, Vec<i32>) {

@@ -10,10 +10,13 @@
 
 mod fences;
 mod grafana;
+mod keys;
+mod merging;
 mod oracle;
 mod rows;
 mod servers;
 #[path = "../support/mod.rs"]
 mod support;
 mod trends;
+mod upgrades;
 mod upkeep;

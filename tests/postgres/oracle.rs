@@ -44,7 +44,7 @@ impl Oracle {
 }
 
 /// Fills a flush with random records of a partition; tells the oracle about each.
-fn fill(
+pub fn fill(
     all: &mut Flush,
     random: &mut Random,
     ids: u64,

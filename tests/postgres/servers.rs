@@ -9,7 +9,7 @@ use std::{
     time::{Duration, Instant},
 };
 
-use moodstream::store::{Fault, Store};
+use moodstream::store::{Fault, Schema, Store};
 
 use crate::support::{
     postgres::Postgres,
@@ -166,5 +166,5 @@ async fn a_pooler_that_keeps_sessions_is_no_hindrance() {
     };
     let store = Store::connect(&options(&pooler.url())).await.unwrap();
     store.migrate().await.unwrap();
-    assert!(store.schema_is_current().await.unwrap());
+    assert_eq!(store.schema().await.unwrap(), Schema::Current);
 }

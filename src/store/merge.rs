@@ -1,0 +1,200 @@
+//! Merges the rollup rows of closed days that differ in their shard alone.
+//!
+//! While a day is written, each partition of the topic has rows of its own, so that consumers don't wait for each other. Once the
+//! day is closed that is only more to read, and shards of partitions that a topic no longer has would stay for ever. Scores
+//! are multiples of 2^-20, so the sums are the same in any order: at every moment the sum over the shards equals a recount.
+//!
+//! Each flush notes its days in `rollup_unmerged`, which costs nothing where they are noted already. To take a day up, its
+//! note is replaced by a claim under a lock that waits for the flushes that may have relied on the note; what they wrote is
+//! seen by the merging, and later flushes note the day anew.
+
+use sqlx::{AssertSqlSafe, Connection, PgConnection};
+use time::{Date, Duration, OffsetDateTime};
+
+use super::{
+    Store,
+    error::StoreError,
+    partition::{day_of, next_day},
+    retention::try_lock_upkeep,
+    rollup::{MERGED, Resolution},
+};
+
+const DOING: &str = "merging shards";
+
+/// How long after the first change of a closed day it is merged: a backfill should be through with it.
+const SETTLED: Duration = Duration::hours(1);
+
+/// Days merged in one round; the next one goes on.
+const DAYS_AT_ONCE: i64 = 64;
+
+/// Notes that the rollups of these days, in order, are changed.
+pub(super) async fn note_unmerged(tx: &mut PgConnection, days: &[Date]) -> Result<(), sqlx::Error> {
+    if days.is_empty() {
+        return Ok(());
+    }
+    sqlx::query(
+        "INSERT INTO rollup_unmerged (day, claimed) SELECT day, false FROM unnest($1::date[]) AS n (day)
+         ON CONFLICT DO NOTHING",
+    )
+    .bind(days)
+    .execute(tx)
+    .await
+    .map(drop)
+}
+
+impl Store {
+    /// Merges the shards of the days before yesterday (UTC) that were changed, the first time at least an
+    /// hour ago. Returns how many rows were merged into others. May be called by several consumers at once: one of them works.
+    pub async fn merge_shards(&self, now: OffsetDateTime) -> Result<u64, StoreError> {
+        let claimed = self
+            .with(DOING, async |connection| {
+                claim(connection, now).await.map_err(StoreError::when(DOING))
+            })
+            .await?;
+        let mut rows = 0;
+        for (day, since) in claimed {
+            for (resolution, from, until) in pieces(day) {
+                let merged = self
+                    .with(DOING, async |connection| {
+                        merge(connection, resolution, from, until)
+                            .await
+                            .map_err(StoreError::when(DOING))
+                    })
+                    .await?;
+                let Some(merged) = merged else {
+                    return Ok(rows);
+                };
+                rows += merged;
+            }
+            self.with(DOING, async |connection| {
+                settle(connection, day, since).await.map_err(StoreError::when(DOING))
+            })
+            .await?;
+        }
+        Ok(rows)
+    }
+}
+
+/// Claims the days that are due; returns claimed ones, also those that a member left behind, with when they were claimed.
+async fn claim(connection: &mut PgConnection, now: OffsetDateTime) -> Result<Vec<(Date, OffsetDateTime)>, sqlx::Error> {
+    let closed_before = day_of(now - Duration::days(1));
+    let due: bool =
+        sqlx::query_scalar("SELECT EXISTS (SELECT FROM rollup_unmerged WHERE NOT claimed AND day < $1 AND since < $2)")
+            .bind(closed_before)
+            .bind(now - SETTLED)
+            .fetch_one(&mut *connection)
+            .await?;
+    if due {
+        let mut tx = connection.begin().await?;
+        if !try_lock_upkeep(&mut tx).await? {
+            return Ok(Vec::new());
+        }
+        // Waits for the flushes that have noted their days, and everybody else then waits for it: so only for a moment.
+        sqlx::raw_sql("SET LOCAL lock_timeout = '500ms'; LOCK TABLE rollup_unmerged IN SHARE ROW EXCLUSIVE MODE")
+            .execute(&mut *tx)
+            .await?;
+        sqlx::query(
+            "WITH due AS (DELETE FROM rollup_unmerged WHERE NOT claimed AND day < $1 AND since < $2 RETURNING day)
+             INSERT INTO rollup_unmerged (day, claimed) SELECT day, true FROM due
+             ON CONFLICT (day, claimed) DO UPDATE SET since = excluded.since",
+        )
+        .bind(closed_before)
+        .bind(now - SETTLED)
+        .execute(&mut *tx)
+        .await?;
+        tx.commit().await?;
+    }
+    sqlx::query_as("SELECT day, since FROM rollup_unmerged WHERE claimed ORDER BY day LIMIT $1")
+        .bind(DAYS_AT_ONCE)
+        .fetch_all(connection)
+        .await
+}
+
+/// What is merged in a transaction each: the minutes hour by hour, then the hours of the day, then the day.
+fn pieces(day: Date) -> Vec<(Resolution, OffsetDateTime, OffsetDateTime)> {
+    let (from, until) = (day.midnight().assume_utc(), next_day(day).midnight().assume_utc());
+    let hours = (0..24).map(|hour| from + Duration::hours(hour));
+    let mut pieces: Vec<_> = hours
+        .map(|hour| (Resolution::Minute, hour, hour + Duration::hours(1)))
+        .collect();
+    pieces.extend([(Resolution::Hour, from, until), (Resolution::Day, from, until)]);
+    pieces
+}
+
+/// Merges the buckets from `from` up to `until`; `None` while another member is at it. Rows that a flush is busy with stay as
+/// they are: it has noted the day.
+///
+/// Deadlocks with no flush: it waits for merged rows alone, in their order, and whoever holds one is through with the
+/// shards' rows of that rollup (see [`super::rollup_rows`]).
+async fn merge(
+    connection: &mut PgConnection,
+    resolution: Resolution,
+    from: OffsetDateTime,
+    until: OffsetDateTime,
+) -> Result<Option<u64>, sqlx::Error> {
+    let mut tx = connection.begin().await?;
+    if !try_lock_upkeep(&mut tx).await? {
+        return Ok(None);
+    }
+    let table = resolution.partitioned().table;
+    let (from, until) = (moment_literal(from), moment_literal(until));
+    let sql = format!(
+        "WITH crowded AS MATERIALIZED (
+             SELECT bucket, topic, lang, source, emotion, model_id FROM {table}
+             WHERE bucket >= {from} AND bucket < {until}
+             GROUP BY 1, 2, 3, 4, 5, 6 HAVING count(*) > 1),
+         taken AS MATERIALIZED (
+             SELECT r.bucket, r.topic, r.lang, r.source, r.emotion, r.model_id, r.shard
+             FROM crowded c JOIN {table} r ON r.bucket = c.bucket AND r.topic = c.topic AND r.lang = c.lang
+                  AND r.source = c.source AND r.emotion = c.emotion AND r.model_id = c.model_id
+             WHERE r.shard <> {MERGED} AND r.bucket >= {from} AND r.bucket < {until}
+             FOR UPDATE OF r SKIP LOCKED),
+         gone AS (
+             DELETE FROM {table} r USING taken t
+             WHERE r.bucket = t.bucket AND r.topic = t.topic AND r.lang = t.lang AND r.source = t.source
+               AND r.emotion = t.emotion AND r.model_id = t.model_id AND r.shard = t.shard
+               AND r.bucket >= {from} AND r.bucket < {until}
+             RETURNING r.*),
+         merged AS (
+             INSERT INTO {table} AS r (bucket, topic, lang, source, emotion, model_id, shard,
+                                       posts, score_sum, reposts, repost_score_sum)
+             SELECT bucket, topic, lang, source, emotion, model_id, {MERGED},
+                    sum(posts)::bigint, sum(score_sum), sum(reposts)::bigint, sum(repost_score_sum)
+             FROM gone GROUP BY 1, 2, 3, 4, 5, 6
+             ORDER BY bucket, topic COLLATE \"C\", lang COLLATE \"C\", source COLLATE \"C\", emotion COLLATE \"C\",
+                      model_id COLLATE \"C\"
+             ON CONFLICT (bucket, topic, lang, source, emotion, model_id, shard)
+             DO UPDATE SET posts = r.posts + excluded.posts, score_sum = r.score_sum + excluded.score_sum,
+                           reposts = r.reposts + excluded.reposts,
+                           repost_score_sum = r.repost_score_sum + excluded.repost_score_sum)
+         SELECT count(*) FROM gone"
+    );
+    let merged: i64 = sqlx::query_scalar(AssertSqlSafe(sql))
+        .persistent(false)
+        .fetch_one(&mut *tx)
+        .await?;
+    tx.commit().await?;
+    Ok(Some(u64::try_from(merged).unwrap_or(0)))
+}
+
+/// The day is merged, unless it was claimed again since.
+async fn settle(connection: &mut PgConnection, day: Date, since: OffsetDateTime) -> Result<(), sqlx::Error> {
+    sqlx::query("DELETE FROM rollup_unmerged WHERE claimed AND day = $1 AND since = $2")
+        .bind(day)
+        .bind(since)
+        .execute(connection)
+        .await
+        .map(drop)
+}
+
+/// A whole hour (UTC) as an SQL literal: with it in the statement's text, the planner looks at, and locks, its partition alone.
+fn moment_literal(at: OffsetDateTime) -> String {
+    let day = day_of(at);
+    format!(
+        "'{:04}-{:02}-{:02} {:02}:00:00+00'",
+        day.year(),
+        u8::from(day.month()),
+        day.day(),
+        at.hour()
+    )
+}

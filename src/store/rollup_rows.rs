@@ -1,0 +1,184 @@
+//! Changes of rollup rows, in the transaction of a flush.
+//!
+//! A flush changes the row of its own partition's shard. Where that row was merged into the one of [`MERGED`] since (see
+//! [`super::merge`]), a deletion leaves a shard's row without posts, or with fewer than none: what it is short of is taken out
+//! of the merged row. So the sum over the shards is right whatever was merged, and every row that stays has posts.
+
+use std::collections::BTreeMap;
+
+use sqlx::{AssertSqlSafe, PgConnection};
+use time::OffsetDateTime;
+
+use super::{
+    error::{FlushError, StoreError},
+    partition::{Partition, day_of},
+    rollup::{Change, Delta, MERGED, Resolution, RollupKey},
+};
+
+pub(super) async fn apply_deltas(
+    tx: &mut PgConnection,
+    of: Resolution,
+    deltas: &[Change<'_>],
+) -> Result<(), FlushError> {
+    if deltas.is_empty() {
+        return Ok(());
+    }
+    add(tx, of, deltas).await?;
+    let short = take_empty(tx, of, deltas).await?;
+    if short.is_empty() {
+        return Ok(());
+    }
+    let short = in_merged_rows(&short);
+    add(tx, of, &short).await?;
+    match take_empty(tx, of, &short).await?.first() {
+        Some(row) => Err(FlushError::Inconsistent(format!("the {of} {}", row.bucket))),
+        None => Ok(()),
+    }
+}
+
+/// Adds to the rows, which are locked in the order of the deltas.
+async fn add(tx: &mut PgConnection, of: Resolution, deltas: &[Change<'_>]) -> Result<(), StoreError> {
+    let columns = KeyColumns::new(deltas.iter().map(|(key, _)| key));
+    let sql = format!(
+        "INSERT INTO {} AS r (bucket, topic, lang, source, emotion, model_id, shard,
+                              posts, score_sum, reposts, repost_score_sum)
+         SELECT * FROM unnest($1::timestamptz[], $2::text[], $3::text[], $4::text[], $5::text[], $6::text[],
+                              $7::int[], $8::bigint[], $9::float8[], $10::bigint[], $11::float8[])
+         ON CONFLICT (bucket, topic, lang, source, emotion, model_id, shard)
+         DO UPDATE SET posts = r.posts + excluded.posts, score_sum = r.score_sum + excluded.score_sum,
+                       reposts = r.reposts + excluded.reposts,
+                       repost_score_sum = r.repost_score_sum + excluded.repost_score_sum",
+        of.partitioned().table
+    );
+    sqlx::query(AssertSqlSafe(sql))
+        .bind(columns.buckets)
+        .bind(columns.topics)
+        .bind(columns.langs)
+        .bind(columns.sources)
+        .bind(columns.emotions)
+        .bind(columns.models)
+        .bind(columns.shards)
+        .bind(deltas.iter().map(|(_, delta)| delta.posts).collect::<Vec<_>>())
+        .bind(deltas.iter().map(|(_, delta)| delta.score_sum).collect::<Vec<_>>())
+        .bind(deltas.iter().map(|(_, delta)| delta.reposts).collect::<Vec<_>>())
+        .bind(
+            deltas
+                .iter()
+                .map(|(_, delta)| delta.repost_score_sum)
+                .collect::<Vec<_>>(),
+        )
+        .execute(tx)
+        .await
+        .map_err(StoreError::when("writing rollups"))?;
+    Ok(())
+}
+
+/// A row that had no posts left, or fewer than none, as far as it was not all zero.
+#[derive(Debug, sqlx::FromRow)]
+struct Short {
+    bucket: OffsetDateTime,
+    topic: String,
+    lang: String,
+    source: String,
+    emotion: String,
+    model_id: String,
+    posts: i64,
+    score_sum: f64,
+    reposts: i64,
+    repost_score_sum: f64,
+}
+
+impl Short {
+    fn is_zero(&self) -> bool {
+        self.posts == 0 && self.score_sum == 0.0 && self.reposts == 0 && self.repost_score_sum == 0.0
+    }
+}
+
+/// Deletes the rows that were left without posts, and returns what they held. They are locked since [`add`], so no other
+/// transaction has counted on them in the meantime.
+async fn take_empty(tx: &mut PgConnection, of: Resolution, deltas: &[Change<'_>]) -> Result<Vec<Short>, StoreError> {
+    let mut by_partition: BTreeMap<Partition, Vec<&RollupKey<'_>>> = BTreeMap::new();
+    for (key, _) in deltas.iter().filter(|(_, delta)| delta.taken) {
+        let partition = of.partitioned().partition(day_of(key.bucket));
+        by_partition.entry(partition).or_default().push(key);
+    }
+    let mut short = Vec::new();
+    for (partition, keys) in by_partition {
+        let columns = KeyColumns::new(keys.into_iter());
+        let (from, until) = partition.bounds();
+        let sql = format!(
+            "DELETE FROM {} r
+             USING unnest($1::timestamptz[], $2::text[], $3::text[], $4::text[], $5::text[], $6::text[], $7::int[])
+                   AS k (bucket, topic, lang, source, emotion, model_id, shard)
+             WHERE r.bucket = k.bucket AND r.topic = k.topic AND r.lang = k.lang AND r.source = k.source
+               AND r.emotion = k.emotion AND r.model_id = k.model_id AND r.shard = k.shard
+               AND r.bucket >= {from} AND r.bucket < {until} AND r.posts <= 0
+             RETURNING r.bucket, r.topic, r.lang, r.source, r.emotion, r.model_id,
+                       r.posts, r.score_sum, r.reposts, r.repost_score_sum",
+            of.partitioned().table
+        );
+        let gone: Vec<Short> = sqlx::query_as(AssertSqlSafe(sql))
+            .persistent(false)
+            .bind(columns.buckets)
+            .bind(columns.topics)
+            .bind(columns.langs)
+            .bind(columns.sources)
+            .bind(columns.emotions)
+            .bind(columns.models)
+            .bind(columns.shards)
+            .fetch_all(&mut *tx)
+            .await
+            .map_err(StoreError::when("deleting empty rows of rollups"))?;
+        short.extend(gone.into_iter().filter(|row| !row.is_zero()));
+    }
+    Ok(short)
+}
+
+/// The same as changes of the merged rows, in lock order.
+fn in_merged_rows(short: &[Short]) -> Vec<Change<'_>> {
+    let mut changes: BTreeMap<RollupKey<'_>, Delta> = BTreeMap::new();
+    for row in short {
+        let key = RollupKey {
+            bucket: row.bucket,
+            topic: row.topic.as_str().into(),
+            lang: row.lang.as_str().into(),
+            source: &row.source,
+            emotion: row.emotion.as_str().into(),
+            model_id: row.model_id.as_str().into(),
+            shard: MERGED,
+        };
+        *changes.entry(key).or_default() += Delta {
+            posts: row.posts,
+            score_sum: row.score_sum,
+            reposts: row.reposts,
+            repost_score_sum: row.repost_score_sum,
+            taken: true,
+        };
+    }
+    changes.into_iter().collect()
+}
+
+/// Rollup keys as the arrays that Postgres takes.
+struct KeyColumns<'a> {
+    buckets: Vec<OffsetDateTime>,
+    topics: Vec<&'a str>,
+    langs: Vec<&'a str>,
+    sources: Vec<&'a str>,
+    emotions: Vec<&'a str>,
+    models: Vec<&'a str>,
+    shards: Vec<i32>,
+}
+
+impl<'a> KeyColumns<'a> {
+    fn new(keys: impl Iterator<Item = &'a RollupKey<'a>> + Clone) -> Self {
+        Self {
+            buckets: keys.clone().map(|key| key.bucket).collect(),
+            topics: keys.clone().map(|key| &*key.topic).collect(),
+            langs: keys.clone().map(|key| &*key.lang).collect(),
+            sources: keys.clone().map(|key| key.source).collect(),
+            emotions: keys.clone().map(|key| &*key.emotion).collect(),
+            models: keys.clone().map(|key| &*key.model_id).collect(),
+            shards: keys.map(|key| key.shard).collect(),
+        }
+    }
+}

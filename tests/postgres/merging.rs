@@ -1,0 +1,177 @@
+//! Shards of closed days become one, and every sum stays what a recount says.
+
+use std::sync::{
+    Arc,
+    atomic::{AtomicBool, Ordering},
+};
+
+use moodstream::store::Fault;
+use time::{Duration, OffsetDateTime};
+
+use crate::{
+    oracle::fill,
+    support::store::{Harness, NOON, Random, deletion, flush, post, run},
+};
+
+/// A moment at which all that was written until now is due.
+fn due() -> OffsetDateTime {
+    OffsetDateTime::now_utc() + Duration::hours(2)
+}
+
+const SHARDS: &str = "(SELECT shard FROM emotion_rollup UNION ALL SELECT shard FROM emotion_rollup_hour
+                       UNION ALL SELECT shard FROM emotion_rollup_day) r WHERE shard";
+
+#[tokio::test]
+async fn a_closed_day_has_one_row_a_key() {
+    let harness = Harness::with_partitions(3).await;
+    let mut all = flush();
+    for partition in 0..3 {
+        all.ranges.push(run(partition, 0, 2));
+        for offset in 0..2 {
+            let id = format!("{partition}-{offset}");
+            all.posts
+                .push(post(&id, NOON + Duration::minutes(offset), partition, offset));
+        }
+    }
+    harness.flush(&all).await;
+    let view = "SELECT string_agg(concat_ws('|', bucket, topic, lang, source, emotion, posts, mean_score, reposts), ',' ORDER BY bucket, topic)
+                FROM emotion_by_minute";
+    let read = async || -> String { sqlx::query_scalar(view).fetch_one(&harness.pool).await.unwrap() };
+    let before = read().await;
+    // By the minute: two minutes, all posts and one topic; by hour and by day: the same with totals.
+    assert_eq!(
+        harness.count(&format!("{SHARDS} >= 0")).await,
+        3 * (2 * 2 + 2 * 2 + 2 * 2)
+    );
+    assert_eq!(
+        harness.store.merge_shards(OffsetDateTime::now_utc()).await.unwrap(),
+        0,
+        "too soon"
+    );
+    assert_eq!(harness.store.merge_shards(due()).await.unwrap(), 3 * 12);
+    assert_eq!(harness.count(&format!("{SHARDS} >= 0")).await, 0);
+    assert_eq!(harness.count(&format!("{SHARDS} = -1")).await, 12);
+    assert_eq!(harness.count("rollup_unmerged").await, 0);
+    assert_eq!(read().await, before);
+    harness.assert_whole().await;
+    assert_eq!(harness.store.merge_shards(due()).await.unwrap(), 0);
+
+    // What comes later for that day: a post, and deletions of posts that were merged, the last one with its row.
+    let mut later = flush();
+    later.ranges.push(run(1, 2, 6));
+    later.posts.push(post("late", NOON, 1, 2));
+    for (offset, id) in (3..).zip(["0-0", "1-0", "late"]) {
+        later.deletions.push(deletion(id, 1, offset));
+    }
+    assert_eq!(harness.flush(&later).await.total().removed, 3);
+    harness.assert_whole().await;
+    let mut last = flush();
+    last.ranges.push(run(2, 2, 6));
+    for (offset, id) in (2..).zip(["2-0", "0-1", "1-1", "2-1"]) {
+        last.deletions.push(deletion(id, 2, offset));
+    }
+    harness.flush(&last).await;
+    harness.assert_whole().await;
+    assert_eq!(harness.count("emotion_rollup_day").await, 0);
+}
+
+/// A deletion takes out of its own shard what a late post has put there, though its post was merged.
+#[tokio::test]
+async fn scores_stay_exact_where_a_late_post_and_a_merged_one_share_a_shard() {
+    let harness = Harness::with_partitions(1).await;
+    let step = async |first: i64, posts: &[&str], gone: &[&str]| {
+        let mut all = flush();
+        all.ranges.push(run(0, first, first + 10));
+        for (offset, id) in (first..).zip(posts) {
+            all.posts.push(post(id, NOON, 0, offset));
+        }
+        for (offset, id) in (first + 5..).zip(gone) {
+            all.deletions.push(deletion(id, 0, offset));
+        }
+        harness.flush(&all).await;
+        harness.assert_whole().await;
+    };
+    step(0, &["merged", "merged too"], &[]).await;
+    // With one shard there is nothing to merge: as another partition's rows would be.
+    harness
+        .execute("UPDATE emotion_rollup SET shard = -1; UPDATE emotion_rollup_hour SET shard = -1; UPDATE emotion_rollup_day SET shard = -1")
+        .await;
+    step(10, &["late"], &[]).await;
+    step(20, &[], &["merged"]).await;
+    assert_eq!(
+        harness.count(&format!("{SHARDS} >= 0")).await,
+        0,
+        "its row was left without posts"
+    );
+    step(30, &["later"], &["late", "merged too"]).await;
+    step(40, &[], &["later"]).await;
+    assert_eq!(harness.count(&format!("{SHARDS} >= -1")).await, 0);
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 4)]
+async fn merging_beside_random_flushes_changes_no_sum() {
+    let harness = Harness::with_partitions(4).await;
+    let stop = Arc::new(AtomicBool::new(false));
+    let merging = {
+        let (store, stop) = (harness.another_store().await, Arc::clone(&stop));
+        tokio::spawn(async move {
+            let mut rows = 0;
+            while !stop.load(Ordering::Relaxed) {
+                match store.merge_shards(due()).await {
+                    Ok(merged) => rows += merged,
+                    // A moment's wait for the flushes that have noted their days; never a deadlock.
+                    Err(error) => assert!(error.to_string().contains("55P03"), "{error}"),
+                }
+            }
+            rows
+        })
+    };
+    let mut consumers = Vec::new();
+    for partition in 0..4 {
+        let store = harness.another_store().await;
+        consumers.push(tokio::spawn(async move {
+            let mut random = Random(700 + u64::try_from(partition).unwrap());
+            let mut next = 0;
+            for _ in 0..40 {
+                let mut all = flush();
+                next = fill(&mut all, &mut random, 300, partition, next, |_, _, _| {});
+                store.flush(&all).await.unwrap();
+            }
+        }));
+    }
+    for consumer in consumers {
+        consumer.await.unwrap();
+    }
+    stop.store(true, Ordering::Relaxed);
+    let rows = merging.await.unwrap();
+    assert!(rows > 0, "nothing was merged meanwhile");
+    harness.assert_whole().await;
+    harness.store.merge_shards(due()).await.unwrap();
+    harness.assert_whole().await;
+    assert_eq!(harness.count("rollup_unmerged").await, 0);
+    let keys_of_several_rows = harness
+        .count(
+            "(SELECT FROM emotion_rollup GROUP BY bucket, topic, lang, source, emotion, model_id HAVING count(*) > 1
+              UNION ALL SELECT FROM emotion_rollup_day GROUP BY bucket, topic, lang, source, emotion, model_id HAVING count(*) > 1) k",
+        )
+        .await;
+    assert_eq!(keys_of_several_rows, 0);
+}
+
+/// A flush that found its day noted has not committed yet: were the day taken up now, its rows would stay as they are.
+#[tokio::test]
+async fn a_day_is_not_taken_up_while_a_flush_relies_on_its_note() {
+    let harness = Harness::with_partitions(2).await;
+    let mut all = flush();
+    all.ranges.extend([run(0, 0, 1), run(1, 0, 1)]);
+    all.posts.extend([post("a", NOON, 0, 0), post("b", NOON, 1, 0)]);
+    harness.flush(&all).await;
+    let mut flushing = harness.pool.begin().await.unwrap();
+    sqlx::query("INSERT INTO rollup_unmerged (day, claimed) VALUES ('2019-07-03', false) ON CONFLICT DO NOTHING")
+        .execute(&mut *flushing)
+        .await
+        .unwrap();
+    assert_eq!(harness.store.merge_shards(due()).await.unwrap_err().fault, Fault::Busy);
+    flushing.commit().await.unwrap();
+    assert!(harness.store.merge_shards(due()).await.unwrap() > 0);
+}
