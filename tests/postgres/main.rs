@@ -13,7 +13,9 @@ mod grafana;
 mod keys;
 mod merging;
 mod oracle;
+mod rolling;
 mod rows;
+mod scale;
 mod servers;
 #[path = "../support/mod.rs"]
 mod support;

@@ -9,9 +9,9 @@ use time::Duration;
 use crate::support::store::{Harness, NOON, Random, flush, post, run};
 
 /// The moment at which the seeded posts end: what the examples call now.
-const NOW: &str = "2026-03-09 14:00:00+00";
+pub const NOW: &str = "2026-03-09 14:00:00+00";
 
-async fn seeded() -> Harness {
+pub async fn seeded() -> Harness {
     let harness = Harness::new().await;
     let sql = include_str!("../support/seed.sql").replace("{now}", NOW);
     let mut connection = harness.pool.acquire().await.unwrap();
@@ -34,7 +34,7 @@ async fn assert_same(harness: &Harness, name: &str, left: &str, right: &str) {
 }
 
 /// Fails with the rows in which two queries differ; returns how many they have.
-async fn assert_equal(harness: &Harness, name: &str, left: &str, right: &str) -> i64 {
+pub async fn assert_equal(harness: &Harness, name: &str, left: &str, right: &str) -> i64 {
     let sql = format!(
         "WITH l AS ({left}), r AS ({right})
          SELECT (SELECT count(*) FROM l), x.side || ' ' || x.row FROM (SELECT 1) one LEFT JOIN (
