@@ -33,11 +33,13 @@ DO $$
 DECLARE
     asked record;
     began timestamptz;
+    -- Written out, as Grafana does: the planner sees which branches and partitions a constant leaves.
+    moment text := now()::text;
 BEGIN
     FOR round IN 1 .. 5 LOOP
         FOR asked IN SELECT * FROM question ORDER BY place LOOP
             began := clock_timestamp();
-            EXECUTE 'SELECT * FROM ' || asked.call;
+            EXECUTE 'SELECT * FROM ' || replace(asked.call, 'now()', quote_literal(moment) || '::timestamptz');
             INSERT INTO taken VALUES (asked.place, 1000 * extract(epoch FROM clock_timestamp() - began));
         END LOOP;
     END LOOP;

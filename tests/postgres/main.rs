@@ -12,6 +12,7 @@ mod fences;
 mod grafana;
 mod keys;
 mod merging;
+mod odd_calls;
 mod oracle;
 mod rolling;
 mod rows;

@@ -56,13 +56,13 @@ async fn windows_of_any_width_equal_a_recount() {
         ),
         (", sources => '{bluesky}'", "source = 'bluesky'"),
     ];
-    for _ in 0..24 {
-        let widest = [3, 61, 1_500, 14_000][random.below(4) as usize];
+    for _ in 0..20 {
+        let widest = [3, 61, 1_500, 7_000][random.below(4) as usize];
         let width = 1 + random.below(widest);
         let start = random.below(13_000);
         let seconds = random.below(60);
         let since = format!("(timestamptz '2026-02-28 14:00+00' + interval '{start} minutes {seconds} seconds')");
-        let minutes = random.below(20);
+        let minutes = random.below(15);
         assert_windows(&harness, &since, minutes, width, filters[random.below(4) as usize]).await;
     }
 }
