@@ -146,6 +146,7 @@ impl Bench {
             filtered: 0,
             late: 0,
             rejected: 0,
+            last: None,
         });
         for offset in from..next {
             if is_post(offset) {

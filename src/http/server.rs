@@ -79,11 +79,17 @@ async fn live(State(shared): State<Shared>) -> impl IntoResponse {
 }
 
 async fn ready(State(shared): State<Shared>) -> impl IntoResponse {
-    let faults = shared.health.report();
-    if faults.is_empty() {
-        return (StatusCode::OK, "ready\n".to_owned());
-    }
-    (StatusCode::SERVICE_UNAVAILABLE, faults.join("\n") + "\n")
+    let mut lines = shared.health.report();
+    let status = if lines.is_empty() {
+        lines.push("ready".to_owned());
+        StatusCode::OK
+    } else {
+        StatusCode::SERVICE_UNAVAILABLE
+    };
+    // Another member or a restart would not help them, so they don't make this one unready.
+    let quarantined = shared.health.quarantined().into_iter();
+    lines.extend(quarantined.map(|partition| format!("quarantined: {partition}")));
+    (status, lines.join("\n") + "\n")
 }
 
 async fn render(State(shared): State<Shared>) -> impl IntoResponse {

@@ -8,7 +8,11 @@ use std::{
     },
 };
 
-use super::{in_flight::lock, partition::Partition};
+use super::{
+    in_flight::lock,
+    partition::Partition,
+    quarantine::{Cause, Quarantine},
+};
 use crate::telemetry::metric;
 
 /// A partition being read.
@@ -73,6 +77,7 @@ struct State {
 pub struct Assignment {
     state: Arc<Mutex<State>>,
     counter: Arc<AtomicU64>,
+    quarantine: Quarantine,
 }
 
 impl Assignment {
@@ -117,11 +122,23 @@ impl Assignment {
         held
     }
 
-    /// Whether the group has answered and all partitions assigned to this member are being read.
+    /// Whether the group has answered and all partitions assigned to this member are being read, but for those in
+    /// quarantine.
     #[must_use]
     pub fn settled(&self) -> bool {
         let state = lock(&self.state);
-        state.joined && state.slots.values().all(|slot| slot.reading.is_some())
+        let mut slots = state.slots.iter();
+        state.joined && slots.all(|(partition, slot)| slot.reading.is_some() || self.quarantine.holds(partition))
+    }
+
+    /// The assigned partitions that stand still because something is wrong with them, each with the cause, in order.
+    #[must_use]
+    pub fn quarantined(&self) -> Vec<(Partition, Cause)> {
+        self.quarantine.list()
+    }
+
+    pub(super) fn quarantine(&self) -> &Quarantine {
+        &self.quarantine
     }
 
     fn next(&self) -> u64 {
@@ -135,6 +152,7 @@ impl Assignment {
         let tickets = partitions
             .into_iter()
             .map(|partition| {
+                self.quarantine.lift(&partition);
                 let ticket = self.next();
                 let lag = state.slots.get(&partition).map_or(0, |slot| slot.lag);
                 state.slots.insert(
@@ -162,6 +180,7 @@ impl Assignment {
             .cloned()
             .collect();
         for partition in partitions {
+            self.quarantine.lift(partition);
             if let Some(mut slot) = state.slots.remove(partition) {
                 lag_gauge(partition, &mut slot.lag, 0);
             }
@@ -235,6 +254,7 @@ impl Assignment {
         let Some((reading, shown)) = reading(&mut state, partition) else {
             return;
         };
+        self.quarantine.lift(partition);
         reading.committed = reading.committed.max(offset);
         if let Some(end) = reading.end {
             lag_gauge(partition, shown, end - reading.committed);

@@ -21,6 +21,7 @@ use super::{
     options::KafkaOptions,
     partition::Partition,
     poll_loop::{Config, PollLoop},
+    quarantine::{Cause, QuarantineReason},
     rebalance::GroupContext,
     record::Record,
     start_offsets::StartOffsetFinder,
@@ -94,7 +95,7 @@ impl Consumer {
             events: inbox,
             wake: events.clone(),
             records,
-            brokers: options.brokers.clone(),
+            options: options.clone(),
         });
         thread::Builder::new()
             .name("kafka-consumer".into())
@@ -166,6 +167,18 @@ impl Consumer {
         if self.assignment.interrupt(topic, partition, epoch) {
             let partition: Partition = (Arc::clone(topic), partition);
             self.events.send(ConsumerEvent::Restart(partition));
+        }
+    }
+
+    /// Stops reading a partition of which a record can be neither stored nor rejected, for the reason in `detail`, until it is
+    /// tried again. Records of `epoch` are stale from now on. Does nothing if `epoch` is no longer current.
+    pub fn quarantine(&self, topic: &Arc<str>, partition: i32, epoch: u64, detail: &str) {
+        if self.assignment.interrupt(topic, partition, epoch) {
+            self.events.send(ConsumerEvent::Quarantine {
+                partition: (Arc::clone(topic), partition),
+                ticket: None,
+                cause: Cause::new(QuarantineReason::RecordRefused, detail),
+            });
         }
     }
 

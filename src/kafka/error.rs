@@ -66,6 +66,37 @@ pub enum KafkaError {
         /// The end of the partition at the broker, as far as known.
         high: i64,
     },
+    /// A stored offset that was read from another cluster.
+    #[error(
+        "the stored offset {offset} of {topic}/{partition} is of the cluster {stored}, and the brokers are of the cluster \
+         {found}; set kafka.on_topic_changed to \"restart\" to begin the partition anew, or to \"continue\" where records \
+         have the same offsets in both"
+    )]
+    ClusterChanged {
+        /// The topic.
+        topic: String,
+        /// The partition.
+        partition: i32,
+        /// The stored offset.
+        offset: i64,
+        /// The id of the cluster that it is of.
+        stored: String,
+        /// The id of the cluster that the brokers are of.
+        found: String,
+    },
+    /// The record before a stored offset is not the one that was settled there.
+    #[error(
+        "the record at offset {offset} of {topic}/{partition} is not the one that was settled there: the topic was made anew, or \
+         is another cluster's; set kafka.on_topic_changed to \"restart\" to begin the partition anew"
+    )]
+    RecordChanged {
+        /// The topic.
+        topic: String,
+        /// The partition.
+        partition: i32,
+        /// The offset before the stored one.
+        offset: i64,
+    },
     /// An error that the client library can't recover from.
     #[error("kafka client: {0}")]
     Fatal(String),

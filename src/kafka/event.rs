@@ -9,7 +9,7 @@ use std::{
     time::Duration,
 };
 
-use super::{error::KafkaError, partition::Partition};
+use super::{offset_store::StoredOffset, partition::Partition, quarantine::Cause};
 
 /// An event for the consumer's thread.
 #[derive(Debug)]
@@ -22,12 +22,16 @@ pub(super) enum ConsumerEvent {
     StartOffset {
         partition: Partition,
         ticket: u64,
-        offset: i64,
+        start: StoredOffset,
+    },
+    /// Something is wrong with a partition alone: it was interrupted, or its start offset of this ticket can't be used.
+    Quarantine {
+        partition: Partition,
+        ticket: Option<u64>,
+        cause: Cause,
     },
     /// A partition was interrupted: find its start offset again and read on from there.
     Restart(Partition),
-    /// An error that no retry mends: the consumer ends.
-    Fatal(KafkaError),
     /// Commit these offsets to Kafka.
     Commit(Vec<(Arc<str>, i32, i64)>),
     /// Hand out no more records, but keep the partitions.

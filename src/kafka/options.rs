@@ -1,5 +1,7 @@
 //! The `[kafka]` section of the settings.
 
+use std::time::Duration;
+
 use rdkafka::ClientConfig;
 use serde::Deserialize;
 
@@ -23,13 +25,26 @@ pub enum StartFrom {
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default, Deserialize)]
 #[serde(rename_all = "snake_case")]
 pub enum OutOfRange {
-    /// Stop with the reason: records were lost, and someone should know.
+    /// Stop reading the partition: records were lost, and someone should know.
     #[default]
     Stop,
     /// Go on at the oldest record that the broker has.
     Earliest,
     /// Go on with the records that are produced from now on.
     Latest,
+}
+
+/// What to do when the stored offset is of another cluster, or of a topic that was made anew since.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum OnTopicChanged {
+    /// Stop reading the partition: someone should decide where to go on.
+    #[default]
+    Stop,
+    /// Begin the partition anew, where `start` says.
+    Restart,
+    /// Go on at the same offset in another cluster, unless the record before it is another one.
+    Continue,
 }
 
 /// Settings of all Kafka clients.
@@ -46,6 +61,10 @@ pub struct KafkaOptions {
     pub start: StartFrom,
     /// What to do when the stored offset is no longer at the broker.
     pub on_offset_out_of_range: OutOfRange,
+    /// What to do when the stored offset is of another cluster, or of a topic that was made anew since.
+    pub on_topic_changed: OnTopicChanged,
+    /// Seconds after which a partition in quarantine is tried again; 0: never, until the next start or assignment.
+    pub quarantine_retry_seconds: u32,
     /// The dead-letter topic; absent: the first topic's name with `.dead-letter` after it.
     pub dead_letter_topic: Option<String>,
     /// Most records in flight: handed out and not yet committed or dropped.
@@ -66,6 +85,8 @@ impl Default for KafkaOptions {
             group: "moodstream".into(),
             start: StartFrom::default(),
             on_offset_out_of_range: OutOfRange::default(),
+            on_topic_changed: OnTopicChanged::default(),
+            quarantine_retry_seconds: 60,
             dead_letter_topic: None,
             max_in_flight_records: 16_384,
             max_in_flight_bytes: 64 << 20,
@@ -149,6 +170,18 @@ impl KafkaOptions {
             Some(topic) => format!("{topic}.dead-letter"),
             None => "moodstream.dead-letter".into(),
         }
+    }
+
+    /// The entries of `topics` that mean this topic.
+    pub(super) fn entries_of(&self, topic: &str) -> Vec<&str> {
+        let is_meant = |entry: &&str| is_meant(entry, topic);
+        self.topics.iter().map(String::as_str).filter(is_meant).collect()
+    }
+
+    /// Seconds after which a partition in quarantine is tried again.
+    pub(super) fn quarantine_retry(&self) -> Option<Duration> {
+        let seconds = self.quarantine_retry_seconds;
+        (seconds > 0).then(|| Duration::from_secs(seconds.into()))
     }
 
     /// Whether records of open or aborted transactions stay out of sight: librdkafka's default.
@@ -246,6 +279,15 @@ impl KafkaOptions {
             .set("socket.keepalive.enable", "true")
             .set("reconnect.backoff.max.ms", "2000");
         config
+    }
+}
+
+/// Whether an entry of `topics`, a name or a pattern, means this topic.
+pub(super) fn is_meant(entry: &str, topic: &str) -> bool {
+    if entry.starts_with('^') {
+        regex::Regex::new(entry).is_ok_and(|regex| regex.is_match(topic))
+    } else {
+        entry == topic
     }
 }
 

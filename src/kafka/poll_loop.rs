@@ -1,6 +1,8 @@
 //! The consumer's thread: handles events all the time, and polls the partitions' queues while there is
 //! room for records.
 
+mod faults;
+
 use std::{
     sync::Arc,
     time::{Duration, Instant},
@@ -8,7 +10,7 @@ use std::{
 
 use rdkafka::{
     Message as _, Offset, TopicPartitionList,
-    consumer::{BaseConsumer, CommitMode, Consumer as _, base_consumer::PartitionQueue},
+    consumer::{BaseConsumer, CommitMode, Consumer as _},
     error::KafkaError as RdError,
     types::RDKafkaErrorCode,
 };
@@ -20,10 +22,14 @@ use super::{
     error::{KafkaError, describe, is_authentication},
     event::{ConsumerEvent, EventReceiver, EventSender},
     in_flight::InFlightLimit,
+    offset_store::StoredOffset,
+    options::KafkaOptions,
     partition::Partition,
+    partition_reader::{PartitionReader, Polled},
+    quarantine::{Cause, QuarantineReason},
     rebalance::{GroupContext, list},
     record::Record,
-    start_offsets::StartOffsetFinder,
+    start_offsets::{StartOffsetFinder, Trust},
 };
 use crate::telemetry::{metric, quiet::Quiet};
 
@@ -51,15 +57,6 @@ enum State {
     Closed,
 }
 
-/// A partition that is being read, with the queue that librdkafka fetches it into.
-struct PartitionReader {
-    partition: Partition,
-    epoch: u64,
-    queue: PartitionQueue<GroupContext>,
-    records: metrics::Counter,
-    bytes: metrics::Counter,
-}
-
 /// What the loop works with.
 pub(super) struct Config {
     pub(super) consumer: Arc<BaseConsumer<GroupContext>>,
@@ -70,7 +67,7 @@ pub(super) struct Config {
     pub(super) wake: EventSender,
     pub(super) records: mpsc::Sender<Record>,
     pub(super) start_offsets: StartOffsetFinder,
-    pub(super) brokers: String,
+    pub(super) options: KafkaOptions,
 }
 
 pub(super) struct PollLoop {
@@ -84,7 +81,7 @@ pub(super) struct PollLoop {
     /// None once no more records are handed out.
     records: Option<mpsc::Sender<Record>>,
     start_offsets: StartOffsetFinder,
-    brokers: String,
+    options: KafkaOptions,
     state: State,
     /// A record that was polled and waits for its permit.
     waiting: Option<Record>,
@@ -106,7 +103,7 @@ impl PollLoop {
             wake: config.wake,
             records: Some(config.records),
             start_offsets: config.start_offsets,
-            brokers: config.brokers,
+            options: config.options,
             state: State::Consuming,
             waiting: None,
             paused: None,
@@ -133,6 +130,7 @@ impl PollLoop {
                 return Ok(());
             }
             self.drop_stale_readers();
+            self.retry_quarantined();
             let busy = self.state == State::Consuming && self.read()?;
             self.refresh_watermarks_while_paused();
             self.report_metrics();
@@ -150,7 +148,7 @@ impl PollLoop {
         match event {
             ConsumerEvent::Assigned(tickets) => {
                 if self.state == State::Consuming && !tickets.is_empty() {
-                    self.start_offsets.start(tickets);
+                    self.start_offsets.find(tickets, self.cluster(), Trust::Stored);
                 }
             }
             ConsumerEvent::OutOfRange(partitions) => {
@@ -161,10 +159,18 @@ impl PollLoop {
             ConsumerEvent::StartOffset {
                 partition,
                 ticket,
-                offset,
-            } => self.start(partition, ticket, offset)?,
+                start,
+            } => self.start(&partition, ticket, &start)?,
+            ConsumerEvent::Quarantine {
+                partition,
+                ticket,
+                cause,
+            } => {
+                if ticket.is_none_or(|ticket| self.assignment.awaits(&partition, ticket)) {
+                    self.quarantine(&partition, cause)?;
+                }
+            }
             ConsumerEvent::Restart(partition) => self.restart(&partition)?,
-            ConsumerEvent::Fatal(error) => return Err(error),
             ConsumerEvent::Commit(offsets) => self.commit(&offsets),
             ConsumerEvent::Drain => {
                 if self.state == State::Consuming {
@@ -194,37 +200,29 @@ impl PollLoop {
         }
     }
 
-    fn start(&mut self, partition: Partition, ticket: u64, offset: i64) -> Result<(), KafkaError> {
+    fn start(&mut self, partition: &Partition, ticket: u64, start: &StoredOffset) -> Result<(), KafkaError> {
         if self.records.is_none() {
             return Ok(());
         }
-        let Some(epoch) = self.assignment.begin(&partition, ticket, offset) else {
+        let Some(epoch) = self.assignment.begin(partition, ticket, start.next) else {
             return Ok(());
         };
-        // Split off first, so that everything fetched lands in the partition's own queue from the first record on.
-        let Some(mut queue) = self.consumer.split_partition_queue(&partition.0, partition.1) else {
-            return Err(KafkaError::Fatal(format!(
-                "{}/{} has no queue",
-                partition.0, partition.1
-            )));
-        };
-        let wake = self.wake.clone();
-        queue.set_nonempty_callback(move || wake.wake());
-        let mut starts = TopicPartitionList::new();
-        starts
-            .add_partition_offset(&partition.0, partition.1, Offset::Offset(offset))
-            .and_then(|()| self.consumer.incremental_assign(&starts))
-            .map_err(|error| KafkaError::client("starting a partition", &error))?;
-        tracing::info!(topic = %partition.0, partition = partition.1, offset, epoch, "partition started");
-        let topic = metric::topic_label(&partition.0);
-        self.readers.push(PartitionReader {
-            partition,
-            epoch,
-            queue,
-            records: metrics::counter!(metric::RECORDS, "topic" => topic.clone()),
-            bytes: metrics::counter!(metric::RECORD_BYTES, "topic" => topic),
-        });
-        Ok(())
+        match PartitionReader::start(&self.consumer, partition, epoch, start, self.wake.clone()) {
+            Ok(reader) => {
+                tracing::info!(topic = %partition.0, partition = partition.1, offset = start.next, epoch, "partition started");
+                if !reader.is_unproven() {
+                    self.assignment.quarantine().readable(partition);
+                }
+                self.readers.push(reader);
+                Ok(())
+            }
+            Err(error) => {
+                self.assignment.interrupt(&partition.0, partition.1, epoch);
+                self.assignment.restart(partition);
+                self.isolate(partition, Cause::new(QuarantineReason::ConsumerError, error));
+                Ok(())
+            }
+        }
     }
 
     fn restart(&mut self, partition: &Partition) -> Result<(), KafkaError> {
@@ -233,7 +231,8 @@ impl PollLoop {
         };
         self.stop_fetching(partition, fetching)?;
         if self.records.is_some() {
-            self.start_offsets.start(vec![(partition.clone(), ticket)]);
+            self.start_offsets
+                .find(vec![(partition.clone(), ticket)], self.cluster(), Trust::Stored);
         }
         Ok(())
     }
@@ -274,8 +273,7 @@ impl PollLoop {
         self.readers.retain(|reader| {
             let current = assignment.holds(&reader.partition.0, reader.partition.1, reader.epoch);
             if !current {
-                // Frees what was fetched ahead: librdkafka drops outdated records when they are polled.
-                let _ = reader.queue.poll(Duration::ZERO);
+                reader.discard();
             }
             current
         });
@@ -312,27 +310,26 @@ impl PollLoop {
 
     /// Polls one record of a partition and hands it out. `None` if its queue is empty.
     fn poll_partition(&mut self, index: usize) -> Result<Option<Delivery>, KafkaError> {
-        let Some(reader) = self.readers.get(index) else {
+        let Some(reader) = self.readers.get_mut(index) else {
             return Ok(None);
         };
-        let message = match reader.queue.poll(Duration::ZERO) {
-            None => return Ok(None),
-            Some(Ok(message)) => message,
-            Some(Err(error)) => {
-                let partition = reader.partition.clone();
-                if error.rdkafka_error_code() == Some(RDKafkaErrorCode::AutoOffsetReset) {
-                    self.out_of_range(&partition)?;
-                } else {
-                    self.handle_error(&error)?;
-                }
-                return Ok(None);
+        let was_unproven = reader.is_unproven();
+        let polled = reader.poll(&self.in_flight);
+        if was_unproven && !reader.is_unproven() && !matches!(polled, Polled::Changed) {
+            self.assignment.quarantine().readable(&reader.partition);
+        }
+        let (partition, epoch) = (reader.partition.clone(), reader.epoch);
+        match polled {
+            Polled::Nothing => return Ok(None),
+            Polled::Record(record) => return Ok(Some(self.deliver(record))),
+            Polled::Known => return Ok(Some(Delivery::Sent)),
+            Polled::Changed => self.topic_changed(&partition, epoch)?,
+            Polled::Error(error) if error.rdkafka_error_code() == Some(RDKafkaErrorCode::AutoOffsetReset) => {
+                self.out_of_range(&partition)?;
             }
-        };
-        let record = Record::copy_of(&message, &reader.partition, reader.epoch, &self.in_flight);
-        drop(message);
-        reader.records.increment(1);
-        reader.bytes.increment(record.bytes() as u64);
-        Ok(Some(self.deliver(record)))
+            Polled::Error(error) => self.handle_error(&error)?,
+        }
+        Ok(None)
     }
 
     /// Sends a record to the pipeline, or keeps it until there is room. A record whose partition was revoked or
@@ -372,25 +369,6 @@ impl PollLoop {
         }
     }
 
-    /// The stored offset is not at the broker.
-    fn out_of_range(&mut self, partition: &Partition) -> Result<(), KafkaError> {
-        let held = self
-            .assignment
-            .current()
-            .into_iter()
-            .find(|held| held.topic == partition.0 && held.partition == partition.1);
-        let Some(held) = held else { return Ok(()) };
-        count_error("consume");
-        self.assignment.interrupt(&partition.0, partition.1, held.epoch);
-        let Some((ticket, fetching)) = self.assignment.restart(partition) else {
-            return Ok(());
-        };
-        self.stop_fetching(partition, fetching)?;
-        self.start_offsets
-            .out_of_range(partition.clone(), ticket, held.position);
-        Ok(())
-    }
-
     fn handle_error(&mut self, error: &RdError) -> Result<(), KafkaError> {
         let detail = describe(error);
         if let RdError::MessageConsumptionFatal(_) = error {
@@ -399,7 +377,7 @@ impl PollLoop {
         count_error("consume");
         let code = error.rdkafka_error_code();
         if code.is_some_and(is_authentication) {
-            tracing::debug!(brokers = %self.brokers, error = %detail, "login refused");
+            tracing::debug!(brokers = %self.options.brokers, error = %detail, "login refused");
         }
         // Connections come back by themselves; topics may still be created and rights granted.
         if let Some(more) = self.quiet.allow(&detail) {

@@ -13,6 +13,7 @@ use super::{
     in_flight::{InFlightLimit, InFlightPermit},
     partition::Partition,
 };
+use crate::post::Fingerprint;
 pub use crate::post::Origin;
 
 /// One record. It counts against the limit on records in flight until it is dropped.
@@ -24,6 +25,8 @@ pub struct Record {
     pub epoch: u64,
     /// The record's timestamp: set by its producer or by the broker, as the topic is configured.
     pub timestamp: Option<OffsetDateTime>,
+    /// What tells it from another record at the same offset.
+    pub fingerprint: Fingerprint,
     /// The record's key.
     pub key: Option<Bytes>,
     /// The record's value; none for a tombstone.
@@ -61,6 +64,7 @@ impl Record {
             },
             epoch,
             timestamp,
+            fingerprint: Fingerprint::of(timestamp, key.as_deref(), value.as_deref()),
             key,
             value,
             headers,

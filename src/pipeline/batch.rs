@@ -67,6 +67,7 @@ impl Batch {
                 filtered: 0,
                 late: 0,
                 rejected: 0,
+                last: None,
             };
             ranges.insert((Arc::clone(topic), *partition), range);
         }
@@ -75,6 +76,7 @@ impl Batch {
                 continue;
             };
             range.next = record.origin.offset + 1;
+            range.last = Some(record.fingerprint);
             match &record.outcome {
                 Outcome::Post {
                     post,
@@ -150,6 +152,11 @@ impl Batch {
         self.starts.remove(partition);
         self.records
             .retain(|record| record.origin.topic != partition.0 || record.origin.partition != partition.1);
+    }
+
+    /// The offset of its first record.
+    pub(super) fn first_offset(&self) -> Option<i64> {
+        self.records.first().map(|record| record.origin.offset)
     }
 
     pub(super) fn len(&self) -> usize {

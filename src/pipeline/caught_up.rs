@@ -1,7 +1,7 @@
 //! Whether everything is committed that was in the topics at the start.
 
 use std::{
-    collections::{BTreeMap, HashMap},
+    collections::{BTreeMap, BTreeSet, HashMap},
     time::Duration,
 };
 
@@ -10,7 +10,7 @@ use tokio::sync::watch;
 
 use super::summary::Totals;
 use crate::{
-    kafka::{self, KafkaOptions, Partition, Watermarks},
+    kafka::{self, Assignment, KafkaOptions, Partition, Watermarks},
     store::Store,
 };
 
@@ -49,18 +49,34 @@ impl Target {
     }
 
     /// Waits until every partition is committed up to its end, by whichever member of the group.
+    ///
+    /// # Errors
+    /// All partitions that are not, are in quarantine at this member.
     pub(super) async fn reached(
         mut self,
         store: &Store,
         group: &str,
         mut totals: watch::Receiver<Totals>,
+        assignment: &Assignment,
     ) -> anyhow::Result<()> {
         let partitions: Vec<Partition> = self.ends.keys().chain(self.beyond.keys()).cloned().collect();
         loop {
             totals.mark_unchanged();
+            // Asked for first: one that leaves quarantine meanwhile goes on.
+            let quarantined = assignment.quarantined();
             match store.start_offsets(group, &partitions).await {
-                Ok(known) if self.met_by(&known) => return Ok(()),
-                Ok(_) => {}
+                Ok(known) => {
+                    let left = self.left(&known);
+                    if left.is_empty() {
+                        return Ok(());
+                    }
+                    let cause = |partition| quarantined.iter().find(|(other, _)| other == partition);
+                    let causes: Vec<_> = left.iter().filter_map(cause).collect();
+                    if causes.len() == left.len() {
+                        let details: Vec<&str> = causes.iter().map(|(_, cause)| cause.detail.as_str()).collect();
+                        anyhow::bail!("partitions are in quarantine: {}", details.join("; "));
+                    }
+                }
                 Err(error) => tracing::warn!(%error, "can't read the committed offsets; asking again"),
             }
             // A dropped sender means that committing has ended, which the pipeline notices by itself.
@@ -68,14 +84,13 @@ impl Target {
         }
     }
 
-    fn met_by(&mut self, known: &HashMap<Partition, i64>) -> bool {
+    /// The partitions that are not committed up to their end.
+    fn left(&mut self, known: &HashMap<Partition, i64>) -> BTreeSet<Partition> {
         self.beyond
             .retain(|partition, stored| known.get(partition) == Some(stored));
-        self.beyond.is_empty()
-            && self
-                .ends
-                .iter()
-                .all(|(partition, end)| known.get(partition).is_some_and(|next| next >= end))
+        let before_end = |(partition, end): &(&Partition, &i64)| known.get(*partition).is_none_or(|next| next < *end);
+        let before_end = self.ends.iter().filter(before_end).map(|(partition, _)| partition);
+        before_end.chain(self.beyond.keys()).cloned().collect()
     }
 }
 
@@ -105,9 +120,17 @@ mod tests {
             ends: HashMap::from([(("a".into(), 0), 10), (("a".into(), 1), 5)]),
             beyond: HashMap::new(),
         };
-        assert!(!target.met_by(&HashMap::from([(("a".into(), 0), 10)])));
-        assert!(!target.met_by(&HashMap::from([(("a".into(), 0), 9), (("a".into(), 1), 5)])));
-        assert!(target.met_by(&HashMap::from([(("a".into(), 0), 12), (("a".into(), 1), 5)])));
+        assert!(!target.left(&HashMap::from([(("a".into(), 0), 10)])).is_empty());
+        assert!(
+            !target
+                .left(&HashMap::from([(("a".into(), 0), 9), (("a".into(), 1), 5)]))
+                .is_empty()
+        );
+        assert!(
+            target
+                .left(&HashMap::from([(("a".into(), 0), 12), (("a".into(), 1), 5)]))
+                .is_empty()
+        );
     }
 
     #[test]
@@ -120,8 +143,8 @@ mod tests {
             ends: HashMap::from([(partition.clone(), 10)]),
             beyond: beyond(&stored, &watermarks(10)),
         };
-        assert!(!target.met_by(&stored));
-        assert!(!target.met_by(&HashMap::from([(partition.clone(), 0)])));
-        assert!(target.met_by(&HashMap::from([(partition, 10)])));
+        assert!(!target.left(&stored).is_empty());
+        assert!(!target.left(&HashMap::from([(partition.clone(), 0)])).is_empty());
+        assert!(target.left(&HashMap::from([(partition, 10)])).is_empty());
     }
 }

@@ -8,7 +8,7 @@ use time::OffsetDateTime;
 use crate::{
     kafka::{DeadLetter, InFlightPermit, OwnedHeaders, Record},
     model::Prediction,
-    post::{Deletion, Origin, Post, Reason, Reject},
+    post::{Deletion, Fingerprint, Origin, Post, Reason, Reject},
 };
 
 /// A record with the outcome that the flush gives it. Its bytes are kept until it is committed, as it may yet be rejected.
@@ -19,6 +19,7 @@ pub(super) struct Classified {
     pub(super) epoch: u64,
     /// The record's timestamp at the broker.
     pub(super) timestamp: Option<OffsetDateTime>,
+    pub(super) fingerprint: Fingerprint,
     pub(super) outcome: Outcome,
     key: Option<Bytes>,
     value: Option<Bytes>,
@@ -52,6 +53,7 @@ impl Classified {
             origin: record.origin,
             epoch: record.epoch,
             timestamp: record.timestamp,
+            fingerprint: record.fingerprint,
             outcome,
             key: record.key,
             value: record.value,

@@ -263,14 +263,18 @@ impl Committer {
                     batch.reject_all(&error);
                     flush = batch.flush(&self.group, &self.model);
                 }
-                // A bug, or someone has changed the tables or migrated them: no retry helps, and no record may be skipped.
+                // The tables were migrated for a newer program: none of the partitions can go on here.
+                Err(error @ FlushError::Outdated(_)) => return Err(error.into()),
+                // A bug, or someone has changed the tables: no retry helps, and no record may be skipped. The one at which it
+                // shows is found by halving, and its partition stops there.
                 Err(
-                    error @ (FlushError::Invalid(_)
-                    | FlushError::Inconsistent(_)
-                    | FlushError::TooManyDays { .. }
-                    | FlushError::Outdated(_)),
+                    error @ (FlushError::Invalid(_) | FlushError::Inconsistent(_) | FlushError::TooManyDays { .. }),
                 ) => {
-                    return Err(error.into());
+                    metrics::counter!(metric::TRANSACTIONS, "result" => "failed").increment(1);
+                    if batch.len() > 1 {
+                        return Ok(Attempt::TooLarge(Box::new(batch)));
+                    }
+                    self.quarantine(&batch, &error);
                 }
                 // Everything else may be repaired from outside (a disk, a right, a server): wait and try again.
                 Err(error) => {
@@ -310,6 +314,15 @@ impl Committer {
         dead_letters.send(&letters).await.map_err(|error| error.to_string())?;
         fail_point!("dead-letters-after", Err("at a fail point".to_owned()));
         Ok(())
+    }
+
+    /// Stops the partition of a batch of one record, which can be neither stored nor rejected.
+    fn quarantine(&self, batch: &Batch, error: &FlushError) {
+        for ((topic, partition), epoch) in batch.epochs() {
+            let offset = batch.first_offset().unwrap_or_default();
+            let detail = format!("the record at offset {offset} can't be stored: {error}");
+            self.consumer.quarantine(topic, *partition, epoch, &detail);
+        }
     }
 
     fn fenced(&mut self, batch: &mut Batch, flush: &mut Flush, fenced: &[FencedRange]) {

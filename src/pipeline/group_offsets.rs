@@ -5,8 +5,8 @@ use std::{collections::HashMap, sync::Arc};
 use futures::{FutureExt as _, future::BoxFuture};
 
 use crate::{
-    kafka::{OffsetStore, OffsetStoreError, Partition},
-    store::Store,
+    kafka::{OffsetStore, OffsetStoreError, Partition, StoredOffset},
+    store::{self, Store},
 };
 
 /// The offsets of one consumer group in Postgres.
@@ -19,33 +19,62 @@ impl OffsetStore for GroupOffsets {
     fn start_offsets<'a>(
         &'a self,
         partitions: &'a [Partition],
-    ) -> BoxFuture<'a, Result<HashMap<Partition, Option<i64>>, OffsetStoreError>> {
+    ) -> BoxFuture<'a, Result<HashMap<Partition, StoredOffset>, OffsetStoreError>> {
         async move {
-            let known = self.store.start_offsets(&self.group, partitions).await?;
-            Ok(partitions
-                .iter()
-                .map(|partition| (partition.clone(), known.get(partition).copied()))
+            let stored = self.store.stored_offsets(&self.group, partitions).await?;
+            Ok(stored
+                .into_iter()
+                .map(|(partition, store::StoredOffset { next, cluster, last })| {
+                    (partition, StoredOffset { next, cluster, last })
+                })
                 .collect())
         }
         .boxed()
     }
 
+    fn begun_topics(&self) -> BoxFuture<'_, Result<Vec<String>, OffsetStoreError>> {
+        async move { Ok(self.store.begun_topics(&self.group).await?) }.boxed()
+    }
+
     fn begin<'a>(
         &'a self,
-        topic: &'a str,
-        partition: i32,
-        offset: i64,
-    ) -> BoxFuture<'a, Result<i64, OffsetStoreError>> {
-        async move { Ok(self.store.begin_offset(&self.group, topic, partition, offset).await?) }.boxed()
+        starts: &'a [(Partition, i64)],
+        cluster: Option<&'a str>,
+    ) -> BoxFuture<'a, Result<(), OffsetStoreError>> {
+        async move { Ok(self.store.begin_offsets(&self.group, starts, cluster).await?) }.boxed()
     }
 
     fn reset<'a>(
         &'a self,
-        topic: &'a str,
-        partition: i32,
-        from: i64,
+        partition: &'a Partition,
+        from: &'a StoredOffset,
         to: i64,
-    ) -> BoxFuture<'a, Result<i64, OffsetStoreError>> {
-        async move { Ok(self.store.reset_offset(&self.group, topic, partition, from, to).await?) }.boxed()
+        cluster: Option<&'a str>,
+    ) -> BoxFuture<'a, Result<(), OffsetStoreError>> {
+        async move {
+            let StoredOffset {
+                next,
+                cluster: of,
+                last,
+            } = from.clone();
+            let from = store::StoredOffset {
+                next,
+                cluster: of,
+                last,
+            };
+            Ok(self
+                .store
+                .reset_offset(&self.group, partition, &from, to, cluster)
+                .await?)
+        }
+        .boxed()
+    }
+
+    fn adopt<'a>(
+        &'a self,
+        partitions: &'a [Partition],
+        cluster: &'a str,
+    ) -> BoxFuture<'a, Result<(), OffsetStoreError>> {
+        async move { Ok(self.store.adopt_offsets(&self.group, partitions, cluster).await?) }.boxed()
     }
 }

@@ -42,7 +42,7 @@ use crate::{
     classify::Classifier,
     clean::Profile,
     config::{Settings, SettingsError, StoreSettings},
-    kafka::{Assignment, Consumer, DeadLetters, KafkaError},
+    kafka::{Assignment, Cause, Consumer, DeadLetters, KafkaError, Partition},
     model::ModelFolder,
     store::{Schema, Store, StoreError},
     telemetry::{
@@ -208,7 +208,7 @@ pub async fn run_with(
 }
 
 /// Resolves once everything is committed that was in the topics at the start, and the first maintenance is done; never
-/// without a target.
+/// without a target. Fails where only partitions in quarantine are left.
 fn caught_up(
     target: Option<Target>,
     store: &Store,
@@ -216,12 +216,13 @@ fn caught_up(
     stages: &mut Stages,
 ) -> impl Future<Output = anyhow::Result<()>> + use<> {
     let (store, group, totals) = (store.clone(), Arc::clone(group), stages.totals.clone());
+    let assignment = stages.consumer.assignment();
     let first_maintenance = stages.first_maintenance.take();
     async move {
         let (Some(target), Some(first_maintenance)) = (target, first_maintenance) else {
             return std::future::pending().await;
         };
-        let reached = target.reached(&store, &group, totals).await;
+        let reached = target.reached(&store, &group, totals, &assignment).await;
         // Runs that end by themselves would otherwise never apply the retention. An error is logged where it occurs.
         let _ = first_maintenance.await;
         reached
@@ -372,17 +373,23 @@ async fn finish(
     Ok(())
 }
 
-/// Reports whether the group has assigned this member its partitions.
+/// Reports whether the group has assigned this member its partitions, and which of them stand still.
 async fn readiness(assignment: Assignment, health: Health) {
     let mut ticks = tokio::time::interval(Duration::from_millis(500));
     loop {
         ticks.tick().await;
+        let quarantined = assignment.quarantined();
+        health.set_quarantined(quarantined.into_iter().map(describe_quarantined).collect());
         if assignment.settled() {
             health.well(Part::Kafka);
         } else {
             health.fault(Part::Kafka, "waiting for the group's assignment");
         }
     }
+}
+
+fn describe_quarantined(((topic, partition), cause): (Partition, Cause)) -> String {
+    format!("{topic}/{partition}: {}: {}", cause.reason.as_str(), cause.detail)
 }
 
 /// Makes partitions ahead and applies the retention, at once and then at intervals. The start doesn't wait for it: what

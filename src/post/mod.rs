@@ -33,7 +33,7 @@ pub use clock::{Zone, ZoneError};
 pub use field::{EventTime, FieldError, Hashtag, Id, Text};
 pub use field_path::{FieldPath, FieldPathError, FieldPaths};
 pub use language::Language;
-pub use origin::Origin;
+pub use origin::{Fingerprint, Origin};
 pub use parse::{Limits, ParseOptions, key, parse};
 
 use time::OffsetDateTime;

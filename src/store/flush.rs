@@ -15,7 +15,7 @@ use super::{
 };
 use crate::{
     model::{ModelInfo, Prediction},
-    post::{Deletion, Origin, Post},
+    post::{Deletion, Fingerprint, Origin, Post},
 };
 
 /// Longest name of an emotion, tracked topic or model, in bytes: they are parts of one index entry.
@@ -65,6 +65,8 @@ pub struct OffsetRange {
     pub late: u64,
     /// Records in it that went to the dead-letter topic.
     pub rejected: u64,
+    /// The record before `next`: kept beside the offset, to know its log again.
+    pub last: Option<Fingerprint>,
 }
 
 /// Identifies a flush, so that a commit whose answer was lost is recognised.

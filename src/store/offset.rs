@@ -2,87 +2,202 @@
 
 use std::{collections::HashMap, sync::Arc};
 
+use sqlx::FromRow;
+use time::OffsetDateTime;
+
 use super::{Store, error::StoreError};
+use crate::post::Fingerprint;
 
 const DOING: &str = "reading offsets";
 
+/// A partition's offset, and what tells the log that it is of from another one.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct StoredOffset {
+    /// Offset of the first record that is not settled.
+    pub next: i64,
+    /// The Kafka cluster that it was read from, where known.
+    pub cluster: Option<String>,
+    /// The record at the offset before `next`, where that is the last one settled.
+    pub last: Option<Fingerprint>,
+}
+
+#[derive(FromRow)]
+struct Row {
+    topic: String,
+    partition: i32,
+    next_offset: i64,
+    cluster_id: Option<String>,
+    record_offset: Option<i64>,
+    record_timestamp: Option<OffsetDateTime>,
+    record_hash: Option<i64>,
+}
+
+impl From<Row> for StoredOffset {
+    fn from(row: Row) -> Self {
+        // Somebody may have moved the offset by hand, or a version that knew no fingerprints.
+        let is_last = row.record_offset.and_then(|offset| offset.checked_add(1)) == Some(row.next_offset);
+        Self {
+            next: row.next_offset,
+            cluster: row.cluster_id,
+            last: row.record_hash.filter(|_| is_last).map(|hash| Fingerprint {
+                timestamp: row.record_timestamp,
+                hash: hash.cast_unsigned(),
+            }),
+        }
+    }
+}
+
 impl Store {
-    /// The next offset of each of these partitions that the group has one for.
-    pub async fn start_offsets(
+    /// What is stored for each of these partitions that the group has an offset for.
+    pub async fn stored_offsets(
         &self,
         group: &str,
         partitions: &[(Arc<str>, i32)],
-    ) -> Result<HashMap<(Arc<str>, i32), i64>, StoreError> {
-        let topics: Vec<&str> = partitions.iter().map(|(topic, _)| &**topic).collect();
-        let numbers: Vec<i32> = partitions.iter().map(|&(_, partition)| partition).collect();
+    ) -> Result<HashMap<(Arc<str>, i32), StoredOffset>, StoreError> {
+        let (topics, numbers) = columns(partitions);
         let query = sqlx::query_as(
-            "SELECT topic, partition, next_offset FROM consumer_offset
+            "SELECT topic, partition, next_offset, cluster_id, record_offset, record_timestamp, record_hash
+             FROM consumer_offset
              WHERE consumer_group = $1 AND (topic, partition) IN (SELECT * FROM unnest($2::text[], $3::int[]))",
         )
         .bind(group)
         .bind(topics)
         .bind(numbers);
-        let rows: Vec<(String, i32, i64)> = self
+        let rows: Vec<Row> = self
             .with(DOING, async |connection| {
                 query.fetch_all(connection).await.map_err(StoreError::when(DOING))
             })
             .await?;
         Ok(rows
             .into_iter()
-            .map(|(topic, partition, next)| ((topic.into(), partition), next))
+            .map(|row| ((row.topic.as_str().into(), row.partition), row.into()))
             .collect())
+    }
+
+    /// The next offset of each of these partitions that the group has one for.
+    pub async fn start_offsets(
+        &self,
+        group: &str,
+        partitions: &[(Arc<str>, i32)],
+    ) -> Result<HashMap<(Arc<str>, i32), i64>, StoreError> {
+        let stored = self.stored_offsets(group, partitions).await?;
+        Ok(stored
+            .into_iter()
+            .map(|(partition, stored)| (partition, stored.next))
+            .collect())
+    }
+
+    /// The topics that the group has offsets of.
+    pub async fn begun_topics(&self, group: &str) -> Result<Vec<String>, StoreError> {
+        let query =
+            sqlx::query_scalar("SELECT DISTINCT topic FROM consumer_offset WHERE consumer_group = $1").bind(group);
+        self.with(DOING, async |connection| {
+            query.fetch_all(connection).await.map_err(StoreError::when(DOING))
+        })
+        .await
+    }
+
+    /// Writes down where the group starts with partitions of a cluster, all at once, except those that it has an
+    /// offset of already.
+    pub async fn begin_offsets(
+        &self,
+        group: &str,
+        starts: &[((Arc<str>, i32), i64)],
+        cluster: Option<&str>,
+    ) -> Result<(), StoreError> {
+        const DOING: &str = "writing down start offsets";
+        let mut starts: Vec<_> = starts.iter().collect();
+        // In order, so that two members which begin at once can't deadlock.
+        starts.sort();
+        let (topics, numbers) = columns(starts.iter().map(|(partition, _)| partition));
+        let insert = sqlx::query(
+            "INSERT INTO consumer_offset (consumer_group, topic, partition, next_offset, cluster_id)
+             SELECT $1, topic, partition, start, $5
+             FROM unnest($2::text[], $3::int[], $4::bigint[]) AS n (topic, partition, start)
+             ON CONFLICT DO NOTHING",
+        )
+        .bind(group)
+        .bind(topics)
+        .bind(numbers)
+        .bind(starts.iter().map(|(_, start)| *start).collect::<Vec<_>>())
+        .bind(cluster);
+        self.with(DOING, async |connection| {
+            insert.execute(connection).await.map_err(StoreError::when(DOING))
+        })
+        .await?;
+        Ok(())
     }
 
     /// Writes down where the group starts with a partition, unless it has an offset already; returns the one
     /// that holds.
     pub async fn begin_offset(&self, group: &str, topic: &str, partition: i32, start: i64) -> Result<i64, StoreError> {
-        let insert = sqlx::query(
-            "INSERT INTO consumer_offset (consumer_group, topic, partition, next_offset) VALUES ($1, $2, $3, $4)
-             ON CONFLICT DO NOTHING",
-        )
-        .bind(group)
-        .bind(topic)
-        .bind(partition)
-        .bind(start);
-        let select = sqlx::query_scalar(
-            "SELECT next_offset FROM consumer_offset WHERE consumer_group = $1 AND topic = $2 AND partition = $3",
-        )
-        .bind(group)
-        .bind(topic)
-        .bind(partition);
-        self.with(DOING, async |connection| {
-            insert
-                .execute(&mut *connection)
-                .await
-                .map_err(StoreError::when("writing down a start offset"))?;
-            select.fetch_one(connection).await.map_err(StoreError::when(DOING))
-        })
-        .await
+        let partition: (Arc<str>, i32) = (topic.into(), partition);
+        self.begin_offsets(group, &[(partition.clone(), start)], None).await?;
+        let offsets = self.start_offsets(group, std::slice::from_ref(&partition)).await?;
+        Ok(offsets.get(&partition).copied().unwrap_or(start))
     }
 
-    /// Moves a group's offset of a partition from `from`, where it stands, to `to`; returns the one that holds.
+    /// Moves a group's offset of a partition from where it stands to `to`, of this cluster, unless it has changed in
+    /// the meantime.
     pub async fn reset_offset(
         &self,
         group: &str,
-        topic: &str,
-        partition: i32,
-        from: i64,
+        (topic, partition): &(Arc<str>, i32),
+        from: &StoredOffset,
         to: i64,
-    ) -> Result<i64, StoreError> {
+        cluster: Option<&str>,
+    ) -> Result<(), StoreError> {
         const DOING: &str = "resetting an offset";
         let update = sqlx::query(
-            "UPDATE consumer_offset SET next_offset = $5, updated_at = now()
-             WHERE consumer_group = $1 AND topic = $2 AND partition = $3 AND next_offset = $4",
+            "UPDATE consumer_offset
+             SET next_offset = $5, cluster_id = $7, record_offset = NULL, record_timestamp = NULL, record_hash = NULL,
+                 updated_at = now()
+             WHERE consumer_group = $1 AND topic = $2 AND partition = $3 AND next_offset = $4
+               AND cluster_id IS NOT DISTINCT FROM $6",
         )
         .bind(group)
-        .bind(topic)
+        .bind(&**topic)
         .bind(partition)
-        .bind(from)
-        .bind(to);
+        .bind(from.next)
+        .bind(to)
+        .bind(&from.cluster)
+        .bind(cluster);
         self.with(DOING, async |connection| {
             update.execute(connection).await.map_err(StoreError::when(DOING))
         })
         .await?;
-        self.begin_offset(group, topic, partition, to).await
+        Ok(())
     }
+
+    /// Notes that the offsets of these partitions are of this cluster.
+    pub async fn adopt_offsets(
+        &self,
+        group: &str,
+        partitions: &[(Arc<str>, i32)],
+        cluster: &str,
+    ) -> Result<(), StoreError> {
+        const DOING: &str = "noting the cluster of offsets";
+        let (topics, numbers) = columns(partitions);
+        let update = sqlx::query(
+            "UPDATE consumer_offset SET cluster_id = $4
+             WHERE consumer_group = $1 AND (topic, partition) IN (SELECT * FROM unnest($2::text[], $3::int[]))",
+        )
+        .bind(group)
+        .bind(topics)
+        .bind(numbers)
+        .bind(cluster);
+        self.with(DOING, async |connection| {
+            update.execute(connection).await.map_err(StoreError::when(DOING))
+        })
+        .await?;
+        Ok(())
+    }
+}
+
+/// Partitions as the arrays that Postgres takes.
+fn columns<'a>(partitions: impl IntoIterator<Item = &'a (Arc<str>, i32)>) -> (Vec<&'a str>, Vec<i32>) {
+    partitions
+        .into_iter()
+        .map(|(topic, partition)| (&**topic, *partition))
+        .unzip()
 }

@@ -307,9 +307,13 @@ async fn move_offsets(
             .map(|&place| i64::try_from(of(&tallies[place])).unwrap_or(i64::MAX))
             .collect()
     };
+    let last = order.iter().map(|&place| flush.ranges[place].last);
     let moved = sqlx::query(
-        "UPDATE consumer_offset o SET next_offset = r.next, updated_at = now()
-         FROM unnest($2::text[], $3::int[], $4::bigint[], $5::bigint[]) AS r (topic, partition, expected, next)
+        "UPDATE consumer_offset o
+         SET next_offset = r.next, record_offset = r.next - 1, record_timestamp = r.timestamp, record_hash = r.hash,
+             updated_at = now()
+         FROM unnest($2::text[], $3::int[], $4::bigint[], $5::bigint[], $6::timestamptz[], $7::bigint[])
+              AS r (topic, partition, expected, next, timestamp, hash)
          WHERE o.consumer_group = $1 AND o.topic = r.topic AND o.partition = r.partition
            AND o.next_offset = r.expected",
     )
@@ -323,6 +327,8 @@ async fn move_offsets(
             .collect::<Vec<_>>(),
     )
     .bind(order.iter().map(|&place| flush.ranges[place].next).collect::<Vec<_>>())
+    .bind(last.clone().map(|last| last?.timestamp).collect::<Vec<_>>())
+    .bind(last.map(|last| Some(last?.hash.cast_signed())).collect::<Vec<_>>())
     .execute(&mut *tx)
     .await
     .map_err(StoreError::when("moving offsets"))?;

@@ -39,6 +39,8 @@ impl Part {
 #[derive(Debug, Clone, Default)]
 pub struct Health {
     faults: Arc<Mutex<BTreeMap<Part, String>>>,
+    /// Partitions that stand still, each with the cause. They don't make the service unready: the others go on.
+    quarantined: Arc<Mutex<Vec<String>>>,
     /// When something was last done or tried; none while nothing is to be done.
     progress: Arc<Mutex<Option<Instant>>>,
 }
@@ -73,6 +75,17 @@ impl Health {
             .iter()
             .map(|(part, why)| format!("{}: {why}", part.as_str()))
             .collect()
+    }
+
+    /// Replaces the list of partitions that stand still, one line for each.
+    pub fn set_quarantined(&self, partitions: Vec<String>) {
+        *self.quarantined.lock().unwrap_or_else(PoisonError::into_inner) = partitions;
+    }
+
+    /// The partitions that stand still, one line for each with the cause.
+    #[must_use]
+    pub fn quarantined(&self) -> Vec<String> {
+        self.quarantined.lock().unwrap_or_else(PoisonError::into_inner).clone()
     }
 
     /// There is work, and something of it was done or tried just now. A try that fails counts: what waits for a database

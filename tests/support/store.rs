@@ -133,6 +133,7 @@ pub fn run(partition: i32, expected: i64, next: i64) -> OffsetRange {
         filtered: 0,
         late: 0,
         rejected: 0,
+        last: None,
     }
 }
 

@@ -121,6 +121,14 @@ const OUTCOME: Label = closed(
     &["inserted", "duplicate", "deletion", "filtered", "late", "rejected"],
 );
 const REASON: Label = closed("reason", crate::post::Reason::NAMES);
+/// Why a partition stands still: the names of `kafka::QuarantineReason`.
+pub const QUARANTINE_REASONS: &[&str] = &[
+    "offset_out_of_range",
+    "topic_changed",
+    "record_refused",
+    "consumer_error",
+];
+const QUARANTINE_REASON: Label = closed("reason", QUARANTINE_REASONS);
 const EMOTION: Label = open("emotion", "the labels of the model");
 const CACHE: Label = closed("kind", &["cache", "window"]);
 const QUEUE: Label = closed("queue", &["records", "batches"]);
@@ -154,6 +162,9 @@ metrics! {
         "Records in a partition not yet committed.";
     ASSIGNED = "moodstream_assigned_partitions", Kind::Gauge, "{partition}", [], "", "",
         "Partitions this consumer holds.";
+    QUARANTINED = "moodstream_partition_quarantined", Kind::Gauge, "1", [TOPIC, PARTITION, QUARANTINE_REASON],
+        "a partition is quarantined", "",
+        "1 while a partition stands still because something is wrong with it alone: GET /ready says what.";
     PAUSED = "moodstream_paused", Kind::Gauge, "1", [], "", "",
         "1 while consumption is paused because a lower stage is slow.";
     REBALANCES = "moodstream_rebalances_total", Kind::Counter, "{rebalance}", [REBALANCE], "", "",

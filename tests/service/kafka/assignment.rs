@@ -100,12 +100,12 @@ impl Member {
         // The fence: only the owner of the next offset moves it.
         let mut rows = offsets.rows.lock().unwrap();
         let row = rows.get_mut(&(origin.topic.to_string(), origin.partition)).unwrap();
-        if *row != origin.offset {
+        if row.next != origin.offset {
             drop(rows);
             self.consumer.restart(&origin.topic, origin.partition, epoch);
             return true;
         }
-        *row += 1;
+        row.next += 1;
         drop(rows);
         *seen.entry((origin.partition, origin.offset)).or_default() += 1;
         self.consumer

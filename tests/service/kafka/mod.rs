@@ -3,6 +3,7 @@
 mod assignment;
 mod back_pressure;
 mod producing;
+mod quarantine;
 mod starts;
 mod unreachable;
 
@@ -21,8 +22,10 @@ use futures::future::BoxFuture;
 use moodstream::feed::{self, FeedError, FeedOptions, FeedSummary, Source};
 use moodstream::kafka::{
     Consumer, DeadLetter, DeadLetterError, DeadLetterTopic, DeadLetters, KafkaError, KafkaOptions, OffsetStore,
-    OffsetStoreError, Origin, OutOfRange, Partition, Record, Sent, StartFrom, check_broker, watermarks,
+    OffsetStoreError, OnTopicChanged, Origin, OutOfRange, Partition, QuarantineReason, Record, Sent, StartFrom,
+    StoredOffset, check_broker, watermarks,
 };
+use moodstream::post::Fingerprint;
 use tokio::{sync::mpsc::Receiver, time::timeout};
 
 const PATIENCE: Duration = Duration::from_secs(30);
@@ -30,7 +33,7 @@ const PATIENCE: Duration = Duration::from_secs(30);
 /// Offsets in memory, as the database keeps them.
 #[derive(Default)]
 struct Offsets {
-    rows: Mutex<HashMap<(String, i32), i64>>,
+    rows: Mutex<HashMap<(String, i32), StoredOffset>>,
     away: AtomicBool,
     refused: AtomicUsize,
     begun: Mutex<Vec<(i32, i64)>>,
@@ -46,11 +49,23 @@ impl Offsets {
     }
 
     fn set(&self, topic: &str, partition: i32, offset: i64) {
-        self.rows.lock().unwrap().insert((topic.to_owned(), partition), offset);
+        let stored = StoredOffset {
+            next: offset,
+            ..StoredOffset::default()
+        };
+        self.put(topic, partition, stored);
+    }
+
+    fn put(&self, topic: &str, partition: i32, stored: StoredOffset) {
+        self.rows.lock().unwrap().insert((topic.to_owned(), partition), stored);
     }
 
     fn get(&self, topic: &str, partition: i32) -> Option<i64> {
-        self.rows.lock().unwrap().get(&(topic.to_owned(), partition)).copied()
+        self.stored(topic, partition).map(|stored| stored.next)
+    }
+
+    fn stored(&self, topic: &str, partition: i32) -> Option<StoredOffset> {
+        self.rows.lock().unwrap().get(&(topic.to_owned(), partition)).cloned()
     }
 
     fn here(&self) -> Result<(), OffsetStoreError> {
@@ -66,49 +81,85 @@ impl OffsetStore for Offsets {
     fn start_offsets<'a>(
         &'a self,
         partitions: &'a [Partition],
-    ) -> BoxFuture<'a, Result<HashMap<Partition, Option<i64>>, OffsetStoreError>> {
+    ) -> BoxFuture<'a, Result<HashMap<Partition, StoredOffset>, OffsetStoreError>> {
         Box::pin(async move {
             self.here()?;
             Ok(partitions
                 .iter()
-                .map(|key| (key.clone(), self.get(&key.0, key.1)))
+                .filter_map(|key| Some((key.clone(), self.stored(&key.0, key.1)?)))
+                .collect())
+        })
+    }
+
+    fn begun_topics(&self) -> BoxFuture<'_, Result<Vec<String>, OffsetStoreError>> {
+        Box::pin(async move {
+            self.here()?;
+            Ok(self
+                .rows
+                .lock()
+                .unwrap()
+                .keys()
+                .map(|(topic, _)| topic.clone())
                 .collect())
         })
     }
 
     fn begin<'a>(
         &'a self,
-        topic: &'a str,
-        partition: i32,
-        offset: i64,
-    ) -> BoxFuture<'a, Result<i64, OffsetStoreError>> {
+        starts: &'a [(Partition, i64)],
+        cluster: Option<&'a str>,
+    ) -> BoxFuture<'a, Result<(), OffsetStoreError>> {
         Box::pin(async move {
             self.here()?;
-            self.begun.lock().unwrap().push((partition, offset));
-            Ok(*self
-                .rows
-                .lock()
-                .unwrap()
-                .entry((topic.to_owned(), partition))
-                .or_insert(offset))
+            for ((topic, partition), offset) in starts {
+                self.begun.lock().unwrap().push((*partition, *offset));
+                let mut rows = self.rows.lock().unwrap();
+                rows.entry((topic.to_string(), *partition)).or_insert(StoredOffset {
+                    next: *offset,
+                    cluster: cluster.map(str::to_owned),
+                    last: None,
+                });
+            }
+            Ok(())
         })
     }
 
     fn reset<'a>(
         &'a self,
-        topic: &'a str,
-        partition: i32,
-        from: i64,
+        (topic, partition): &'a Partition,
+        from: &'a StoredOffset,
         to: i64,
-    ) -> BoxFuture<'a, Result<i64, OffsetStoreError>> {
+        cluster: Option<&'a str>,
+    ) -> BoxFuture<'a, Result<(), OffsetStoreError>> {
         Box::pin(async move {
             self.here()?;
             let mut rows = self.rows.lock().unwrap();
-            let row = rows.get_mut(&(topic.to_owned(), partition)).ok_or("no such row")?;
-            if *row == from {
-                *row = to;
+            let row = rows.get_mut(&(topic.to_string(), *partition)).ok_or("no such row")?;
+            if row == from {
+                *row = StoredOffset {
+                    next: to,
+                    cluster: cluster.map(str::to_owned),
+                    last: None,
+                };
             }
-            Ok(*row)
+            Ok(())
+        })
+    }
+
+    fn adopt<'a>(
+        &'a self,
+        partitions: &'a [Partition],
+        cluster: &'a str,
+    ) -> BoxFuture<'a, Result<(), OffsetStoreError>> {
+        Box::pin(async move {
+            self.here()?;
+            let mut rows = self.rows.lock().unwrap();
+            for (topic, partition) in partitions {
+                if let Some(row) = rows.get_mut(&(topic.to_string(), *partition)) {
+                    row.cluster = Some(cluster.to_owned());
+                }
+            }
+            Ok(())
         })
     }
 }

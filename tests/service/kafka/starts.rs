@@ -33,12 +33,10 @@ async fn end_offsets_are_those_of_all_partitions_also_empty_ones() {
 #[tokio::test(flavor = "multi_thread")]
 async fn partitions_start_where_the_offsets_say() {
     let broker = Broker::start();
-    broker.create_topic("posts", 3);
-    fill(&broker, "posts", 3, 100);
+    broker.create_topic("posts", 2);
+    fill(&broker, "posts", 2, 100);
     let offsets = Offsets::with(&[("posts", 0, 90), ("posts", 1, 100)]);
-    let mut options = options(&broker, &["posts"]);
-    options.start = StartFrom::Latest;
-    let (consumer, mut records) = Consumer::start(&options, offsets.clone()).unwrap();
+    let (consumer, mut records) = Consumer::start(&options(&broker, &["posts"]), offsets).unwrap();
     let taken = take(&mut records, 10).await;
     let read: Vec<(i32, i64)> = taken
         .iter()
@@ -46,19 +44,66 @@ async fn partitions_start_where_the_offsets_say() {
         .collect();
     assert_eq!(read, (90..100).map(|offset| (0, offset)).collect::<Vec<_>>());
     until("all partitions are read", || consumer.assignment().settled()).await;
-    assert_eq!(
-        offsets.get("posts", 2),
-        Some(100),
-        "latest is written down as a real offset"
-    );
-    fill(&broker, "posts", 3, 1);
-    let mut fresh: Vec<(i32, i64)> = take(&mut records, 3)
-        .await
+    fill(&broker, "posts", 2, 1);
+    assert_eq!(sorted(&take(&mut records, 2).await), [(0, 100), (1, 100)]);
+}
+
+/// The partition and offset of each record, in order.
+fn sorted(records: &[Record]) -> Vec<(i32, i64)> {
+    let places = records
         .iter()
-        .map(|record| (record.origin.partition, record.origin.offset))
-        .collect();
-    fresh.sort_unstable();
-    assert_eq!(fresh, [(0, 100), (1, 100), (2, 100)]);
+        .map(|record| (record.origin.partition, record.origin.offset));
+    let mut places: Vec<_> = places.collect();
+    places.sort_unstable();
+    places
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn latest_skips_no_record_of_a_partition_that_was_added_later() {
+    let broker = Broker::start();
+    broker.create_topic("posts", 3);
+    fill(&broker, "posts", 3, 20);
+    let options = KafkaOptions {
+        start: StartFrom::Latest,
+        ..options(&broker, &["posts"])
+    };
+    let offsets = Offsets::with(&[]);
+    let (consumer, mut records) = Consumer::start(&options, offsets.clone()).unwrap();
+    until("all partitions are read", || consumer.assignment().settled()).await;
+    for partition in 0..3 {
+        assert_eq!(
+            offsets.get("posts", partition),
+            Some(20),
+            "latest is written down as a real offset"
+        );
+    }
+    fill(&broker, "posts", 3, 1);
+    assert_eq!(sorted(&take(&mut records, 3).await), [(0, 20), (1, 20), (2, 20)]);
+    consumer.close().await.unwrap();
+
+    // The group has begun with the topic, and the third partition was not there then.
+    let offsets = Offsets::with(&[("posts", 0, 21), ("posts", 1, 21)]);
+    let (_consumer, mut records) = Consumer::start(&options, offsets.clone()).unwrap();
+    let taken = take(&mut records, 21).await;
+    assert_eq!(sorted(&taken), (0..21).map(|offset| (2, offset)).collect::<Vec<_>>());
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn latest_skips_no_record_of_a_topic_that_a_pattern_comes_to_match() {
+    let broker = Broker::start();
+    for topic in ["posts-a", "posts-b"] {
+        broker.create_topic(topic, 1);
+        fill(&broker, topic, 1, 5);
+    }
+    let options = KafkaOptions {
+        start: StartFrom::Latest,
+        ..options(&broker, &["^posts-.*"])
+    };
+    // Begun with the pattern before the second topic was made.
+    let offsets = Offsets::with(&[("posts-a", 0, 5)]);
+    let (_consumer, mut records) = Consumer::start(&options, offsets.clone()).unwrap();
+    let taken = take(&mut records, 5).await;
+    assert!(taken.iter().all(|record| &*record.origin.topic == "posts-b"));
 }
 
 #[tokio::test(flavor = "multi_thread")]
@@ -67,27 +112,36 @@ async fn the_first_to_begin_a_partition_is_right() {
     impl OffsetStore for Other {
         fn start_offsets<'a>(
             &'a self,
-            _: &'a [Partition],
-        ) -> BoxFuture<'a, Result<HashMap<Partition, Option<i64>>, OffsetStoreError>> {
-            Box::pin(async { Ok(HashMap::new()) })
+            partitions: &'a [Partition],
+        ) -> BoxFuture<'a, Result<HashMap<Partition, StoredOffset>, OffsetStoreError>> {
+            self.0.start_offsets(partitions)
+        }
+        fn begun_topics(&self) -> BoxFuture<'_, Result<Vec<String>, OffsetStoreError>> {
+            self.0.begun_topics()
         }
         fn begin<'a>(
             &'a self,
-            topic: &'a str,
-            partition: i32,
-            offset: i64,
-        ) -> BoxFuture<'a, Result<i64, OffsetStoreError>> {
-            self.0.set(topic, partition, 42);
-            self.0.begin(topic, partition, offset)
+            starts: &'a [(Partition, i64)],
+            cluster: Option<&'a str>,
+        ) -> BoxFuture<'a, Result<(), OffsetStoreError>> {
+            self.0.set(&starts[0].0.0, starts[0].0.1, 42);
+            self.0.begin(starts, cluster)
         }
         fn reset<'a>(
             &'a self,
-            topic: &'a str,
-            partition: i32,
-            from: i64,
+            partition: &'a Partition,
+            from: &'a StoredOffset,
             to: i64,
-        ) -> BoxFuture<'a, Result<i64, OffsetStoreError>> {
-            self.0.reset(topic, partition, from, to)
+            cluster: Option<&'a str>,
+        ) -> BoxFuture<'a, Result<(), OffsetStoreError>> {
+            self.0.reset(partition, from, to, cluster)
+        }
+        fn adopt<'a>(
+            &'a self,
+            partitions: &'a [Partition],
+            cluster: &'a str,
+        ) -> BoxFuture<'a, Result<(), OffsetStoreError>> {
+            self.0.adopt(partitions, cluster)
         }
     }
     let broker = Broker::start();
@@ -99,7 +153,7 @@ async fn the_first_to_begin_a_partition_is_right() {
 }
 
 /// Ten records in a mock of Kafka, which refuses offsets out of range as Kafka does.
-fn mock() -> (
+pub(super) fn mock() -> (
     rdkafka::mocking::MockCluster<'static, rdkafka::producer::DefaultProducerContext>,
     KafkaOptions,
 ) {
@@ -124,30 +178,6 @@ fn mock() -> (
     (mock, options)
 }
 
-async fn stops_out_of_range(options: &KafkaOptions) {
-    let (consumer, mut records) = Consumer::start(options, Offsets::with(&[("posts", 0, 5_000)])).unwrap();
-    assert!(
-        timeout(PATIENCE, records.recv())
-            .await
-            .expect("it stops in time")
-            .is_none()
-    );
-    let error = consumer.close().await.unwrap_err();
-    assert!(
-        matches!(
-            &error,
-            KafkaError::OffsetOutOfRange {
-                offset: 5_000,
-                low: 0,
-                high: 10,
-                ..
-            }
-        ),
-        "{error}"
-    );
-    assert!(error.to_string().contains("kafka.on_offset_out_of_range"));
-}
-
 async fn goes_on_out_of_range(options: &KafkaOptions) {
     for (policy, expected) in [(OutOfRange::Earliest, 0), (OutOfRange::Latest, 10)] {
         let options = KafkaOptions {
@@ -167,16 +197,6 @@ async fn goes_on_out_of_range(options: &KafkaOptions) {
         }
         consumer.close().await.unwrap();
     }
-}
-
-#[tokio::test(flavor = "multi_thread")]
-async fn an_offset_that_is_not_at_the_broker_stops_the_consumer_with_clear_words() {
-    let broker = Broker::start();
-    broker.create_topic("posts", 1);
-    fill(&broker, "posts", 1, 10);
-    stops_out_of_range(&options(&broker, &["posts"])).await;
-    let (_mock, options) = mock();
-    stops_out_of_range(&options).await;
 }
 
 #[tokio::test(flavor = "multi_thread")]

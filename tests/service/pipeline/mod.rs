@@ -1,6 +1,7 @@
 //! The whole service, black-box: the real binary on a real broker and a real Postgres, with the real model.
 
 mod database;
+mod quarantine;
 
 use std::{
     collections::{BTreeMap, BTreeSet},
@@ -490,7 +491,7 @@ async fn a_topic_made_anew_or_of_another_cluster_is_read_whole_and_its_posts_are
         .unwrap();
     let words = String::from_utf8_lossy(&stopped.stderr);
     assert!(
-        !stopped.status.success() && words.contains("the topic was made anew"),
+        !stopped.status.success() && words.contains("the topic was made anew") && words.contains("in quarantine"),
         "{words}"
     );
     assert_eq!(counts(&service), [10, 0], "they lie at offsets that others had");

@@ -1,0 +1,108 @@
+//! A partition that is being read, and the check that its log is the one that the stored offset is of.
+
+use std::{sync::Arc, time::Duration};
+
+use rdkafka::{
+    Offset, TopicPartitionList,
+    consumer::{BaseConsumer, Consumer as _, base_consumer::PartitionQueue},
+    error::KafkaError as RdError,
+};
+
+use super::{
+    error::KafkaError, event::EventSender, in_flight::InFlightLimit, offset_store::StoredOffset, partition::Partition,
+    rebalance::GroupContext, record::Record,
+};
+use crate::{post::Fingerprint, telemetry::metric};
+
+/// What one poll of a partition has brought.
+pub(super) enum Polled {
+    Nothing,
+    /// The record before the start offset is the one that was settled there.
+    Known,
+    /// It is another one.
+    Changed,
+    Record(Record),
+    Error(RdError),
+}
+
+/// A partition that is being read, with the queue that librdkafka fetches it into.
+pub(super) struct PartitionReader {
+    pub(super) partition: Partition,
+    pub(super) epoch: u64,
+    queue: PartitionQueue<GroupContext>,
+    /// The offset where reading starts, and the record before it, which is read first and must be this one.
+    before: Option<(i64, Fingerprint)>,
+    records: metrics::Counter,
+    bytes: metrics::Counter,
+}
+
+impl PartitionReader {
+    /// Starts to fetch a partition.
+    pub(super) fn start(
+        consumer: &Arc<BaseConsumer<GroupContext>>,
+        partition: &Partition,
+        epoch: u64,
+        start: &StoredOffset,
+        wake: EventSender,
+    ) -> Result<Self, KafkaError> {
+        // Split off first, so that everything fetched lands in the partition's own queue from the first record on.
+        let Some(mut queue) = consumer.split_partition_queue(&partition.0, partition.1) else {
+            return Err(KafkaError::Fatal(format!(
+                "{}/{} has no queue",
+                partition.0, partition.1
+            )));
+        };
+        queue.set_nonempty_callback(move || wake.wake());
+        let before = start.last.filter(|_| start.next > 0).map(|last| (start.next, last));
+        let first = start.next - i64::from(before.is_some());
+        let mut starts = TopicPartitionList::new();
+        starts
+            .add_partition_offset(&partition.0, partition.1, Offset::Offset(first))
+            .and_then(|()| consumer.incremental_assign(&starts))
+            .map_err(|error| KafkaError::client("starting a partition", &error))?;
+        let topic = metric::topic_label(&partition.0);
+        Ok(Self {
+            partition: partition.clone(),
+            epoch,
+            queue,
+            before,
+            records: metrics::counter!(metric::RECORDS, "topic" => topic.clone()),
+            bytes: metrics::counter!(metric::RECORD_BYTES, "topic" => topic),
+        })
+    }
+
+    /// Whether the record before the start offset is yet to be seen.
+    pub(super) fn is_unproven(&self) -> bool {
+        self.before.is_some()
+    }
+
+    /// Polls the partition's queue.
+    pub(super) fn poll(&mut self, in_flight: &Arc<InFlightLimit>) -> Polled {
+        let message = match self.queue.poll(Duration::ZERO) {
+            None => return Polled::Nothing,
+            Some(Ok(message)) => message,
+            Some(Err(error)) => return Polled::Error(error),
+        };
+        let record = Record::copy_of(&message, &self.partition, self.epoch, in_flight);
+        drop(message);
+        // Where that record is gone, by compaction for example, there is nothing to compare.
+        if let Some((start, before)) = self.before.take()
+            && record.origin.offset < start
+        {
+            return if record.fingerprint == before {
+                Polled::Known
+            } else {
+                Polled::Changed
+            };
+        }
+        self.records.increment(1);
+        self.bytes.increment(record.bytes() as u64);
+        Polled::Record(record)
+    }
+
+    /// Frees what was fetched ahead of a reader that is no longer wanted: librdkafka drops outdated records when they
+    /// are polled.
+    pub(super) fn discard(&self) {
+        let _ = self.queue.poll(Duration::ZERO);
+    }
+}

@@ -1,0 +1,99 @@
+//! Faults of a single partition: it is looked up again, or quarantined, while the others go on.
+
+use std::time::Duration;
+
+use rdkafka::consumer::Consumer as _;
+
+use super::{PollLoop, State};
+use crate::kafka::{
+    client::count_error,
+    error::KafkaError,
+    options::OnTopicChanged,
+    partition::Partition,
+    quarantine::{Cause, QuarantineReason},
+    start_offsets::Trust,
+};
+
+impl PollLoop {
+    /// Stops reading a partition with which something is wrong, and goes on with the others.
+    pub(super) fn quarantine(&mut self, partition: &Partition, cause: Cause) -> Result<(), KafkaError> {
+        let Some((_, fetching)) = self.assignment.restart(partition) else {
+            return Ok(());
+        };
+        self.stop_fetching(partition, fetching)?;
+        self.isolate(partition, cause);
+        Ok(())
+    }
+
+    pub(super) fn isolate(&self, partition: &Partition, cause: Cause) {
+        let retry = self.options.quarantine_retry();
+        let (reason, detail) = (cause.reason.as_str(), cause.detail.clone());
+        if self.assignment.quarantine().put(partition, cause, retry) {
+            count_error("consume");
+            let retry_in = retry.map_or(0, |pause| pause.as_secs());
+            tracing::error!(topic = %partition.0, partition = partition.1, reason, retry_in_seconds = retry_in, "partition quarantined, the others go on: {detail}");
+        }
+    }
+
+    /// Tries partitions in quarantine again whose time has come. They start anew, from what is stored now.
+    pub(super) fn retry_quarantined(&mut self) {
+        let Some(pause) = self.options.quarantine_retry() else {
+            return;
+        };
+        if self.state != State::Consuming {
+            return;
+        }
+        let due = self.assignment.quarantine().due(pause).into_iter();
+        let tickets: Vec<(Partition, u64)> = due
+            .filter_map(|partition| {
+                let (ticket, _) = self.assignment.restart(&partition)?;
+                Some((partition, ticket))
+            })
+            .collect();
+        if !tickets.is_empty() {
+            self.start_offsets.find(tickets, self.cluster(), Trust::InRange);
+        }
+    }
+
+    /// The id of the cluster that the brokers belong to, where they have told it.
+    pub(super) fn cluster(&self) -> Option<String> {
+        self.consumer.client().fetch_cluster_id(Duration::ZERO)
+    }
+
+    /// The next offset is not at the broker.
+    pub(super) fn out_of_range(&mut self, partition: &Partition) -> Result<(), KafkaError> {
+        count_error("consume");
+        self.find_again(partition, Trust::InRange)
+    }
+
+    /// The record before the start offset is not the one that was settled there.
+    pub(super) fn topic_changed(&mut self, partition: &Partition, epoch: u64) -> Result<(), KafkaError> {
+        if self.options.on_topic_changed == OnTopicChanged::Restart {
+            return self.find_again(partition, Trust::Nothing);
+        }
+        let mut held = self.assignment.current().into_iter();
+        let position = held.find(|held| held.epoch == epoch).map_or(0, |held| held.position);
+        self.assignment.interrupt(&partition.0, partition.1, epoch);
+        let changed = KafkaError::RecordChanged {
+            topic: partition.0.to_string(),
+            partition: partition.1,
+            offset: position - 1,
+        };
+        self.quarantine(partition, Cause::new(QuarantineReason::TopicChanged, changed))
+    }
+
+    /// Interrupts a partition and looks up again where it goes on.
+    fn find_again(&mut self, partition: &Partition, trust: Trust) -> Result<(), KafkaError> {
+        let mut held = self.assignment.current().into_iter();
+        let held = held.find(|held| held.topic == partition.0 && held.partition == partition.1);
+        let Some(held) = held else { return Ok(()) };
+        self.assignment.interrupt(&partition.0, partition.1, held.epoch);
+        let Some((ticket, fetching)) = self.assignment.restart(partition) else {
+            return Ok(());
+        };
+        self.stop_fetching(partition, fetching)?;
+        self.start_offsets
+            .find(vec![(partition.clone(), ticket)], self.cluster(), trust);
+        Ok(())
+    }
+}

@@ -1,0 +1,202 @@
+//! Partitions that stand still because something is wrong with them alone, while the others go on.
+//!
+//! A partition is put here by the consumer's thread, which stops to fetch it; it keeps its place in the group and its
+//! offset. It is tried again at intervals, and is listed until it works, also while a try is under way.
+
+use std::{
+    collections::BTreeMap,
+    fmt,
+    sync::{Arc, Mutex},
+    time::{Duration, Instant},
+};
+
+use super::{in_flight::lock, partition::Partition};
+use crate::telemetry::metric;
+
+/// Why a partition stands still.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum QuarantineReason {
+    /// The stored offset is not at the broker.
+    OffsetOutOfRange,
+    /// The stored offset is of another cluster, or of a topic that was made anew since.
+    TopicChanged,
+    /// A record can be neither stored nor rejected.
+    RecordRefused,
+    /// The client library can't read the partition.
+    ConsumerError,
+}
+
+impl QuarantineReason {
+    /// All reasons, as the metric names them.
+    pub const NAMES: &[&str] = metric::QUARANTINE_REASONS;
+
+    /// Its name in the metric.
+    #[must_use]
+    pub const fn as_str(self) -> &'static str {
+        Self::NAMES[self as usize]
+    }
+
+    /// Whether it shows before records are read. One that shows later is over only when records are committed again.
+    const fn shows_at_start(self) -> bool {
+        !matches!(self, Self::RecordRefused)
+    }
+}
+
+/// Why a partition stands still, in words.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Cause {
+    /// The kind of fault.
+    pub reason: QuarantineReason,
+    /// What was found, and what to do.
+    pub detail: String,
+}
+
+impl Cause {
+    pub(super) fn new(reason: QuarantineReason, detail: impl fmt::Display) -> Self {
+        Self {
+            reason,
+            detail: detail.to_string(),
+        }
+    }
+}
+
+#[derive(Debug)]
+struct Entry {
+    cause: Cause,
+    /// When it is tried again; none: only by a restart of the process or another assignment.
+    retry: Option<Instant>,
+}
+
+/// The partitions of this member in quarantine. Clones share it.
+#[derive(Debug, Clone, Default)]
+pub(super) struct Quarantine(Arc<Mutex<BTreeMap<Partition, Entry>>>);
+
+impl Quarantine {
+    /// Puts a partition in quarantine. Returns whether it was not there before for that reason.
+    pub(super) fn put(&self, partition: &Partition, cause: Cause, retry_in: Option<Duration>) -> bool {
+        let entry = Entry {
+            retry: retry_in.map(|pause| Instant::now() + pause),
+            cause,
+        };
+        let reason = entry.cause.reason;
+        let before = lock(&self.0).insert(partition.clone(), entry);
+        let known = before.as_ref().is_some_and(|entry| entry.cause.reason == reason);
+        if !known {
+            if let Some(before) = before {
+                gauge(partition, before.cause.reason).decrement(1.0);
+            }
+            gauge(partition, reason).increment(1.0);
+        }
+        !known
+    }
+
+    /// Takes a partition out, if it is there.
+    pub(super) fn lift(&self, partition: &Partition) {
+        self.lift_if(partition, |_| true);
+    }
+
+    /// The partition can be read.
+    pub(super) fn readable(&self, partition: &Partition) {
+        self.lift_if(partition, QuarantineReason::shows_at_start);
+    }
+
+    fn lift_if(&self, partition: &Partition, lifts: impl FnOnce(QuarantineReason) -> bool) {
+        let mut entries = lock(&self.0);
+        if entries.get(partition).is_some_and(|entry| lifts(entry.cause.reason))
+            && let Some(entry) = entries.remove(partition)
+        {
+            gauge(partition, entry.cause.reason).decrement(1.0);
+        }
+    }
+
+    pub(super) fn holds(&self, partition: &Partition) -> bool {
+        lock(&self.0).contains_key(partition)
+    }
+
+    pub(super) fn list(&self) -> Vec<(Partition, Cause)> {
+        let entries = lock(&self.0);
+        entries
+            .iter()
+            .map(|(partition, entry)| (partition.clone(), entry.cause.clone()))
+            .collect()
+    }
+
+    /// The partitions whose time has come to be tried again; the next time comes `pause` later.
+    pub(super) fn due(&self, pause: Duration) -> Vec<Partition> {
+        let now = Instant::now();
+        let mut entries = lock(&self.0);
+        entries
+            .iter_mut()
+            .filter_map(|(partition, entry)| {
+                let retry = entry.retry.as_mut().filter(|retry| **retry <= now)?;
+                *retry = now + pause;
+                Some(partition.clone())
+            })
+            .collect()
+    }
+}
+
+/// Topics beyond the bound on series share one, which adds up their partitions.
+fn gauge((topic, partition): &Partition, reason: QuarantineReason) -> metrics::Gauge {
+    let topic = metric::topic_label(topic);
+    let partition = if topic == metric::OTHER_TOPICS {
+        String::new()
+    } else {
+        partition.to_string()
+    };
+    metrics::gauge!(metric::QUARANTINED, "topic" => topic, "partition" => partition, "reason" => reason.as_str())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn cause(reason: QuarantineReason) -> Cause {
+        Cause::new(reason, "why")
+    }
+
+    #[test]
+    fn every_reason_has_a_name_of_its_own() {
+        let all = [
+            QuarantineReason::OffsetOutOfRange,
+            QuarantineReason::TopicChanged,
+            QuarantineReason::RecordRefused,
+            QuarantineReason::ConsumerError,
+        ];
+        let names: Vec<&str> = all.iter().map(|reason| reason.as_str()).collect();
+        assert_eq!(names, QuarantineReason::NAMES);
+    }
+
+    #[test]
+    fn a_partition_leaves_when_what_was_wrong_with_it_is_seen_to_work() {
+        let quarantine = Quarantine::default();
+        let (early, late): (Partition, Partition) = (("posts".into(), 0), ("posts".into(), 1));
+        assert!(quarantine.put(&early, cause(QuarantineReason::OffsetOutOfRange), None));
+        assert!(quarantine.put(&late, cause(QuarantineReason::RecordRefused), None));
+        assert!(
+            !quarantine.put(&late, cause(QuarantineReason::RecordRefused), None),
+            "it is told once"
+        );
+        for partition in [&early, &late] {
+            quarantine.readable(partition);
+        }
+        assert!(!quarantine.holds(&early));
+        assert!(
+            quarantine.holds(&late),
+            "that its records can be read was never in doubt"
+        );
+        quarantine.lift(&late);
+        assert!(quarantine.list().is_empty());
+    }
+
+    #[test]
+    fn a_partition_is_tried_again_when_it_is_time_and_only_where_the_settings_say_so() {
+        let quarantine = Quarantine::default();
+        let (now, never): (Partition, Partition) = (("posts".into(), 0), ("posts".into(), 1));
+        quarantine.put(&now, cause(QuarantineReason::TopicChanged), Some(Duration::ZERO));
+        quarantine.put(&never, cause(QuarantineReason::TopicChanged), None);
+        let pause = Duration::from_secs(3_600);
+        assert_eq!(quarantine.due(pause), [now]);
+        assert!(quarantine.due(pause).is_empty(), "its next time is an hour away");
+    }
+}
