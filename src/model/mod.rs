@@ -8,6 +8,7 @@
 //!   names;
 //! - `moodstream.toml`, which may be absent: see [`Manifest`].
 
+mod added_tokens;
 mod config;
 mod decode;
 mod error;

@@ -9,7 +9,10 @@ use std::{
 use serde_json::Value;
 use tokenizers::pipeline::{EncodeOptions, Override, PipelineToken, PipelineTokenizer};
 
-use super::ModelError;
+use super::{
+    ModelError,
+    added_tokens::{self, AddedTokens},
+};
 
 /// Bytes of a text looked at, for each token it may become: far above what any language needs
 /// (4 to 6 in English), so that a text without end costs no more than a long one.
@@ -22,8 +25,8 @@ pub struct Tokenizer {
     options: EncodeOptions,
     prefix: Vec<u32>,
     suffix: Vec<u32>,
-    /// A text that does not start with a space is given one.
-    prefix_space: bool,
+    /// Where the library would give other ids than the reference: then `pipeline` does not know them.
+    added: Option<AddedTokens>,
     max_tokens: usize,
 }
 
@@ -53,18 +56,22 @@ impl Tokenizer {
                 "the vocabulary has the id {largest}, but the model's embedding has {rows} rows (vocab_size in config.json): tokenizer and model do not belong together"
             )));
         }
-        let prefix_space = take_prefix_space(&mut json);
-        match_added_tokens_as_written(&mut json, path);
-        if prefix_space && has_words_added(&json) {
-            tracing::warn!(
-                tokenizer = %path.display(),
-                "this tokenizer adds a space before each text and has words of its own: after such a word the space is missing"
-            );
+        if let Some((word, within)) = word_in_word(&json) {
+            return Err(invalid(format!(
+                "the added token {word:?} is for whole words (single_word) and holds another, {within:?}: the tokenizer library \
+                 cuts words that begin or end so otherwise than the one that trained the model; take one of the two out"
+            )));
         }
+        let prefix_space = take_prefix_space(&mut json);
         // Upgrading panics on none of the shapes we know of, but the files come from anywhere.
-        let pipeline = catch_unwind(AssertUnwindSafe(|| {
+        let (pipeline, added) = catch_unwind(AssertUnwindSafe(|| {
             tokenizers::canonicalize_value(&mut json).map_err(|error| error.to_string())?;
-            tokenizers::from_json(&json.to_string()).map_err(|error| error.to_string())
+            if prefix_space {
+                added_tokens::add_prefix_space(&mut json);
+            }
+            let added = AddedTokens::take(&mut json)?;
+            let pipeline = tokenizers::from_json(&json.to_string()).map_err(|error| error.to_string())?;
+            Ok((pipeline, added))
         }))
         .unwrap_or_else(|_| Err("the tokenizer library panics on it".to_owned()))
         .map_err(|reason| invalid(format!("not a tokenizer that can be read: {reason}")))?;
@@ -88,7 +95,7 @@ impl Tokenizer {
             options,
             prefix,
             suffix,
-            prefix_space,
+            added,
             max_tokens,
         };
         // Some steps are read and then can't be run: better known now than with the first post.
@@ -115,11 +122,10 @@ impl Tokenizer {
     /// The tokenizer library fails or panics on the text.
     pub fn encode(&self, text: &str) -> Result<Vec<u32>, TokenizeError> {
         let text = &text[..text.floor_char_boundary(self.max_tokens * BYTES_PER_TOKEN)];
-        let spaced = (self.prefix_space && !text.is_empty() && !text.starts_with(' ')).then(|| format!(" {text}"));
-        let text = spaced.as_deref().unwrap_or(text);
         let mut tokens = Vec::with_capacity(text.len() / 3);
-        catch_unwind(AssertUnwindSafe(|| {
-            self.pipeline.encode_into(text, &self.options, &mut tokens)
+        catch_unwind(AssertUnwindSafe(|| match &self.added {
+            Some(added) => added.encode_into(text, &self.pipeline, &self.options, &mut tokens),
+            None => self.pipeline.encode_into(text, &self.options, &mut tokens),
         }))
         .map_err(|_| TokenizeError("it panics".to_owned()))?
         .map_err(|error| TokenizeError(error.to_string()))?;
@@ -141,7 +147,7 @@ impl std::fmt::Debug for Tokenizer {
 }
 
 /// Whether a byte-level pre-tokenizer wants a space before each text; the library does not do that any more,
-/// so it is told no, and [`Tokenizer::encode`] does it.
+/// so it is told no, and a step of normalisation does it.
 fn take_prefix_space(json: &mut Value) -> bool {
     let is = |value: &Value, kind: &str| value.get("type").and_then(Value::as_str) == Some(kind);
     let Some(pre_tokenizer) = json.get_mut("pre_tokenizer") else {
@@ -161,44 +167,17 @@ fn take_prefix_space(json: &mut Value) -> bool {
     }
 }
 
-/// Has added tokens matched in the text as it is written, where a Metaspace step follows: the library (1.0.0-rc.3) puts the
-/// step's `▁` before a token that it matches in the normalised text, the reference library does not. A difference is left
-/// only for tokens that the normaliser changes.
-fn match_added_tokens_as_written(json: &mut Value, path: &Path) {
-    let holds = |part: &str, kind: &str| {
-        json.get(part)
-            .is_some_and(|value| value.to_string().contains(&format!("\"{kind}\"")))
-    };
-    if !holds("pre_tokenizer", "Metaspace") {
-        return;
+/// An added token for whole words only that holds another added token, and that one.
+fn word_in_word(json: &Value) -> Option<(&str, &str)> {
+    fn content(token: &Value) -> Option<&str> {
+        token.get("content")?.as_str()
     }
-    let lowers = holds("normalizer", "Lowercase");
-    let tokens = json.get_mut("added_tokens").and_then(Value::as_array_mut);
-    for token in tokens.into_iter().flatten().filter_map(Value::as_object_mut) {
-        let normalized = token.get("normalized").and_then(Value::as_bool) == Some(true);
-        let written = token.get("content").and_then(Value::as_str).unwrap_or_default();
-        if !normalized {
-            continue;
-        }
-        if lowers && written.chars().any(char::is_alphabetic) {
-            tracing::warn!(
-                tokenizer = %path.display(),
-                token = written,
-                "added tokens of lower-casing tokenizers of this kind may get an extra piece in front"
-            );
-        } else {
-            token.insert("normalized".to_owned(), Value::Bool(false));
-        }
-    }
-}
-
-/// Whether tokens were added that are not special: these are matched in texts.
-fn has_words_added(json: &Value) -> bool {
-    let tokens = json.get("added_tokens").and_then(Value::as_array);
-    tokens
-        .into_iter()
-        .flatten()
-        .any(|token| token.get("special").and_then(Value::as_bool) == Some(false))
+    let tokens = json.get("added_tokens")?.as_array()?;
+    let is_word = |token: &&Value| token.get("single_word").and_then(Value::as_bool) == Some(true);
+    tokens.iter().filter(is_word).filter_map(content).find_map(|word| {
+        let mut others = tokens.iter().filter_map(content);
+        Some((word, others.find(|other| *other != word && word.contains(other))?))
+    })
 }
 
 /// The largest id in a `tokenizer.json`: the vocabulary is a map (BPE, WordPiece, WordLevel) or a list (Unigram).

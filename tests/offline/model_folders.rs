@@ -360,6 +360,26 @@ fn tokenizers_of_every_kind_give_the_ids_of_the_reference_library() {
 }
 
 #[test]
+fn a_whole_word_that_holds_another_added_token_is_refused() {
+    let folder = copy();
+    let path = folder.path().join("tokenizer.json");
+    let mut tokenizer = json_of(&path);
+    let tokens = tokenizer["added_tokens"].as_array_mut().unwrap();
+    for (id, content) in [(400, "USERTAG"), (401, "TAG")] {
+        tokens.push(
+            json!({"id": id, "content": content, "single_word": content == "USERTAG", "lstrip": false,
+                           "rstrip": false, "normalized": false, "special": false}),
+        );
+    }
+    let mut config = json_of(&folder.path().join("config.json"));
+    config["vocab_size"] = json!(1_000);
+    fs::write(folder.path().join("config.json"), config.to_string()).unwrap();
+    fs::write(&path, tokenizer.to_string()).unwrap();
+    let error = open(folder.path()).unwrap_err();
+    assert!(error.contains("\"USERTAG\"") && error.contains("\"TAG\""), "{error}");
+}
+
+#[test]
 fn a_split_that_can_not_be_run_is_named_at_start() {
     let folder = copy();
     let path = folder.path().join("tokenizer.json");
