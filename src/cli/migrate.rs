@@ -6,6 +6,7 @@ use time::OffsetDateTime;
 
 use super::SettingsArgs;
 use crate::{
+    config::SettingsError,
     pipeline,
     store::{Schema, Store, schema_version},
 };
@@ -27,6 +28,10 @@ pub(super) async fn run(args: Args) -> anyhow::Result<ExitCode> {
     let mut settings = args.settings.merge()?;
     settings.store.service_role = args.service_role.or(settings.store.service_role);
     settings.store.read_role = args.read_role.or(settings.store.read_role);
+    settings
+        .database
+        .check()
+        .map_err(|error| SettingsError(error.to_string()))?;
     let store = Store::connect(&settings.database).await?;
     let found = pipeline::migrate(&store, &settings.store).await?;
     let now = OffsetDateTime::now_utc();

@@ -14,7 +14,10 @@ use std::{path::PathBuf, process::ExitCode};
 
 use clap::{Args, Parser, Subcommand};
 
-use crate::config::{Settings, SettingsError, layers};
+use crate::{
+    config::{Settings, SettingsError, layers},
+    kafka::KafkaError,
+};
 
 /// A streaming monitor of what people feel on social media.
 #[derive(Debug, Parser)]
@@ -147,7 +150,10 @@ impl Cli {
 fn fail(error: &anyhow::Error) -> ExitCode {
     let line = format!("{error:#}").split_whitespace().collect::<Vec<_>>().join(" ");
     eprintln!("moodstream: {line}");
-    if error.chain().any(<dyn std::error::Error>::is::<SettingsError>) {
+    let is_setting = |cause: &(dyn std::error::Error + 'static)| {
+        cause.is::<SettingsError>() || matches!(cause.downcast_ref(), Some(KafkaError::Setting { .. }))
+    };
+    if error.chain().any(is_setting) {
         ExitCode::from(2)
     } else {
         ExitCode::FAILURE

@@ -1,13 +1,31 @@
 //! The three layers as raw values, merged.
 
-use std::path::Path;
+use std::{path::Path, sync::LazyLock};
 
+use regex::Regex;
 use toml::{Table, Value};
 
-use super::{Settings, SettingsError, one_line};
+use super::{Settings, SettingsError, names, one_line};
 
 /// The prefix of the environment's settings.
 pub const PREFIX: &str = "MOODSTREAM_";
+
+/// Variables with the prefix that are no settings: those of the command line, of deploy/ and of what builds and tests.
+const OTHERS: &[&str] = &[
+    "CONFIG",
+    "RUNTIME",
+    "RENEW",
+    "WRITE_DOCS",
+    "PG_BIN",
+    "TANSU",
+    "CHROMIUM",
+    "PROMETHEUS_URL",
+    "OWNER_PASSWORD",
+    "SERVICE_PASSWORD",
+    "READ_PASSWORD",
+];
+/// How groups of such variables begin.
+const OTHER_GROUPS: &[&str] = &["TEST_", "POSTGRES_"];
 
 /// Settings whose values are lists: in the environment and in flags they are comma-separated.
 const LISTS: &[&[&str]] = &[&["kafka", "topics"], &["posts", "languages"]];
@@ -31,7 +49,8 @@ const TEXTS: &[&[&str]] = &[
 
 /// Reads settings from a file, the environment and flags, and checks them.
 ///
-/// `environment` is usually [`std::env::vars`]; only names with [`PREFIX`] and a double underscore count.
+/// `environment` is usually [`std::env::vars`]; names with [`PREFIX`] that are no settings are refused, but for those of
+/// this project's tools and those that Kubernetes makes of a service called `moodstream`.
 /// `flags` are pairs of a dotted key (`kafka.brokers`) and a value.
 ///
 /// # Errors
@@ -79,14 +98,14 @@ pub fn merge_text(
     };
     let mut variables: Vec<_> = environment
         .into_iter()
-        .filter(|(name, _)| name.starts_with(PREFIX) && name.contains("__"))
+        .filter(|(name, _)| name.starts_with(PREFIX) && !is_other(name))
         .collect();
     variables.sort();
     for (name, value) in &variables {
-        let path = variable_path(name);
+        let fault = |why: String| SettingsError(format!("environment variable {}: {why}", name.escape_debug()));
+        let path = variable_path(name).map_err(fault)?;
         let keys: Vec<&str> = path.iter().map(String::as_str).collect();
-        set(&mut table, &keys, value)
-            .map_err(|why| SettingsError(format!("environment variable {}: {why}", name.escape_debug())))?;
+        set(&mut table, &keys, value).map_err(fault)?;
     }
     for (key, value) in flags {
         let keys: Vec<&str> = key.split('.').collect();
@@ -94,10 +113,10 @@ pub fn merge_text(
     }
     // Deserialising from text again would lose which layer was at fault; the key path in toml's message is enough.
     Settings::deserialize_from(table).map_err(|error| {
-        let origin = file.map_or_else(
-            || "settings".to_owned(),
-            |(name, _)| format!("settings ({name} and environment)"),
-        );
+        let origin = match file {
+            None => "environment and flags".to_owned(),
+            Some((name, _)) => format!("{name}, environment and flags"),
+        };
         SettingsError(format!("{origin}: {}", describe(error, "")))
     })
 }
@@ -126,6 +145,7 @@ fn describe(mut error: toml::de::Error, text: &str) -> String {
     // Without its input it shows the key instead of the line.
     error.set_input(None);
     let fault = without_value(&one_line(&error.to_string()));
+    let fault = fault.replace("expected a sequence", "expected a list such as [\"a\", \"b\"]");
     match place {
         Some(place) => place + &fault,
         None if text.is_empty() => fault,
@@ -145,18 +165,58 @@ fn without_value(fault: &str) -> String {
     }
 }
 
-/// `MOODSTREAM_KAFKA__PROPERTIES__SASL_PASSWORD` -> `kafka`, `properties`, `sasl.password`.
-fn variable_path(name: &str) -> Vec<String> {
-    let mut path: Vec<String> = name[PREFIX.len()..].split("__").map(str::to_ascii_lowercase).collect();
+/// Whether a variable with the prefix is meant for something else than this program.
+fn is_other(name: &str) -> bool {
+    let name = &name[PREFIX.len()..];
+    OTHERS.contains(&name) || OTHER_GROUPS.iter().any(|group| name.starts_with(group)) || is_kubernetes(name)
+}
+
+/// Whether Kubernetes made the variable of a service whose name begins with `moodstream`
+/// (<https://kubernetes.io/docs/concepts/services-networking/service/#environment-variables>).
+fn is_kubernetes(name: &str) -> bool {
+    static SERVICE: LazyLock<Option<Regex>> = LazyLock::new(|| {
+        Regex::new(r"(?:\A|_)(?:SERVICE_HOST|SERVICE_PORT(?:_[A-Z0-9_]+)?|PORT(?:_\d+_(?:TCP|UDP|SCTP)(?:_(?:PROTO|PORT|ADDR))?)?)\z").ok()
+    });
+    !name.contains("__") && SERVICE.as_ref().is_some_and(|service| service.is_match(name))
+}
+
+/// The keys of the setting that a variable names: `MOODSTREAM_KAFKA__PROPERTIES__SASL_PASSWORD` -> `kafka`, `properties`,
+/// `sasl.password`.
+///
+/// # Errors
+/// There is no such setting, and which one is near.
+fn variable_path(name: &str) -> Result<Vec<String>, String> {
+    let name = &name[PREFIX.len()..];
+    let path: Vec<String> = name.split("__").map(str::to_ascii_lowercase).collect();
     if let [section, table, property @ ..] = path.as_slice()
         && section == "kafka"
         && table == "properties"
-        && !property.is_empty()
+        && !property.iter().all(String::is_empty)
     {
         let property = property.join(".").replace('_', ".");
-        path = vec![section.clone(), table.clone(), property];
+        return Ok(vec![section.clone(), table.clone(), property]);
     }
-    path
+    if names::NAMES.iter().any(|keys| *keys == path) {
+        return match path.as_slice() {
+            [only] => Err(format!("[[{only}]] can be set in the settings file alone")),
+            _ => Ok(path),
+        };
+    }
+    let meant = names::meant(name).filter(|keys| keys.len() > 1);
+    Err(match meant {
+        Some(keys) => format!(
+            "no such setting; did you mean {PREFIX}{}?",
+            keys.join("__").to_ascii_uppercase()
+        ),
+        None => {
+            let mut sections: Vec<&str> = names::NAMES.iter().filter_map(|keys| keys.first().copied()).collect();
+            sections.dedup();
+            format!(
+                "no such setting: they are written {PREFIX}SECTION__KEY with two underscores between, and the sections are {}",
+                sections.join(", ")
+            )
+        }
+    })
 }
 
 fn set(table: &mut Table, keys: &[&str], value: &str) -> Result<(), String> {
@@ -172,15 +232,32 @@ fn set(table: &mut Table, keys: &[&str], value: &str) -> Result<(), String> {
             .as_table_mut()
             .ok_or_else(|| format!("{key} is not a section"))?;
     }
-    at.insert((*last).to_owned(), typed(keys, value));
+    at.insert((*last).to_owned(), typed(keys, value)?);
     Ok(())
 }
 
-fn typed(keys: &[&str], value: &str) -> Value {
+fn typed(keys: &[&str], value: &str) -> Result<Value, String> {
     if LISTS.contains(&keys) {
-        let items = value.split(',').map(str::trim).filter(|item| !item.is_empty());
-        return Value::Array(items.map(|item| Value::String(item.to_owned())).collect());
+        return list(value);
     }
+    Ok(single(keys, value))
+}
+
+/// A list as it is written in the environment and in flags, `a, b`, or as it would be in the file, `["a", "b"]`.
+fn list(value: &str) -> Result<Value, String> {
+    let value = value.trim();
+    if value.starts_with('[') {
+        let parsed = format!("list = {value}").parse::<Table>().ok();
+        return match parsed.and_then(|mut table| table.remove("list")) {
+            Some(Value::Array(items)) if items.iter().all(Value::is_str) => Ok(Value::Array(items)),
+            _ => Err("write the names with commas between them and without brackets: a,b".to_owned()),
+        };
+    }
+    let items = value.split(',').map(str::trim).filter(|item| !item.is_empty());
+    Ok(Value::Array(items.map(|item| Value::String(item.to_owned())).collect()))
+}
+
+fn single(keys: &[&str], value: &str) -> Value {
     if TEXTS.contains(&keys) || keys.first() == Some(&"kafka") && keys.get(1) == Some(&"properties") {
         return Value::String(value.to_owned());
     }
@@ -234,7 +311,7 @@ mod tests {
 
     #[test]
     fn unknown_keys_are_named() {
-        let error = merge(None, environment(&[("MOODSTREAM_KAFKA__BROKER", "b:2")]), &[]).unwrap_err();
+        let error = merge_text(Some(("s.toml", "[kafka]\nbroker = \"b:2\"")), Vec::new(), &[]).unwrap_err();
         assert!(error.0.contains("broker"), "{error}");
         assert!(!error.0.contains('\n'), "{error}");
     }
@@ -296,12 +373,59 @@ mod tests {
 
     #[test]
     fn variables_of_other_tools_are_left_alone() {
-        merge(
-            None,
-            environment(&[("MOODSTREAM_RUNTIME", "/x"), ("OTHER__KEY", "1")]),
-            &[],
-        )
-        .unwrap();
+        for name in [
+            "MOODSTREAM_RUNTIME",
+            "MOODSTREAM_CONFIG",
+            "MOODSTREAM_TEST_URL",
+            "MOODSTREAM_POSTGRES_HOST",
+            "MOODSTREAM_OWNER_PASSWORD",
+            "OTHER__KEY",
+            // What Kubernetes makes of services.
+            "MOODSTREAM_SERVICE_HOST",
+            "MOODSTREAM_SERVICE_PORT_METRICS",
+            "MOODSTREAM_PORT",
+            "MOODSTREAM_PORT_9464_TCP_ADDR",
+            "MOODSTREAM_POSTGRESQL_SERVICE_PORT",
+            "MOODSTREAM_KAFKA_PORT_9092_TCP",
+        ] {
+            merge(None, environment(&[(name, "1")]), &[]).unwrap();
+        }
+    }
+
+    #[test]
+    fn a_variable_that_is_no_setting_is_named_with_the_nearest() {
+        for (name, words) in [
+            ("MOODSTREAM_DATABASE_URL", "did you mean MOODSTREAM_DATABASE__URL?"),
+            ("MOODSTREAM_KAFKA_BROKERS", "did you mean MOODSTREAM_KAFKA__BROKERS?"),
+            ("MOODSTREAM_KAFKA__GRUOP", "did you mean MOODSTREAM_KAFKA__GROUP?"),
+            ("MOODSTREAM_BROKERS", "did you mean MOODSTREAM_KAFKA__BROKERS?"),
+            ("MOODSTREAM_FOO", "sections are kafka, posts"),
+            ("MOODSTREAM_TOPICS", "settings file alone"),
+            ("MOODSTREAM_KAFKA__", "no such setting"),
+        ] {
+            let error = merge(None, environment(&[(name, "hunter2")]), &[]).unwrap_err().0;
+            assert!(error.contains(words) && error.contains(name), "{error}");
+            assert!(!error.contains("hunter2"), "{error}");
+        }
+    }
+
+    #[test]
+    fn a_list_may_stand_in_brackets() {
+        for (value, topics) in [
+            ("a, b", vec!["a", "b"]),
+            ("[\"a\", 'b']", vec!["a", "b"]),
+            ("^posts-[0-9]+", vec!["^posts-[0-9]+"]),
+        ] {
+            let settings = merge(None, environment(&[("MOODSTREAM_KAFKA__TOPICS", value)]), &[]).unwrap();
+            assert_eq!(settings.kafka.topics, topics, "{value}");
+        }
+        let error = merge(None, environment(&[("MOODSTREAM_KAFKA__TOPICS", "[a,b]")]), &[]).unwrap_err();
+        assert!(error.0.contains("without brackets: a,b"), "{error}");
+        let error = merge_text(Some(("s.toml", "[kafka]\ntopics = \"posts\"\n")), Vec::new(), &[]).unwrap_err();
+        assert!(
+            error.0.contains("expected a list such as") && error.0.contains("line 2"),
+            "{error}"
+        );
     }
 
     proptest! {

@@ -6,6 +6,7 @@
 //! [checked](Settings::check), so that bad input ends before any work begins.
 
 pub mod layers;
+mod names;
 
 use std::path::PathBuf;
 
@@ -16,7 +17,7 @@ use crate::{
     classify::ClassifyOptions,
     filter::{Languages, PostFilter, TopicSet, TopicSettings},
     http::HttpOptions,
-    kafka::KafkaOptions,
+    kafka::{self, KafkaOptions},
     model::{ModelOptions, Precision, ProblemType, Provider},
     post::{FieldPaths, Format, Limits, MissingTime, ParseOptions, Zone},
     store::{Retention, Roles, StoreOptions},
@@ -418,6 +419,7 @@ impl Settings {
             .map_err(|error| SettingsError(error.to_string()))?;
         self.post_filter()?;
         self.store.check()?;
+        kafka::check_clients(&self.kafka).map_err(|error| SettingsError(one_line(&error.to_string())))?;
         if self.store.maintenance_interval_seconds == 0 {
             return fail("store.maintenance_interval_seconds is 0: give at least 1");
         }

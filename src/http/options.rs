@@ -2,7 +2,7 @@
 
 use std::net::SocketAddr;
 
-use serde::Deserialize;
+use serde::{Deserialize, Deserializer, de::Error as _};
 
 /// What the live page shows. Anyone who reaches the address sees it, so posts are shown only if asked for.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Deserialize)]
@@ -30,6 +30,7 @@ impl PageContent {
 #[serde(deny_unknown_fields, default)]
 pub struct HttpOptions {
     /// The address of the live page, `/metrics`, `/live` and `/ready`; port 0 takes a free one.
+    #[serde(deserialize_with = "address")]
     pub listen: SocketAddr,
     /// Serve at all.
     pub enabled: bool,
@@ -47,6 +48,41 @@ impl Default for HttpOptions {
             enabled: true,
             page: PageContent::Figures,
             stall_seconds: 600,
+        }
+    }
+}
+
+/// `127.0.0.1:9464`, `[::]:9464` or `localhost:9464`.
+fn address<'de, D: Deserializer<'de>>(deserializer: D) -> Result<SocketAddr, D::Error> {
+    let text = String::deserialize(deserializer)?;
+    let numeric = match text.strip_prefix("localhost:") {
+        Some(port) => format!("127.0.0.1:{port}"),
+        None => text.clone(),
+    };
+    numeric.parse().map_err(|_| {
+        D::Error::custom(format!(
+            "{text:?} is no IP address with a port: write 127.0.0.1:9464 for this machine alone, 0.0.0.0:9464 for all networks"
+        ))
+    })
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn an_address_without_a_port_is_refused_with_an_example() {
+        for (text, address) in [
+            ("127.0.0.1:1", "127.0.0.1:1"),
+            ("[::]:9464", "[::]:9464"),
+            ("localhost:9464", "127.0.0.1:9464"),
+        ] {
+            let options: HttpOptions = toml::from_str(&format!("listen = '{text}'")).expect("an address");
+            assert_eq!(options.listen.to_string(), address);
+        }
+        for text in ["0.0.0.0", "9464", ":9464", "example.org:80", "localhost", ""] {
+            let error = toml::from_str::<HttpOptions>(&format!("listen = '{text}'")).expect_err(text);
+            assert!(error.to_string().contains("write 127.0.0.1:9464"), "{error}");
         }
     }
 }

@@ -3,9 +3,11 @@
 use std::time::{Duration, Instant};
 
 use rdkafka::{
+    ClientConfig,
     admin::{AdminClient, AdminOptions, ResourceSpecifier},
     consumer::{BaseConsumer, Consumer as _},
     metadata::Metadata,
+    producer::BaseProducer,
     types::RDKafkaErrorCode,
 };
 
@@ -44,6 +46,26 @@ pub enum DeadLetterTopic {
         /// `auto.create.topics.enable` of the broker; none where it does not say.
         created_by_broker: Option<bool>,
     },
+}
+
+/// Has librdkafka read the properties as a consumer and a producer would, without a broker: values out of range,
+/// certificates that are not there, mechanisms that it lacks.
+///
+/// # Errors
+/// [`KafkaError::Setting`] with its reason.
+pub fn check_clients(options: &KafkaOptions) -> Result<(), KafkaError> {
+    let offline = |mut config: ClientConfig| {
+        config.remove("bootstrap.servers");
+        config
+    };
+    let making = |error| KafkaError::client("making a client", &error);
+    let _: BaseConsumer<Plain> = offline(options.consumer_config())
+        .create_with_context(Plain::default())
+        .map_err(making)?;
+    let _: BaseProducer<Plain> = offline(options.producer_config())
+        .create_with_context(Plain::default())
+        .map_err(making)?;
+    Ok(())
 }
 
 /// Asks the brokers for the topics of the settings.

@@ -4,7 +4,7 @@ use std::sync::{Arc, Mutex};
 
 use rdkafka::{
     ClientContext, config::RDKafkaLogLevel, consumer::ConsumerContext, error::KafkaError as RdError,
-    types::RDKafkaErrorCode,
+    message::DeliveryResult, producer::ProducerContext, types::RDKafkaErrorCode,
 };
 
 use super::in_flight::lock;
@@ -82,3 +82,9 @@ impl ClientContext for Plain {
 }
 
 impl ConsumerContext for Plain {}
+
+impl ProducerContext for Plain {
+    type DeliveryOpaque = ();
+
+    fn delivery(&self, _: &DeliveryResult<'_>, (): ()) {}
+}

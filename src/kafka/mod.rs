@@ -34,7 +34,7 @@ mod watermarks;
 
 pub use assignment::{AssignedPartition, Assignment};
 pub(crate) use check::fetch_metadata;
-pub use check::{BrokerReport, DeadLetterTopic, check_broker};
+pub use check::{BrokerReport, DeadLetterTopic, check_broker, check_clients};
 pub use consumer::Consumer;
 pub use dead_letter::{DeadLetter, DeadLetterError, DeadLetters, Sent, header};
 pub use dead_letter_reader::{REPLAYED_FROM, Replay, StoredDeadLetter, read_dead_letters};

@@ -131,6 +131,15 @@ impl KafkaOptions {
             if topic.trim().is_empty() {
                 return Err(KafkaError::setting("kafka.topics", "holds an empty name"));
             }
+            if !topic.starts_with('^') && !is_topic_name(topic) {
+                return Err(KafkaError::setting(
+                    "kafka.topics",
+                    format!(
+                        "{topic:?} is no name of a topic (letters, digits, `.`, `_` and `-`); write names with commas \
+                         between, and begin a regular expression with `^`"
+                    ),
+                ));
+            }
             let dead_letters = self.dead_letter_topic();
             let reads_dead_letters = if topic.starts_with('^') {
                 regex::Regex::new(topic)
@@ -147,6 +156,13 @@ impl KafkaOptions {
                     format!("{topic:?} is also read from: dead letters would go round in circles"),
                 ));
             }
+        }
+        let dead_letters = self.dead_letter_topic();
+        if !is_topic_name(&dead_letters) {
+            return Err(KafkaError::setting(
+                "kafka.dead_letter_topic",
+                format!("{dead_letters:?} is no name of a topic: letters, digits, `.`, `_` and `-`, at most 249"),
+            ));
         }
         if self.group.is_empty() {
             return Err(KafkaError::setting("kafka.group", "is empty; name the consumer group"));
@@ -291,6 +307,12 @@ pub(super) fn is_meant(entry: &str, topic: &str) -> bool {
     }
 }
 
+/// What a broker takes for the name of a topic: `org.apache.kafka.common.internals.Topic` of Kafka's own client.
+fn is_topic_name(name: &str) -> bool {
+    let legal = |byte: u8| byte.is_ascii_alphanumeric() || matches!(byte, b'.' | b'_' | b'-');
+    (1..=249).contains(&name.len()) && name.bytes().all(legal) && !matches!(name, "." | "..")
+}
+
 #[cfg(test)]
 mod tests {
     #![allow(clippy::unwrap_used)]
@@ -392,6 +414,14 @@ mod tests {
             },
             KafkaOptions {
                 topics: vec!["^(".into()],
+                ..options()
+            },
+            KafkaOptions {
+                topics: vec!["[posts]".into()],
+                ..options()
+            },
+            KafkaOptions {
+                dead_letter_topic: Some("posts, dead".into()),
                 ..options()
             },
             KafkaOptions {

@@ -47,7 +47,16 @@ pub enum ModelError {
         /// The file of the weights.
         weights: String,
     },
-    /// No ONNX file, or none of the precision asked for.
+    /// Neither an ONNX file nor weights to make one of.
+    #[error(
+        "{} and its onnx/ have no ONNX file: export the model with `optimum-cli export onnx --model NAME --task text-classification DIR` (pip install optimum-onnx), or set `model.path` to the folder that has one",
+        folder.display()
+    )]
+    NothingToRun {
+        /// The model folder.
+        folder: PathBuf,
+    },
+    /// ONNX files, but none of the precision or name asked for.
     #[error(
         "no ONNX file for precision {precision} on {provider} in {} or its onnx/: {found}; choose another `model.precision`, or name the file with `model.file`",
         folder.display()

@@ -84,21 +84,36 @@ pub(super) fn find_onnx(folder: &Path, options: &ModelOptions) -> Result<(PathBu
                 }
             }
             // Of several other names, the first in their order.
-            let other = files.iter().find(|path| precision_of(&name(path)) == Some(precision));
-            if let Some(path) = other {
+            let mut others = files.iter().filter(|path| precision_of(&name(path)) == Some(precision));
+            if let Some(path) = others.next() {
+                let passed_over: Vec<String> = others.map(|path| name(path)).collect();
+                if !passed_over.is_empty() {
+                    tracing::warn!(
+                        chosen = name(path),
+                        others = passed_over.join(", "),
+                        "several ONNX files of the same precision: choose one with model.file"
+                    );
+                }
                 return Ok((path.clone(), precision));
             }
         }
     }
-    if files.is_empty()
-        && let Some(weights) = ["model.safetensors", "model.safetensors.index.json", "pytorch_model.bin"]
-            .into_iter()
-            .find(|weights| folder.join(weights).is_file())
-    {
-        return Err(ModelError::NotExported {
-            folder: folder.to_owned(),
-            weights: weights.to_owned(),
-        });
+    let weights = ["model.safetensors", "model.safetensors.index.json", "pytorch_model.bin"]
+        .into_iter()
+        .find(|weights| folder.join(weights).is_file());
+    match weights {
+        _ if !files.is_empty() => {}
+        Some(weights) => {
+            return Err(ModelError::NotExported {
+                folder: folder.to_owned(),
+                weights: weights.to_owned(),
+            });
+        }
+        None => {
+            return Err(ModelError::NothingToRun {
+                folder: folder.to_owned(),
+            });
+        }
     }
     let found = files
         .iter()
@@ -108,10 +123,9 @@ pub(super) fn find_onnx(folder: &Path, options: &ModelOptions) -> Result<(PathBu
         folder: folder.to_owned(),
         precision: options.precision,
         provider: options.provider,
-        found: match (&options.file, found.is_empty()) {
-            (_, true) => "there is none at all".to_owned(),
-            (Some(file), false) => format!("{} is not there, but {}", file.display(), found.join(", ")),
-            (None, false) => format!("there are {}", found.join(", ")),
+        found: match &options.file {
+            Some(file) => format!("{} is not there, but {}", file.display(), found.join(", ")),
+            None => format!("there are {}", found.join(", ")),
         },
     })
 }
@@ -245,7 +259,11 @@ mod tests {
         );
         let error = find(&["model.safetensors"], &ModelOptions::default()).unwrap_err();
         assert!(error.contains("moodstream-lab export --checkpoint"), "{error}");
-        assert!(find(&[], &int8).unwrap_err().contains("there is none at all"));
+        let error = find(&[], &int8).unwrap_err();
+        assert!(
+            error.contains("have no ONNX file: export") && !error.contains("precision"),
+            "{error}"
+        );
     }
 
     #[test]

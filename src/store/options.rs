@@ -163,6 +163,15 @@ impl StoreOptions {
         }) {
             options = options.host(&address.to_string());
         }
+        let names_user = parsed
+            .as_ref()
+            .is_some_and(|url| !url.username().is_empty() || url.query_pairs().any(|(name, _)| name == "user"));
+        if !names_user && std::env::var_os("PGUSER").is_none() && whoami::username().is_err() {
+            return Err(settings(
+                "it names no user, and the system has no name for the user of this process: write postgres://USER@HOST/DATABASE"
+                    .to_owned(),
+            ));
+        }
         // Floats travel in binary, so their digits in text don't matter; poolers refuse the parameter.
         if options.get_application_name().is_none() {
             options = options.application_name("moodstream");
