@@ -232,17 +232,8 @@ const BYTE_ORDER_MARK: &[u8] = b"\xef\xbb\xbf";
 
 /// How records lie in a source that begins so.
 fn layout(beginning: &[u8]) -> io::Result<Layout> {
-    for (magic, what) in [
-        (&b"PAR1"[..], "a Parquet file"),
-        (b"Obj\x01", "an Avro file"),
-        (b"PK\x03\x04", "a zip archive or a spreadsheet"),
-        (b"ORC", "an ORC file"),
-        (b"\xff\xfe", "UTF-16 text"),
-        (b"\xfe\xff", "UTF-16 text"),
-    ] {
-        if beginning.starts_with(magic) {
-            return Err(invalid(format!("it is {what}: write one JSON object a line, in UTF-8")));
-        }
+    if let Some(what) = other_format(beginning) {
+        return Err(invalid(format!("it is {what}: give one JSON object a line, in UTF-8")));
     }
     let beginning = beginning
         .strip_prefix(BYTE_ORDER_MARK)
@@ -265,12 +256,64 @@ fn layout(beginning: &[u8]) -> io::Result<Layout> {
     if field(first, b"data: {") || field(first, b"data:{") || field(first, b"event:") && field(lines.next(), b"data:") {
         return Ok(Layout::Blocks);
     }
-    match std::str::from_utf8(line).ok().and_then(looks_structured) {
+    match looks_structured(&String::from_utf8_lossy(line)) {
         None => Ok(Layout::Lines),
         Some(what) => Err(invalid(format!(
             "its first line is {what}: write one JSON object a line; with posts.format = \"text\" every line is a text"
         ))),
     }
+}
+
+/// What a file is that begins so, if it is of a format that is not read.
+fn other_format(beginning: &[u8]) -> Option<&'static str> {
+    const MAGIC: [(&[u8], &str); 20] = [
+        (b"PAR1", "a Parquet file"),
+        (b"Obj\x01", "an Avro file"),
+        (b"ORC", "an ORC file"),
+        (b"ARROW1", "an Arrow file"),
+        (b"SEQ\x06", "a Hadoop sequence file"),
+        (b"\x89HDF", "an HDF5 file"),
+        (b"SQLite format 3\0", "an SQLite database"),
+        (b"PK\x03\x04", "a zip archive or a spreadsheet: unpack or export it"),
+        (b"\xd0\xcf\x11\xe0", "an old spreadsheet or document"),
+        (b"%PDF", "a PDF document"),
+        (
+            b"BZh",
+            "packed with bzip2: pipe it through `bzcat FILE | moodstream feed -`",
+        ),
+        (
+            b"\xfd7zXZ\0",
+            "packed with xz: pipe it through `xzcat FILE | moodstream feed -`",
+        ),
+        (
+            b"\x04\x22\x4d\x18",
+            "packed with LZ4: pipe it through `lz4 -dc FILE | moodstream feed -`",
+        ),
+        (b"\xff\x06\0\0sNaPpY", "packed with Snappy: unpack it first"),
+        (b"7z\xbc\xaf\x27\x1c", "a 7z archive: unpack it first"),
+        (b"Rar!", "a RAR archive: unpack it first"),
+        (
+            b"\xff\xfe",
+            "UTF-16 text: pipe it through `iconv -f UTF-16 -t UTF-8 FILE | moodstream feed -`",
+        ),
+        (
+            b"\xfe\xff",
+            "UTF-16 text: pipe it through `iconv -f UTF-16 -t UTF-8 FILE | moodstream feed -`",
+        ),
+        (b"\x80\x04\x95", "a Python pickle"),
+        (
+            b"{\0",
+            "UTF-16 text: pipe it through `iconv -f UTF-16LE -t UTF-8 FILE | moodstream feed -`",
+        ),
+    ];
+    // A tar archive is known by its 257th byte.
+    if beginning.get(257..262) == Some(b"ustar") {
+        return Some("a tar archive: unpack it first");
+    }
+    MAGIC
+        .iter()
+        .find(|(magic, _)| beginning.starts_with(magic))
+        .map(|(_, what)| *what)
 }
 
 /// Whether a line is the beginning of a JSON value that goes on after it.
@@ -428,6 +471,15 @@ mod tests {
             (b"id,text,label\n1,so happy,joy\n", "CSV"),
             (b"\"0\",\"1467810369\",\"so sad\"\n", "CSV"),
             (b"<?xml version=\"1.0\"?>\n<a/>", "XML"),
+            (b"<!DOCTYPE html>\n<html>", "HTML"),
+            (b"<html>\n<body>", "HTML"),
+            (b"%PDF-1.7\n%\xe2\xe3\xcf\xd3", "PDF"),
+            (b"BZh91AY&SY", "bzcat"),
+            (b"\xfd7zXZ\0\0", "xzcat"),
+            (b"Obj\x01\x04\x14avro.codec", "Avro"),
+            (b"{\0\"\0i\0d\0", "UTF-16"),
+            (b"\x93NUMPY\x01\0v\0\0\0", "binary data"),
+            (b"1,so happy\n2,so sad\n", "CSV"),
         ] {
             let error = read(bytes).unwrap_err().to_string();
             assert!(error.contains(what) && error.contains("JSON"), "{error}");

@@ -20,7 +20,8 @@ pub fn looks_structured(record: &str) -> Option<&'static str> {
     if is_markup(record) {
         return Some("XML or HTML");
     }
-    if is_header(record) {
+    // One alone, or with the rows under it.
+    if record.lines().next().is_some_and(is_header) {
         return Some("the header of a CSV file");
     }
     LOOKS
@@ -66,6 +67,13 @@ static LOOKS: LazyLock<Vec<(Regex, &'static str)>> = LazyLock::new(|| {
             "a line of CSV",
         ),
         (r"\d+(?:\t[^\t\n]*)+".to_owned(), "a line of tab-separated values"),
+        // Without quotes: an id, then a date, a small number for a label, or a word with no space before it. People write a
+        // space after a comma, and digits after one within a number.
+        (
+            r"\d+([,;|])\d{4}-\d\d-\d\d[^\n]*[,;|][^\n]+".to_owned(),
+            "a line of CSV",
+        ),
+        (r"\d+[,;|](?:-?\d[,;|])?[\p{L}@#][^\n]*".to_owned(), "a line of CSV"),
         // The beginning of JSON in a string that is damaged: whole, it would have been read.
         (
             r#""[\[{]\s*(?:\\"|'|\{\s*\\").*"#.to_owned(),
@@ -90,16 +98,18 @@ fn is_markup(record: &str) -> bool {
     let Some(rest) = record.strip_prefix('<') else {
         return false;
     };
+    const DOCUMENTS: [&str; 5] = ["html", "rss", "feed", "svg", "head"];
+    let name_end = rest
+        .find(|c: char| !(c.is_ascii_alphanumeric() || matches!(c, '-' | ':' | '_')))
+        .unwrap_or(rest.len());
     if rest.starts_with("?xml")
+        || DOCUMENTS.iter().any(|name| rest[..name_end].eq_ignore_ascii_case(name))
         || rest
             .get(..8)
             .is_some_and(|start| start.eq_ignore_ascii_case("!doctype"))
     {
         return true;
     }
-    let name_end = rest
-        .find(|c: char| !(c.is_ascii_alphanumeric() || matches!(c, '-' | ':' | '_')))
-        .unwrap_or(rest.len());
     let (name, rest) = rest.split_at(name_end);
     let Some((attributes, inner)) = rest.split_once('>') else {
         return false;
@@ -175,7 +185,7 @@ mod tests {
 
     #[test]
     fn every_pattern_compiles() {
-        assert_eq!(LOOKS.len(), 11);
+        assert_eq!(LOOKS.len(), 13);
     }
 
     #[test]
@@ -220,6 +230,14 @@ mod tests {
             ("id\ttext", "the header"),
             ("2026-11-27,\"so happy\",joy", "a line of CSV"),
             ("7\tso happy", "tab-separated"),
+            ("1,so happy", "a line of CSV"),
+            ("1,so happy, all day", "a line of CSV"),
+            ("17;@ann so happy", "a line of CSV"),
+            ("1467810369,0,so sad", "a line of CSV"),
+            ("123,2024-01-01,user,so happy", "a line of CSV"),
+            ("123,2024-01-01 07:00:00,so happy", "a line of CSV"),
+            ("id,text\n1,so happy\n2,so sad", "the header"),
+            ("<html>\n<head>", "XML or HTML"),
             (r#""{\"id\":1,\"text\":\"so hap"#, "damaged JSON"),
         ] {
             assert!(
@@ -260,6 +278,15 @@ mod tests {
             "<sarcasm>great day</sarcasm>",
             "<i>sad</i> and <b>happy</b>",
             "text,me when you get home",
+            "1, so happy",
+            "10,000 people",
+            "2,5 Millionen Menschen",
+            "3,2,1 go",
+            "1,2,3,4 I declare a war",
+            "2024-01-01, so happy",
+            "1st,2nd and 3rd",
+            "<3,so happy",
+            "4;2",
             "id,please",
             "tweet,retweet",
             "a bell \u{7}",

@@ -28,6 +28,8 @@ pub struct FieldPaths {
     pub repost_of: Option<FieldPath>,
     /// The text of a quoted post.
     pub quoted_text: Option<FieldPath>,
+    /// What is set where the record says that the post was deleted: a flag, or the time of it.
+    pub deleted: Option<FieldPath>,
 }
 
 impl FieldPaths {

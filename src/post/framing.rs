@@ -1,5 +1,7 @@
 //! What producers wrap around a record's JSON.
 
+use base64::{Engine as _, engine::general_purpose::STANDARD};
+
 use super::{Reason, Reject};
 
 /// The head that Confluent's serialisers put before a record: a zero byte and the schema's id, big endian.
@@ -36,6 +38,22 @@ pub(super) fn is_utf16(payload: &[u8]) -> bool {
         [0xff, 0xfe, ..] | [0xfe, 0xff, ..] => true,
         [a, 0, b, 0, ..] | [0, a, 0, b, ..] => *a != 0 && *b != 0,
         _ => false,
+    }
+}
+
+/// Bytes as JSON has them: a string in base64, as Kafka Connect writes it, a list of numbers, or Node's `Buffer`.
+pub(super) fn bytes_in_json(json: &str) -> Option<Vec<u8>> {
+    #[derive(serde::Deserialize)]
+    #[serde(untagged)]
+    enum Bytes {
+        Base64(String),
+        Numbers(Vec<u8>),
+        Buffer { data: Vec<u8> },
+    }
+
+    match serde_json::from_str(json).ok()? {
+        Bytes::Base64(text) => STANDARD.decode(text.trim()).ok(),
+        Bytes::Numbers(bytes) | Bytes::Buffer { data: bytes } => Some(bytes),
     }
 }
 

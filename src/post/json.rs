@@ -7,6 +7,8 @@ use serde::{
     de::{IgnoredAny, MapAccess, SeqAccess, Visitor, value::MapAccessDeserializer},
 };
 
+use time::{OffsetDateTime, format_description::well_known::Rfc3339};
+
 use super::{FieldError, Id, Reason, Reject};
 
 /// Reads `json` as `T`.
@@ -143,7 +145,7 @@ pub(super) enum Scalar<'a> {
     Text(Cow<'a, str>),
     Integer(i128),
     Float(f64),
-    Bool,
+    Bool(bool),
     List,
     Object,
 }
@@ -156,7 +158,7 @@ impl Scalar<'_> {
             Self::Integer(_) => "a number",
             Self::Float(number) if number.fract() == 0.0 => "a number that is too large",
             Self::Float(_) => "a fraction",
-            Self::Bool => "a boolean",
+            Self::Bool(_) => "a boolean",
             Self::List => "a list",
             Self::Object => "an object",
         }
@@ -164,6 +166,43 @@ impl Scalar<'_> {
 
     pub(super) fn is_absent(&self) -> bool {
         matches!(self, Self::Absent)
+    }
+
+    /// Whether a flag is set: anything but `false`, 0, nothing, and the words for them.
+    pub(super) fn is_set(&self) -> bool {
+        const UNSET: [&str; 6] = ["", "0", "f", "false", "n", "no"];
+        match self {
+            Self::Absent | Self::List | Self::Object => false,
+            Self::Bool(flag) => *flag,
+            Self::Integer(number) => *number != 0,
+            Self::Float(number) => *number != 0.0,
+            Self::Text(text) => !UNSET.contains(&text.trim().to_ascii_lowercase().as_str()),
+        }
+    }
+
+    /// The scalar that MongoDB's Extended JSON writes as an object of one member, `{"$oid": "..."}`; none for another key.
+    ///
+    /// <https://www.mongodb.com/docs/manual/reference/mongodb-extended-json/>
+    fn extended(key: &str, value: Self) -> Option<Self> {
+        const NANOSECONDS: i128 = 1_000_000;
+        match (key, value) {
+            // Milliseconds, whatever their magnitude: as a notation that leaves no doubt.
+            ("$date", Self::Integer(milliseconds)) => {
+                let nanoseconds = milliseconds.checked_mul(NANOSECONDS)?;
+                let time = OffsetDateTime::from_unix_timestamp_nanos(nanoseconds).ok()?;
+                Some(Self::Text(Cow::Owned(time.format(&Rfc3339).ok()?)))
+            }
+            ("$numberLong" | "$numberInt", Self::Text(digits)) => match digits.parse() {
+                Ok(number) => Some(Self::Integer(number)),
+                Err(_) => Some(Self::Text(digits)),
+            },
+            (
+                "$date" | "$oid" | "$uuid" | "$numberLong" | "$numberInt" | "$numberDouble" | "$numberDecimal"
+                | "$symbol",
+                value,
+            ) => Some(value),
+            _ => None,
+        }
     }
 
     /// The string, if it is one.
@@ -229,7 +268,7 @@ impl<'a> From<&'a serde_json::Value> for Scalar<'a> {
         use serde_json::Value;
         match value {
             Value::Null => Self::Absent,
-            Value::Bool(_) => Self::Bool,
+            Value::Bool(flag) => Self::Bool(*flag),
             Value::Number(number) => match (number.as_i128(), number.as_f64()) {
                 (Some(integer), _) => Self::Integer(integer),
                 (None, Some(float)) => Self::Float(float),
@@ -237,7 +276,15 @@ impl<'a> From<&'a serde_json::Value> for Scalar<'a> {
             },
             Value::String(text) => Self::Text(Cow::Borrowed(text)),
             Value::Array(_) => Self::List,
-            Value::Object(_) => Self::Object,
+            Value::Object(object) => {
+                let mut members = object.iter();
+                match (members.next(), members.next()) {
+                    (Some((key, value)), None) if key.starts_with('$') => {
+                        Self::extended(key, Self::from(value)).unwrap_or(Self::Object)
+                    }
+                    _ => Self::Object,
+                }
+            }
         }
     }
 }
@@ -277,8 +324,8 @@ impl<'de> Visitor<'de> for ScalarVisitor {
         Ok(Scalar::Float(number))
     }
 
-    fn visit_bool<E>(self, _: bool) -> Result<Self::Value, E> {
-        Ok(Scalar::Bool)
+    fn visit_bool<E>(self, flag: bool) -> Result<Self::Value, E> {
+        Ok(Scalar::Bool(flag))
     }
 
     fn visit_unit<E>(self) -> Result<Self::Value, E> {
@@ -291,8 +338,17 @@ impl<'de> Visitor<'de> for ScalarVisitor {
     }
 
     fn visit_map<A: MapAccess<'de>>(self, mut object: A) -> Result<Self::Value, A::Error> {
-        while object.next_entry::<IgnoredAny, IgnoredAny>()?.is_some() {}
-        Ok(Scalar::Object)
+        let mut found = Scalar::Object;
+        if let Some(key) = object.next_key::<Cow<'_, str>>()? {
+            match key.starts_with('$') {
+                true => found = Scalar::extended(&key, object.next_value()?).unwrap_or(Scalar::Object),
+                false => drop(object.next_value::<IgnoredAny>()?),
+            }
+        }
+        while object.next_entry::<IgnoredAny, IgnoredAny>()?.is_some() {
+            found = Scalar::Object;
+        }
+        Ok(found)
     }
 }
 

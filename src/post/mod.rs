@@ -20,6 +20,7 @@ mod mastodon;
 mod origin;
 mod parse;
 mod plain;
+mod row_change;
 mod shape;
 #[cfg(test)]
 mod tests;

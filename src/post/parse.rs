@@ -12,7 +12,7 @@ use super::{
     framing::{self, SchemaRegistry},
     jetstream, json,
     list::{not_a_post, one_of},
-    mastodon, plain,
+    mastodon, plain, row_change,
     shape::{self, Key, Shape},
     twitter_v1, twitter_v2,
 };
@@ -75,13 +75,18 @@ pub fn parse(payload: &[u8], envelope: &Envelope, options: &ParseOptions) -> Res
         );
         return Err(Reject::new(Reason::TooLarge, detail));
     }
+    bytes(payload, input)
+}
+
+/// Bytes that may be framed for a schema registry.
+fn bytes(payload: &[u8], input: Input<'_>) -> Result<Parsed, Reject> {
     if framing::is_utf16(payload) {
         return Err(Reject::new(Reason::NotUtf8, "UTF-16, not UTF-8"));
     }
     match SchemaRegistry::split(payload) {
-        Some((head, framed)) if options.format != Format::Text => {
+        Some((head, framed)) if input.options.format != Format::Text => {
             let json = utf8(framed).map_err(|_| head.not_json())?;
-            let read = match options.format {
+            let read = match input.options.format {
                 // A string, as a serialiser of strings writes it.
                 Format::Auto if json.starts_with('"') => any(json, input, 0),
                 format => document(format, json, input),
@@ -218,6 +223,9 @@ pub(super) fn object(format: Format, json: &str, input: Input<'_>) -> Result<Par
     {
         return mapped;
     }
+    if shape.is_row_change() && matches!(format, Format::Auto | Format::Plain) {
+        return row_change::parse(json, input, |row| object(format, row, input));
+    }
     let format = match format {
         Format::Auto if shape.has_any(PAGES) && !shape.has_any(&[Key::Text, Key::Content]) => return page(json, input),
         Format::Auto => match (shape.format(), shape.other_object()) {
@@ -244,10 +252,26 @@ fn connect(format: Format, json: &str, input: Input<'_>) -> Result<Parsed, Rejec
     struct Envelope<'a> {
         #[serde(borrow)]
         payload: Option<&'a RawValue>,
+        #[serde(borrow, default)]
+        schema: json::Object<Schema<'a>>,
+    }
+
+    #[derive(serde::Deserialize)]
+    struct Schema<'a> {
+        #[serde(borrow, default, rename = "type")]
+        kind: json::Scalar<'a>,
     }
 
     let envelope: Envelope<'_> = json::read(json)?;
+    let is_bytes = envelope.schema.as_ref().and_then(|schema| schema.kind.as_str()) == Some("bytes");
     match envelope.payload.map(RawValue::get) {
+        Some(payload) if is_bytes => match framing::bytes_in_json(payload) {
+            Some(payload) => bytes(&payload, input),
+            None => Err(Reject::new(
+                Reason::BadField,
+                "`payload` holds no bytes in base64, though its schema says `bytes`",
+            )),
+        },
         None => Err(Reject::new(Reason::Tombstone, "Kafka Connect's envelope of no value")),
         Some(object) if object.starts_with('{') => self::object(format, object, input),
         // A string, which may hold a document, or a text.

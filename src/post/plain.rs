@@ -6,7 +6,7 @@ use serde::Deserialize;
 use serde_json::Value;
 
 use super::{
-    FieldPath, FieldPaths, Format, Parsed, Reason, Reject, Source,
+    Deletion, FieldPath, FieldPaths, Format, Id, Parsed, Reason, Reject, Source,
     draft::{Draft, Input},
     json::{self, Scalar},
     shape::Shape,
@@ -22,6 +22,12 @@ struct Plain<'a> {
     #[serde(borrow, default, rename = "_id")]
     underscore_id: Scalar<'a>,
     #[serde(borrow, default)]
+    comment_id: Scalar<'a>,
+    #[serde(borrow, default)]
+    post_id: Scalar<'a>,
+    #[serde(borrow, default)]
+    uuid: Scalar<'a>,
+    #[serde(borrow, default)]
     text: Scalar<'a>,
     #[serde(borrow, default)]
     content: Scalar<'a>,
@@ -35,6 +41,20 @@ struct Plain<'a> {
     published: Scalar<'a>,
     #[serde(borrow, default)]
     published_at: Scalar<'a>,
+    #[serde(borrow, default, rename = "publishedAt")]
+    published_at_camel: Scalar<'a>,
+    #[serde(borrow, default)]
+    date_published: Scalar<'a>,
+    #[serde(borrow, default)]
+    created_time: Scalar<'a>,
+    #[serde(borrow, default)]
+    create_time: Scalar<'a>,
+    #[serde(borrow, default)]
+    created: Scalar<'a>,
+    #[serde(borrow, default)]
+    datetime: Scalar<'a>,
+    #[serde(borrow, default)]
+    ts: Scalar<'a>,
     #[serde(borrow, default, rename = "@timestamp")]
     at_timestamp: Scalar<'a>,
     #[serde(borrow, default)]
@@ -63,6 +83,11 @@ struct Plain<'a> {
     quoted_text: Scalar<'a>,
     #[serde(borrow, default)]
     source: Scalar<'a>,
+    #[serde(borrow, default)]
+    deleted: Scalar<'a>,
+    /// What Debezium adds to rows that it unwraps itself.
+    #[serde(borrow, default, rename = "__deleted")]
+    underscore_deleted: Scalar<'a>,
 }
 
 /// The first of these that is not absent.
@@ -80,10 +105,64 @@ fn first_scalar<'s, 'a>(values: &[&'s Scalar<'a>]) -> &'s Scalar<'a> {
 /// An object of the plain format. Without an id or a time it takes the envelope's.
 pub(super) fn parse(json: &str, input: Input<'_>) -> Result<Parsed, Reject> {
     let plain: Plain<'_> = json::read(json)?;
+    if plain.is_deletion() {
+        return plain.deletion();
+    }
     plain.draft(plain.hashtags.as_ref().and_then(tags), &[], input)
 }
 
+/// The deletion of the post that an object describes, as the settings and the format name its id.
+pub(super) fn deletion(json: &str, input: Input<'_>) -> Result<Parsed, Reject> {
+    let fields = &input.options.fields;
+    if fields.is_empty() {
+        return json::read::<Plain<'_>>(json)?.deletion();
+    }
+    let value: Value = json::read(json)?;
+    Plain::mapped(&value, fields)?.deletion()
+}
+
 impl Plain<'_> {
+    /// The id that the object itself gives the post.
+    fn own_id(&self) -> Result<Option<Id>, Reject> {
+        let others = [
+            &self.tweet_id,
+            &self.underscore_id,
+            &self.comment_id,
+            &self.post_id,
+            &self.uuid,
+        ];
+        match first(&[&self.id]) {
+            Some(id) => id.id("id"),
+            None => first_scalar(&others).id("tweet_id"),
+        }
+    }
+
+    fn source(&self) -> Source {
+        match self.source.as_str() {
+            Some("twitter") => Source::Twitter,
+            Some("bluesky") => Source::Bluesky,
+            Some("mastodon") => Source::Mastodon,
+            _ => Source::Plain,
+        }
+    }
+
+    fn is_deletion(&self) -> bool {
+        self.deleted.is_set() || self.underscore_deleted.is_set()
+    }
+
+    fn deletion(&self) -> Result<Parsed, Reject> {
+        match self.own_id()? {
+            Some(post_id) => Ok(Parsed::Deletion(Deletion {
+                source: self.source(),
+                post_id,
+            })),
+            None => Err(Reject::new(
+                Reason::NoId,
+                "the deletion of a post without its id; posts.fields.id maps a key of your own",
+            )),
+        }
+    }
+
     /// `created_at` is a field of the settings, which comes before those of the format.
     fn draft(
         &self,
@@ -91,10 +170,7 @@ impl Plain<'_> {
         created_at: &[(&Scalar<'_>, &str)],
         input: Input<'_>,
     ) -> Result<Parsed, Reject> {
-        let id = match first(&[&self.id]) {
-            Some(id) => id.id("id")?,
-            None => first_scalar(&[&self.tweet_id, &self.underscore_id]).id("tweet_id")?,
-        };
+        let id = self.own_id()?;
         let author = match first(&[&self.author_id]) {
             Some(author) => author.id("author_id")?,
             None => first_scalar(&[&self.author, &self.user_id, &self.user]).id("author")?,
@@ -105,10 +181,17 @@ impl Plain<'_> {
             (&self.created_utc, "created_utc"),
             (&self.published, "published"),
             (&self.published_at, "published_at"),
+            (&self.published_at_camel, "publishedAt"),
+            (&self.date_published, "date_published"),
+            (&self.created_time, "created_time"),
+            (&self.create_time, "create_time"),
+            (&self.created, "created"),
             (&self.timestamp, "timestamp"),
             (&self.at_timestamp, "@timestamp"),
             (&self.date, "date"),
+            (&self.datetime, "datetime"),
             (&self.time, "time"),
+            (&self.ts, "ts"),
         ];
         let created_at = match created_at.is_empty() {
             true => input.time(&named)?,
@@ -116,12 +199,7 @@ impl Plain<'_> {
         };
         let text = first(&[&self.text, &self.content]).unwrap_or(&self.text);
         Draft {
-            source: match self.source.as_str() {
-                Some("twitter") => Source::Twitter,
-                Some("bluesky") => Source::Bluesky,
-                Some("mastodon") => Source::Mastodon,
-                _ => Source::Plain,
-            },
+            source: self.source(),
             id: id.or_else(|| input.envelope.fallback_id.clone()),
             created_at,
             record_time: true,
@@ -151,40 +229,64 @@ pub(super) fn mapped(json: &str, shape: Shape, input: Input<'_>) -> Option<Resul
     };
     let is_meant = match (&fields.text, input.options.format) {
         (_, Format::Plain) => true,
-        (Some(text), _) => text.find(&value).is_some(),
+        (Some(text), _) => {
+            let deleted = fields.deleted.as_ref().and_then(|path| path.find(&value));
+            let deleted = deleted.or_else(|| value.get("deleted"));
+            text.find(&value).is_some() || deleted.is_some_and(|value| Scalar::from(value).is_set())
+        }
         (None, _) => shape.format() == Some(Format::Plain),
     };
     is_meant.then(|| from_value(&value, fields, input))
 }
 
-fn from_value(value: &Value, fields: &FieldPaths, input: Input<'_>) -> Result<Parsed, Reject> {
-    let mut plain = Plain::deserialize(value).map_err(|error| {
+/// The value at a path.
+fn at<'v>(value: &'v Value, path: &FieldPath) -> Scalar<'v> {
+    path.find(value).map_or(Scalar::Absent, Scalar::from)
+}
+
+impl<'a> Plain<'a> {
+    /// The fields of an object, those of the settings before those of the format. Times and hashtags are not among them.
+    fn mapped(value: &'a Value, fields: &FieldPaths) -> Result<Self, Reject> {
+        let at = |path: &FieldPath| at(value, path);
         // Every field takes any value.
-        Reject::new(Reason::BadField, error.to_string())
-    })?;
-    let at = |path: &FieldPath| path.find(value).map_or(Scalar::Absent, Scalar::from);
-    if let Some(path) = &fields.id {
-        plain.id = at(path);
+        let mut plain = Plain::deserialize(value).map_err(|error| Reject::new(Reason::BadField, error.to_string()))?;
+        if let Some(path) = &fields.id {
+            plain.id = at(path);
+        }
+        if let Some(path) = &fields.text {
+            (plain.text, plain.content) = (at(path), Scalar::Absent);
+        }
+        if let Some(path) = &fields.author {
+            plain.author_id = at(path);
+        }
+        if let Some(path) = &fields.lang {
+            (plain.lang, plain.language) = (at(path), Scalar::Absent);
+        }
+        if let Some(path) = &fields.source {
+            plain.source = at(path);
+        }
+        if let Some(path) = &fields.repost_of {
+            plain.repost_of = at(path);
+        }
+        if let Some(path) = &fields.quoted_text {
+            plain.quoted_text = at(path);
+        }
+        if let Some(path) = &fields.deleted {
+            (plain.deleted, plain.underscore_deleted) = (at(path), Scalar::Absent);
+        }
+        Ok(plain)
     }
-    if let Some(path) = &fields.text {
-        (plain.text, plain.content) = (at(path), Scalar::Absent);
+}
+
+fn from_value(value: &Value, fields: &FieldPaths, input: Input<'_>) -> Result<Parsed, Reject> {
+    let plain = Plain::mapped(value, fields)?;
+    if plain.is_deletion() {
+        return plain.deletion();
     }
-    if let Some(path) = &fields.author {
-        plain.author_id = at(path);
-    }
-    if let Some(path) = &fields.lang {
-        (plain.lang, plain.language) = (at(path), Scalar::Absent);
-    }
-    if let Some(path) = &fields.source {
-        plain.source = at(path);
-    }
-    if let Some(path) = &fields.repost_of {
-        plain.repost_of = at(path);
-    }
-    if let Some(path) = &fields.quoted_text {
-        plain.quoted_text = at(path);
-    }
-    let created_at = fields.created_at.as_ref().map(|path| (at(path), format!("{path:?}")));
+    let created_at = fields
+        .created_at
+        .as_ref()
+        .map(|path| (at(value, path), format!("{path:?}")));
     let created_at: Vec<_> = created_at.iter().map(|(value, name)| (value, name.as_str())).collect();
     let hashtags = match &fields.hashtags {
         Some(path) => path.find(value).and_then(tags),

@@ -48,6 +48,8 @@ keys! {
     Text = "text", TweetCreateEvents = "tweet_create_events", Undrop = "undrop", User = "user",
     UserWithheld = "user_withheld", Username = "username", Verb = "verb", Visibility = "visibility", Warning = "warning",
     EventType = "event_type", Truncated = "truncated", Schema = "schema", SpecVersion = "specversion",
+    Deleted = "deleted", UnderscoreDeleted = "__deleted", Before = "before", After = "after", Op = "op", Table = "table",
+    Type = "type",
 }
 
 /// Messages of Twitter's and GNIP's streams that are about the stream, not about a post.
@@ -144,7 +146,15 @@ impl Shape {
         if self.has(K::Text) && self.has_any(&v2_fields) || self.has(K::NoteTweet) {
             return Some(Format::TwitterV2);
         }
-        self.has_any(&[K::Text, K::Content]).then_some(Format::Plain)
+        let deleted = self.has_any(&[K::Deleted, K::UnderscoreDeleted]) && !self.has_any(&[K::ScreenName, K::Username]);
+        (self.has_any(&[K::Text, K::Content]) || deleted).then_some(Format::Plain)
+    }
+
+    /// Whether it is a row's change as Debezium (`before`, `after`, `op`) or Maxwell and Canal (`table`, `type`, `data`) have it.
+    pub(super) fn is_row_change(self) -> bool {
+        use Key as K;
+        !self.has_any(&[K::Text, K::Content])
+            && (self.has(K::Op) && self.has_any(&[K::Before, K::After]) || self.has_all(&[K::Table, K::Type, K::Data]))
     }
 
     /// Whether it is the envelope of Kafka Connect's JSON converter.
@@ -239,10 +249,29 @@ pub(super) fn unknown(json: &str) -> Reject {
     if keys.is_empty() {
         return Reject::new(Reason::UnknownFormat, "an empty object");
     }
+    // Where people keep the text most often.
+    let text = [
+        "body",
+        "message",
+        "tweet",
+        "comment",
+        "selftext",
+        "caption",
+        "review",
+        "post",
+        "full_text",
+        "title",
+    ]
+    .into_iter()
+    .find(|name| keys.iter().any(|key| key == name));
+    let hint = match text {
+        Some(name) => format!("is the text under `{name}`? Then set posts.fields.text = \"{name}\""),
+        None => "posts.fields maps keys of your own".to_owned(),
+    };
     Reject::new(
         Reason::UnknownFormat,
         format!(
-            "an object with the keys {} is no known format of a post; posts.fields maps keys of your own",
+            "an object with the keys {} is no known format of a post; {hint}",
             keys.join(", ")
         ),
     )

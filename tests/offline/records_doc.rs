@@ -99,6 +99,13 @@ fn sections() -> Vec<(&'static str, &'static str, Vec<Sample>)> {
                     r#"{"did":"did:plc:ann","time_us":1,"kind":"commit","commit":{"operation":"delete","collection":"app.bsky.feed.post","rkey":"3k"}}"#,
                 ),
                 plain(r#"{"event":"delete","payload":"100"}"#),
+                plain(r#"{"id":"7","deleted":true}"#),
+                plain(r#"{"id":"7","text":"so happy","deleted":"2026-11-27T07:00:00Z"}"#),
+                plain(r#"{"id":"7","text":"so happy","deleted":false}"#),
+                mapped(
+                    r#"{"key":"7","state":{"gone":1}}"#,
+                    "id = 'key'\ndeleted = 'state.gone'\ntext = 'words'",
+                ),
             ],
         ),
         (
@@ -114,6 +121,9 @@ fn sections() -> Vec<(&'static str, &'static str, Vec<Sample>)> {
                 plain(r#"{"_id":"7","content":"so happy","date":"2026-11-27","author":"ann"}"#),
                 plain(r#"{"id":"7","text":"so happy","createdAt":"2026-11-27T07:00:00Z","user_id":5.0,"score":NaN}"#),
                 plain(r#"{"id":"7","text":"so happy","created_utc":1795762800.5}"#),
+                plain(
+                    r#"{"_id":{"$oid":"65a1b2c3d4e5f60718293a4b"},"text":"so happy","created_at":{"$date":"2026-11-27T07:00:00Z"}}"#,
+                ),
                 plain(r#"{"text":"so happy"}"#),
                 with(&strict, "missing_time = 'reject'", r#"{"text":"so happy"}"#),
             ],
@@ -169,7 +179,11 @@ fn sections() -> Vec<(&'static str, &'static str, Vec<Sample>)> {
                 plain(
                     r#"{"specversion":"1.0","id":"e1","time":"2026-11-27T07:00:00Z","data":{"id":"a1","text":"so happy"}}"#,
                 ),
+                plain(r#"{"schema":{"type":"bytes"},"payload":"eyJpZCI6ImExIiwidGV4dCI6InNvIGhhcHB5In0="}"#),
                 plain(r#"{"schema":null,"payload":null}"#),
+                plain(r#"{"before":null,"after":{"id":7,"text":"so happy"},"op":"c","ts_ms":1795762800000}"#),
+                plain(r#"{"before":{"id":7},"after":null,"op":"d","ts_ms":1795762800000}"#),
+                plain(r#"{"database":"app","table":"posts","type":"insert","data":{"id":7,"text":"so happy"}}"#),
                 plain(serde_json::json!(post).to_string()),
                 plain(format!("\u{feff}{post}")),
                 plain(format!("[{post}]")),
@@ -183,6 +197,8 @@ fn sections() -> Vec<(&'static str, &'static str, Vec<Sample>)> {
             vec![
                 plain(r#""0","1467810369","Mon Apr 06 22:19:45 PDT 2009","NO_QUERY","ann","so sad""#),
                 plain("id,text,label"),
+                plain("1,so happy"),
+                plain("123,2024-01-01,ann,so happy"),
                 plain("null"),
                 plain("12345"),
                 plain("}"),

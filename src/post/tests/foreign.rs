@@ -300,3 +300,115 @@ fn keys_without_values_are_no_marks_of_a_format() {
         assert_eq!((read.source, read.id.as_str()), (Source::Plain, "20"), "{extra}");
     }
 }
+
+#[test]
+fn values_of_mongo_s_extended_json_are_read() {
+    let record = json!({
+        "_id": {"$oid": "65a1b2c3d4e5f60718293a4b"}, "text": "so happy", "created_at": {"$date": "2026-11-27T07:00:00Z"},
+        "author_id": {"$numberLong": "9007199254740993"},
+    });
+    let read = post(record.to_string());
+    assert_eq!(
+        (read.id.as_str(), read.created_at.get(), read.author_id.as_deref()),
+        ("65a1b2c3d4e5f60718293a4b", TIME, Some("9007199254740993"))
+    );
+    for date in [
+        json!({"$date": {"$numberLong": "1795762800000"}}),
+        json!({"$date": 1_795_762_800_000_i64}),
+        json!({"$numberLong": "1795762800000"}),
+        json!({"$numberDouble": "1795762800.0"}),
+    ] {
+        let record = json!({"id": 1, "text": "a", "created_at": date});
+        assert_eq!(post(record.to_string()).created_at, TIME, "{date}");
+        // The same through a mapping.
+        let Ok(Parsed::Post(read)) = mapped(&[("created_at", "when")], &json!({"id": 1, "text": "a", "when": date}))
+        else {
+            panic!("not read: {date}");
+        };
+        assert_eq!(read.created_at, TIME, "{date}");
+    }
+    // Milliseconds, however few.
+    let old = post(r#"{"id":1,"text":"a","created_at":{"$date":1000000000}}"#);
+    assert_eq!(old.created_at, datetime!(1970-01-12 13:46:40 UTC));
+    rejected(r#"{"id":{"$oid":"a","b":1},"text":"a"}"#, Reason::BadField, "an object");
+    rejected(r#"{"id":{"$unknown":"a"},"text":"a"}"#, Reason::BadField, "an object");
+}
+
+#[test]
+fn a_flag_in_a_plain_object_deletes_its_post() {
+    for record in [
+        r#"{"id":"7","deleted":true}"#,
+        r#"{"id":7,"text":"so happy","deleted":1}"#,
+        r#"{"_id":{"$oid":"7"},"deleted":"2026-11-27T07:00:00Z"}"#,
+        r#"{"post_id":"7","text":"so happy","__deleted":"true"}"#,
+    ] {
+        assert_eq!(deleted(record), (Source::Plain, "7".to_owned()), "{record}");
+    }
+    for flag in ["false", "0", "null", r#""false""#, r#""""#, "[]"] {
+        let read = post(format!(r#"{{"id":"7","text":"so happy","deleted":{flag}}}"#));
+        assert_eq!(read.id, "7", "{flag}");
+    }
+    rejected(r#"{"text":"so happy","deleted":true}"#, Reason::NoId, "posts.fields.id");
+    let paths = [
+        ("text", "tweet"),
+        ("id", "key"),
+        ("deleted", "gone.at"),
+        ("source", "via"),
+    ];
+    let gone = json!({"key": 9, "gone": {"at": "2026-11-27"}, "via": "twitter"});
+    assert!(
+        matches!(mapped(&paths, &gone), Ok(Parsed::Deletion(it)) if it.post_id == "9" && it.source == Source::Twitter)
+    );
+    let there = json!({"key": 9, "gone": {"at": null}, "tweet": "so happy"});
+    assert!(matches!(mapped(&paths, &there), Ok(Parsed::Post(post)) if post.id == "9"));
+}
+
+#[test]
+fn changes_of_a_table_s_rows_are_posts_and_deletions() {
+    let row = json!({"id": 7, "text": "so happy", "created_at": 1_795_762_800_000_000_i64});
+    let debezium = |op: &str, before: Option<&serde_json::Value>, after: Option<&serde_json::Value>| json!({"before": before, "after": after, "source": {"table": "posts"}, "op": op, "ts_ms": 1});
+    for op in ["c", "r", "u"] {
+        let read = post(debezium(op, None, Some(&row)).to_string());
+        assert_eq!((read.id.as_str(), read.created_at.get()), ("7", TIME), "{op}");
+    }
+    assert_eq!(deleted(debezium("d", Some(&row), None).to_string()).1, "7");
+    let enveloped = json!({"schema": {"type": "struct"}, "payload": debezium("d", Some(&row), None)});
+    assert_eq!(deleted(enveloped.to_string()).1, "7");
+    rejected(debezium("d", None, None).to_string(), Reason::UnknownFormat, "op");
+    rejected(debezium("t", None, Some(&row)).to_string(), Reason::NotAPost, "`t`");
+    // Maxwell, and Canal with its list.
+    let maxwell = |kind: &str, data: serde_json::Value| json!({"database": "d", "table": "posts", "type": kind, "ts": 1, "data": data});
+    assert_eq!(post(maxwell("insert", row.clone()).to_string()).source, Source::Plain);
+    assert_eq!(post(maxwell("UPDATE", json!([row])).to_string()).id, "7");
+    assert_eq!(deleted(maxwell("delete", row.clone()).to_string()).1, "7");
+    assert_eq!(deleted(maxwell("DELETE", json!([row])).to_string()).1, "7");
+    rejected(
+        maxwell("table-create", row.clone()).to_string(),
+        Reason::NotAPost,
+        "table-create",
+    );
+    // A mapping is for the row.
+    let own = json!({"key": 9, "tweet": "so happy"});
+    let paths = [("text", "tweet"), ("id", "key")];
+    assert!(matches!(mapped(&paths, &debezium("c", None, Some(&own))), Ok(Parsed::Post(post)) if post.id == "9"));
+    assert!(matches!(mapped(&paths, &debezium("d", Some(&own), None)), Ok(Parsed::Deletion(it)) if it.post_id == "9"));
+}
+
+#[test]
+fn the_bytes_of_kafka_connect_are_what_they_hold() {
+    let base64 = |bytes: &[u8]| base64::Engine::encode(&base64::engine::general_purpose::STANDARD, bytes);
+    let envelope = |payload: serde_json::Value| {
+        json!({"schema": {"type": "bytes", "optional": false}, "payload": payload}).to_string()
+    };
+    assert_eq!(post(envelope(json!(base64(POST.as_bytes())))).id, "a1");
+    assert_eq!(post(envelope(json!(base64(&framed(7, POST.as_bytes()))))).id, "a1");
+    assert_eq!(post(envelope(json!(base64(b"so happy")))).text, "so happy");
+    assert_eq!(post(envelope(json!(POST.as_bytes()))).id, "a1");
+    assert_eq!(
+        post(envelope(json!({"type": "Buffer", "data": POST.as_bytes()}))).id,
+        "a1"
+    );
+    rejected(envelope(json!("so happy!")), Reason::BadField, "base64");
+    rejected(envelope(json!(null)), Reason::Tombstone, "no value");
+    rejected(envelope(json!(base64(b"\xff\xfe\x80"))), Reason::NotUtf8, "UTF-16");
+}

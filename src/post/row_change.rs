@@ -1,0 +1,66 @@
+//! Changes of a table's rows, as tools that follow a database write them: the row is the post.
+//!
+//! - Debezium: <https://debezium.io/documentation/reference/stable/connectors/postgresql.html#postgresql-events>
+//! - Maxwell: <https://maxwells-daemon.io/dataformat/>, and Canal's flat messages, which have a list of rows.
+
+use serde::Deserialize;
+use serde_json::value::RawValue;
+
+use super::{
+    Parsed, Reason, Reject,
+    draft::Input,
+    json::{self, Scalar},
+    list::{not_a_post, one_of},
+    plain,
+};
+
+#[derive(Deserialize)]
+struct Change<'a> {
+    #[serde(borrow, default)]
+    op: Scalar<'a>,
+    #[serde(borrow, default)]
+    before: Option<&'a RawValue>,
+    #[serde(borrow, default)]
+    after: Option<&'a RawValue>,
+    #[serde(borrow, default, rename = "type")]
+    kind: Scalar<'a>,
+    #[serde(borrow, default)]
+    data: Option<&'a RawValue>,
+}
+
+/// One change. `row` reads the row that was inserted or updated; one that was deleted deletes the post.
+pub(super) fn parse(
+    json: &str,
+    input: Input<'_>,
+    row: impl Fn(&str) -> Result<Parsed, Reject>,
+) -> Result<Parsed, Reject> {
+    let change: Change<'_> = json::read(json)?;
+    let debezium = change.op.as_str();
+    let name = debezium.or_else(|| change.kind.as_str()).unwrap_or_default();
+    let is_deletion = matches!(name, "d" | "delete" | "DELETE");
+    let values = match (debezium, is_deletion) {
+        (Some(_), true) => change.before,
+        (Some(_), false) => change.after,
+        (None, _) => change.data,
+    };
+    match name {
+        "c" | "r" | "u" | "insert" | "bootstrap-insert" | "update" | "replace" | "INSERT" | "UPDATE" | "d"
+        | "delete" | "DELETE" => {}
+        other => return Err(not_a_post(&format!("the change `{other}` of a table"))),
+    }
+    let Some(values) = values else {
+        let detail = match is_deletion {
+            true => "a row was deleted and the change has none of its values (REPLICA IDENTITY)",
+            false => "the change of a row has none of its values",
+        };
+        return Err(Reject::new(Reason::NoId, detail));
+    };
+    let each = |values: &str| match is_deletion {
+        true => plain::deletion(values, input),
+        false => row(values),
+    };
+    match values.get() {
+        list if list.starts_with('[') => one_of(list, each),
+        values => each(values),
+    }
+}
