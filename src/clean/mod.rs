@@ -6,12 +6,13 @@
 //! - [`mod@normalise`] (both profiles): NFC, HTML entities, control and zero-width characters, whitespace;
 //! - [`mask`]: handles and links masked or removed, the `RT @x:` prefix dropped;
 //! - [`emoji`] and [`words`] (`classical`): emoji as words, case, contractions, punctuation,
-//!   numbers, stop words and stems.
+//!   numbers, stop words and lemmas.
 //!
 //! Laws, held by property tests: cleaning is idempotent, never panics, yields no control character
 //! and no whitespace but single inner spaces, and its output is bounded by its input.
 
 mod emoji;
+mod lemma;
 mod mask;
 mod normalise;
 mod words;
@@ -44,7 +45,7 @@ pub enum Profile {
     /// The full preprocessing of classical text classifiers, for English: links and handles removed,
     /// lower case, emoji and emoticons as words, contractions resolved, letters drawn out (`soooo`)
     /// cut to two, punctuation and bare numbers removed, stop words (but no negations) removed,
-    /// words reduced to their stems.
+    /// words reduced to their lemmas by WordNet's lists.
     Classical,
 }
 
@@ -122,8 +123,8 @@ pub struct Steps {
     pub emoji_words: bool,
     /// Stop words are removed, contractions of `not` become that word.
     pub stop_words: bool,
-    /// Words are reduced to their stems.
-    pub stems: bool,
+    /// Words are reduced to their lemmas.
+    pub lemmas: bool,
 }
 
 impl Steps {
@@ -131,7 +132,7 @@ impl Steps {
     pub const ALL: Self = Self {
         emoji_words: true,
         stop_words: true,
-        stems: true,
+        lemmas: true,
     };
 
     /// The cleaned text, as [`Profile::clean`] of [`Profile::Classical`] gives it where no step is left out.

@@ -148,7 +148,7 @@ fn what_a_mark_cut_off_a_link_does_not_begin_one_with_its_mask() {
 }
 
 #[test]
-fn a_word_of_nothing_but_endings_is_stemmed_to_the_last() {
+fn a_word_of_nothing_but_endings_is_cleaned_at_once() {
     for text in [
         "c danciiancIeedanciiancIeedancianciI?",
         "danciiancieedanciiancieedancianci",
@@ -201,13 +201,13 @@ fn junk_goes_and_emoji_stay_whole() {
 #[test]
 fn classical_keeps_the_words_that_carry_emotion() {
     for (text, clean) in [
-        ("I'm NOT happy, @ann! https://t.co/x", "not happi"),
+        ("I'm NOT happy, @ann! https://t.co/x", "not happy"),
         (
             "I don't love it, can't stand it and won't go",
             "not love not stand not go",
         ),
-        ("didnt feel humiliated", "not feel humili"),
-        ("She’s been crying since 2019 :(", "cri sinc sad"),
+        ("didnt feel humiliated", "not feel humiliate"),
+        ("She’s been crying since 2019 :(", "cry since sad"),
         ("so sooooo happyyyyyy", "soo happyy"),
         ("😂😂 #MondayMood", "face tear joy face tear joy mondaymood"),
         ("👍🏿 ❤️‍🔥", "thumb heart fire"),
@@ -427,14 +427,14 @@ fn steps_of_the_classical_profile_may_be_left_out() {
         steps.clean(text)
     };
     assert_eq!(Steps::ALL.clean(text), Profile::Classical.clean(text));
-    assert_eq!(without(|_| {}), "not run mice grin face smile");
+    assert_eq!(without(|_| {}), "not run mouse grin face smile");
     assert_eq!(
-        without(|steps| steps.stems = false),
+        without(|steps| steps.lemmas = false),
         "not running mice grinning face smile"
     );
     assert_eq!(
         without(|steps| steps.stop_words = false),
-        "i not run to the mice grin face smile"
+        "i not run to the mouse grin face smile"
     );
-    assert_eq!(without(|steps| steps.emoji_words = false), "not run mice");
+    assert_eq!(without(|steps| steps.emoji_words = false), "not run mouse");
 }

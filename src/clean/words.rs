@@ -1,18 +1,12 @@
 //! The bag of words of the classical profile, for English.
 //!
-//! Words are reduced by the Snowball stemmer (Porter 2), after a table of irregular forms: no
-//! lemmatiser with a dictionary is kept up for Rust, and to a classifier over word counts a stem does
-//! what a lemma does, join the forms of a word.
+//! Words are reduced to their lemmas by WordNet's lists: see [`lemma`](super::lemma).
 
-use std::{
-    collections::{HashMap, HashSet},
-    sync::LazyLock,
-};
+use std::{collections::HashSet, sync::LazyLock};
 
-use rust_stemmers::{Algorithm, Stemmer};
 use unicode_normalization::{UnicodeNormalization, char::is_combining_mark};
 
-use super::Steps;
+use super::{Steps, lemma::lemma};
 
 /// Stop words that are kept: each of them turns an emotion round (`not happy`, `nothing but
 /// love`), weakens it or heightens it.
@@ -24,75 +18,16 @@ const KEPT: [&str; 16] = [
 /// Words of links and masks without meaning, left by other tools' preprocessing.
 const LEFTOVERS: [&str; 5] = ["http", "https", "amp", "rt", "via"];
 
-/// Irregular forms that a stemmer can't join to their word, as far as posts on feelings use them often.
-const IRREGULAR: [(&str, &str); 47] = [
-    ("felt", "feel"),
-    ("lost", "lose"),
-    ("went", "go"),
-    ("gone", "go"),
-    ("said", "say"),
-    ("thought", "think"),
-    ("knew", "know"),
-    ("known", "know"),
-    ("made", "make"),
-    ("got", "get"),
-    ("gotten", "get"),
-    ("came", "come"),
-    ("saw", "see"),
-    ("seen", "see"),
-    ("took", "take"),
-    ("taken", "take"),
-    ("gave", "give"),
-    ("given", "give"),
-    ("found", "find"),
-    ("told", "tell"),
-    ("left", "leave"),
-    ("kept", "keep"),
-    ("broke", "break"),
-    ("broken", "break"),
-    ("woke", "wake"),
-    ("slept", "sleep"),
-    ("wept", "weep"),
-    ("fought", "fight"),
-    ("bought", "buy"),
-    ("brought", "bring"),
-    ("caught", "catch"),
-    ("met", "meet"),
-    ("won", "win"),
-    ("sang", "sing"),
-    ("ate", "eat"),
-    ("eaten", "eat"),
-    ("fell", "fall"),
-    ("fallen", "fall"),
-    ("forgot", "forget"),
-    ("forgotten", "forget"),
-    ("forgave", "forgive"),
-    ("forgiven", "forgive"),
-    ("better", "good"),
-    ("worse", "bad"),
-    ("worst", "bad"),
-    ("best", "good"),
-    ("children", "child"),
-];
-
 /// Contractions with `not` that lost their apostrophe; with it they are known by their `n't`.
 const NEGATED: [&str; 19] = [
     "aint", "arent", "cant", "couldnt", "didnt", "doesnt", "dont", "hadnt", "hasnt", "havent", "isnt", "mustnt",
     "neednt", "shouldnt", "wasnt", "werent", "wont", "wouldnt", "cannot",
 ];
 
-/// Bytes of the longest word that is stemmed: English has none longer, and stemming goes on until nothing changes.
-const MAX_STEMMED: usize = 48;
-/// Rounds of stemming. Three are the most that English takes, but a made-up word may be nothing but endings; a round takes a
-/// letter or turns a last `y` into `i`.
-const MAX_ROUNDS: usize = 2 * MAX_STEMMED;
-
 static ENGLISH: LazyLock<English> = LazyLock::new(English::new);
 
 struct English {
     stop: HashSet<&'static str>,
-    irregular: HashMap<&'static str, &'static str>,
-    stemmer: Stemmer,
 }
 
 impl English {
@@ -102,11 +37,7 @@ impl English {
         for kept in KEPT {
             stop.remove(kept);
         }
-        Self {
-            stop,
-            irregular: IRREGULAR.into_iter().collect(),
-            stemmer: Stemmer::create(Algorithm::English),
-        }
+        Self { stop }
     }
 
     /// Appends what is left of one lower-case word without apostrophes.
@@ -118,28 +49,20 @@ impl English {
         if NEGATED.contains(&word) {
             return push_word("not", out);
         }
-        if !steps.stems || KEPT.contains(&word) || !word.is_ascii() || word.len() > MAX_STEMMED {
+        if !steps.lemmas || KEPT.contains(&word) {
             return push_word(word, out);
         }
-        let mut stem = word.to_owned();
-        for _ in 0..MAX_ROUNDS {
-            let base = self.irregular.get(stem.as_str()).copied().unwrap_or(&stem);
-            let next = self.stemmer.stem(base).into_owned();
-            if next == stem {
-                break;
-            }
-            stem = next;
-        }
-        // What stems to a stop word is one (`doings`), and what stems to a negation says it.
-        if NEGATED.contains(&stem.as_str()) {
+        // What is a form of a stop word is one (`doings`), and what is a form of a negation says it.
+        let lemma = lemma(word);
+        if NEGATED.contains(&&*lemma) {
             push_word("not", out);
-        } else if !stop(&stem) {
-            push_word(&stem, out);
+        } else if !stop(&lemma) {
+            push_word(&lemma, out);
         }
     }
 }
 
-/// The words of `text` that carry meaning, as stems, between single spaces; without the steps that are left out.
+/// The words of `text` that carry meaning, as lemmas, between single spaces; without the steps that are left out.
 pub(super) fn reduce(text: &str, steps: &Steps) -> String {
     let english = &*ENGLISH;
     let mut out = String::with_capacity(text.len());

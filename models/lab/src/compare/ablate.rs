@@ -79,8 +79,8 @@ pub(super) fn run(args: &Args, map: &LabelMap) -> anyhow::Result<Ablation> {
         stop_words: false,
         ..Steps::ALL
     })?;
-    let stems = with(Steps {
-        stems: false,
+    let forms = with(Steps {
+        lemmas: false,
         ..Steps::ALL
     })?;
     let emoji = with(Steps {
@@ -101,7 +101,7 @@ pub(super) fn run(args: &Args, map: &LabelMap) -> anyhow::Result<Ablation> {
     let mut trials = vec![
         trial("all steps", &whole, None),
         trial("stop words kept", &stop_words, Some(0)),
-        trial("words not stemmed", &stems, Some(0)),
+        trial("words not lemmatised", &forms, Some(0)),
         trial("no words for emoji", &emoji, Some(0)),
         Trial {
             balance: Balance::OverSampled,
