@@ -1,4 +1,4 @@
-//! Tokenising, micro-batching, ONNX sessions, decoding.
+//! Tokenising, micro-batching, ONNX sessions and linear models, decoding.
 //!
 //! ```text
 //! classify() ─▶ tokenizer thread ──────────────────▶ queue of batches ─▶ one thread a session
@@ -16,6 +16,7 @@ mod backend;
 pub mod batching;
 mod cache;
 mod fault;
+mod linear;
 mod options;
 mod prepared_batches;
 mod probe;
@@ -40,6 +41,7 @@ use self::{
     backend::{Backend, Constant},
     batching::BatchLimits,
     cache::{PredictionCache, Window},
+    linear::LinearBackend,
     queue::Queue,
     session::OrtSession,
     tokenizer_thread::{Batch, Job, TokenizerThread},
@@ -51,7 +53,7 @@ pub use self::{
     prepared_batches::{Order, PreparedBatches, PreparedRun},
     stats::Stats,
 };
-use crate::model::{ModelFolder, ModelInfo, Prediction, Provider};
+use crate::model::{ModelFolder, ModelInfo, Prediction, Provider, Weights};
 
 /// What starting a batch costs, in the time of tokens. On the processor from `benches/classify.rs`, where
 /// batches of 1, 2 and 4 posts take as much longer as 15 to 27 tokens a batch would make them; for a GPU,
@@ -91,11 +93,20 @@ impl Classifier {
     ///
     /// # Errors
     /// The ONNX Runtime library, the provider or the model can't be used; the message says why. A provider
-    /// that can't be had is never replaced by another.
+    /// that can't be had is never replaced by another. A linear model needs no library.
     pub fn start(folder: &ModelFolder, options: &ClassifyOptions) -> Result<Self, ClassifyError> {
         let options = options.resolved(folder.info().provider);
-        let (sessions, options) = fit_to_model(load_sessions(folder, &options)?, folder, options)?;
-        let classifier = Self::with_backends(folder, &options, sessions)?;
+        let (classifier, options) = match folder.weights() {
+            Weights::Onnx(_) => {
+                let (sessions, options) = fit_to_model(load_sessions(folder, &options)?, folder, options)?;
+                (Self::with_backends(folder, &options, sessions)?, options)
+            }
+            Weights::Linear(model, _) => {
+                let backend = |_| LinearBackend::new(Arc::clone(model));
+                let backends = (0..options.sessions).map(backend).collect();
+                (Self::with_backends(folder, &options, backends)?, options)
+            }
+        };
         tracing::info!(
             model = %folder.info().id,
             provider = %folder.info().provider,
@@ -289,7 +300,7 @@ impl fmt::Debug for Classifier {
 /// The limits on batches, if the longest text fits them.
 fn limits(folder: &ModelFolder, options: &ClassifyOptions) -> Result<BatchLimits, ClassifyError> {
     let provider = folder.info().provider;
-    let limits = BatchLimits {
+    let mut limits = BatchLimits {
         max_tokens: options.max_batch_tokens,
         max_posts: options.max_batch_posts,
         // A text that runs alone needs no padding, and some models take none.
@@ -301,7 +312,10 @@ fn limits(folder: &ModelFolder, options: &ClassifyOptions) -> Result<BatchLimits
         overhead_tokens: overhead_tokens(provider),
     };
     let max_tokens = limits.padded(folder.tokenizer().max_tokens());
-    if max_tokens > limits.max_tokens {
+    if matches!(folder.weights(), Weights::Linear(..)) {
+        // A text's n-grams are many more than an encoder's tokens, and cost less.
+        limits.max_tokens = limits.max_tokens.max(max_tokens);
+    } else if max_tokens > limits.max_tokens {
         return Err(ClassifyError::BatchTokens {
             max_batch_tokens: limits.max_tokens,
             max_tokens,
@@ -363,7 +377,7 @@ fn fit_to_model(
 
 fn graph_error(folder: &ModelFolder, detail: String) -> ClassifyError {
     ClassifyError::Graph {
-        path: folder.onnx().to_owned(),
+        path: folder.weights().file().to_owned(),
         detail,
     }
 }

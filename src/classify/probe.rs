@@ -39,7 +39,7 @@ const TEXTS: [&str; 4] = [
 /// Runs the texts alone and together.
 pub(super) fn nature(backend: &mut impl Backend, folder: &ModelFolder) -> Result<Nature, ClassifyError> {
     let fault = |detail: String| ClassifyError::Graph {
-        path: folder.onnx().to_owned(),
+        path: folder.weights().file().to_owned(),
         detail,
     };
     let encode = |text| {

@@ -58,21 +58,22 @@ pub(super) struct OrtSession {
 }
 
 impl OrtSession {
-    /// Loads the folder's ONNX file, and checks that it takes and gives what a sequence classifier does.
+    /// Loads the ONNX file of a folder, and checks that it takes and gives what a sequence classifier does.
     pub(super) fn load(
         environment: &Environment,
         folder: &ModelFolder,
         options: &ClassifyOptions,
     ) -> Result<Self, ClassifyError> {
+        let file = folder.weights().file();
         let session = builder(environment, folder, options)?
-            .commit_from_file(folder.onnx())
+            .commit_from_file(file)
             .map_err(|error| ClassifyError::Load {
-                path: folder.onnx().to_owned(),
+                path: file.to_owned(),
                 precision: folder.info().precision,
                 reason: load_reason(&error.to_string()),
             })?;
         let graph = |detail: String| ClassifyError::Graph {
-            path: folder.onnx().to_owned(),
+            path: file.to_owned(),
             detail,
         };
         let labels = folder.info().labels.len();

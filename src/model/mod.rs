@@ -7,6 +7,8 @@
 //! - `model.onnx`, `model_fp16.onnx`, `model_quantized.onnx` ..., at the top or under `onnx/`, with the files of weights that it
 //!   names;
 //! - `moodstream.toml`, which may be absent: see [`Manifest`].
+//!
+//! A linear model over n-grams has its weights in a file of its own, in the place of ONNX file and tokenizer: see [`linear`].
 
 mod added_tokens;
 mod config;
@@ -16,6 +18,7 @@ mod external_data;
 mod files;
 pub mod groups;
 mod languages;
+pub mod linear;
 mod manifest;
 mod options;
 mod tokenize;
@@ -31,6 +34,7 @@ use self::{
     config::Config,
     files::{Fingerprint, read},
     groups::default_groups,
+    linear::LinearModel,
 };
 pub use self::{
     decode::{Decoder, NotFinite},
@@ -62,7 +66,7 @@ pub struct ModelInfo {
     pub languages: Languages,
     /// How logits become scores.
     pub problem_type: ProblemType,
-    /// The precision of the ONNX file; never [`Precision::Auto`].
+    /// The precision of the weights; never [`Precision::Auto`].
     pub precision: Precision,
     /// Where it runs.
     pub provider: Provider,
@@ -79,16 +83,46 @@ pub struct Prediction {
     pub scores: Arc<[f64]>,
 }
 
-/// A model folder that was read and found whole; the ONNX file itself is read by
+/// A model folder that was read and found whole; an ONNX file itself is read by
 /// [`Classifier::start`](crate::classify::Classifier::start).
 #[derive(Debug, Clone)]
 pub struct ModelFolder {
     info: ModelInfo,
-    onnx: PathBuf,
+    weights: Weights,
     tokenizer: Tokenizer,
     decoder: Decoder,
     pad_id: u32,
     first_position: u32,
+}
+
+/// What computes the logits.
+#[derive(Debug, Clone)]
+pub enum Weights {
+    /// An encoder in an ONNX file.
+    Onnx(PathBuf),
+    /// A linear model, and the file that it was read from.
+    Linear(Arc<LinearModel>, PathBuf),
+}
+
+/// What settings and files say together.
+#[derive(Clone, Copy)]
+struct Choices {
+    problem_type: ProblemType,
+    max_tokens: usize,
+}
+
+impl Choices {
+    fn mark(self, fingerprint: &mut Fingerprint) {
+        fingerprint.part(self.problem_type.as_str().as_bytes());
+        fingerprint.part(&(self.max_tokens as u64).to_le_bytes());
+    }
+}
+
+/// What the files of weights and of the tokenizer come to.
+struct Parts {
+    weights: Weights,
+    precision: Precision,
+    tokenizer: Tokenizer,
 }
 
 impl ModelFolder {
@@ -134,28 +168,23 @@ impl ModelFolder {
         let max_tokens = config
             .max_tokens
             .map_or(options.max_tokens, |most| most.min(options.max_tokens));
-        let tokenizer_path = folder.join("tokenizer.json");
-        let tokenizer_bytes = tokenizer_files::tokenizer_json(folder, config.model_type.as_deref())?;
-        let tokenizer = Tokenizer::parse(&tokenizer_path, &tokenizer_bytes, max_tokens, config.vocab_size)?;
-
-        let (onnx, precision) = files::find_onnx(folder, options)?;
-
         let mut fingerprint = Fingerprint::new();
-        for bytes in [&config_bytes, &manifest_bytes, &tokenizer_bytes] {
+        for bytes in [&config_bytes, &manifest_bytes] {
             fingerprint.part(bytes);
         }
-        fingerprint.part(problem_type.as_str().as_bytes());
-        fingerprint.part(&(max_tokens as u64).to_le_bytes());
-        files::check_fetched(&onnx)?;
-        fingerprint.file(&onnx)?;
-        let external = external_data::external_data(&onnx).map_err(|source| ModelError::Read {
-            path: onnx.clone(),
-            source,
-        })?;
-        for data in external {
-            files::check_fetched(&data)?;
-            fingerprint.file(&data)?;
-        }
+        let choices = Choices {
+            problem_type,
+            max_tokens,
+        };
+        let is_linear = config.model_type.as_deref() == Some(linear::MODEL_TYPE);
+        let Parts {
+            weights,
+            precision,
+            tokenizer,
+        } = match is_linear {
+            true => linear(folder, options, &config, choices, &mut fingerprint)?,
+            false => encoder(folder, options, &config, choices, &mut fingerprint)?,
+        };
         let id = format!("{}@{}", model_name(&manifest, folder), fingerprint.hex());
 
         let labels: Arc<[Arc<str>]> = config.labels.into();
@@ -170,10 +199,10 @@ impl ModelFolder {
             precision,
             provider: options.provider,
         };
-        log_choices(&info, &manifest, &manifest_path, &onnx, max_tokens);
+        log_choices(&info, &manifest, &manifest_path, weights.file(), max_tokens);
         Ok(Self {
             info,
-            onnx,
+            weights,
             tokenizer,
             decoder,
             pad_id: config.pad_id,
@@ -187,10 +216,10 @@ impl ModelFolder {
         &self.info
     }
 
-    /// The ONNX file chosen.
+    /// What computes the logits.
     #[must_use]
-    pub fn onnx(&self) -> &Path {
-        &self.onnx
+    pub const fn weights(&self) -> &Weights {
+        &self.weights
     }
 
     /// The tokenizer.
@@ -216,6 +245,80 @@ impl ModelFolder {
     pub const fn first_position(&self) -> u32 {
         self.first_position
     }
+}
+
+impl Weights {
+    /// The file that they are in.
+    #[must_use]
+    pub fn file(&self) -> &Path {
+        match self {
+            Self::Onnx(file) | Self::Linear(_, file) => file,
+        }
+    }
+}
+
+/// The encoder of a folder.
+fn encoder(
+    folder: &Path,
+    options: &ModelOptions,
+    config: &Config,
+    choices: Choices,
+    fingerprint: &mut Fingerprint,
+) -> Result<Parts, ModelError> {
+    let bytes = tokenizer_files::tokenizer_json(folder, config.model_type.as_deref())?;
+    let tokenizer = Tokenizer::parse(
+        &folder.join("tokenizer.json"),
+        &bytes,
+        choices.max_tokens,
+        config.vocab_size,
+    )?;
+    fingerprint.part(&bytes);
+    choices.mark(fingerprint);
+    let (onnx, precision) = files::find_onnx(folder, options)?;
+    files::check_fetched(&onnx)?;
+    fingerprint.file(&onnx)?;
+    let external = external_data::external_data(&onnx).map_err(|source| ModelError::Read {
+        path: onnx.clone(),
+        source,
+    })?;
+    for data in external {
+        files::check_fetched(&data)?;
+        fingerprint.file(&data)?;
+    }
+    Ok(Parts {
+        weights: Weights::Onnx(onnx),
+        precision,
+        tokenizer,
+    })
+}
+
+/// The linear model of a folder.
+fn linear(
+    folder: &Path,
+    options: &ModelOptions,
+    config: &Config,
+    choices: Choices,
+    fingerprint: &mut Fingerprint,
+) -> Result<Parts, ModelError> {
+    if options.provider.is_gpu()
+        || !matches!(options.precision, Precision::Auto | Precision::Fp32)
+        || options.file.is_some()
+    {
+        return Err(ModelError::Invalid {
+            path: folder.join("config.json"),
+            detail: "a linear model has no ONNX file, and runs on the processor in fp32: leave out `model.file`, `model.provider` and `model.precision`".to_owned(),
+        });
+    }
+    let file = folder.join(linear::FILE);
+    let (model, bytes) = LinearModel::read(&file, config.labels.len())?;
+    choices.mark(fingerprint);
+    fingerprint.part(&bytes);
+    let model = Arc::new(model);
+    Ok(Parts {
+        tokenizer: Tokenizer::of_ngrams(Arc::clone(&model), choices.max_tokens),
+        weights: Weights::Linear(model, file),
+        precision: Precision::Fp32,
+    })
 }
 
 fn model_name(manifest: &Manifest, folder: &Path) -> String {
@@ -246,8 +349,8 @@ fn decoder(labels: &Arc<[Arc<str>]>, problem_type: ProblemType, manifest: &Manif
     )
 }
 
-fn log_choices(info: &ModelInfo, manifest: &Manifest, manifest_path: &Path, onnx: &Path, max_tokens: usize) {
-    tracing::info!(model = %info.id, file = %onnx.display(), precision = %info.precision, problem_type = %info.problem_type, max_tokens, "model folder read");
+fn log_choices(info: &ModelInfo, manifest: &Manifest, manifest_path: &Path, file: &Path, max_tokens: usize) {
+    tracing::info!(model = %info.id, file = %file.display(), precision = %info.precision, problem_type = %info.problem_type, max_tokens, "model folder read");
     if !manifest_path.exists() {
         tracing::info!(
             manifest = %manifest_path.display(),

@@ -4,6 +4,7 @@ use std::{
     collections::BTreeSet,
     panic::{AssertUnwindSafe, catch_unwind},
     path::Path,
+    sync::Arc,
 };
 
 use serde_json::Value;
@@ -12,15 +13,34 @@ use tokenizers::pipeline::{EncodeOptions, Override, PipelineToken, PipelineToken
 use super::{
     ModelError,
     added_tokens::{self, AddedTokens},
+    linear::{LinearModel, Ngrams},
 };
 
 /// Bytes of a text looked at, for each token it may become: far above what any language needs
 /// (4 to 6 in English), so that a text without end costs no more than a long one.
 const BYTES_PER_TOKEN: usize = 64;
+/// Most n-grams for each byte of a text: a word of `n` letters has at most `4 n`.
+const NGRAMS_PER_BYTE: usize = 4;
 
 /// The tokenizer of a model folder: cheap to clone, safe to share.
 #[derive(Clone)]
 pub struct Tokenizer {
+    kind: Kind,
+    /// Texts are cut to this many bytes.
+    max_bytes: usize,
+    max_tokens: usize,
+}
+
+#[derive(Clone)]
+enum Kind {
+    Subwords(Box<Subwords>),
+    /// A linear model's n-grams: the tokens are their columns.
+    Ngrams(Arc<LinearModel>),
+}
+
+/// Pieces of words, as encoders take them.
+#[derive(Clone)]
+struct Subwords {
     pipeline: PipelineTokenizer,
     options: EncodeOptions,
     prefix: Vec<u32>,
@@ -91,11 +111,15 @@ impl Tokenizer {
             truncation: Override::Off,
         };
         let tokenizer = Self {
-            pipeline,
-            options,
-            prefix,
-            suffix,
-            added,
+            kind: Kind::Subwords(Box::new(Subwords {
+                pipeline,
+                options,
+                prefix,
+                suffix,
+                added,
+                max_tokens,
+            })),
+            max_bytes: max_tokens * BYTES_PER_TOKEN,
             max_tokens,
         };
         // Some steps are read and then can't be run: better known now than with the first post.
@@ -110,6 +134,16 @@ impl Tokenizer {
         Ok(tokenizer)
     }
 
+    /// The n-grams of a linear model, of texts as long as an encoder with so many tokens would look at.
+    pub(super) fn of_ngrams(model: Arc<LinearModel>, max_tokens: usize) -> Self {
+        let max_bytes = max_tokens * BYTES_PER_TOKEN;
+        Self {
+            kind: Kind::Ngrams(model),
+            max_bytes,
+            max_tokens: max_bytes * NGRAMS_PER_BYTE,
+        }
+    }
+
     /// Most tokens a text becomes, special tokens included.
     #[must_use]
     pub const fn max_tokens(&self) -> usize {
@@ -121,7 +155,20 @@ impl Tokenizer {
     /// # Errors
     /// The tokenizer library fails or panics on the text.
     pub fn encode(&self, text: &str) -> Result<Vec<u32>, TokenizeError> {
-        let text = &text[..text.floor_char_boundary(self.max_tokens * BYTES_PER_TOKEN)];
+        let text = &text[..text.floor_char_boundary(self.max_bytes)];
+        match &self.kind {
+            Kind::Subwords(subwords) => subwords.encode(text),
+            Kind::Ngrams(model) => {
+                let mut columns = Vec::new();
+                model.vectorizer().columns(text, &mut Ngrams::default(), &mut columns);
+                Ok(columns)
+            }
+        }
+    }
+}
+
+impl Subwords {
+    fn encode(&self, text: &str) -> Result<Vec<u32>, TokenizeError> {
         let mut tokens = Vec::with_capacity(text.len() / 3);
         catch_unwind(AssertUnwindSafe(|| match &self.added {
             Some(added) => added.encode_into(text, &self.pipeline, &self.options, &mut tokens),

@@ -14,6 +14,7 @@ mod classify;
 mod example_settings;
 mod gpu_kit;
 mod irony;
+mod linear;
 mod model_folders;
 mod posts;
 mod records_doc;

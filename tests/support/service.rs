@@ -158,6 +158,7 @@ impl Bench {
             url: self.postgres.database().unwrap(),
             listen: socket.local_addr().unwrap().to_string(),
             config: None,
+            model: model(),
         }
     }
 
@@ -207,6 +208,7 @@ pub struct Service {
     pub url: String,
     pub listen: String,
     config: Option<PathBuf>,
+    model: PathBuf,
 }
 
 impl Service {
@@ -229,6 +231,14 @@ impl Service {
     /// The address of its pages.
     pub fn listen(&self) -> &str {
         &self.listen
+    }
+
+    /// The same with another model folder.
+    pub fn with_model(&self, folder: &Path) -> Self {
+        Self {
+            model: folder.to_owned(),
+            ..self.clone()
+        }
     }
 
     /// The same with a settings file.
@@ -263,7 +273,7 @@ impl Service {
             .env("MOODSTREAM_KAFKA__GROUP", &self.group)
             .env("MOODSTREAM_KAFKA__PROPERTIES__SESSION_TIMEOUT_MS", "6000")
             .env("MOODSTREAM_DATABASE__URL", &self.url)
-            .env("MOODSTREAM_MODEL__PATH", model())
+            .env("MOODSTREAM_MODEL__PATH", &self.model)
             .env("MOODSTREAM_HTTP__LISTEN", &self.listen)
             .stdout(Stdio::null())
             .stderr(Stdio::null());

@@ -495,6 +495,63 @@ fn classical_models_are_compared_on_the_same_posts() {
 }
 
 #[test]
+fn an_exported_model_is_served_with_the_figures_of_the_comparison() {
+    let bench = Bench::new();
+    bench.write("posts.tsv", feelings(60));
+    for kind in ["lr", "svc", "bayes"] {
+        let words = format!(
+            "compare --train @posts.tsv --json @out.json --models lr --write-parts @parts --export {kind} --out @{kind}"
+        );
+        let output = lab().args(bench.arguments(&words)).output().unwrap();
+        assert!(output.status.success(), "{}", String::from_utf8_lossy(&output.stderr));
+        let json: serde_json::Value = serde_json::from_slice(&fs::read(bench.path("out.json")).unwrap()).unwrap();
+        let models = json["models"].as_array().unwrap();
+        let compared = &models.iter().find(|model| model["name"] == kind).unwrap()["test"];
+
+        // The test part as it was read: rows of the file whose cleaned texts are in it.
+        let words =
+            format!("evaluate --model @{kind} --data @parts/test.tsv --json @judged.json --onnxruntime /nowhere");
+        let output = lab().args(bench.arguments(&words)).output().unwrap();
+        assert!(output.status.success(), "{}", String::from_utf8_lossy(&output.stderr));
+        let judged: serde_json::Value = serde_json::from_slice(&fs::read(bench.path("judged.json")).unwrap()).unwrap();
+        assert_eq!(judged["report"]["confusion"], compared["confusion"], "{kind}");
+        assert_eq!(judged["report"]["macro_f1"], compared["macro_f1"], "{kind}");
+        assert!(judged["calibration_error"].as_f64().unwrap() < 0.25, "{kind}: {judged}");
+        let card = fs::read_to_string(bench.path(kind).join("README.md")).unwrap();
+        let figure = format!("| accuracy | {:.4} |", compared["accuracy"].as_f64().unwrap());
+        assert!(card.contains(&figure) && card.contains("posts.tsv"), "{card}");
+        // What evaluate found is what the card says.
+        let error = format!(
+            "| calibration error | {:.4}",
+            judged["calibration_error"].as_f64().unwrap()
+        );
+        assert!(card.contains(&error), "{error}: {card}");
+    }
+    let folder = ModelFolder::open(bench.path("lr"), &ModelOptions::default()).unwrap();
+    assert!(folder.info().id.starts_with("lr@") && &*folder.info().profile == "classical");
+}
+
+#[test]
+fn models_that_are_not_served_or_would_overwrite_are_refused_before_training() {
+    let bench = Bench::new();
+    bench.write("posts.tsv", feelings(20));
+    fs::create_dir(bench.path("there")).unwrap();
+    for (words, reason) in [
+        (
+            "--export forest --out @new",
+            "--export forest: of the classical models the linear ones are served: lr, svc or bayes",
+        ),
+        (
+            "--export lr --out @there",
+            "is there already: remove it or choose another --out",
+        ),
+    ] {
+        let said = bench.refusal(&format!("compare --train @posts.tsv --json @out.json {words}"));
+        assert!(said.contains(reason), "{said}");
+    }
+}
+
+#[test]
 fn posts_that_allow_no_comparison_are_refused_in_one_line() {
     let bench = Bench::new();
     bench.write("posts.tsv", feelings(20));

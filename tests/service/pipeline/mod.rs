@@ -1,6 +1,7 @@
 //! The whole service, black-box: the real binary on a real broker and a real Postgres, with the real model.
 
 mod database;
+mod linear;
 mod quarantine;
 
 use std::{

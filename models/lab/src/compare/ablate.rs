@@ -11,7 +11,7 @@ use serde::Serialize;
 use super::{
     Args, Balance, Learnt,
     candidate::Kind,
-    cross_validate,
+    cross_validate, features,
     parts::{Parts, Source},
     progress,
     report::{AgainstBest, Folds, Interval},
@@ -163,7 +163,7 @@ fn try_one(
     let learnt = Learnt::from(&posts, classes, kinds, args, progress);
     let texts: Vec<&str> = parts.test.iter().map(|post| post.cleaned.as_str()).collect();
     let truth: Vec<usize> = parts.test.iter().map(|post| post.class).collect();
-    let rows = learnt.vectorizer.rows(&texts);
+    let rows = features::rows(&learnt.vectorizer, &texts);
     let mut all = Vec::new();
     let mut variations = Vec::new();
     for (at, trained) in learnt.candidates.iter().enumerate() {

@@ -9,13 +9,12 @@ use std::{
 use moodstream::{
     classify::ClassifyOptions,
     clean::Profile,
-    model::{ModelFolder, ModelOptions},
+    model::{ModelFolder, ModelOptions, linear::Scratch},
 };
 
 use super::{
     Learnt,
     candidate::{Buffer, Trained},
-    features::Scratch,
     parts::Parts,
     report::Entry,
     sparse::Rows,
@@ -38,7 +37,7 @@ pub(super) fn classical(learnt: &Learnt, trained: &Trained, folds: &[f64], parts
         .map(|post| {
             let cleaned = Profile::Classical.clean(&post.example.text);
             let mut rows = Rows::new(learnt.vectorizer.features().len());
-            learnt.vectorizer.push_row(&cleaned, &mut scratch, &mut rows);
+            rows.push(learnt.vectorizer.row(&cleaned, &mut scratch).iter().copied());
             trained.model.predict_one(rows.row(0), &mut buffer)
         })
         .collect();
@@ -112,7 +111,7 @@ pub(super) fn folder(
 fn bytes(path: &Path, options: &ModelOptions) -> anyhow::Result<u64> {
     let folder = ModelFolder::open(path, options)?;
     let files = [
-        folder.onnx().to_owned(),
+        folder.weights().file().to_owned(),
         path.join("tokenizer.json"),
         path.join("config.json"),
     ];

@@ -47,13 +47,11 @@ impl Linear {
     }
 
     /// The weight of a feature for a class.
-    #[cfg(test)]
     pub(crate) fn weight(&self, feature: usize, class: usize) -> f64 {
         self.weights[class / LANES][feature][class % LANES]
     }
 
     /// The intercept of a class.
-    #[cfg(test)]
     pub(crate) fn intercept(&self, class: usize) -> f64 {
         self.intercepts[class / LANES][class % LANES]
     }

@@ -9,13 +9,13 @@
 mod ablate;
 mod bayes;
 mod candidate;
+mod export;
 mod features;
 mod forest;
 mod judge;
 mod lanes;
 mod linear;
 mod logistic;
-mod ngrams;
 mod page;
 #[cfg(test)]
 mod parity;
@@ -31,7 +31,7 @@ use std::{path::PathBuf, time::Instant};
 
 use anyhow::ensure;
 use indicatif::{ProgressBar, ProgressStyle};
-use moodstream::clean::Steps;
+use moodstream::{clean::Steps, model::linear::Vectorizer};
 use rand::Rng as _;
 use rayon::prelude::*;
 
@@ -43,7 +43,7 @@ pub use self::{
 };
 use self::{
     candidate::{Trained, Training},
-    features::Vectorizer,
+    export::Export,
     parts::{Parts, Post, Source},
 };
 use crate::{
@@ -99,6 +99,12 @@ pub struct Args {
     /// With --ablate: labelled files to be added to the training part, once labels are mapped
     #[arg(long, value_name = "FILE", num_args = 1.., requires_all = ["ablate", "labels_map"])]
     merge: Vec<PathBuf>,
+    /// Write this model, trained on the training part, as a folder that the service runs: lr, svc or bayes
+    #[arg(long, value_enum, value_name = "MODEL", requires = "out", conflicts_with = "ablate")]
+    export: Option<Kind>,
+    /// Model folder to write with --export; must not be there yet
+    #[arg(long, value_name = "DIR", requires = "export")]
+    out: Option<PathBuf>,
     /// Folder for the cleaned parts as train.tsv and test.tsv, for other tools to be compared with
     #[arg(long, value_name = "DIR")]
     write_parts: Option<PathBuf>,
@@ -159,11 +165,18 @@ pub fn run(args: Args) -> anyhow::Result<()> {
         data::write_whole(&args.json, &serde_json::to_vec_pretty(&ablation)?)?;
         return Ok(());
     }
+    let export = match (args.export, &args.out) {
+        (Some(kind), Some(out)) => Some(Export::begin(kind, out)?),
+        _ => None,
+    };
     let parts = Parts::read(&args.source(&map))?;
     if let Some(folder) = &args.write_parts {
         parts.write(folder)?;
     }
-    let report = compare(&args, &map, &parts)?;
+    let (report, learnt) = compare(&args, &map, &parts)?;
+    if let Some(export) = export {
+        export.write(&learnt, &parts, &report)?;
+    }
     print!("{}", report.table());
     data::write_whole(&args.json, &serde_json::to_vec_pretty(&report)?)?;
     data::write_whole(&page, page::page(&report).as_bytes())?;
@@ -171,9 +184,10 @@ pub fn run(args: Args) -> anyhow::Result<()> {
 }
 
 /// Trains and judges all candidates.
-fn compare(args: &Args, map: &LabelMap, parts: &Parts) -> anyhow::Result<Report> {
+fn compare(args: &Args, map: &LabelMap, parts: &Parts) -> anyhow::Result<(Report, Learnt)> {
     let mut kinds = vec![Kind::Majority];
     kinds.extend(&args.models);
+    kinds.extend(args.export);
     kinds.sort_unstable();
     kinds.dedup();
     let folds = usize::from(args.folds);
@@ -194,7 +208,8 @@ fn compare(args: &Args, map: &LabelMap, parts: &Parts) -> anyhow::Result<Report>
         progress.inc(1);
     }
     progress.finish_and_clear();
-    Ok(Report::new(args, parts, learnt.vectorizer.features().len(), entries))
+    let report = Report::new(args, parts, learnt.vectorizer.features().len(), entries);
+    Ok((report, learnt))
 }
 
 /// Features and the models trained on them.
@@ -210,8 +225,8 @@ impl Learnt {
     fn from(posts: &[&Post], classes: usize, kinds: &[Kind], args: &Args, progress: &ProgressBar) -> Self {
         let start = Instant::now();
         let texts: Vec<&str> = posts.iter().map(|post| post.cleaned.as_str()).collect();
-        let vectorizer = Vectorizer::fit(&texts, args.min_posts);
-        let rows = vectorizer.rows(&texts);
+        let vectorizer = features::fit(&texts, args.min_posts);
+        let rows = features::rows(&vectorizer, &texts);
         let truth: Vec<usize> = posts.iter().map(|post| post.class).collect();
         let seconds = start.elapsed().as_secs_f64();
         let training = Training {
@@ -252,7 +267,7 @@ fn cross_validate(
             let learnt = Learnt::from(&balance.of(kept, classes, args.seed), classes, kinds, args, progress);
             let texts: Vec<&str> = left_out.iter().map(|post| post.cleaned.as_str()).collect();
             let truth: Vec<usize> = left_out.iter().map(|post| post.class).collect();
-            let rows = learnt.vectorizer.rows(&texts);
+            let rows = features::rows(&learnt.vectorizer, &texts);
             let candidates = learnt.candidates.iter();
             candidates
                 .map(|trained| candidate::macro_f1(&truth, &trained.model.predict(&rows), classes))

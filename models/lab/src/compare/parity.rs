@@ -16,8 +16,7 @@ use serde::Deserialize;
 
 use super::{
     candidate::{Kind, Model, Training, macro_f1},
-    features::Vectorizer,
-    logistic,
+    features, logistic,
     parts::{Parts, Source},
 };
 use crate::data::{Format, LabelMap};
@@ -90,10 +89,10 @@ fn hold(name: &str, train: PathBuf, test: Option<PathBuf>, map: &LabelMap) {
     .unwrap();
     let texts = |posts: &[super::Post]| -> Vec<String> { posts.iter().map(|post| post.cleaned.clone()).collect() };
     let classes = |posts: &[super::Post]| -> Vec<usize> { posts.iter().map(|post| post.class).collect() };
-    let vectorizer = Vectorizer::fit(&texts(&parts.train), 2);
+    let vectorizer = features::fit(&texts(&parts.train), 2);
     let (rows, test) = (
-        vectorizer.rows(&texts(&parts.train)),
-        vectorizer.rows(&texts(&parts.test)),
+        features::rows(&vectorizer, &texts(&parts.train)),
+        features::rows(&vectorizer, &texts(&parts.test)),
     );
     let (truth, test_truth) = (classes(&parts.train), classes(&parts.test));
     assert_eq!(

@@ -10,7 +10,7 @@ use super::error::ExportError;
 /// Files of the checkpoint that go with the model as they are.
 const NEEDED: [&str; 2] = ["config.json", "tokenizer.json"];
 const OPTIONAL: [&str; 2] = ["tokenizer_config.json", "special_tokens_map.json"];
-const MANIFEST: &str = "moodstream.toml";
+pub(crate) const MANIFEST: &str = "moodstream.toml";
 
 /// A folder under construction; dropped before [`Self::publish`], it leaves nothing.
 #[derive(Debug)]
@@ -39,7 +39,6 @@ impl Staging {
             .prefix(".export-")
             .tempdir_in(parent)
             .map_err(|source| write(parent, source))?;
-        fs::create_dir(folder.path().join("onnx")).map_err(|source| write(folder.path(), source))?;
         Ok(Self {
             target: target.to_owned(),
             folder,
@@ -65,6 +64,8 @@ impl Staging {
     }
 
     pub(crate) fn write_onnx(&self, file: &str, bytes: &[u8]) -> Result<(), ExportError> {
+        let onnx = self.folder.path().join("onnx");
+        fs::create_dir_all(&onnx).map_err(|source| ExportError::Write { path: onnx, source })?;
         self.write(&format!("onnx/{file}"), bytes)
     }
 
@@ -91,7 +92,8 @@ impl Staging {
         self.write(file, &bytes)
     }
 
-    fn write(&self, file: &str, bytes: &[u8]) -> Result<(), ExportError> {
+    /// Writes a file at the folder's top.
+    pub(crate) fn write(&self, file: &str, bytes: &[u8]) -> Result<(), ExportError> {
         let path = self.folder.path().join(file);
         fs::write(&path, bytes).map_err(|source| ExportError::Write { path, source })
     }

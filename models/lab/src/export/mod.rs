@@ -7,7 +7,7 @@ mod agreement;
 mod calibrate;
 mod checkpoint;
 mod error;
-mod folder;
+pub(crate) mod folder;
 mod forward;
 mod graph;
 mod half_bytes;

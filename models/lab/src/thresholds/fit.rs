@@ -13,6 +13,12 @@ pub(super) fn temperature(before: f64, scores: &[Vec<f64>], truth: &[usize]) -> 
     (before * temperature_ratio(scores, truth)).clamp(BOUNDS.0, BOUNDS.1)
 }
 
+/// The temperature under which softmax of these logits makes the truth most likely.
+pub(crate) fn temperature_of_logits(logits: &[Vec<f64>], truth: &[usize]) -> f64 {
+    let loss = |ln_temperature: f64| log_loss(logits, truth, ln_temperature.exp());
+    golden_section(BOUNDS.0.ln(), BOUNDS.1.ln(), loss).exp()
+}
+
 /// The factor on the temperature that makes the truth most likely: scores are probabilities of
 /// softmax, `truth` the position of each post's label.
 fn temperature_ratio(scores: &[Vec<f64>], truth: &[usize]) -> f64 {
@@ -20,8 +26,7 @@ fn temperature_ratio(scores: &[Vec<f64>], truth: &[usize]) -> f64 {
         .iter()
         .map(|scores| scores.iter().map(|score| score.max(LEAST_SCORE).ln()).collect())
         .collect();
-    let loss = |ln_ratio: f64| log_loss(&logits, truth, ln_ratio.exp());
-    golden_section(BOUNDS.0.ln(), BOUNDS.1.ln(), loss).exp()
+    temperature_of_logits(&logits, truth)
 }
 
 /// The mean negative log-likelihood of the truth with the logits divided by `ratio`.

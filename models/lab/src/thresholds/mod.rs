@@ -4,7 +4,7 @@
 //! it, and 1 for the one that stands for none of the others; a single-label one the
 //! temperature under which its scores are as likely right as they say, which changes no label.
 
-mod fit;
+pub(crate) mod fit;
 
 use std::{path::PathBuf, sync::Arc};
 

@@ -17,16 +17,16 @@ const CHARACTERS: std::ops::RangeInclusive<usize> = 2..=5;
 
 /// What an n-gram is made of.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]
-pub(super) enum Kind {
+pub enum NgramKind {
     /// Words.
     Word,
     /// Characters.
     Character,
 }
 
-impl Kind {
-    /// Both kinds, in the order of their features.
-    pub(super) const ALL: [Self; 2] = [Self::Word, Self::Character];
+impl NgramKind {
+    /// Both kinds, in the order of their numbers in a file.
+    pub const ALL: [Self; 2] = [Self::Word, Self::Character];
 
     /// The same bytes are another n-gram as a word than as characters. XXH3 mixes a seed with a short input by adding and
     /// exclusive or alone: seeds that differ in a few low bits would make `so` as a word the `sn` of characters.
@@ -40,7 +40,7 @@ impl Kind {
 
 /// What making n-grams needs memory for, to be used again from text to text.
 #[derive(Debug, Default, Clone)]
-pub(super) struct Ngrams {
+pub struct Ngrams {
     padded: String,
     /// Where the characters of the padded text begin, and its end.
     starts: Vec<usize>,
@@ -48,7 +48,7 @@ pub(super) struct Ngrams {
 
 impl Ngrams {
     /// Calls `each` with every n-gram of `text`, as often as it occurs. White space of any kind and length parts words.
-    pub(super) fn each(&mut self, text: &str, mut each: impl FnMut(Kind, u64)) {
+    pub fn each(&mut self, text: &str, mut each: impl FnMut(NgramKind, u64)) {
         self.pad(text);
         // Positions among `starts` of the spaces: one before each word, and one after the last.
         let mut before = 0;
@@ -78,28 +78,31 @@ impl Ngrams {
         self.starts.push(self.padded.len());
     }
 
-    fn words(&self, before: usize, after: usize, previous: Option<usize>, each: &mut impl FnMut(Kind, u64)) {
+    fn words(&self, before: usize, after: usize, previous: Option<usize>, each: &mut impl FnMut(NgramKind, u64)) {
         const { assert!(MAX_WORDS == 2) }
-        each(Kind::Word, self.hash(Kind::Word, before + 1, after));
+        each(NgramKind::Word, self.hash(NgramKind::Word, before + 1, after));
         if let Some(previous) = previous {
-            each(Kind::Word, self.hash(Kind::Word, previous + 1, after));
+            each(NgramKind::Word, self.hash(NgramKind::Word, previous + 1, after));
         }
     }
 
-    fn characters(&self, before: usize, after: usize, each: &mut impl FnMut(Kind, u64)) {
+    fn characters(&self, before: usize, after: usize, each: &mut impl FnMut(NgramKind, u64)) {
         let end = after + 1;
         for length in CHARACTERS {
             if length >= end - before {
                 // The whole word with its spaces, once.
-                return each(Kind::Character, self.hash(Kind::Character, before, end));
+                return each(NgramKind::Character, self.hash(NgramKind::Character, before, end));
             }
             for start in before..=end - length {
-                each(Kind::Character, self.hash(Kind::Character, start, start + length));
+                each(
+                    NgramKind::Character,
+                    self.hash(NgramKind::Character, start, start + length),
+                );
             }
         }
     }
 
-    fn hash(&self, kind: Kind, from: usize, to: usize) -> u64 {
+    fn hash(&self, kind: NgramKind, from: usize, to: usize) -> u64 {
         xxh3_64_with_seed(&self.padded.as_bytes()[self.starts[from]..self.starts[to]], kind.seed())
     }
 }
@@ -108,7 +111,7 @@ impl Ngrams {
 mod tests {
     use super::*;
 
-    fn hashes(text: &str, kind: Kind) -> Vec<u64> {
+    fn hashes(text: &str, kind: NgramKind) -> Vec<u64> {
         let mut found = Vec::new();
         Ngrams::default().each(text, |of, hash| {
             if of == kind {
@@ -119,7 +122,7 @@ mod tests {
         found
     }
 
-    fn expected(ngrams: &[&str], kind: Kind) -> Vec<u64> {
+    fn expected(ngrams: &[&str], kind: NgramKind) -> Vec<u64> {
         let mut hashes: Vec<u64> = ngrams
             .iter()
             .map(|ngram| xxh3_64_with_seed(ngram.as_bytes(), kind.seed()))
@@ -133,25 +136,25 @@ mod tests {
     #[test]
     fn ngrams_are_those_of_scikit_learn() {
         assert_eq!(
-            hashes("so happy so", Kind::Word),
-            expected(&["so", "happy", "so", "so happy", "happy so"], Kind::Word)
+            hashes("so happy so", NgramKind::Word),
+            expected(&["so", "happy", "so", "so happy", "happy so"], NgramKind::Word)
         );
         assert_eq!(
-            hashes("a été", Kind::Character),
+            hashes("a été", NgramKind::Character),
             expected(
                 &[
                     " a", "a ", " a ", " é", "ét", "té", "é ", " ét", "été", "té ", " été", "été ", " été "
                 ],
-                Kind::Character
+                NgramKind::Character
             )
         );
         assert_eq!(
-            hashes("abcd", Kind::Character),
+            hashes("abcd", NgramKind::Character),
             expected(
                 &[
                     " a", "ab", "bc", "cd", "d ", " ab", "abc", "bcd", "cd ", " abc", "abcd", "bcd ", " abcd", "abcd "
                 ],
-                Kind::Character
+                NgramKind::Character
             )
         );
     }
@@ -163,7 +166,7 @@ mod tests {
             .flat_map(|one| letters().flat_map(move |two| letters().map(move |three| format!("{one}{two}{three}"))));
         let mut all = Vec::new();
         for text in short {
-            for kind in Kind::ALL {
+            for kind in NgramKind::ALL {
                 all.extend([1, 2, 3].map(|length| {
                     (
                         xxh3_64_with_seed(&text.as_bytes()[..length], kind.seed()),
@@ -180,8 +183,8 @@ mod tests {
 
     #[test]
     fn a_text_without_words_has_none_and_spaces_do_not_count() {
-        assert!(hashes(" \t ", Kind::Word).is_empty() && hashes("", Kind::Character).is_empty());
-        for kind in Kind::ALL {
+        assert!(hashes(" \t ", NgramKind::Word).is_empty() && hashes("", NgramKind::Character).is_empty());
+        for kind in NgramKind::ALL {
             assert_eq!(hashes("  so\t happy ", kind), hashes("so happy", kind));
         }
     }

@@ -1,0 +1,150 @@
+//! `linear.safetensors`: the features and weights of a linear model.
+//!
+//! In the [safetensors](https://github.com/huggingface/safetensors) format, with these tensors, where rows are features:
+//!
+//! | tensor | type | shape | what |
+//! |---|---|---|---|
+//! | `ngrams.hash` | `U64` | features | the XXH3 hash of the n-gram's UTF-8 bytes, seeded by its kind ([`NgramKind`]); all differ |
+//! | `ngrams.kind` | `U8` | features | 0 for words, 1 for characters |
+//! | `ngrams.idf` | `F32` | features | the inverse document frequency, above 0 |
+//! | `weights` | `F32` | features, labels | the labels in the order of `config.json` |
+//! | `intercepts` | `F32` | labels | |
+//!
+//! and `"format": "moodstream-linear-1"` among the metadata: another way of making n-grams would be another format.
+
+use std::{
+    collections::{HashMap, HashSet},
+    fs,
+    path::Path,
+};
+
+use safetensors::{Dtype, SafeTensorError, SafeTensors, tensor::TensorView};
+
+use super::{Feature, LinearModel, NgramKind, Vectorizer};
+use crate::model::{
+    ModelError,
+    files::{check_fetched, read},
+};
+
+const FORMAT: &str = "moodstream-linear-1";
+/// Largest file that is read, in bytes: a million features of 200 labels fit.
+const MAX_BYTES: u64 = 1 << 30;
+
+impl LinearModel {
+    /// Reads a file of weights for so many labels; returns its bytes as well.
+    pub(in crate::model) fn read(path: &Path, labels: usize) -> Result<(Self, Vec<u8>), ModelError> {
+        let invalid = |detail: String| ModelError::Invalid {
+            path: path.to_owned(),
+            detail,
+        };
+        check_fetched(path)?;
+        if let Ok(bytes) = fs::metadata(path).map(|data| data.len())
+            && bytes > MAX_BYTES
+        {
+            return Err(invalid(format!(
+                "it has {bytes} bytes, more than the {MAX_BYTES} of the largest linear model that is served"
+            )));
+        }
+        let bytes = read(path)?;
+        let model = Self::parse(&bytes, labels).map_err(invalid)?;
+        Ok((model, bytes))
+    }
+
+    /// Reads the content of a file of weights for so many labels.
+    fn parse(bytes: &[u8], labels: usize) -> Result<Self, String> {
+        let broken = |error: SafeTensorError| format!("not a whole safetensors file: {error}");
+        let (_, header) = SafeTensors::read_metadata(bytes).map_err(broken)?;
+        let format = header.metadata().as_ref().and_then(|metadata| metadata.get("format"));
+        if format.is_none_or(|format| format != FORMAT) {
+            return Err(format!(
+                "its format is {}, not {FORMAT:?}: write it again with `moodstream-lab compare --export`",
+                format.map_or("not named".to_owned(), |format| format!("{format:?}"))
+            ));
+        }
+        let tensors = SafeTensors::deserialize(bytes).map_err(broken)?;
+        let hashes = tensors
+            .tensor("ngrams.hash")
+            .map_err(|_| "it has no tensor `ngrams.hash`".to_owned())?;
+        let &[features] = hashes.shape() else {
+            return Err(format!(
+                "`ngrams.hash` has the shape {:?}, not [features]",
+                hashes.shape()
+            ));
+        };
+        if u32::try_from(features).is_err() || features == 0 {
+            return Err(format!("it has {features} n-grams: 1 to {} are served", u32::MAX));
+        }
+        let hashes = numbers(&tensors, "ngrams.hash", Dtype::U64, &[features], u64::from_le_bytes)?;
+        let kinds = numbers(&tensors, "ngrams.kind", Dtype::U8, &[features], u8::from_le_bytes)?;
+        let idf = numbers(&tensors, "ngrams.idf", Dtype::F32, &[features], f32::from_le_bytes)?;
+        let weights = numbers(&tensors, "weights", Dtype::F32, &[features, labels], f32::from_le_bytes)?;
+        let intercepts = numbers(&tensors, "intercepts", Dtype::F32, &[labels], f32::from_le_bytes)?;
+        for (name, numbers) in [("ngrams.idf", &idf), ("weights", &weights), ("intercepts", &intercepts)] {
+            if let Some(at) = numbers.iter().position(|number| !number.is_finite()) {
+                return Err(format!("number {at} of `{name}` is {}", numbers[at]));
+            }
+        }
+        if let Some(at) = idf.iter().position(|&idf| idf <= 0.0) {
+            return Err(format!("number {at} of `ngrams.idf` is {}, not above 0", idf[at]));
+        }
+        let mut seen = HashSet::with_capacity(features);
+        if let Some(at) = hashes.iter().position(|hash| !seen.insert(hash)) {
+            return Err(format!(
+                "number {at} of `ngrams.hash` is there before: n-grams must differ"
+            ));
+        }
+        let features = hashes.into_iter().zip(kinds).zip(idf).enumerate();
+        let features = features
+            .map(|(at, ((hash, kind), idf))| {
+                let known = NgramKind::ALL.get(usize::from(kind));
+                let &kind = known.ok_or_else(|| format!("number {at} of `ngrams.kind` is {kind}, not 0 or 1"))?;
+                Ok(Feature { kind, hash, idf })
+            })
+            .collect::<Result<Vec<_>, String>>()?;
+        Self::new(Vectorizer::new(features), &weights, intercepts).ok_or_else(|| "it has no labels".to_owned())
+    }
+
+    /// The content of its file.
+    ///
+    /// # Errors
+    /// The file would be larger than the format allows.
+    pub fn to_bytes(&self) -> Result<Vec<u8>, SafeTensorError> {
+        let features = self.vectorizer.features();
+        let (rows, labels) = (features.len(), self.labels);
+        let bytes =
+            |numbers: &mut dyn Iterator<Item = f32>| -> Vec<u8> { numbers.flat_map(f32::to_le_bytes).collect() };
+        let hashes: Vec<u8> = features.iter().flat_map(|feature| feature.hash.to_le_bytes()).collect();
+        let kinds: Vec<u8> = features.iter().map(|feature| feature.kind as u8).collect();
+        let idf = bytes(&mut features.iter().map(|feature| feature.idf));
+        let weights = bytes(&mut (0..rows).flat_map(|row| self.weights_of(row).iter().copied()));
+        let intercepts = bytes(&mut self.intercepts.iter().copied());
+        let tensors = [
+            ("ngrams.hash", TensorView::new(Dtype::U64, vec![rows], &hashes)?),
+            ("ngrams.kind", TensorView::new(Dtype::U8, vec![rows], &kinds)?),
+            ("ngrams.idf", TensorView::new(Dtype::F32, vec![rows], &idf)?),
+            ("weights", TensorView::new(Dtype::F32, vec![rows, labels], &weights)?),
+            ("intercepts", TensorView::new(Dtype::F32, vec![labels], &intercepts)?),
+        ];
+        let metadata = HashMap::from([("format".to_owned(), FORMAT.to_owned())]);
+        safetensors::serialize(tensors, Some(metadata))
+    }
+}
+
+/// The numbers of a tensor that must have this type and shape.
+fn numbers<const BYTES: usize, N>(
+    tensors: &SafeTensors<'_>,
+    name: &str,
+    dtype: Dtype,
+    shape: &[usize],
+    number: fn([u8; BYTES]) -> N,
+) -> Result<Vec<N>, String> {
+    let tensor = tensors.tensor(name).map_err(|_| format!("it has no tensor `{name}`"))?;
+    if tensor.dtype() != dtype || tensor.shape() != shape {
+        return Err(format!(
+            "`{name}` is {:?} of the shape {:?}; with its n-grams and the labels of config.json it must be {dtype:?} of {shape:?}",
+            tensor.dtype(),
+            tensor.shape()
+        ));
+    }
+    Ok(tensor.data().as_chunks().0.iter().map(|&bytes| number(bytes)).collect())
+}
