@@ -96,7 +96,7 @@ pub async fn open_store(settings: &Settings) -> anyhow::Result<Store> {
     match store.schema().await? {
         Schema::Current => {}
         Schema::Ahead { version } => {
-            tracing::info!(version, "the schema is newer than this program, and lets it write")
+            tracing::info!(version, "the schema is newer than this program, and lets it write");
         }
         Schema::Behind => {
             anyhow::ensure!(

@@ -110,14 +110,22 @@ async fn claim(connection: &mut PgConnection, now: OffsetDateTime) -> Result<Vec
         .await
 }
 
-/// What is merged in a transaction each: the minutes hour by hour, then the hours of the day, then the day.
+/// What is merged in a transaction each: ten minutes, an hour, the day. So one stays within the statement timeout also where a
+/// busy stream has many partitions.
 fn pieces(day: Date) -> Vec<(Resolution, OffsetDateTime, OffsetDateTime)> {
     let (from, until) = (day.midnight().assume_utc(), next_day(day).midnight().assume_utc());
-    let hours = (0..24).map(|hour| from + Duration::hours(hour));
-    let mut pieces: Vec<_> = hours
-        .map(|hour| (Resolution::Minute, hour, hour + Duration::hours(1)))
-        .collect();
-    pieces.extend([(Resolution::Hour, from, until), (Resolution::Day, from, until)]);
+    let mut pieces = Vec::new();
+    for (resolution, length) in [
+        (Resolution::Minute, Duration::minutes(10)),
+        (Resolution::Hour, Duration::hours(1)),
+        (Resolution::Day, Duration::days(1)),
+    ] {
+        let mut at = from;
+        while at < until {
+            pieces.push((resolution, at, at + length));
+            at += length;
+        }
+    }
     pieces
 }
 
@@ -187,14 +195,15 @@ async fn settle(connection: &mut PgConnection, day: Date, since: OffsetDateTime)
         .map(drop)
 }
 
-/// A whole hour (UTC) as an SQL literal: with it in the statement's text, the planner looks at, and locks, its partition alone.
+/// A whole minute (UTC) as an SQL literal: with it in the statement's text, the planner looks at, and locks, its partition alone.
 fn moment_literal(at: OffsetDateTime) -> String {
     let day = day_of(at);
     format!(
-        "'{:04}-{:02}-{:02} {:02}:00:00+00'",
+        "'{:04}-{:02}-{:02} {:02}:{:02}:00+00'",
         day.year(),
         u8::from(day.month()),
         day.day(),
-        at.hour()
+        at.hour(),
+        at.minute()
     )
 }
