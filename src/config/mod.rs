@@ -471,6 +471,18 @@ mod tests {
     }
 
     #[test]
+    fn deletions_are_kept_for_a_day_at_least_and_as_long_as_the_calendar() {
+        let mut settings = valid();
+        let now = OffsetDateTime::UNIX_EPOCH + Duration::days(100);
+        let month_before = OffsetDateTime::UNIX_EPOCH + Duration::days(70);
+        assert_eq!(settings.store.unseen_deletions_before(now), Some(month_before));
+        settings.store.unseen_deletion_days = u32::MAX;
+        assert_eq!(settings.store.unseen_deletions_before(now), None);
+        settings.store.unseen_deletion_days = 0;
+        assert!(settings.check().unwrap_err().0.contains("unseen_deletion_days is 0"));
+    }
+
+    #[test]
     fn ranges_are_checked_by_name() {
         let mut settings = valid();
         settings.window.max_posts = 0;

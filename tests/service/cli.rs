@@ -189,3 +189,54 @@ fn migrating_twice_is_the_same_as_once() {
         assert!(output.status.success(), "{}", String::from_utf8_lossy(&output.stderr));
     }
 }
+
+/// What `moodstream COMMAND` says on standard output and standard error, and its exit code.
+fn says(command: &[&str], url: &str) -> (String, Option<i32>) {
+    let output = moodstream()
+        .args(command)
+        .env("MOODSTREAM_DATABASE__URL", url)
+        .env("MOODSTREAM_MODEL__PATH", model())
+        .env("MOODSTREAM_KAFKA__BROKERS", "127.0.0.1:1")
+        .env("MOODSTREAM_KAFKA__TOPICS", "posts")
+        .output()
+        .unwrap();
+    let text = [output.stdout, output.stderr].map(|out| String::from_utf8_lossy(&out).into_owned());
+    (text.concat(), output.status.code())
+}
+
+#[test]
+fn a_newer_schema_is_left_as_it_is_or_refused_in_one_line() {
+    let postgres = Postgres::start().unwrap();
+    let url = postgres.database().unwrap();
+    assert_eq!(says(&["migrate"], &url).1, Some(0));
+    let sql = |sql: &str| {
+        let psql = postgres
+            .client("psql")
+            .unwrap()
+            .args(["-qc", sql, &url])
+            .output()
+            .unwrap();
+        assert!(psql.status.success(), "{}", String::from_utf8_lossy(&psql.stderr));
+    };
+    sql("INSERT INTO _sqlx_migrations (version, description, success, checksum, execution_time) VALUES (9001, 'later', true, '', 0);
+         INSERT INTO schema_compat (version, min_writer) VALUES (9001, 1)");
+    let (text, code) = says(&["migrate"], &url);
+    assert!(
+        code == Some(0) && text.contains("at version 9001, newer than this program's"),
+        "{text}"
+    );
+    let (text, _) = says(&["check"], &url);
+    assert!(
+        text.contains("+ database  ok: the schema is at version 9001") && text.contains("it may write to it"),
+        "{text}"
+    );
+
+    sql("UPDATE schema_compat SET min_writer = 9001 WHERE version = 9001");
+    for command in ["migrate", "check", "run"] {
+        let (text, code) = says(&[command], &url);
+        assert!(
+            code == Some(1) && text.contains("the schema asks for programs of schema version 9001 or later"),
+            "{command}: {text}"
+        );
+    }
+}
