@@ -4,9 +4,6 @@
 -- Rows of a rollup that differ in their shard alone become one, of shard -1, once their day is closed: see
 -- src/store/merge.rs.
 
--- Waits for the flushes under way; later ones see what this migration says.
-LOCK TABLE consumer_offset IN EXCLUSIVE MODE;
-
 CREATE TABLE rollup_unmerged (
     day     date        NOT NULL,
     claimed boolean     NOT NULL,

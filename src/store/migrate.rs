@@ -15,6 +15,7 @@ use sqlx::{
 use super::{
     Store,
     error::{Fault, StoreError},
+    partition::lock_partitions,
 };
 
 /// Without the migrator's own lock, which belongs to the session: [`Store::migrate`] takes one that ends with its
@@ -110,6 +111,9 @@ async fn migrate(connection: &mut PgConnection) -> Result<Schema, StoreError> {
     let applied = applied(&mut transaction).await.map_err(StoreError::when(DOING))?;
     let found = compare(&applied).map_err(|why| StoreError::new(Fault::Schema, DOING, why))?;
     if found == Schema::Behind {
+        hold_flushes(&mut transaction, &applied)
+            .await
+            .map_err(StoreError::when(DOING))?;
         MIGRATOR.run(&mut *transaction).await.map_err(|error| match error {
             MigrateError::Execute(error) | MigrateError::ExecuteMigration(error, _) => StoreError::sql(DOING, &error),
             other => StoreError::new(Fault::Schema, DOING, other),
@@ -117,6 +121,18 @@ async fn migrate(connection: &mut PgConnection) -> Result<Schema, StoreError> {
     }
     transaction.commit().await.map_err(StoreError::when(DOING))?;
     Ok(found)
+}
+
+/// Waits for the flushes under way and keeps others waiting: they lock offsets first, so none comes to hold a table that a migration
+/// is to alter while it waits for another that is altered already. Later ones see what the migrations say.
+async fn hold_flushes(tx: &mut PgConnection, applied: &BTreeMap<i64, Applied>) -> Result<(), sqlx::Error> {
+    if applied.is_empty() {
+        return Ok(());
+    }
+    sqlx::raw_sql("LOCK TABLE consumer_offset IN EXCLUSIVE MODE")
+        .execute(&mut *tx)
+        .await?;
+    lock_partitions(tx).await
 }
 
 /// How what is applied stands to this program's migrations; an error says why this program must not write.

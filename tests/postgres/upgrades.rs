@@ -9,6 +9,11 @@ use crate::support::store::{Harness, NOON, deletion, flush, post, run};
 async fn apply_later_migration(harness: &Harness, min_writer: Option<i64>, sql: &str) {
     let mut connection = PgConnection::connect(&harness.url).await.unwrap();
     let mut tx = connection.begin().await.unwrap();
+    // As `migrate` does first.
+    sqlx::raw_sql("LOCK TABLE consumer_offset IN EXCLUSIVE MODE")
+        .execute(&mut *tx)
+        .await
+        .unwrap();
     sqlx::raw_sql(AssertSqlSafe(format!(
         "{sql}; INSERT INTO _sqlx_migrations (version, description, success, checksum, execution_time)
          VALUES (9001, 'later', true, '\\x00', 0)"
@@ -126,4 +131,42 @@ async fn a_newer_migration_that_does_not_say_whom_it_lets_write_is_refused() {
         error.fault == Fault::Schema && error.to_string().contains("9001"),
         "{error}"
     );
+}
+
+/// A migration that alters one table and waits for another, which a flush holds that waits for the first, once met a deadlock.
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn migrating_waits_for_flushes_under_way_and_holds_the_others() {
+    let harness = Harness::with_partitions(1).await;
+    // As if migration 15 were still to come.
+    harness
+        .execute(
+            "DELETE FROM _sqlx_migrations WHERE version = 15; DELETE FROM schema_compat WHERE version = 15;
+             DROP TABLE rollup_unmerged",
+        )
+        .await;
+    let mut flushing = harness.pool.begin().await.unwrap();
+    sqlx::query("SELECT FROM consumer_offset FOR UPDATE")
+        .execute(&mut *flushing)
+        .await
+        .unwrap();
+    let goes_on = async {
+        while harness.count("pg_locks WHERE NOT granted").await == 0 {
+            tokio::task::yield_now().await;
+        }
+        // The flush goes on to the tables that are to be altered.
+        sqlx::query("DELETE FROM post_key")
+            .execute(&mut *flushing)
+            .await
+            .unwrap();
+        sqlx::query("DELETE FROM emotion_rollup")
+            .execute(&mut *flushing)
+            .await
+            .unwrap();
+        flushing.commit().await.unwrap();
+    };
+    let (migrated, ()) = tokio::join!(harness.store.migrate(), goes_on);
+    assert_eq!(migrated.unwrap(), Schema::Behind);
+    assert_eq!(harness.store.schema().await.unwrap(), Schema::Current);
+    work(&harness.store, 0, 0..1).await;
+    harness.assert_whole().await;
 }
