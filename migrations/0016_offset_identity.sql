@@ -12,3 +12,5 @@ COMMENT ON COLUMN consumer_offset.cluster_id IS 'Id of the Kafka cluster that th
 COMMENT ON COLUMN consumer_offset.record_offset IS 'Offset of the last record settled. What is known of that record holds only where this is next_offset - 1.';
 COMMENT ON COLUMN consumer_offset.record_timestamp IS 'Timestamp of that record.';
 COMMENT ON COLUMN consumer_offset.record_hash IS 'Hash of its key and value: at the next start the broker must have the same record there.';
+
+INSERT INTO schema_compat (version, min_writer) VALUES (16, 15);

@@ -26,9 +26,11 @@ BEGIN ATOMIC
           WHERE q.created_at >= since AND q.created_at < until AND (of_emotion IS NULL OR q.emotion = of_emotion)
           ORDER BY q.created_at DESC
           LIMIT CASE WHEN of_topic = '' AND langs IS NULL AND sources IS NULL AND models IS NULL AND with_reposts
-                     THEN most ELSE greatest(most, 100000) END) p
+                     THEN coalesce(most, 50000) ELSE greatest(most, 100000) END) p
     WHERE (of_topic = '' OR of_topic = ANY (p.topics)) AND (langs IS NULL OR p.lang = ANY (langs))
       AND (sources IS NULL OR p.source = ANY (sources)) AND (models IS NULL OR p.model_id = ANY (models))
       AND (with_reposts OR p.repost_of IS NULL)
-    ORDER BY p.created_at DESC LIMIT most;
+    ORDER BY p.created_at DESC LIMIT coalesce(most, 50000);
 END;
+
+INSERT INTO schema_compat (version, min_writer) VALUES (17, 15);
