@@ -1,14 +1,17 @@
 //! `moodstream migrate`
 
-use std::process::ExitCode;
+use std::{
+    process::ExitCode,
+    time::{Duration, Instant},
+};
 
 use time::OffsetDateTime;
 
 use super::SettingsArgs;
 use crate::{
-    config::SettingsError,
+    config::{Settings, SettingsError},
     pipeline,
-    store::{Schema, Store, schema_version},
+    store::{Fault, Schema, Store, StoreError, schema_version},
 };
 
 /// Arguments of `moodstream migrate`.
@@ -22,7 +25,13 @@ pub(super) struct Args {
     /// The role of dashboards: it is granted to read.
     #[arg(long, value_name = "ROLE")]
     read_role: Option<String>,
+    /// Seconds to wait for a database that can't be reached yet.
+    #[arg(long, value_name = "SECONDS", default_value_t = 0)]
+    wait_seconds: u32,
 }
+
+/// Between two tries to reach the database.
+const PAUSE: Duration = Duration::from_secs(1);
 
 pub(super) async fn run(args: Args) -> anyhow::Result<ExitCode> {
     let mut settings = args.settings.merge()?;
@@ -32,10 +41,20 @@ pub(super) async fn run(args: Args) -> anyhow::Result<ExitCode> {
         .database
         .check()
         .map_err(|error| SettingsError(error.to_string()))?;
-    let store = Store::connect(&settings.database).await?;
-    let found = pipeline::migrate(&store, &settings.store).await?;
-    let now = OffsetDateTime::now_utc();
-    store.ensure_partitions(now, settings.store.partitions_ahead).await?;
+    let deadline = Instant::now() + Duration::from_secs(args.wait_seconds.into());
+    let mut waits = false;
+    let found = loop {
+        match migrate(&settings).await {
+            Ok(found) => break found,
+            Err(error) if error.fault != Fault::Unreachable || Instant::now() >= deadline => return Err(error.into()),
+            Err(error) => {
+                if !std::mem::replace(&mut waits, true) {
+                    eprintln!("waiting for the database: {error}");
+                }
+                tokio::time::sleep(PAUSE).await;
+            }
+        }
+    };
     match found {
         Schema::Ahead { version } => println!(
             "the schema is at version {version}, newer than this program's {}, and left as it is",
@@ -44,4 +63,12 @@ pub(super) async fn run(args: Args) -> anyhow::Result<ExitCode> {
         Schema::Behind | Schema::Current => println!("the schema is up to date"),
     }
     Ok(ExitCode::SUCCESS)
+}
+
+async fn migrate(settings: &Settings) -> Result<Schema, StoreError> {
+    let store = Store::connect(&settings.database).await?;
+    let found = pipeline::migrate(&store, &settings.store).await?;
+    let now = OffsetDateTime::now_utc();
+    store.ensure_partitions(now, settings.store.partitions_ahead).await?;
+    Ok(found)
 }

@@ -171,6 +171,86 @@ async fn the_job_of_the_kubernetes_manifest_migrates_for_its_service() {
     assert_eq!(summary["inserted"].as_u64(), Some(posts as u64), "{summary}");
 }
 
+/// The lines of the compose file's head by which one makes the passwords.
+#[test]
+fn the_passwords_of_compose_are_made_once_and_survive_a_new_shell() {
+    let compose = deploy("compose.yaml");
+    let lines = compose.lines().map_while(|line| line.strip_prefix('#'));
+    let making: Vec<&str> = lines
+        .skip_while(|line| !line.contains("deploy/.env ]"))
+        .take_while(|line| !line.contains("docker compose"))
+        .collect();
+    let folder = tempfile::tempdir().unwrap();
+    fs::create_dir(folder.path().join("deploy")).unwrap();
+    let file = folder.path().join("deploy/.env");
+    let mut made = Vec::new();
+    for _ in 0..2 {
+        let shell = std::process::Command::new("sh")
+            .args(["-euc", &making.join("\n")])
+            .current_dir(folder.path())
+            .output()
+            .unwrap();
+        assert!(shell.status.success(), "{}", String::from_utf8_lossy(&shell.stderr));
+        made.push(fs::read_to_string(&file).unwrap());
+    }
+    assert_eq!(made[0], made[1], "the second shell keeps them");
+    let mode = std::os::unix::fs::PermissionsExt::mode(&fs::metadata(&file).unwrap().permissions());
+    assert_eq!(mode & 0o777, 0o600);
+    for part in compose.split("${").skip(1) {
+        let Some((name, _)) = part.split_once(":?") else {
+            continue;
+        };
+        let value = made[0].lines().find_map(|line| line.strip_prefix(&format!("{name}=")));
+        assert_eq!(value.map(str::len), Some(32), "{name}");
+    }
+}
+
+/// As the Job of the manifest does, where Postgres comes up after it.
+#[test]
+fn migrating_waits_for_postgres_as_long_as_it_is_told() {
+    let socket = std::net::TcpListener::bind("127.0.0.1:0").unwrap();
+    let port = socket.local_addr().unwrap().port();
+    drop(socket);
+    let migrate = |seconds: &str| {
+        let mut command = moodstream();
+        command
+            .args(["migrate", "--wait-seconds", seconds])
+            .env(
+                "MOODSTREAM_DATABASE__URL",
+                format!("postgres://postgres@127.0.0.1:{port}/moodstream"),
+            )
+            .stderr(std::process::Stdio::piped())
+            .stdout(std::process::Stdio::piped());
+        command.spawn().unwrap()
+    };
+    let output = migrate("0").wait_with_output().unwrap();
+    assert_eq!(output.status.code(), Some(1), "without waiting it says so at once");
+
+    let waiting = migrate("120");
+    let bench = Bench::start();
+    bench.postgres.execute("CREATE DATABASE moodstream").unwrap();
+    let address = ("127.0.0.1", bench.postgres.port());
+    let listener = std::net::TcpListener::bind(("127.0.0.1", port)).unwrap();
+    std::thread::spawn(move || {
+        // The port that was refused until now leads to Postgres.
+        for client in listener.incoming() {
+            let (Ok(client), Ok(server)) = (client, std::net::TcpStream::connect(address)) else {
+                return;
+            };
+            for (mut from, mut to) in [
+                (client.try_clone().unwrap(), server.try_clone().unwrap()),
+                (server, client),
+            ] {
+                std::thread::spawn(move || std::io::copy(&mut from, &mut to));
+            }
+        }
+    });
+    let output = waiting.wait_with_output().unwrap();
+    let words = String::from_utf8_lossy(&output.stderr);
+    assert!(output.status.success(), "{words}");
+    assert!(words.starts_with("waiting for the database"), "{words}");
+}
+
 #[test]
 fn no_role_is_made_without_its_password() {
     let bench = Bench::start();
