@@ -4,7 +4,8 @@ use std::{io::Write as _, process::ExitCode};
 
 use super::SettingsArgs;
 use crate::{
-    kafka::{self, DeadLetterTopic},
+    config::Settings,
+    kafka::{self, BrokerReport},
     pipeline,
     store::{Schema, Store, schema_version},
 };
@@ -42,74 +43,96 @@ pub(super) async fn run(args: Args) -> anyhow::Result<ExitCode> {
         });
     let model = model.map_err(|error| format!("{error:#}"));
     line("model", &model);
-    let broker = kafka::check_broker(&settings.kafka, TIMEOUT)
-        .await
-        .map_err(|error| error.to_string())
-        .and_then(|report| describe(&report, settings.dead_letter.enabled));
-    line("broker", &broker);
+    let broker = check_broker(&settings).await;
+    line(
+        "broker",
+        &broker.as_ref().map(|(text, _)| text.clone()).map_err(Clone::clone),
+    );
     let database = check_database(&settings).await.map_err(|error| format!("{error:#}"));
-    line("database", &database);
-    let well = model.is_ok() && broker.is_ok() && database.is_ok();
+    line(
+        "database",
+        &database.as_ref().map(|(text, _)| text.clone()).map_err(Clone::clone),
+    );
+    let mut well = model.is_ok() && broker.is_ok() && database.is_ok();
+    if let (Ok((_, report)), Ok((_, Some(store)))) = (&broker, &database) {
+        let offsets = check_offsets(&settings, store, report).await;
+        line("offsets", &offsets);
+        well &= offsets.is_ok();
+    }
     Ok(if well { ExitCode::SUCCESS } else { ExitCode::FAILURE })
 }
 
-async fn check_database(settings: &crate::config::Settings) -> anyhow::Result<String> {
+async fn check_broker(settings: &Settings) -> Result<(String, BrokerReport), String> {
+    let report = kafka::check_broker(&settings.kafka, TIMEOUT)
+        .await
+        .map_err(|error| error.to_string())?;
+    let warnings = if settings.dead_letter.enabled {
+        kafka::prepare_dead_letter_topic(&settings.kafka, &report, TIMEOUT, true)
+            .await
+            .map_err(|error| error.to_string())?
+    } else {
+        vec!["dead letters are counted only".to_owned()]
+    };
+    Ok((describe(&report, &warnings), report))
+}
+
+/// Returns the store where its schema is current.
+async fn check_database(settings: &Settings) -> anyhow::Result<(String, Option<Store>)> {
     let store = Store::connect(&settings.database).await?;
-    match store.schema().await? {
-        Schema::Current => Ok("ok: schema up to date".to_owned()),
-        Schema::Ahead { version } => Ok(format!(
+    let text = match store.schema().await? {
+        Schema::Current => "ok: schema up to date".to_owned(),
+        Schema::Ahead { version } => format!(
             "ok: the schema is at version {version}, this program at {}; it may write to it",
             schema_version()
-        )),
+        ),
         Schema::Behind => {
             anyhow::ensure!(
                 settings.store.migrate,
                 "the schema is older than this program: run `moodstream migrate`"
             );
-            Ok("ok: the schema is older than this program; `run` applies the migrations".to_owned())
+            let text = "ok: the schema is older than this program; `run` applies the migrations";
+            return Ok((text.to_owned(), None));
         }
+    };
+    let lacking = store.lacking_rights().await?;
+    anyhow::ensure!(
+        lacking.is_empty(),
+        "the role lacks {}: grant it by `moodstream migrate --service-role`",
+        lacking.join(", ")
+    );
+    Ok((text, Some(store)))
+}
+
+async fn check_offsets(settings: &Settings, store: &Store, broker: &BrokerReport) -> Result<String, String> {
+    let report = pipeline::check_offsets(settings, store, broker, TIMEOUT)
+        .await
+        .map_err(|error| format!("{error:#}"))?;
+    if !report.faults.is_empty() {
+        return Err(format!(
+            "would be quarantined (docs/quarantine.md): {}",
+            report.faults.join("; ")
+        ));
     }
+    let warnings: String = report.warnings.iter().map(|warning| format!("; {warning}")).collect();
+    Ok(format!(
+        "ok: {} partitions have one, {} records behind{warnings}",
+        report.known, report.lag
+    ))
 }
 
 /// Describes what the broker has.
-///
-/// # Errors
-/// What would stop the service later.
-fn describe(report: &kafka::BrokerReport, dead_letters: bool) -> Result<String, String> {
+fn describe(report: &BrokerReport, warnings: &[String]) -> String {
     let topics: Vec<String> = report
         .topics
         .iter()
         .map(|(topic, partitions)| format!("{topic} ({partitions} partitions)"))
         .collect();
-    let dead_letters = match &report.dead_letters {
-        _ if !dead_letters => "dead letters are counted only".to_owned(),
-        DeadLetterTopic::Present {
-            name,
-            cut_to_bytes: None,
-        } => format!("dead letters to {name}"),
-        DeadLetterTopic::Present {
-            name,
-            cut_to_bytes: Some(bytes),
-        } => format!(
-            "dead letters to {name}, which takes {bytes} bytes and less than the topics that are read: larger records are \
-             cut there, so raise its max.message.bytes"
-        ),
-        DeadLetterTopic::Absent {
-            name,
-            created_by_broker: Some(false),
-        } => {
-            return Err(format!(
-                "the dead-letter topic {name} is not there, and the broker makes no topics (auto.create.topics.enable): the \
-                 first record that can't be handled would stop everything; create it, or set dead_letter.enabled = false"
-            ));
-        }
-        DeadLetterTopic::Absent { name, .. } => format!("dead letters to {name}, which the first of them makes"),
-    };
-    Ok(format!(
-        "ok: {}; topics {}; {dead_letters}",
+    let warnings: String = warnings.iter().map(|warning| format!("; {warning}")).collect();
+    format!(
+        "ok: {}; topics {}{warnings}",
         report.brokers.join(", "),
         topics.join(", ")
-    ))
+    )
 }
 
 fn line(what: &str, result: &Result<String, String>) {
@@ -120,35 +143,4 @@ fn line(what: &str, result: &Result<String, String>) {
     let text = text.split_whitespace().collect::<Vec<_>>().join(" ");
     // The reader (`head`, for example) may have ended already.
     let _ = writeln!(std::io::stdout(), "{mark} {what:<9} {text}");
-}
-
-#[cfg(test)]
-mod tests {
-    #![allow(clippy::unwrap_used)]
-
-    use super::*;
-
-    fn describe(dead_letters: DeadLetterTopic) -> Result<String, String> {
-        let report = kafka::BrokerReport {
-            brokers: vec!["kafka-1:9092".to_owned()],
-            topics: vec![("posts".to_owned(), 4)],
-            dead_letters,
-        };
-        super::describe(&report, true)
-    }
-
-    #[test]
-    fn a_dead_letter_topic_that_nobody_makes_is_a_fault() {
-        let absent = |created_by_broker| DeadLetterTopic::Absent {
-            name: "posts.dead-letter".to_owned(),
-            created_by_broker,
-        };
-        assert!(describe(absent(Some(false))).unwrap_err().contains("create it"));
-        assert!(describe(absent(Some(true))).is_ok() && describe(absent(None)).is_ok());
-        let small = DeadLetterTopic::Present {
-            name: "posts.dead-letter".to_owned(),
-            cut_to_bytes: Some(1_000),
-        };
-        assert!(describe(small).unwrap().contains("max.message.bytes"));
-    }
 }

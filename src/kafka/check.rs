@@ -1,6 +1,9 @@
 //! Checks that the broker can be used, and says in one line why not.
 
-use std::time::{Duration, Instant};
+use std::{
+    collections::BTreeMap,
+    time::{Duration, Instant},
+};
 
 use rdkafka::{
     ClientConfig,
@@ -27,6 +30,10 @@ pub struct BrokerReport {
     pub topics: Vec<(String, usize)>,
     /// The dead-letter topic.
     pub dead_letters: DeadLetterTopic,
+    /// The id of the cluster, where the brokers tell it.
+    pub cluster: Option<String>,
+    /// What may do harm later, one line each.
+    pub warnings: Vec<String>,
 }
 
 /// The dead-letter topic as the broker has it.
@@ -36,6 +43,8 @@ pub enum DeadLetterTopic {
     Present {
         /// Its name.
         name: String,
+        /// `max.message.bytes` of it, where the broker tells it.
+        max_bytes: Option<u64>,
         /// `max.message.bytes` of it, if that is below that of a topic that is read: larger records are cut.
         cut_to_bytes: Option<u64>,
     },
@@ -75,10 +84,10 @@ pub fn check_clients(options: &KafkaOptions) -> Result<(), KafkaError> {
 /// denied or an absent topic.
 pub async fn check_broker(options: &KafkaOptions, timeout: Duration) -> Result<BrokerReport, KafkaError> {
     options.check()?;
-    let (brokers, first_broker, topics, has_dead_letters) = {
+    let (brokers, first_broker, topics, replicas, cluster) = {
         let options = options.clone();
         blocking(move || {
-            let metadata = fetch_metadata(&options, timeout)?;
+            let (metadata, cluster) = fetch_metadata_of_cluster(&options, timeout)?;
             let topics = select(&metadata, &options.topics)?;
             let brokers: Vec<String> = metadata
                 .brokers()
@@ -86,18 +95,24 @@ pub async fn check_broker(options: &KafkaOptions, timeout: Duration) -> Result<B
                 .map(|broker| format!("{}:{}", broker.host(), broker.port()))
                 .collect();
             let first = metadata.brokers().first().map(rdkafka::metadata::MetadataBroker::id);
-            let dead_letters = options.dead_letter_topic();
-            let present = metadata
-                .topics()
-                .iter()
-                .any(|topic| topic.name() == dead_letters && topic.error().is_none());
-            Ok((brokers, first, topics, present))
+            let read = topics.iter().filter_map(|(topic, _)| replicas(&metadata, topic)).max();
+            let dead_letters = replicas(&metadata, &options.dead_letter_topic());
+            Ok((brokers, first, topics, (read, dead_letters), cluster))
         })
         .await?
     };
     let name = options.dead_letter_topic();
-    let dead_letters = match (has_dead_letters, first_broker) {
-        (true, _) => {
+    let mut warnings = Vec::new();
+    if let (Some(read), Some(own)) = replicas
+        && own < read
+    {
+        warnings.push(format!(
+            "the dead-letter topic {name} has {own} replicas and the topics that are read {read}: a broker that is lost may take \
+             dead letters with it, or stop them"
+        ));
+    }
+    let dead_letters = match (replicas.1, first_broker) {
+        (Some(_), _) => {
             let limit = |topic| setting(options, ResourceSpecifier::Topic(topic), "max.message.bytes", timeout);
             let own = limit(&name).await.and_then(|bytes| bytes.parse::<u64>().ok());
             let mut cut_to_bytes = None;
@@ -109,9 +124,13 @@ pub async fn check_broker(options: &KafkaOptions, timeout: Duration) -> Result<B
                     cut_to_bytes = Some(own);
                 }
             }
-            DeadLetterTopic::Present { name, cut_to_bytes }
+            DeadLetterTopic::Present {
+                name,
+                max_bytes: own,
+                cut_to_bytes,
+            }
         }
-        (false, broker) => {
+        (None, broker) => {
             let created = match broker {
                 Some(broker) => {
                     setting(
@@ -134,7 +153,37 @@ pub async fn check_broker(options: &KafkaOptions, timeout: Duration) -> Result<B
         brokers,
         topics,
         dead_letters,
+        cluster,
+        warnings,
     })
+}
+
+/// The fewest replicas of a topic's partitions; none where it is absent.
+fn replicas(metadata: &Metadata, name: &str) -> Option<usize> {
+    let mut topics = metadata.topics().iter();
+    let topic = topics.find(|topic| topic.name() == name && topic.error().is_none())?;
+    topic
+        .partitions()
+        .iter()
+        .map(|partition| partition.replicas().len())
+        .min()
+}
+
+/// How long topics keep their records; without those that keep them for ever, and those of which the broker does not tell.
+pub async fn retention(
+    options: &KafkaOptions,
+    topics: impl IntoIterator<Item = &str>,
+    timeout: Duration,
+) -> BTreeMap<String, Duration> {
+    let mut found = BTreeMap::new();
+    for topic in topics {
+        let value = setting(options, ResourceSpecifier::Topic(topic), "retention.ms", timeout).await;
+        // -1 is for ever.
+        if let Some(millis) = value.and_then(|value| value.parse::<u64>().ok()) {
+            found.insert(topic.to_owned(), Duration::from_millis(millis));
+        }
+    }
+    found
 }
 
 /// A setting of a topic or broker; none where the broker does not tell, for lack of a right perhaps.
@@ -178,6 +227,14 @@ pub(super) fn partitions(options: &KafkaOptions, timeout: Duration) -> Result<Ve
 
 /// Metadata of all topics. Asking for a single topic by name could create it.
 pub(crate) fn fetch_metadata(options: &KafkaOptions, timeout: Duration) -> Result<Metadata, KafkaError> {
+    fetch_metadata_of_cluster(options, timeout).map(|(metadata, _)| metadata)
+}
+
+/// Metadata of all topics, and the id of the cluster where the brokers tell it.
+fn fetch_metadata_of_cluster(
+    options: &KafkaOptions,
+    timeout: Duration,
+) -> Result<(Metadata, Option<String>), KafkaError> {
     let client: BaseConsumer<Plain> = options
         .admin_config()
         .create_with_context(Plain::default())
@@ -188,7 +245,7 @@ pub(crate) fn fetch_metadata(options: &KafkaOptions, timeout: Duration) -> Resul
             .saturating_duration_since(Instant::now())
             .min(Duration::from_millis(500));
         let error = match client.fetch_metadata(None, slice) {
-            Ok(metadata) => return Ok(metadata),
+            Ok(metadata) => return Ok((metadata, client.client().fetch_cluster_id(Duration::ZERO))),
             Err(error) => error,
         };
         // Polls for error events, which have the reason.
@@ -213,7 +270,7 @@ pub(crate) fn fetch_metadata(options: &KafkaOptions, timeout: Duration) -> Resul
 
 /// The topics that the names and patterns mean, with their numbers of partitions, in order.
 fn select(metadata: &Metadata, wanted: &[String]) -> Result<Vec<(String, usize)>, KafkaError> {
-    let mut chosen = std::collections::BTreeMap::new();
+    let mut chosen = BTreeMap::new();
     let mut absent = Vec::new();
     for pattern in wanted {
         let regex = if pattern.starts_with('^') {

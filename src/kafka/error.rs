@@ -48,6 +48,17 @@ pub enum KafkaError {
         /// Their names or patterns.
         topics: Vec<String>,
     },
+    /// Dead letters can't be written.
+    #[error(
+        "dead letters can't be written to the topic {topic}, so the first record that can't be handled would stop everything: \
+         {detail}; create the topic and grant this user write (and describe) on it, or set dead_letter.enabled = false"
+    )]
+    DeadLetterTopic {
+        /// The dead-letter topic.
+        topic: String,
+        /// What the broker says.
+        detail: String,
+    },
     /// A stored offset that the broker no longer has, or doesn't have yet.
     #[error(
         "offset {offset} of {topic}/{partition} is not at the broker, which holds {low} up to {high}: records were deleted by \
@@ -115,6 +126,13 @@ impl KafkaError {
         Self::Setting {
             setting: setting.into(),
             problem: problem.into(),
+        }
+    }
+
+    pub(super) fn dead_letter_topic(topic: &str, detail: &impl std::fmt::Display) -> Self {
+        Self::DeadLetterTopic {
+            topic: topic.to_owned(),
+            detail: detail.to_string(),
         }
     }
 

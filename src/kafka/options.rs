@@ -194,6 +194,18 @@ impl KafkaOptions {
         self.topics.iter().map(String::as_str).filter(is_meant).collect()
     }
 
+    /// Whether the clients show who they are, so that the broker may give them rights of their own.
+    pub(super) fn logs_in(&self) -> bool {
+        let names = [
+            "sasl.username",
+            "sasl.mechanism",
+            "sasl.mechanisms",
+            "ssl.certificate.location",
+            "ssl.certificate.pem",
+        ];
+        names.iter().any(|name| self.properties.0.contains_key(*name))
+    }
+
     /// Seconds after which a partition in quarantine is tried again.
     pub(super) fn quarantine_retry(&self) -> Option<Duration> {
         let seconds = self.quarantine_retry_seconds;

@@ -13,8 +13,10 @@ mod batch;
 mod caught_up;
 mod classified;
 mod commit;
+mod dead_letter_topic;
 mod decode;
 mod group_offsets;
+mod stored_offsets;
 mod summary;
 mod window;
 
@@ -36,6 +38,7 @@ use tokio_util::sync::CancellationToken;
 use self::{caught_up::Target, commit::Committer, group_offsets::GroupOffsets};
 pub use self::{
     decode::{Content, Decoded, Decoder, FutureTimes},
+    stored_offsets::{OffsetsReport, check_offsets},
     summary::{Summary, Totals},
 };
 use crate::{
@@ -234,8 +237,8 @@ struct Stages {
     consumer: Arc<Consumer>,
     gathering: JoinHandle<anyhow::Result<()>>,
     committing: JoinHandle<anyhow::Result<()>>,
-    /// Tasks that end with the stages: readiness and maintenance.
-    background: [JoinHandle<()>; 2],
+    /// Tasks that end with the stages: readiness, maintenance, and a look at the dead-letter topic.
+    background: Vec<JoinHandle<()>>,
     /// Gives up what is not committed.
     abandon: CancellationToken,
     totals: watch::Receiver<Totals>,
@@ -294,14 +297,19 @@ impl Stages {
             positions: commit::Positions::default(),
         };
         let (maintained, first_maintenance) = oneshot::channel();
+        let mut background = vec![
+            tokio::spawn(readiness(assignment, health.clone())),
+            tokio::spawn(maintenance(store.clone(), settings.store.clone(), maintained)),
+        ];
+        if settings.dead_letter.enabled {
+            let preparing = dead_letter_topic::prepare(settings.kafka.clone(), health.clone());
+            background.push(tokio::spawn(preparing));
+        }
         Ok(Self {
             consumer,
             gathering,
             committing: tokio::spawn(committer.run(pending)),
-            background: [
-                tokio::spawn(readiness(assignment, health.clone())),
-                tokio::spawn(maintenance(store.clone(), settings.store.clone(), maintained)),
-            ],
+            background,
             abandon,
             totals,
             first_record,

@@ -73,6 +73,34 @@ impl Store {
     }
 }
 
+impl Store {
+    /// The rights that the service lacks to run as the role that it is connected as: `INSERT on post`, for example.
+    ///
+    /// # Errors
+    /// The database can't be asked.
+    pub async fn lacking_rights(&self) -> Result<Vec<String>, StoreError> {
+        const DOING: &str = "looking at rights";
+        let (tables, rights): (Vec<&str>, Vec<&str>) = WRITES.iter().copied().unzip();
+        let query = sqlx::query_scalar(
+            "SELECT needed || ' on ' || relname
+             FROM unnest($1::text[], $2::text[]) AS w (relname, rights),
+                  unnest('{SELECT}'::text[] || string_to_array(rights, ', ')) AS needed
+             WHERE to_regclass(relname) IS NOT NULL AND NOT has_table_privilege(to_regclass(relname), needed)
+             UNION ALL
+             SELECT 'EXECUTE on ' || p.proname FROM pg_proc p
+             WHERE p.pronamespace = current_schema()::regnamespace AND p.proname = ANY ($3)
+               AND NOT has_function_privilege(p.oid, 'EXECUTE')",
+        )
+        .bind(tables)
+        .bind(rights)
+        .bind(SERVICE_FUNCTIONS);
+        self.with(DOING, async |connection| {
+            query.fetch_all(connection).await.map_err(StoreError::when(DOING))
+        })
+        .await
+    }
+}
+
 async fn check_role(tx: &mut PgConnection, role: &str) -> Result<(), StoreError> {
     let found: Option<(bool, bool)> = sqlx::query_as(
         "SELECT rolsuper, pg_has_role(oid, current_user::regrole, 'MEMBER') FROM pg_roles WHERE rolname = $1",

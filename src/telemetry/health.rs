@@ -19,6 +19,8 @@ pub enum Part {
     Kafka,
     /// The dead-letter topic can be written.
     DeadLetters,
+    /// The dead-letter topic is there.
+    DeadLetterTopic,
     /// The service is not stopping.
     Running,
 }
@@ -30,6 +32,7 @@ impl Part {
             Self::Database => "database",
             Self::Kafka => "kafka",
             Self::DeadLetters => "dead letters",
+            Self::DeadLetterTopic => "dead-letter topic",
             Self::Running => "running",
         }
     }

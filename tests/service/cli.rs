@@ -7,7 +7,7 @@ use std::{
 
 use crate::support::{
     postgres::Postgres,
-    service::{model, moodstream},
+    service::{Bench, model, moodstream},
 };
 use serde_json::Value;
 
@@ -132,6 +132,62 @@ fn check_says_a_line_for_each_part() {
         "{text}"
     );
     assert_eq!(output.status.code(), Some(1));
+}
+
+/// What would stall the service later is said before it starts.
+#[test]
+fn check_sees_rights_that_are_missing_and_offsets_that_would_be_quarantined() {
+    let mut bench = Bench::start();
+    let texts = |count: usize| -> Vec<Vec<u8>> { (0..count).map(|n| format!("the sea {n}").into_bytes()).collect() };
+    bench.feed(&texts(10), "posts", 1);
+    let service = bench.service("posts");
+    service.run_until_caught_up();
+    let check = |url: &str| {
+        let mut command = service.command_of("check");
+        command
+            .env_remove("MOODSTREAM_HTTP__LISTEN")
+            .env("MOODSTREAM_DATABASE__URL", url);
+        let output = command.stdout(Stdio::piped()).output().unwrap();
+        (
+            output.status.code(),
+            String::from_utf8_lossy(&output.stdout).into_owned(),
+        )
+    };
+    let (code, text) = check(&service.url);
+    assert_eq!(code, Some(0), "{text}");
+    assert!(
+        text.contains("+ offsets   ok: 1 partitions have one, 0 records behind"),
+        "{text}"
+    );
+
+    let database = service.url.rsplit('/').next().unwrap();
+    let mut psql = bench.postgres.client("psql").unwrap();
+    let made = psql
+        .args(["--username", "postgres", "--dbname", database, "--command"])
+        .arg(
+            "CREATE ROLE weak LOGIN; GRANT SELECT ON ALL TABLES IN SCHEMA public TO weak; GRANT INSERT ON post TO weak",
+        )
+        .output()
+        .unwrap();
+    assert!(made.status.success(), "{}", String::from_utf8_lossy(&made.stderr));
+    let (code, text) = check(&service.url.replace("postgres@", "weak@"));
+    assert_eq!(code, Some(1), "{text}");
+    let line = text.lines().find(|line| line.starts_with("! database")).unwrap();
+    assert!(
+        line.contains("DELETE on post") && line.contains("UPDATE on consumer_offset"),
+        "{line}"
+    );
+    assert!(!line.contains("INSERT on post,"), "{line}");
+
+    bench.broker.restart();
+    bench.feed(&texts(3), "posts", 1);
+    let (code, text) = check(&service.url);
+    assert_eq!(code, Some(1), "{text}");
+    let line = text.lines().find(|line| line.starts_with("! offsets")).unwrap();
+    assert!(
+        line.contains("posts/0: the offset 10 is beyond the last record, 3"),
+        "{line}"
+    );
 }
 
 #[test]

@@ -265,9 +265,14 @@ impl Service {
 
     /// `moodstream run`, its settings in the environment.
     pub fn command(&self) -> Command {
+        self.command_of("run")
+    }
+
+    /// Another subcommand with the same settings.
+    pub fn command_of(&self, subcommand: &str) -> Command {
         let mut command = moodstream();
         command
-            .arg("run")
+            .arg(subcommand)
             .env("MOODSTREAM_KAFKA__BROKERS", &self.brokers)
             .env("MOODSTREAM_KAFKA__TOPICS", &self.topic)
             .env("MOODSTREAM_KAFKA__GROUP", &self.group)

@@ -23,7 +23,7 @@ use moodstream::feed::{self, FeedError, FeedOptions, FeedSummary, Source};
 use moodstream::kafka::{
     Consumer, DeadLetter, DeadLetterError, DeadLetterTopic, DeadLetters, KafkaError, KafkaOptions, OffsetStore,
     OffsetStoreError, OnTopicChanged, Origin, OutOfRange, Partition, QuarantineReason, Record, Sent, StartFrom,
-    StoredOffset, check_broker, watermarks,
+    StoredOffset, check_broker, prepare_dead_letter_topic, watermarks,
 };
 use moodstream::post::Fingerprint;
 use tokio::{sync::mpsc::Receiver, time::timeout};

@@ -21,9 +21,17 @@ async fn an_absent_topic_and_an_absent_broker_are_named() {
         matches!(&report.dead_letters, DeadLetterTopic::Absent { name, .. } if *name == dead_letters),
         "{report:?}"
     );
-    broker.create_topic(&dead_letters, 1);
+    let warnings = prepare_dead_letter_topic(&options, &report, PATIENCE, false)
+        .await
+        .unwrap();
+    assert!(
+        warnings[0].contains(&dead_letters) && warnings[0].contains("made"),
+        "{warnings:?}"
+    );
     let report = check_broker(&options, PATIENCE).await.unwrap();
     assert!(matches!(&report.dead_letters, DeadLetterTopic::Present { name, .. } if *name == dead_letters));
+    let nothing = prepare_dead_letter_topic(&options, &report, PATIENCE, false).await;
+    assert!(nothing.is_ok(), "{nothing:?}");
 
     broker.kill();
     let error = check_broker(&options, Duration::from_secs(2)).await.unwrap_err();
