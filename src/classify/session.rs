@@ -339,7 +339,7 @@ fn output(session: &Session, labels: usize) -> Result<(String, bool), String> {
 
 /// Why a file can't be loaded.
 fn load_reason(message: &str) -> String {
-    match message.contains("Protobuf parsing failed") {
+    match message.contains("Protobuf parsing failed") || message.contains("No graph was found") {
         true => "it is no ONNX file, or a damaged one: fetch or export it again".to_owned(),
         false => one_line(message),
     }

@@ -9,7 +9,7 @@ use time::{OffsetDateTime, format_description::well_known::Rfc3339};
 use super::SettingsArgs;
 use crate::{
     config::SettingsError,
-    kafka::{Replay, StoredDeadLetter, read_dead_letters},
+    kafka::{self, Replay, StoredDeadLetter, read_dead_letters},
     post::Reason,
     telemetry,
 };
@@ -103,18 +103,19 @@ fn read(
     tokio::task::JoinHandle<anyhow::Result<()>>,
 )> {
     let settings = settings.merge()?;
+    kafka::check_clients(&settings.kafka)?;
     telemetry::init_logs(&settings.log).map_err(SettingsError::from)?;
     let topic = filter
         .topic
         .clone()
         .unwrap_or_else(|| settings.kafka.dead_letter_topic());
-    let kafka = settings.kafka.clone();
-    kafka.properties.check()?;
+    let options = settings.kafka.clone();
+    options.properties.check()?;
     let (letters, taken) = tokio::sync::mpsc::channel(64);
     let started = OffsetDateTime::now_utc();
     let reading = tokio::task::spawn_blocking(move || {
         let mut left = filter.limit.unwrap_or(u64::MAX);
-        read_dead_letters(&kafka, &topic, |letter| {
+        read_dead_letters(&options, &topic, |letter| {
             // A running service may write more meanwhile, even of records that were just sent back.
             let is_new = letter.written_at.is_some_and(|written| written > started);
             if is_new || !filter.admits(&letter) {

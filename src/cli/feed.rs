@@ -21,6 +21,7 @@ use super::{SettingsArgs, stop_signal};
 use crate::{
     config::SettingsError,
     feed::{self, FeedOptions, FeedProgress, Source, shift_timestamps},
+    kafka,
     post::{self, Format},
     telemetry,
 };
@@ -49,6 +50,7 @@ pub(super) struct Args {
 
 pub(super) async fn run(args: Args) -> anyhow::Result<ExitCode> {
     let settings = args.settings.merge()?;
+    kafka::check_clients(&settings.kafka)?;
     telemetry::init_logs(&settings.log).map_err(SettingsError::from)?;
     let source = if args.file.as_os_str() == "-" {
         Source::Stdin

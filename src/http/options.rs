@@ -61,7 +61,7 @@ fn address<'de, D: Deserializer<'de>>(deserializer: D) -> Result<SocketAddr, D::
     };
     numeric.parse().map_err(|_| {
         D::Error::custom(format!(
-            "{text:?} is no IP address with a port: write 127.0.0.1:9464 for this machine alone, 0.0.0.0:9464 for all networks"
+            "{text:?} is no IP address with a port, such as 127.0.0.1:9464 for this machine alone or 0.0.0.0:9464 for all networks"
         ))
     })
 }
@@ -82,7 +82,7 @@ mod tests {
         }
         for text in ["0.0.0.0", "9464", ":9464", "example.org:80", "localhost", ""] {
             let error = toml::from_str::<HttpOptions>(&format!("listen = '{text}'")).expect_err(text);
-            assert!(error.to_string().contains("write 127.0.0.1:9464"), "{error}");
+            assert!(error.to_string().contains("such as 127.0.0.1:9464"), "{error}");
         }
     }
 }

@@ -153,7 +153,15 @@ impl KafkaError {
                 format!("kafka.properties.{name}"),
                 format!("{description} (value {value:?})"),
             ),
-            Rd::ClientCreation(description) => Self::setting("kafka.properties", description.clone()),
+            Rd::ClientCreation(description) => {
+                let hint = match description.contains(".location") {
+                    true => {
+                        ": is the file there, can it be read, and is it of the right format (PEM, for keystores PKCS#12)?"
+                    }
+                    false => "",
+                };
+                Self::setting("kafka.properties", format!("{description}{hint}"))
+            }
             other => Self::Client {
                 what,
                 detail: describe(other),

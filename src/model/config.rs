@@ -2,7 +2,8 @@
 
 use std::{collections::BTreeMap, path::Path, sync::Arc};
 
-use serde::Deserialize;
+use serde::{Deserialize, de::DeserializeOwned};
+use serde_json::{Map, Value};
 
 use super::{ModelError, ProblemType};
 
@@ -20,15 +21,42 @@ const OFFSET_POSITIONS: &[&str] = &[
     "ibert",
 ];
 
-/// The fields that matter here; the many others are nobody's business.
-#[derive(Debug, Deserialize)]
-struct Raw {
-    id2label: Option<Labels>,
-    problem_type: Option<String>,
-    model_type: Option<String>,
-    max_position_embeddings: Option<usize>,
-    pad_token_id: Option<u32>,
-    vocab_size: Option<usize>,
+/// The members of `config.json`, of which a few matter here.
+struct Raw(Map<String, Value>);
+
+impl Raw {
+    fn parse(bytes: &[u8]) -> Result<Self, String> {
+        // Windows' editors put a byte order mark in front.
+        let bytes = bytes.strip_prefix(b"\xef\xbb\xbf").unwrap_or(bytes);
+        if bytes.trim_ascii().is_empty() {
+            return Err("the file is empty: fetch it again".to_owned());
+        }
+        match serde_json::from_slice(bytes).map_err(|error| format!("not JSON: {error}"))? {
+            Value::Object(members) => Ok(Self(members)),
+            _ => Err("not a model configuration: that is a JSON object with id2label among its members".to_owned()),
+        }
+    }
+
+    /// A member, where it is there and not null.
+    fn member<T: DeserializeOwned>(&mut self, name: &str) -> Result<Option<T>, String> {
+        match self.0.remove(name) {
+            None => Ok(None),
+            Some(value) => serde_json::from_value(value).map_err(|error| format!("{name}: {error}")),
+        }
+    }
+
+    /// `id2label`, or `label2id` the other way round.
+    fn labels(&mut self) -> Result<BTreeMap<String, String>, String> {
+        if let Some(labels) = self.member::<Labels>("id2label")? {
+            return Ok(labels.by_id());
+        }
+        let ids: Option<BTreeMap<String, usize>> = self.member("label2id")?;
+        Ok(ids
+            .into_iter()
+            .flatten()
+            .map(|(label, id)| (id.to_string(), label))
+            .collect())
+    }
 }
 
 /// `id2label`: by id, or a list in their order.
@@ -80,11 +108,18 @@ impl Config {
             path: path.to_owned(),
             detail,
         };
-        let raw: Raw =
-            serde_json::from_slice(bytes).map_err(|error| invalid(format!("not a model configuration: {error}")))?;
+        let mut raw = Raw::parse(bytes).map_err(&invalid)?;
 
-        let labels = labels(raw.id2label.map(Labels::by_id).unwrap_or_default()).map_err(&invalid)?;
-        let problem_type = match raw.problem_type.as_deref() {
+        let labels = raw.labels().and_then(labels).map_err(&invalid)?;
+        if labels.iter().all(|label| label.starts_with("LABEL_")) {
+            tracing::warn!(
+                config = %path.display(),
+                "the labels have no names (LABEL_0 ...): write those of the emotions into id2label"
+            );
+        }
+        let problem_type: Option<String> = raw.member("problem_type").map_err(&invalid)?;
+        let model_type: Option<String> = raw.member("model_type").map_err(&invalid)?;
+        let problem_type = match problem_type.as_deref() {
             None => None,
             Some("single_label_classification") => Some(ProblemType::SingleLabelClassification),
             Some("multi_label_classification") => Some(ProblemType::MultiLabelClassification),
@@ -94,16 +129,17 @@ impl Config {
                 )));
             }
         };
-        let offset = raw
-            .model_type
+        let offset = model_type
             .as_deref()
             .is_some_and(|family| OFFSET_POSITIONS.contains(&family));
         // The family's own default, 1, is what its exporters leave out.
-        let pad_id = raw.pad_token_id.unwrap_or(u32::from(offset));
+        let pad_id = raw
+            .member("pad_token_id")
+            .map_err(&invalid)?
+            .unwrap_or(u32::from(offset));
         let first_position = if offset { pad_id.saturating_add(1) } else { 0 };
-        let max_tokens = raw
-            .max_position_embeddings
-            .map(|rows| rows.saturating_sub(first_position as usize));
+        let positions: Option<usize> = raw.member("max_position_embeddings").map_err(&invalid)?;
+        let max_tokens = positions.map(|rows| rows.saturating_sub(first_position as usize));
         if max_tokens == Some(0) {
             return Err(invalid(
                 "max_position_embeddings leaves no position for a token".to_owned(),
@@ -115,8 +151,8 @@ impl Config {
             max_tokens,
             pad_id,
             first_position,
-            vocab_size: raw.vocab_size,
-            model_type: raw.model_type,
+            vocab_size: raw.member("vocab_size").map_err(&invalid)?,
+            model_type,
         })
     }
 }
@@ -191,6 +227,15 @@ mod tests {
     }
 
     #[test]
+    fn labels_are_taken_from_label2id_where_there_is_no_other() {
+        let config = parse("\u{feff}{\"label2id\": {\"joy\": 1, \"anger\": 0}}").unwrap();
+        assert_eq!(
+            config.labels.iter().map(|label| &**label).collect::<Vec<_>>(),
+            ["anger", "joy"]
+        );
+    }
+
+    #[test]
     fn roberta_counts_positions_from_its_padding() {
         let config = parse(
             r#"{"id2label": {"0": "joy"}, "model_type": "roberta", "max_position_embeddings": 514, "pad_token_id": 1}"#,
@@ -222,7 +267,13 @@ mod tests {
                 r#"{"id2label": {"0": "a"}, "problem_type": "regression"}"#,
                 "gives no emotions",
             ),
-            ("[", "not a model configuration"),
+            ("[", "not JSON"),
+            ("", "the file is empty"),
+            ("[]", "not a model configuration"),
+            (
+                r#"{"id2label": {"0": "a"}, "max_position_embeddings": "514"}"#,
+                "max_position_embeddings: invalid type",
+            ),
         ] {
             let error = parse(json).unwrap_err();
             assert!(error.contains(reason), "{json}: {error}");

@@ -13,6 +13,9 @@ pub enum ModelError {
     /// The folder is absent, or is a file.
     #[error("model folder {} is not a directory: `model.path` must name a folder with config.json, tokenizer.json and an ONNX file", .0.display())]
     NoFolder(PathBuf),
+    /// The folder is no model's.
+    #[error("{} has no config.json: `model.path` must name a folder with config.json, tokenizer.json and an ONNX file", .0.display())]
+    NoConfig(PathBuf),
     /// A file can't be read.
     #[error("{} can't be read", path.display())]
     Read {

@@ -136,6 +136,9 @@ impl ModelFolder {
             return Err(ModelError::NoFolder(folder.to_owned()));
         }
         let config_path = folder.join("config.json");
+        if !config_path.is_file() {
+            return Err(ModelError::NoConfig(folder.to_owned()));
+        }
         let config_bytes = read(&config_path)?;
         let config = Config::parse(&config_path, &config_bytes)?;
 

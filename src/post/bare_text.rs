@@ -24,6 +24,9 @@ pub fn looks_structured(record: &str) -> Option<&'static str> {
     if record.lines().next().is_some_and(is_header) {
         return Some("the header of a CSV file");
     }
+    if is_key_value_lines(record) {
+        return Some("YAML");
+    }
     LOOKS
         .iter()
         .find(|(pattern, _)| pattern.is_match(record))
@@ -34,6 +37,7 @@ pub fn looks_structured(record: &str) -> Option<&'static str> {
 static LOOKS: LazyLock<Vec<(Regex, &'static str)>> = LazyLock::new(|| {
     // One field of a line of CSV, in quotes or without.
     let quoted = r#""(?:[^"]|"")*""#;
+    let uuid = r"[0-9a-fA-F]{8}(?:-[0-9a-fA-F]{4}){3}-[0-9a-fA-F]{12}";
     let looks = [
         // Literals of JSON, JavaScript and Python, and numbers.
         (
@@ -53,7 +57,7 @@ static LOOKS: LazyLock<Vec<(Regex, &'static str)>> = LazyLock::new(|| {
             r"/\*.*\*/\s*[\[{].*|//[^\n]*\n\s*[\[{].*|window\.YTD\..*".to_owned(),
             "JavaScript",
         ),
-        ("eyJ[A-Za-z0-9+/_-]{12,}={0,2}".to_owned(), "JSON in base64"),
+        (r"(?:eyJ|W3si)[A-Za-z0-9+/_.-]{12,}={0,2}".to_owned(), "JSON in base64"),
         (
             r"(?:(?:event|id|retry|):[^\n]*\n)+data:.*|(?:event:[^\n]*\n)*data: ?[\[{].*|: ?thump".to_owned(),
             "a server-sent event",
@@ -73,7 +77,32 @@ static LOOKS: LazyLock<Vec<(Regex, &'static str)>> = LazyLock::new(|| {
             r"\d+([,;|])\d{4}-\d\d-\d\d[^\n]*[,;|][^\n]+".to_owned(),
             "a line of CSV",
         ),
-        (r"\d+[,;|](?:-?\d[,;|])?[\p{L}@#][^\n]*".to_owned(), "a line of CSV"),
+        // Not so where words have no spaces between them.
+        (
+            r"\d+[,;|](?:-?\d[,;|])?[\p{L}@#--\p{Han}\p{Hiragana}\p{Katakana}\p{Thai}\p{Hangul}][^\n]*".to_owned(),
+            "a line of CSV",
+        ),
+        (format!(r"{uuid}(?:[,;\t|][^\n]+)?"), "an id, or a line of CSV"),
+        // A text in quotes, and a label with no space before it.
+        (
+            format!(r#"{quoted}(?:[,;\t|](?:{quoted}|[^\s",;\t|]+))+"#),
+            "a line of CSV",
+        ),
+        (
+            r"\d{4}-\d\d-\d\d(?:[T ]\d\d:\d\d(?::\d\d(?:\.\d+)?)?(?:Z| ?[+-]\d\d:?\d\d)?)?".to_owned(),
+            "a single time",
+        ),
+        (r"[\w.\[\]-]+=[^&\s]*(?:&[\w.\[\]-]+=[^&\s]*)+".to_owned(), "form data"),
+        // Syslog's priority, a web server's time in brackets, logfmt.
+        (r"<\d{1,3}>(?:\d )?[A-Z0-9][^\n]*".to_owned(), "a line of a log"),
+        (
+            r#"\S+ \S+ \S+ \[\d\d/[A-Z][a-z]{2}/\d{4}:[^\n]*"#.to_owned(),
+            "a line of a log",
+        ),
+        (
+            r#"(?:[a-z][\w.-]*=(?:"[^"\n]*"|[^\s"]+)\s+)+[a-z][\w.-]*=(?:"[^"\n]*"|[^\s"]+)"#.to_owned(),
+            "a line of a log",
+        ),
         // The beginning of JSON in a string that is damaged: whole, it would have been read.
         (
             r#""[\[{]\s*(?:\\"|'|\{\s*\\").*"#.to_owned(),
@@ -120,48 +149,65 @@ fn is_markup(record: &str) -> bool {
     !name.is_empty() && (attributes.contains('=') || inner.contains("</"))
 }
 
+/// Names of columns and keys that data of posts has.
+const NAMES: [&str; 38] = [
+    "id",
+    "tweet_id",
+    "post_id",
+    "text",
+    "tweet",
+    "content",
+    "message",
+    "body",
+    "comment",
+    "title",
+    "created_at",
+    "createdat",
+    "date",
+    "time",
+    "timestamp",
+    "datetime",
+    "label",
+    "labels",
+    "emotion",
+    "sentiment",
+    "target",
+    "class",
+    "category",
+    "score",
+    "user",
+    "user_id",
+    "username",
+    "author",
+    "author_id",
+    "screen_name",
+    "lang",
+    "language",
+    "source",
+    "hashtags",
+    "location",
+    "flag",
+    "retweets",
+    "likes",
+];
+
+/// Whether every line is a key and its value, two keys at least such as posts have.
+fn is_key_value_lines(record: &str) -> bool {
+    let mut known = 0;
+    for line in record.lines().filter(|line| !line.trim().is_empty() && *line != "---") {
+        let Some((key, value)) = line.split_once(':') else {
+            return false;
+        };
+        if !(value.is_empty() || value.starts_with(' ')) {
+            return false;
+        }
+        known += usize::from(NAMES.contains(&key));
+    }
+    known > 1
+}
+
 /// Whether it is a line of names, two of them at least such as files of posts have.
 fn is_header(record: &str) -> bool {
-    const NAMES: [&str; 38] = [
-        "id",
-        "tweet_id",
-        "post_id",
-        "text",
-        "tweet",
-        "content",
-        "message",
-        "body",
-        "comment",
-        "title",
-        "created_at",
-        "createdat",
-        "date",
-        "time",
-        "timestamp",
-        "datetime",
-        "label",
-        "labels",
-        "emotion",
-        "sentiment",
-        "target",
-        "class",
-        "category",
-        "score",
-        "user",
-        "user_id",
-        "username",
-        "author",
-        "author_id",
-        "screen_name",
-        "lang",
-        "language",
-        "source",
-        "hashtags",
-        "location",
-        "flag",
-        "retweets",
-        "likes",
-    ];
     [',', ';', '\t', '|'].into_iter().any(|separator| {
         let fields: Vec<String> = record
             .split(separator)
@@ -185,7 +231,7 @@ mod tests {
 
     #[test]
     fn every_pattern_compiles() {
-        assert_eq!(LOOKS.len(), 13);
+        assert_eq!(LOOKS.len(), 20);
     }
 
     #[test]
@@ -232,6 +278,21 @@ mod tests {
             ("7\tso happy", "tab-separated"),
             ("1,so happy", "a line of CSV"),
             ("1,so happy, all day", "a line of CSV"),
+            ("123e4567-e89b-12d3-a456-426614174000,so happy", "a line of CSV"),
+            ("123e4567-e89b-12d3-a456-426614174000", "an id"),
+            ("\"so happy\",joy", "a line of CSV"),
+            ("2026-11-27T07:00:00Z", "a single time"),
+            ("id=1&text=so+happy&lang=en", "form data"),
+            ("<34>1 2026-11-27T07:00:00Z host app - so happy", "a line of a log"),
+            (
+                "127.0.0.1 - - [27/Nov/2026:07:00:00 +0000] \"GET / HTTP/1.1\" 200 2",
+                "a line of a log",
+            ),
+            ("ts=2026-11-27T07:00:00Z level=info msg=\"so happy\"", "a line of a log"),
+            ("id: 1\ntext: so happy", "YAML"),
+            ("---\nid: 1\ntext: so happy\ntags:", "YAML"),
+            ("W3siaWQiOiJhMSJ9XQ==", "base64"),
+            ("eyJhbGciOiJIUzI1NiJ9.eyJzdWIiOiIxIn0.abc", "base64"),
             ("17;@ann so happy", "a line of CSV"),
             ("1467810369,0,so sad", "a line of CSV"),
             ("123,2024-01-01,user,so happy", "a line of CSV"),
@@ -286,6 +347,12 @@ mod tests {
             "2024-01-01, so happy",
             "1st,2nd and 3rd",
             "<3,so happy",
+            "27,彼岸花",
+            "mood: so happy\ntime: late",
+            "\"so happy\", joy",
+            "love=life & peace=joy",
+            "a=b",
+            "date: tomorrow",
             "4;2",
             "id,please",
             "tweet,retweet",

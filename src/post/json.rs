@@ -29,6 +29,12 @@ pub(super) fn read<'a, T: Deserialize<'a>>(json: &'a str) -> Result<T, Reject> {
     })
 }
 
+/// Whether it is several JSON values one after another.
+pub(super) fn is_several(json: &str) -> bool {
+    let mut values = serde_json::Deserializer::from_str(json).into_iter::<IgnoredAny>();
+    matches!(values.next(), Some(Ok(_))) && matches!(values.next(), Some(Ok(_)))
+}
+
 /// How deep objects and lists nest. Malformed JSON gets some number too.
 pub(super) fn depth(json: &str) -> usize {
     let bytes = json.as_bytes();

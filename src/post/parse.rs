@@ -107,6 +107,14 @@ fn utf8(payload: &[u8]) -> Result<&str, std::str::Utf8Error> {
 
 /// A record that is not framed.
 fn record(payload: &[u8], input: Input<'_>) -> Result<Parsed, Reject> {
+    for (magic, what) in [(&b"\x1f\x8b"[..], "gzip"), (b"\x28\xb5\x2f\xfd", "zstd")] {
+        if payload.starts_with(magic) {
+            let detail = format!(
+                "packed with {what} within the record: producers must send it unpacked (compression.type packs batches)"
+            );
+            return Err(Reject::new(Reason::NotUtf8, detail));
+        }
+    }
     let record = utf8(payload).map_err(|error| {
         Reject::new(
             Reason::NotUtf8,
@@ -200,7 +208,16 @@ fn document(format: Format, record: &str, input: Input<'_>) -> Result<Parsed, Re
         true => one_of(json, |element| object(format, element, input)),
         false => object(format, json, input),
     };
+    // As they are written in a list, one a line.
+    let record = match record.strip_suffix(',') {
+        Some(one) if record.starts_with('{') => one.trim_end(),
+        _ => record,
+    };
     match read(record) {
+        Err(reject) if reject.reason == Reason::NotJson && json::is_several(record) => Err(Reject::new(
+            Reason::SeveralPosts,
+            "several JSON values one after another: feed them one a record",
+        )),
         Err(reject) if matches!(reject.reason, Reason::NotJson | Reason::BadField) => {
             json::mend(record).map_or(Err(reject), |mended| read(&mended))
         }

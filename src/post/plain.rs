@@ -27,6 +27,12 @@ struct Plain<'a> {
     post_id: Scalar<'a>,
     #[serde(borrow, default)]
     uuid: Scalar<'a>,
+    #[serde(borrow, default, rename = "tweetId")]
+    tweet_id_camel: Scalar<'a>,
+    #[serde(borrow, default, rename = "commentId")]
+    comment_id_camel: Scalar<'a>,
+    #[serde(borrow, default, rename = "postId")]
+    post_id_camel: Scalar<'a>,
     #[serde(borrow, default)]
     text: Scalar<'a>,
     #[serde(borrow, default)]
@@ -127,8 +133,11 @@ impl Plain<'_> {
         let others = [
             &self.tweet_id,
             &self.underscore_id,
+            &self.tweet_id_camel,
             &self.comment_id,
+            &self.comment_id_camel,
             &self.post_id,
+            &self.post_id_camel,
             &self.uuid,
         ];
         match first(&[&self.id]) {
@@ -197,7 +206,10 @@ impl Plain<'_> {
             true => input.time(&named)?,
             false => input.time(created_at)?,
         };
-        let text = first(&[&self.text, &self.content]).unwrap_or(&self.text);
+        let (text, name) = match self.text.is_absent() {
+            true => (&self.content, "content"),
+            false => (&self.text, "text"),
+        };
         Draft {
             source: self.source(),
             id: id.or_else(|| input.envelope.fallback_id.clone()),
@@ -205,7 +217,7 @@ impl Plain<'_> {
             record_time: true,
             author_id: author,
             lang: self.lang.as_str().or_else(|| self.language.as_str()),
-            text: text.text("text")?.map(Cow::Borrowed),
+            text: text.text(name)?.map(Cow::Borrowed),
             repost_of: self.repost_of.id("repost_of")?,
             quoted_text: self.quoted_text.as_str().map(Cow::Borrowed),
             hashtags,
@@ -300,7 +312,8 @@ fn tags(value: &Value) -> Option<Vec<&str>> {
     match value {
         Value::String(words) => Some(
             words
-                .split(|c: char| c.is_whitespace() || c == ',' || c == ';')
+                // A list that was written into a string has brackets and quotes.
+                .split(|c: char| c.is_whitespace() || matches!(c, ',' | ';' | '[' | ']' | '"' | '\''))
                 .filter(|word| !word.is_empty())
                 .collect(),
         ),

@@ -3,6 +3,8 @@
 //! - Debezium: <https://debezium.io/documentation/reference/stable/connectors/postgresql.html#postgresql-events>
 //! - Maxwell: <https://maxwells-daemon.io/dataformat/>, and Canal's flat messages, which have a list of rows.
 
+use std::borrow::Cow;
+
 use serde::Deserialize;
 use serde_json::value::RawValue;
 
@@ -59,7 +61,9 @@ pub(super) fn parse(
         true => plain::deletion(values, input),
         false => row(values),
     };
-    match values.get() {
+    // Debezium's connector for MongoDB has the document as a string.
+    let document = json::read::<Cow<'_, str>>(values.get());
+    match document.as_deref().unwrap_or(values.get()) {
         list if list.starts_with('[') => one_of(list, each),
         values => each(values),
     }

@@ -118,7 +118,9 @@ impl Shape {
             if self.has(K::Delete) || self.has(K::Event) || self.control_message().is_some() {
                 return Some(Format::TwitterV1);
             }
-            if self.has_any(&[K::Data, K::Errors, K::Meta]) || self.has_all(&[K::Id, K::Action]) {
+            // Envelopes of other makers have a kind or an id of their own beside `data`.
+            let other = self.has(K::Data) && self.has_any(&[K::Id, K::Type, K::Kind]);
+            if !other && self.has_any(&[K::Data, K::Errors, K::Meta]) || self.has_all(&[K::Id, K::Action]) {
                 return Some(Format::TwitterV2);
             }
         }
@@ -248,6 +250,12 @@ pub(super) fn unknown(json: &str) -> Reject {
     let keys: Vec<String> = json::read::<Names>(json).map(|names| names.0).unwrap_or_default();
     if keys.is_empty() {
         return Reject::new(Reason::UnknownFormat, "an empty object");
+    }
+    if let Some(name) = ["text", "content"]
+        .into_iter()
+        .find(|name| keys.iter().any(|key| key == name))
+    {
+        return Reject::new(Reason::NoText, format!("`{name}` is null"));
     }
     // Where people keep the text most often.
     let text = [

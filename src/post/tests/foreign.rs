@@ -412,3 +412,63 @@ fn the_bytes_of_kafka_connect_are_what_they_hold() {
     rejected(envelope(json!(null)), Reason::Tombstone, "no value");
     rejected(envelope(json!(base64(b"\xff\xfe\x80"))), Reason::NotUtf8, "UTF-16");
 }
+
+#[test]
+fn what_other_interfaces_send_is_read_or_named() {
+    // One line of a list, and several values in one record.
+    assert_eq!(post(format!("{POST},")).id, "a1");
+    for several in [format!("{POST}{POST}"), format!("{POST}\n{POST}")] {
+        rejected(several, Reason::SeveralPosts, "one a record");
+    }
+    rejected(format!("{POST} so"), Reason::NotJson, "trailing");
+    rejected(r#"{"id":1,"text":null}"#, Reason::NoText, "`text` is null");
+    rejected(
+        r#"{"type":"m.room.message","content":{"body":"a"}}"#,
+        Reason::BadField,
+        "`content` is an object",
+    );
+    for (record, name) in [
+        (r#"{"id":1,"body":"a"}"#, "body"),
+        (r#"{"id":1,"message":"a"}"#, "message"),
+    ] {
+        rejected(
+            record,
+            Reason::UnknownFormat,
+            &format!("posts.fields.text = \"{name}\""),
+        );
+    }
+    // Envelopes with data of any kind are no posts of Twitter.
+    for envelope in [
+        json!({"id": "e", "eventType": "post", "subject": "s", "data": {"id": "a1", "text": "so happy"}}),
+        json!({"kind": "t1", "data": {"id": "a1", "body": "so happy"}}),
+    ] {
+        rejected(envelope.to_string(), Reason::UnknownFormat, "data");
+        let paths = [("text", "data.text"), ("id", "data.id")];
+        let read = mapped(&paths, &envelope);
+        assert_eq!(
+            matches!(read, Ok(Parsed::Post(post)) if post.id == "a1"),
+            envelope["data"]["text"].is_string()
+        );
+    }
+    for name in ["tweetId", "postId", "commentId", "uuid"] {
+        assert_eq!(post(json!({name: "a9", "text": "a"}).to_string()).id, "a9", "{name}");
+    }
+    for name in ["created_time", "publishedAt", "date_published", "ts", "datetime"] {
+        assert_eq!(
+            post(json!({name: "2026-11-27T07:00:00Z", "text": "a"}).to_string()).created_at,
+            TIME,
+            "{name}"
+        );
+    }
+    assert_eq!(
+        post(r##"{"id":1,"text":"a","hashtags":"[\"x\", '#y']"}"##).hashtags,
+        ["x", "y"]
+    );
+    let mongo = json!({"before": null, "after": "{\"_id\": {\"$oid\": \"a\"}, \"text\": \"so happy\"}", "op": "c"});
+    assert_eq!(post(mongo.to_string()).id, "a");
+    rejected(
+        [&b"\x1f\x8b\x08"[..], b"\0"].concat(),
+        Reason::NotUtf8,
+        "packed with gzip",
+    );
+}
