@@ -1,5 +1,6 @@
 //! Filling a topic from a file or from standard input: what `moodstream feed` does.
 
+mod layout;
 mod options;
 mod pace;
 mod records;

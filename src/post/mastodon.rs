@@ -11,6 +11,7 @@ use super::{
     html, json,
     json::{List, Object, Scalar},
     list::not_a_post,
+    mend,
     shape::{Key, Shape},
 };
 
@@ -100,7 +101,7 @@ fn event(name: &str, payload: &str, input: Input<'_>) -> Result<Parsed, Reject> 
             Reason::NoText,
             format!("the event `{name}` has no payload"),
         )),
-        "update" | "status.update" => status(payload, input).or_else(|reject| match json::mend_surrogates(payload) {
+        "update" | "status.update" => status(payload, input).or_else(|reject| match mend::mend_surrogates(payload) {
             Some(mended) => status(&mended, input),
             None => Err(reject),
         }),

@@ -17,6 +17,7 @@ mod json;
 mod language;
 mod list;
 mod mastodon;
+mod mend;
 mod origin;
 mod parse;
 mod plain;

@@ -12,7 +12,7 @@ use super::{
     framing::{self, SchemaRegistry},
     jetstream, json,
     list::{not_a_post, one_of},
-    mastodon, plain, row_change,
+    mastodon, mend, plain, row_change,
     shape::{self, Key, Shape},
     twitter_v1, twitter_v2,
 };
@@ -219,7 +219,7 @@ fn document(format: Format, record: &str, input: Input<'_>) -> Result<Parsed, Re
             "several JSON values one after another: feed them one a record",
         )),
         Err(reject) if matches!(reject.reason, Reason::NotJson | Reason::BadField) => {
-            json::mend(record).map_or(Err(reject), |mended| read(&mended))
+            mend::mend(record).map_or(Err(reject), |mended| read(&mended))
         }
         outcome => outcome,
     }

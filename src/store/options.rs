@@ -283,6 +283,18 @@ mod tests {
     }
 
     #[test]
+    fn a_url_without_a_user_means_the_user_of_the_process() {
+        let options = StoreOptions {
+            url: "postgres://localhost/db".into(),
+            ..StoreOptions::default()
+        };
+        let user = std::env::var("PGUSER").or_else(|_| whoami::username().map_err(|_| std::env::VarError::NotPresent));
+        let found = options.connect_options().unwrap();
+        assert_eq!(found.get_username(), user.unwrap());
+        assert_ne!(found.get_username(), "anonymous");
+    }
+
+    #[test]
     fn an_ipv6_address_is_a_host_without_its_brackets() {
         for (url, host) in [
             ("postgres://user@[::1]:5433/db", "::1"),

@@ -38,7 +38,16 @@ fn assert_fault(output: &Output, code: i32, words: &[&str]) {
 
 #[test]
 fn a_wrong_setting_is_named_and_exits_with_2() {
-    assert_fault(&run(&[("MOODSTREAM_KAFKA__GRUOP", "x")]), 2, &["gruop"]);
+    assert_fault(
+        &run(&[("MOODSTREAM_KAFKA__GRUOP", "x")]),
+        2,
+        &["MOODSTREAM_KAFKA__GRUOP", "MOODSTREAM_KAFKA__GROUP"],
+    );
+    assert_fault(
+        &run(&[("MOODSTREAM_DATABASE_URL", "postgres://x")]),
+        2,
+        &["did you mean MOODSTREAM_DATABASE__URL?"],
+    );
     assert_fault(
         &run(&[("MOODSTREAM_WINDOW__MAX_POSTS", "0")]),
         2,
@@ -55,6 +64,37 @@ fn a_wrong_setting_is_named_and_exits_with_2() {
         .output()
         .unwrap();
     assert_fault(&output, 2, &["/nowhere.toml"]);
+}
+
+#[test]
+fn what_only_librdkafka_refuses_is_a_setting_too() {
+    let protocol = ("MOODSTREAM_KAFKA__PROPERTIES__SECURITY_PROTOCOL", "tls");
+    assert_fault(&run(&[protocol]), 2, &["security.protocol", "tls"]);
+    let authority = ("MOODSTREAM_KAFKA__PROPERTIES__SSL_CA_LOCATION", "/nowhere");
+    let protocol_ssl = ("MOODSTREAM_KAFKA__PROPERTIES__SECURITY_PROTOCOL", "ssl");
+    assert_fault(
+        &run(&[authority, protocol_ssl]),
+        2,
+        &["ssl.ca.location", "is the file there"],
+    );
+    let output = moodstream()
+        .args(["feed", "/dev/null", "--topic", "posts"])
+        .env(protocol.0, protocol.1)
+        .output()
+        .unwrap();
+    assert_fault(&output, 2, &["security.protocol"]);
+    let output = moodstream()
+        .args(["check", "--topics", "posts"])
+        .env(protocol.0, protocol.1)
+        .output()
+        .unwrap();
+    let text = String::from_utf8_lossy(&output.stdout);
+    assert_eq!(text.lines().count(), 1, "{text}");
+    assert!(
+        text.starts_with("! settings  model.path") || text.contains("security.protocol"),
+        "{text}"
+    );
+    assert_eq!(output.status.code(), Some(2));
 }
 
 #[test]
