@@ -24,7 +24,11 @@ pub(super) const BYTE_ORDER_MARK: &[u8] = b"\xef\xbb\xbf";
 /// How records lie in a source that begins so.
 pub(super) fn layout(beginning: &[u8]) -> io::Result<Layout> {
     if let Some(what) = other_format(beginning) {
-        return Err(invalid(format!("it is {what}: give one JSON object a line, in UTF-8")));
+        let remedy = match what.contains(": ") {
+            true => "",
+            false => ": give one JSON object a line, in UTF-8",
+        };
+        return Err(invalid(format!("it is {what}{remedy}")));
     }
     let beginning = beginning
         .strip_prefix(BYTE_ORDER_MARK)

@@ -2,7 +2,7 @@
 
 use std::{fmt, io, sync::Arc};
 
-use sqlx::postgres::PgDatabaseError;
+use sqlx::postgres::{PgConnectOptions, PgDatabaseError};
 
 /// The kind of a failure.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -102,6 +102,13 @@ impl StoreError {
             other => format!("{other}{hint}").replace('\n', " "),
         };
         Self { fault, doing, detail }
+    }
+
+    /// Names the server that could not be connected to.
+    pub(super) fn to(mut self, options: &PgConnectOptions) -> Self {
+        let (host, port, user) = (options.get_host(), options.get_port(), options.get_username());
+        self.detail = format!("{} (server {host}, port {port}, user {user})", self.detail);
+        self
     }
 
     /// For `map_err`: what was being done when it failed.

@@ -121,6 +121,10 @@ impl StoreOptions {
     /// # Errors
     /// [`Fault::Settings`] with what is wrong with it.
     pub fn check(&self) -> Result<(), StoreError> {
+        if self.max_connections == 0 {
+            let why = "database.max_connections is 0: give at least 1";
+            return Err(StoreError::new(Fault::Settings, "reading the settings", why));
+        }
         self.connect_options().map(drop)
     }
 
@@ -128,7 +132,7 @@ impl StoreOptions {
         // sqlx takes other schemes and reads them as Postgres.
         let url = self.url.expose();
         if !(url.starts_with("postgres://") || url.starts_with("postgresql://")) {
-            let why = "the URL must start with postgres:// or postgresql://";
+            let why = "the URL must start with postgres:// or postgresql://: write postgres://USER:PASSWORD@HOST:5432/DATABASE";
             return Err(StoreError::new(Fault::Settings, "reading the URL", why));
         }
         if url::Url::parse(url).is_ok_and(|url| misread(&url)) {
@@ -221,6 +225,12 @@ fn check_parameter(name: &str, value: &str) -> Result<(), String> {
         "options",
     ];
     match name {
+        "sslmode" | "ssl-mode" if !SSL_MODES.contains(&value) => {
+            Err(format!("`sslmode` is none of {}", SSL_MODES.join(", ")))
+        }
+        "ssl" => {
+            Err("the parameter `ssl` is of other drivers: write sslmode=require, or sslmode=verify-full".to_owned())
+        }
         _ if KNOWN.contains(&name) || name.starts_with("options[") => Ok(()),
         "application_name" | "statement-cache-capacity" => Ok(()),
         // What the driver does anyway.
@@ -341,6 +351,14 @@ mod tests {
             options.connect_options().unwrap_err().to_string()
         };
         assert!(fault("postgres://h/x?channel_binding=require").contains("`channel_binding`"));
+        assert!(fault("postgres://h/x?sslmode=on").contains("none of disable, allow, prefer"));
+        assert!(fault("postgres://h/x?ssl=true").contains("sslmode=require"));
+        assert!(fault("jdbc:postgresql://h/x").contains("postgres://USER:PASSWORD@HOST"));
+        let none = StoreOptions {
+            max_connections: 0,
+            ..StoreOptions::default()
+        };
+        assert!(none.check().unwrap_err().to_string().contains("max_connections is 0"));
         assert!(fault("postgres://u@one:1,two:2/x").contains("several hosts"));
         assert!(fault("postgres://h/x?connect_timeout=3").contains("connect_timeout_seconds"));
         assert!(toml::from_str::<StoreOptions>("urll = 'x'").is_err());

@@ -13,7 +13,9 @@ const DOING: &str = "connecting";
 /// each transaction another session.
 pub(super) async fn check(options: &PgConnectOptions) -> Result<(), StoreError> {
     let sql = StoreError::when;
-    let mut connection = PgConnection::connect_with(options).await.map_err(sql(DOING))?;
+    let mut connection = PgConnection::connect_with(options)
+        .await
+        .map_err(|error| StoreError::sql(DOING, &error).to(options))?;
     // Text protocol throughout: a prepared statement is just what a pooler may lose.
     let row = sqlx::raw_sql(
         "SELECT pg_backend_pid()::text, pg_is_in_recovery()::text, current_setting('transaction_read_only'),
