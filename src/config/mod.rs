@@ -417,7 +417,8 @@ impl Settings {
         self.database
             .check()
             .map_err(|error| SettingsError(error.to_string()))?;
-        self.post_filter()?;
+        // Names from the settings stand in these, whatever is in them.
+        self.post_filter().map_err(|error| SettingsError(one_line(&error.0)))?;
         self.store.check()?;
         kafka::check_clients(&self.kafka).map_err(|error| SettingsError(one_line(&error.to_string())))?;
         if self.store.maintenance_interval_seconds == 0 {
