@@ -355,6 +355,11 @@ mod tests {
         settings.kafka.topics = vec!["^(posts".to_owned()];
         let error = settings.check().unwrap_err().0;
         assert!(error.contains("^(posts") && !error.contains('\n'), "{error}");
+        settings.kafka.topics = vec!["posts".to_owned()];
+        settings.model.path = "m".into();
+        settings.posts.languages = vec!["en\nxx".to_owned()];
+        let error = settings.check().unwrap_err().0;
+        assert!(error.contains("en xx") && !error.contains('\n'), "{error}");
     }
 
     #[test]
