@@ -92,27 +92,23 @@ impl Profile {
     /// that of `classical` is bounded by the length of emoji names.
     #[must_use]
     pub fn clean(&self, text: &str) -> String {
-        let mut text = self.pass(text);
+        if *self == Self::Classical {
+            return Steps::ALL.clean(text);
+        }
+        let mut text = mask::mask(normalise::normalise(text));
         // A mask may come to stand beside what reads on as a part of it. The rules know the common cases; for the others,
         // cleaning is repeated until it changes nothing, which makes it idempotent.
         for _ in 0..MAX_PASSES {
-            if *self == Self::TwitterRoberta && !mask::has_mask(&text) {
+            if !mask::has_mask(&text) {
                 break;
             }
-            let again = self.pass(&text);
+            let again = mask::mask(normalise::normalise(&text));
             if again == text {
                 break;
             }
             text = again;
         }
         text
-    }
-
-    fn pass(self, text: &str) -> String {
-        match self {
-            Self::TwitterRoberta => mask::mask(normalise::normalise(text)),
-            Self::Classical => Steps::ALL.pass(text),
-        }
     }
 }
 
@@ -146,7 +142,11 @@ impl Steps {
             }
             text = again;
         }
-        text
+        // Once, at the end: lemmas are plain words, of which another pass would leave all.
+        match self.lemmas {
+            true => words::lemmatise(&text, self),
+            false => text,
+        }
     }
 
     fn pass(&self, text: &str) -> String {

@@ -49,20 +49,35 @@ impl English {
         if NEGATED.contains(&word) {
             return push_word("not", out);
         }
-        if !steps.lemmas || KEPT.contains(&word) {
-            return push_word(word, out);
-        }
+        push_word(word, out);
+    }
+
+    /// Appends the lemma of one word that [`English::push`] has left.
+    fn push_lemma(&self, word: &str, steps: &Steps, out: &mut String) {
         // What is a form of a stop word is one (`doings`), and what is a form of a negation says it.
         let lemma = lemma(word);
+        if lemma == word || KEPT.contains(&word) {
+            return push_word(word, out);
+        }
         if NEGATED.contains(&&*lemma) {
             push_word("not", out);
-        } else if !stop(&lemma) {
+        } else if !(steps.stop_words && self.stop.contains(&*lemma)) {
             push_word(&lemma, out);
         }
     }
 }
 
-/// The words of `text` that carry meaning, as lemmas, between single spaces; without the steps that are left out.
+/// The lemmas of a text's words, which [`reduce`] has left, between single spaces.
+pub(super) fn lemmatise(text: &str, steps: &Steps) -> String {
+    let english = &*ENGLISH;
+    let mut out = String::with_capacity(text.len());
+    for word in text.split(' ') {
+        english.push_lemma(word, steps, &mut out);
+    }
+    out
+}
+
+/// The words of `text` that carry meaning between single spaces; without the steps that are left out.
 pub(super) fn reduce(text: &str, steps: &Steps) -> String {
     let english = &*ENGLISH;
     let mut out = String::with_capacity(text.len());

@@ -12,7 +12,14 @@
 
 mod table;
 
-use std::{borrow::Cow, collections::HashMap, sync::LazyLock};
+use std::{
+    borrow::Cow,
+    collections::HashMap,
+    hash::{BuildHasherDefault, Hasher},
+    sync::LazyLock,
+};
+
+use xxhash_rust::xxh3::xxh3_64_with_seed;
 
 use self::table::Words;
 
@@ -60,8 +67,25 @@ const PREFERRED: [(&str, &str); 10] = [
     ("ground", "ground"),
 ];
 
+/// Hashes words: every word of every post is looked up, and they are short.
+#[derive(Debug, Default)]
+struct WordHasher(u64);
+
+impl Hasher for WordHasher {
+    fn finish(&self) -> u64 {
+        self.0
+    }
+
+    fn write(&mut self, bytes: &[u8]) {
+        self.0 = xxh3_64_with_seed(bytes, self.0);
+    }
+
+    /// What ends a string; the keys are single ones.
+    fn write_u8(&mut self, _: u8) {}
+}
+
 /// The lemma of each irregular form.
-static IRREGULAR: LazyLock<HashMap<&str, &str>> = LazyLock::new(|| {
+static IRREGULAR: LazyLock<HashMap<&str, &str, BuildHasherDefault<WordHasher>>> = LazyLock::new(|| {
     let rows = include_str!("../wordnet/irregular.tsv").lines();
     let of_wordnet = rows.filter_map(|row| row.split_once('\t'));
     of_wordnet.chain(PREFERRED).collect()
@@ -104,11 +128,11 @@ fn regular(word: &str) -> Option<String> {
 
 /// The shortest of the known words that the rules make of `word`, the first of equal ones; `None` where that is `word`.
 fn shortest(word: &str, rules: &[Rule], known: Words) -> Option<String> {
-    // All rules are for these last letters.
-    if !word.ends_with(['s', 'd', 'g', 'n']) {
+    // All rules are for these endings.
+    if !["s", "ed", "ing", "men"].iter().any(|ending| word.ends_with(ending)) {
         return None;
     }
-    let mut best: Option<String> = None;
+    let mut best: Option<Cow<'_, str>> = None;
     for &(ending, instead) in rules {
         let Some(beginning) = word.strip_suffix(ending) else {
             continue;
@@ -117,13 +141,16 @@ fn shortest(word: &str, rules: &[Rule], known: Words) -> Option<String> {
         if best.as_ref().is_some_and(|best| best.len() <= length) {
             continue;
         }
-        let form = [beginning, instead].concat();
+        let form = match instead {
+            "" => Cow::Borrowed(beginning),
+            _ => Cow::Owned([beginning, instead].concat()),
+        };
         // A form as long as the word comes behind it.
         if known.contains(&form) && (length < word.len() || !known.contains(word)) {
             best = Some(form);
         }
     }
-    best
+    best.map(Cow::into_owned)
 }
 
 #[cfg(test)]
