@@ -160,7 +160,7 @@ fn card(name: &str, kind: Kind, calibration: &Calibration, report: &Report) -> a
     let mut card = format!(
         "# {name}\n\n\
          {what} over TF-IDF of word 1-2-grams and character 2-5-grams ({} of them), for posts in English cleaned by the \
-         profile `classical`. {setting}, tuned by inner folds. Labels: {}.\n\n\
+         profile `classical`. Tuned by inner folds: {setting}. Labels: {}.\n\n\
          Made by `moodstream-lab compare --export {}` of {} posts from {} (seed {}). It may be used as the licences of these \
          posts allow.\n\n\
          ## Figures\n\n\
