@@ -27,7 +27,7 @@ fn in_force() -> String {
 fn as_it_stands_it_sets_the_topics_and_the_model_only() {
     let mut expected = Settings::default();
     expected.kafka.topics = vec!["posts".to_owned()];
-    expected.model.path = "models/emotion-roberta-6x384".into();
+    expected.model.path = "models/emotion-xlm-roberta-12x384-multilingual".into();
     assert_eq!(format!("{:#?}", load(&example())), format!("{expected:#?}"));
 }
 

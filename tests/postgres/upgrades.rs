@@ -66,7 +66,7 @@ async fn members_go_on_while_and_after_a_newer_schema_is_applied() {
         &harness,
         Some(schema_version()),
         "ALTER TABLE post ADD COLUMN mood real NOT NULL DEFAULT 0; CREATE TABLE later (id bigint PRIMARY KEY);
-         CREATE INDEX later_author ON post (author_id); ALTER TABLE consumer_offset ADD COLUMN cluster_id text;
+         CREATE INDEX later_author ON post (author_id); ALTER TABLE consumer_offset ADD COLUMN later_note text;
          ALTER TABLE emotion_rollup ADD COLUMN mood_sum float8 NOT NULL DEFAULT 0",
     )
     .await;

@@ -4,6 +4,9 @@ use std::path::{Path, PathBuf};
 
 use anyhow::{Context, Result, bail};
 
+/// The model that the samples' languages are for.
+const DEFAULT_MODEL: &str = "models/emotion-xlm-roberta-12x384-multilingual";
+
 /// The folder with the broker, PostgreSQL and ONNX Runtime.
 pub(super) fn find_runtime(named: Option<&Path>) -> Result<PathBuf> {
     let complete = |folder: &Path| folder.join("bin/tansu").exists() && folder.join("pg/bin/postgres").exists();
@@ -28,6 +31,10 @@ pub(super) fn find_model(named: Option<&Path>) -> Result<PathBuf> {
         return absolute(folder);
     }
     let found = further_up().find_map(|root| {
+        let default = root.join(DEFAULT_MODEL);
+        if default.join("config.json").exists() {
+            return Some(default);
+        }
         let mut folders: Vec<PathBuf> = std::fs::read_dir(root.join("models"))
             .ok()?
             .filter_map(|entry| Some(entry.ok()?.path()))

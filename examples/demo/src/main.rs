@@ -56,7 +56,7 @@ struct Args {
     /// The seed of the sample: the same seed writes the same posts.
     #[arg(long, value_name = "N", default_value_t = 7)]
     seed: u64,
-    /// The model folder; the first under models/ that has a config.json if absent.
+    /// The model folder; if absent the multilingual one under models/, or the first there that has a config.json.
     #[arg(long, value_name = "FOLDER")]
     model: Option<PathBuf>,
     /// Where `make setup` has put the broker, PostgreSQL and ONNX Runtime; .runtime here or further up if absent.

@@ -120,7 +120,7 @@ fn the_command_writes_the_parts_and_the_report() {
     fs::write(folder.path().join("out/test.tsv"), "of an earlier run").unwrap();
     run(args).unwrap();
     let train = data::read(&folder.path().join("out/train.tsv"), Format::Tsv).unwrap();
-    assert!(texts(&train).contains(&"happi"), "{train:?}");
+    assert!(texts(&train).contains(&"really not believe happen today"), "{train:?}");
     assert!(!folder.path().join("out/test.tsv").exists());
     let json: serde_json::Value =
         serde_json::from_slice(&fs::read(folder.path().join("out/prepare.json")).unwrap()).unwrap();
