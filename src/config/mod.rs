@@ -391,7 +391,9 @@ impl Settings {
             .check()
             .map_err(|error| SettingsError(one_line(&error.to_string())))?;
         if self.model.path.as_os_str().is_empty() {
-            return fail("model.path is not set: name a model folder, for example models/emotion-xlm-roberta-12x384-multilingual");
+            return fail(
+                "model.path is not set: name a model folder, for example models/emotion-xlm-roberta-12x384-multilingual",
+            );
         }
         for (name, value, least, most) in [
             ("posts.max_bytes", self.posts.max_bytes, 64, 1 << 30),
