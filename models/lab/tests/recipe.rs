@@ -218,7 +218,7 @@ fn the_multilingual_recipe_goes_from_data_to_figures_and_on_where_it_was() {
             .unwrap()
             .replace('\n', " ")
     };
-    let judged = "thresholds evaluate thresholds evaluate evaluate ";
+    let judged = "thresholds evaluate thresholds evaluate evaluate evaluate ";
     assert_eq!(steps(), format!("prepare prepare unpack cut train export {judged}"));
     let trained = fs::read_to_string(folder.path().join("out.recipe/trained/model.safetensors")).unwrap();
     assert!(

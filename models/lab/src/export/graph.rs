@@ -1,6 +1,6 @@
 //! A small builder of ONNX graphs: values in, nodes appended in the order of evaluation, a model out.
 
-use std::rc::Rc;
+use std::{collections::HashSet, rc::Rc};
 
 use half::f16;
 use prost::Message;
@@ -169,7 +169,18 @@ impl GraphBuilder {
     }
 
     /// The finished model as the bytes of an ONNX file, or nothing where it passes the 2 GiB that protobuf can hold.
-    pub(crate) fn finish(self) -> Option<Vec<u8>> {
+    pub(crate) fn finish(mut self) -> Option<Vec<u8>> {
+        // The runtime warns of each constant that no node reads.
+        let read: HashSet<&str> = self
+            .graph
+            .node
+            .iter()
+            .flat_map(|node| &node.input)
+            .map(String::as_str)
+            .collect();
+        self.graph
+            .initializer
+            .retain(|constant| read.contains(constant.name.as_str()));
         let mut opset_import = vec![OperatorSetIdProto {
             domain: String::new(),
             version: OPSET,
