@@ -8,7 +8,7 @@
 //!   names;
 //! - `moodstream.toml`, which may be absent: see [`Manifest`].
 //!
-//! A linear model over n-grams has its weights in a file of its own, in the place of ONNX file and tokenizer: see [`linear`].
+//! A linear model over n-grams has its weights in a file of its own, in the place of ONNX file and tokenizer: see [`mod@linear`].
 
 mod added_tokens;
 mod config;

@@ -27,7 +27,7 @@ pub(super) fn bytes<'a>(words: impl Iterator<Item = &'a str>) -> Vec<u8> {
     starts.chain(fingerprints).flat_map(u32::to_le_bytes).collect()
 }
 
-/// A table that [`bytes`] made.
+/// A table that [`bytes()`] made.
 #[derive(Debug, Clone, Copy)]
 #[allow(dead_code, reason = "the build makes it, the program reads it")]
 pub(super) struct Words(pub(super) &'static [u8]);
