@@ -35,4 +35,5 @@ mod module_order;
 pub mod pipeline;
 pub mod post;
 pub mod store;
+mod sync;
 pub mod telemetry;

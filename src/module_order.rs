@@ -10,6 +10,7 @@ use std::{
 
 /// From bottom to top.
 const ORDER: &[&str] = &[
+    "sync",
     "post",
     "telemetry",
     "backoff",

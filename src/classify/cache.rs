@@ -3,7 +3,7 @@
 use std::{
     collections::{HashMap, hash_map::Entry},
     hash::{BuildHasher, RandomState},
-    sync::{Arc, Mutex, MutexGuard, OnceLock, PoisonError},
+    sync::{Arc, Mutex, OnceLock},
 };
 
 use quick_cache::sync::Cache;
@@ -11,7 +11,7 @@ use tokio::sync::{OwnedSemaphorePermit, oneshot};
 use xxhash_rust::xxh3::xxh3_128_with_seed;
 
 use super::{fault::ModelFault, stats::Counters};
-use crate::model::Prediction;
+use crate::{model::Prediction, sync::lock};
 
 /// The answer to one text.
 pub(super) type Answer = Result<Prediction, ModelFault>;
@@ -194,9 +194,4 @@ impl PredictionCache {
         });
         ModelFault::Stopped(Arc::clone(reason))
     }
-}
-
-/// A poisoned lock is taken as it is: no step under it can stop half way.
-fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
-    mutex.lock().unwrap_or_else(PoisonError::into_inner)
 }

@@ -2,10 +2,10 @@
 
 use std::{
     collections::VecDeque,
-    sync::{Condvar, Mutex, MutexGuard, PoisonError},
+    sync::{Condvar, Mutex, PoisonError},
 };
 
-use crate::telemetry::metric;
+use crate::{sync::lock, telemetry::metric};
 
 /// First in, first out, with many consumers. It has no bound of its own: its items belong to windows, whose number is bounded.
 #[derive(Debug)]
@@ -34,7 +34,7 @@ impl<T> Queue<T> {
     /// Adds items in their order; drops them where the queue is closed.
     pub(super) fn push_all(&self, items: impl IntoIterator<Item = T>) {
         let mut rejected = Vec::new();
-        let mut state = self.lock();
+        let mut state = lock(&self.state);
         if state.closed {
             rejected.extend(items);
         } else {
@@ -49,7 +49,7 @@ impl<T> Queue<T> {
 
     /// The next item, waiting for it; `None` once the queue is closed.
     pub(super) fn pop(&self) -> Option<T> {
-        let mut state = self.lock();
+        let mut state = lock(&self.state);
         loop {
             if state.closed {
                 return None;
@@ -64,18 +64,13 @@ impl<T> Queue<T> {
 
     /// Closes the queue: its items are dropped, and consumers get `None`.
     pub(super) fn close(&self) {
-        let mut state = self.lock();
+        let mut state = lock(&self.state);
         state.closed = true;
         let dropped = std::mem::take(&mut state.items);
         gauge(0);
         drop(state);
         self.filled.notify_all();
         drop(dropped);
-    }
-
-    /// A poisoned lock is taken as it is: no step under it can stop half way.
-    fn lock(&self) -> MutexGuard<'_, State<T>> {
-        self.state.lock().unwrap_or_else(PoisonError::into_inner)
     }
 }
 

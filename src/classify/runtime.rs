@@ -3,13 +3,13 @@
 use std::{
     env,
     path::{Path, PathBuf},
-    sync::{Arc, LazyLock, Mutex, PoisonError},
+    sync::{Arc, LazyLock, Mutex},
 };
 
 use ort::{environment::Environment, logging::LogLevel};
 
 use super::options::{ClassifyError, ClassifyOptions};
-use crate::telemetry::quiet::Quiet;
+use crate::{sync::lock, telemetry::quiet::Quiet};
 
 /// The library in use. It is never unloaded: the process has it for good.
 static LOADED: Mutex<Option<(PathBuf, Environment)>> = Mutex::new(None);
@@ -23,7 +23,7 @@ pub(super) fn environment(options: &ClassifyOptions) -> Result<Environment, Clas
         path: asked,
         reason: error.to_string(),
     })?;
-    let mut loaded = LOADED.lock().unwrap_or_else(PoisonError::into_inner);
+    let mut loaded = lock(&LOADED);
     if let Some((loaded, environment)) = &*loaded {
         if *loaded != path {
             return Err(ClassifyError::SecondLibrary {

@@ -22,7 +22,10 @@ pub use self::{
     records::Source,
 };
 use self::{pace::Pace, records::Records};
-use crate::kafka::{KafkaError, KafkaOptions, client, error::describe, lock};
+use crate::{
+    kafka::{KafkaError, KafkaOptions, client, error::describe},
+    sync::lock,
+};
 use rdkafka::{
     ClientContext,
     error::KafkaError as RdError,

@@ -3,7 +3,7 @@
 
 use std::{
     collections::BTreeMap,
-    sync::{Arc, Mutex, PoisonError},
+    sync::{Arc, Mutex},
     time::Duration,
 };
 
@@ -19,6 +19,8 @@ use tokio::{
 };
 use tokio_io_timeout::TimeoutStream;
 use tokio_util::{sync::CancellationToken, task::TaskTracker};
+
+use crate::sync::lock;
 
 /// Connections at once. One more takes the place of the one that has waited longest without asking for anything, so that
 /// idle clients can't keep probes and scrapes out; where all have asked, it is closed. The live page takes 32 of them at most.
@@ -38,7 +40,7 @@ struct Waiting(Arc<Mutex<BTreeMap<u64, CancellationToken>>>);
 
 impl Waiting {
     fn change<T>(&self, change: impl FnOnce(&mut BTreeMap<u64, CancellationToken>) -> T) -> T {
-        change(&mut self.0.lock().unwrap_or_else(PoisonError::into_inner))
+        change(&mut lock(&self.0))
     }
 
     /// Ends the oldest connection. Returns whether there was one.

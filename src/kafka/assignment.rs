@@ -9,11 +9,10 @@ use std::{
 };
 
 use super::{
-    in_flight::lock,
     partition::Partition,
     quarantine::{Cause, Quarantine},
 };
-use crate::telemetry::metric;
+use crate::{sync::lock, telemetry::metric};
 
 /// A partition being read.
 #[derive(Debug, Clone, PartialEq, Eq)]

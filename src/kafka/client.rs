@@ -7,8 +7,10 @@ use rdkafka::{
     message::DeliveryResult, producer::ProducerContext, types::RDKafkaErrorCode,
 };
 
-use super::in_flight::lock;
-use crate::telemetry::{metric, quiet::Quiet};
+use crate::{
+    sync::lock,
+    telemetry::{metric, quiet::Quiet},
+};
 
 /// Counts an error: consume, commit, produce or broker.
 pub(crate) fn count_error(kind: &'static str) {

@@ -16,7 +16,7 @@ use super::{
     assignment::{AssignedPartition, Assignment},
     error::KafkaError,
     event::{self, ConsumerEvent, EventSender},
-    in_flight::{InFlightLimit, lock},
+    in_flight::InFlightLimit,
     offset_store::OffsetStore,
     options::KafkaOptions,
     partition::Partition,
@@ -26,6 +26,8 @@ use super::{
     record::Record,
     start_offsets::StartOffsetFinder,
 };
+
+use crate::sync::lock;
 
 /// A member of the consumer group, on a thread of its own.
 ///

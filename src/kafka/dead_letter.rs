@@ -20,11 +20,10 @@ use xxhash_rust::xxh3::xxh3_64;
 use super::{
     client::{Plain, count_error},
     error::{KafkaError, describe},
-    in_flight::lock,
     options::KafkaOptions,
     record::{Origin, bytes_of},
 };
-use crate::telemetry::metric;
+use crate::{sync::lock, telemetry::metric};
 
 /// The names of a dead letter's headers.
 pub mod header {

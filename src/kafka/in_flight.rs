@@ -2,16 +2,11 @@
 
 use std::{
     fmt,
-    sync::{Arc, Mutex, MutexGuard, PoisonError},
+    sync::{Arc, Mutex},
 };
 
 use super::event::EventSender;
-
-/// Locks, also where a thread has panicked while holding the lock: every critical section of
-/// this module tree leaves its data valid at each step.
-pub(crate) fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
-    mutex.lock().unwrap_or_else(PoisonError::into_inner)
-}
+use crate::sync::lock;
 
 #[derive(Debug, Default, Clone, Copy, PartialEq, Eq)]
 struct Used {

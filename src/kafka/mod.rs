@@ -43,7 +43,6 @@ pub use dead_letter_reader::{REPLAYED_FROM, Replay, StoredDeadLetter, read_dead_
 pub use dead_letter_topic::prepare_dead_letter_topic;
 pub use error::KafkaError;
 pub use in_flight::InFlightPermit;
-pub(crate) use in_flight::lock;
 pub use offset_store::{OffsetStore, OffsetStoreError, StoredOffset};
 pub use options::{KafkaOptions, OnTopicChanged, OutOfRange, StartFrom};
 pub use partition::Partition;

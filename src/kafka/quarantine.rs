@@ -10,8 +10,8 @@ use std::{
     time::{Duration, Instant},
 };
 
-use super::{in_flight::lock, partition::Partition};
-use crate::telemetry::metric;
+use super::partition::Partition;
+use crate::{sync::lock, telemetry::metric};
 
 /// Why a partition stands still.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]

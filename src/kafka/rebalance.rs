@@ -17,10 +17,12 @@ use super::{
     assignment::Assignment,
     client,
     event::{ConsumerEvent, EventSender},
-    in_flight::lock,
     partition::Partition,
 };
-use crate::telemetry::{metric, quiet::Quiet};
+use crate::{
+    sync::lock,
+    telemetry::{metric, quiet::Quiet},
+};
 
 /// The part of librdkafka's statistics that is read here; see its STATISTICS.md.
 #[derive(Debug, Deserialize)]

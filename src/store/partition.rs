@@ -5,7 +5,9 @@ use std::collections::BTreeSet;
 use sqlx::{Connection, PgConnection};
 use time::{Date, Duration, Month, OffsetDateTime, UtcOffset};
 
-use super::{Retention, Store, error::StoreError, lock, retention_mark::retired_until};
+use super::{Retention, Store, error::StoreError, retention_mark::retired_until};
+
+use crate::sync::lock;
 
 /// The advisory lock for creating and dropping partitions. The number has no meaning.
 const PARTITION_LOCK: i64 = 0x6d6f_6f64_7374_7265;

@@ -11,14 +11,13 @@ use super::{
     dedup::{DedupPlan, KeyChange, KeyPlan, Removal, is_late},
     error::{Fault, FencedRange, FlushError, StoreError},
     flush::{Flush, Flushed, MAX_DAYS, Tally},
-    lock,
     merge::note_unmerged,
     migrate::{outdated, schema_version},
     partition::{POSTS, day_of},
     rollup::{Deleted, Deltas},
     rollup_rows::apply_deltas,
 };
-use crate::fail_point::fail_point;
+use crate::{fail_point::fail_point, sync::lock};
 
 /// Unanswered commits remembered: a caller tries one flush again until it is settled, so more than its
 /// consumers means that somebody gave up.

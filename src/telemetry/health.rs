@@ -2,11 +2,13 @@
 
 use std::{
     collections::BTreeMap,
-    sync::{Arc, Mutex, PoisonError},
+    sync::{Arc, Mutex},
     time::{Duration, Instant},
 };
 
 use super::metric;
+
+use crate::sync::lock;
 
 /// A part of the service that readiness depends on.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
@@ -73,7 +75,7 @@ impl Health {
     /// What is wrong, one line for each part; empty when ready.
     #[must_use]
     pub fn report(&self) -> Vec<String> {
-        let faults = self.faults.lock().unwrap_or_else(PoisonError::into_inner);
+        let faults = lock(&self.faults);
         faults
             .iter()
             .map(|(part, why)| format!("{}: {why}", part.as_str()))
@@ -82,36 +84,36 @@ impl Health {
 
     /// Replaces the list of partitions that stand still, one line for each.
     pub fn set_quarantined(&self, partitions: Vec<String>) {
-        *self.quarantined.lock().unwrap_or_else(PoisonError::into_inner) = partitions;
+        *lock(&self.quarantined) = partitions;
     }
 
     /// The partitions that stand still, one line for each with the cause.
     #[must_use]
     pub fn quarantined(&self) -> Vec<String> {
-        self.quarantined.lock().unwrap_or_else(PoisonError::into_inner).clone()
+        lock(&self.quarantined).clone()
     }
 
     /// There is work, and something of it was done or tried just now. A try that fails counts: what waits for a database
     /// that is away is not stuck.
     pub fn progress(&self) {
-        *self.progress.lock().unwrap_or_else(PoisonError::into_inner) = Some(Instant::now());
+        *lock(&self.progress) = Some(Instant::now());
     }
 
     /// There is nothing to do.
     pub fn idle(&self) {
-        *self.progress.lock().unwrap_or_else(PoisonError::into_inner) = None;
+        *lock(&self.progress) = None;
     }
 
     /// For how long nothing was done or tried although there is work, if that is longer than `limit`.
     #[must_use]
     pub fn stalled(&self, limit: Duration) -> Option<Duration> {
-        let progress = *self.progress.lock().unwrap_or_else(PoisonError::into_inner);
+        let progress = *lock(&self.progress);
         progress.map(|at| at.elapsed()).filter(|since| *since > limit)
     }
 
     fn change(&self, apply: impl FnOnce(&mut BTreeMap<Part, String>) -> bool) {
         // Nothing panics while holding the lock; a poisoned one still holds a whole map.
-        let mut faults = self.faults.lock().unwrap_or_else(PoisonError::into_inner);
+        let mut faults = lock(&self.faults);
         apply(&mut faults);
         metrics::gauge!(metric::READY).set(if faults.is_empty() { 1.0 } else { 0.0 });
     }

@@ -2,9 +2,11 @@
 
 use std::{
     collections::HashMap,
-    sync::{Mutex, MutexGuard, PoisonError},
+    sync::{Mutex, MutexGuard},
     time::{Duration, Instant},
 };
+
+use crate::sync::lock;
 
 const EVERY: Duration = Duration::from_secs(10);
 const KINDS: usize = 64;
@@ -20,7 +22,7 @@ impl Quiet {
     }
 
     fn kinds(&self) -> MutexGuard<'_, HashMap<String, (Instant, u64)>> {
-        self.0.lock().unwrap_or_else(PoisonError::into_inner)
+        lock(&self.0)
     }
 
     fn allow_at(&self, kind: &str, now: Instant) -> Option<u64> {

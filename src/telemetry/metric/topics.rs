@@ -1,9 +1,8 @@
 //! A bound on the series that topics make: a pattern in `kafka.topics` may match any number of them.
 
-use std::{
-    collections::HashSet,
-    sync::{Mutex, PoisonError},
-};
+use std::{collections::HashSet, sync::Mutex};
+
+use crate::sync::lock;
 
 /// How many topics have series of their own in one process.
 pub const MAX_TOPICS: usize = 100;
@@ -16,7 +15,7 @@ static NAMED: Mutex<Option<HashSet<String>>> = Mutex::new(None);
 #[must_use]
 pub fn topic_label(topic: &str) -> String {
     // Nothing panics while holding the lock; a poisoned one still holds a whole set.
-    let mut named = NAMED.lock().unwrap_or_else(PoisonError::into_inner);
+    let mut named = lock(&NAMED);
     label_in(named.get_or_insert_default(), topic).to_owned()
 }
 
