@@ -8,6 +8,7 @@
 //! - [`carry`]: a BERT-like checkpoint becomes a RoBERTa one with a vocabulary of its own;
 //! - [`pretrain`]: masked-language-model adaptation of a checkpoint to raw text;
 //! - [`train`]: a checkpoint is fine-tuned on labelled text;
+//! - [`average`]: the mean of the weights of several checkpoints;
 //! - [`export`]: a checkpoint becomes an ONNX model folder in fp32, fp16 or int8;
 //! - [`compare`]: classical classifiers are trained, tuned and held against model folders;
 //! - [`evaluate`]: a model folder is judged in the runtime that serves it;
@@ -19,6 +20,7 @@
 //! `train` and `pretrain` share [`training`] (steps, progress, state on disk). Under them and `carry` stand [`encoder`]
 //! (forward and backward passes), [`optim`] (AdamW) and [`checkpoint`] (Hugging Face's folder layout).
 
+pub mod average;
 pub mod carry;
 pub mod checkpoint;
 pub mod compare;

@@ -3,7 +3,7 @@
 use std::process::ExitCode;
 
 use clap::{Parser, Subcommand};
-use moodstream_lab::{carry, compare, cut, evaluate, export, prepare, pretrain, thresholds, train, unpack};
+use moodstream_lab::{average, carry, compare, cut, evaluate, export, prepare, pretrain, thresholds, train, unpack};
 
 #[derive(Debug, Parser)]
 #[command(name = "moodstream-lab", version, about, max_term_width = 100)]
@@ -28,6 +28,8 @@ enum Step {
     // A recipe's settings come before its user's: the last one counts.
     #[command(args_override_self = true)]
     Train(train::Args),
+    /// Take the mean of the weights of checkpoints that were trained from the same one
+    Average(average::Args),
     /// Turn a checkpoint into an ONNX model folder
     Export(export::Args),
     /// Train, tune and compare classical classifiers, and hold model folders against them
@@ -46,6 +48,7 @@ fn main() -> ExitCode {
         Step::Carry(args) => carry::run(args),
         Step::Pretrain(args) => pretrain::run(args),
         Step::Train(args) => train::run(args),
+        Step::Average(args) => average::run(args),
         Step::Export(args) => export::run(args),
         Step::Compare(args) => compare::run(args),
         Step::Evaluate(args) => evaluate::run(args),

@@ -6,6 +6,7 @@ mod average;
 mod state;
 
 pub(crate) use args::{Common, contents, share};
+pub(crate) use average::Average;
 pub(crate) use state::Progress;
 
 use std::{
