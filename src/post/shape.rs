@@ -6,6 +6,7 @@ use serde::{
     Deserialize, Deserializer,
     de::{DeserializeSeed, IgnoredAny, MapAccess, Visitor},
 };
+use serde_json::Value;
 
 use super::{
     Format, Reason, Reject,
@@ -257,6 +258,11 @@ pub(super) fn unknown(json: &str) -> Reject {
     {
         return Reject::new(Reason::NoText, format!("`{name}` is null"));
     }
+    let value: Value = json::read(json).unwrap_or_default();
+    let string = |name: &str| value.get(name).and_then(Value::as_str);
+    // As SNS, SQS and other queues wrap what they carry; no path of the settings leads into a string.
+    let holds_json = |name: &&String| string(name).is_some_and(|text| json::read::<Names>(text).is_ok());
+    let wrapped = keys.iter().find(holds_json);
     // Where people keep the text most often.
     let text = [
         "body",
@@ -271,8 +277,9 @@ pub(super) fn unknown(json: &str) -> Reject {
         "title",
     ]
     .into_iter()
-    .find(|name| keys.iter().any(|key| key == name));
+    .find(|name| string(name).is_some());
     let hint = match text {
+        _ if let Some(name) = wrapped => format!("`{name}` holds JSON in a string: send what is in it as the record"),
         Some(name) => format!("is the text under `{name}`? Then set posts.fields.text = \"{name}\""),
         None => "posts.fields maps keys of your own".to_owned(),
     };

@@ -437,6 +437,14 @@ fn what_other_interfaces_send_is_read_or_named() {
             &format!("posts.fields.text = \"{name}\""),
         );
     }
+    // No path leads into a string, nor is a list a text: neither is proposed.
+    let sns = json!({"Type": "Notification", "message": POST}).to_string();
+    rejected(sns, Reason::UnknownFormat, "`message` holds JSON in a string");
+    rejected(
+        r#"{"id":1,"body":["a","b"]}"#,
+        Reason::UnknownFormat,
+        "posts.fields maps keys",
+    );
     // Envelopes with data of any kind are no posts of Twitter.
     for envelope in [
         json!({"id": "e", "eventType": "post", "subject": "s", "data": {"id": "a1", "text": "so happy"}}),
