@@ -1,4 +1,4 @@
-//! `/metrics`, `/live` and `/ready`, and where the live page is put.
+//! `/metrics`, `/live` and `/ready`, the retry of quarantined partitions, and where the live page is put.
 
 use std::{net::SocketAddr, time::Duration};
 
@@ -6,9 +6,9 @@ use anyhow::Context as _;
 use axum::{
     Router,
     extract::State,
-    http::{StatusCode, header},
+    http::{HeaderMap, StatusCode, header},
     response::{Html, IntoResponse},
-    routing::get,
+    routing::{get, post},
 };
 use metrics_exporter_prometheus::PrometheusHandle;
 use tokio::net::TcpListener;
@@ -59,6 +59,7 @@ pub async fn serve(
         .route("/live", get(live))
         .route("/ready", get(ready))
         .route("/metrics", get(render))
+        .route("/quarantine/retry", post(retry_quarantined))
         .with_state(Shared { metrics, health, stall })
         .merge(page);
     let task = tokio::spawn(connections::serve(listener, router, connections::WRITE_TIMEOUT, stop));
@@ -89,7 +90,35 @@ async fn ready(State(shared): State<Shared>) -> impl IntoResponse {
     // Another member or a restart would not help them, so they don't make this one unready.
     let quarantined = shared.health.quarantined().into_iter();
     lines.extend(quarantined.map(|partition| format!("quarantined: {partition}")));
+    let notes = shared.health.notes().into_iter();
+    lines.extend(notes.map(|note| format!("note: {note}")));
     (status, lines.join("\n") + "\n")
+}
+
+/// Has the partitions in quarantine tried again now. It reads and writes nothing but what a try does anyway, at most once a second.
+async fn retry_quarantined(State(shared): State<Shared>, headers: HeaderMap) -> (StatusCode, String) {
+    // A browser names the page that a POST is from, and no page of this service sends one.
+    if headers.contains_key(header::ORIGIN) {
+        let words = "a page of another site can't ask for this: use curl, for example\n";
+        return (StatusCode::FORBIDDEN, words.to_owned());
+    }
+    let quarantined = shared.health.quarantined();
+    if quarantined.is_empty() {
+        return (
+            StatusCode::OK,
+            "no partition of this member is in quarantine\n".to_owned(),
+        );
+    }
+    tracing::info!(
+        partitions = quarantined.len(),
+        "asked to try quarantined partitions again"
+    );
+    shared.health.ask_for_retry();
+    let lines: Vec<String> = quarantined
+        .iter()
+        .map(|line| format!("trying again: {line}\n"))
+        .collect();
+    (StatusCode::ACCEPTED, lines.concat())
 }
 
 async fn render(State(shared): State<Shared>) -> impl IntoResponse {

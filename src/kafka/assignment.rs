@@ -136,6 +136,11 @@ impl Assignment {
         self.quarantine.list()
     }
 
+    /// Has the partitions in quarantine tried again now, each at most once a second.
+    pub fn retry_quarantined(&self) {
+        self.quarantine.retry_now();
+    }
+
     pub(super) fn quarantine(&self) -> &Quarantine {
         &self.quarantine
     }

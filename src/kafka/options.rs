@@ -63,7 +63,7 @@ pub struct KafkaOptions {
     pub on_offset_out_of_range: OutOfRange,
     /// What to do when the stored offset is of another cluster, or of a topic that was made anew since.
     pub on_topic_changed: OnTopicChanged,
-    /// Seconds after which a partition in quarantine is tried again; 0: never, until the next start or assignment.
+    /// Seconds after which a partition in quarantine is tried again; 0: only on demand, and at the next start or assignment.
     pub quarantine_retry_seconds: u32,
     /// The dead-letter topic; absent: the first topic's name with `.dead-letter` after it.
     pub dead_letter_topic: Option<String>,

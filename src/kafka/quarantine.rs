@@ -1,7 +1,7 @@
 //! Partitions that stand still because something is wrong with them alone, while the others go on.
 //!
 //! A partition is put here by the consumer's thread, which stops to fetch it; it keeps its place in the group and its
-//! offset. It is tried again at intervals, and is listed until it works, also while a try is under way.
+//! offset. It is tried again at intervals and on demand, and is listed until it works, also while a try is under way.
 
 use std::{
     collections::BTreeMap,
@@ -60,10 +60,15 @@ impl Cause {
     }
 }
 
+/// The least time between two tries of a partition, however often somebody asks for one: each asks the database and the broker.
+const LEAST_PAUSE: Duration = Duration::from_secs(1);
+
 #[derive(Debug)]
 struct Entry {
     cause: Cause,
-    /// When it is tried again; none: only by a restart of the process or another assignment.
+    /// When it was put here or tried last.
+    tried: Instant,
+    /// When it is tried again; none: on demand, by a restart of the process or by another assignment.
     retry: Option<Instant>,
 }
 
@@ -74,9 +79,11 @@ pub(super) struct Quarantine(Arc<Mutex<BTreeMap<Partition, Entry>>>);
 impl Quarantine {
     /// Puts a partition in quarantine. Returns whether it was not there before for that reason.
     pub(super) fn put(&self, partition: &Partition, cause: Cause, retry_in: Option<Duration>) -> bool {
+        let now = Instant::now();
         let entry = Entry {
-            retry: retry_in.map(|pause| Instant::now() + pause),
             cause,
+            tried: now,
+            retry: retry_in.map(|pause| now + pause),
         };
         let reason = entry.cause.reason;
         let before = lock(&self.0).insert(partition.clone(), entry);
@@ -121,15 +128,25 @@ impl Quarantine {
             .collect()
     }
 
-    /// The partitions whose time has come to be tried again; the next time comes `pause` later.
-    pub(super) fn due(&self, pause: Duration) -> Vec<Partition> {
+    /// Has all partitions tried again at once, or [`LEAST_PAUSE`] after their last try.
+    pub(super) fn retry_now(&self) {
+        let now = Instant::now();
+        for entry in lock(&self.0).values_mut() {
+            let at = now.max(entry.tried + LEAST_PAUSE);
+            entry.retry = Some(entry.retry.map_or(at, |retry| retry.min(at)));
+        }
+    }
+
+    /// The partitions whose time has come to be tried again; the next time comes `pause` later, or when somebody asks for it.
+    pub(super) fn due(&self, pause: Option<Duration>) -> Vec<Partition> {
         let now = Instant::now();
         let mut entries = lock(&self.0);
         entries
             .iter_mut()
             .filter_map(|(partition, entry)| {
-                let retry = entry.retry.as_mut().filter(|retry| **retry <= now)?;
-                *retry = now + pause;
+                entry.retry.filter(|retry| *retry <= now)?;
+                entry.tried = now;
+                entry.retry = pause.map(|pause| now + pause);
                 Some(partition.clone())
             })
             .collect()
@@ -195,8 +212,27 @@ mod tests {
         let (now, never): (Partition, Partition) = (("posts".into(), 0), ("posts".into(), 1));
         quarantine.put(&now, cause(QuarantineReason::TopicChanged), Some(Duration::ZERO));
         quarantine.put(&never, cause(QuarantineReason::TopicChanged), None);
-        let pause = Duration::from_secs(3_600);
+        let pause = Some(Duration::from_secs(3_600));
         assert_eq!(quarantine.due(pause), [now]);
         assert!(quarantine.due(pause).is_empty(), "its next time is an hour away");
+    }
+
+    #[test]
+    fn a_partition_is_tried_on_demand_and_not_more_often_than_it_may_be() {
+        let quarantine = Quarantine::default();
+        let never: Partition = ("posts".into(), 0);
+        quarantine.put(&never, cause(QuarantineReason::TopicChanged), None);
+        for _ in 0..1_000 {
+            quarantine.retry_now();
+            assert!(quarantine.due(None).is_empty(), "it was tried just now");
+        }
+        // As if that were long ago.
+        let long_ago = Instant::now().checked_sub(LEAST_PAUSE).expect("a clock that runs");
+        if let Some(entry) = lock(&quarantine.0).get_mut(&never) {
+            entry.tried = long_ago;
+        }
+        quarantine.retry_now();
+        assert_eq!(quarantine.due(None), [never]);
+        assert!(quarantine.due(None).is_empty(), "once for each demand");
     }
 }

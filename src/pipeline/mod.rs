@@ -381,11 +381,15 @@ async fn finish(
     Ok(())
 }
 
-/// Reports whether the group has assigned this member its partitions, and which of them stand still.
+/// Reports whether the group has assigned this member its partitions, and which of them stand still; has these tried again when
+/// somebody asks for it.
 async fn readiness(assignment: Assignment, health: Health) {
     let mut ticks = tokio::time::interval(Duration::from_millis(500));
     loop {
-        ticks.tick().await;
+        tokio::select! {
+            _ = ticks.tick() => {}
+            () = health.retry_asked_for() => assignment.retry_quarantined(),
+        }
         let quarantined = assignment.quarantined();
         health.set_quarantined(quarantined.into_iter().map(describe_quarantined).collect());
         if assignment.settled() {

@@ -6,6 +6,8 @@ use std::{
     time::{Duration, Instant},
 };
 
+use tokio::sync::Notify;
+
 use super::metric;
 
 use crate::sync::lock;
@@ -40,12 +42,17 @@ impl Part {
     }
 }
 
-/// Shared state behind `/ready` and `/live`: a part is either well, or not, for a reason; and whether work goes on.
+/// Shared state behind `/ready` and `/live`: a part is either well, or not, for a reason; what to know of it beside; and whether
+/// work goes on.
 #[derive(Debug, Clone, Default)]
 pub struct Health {
     faults: Arc<Mutex<BTreeMap<Part, String>>>,
     /// Partitions that stand still, each with the cause. They don't make the service unready: the others go on.
     quarantined: Arc<Mutex<Vec<String>>>,
+    /// What somebody should do something about before it becomes a fault.
+    notes: Arc<Mutex<BTreeMap<Part, String>>>,
+    /// Somebody asks for partitions that stand still to be tried again.
+    retry: Arc<Notify>,
     /// When something was last done or tried; none while nothing is to be done.
     progress: Arc<Mutex<Option<Instant>>>,
 }
@@ -91,6 +98,35 @@ impl Health {
     #[must_use]
     pub fn quarantined(&self) -> Vec<String> {
         lock(&self.quarantined).clone()
+    }
+
+    /// Sets or takes away what somebody should do about a part, which works meanwhile.
+    pub fn note(&self, part: Part, note: Option<String>) {
+        let mut notes = lock(&self.notes);
+        match note {
+            Some(note) => notes.insert(part, note),
+            None => notes.remove(&part),
+        };
+    }
+
+    /// What somebody should do, one line for each part.
+    #[must_use]
+    pub fn notes(&self) -> Vec<String> {
+        let notes = lock(&self.notes);
+        notes
+            .iter()
+            .map(|(part, note)| format!("{}: {note}", part.as_str()))
+            .collect()
+    }
+
+    /// Asks for the partitions that stand still to be tried again now.
+    pub fn ask_for_retry(&self) {
+        self.retry.notify_one();
+    }
+
+    /// Resolves when somebody asks for the partitions that stand still to be tried again.
+    pub async fn retry_asked_for(&self) {
+        self.retry.notified().await;
     }
 
     /// There is work, and something of it was done or tried just now. A try that fails counts: what waits for a database

@@ -303,10 +303,15 @@ impl Service {
 
     /// A page of the service, its status line first; none while it does not answer.
     pub fn get(&self, path: &str) -> Option<String> {
+        self.ask("GET", path, "")
+    }
+
+    /// The answer to a request without a body; `headers` are lines.
+    pub fn ask(&self, method: &str, path: &str, headers: &str) -> Option<String> {
         let mut socket = TcpStream::connect(&self.listen).ok()?;
         write!(
             socket,
-            "GET {path} HTTP/1.1\r\nhost: moodstream\r\nconnection: close\r\n\r\n"
+            "{method} {path} HTTP/1.1\r\nhost: moodstream\r\nconnection: close\r\n{headers}\r\n"
         )
         .ok()?;
         let mut page = String::new();

@@ -37,14 +37,12 @@ impl PollLoop {
 
     /// Tries partitions in quarantine again whose time has come. They start anew, from what is stored now.
     pub(super) fn retry_quarantined(&mut self) {
-        let Some(pause) = self.options.quarantine_retry() else {
-            return;
-        };
         if self.state != State::Consuming {
             return;
         }
-        let due = self.assignment.quarantine().due(pause).into_iter();
+        let due = self.assignment.quarantine().due(self.options.quarantine_retry());
         let tickets: Vec<(Partition, u64)> = due
+            .into_iter()
             .filter_map(|partition| {
                 let (ticket, _) = self.assignment.restart(&partition)?;
                 Some((partition, ticket))

@@ -89,6 +89,29 @@ async fn an_offset_that_kafka_refuses_stops_its_partition_too_and_is_tried_again
     assert_eq!(next(&mut records).await.origin.offset, 0, "the next start tries it");
 }
 
+#[tokio::test(flavor = "multi_thread")]
+async fn a_partition_in_quarantine_is_tried_again_on_demand_also_where_it_never_is_by_itself() {
+    let (_broker, options, offsets) = two(at(5_000));
+    let options = KafkaOptions {
+        quarantine_retry_seconds: 0,
+        ..options
+    };
+    let (consumer, mut records) = Consumer::start(&options, offsets.clone()).unwrap();
+    others_go_on(&mut records).await;
+    quarantined(&consumer, QuarantineReason::OffsetOutOfRange).await;
+    // A try that fails leaves it there, and costs the others nothing.
+    consumer.assignment().retry_quarantined();
+    nothing_for(&mut records, Duration::from_secs(3)).await;
+    quarantined(&consumer, QuarantineReason::OffsetOutOfRange).await;
+    offsets.set("posts", 0, 7);
+    nothing_for(&mut records, Duration::from_secs(2)).await;
+    consumer.assignment().retry_quarantined();
+    let taken = take(&mut records, 3).await;
+    assert_eq!((taken[0].origin.partition, taken[0].origin.offset), (0, 7));
+    assert_eq!(cause(&consumer), None);
+    consumer.close().await.unwrap();
+}
+
 /// The fingerprint of the record at this offset of the first partition.
 async fn fingerprint(options: &KafkaOptions, offset: i64) -> Fingerprint {
     let options = KafkaOptions {

@@ -84,6 +84,47 @@ async fn a_record_that_contradicts_the_rollups_stops_its_partition_and_no_other(
     assert_rollups_equal_recount(&service.url).await;
 }
 
+/// What an operator does who has set an offset right and will not wait.
+#[tokio::test(flavor = "multi_thread")]
+async fn a_quarantined_partition_is_tried_again_when_somebody_asks_and_not_when_a_foreign_page_does() {
+    let bench = Bench::start();
+    bench.broker.create_topic("posts", 1);
+    let service = bench.service("posts");
+    produce(&bench, 0, &[&tweet(1, 10), &tweet(2, 11)]);
+    service.run_until_caught_up();
+    produce(&bench, 0, &[&tweet(3, 12)]);
+    execute(
+        &service.url,
+        "UPDATE consumer_offset SET next_offset = 5000, record_hash = NULL",
+    )
+    .await;
+    let settings = bench.write("never.toml", "[kafka]\nquarantine_retry_seconds = 0\n");
+    let service = service.with_config(&settings);
+    let _running = Running(service.command().spawn().unwrap());
+    wait_for("the partition to be quarantined", || {
+        page(&service, "/ready").contains("quarantined: posts/0: offset_out_of_range")
+    });
+    execute(&service.url, "UPDATE consumer_offset SET next_offset = 2").await;
+    let retry = |headers: &str| service.ask("POST", "/quarantine/retry", headers).unwrap_or_default();
+    let foreign = retry("origin: https://elsewhere.example\r\n");
+    assert!(foreign.starts_with("HTTP/1.1 403"), "{foreign}");
+    assert!(
+        page(&service, "/quarantine/retry").starts_with("HTTP/1.1 405"),
+        "reading asks for nothing"
+    );
+    let asked = retry("content-length: 0\r\n");
+    assert!(
+        asked.starts_with("HTTP/1.1 202") && asked.contains("trying again: posts/0: offset_out_of_range"),
+        "{asked}"
+    );
+    wait_for("the partition to go on", || number_now(&service.url, NEXT_OFFSET) == 3);
+    wait_for("the quarantine to end", || {
+        !page(&service, "/ready").contains("quarantined")
+    });
+    assert!(retry("").contains("no partition of this member is in quarantine"));
+    assert_eq!(number(&service.url, "SELECT count(*) FROM post").await, 3);
+}
+
 #[tokio::test(flavor = "multi_thread")]
 async fn a_longer_topic_made_anew_is_told_and_begins_anew_where_the_settings_say_so() {
     let texts = |count: usize, of: &str| -> Vec<Vec<u8>> {
