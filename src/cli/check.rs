@@ -5,8 +5,8 @@ use std::{io::Write as _, process::ExitCode};
 use super::SettingsArgs;
 use crate::{
     config::Settings,
-    kafka::{self, BrokerReport},
-    pipeline,
+    kafka::BrokerReport,
+    pipeline::{self, OffsetsReport, Preflight},
     store::{Schema, Store, schema_version},
 };
 
@@ -43,40 +43,34 @@ pub(super) async fn run(args: Args) -> anyhow::Result<ExitCode> {
         });
     let model = model.map_err(|error| format!("{error:#}"));
     line("model", &model);
-    let broker = check_broker(&settings).await;
-    line(
-        "broker",
-        &broker.as_ref().map(|(text, _)| text.clone()).map_err(Clone::clone),
-    );
     let database = check_database(&settings).await.map_err(|error| format!("{error:#}"));
-    line(
-        "database",
-        &database.as_ref().map(|(text, _)| text.clone()).map_err(Clone::clone),
-    );
+    let store = database.as_ref().ok().and_then(|(_, store)| store.as_ref());
+    let found = Preflight::look(&settings, store, TIMEOUT, true).await;
+    let broker = match &found.broker {
+        Ok((report, warnings)) => {
+            let counted_only = (!settings.dead_letter.enabled).then(|| "dead letters are counted only".to_owned());
+            let warnings: Vec<String> = warnings.iter().cloned().chain(counted_only).collect();
+            Ok(describe(report, &warnings))
+        }
+        Err(error) => Err(error.to_string()),
+    };
+    line("broker", &broker);
+    let database = database.and_then(|(text, _)| match (&found.lacking_rights, found.rights_warning()) {
+        (Some(Err(error)), _) => Err(error.to_string()),
+        (_, Some(warning)) => Err(warning),
+        _ => Ok(text),
+    });
+    line("database", &database);
     let mut well = model.is_ok() && broker.is_ok() && database.is_ok();
-    if let (Ok((_, report)), Ok((_, Some(store)))) = (&broker, &database) {
-        let offsets = check_offsets(&settings, store, report).await;
+    if let (Ok(_), Some(offsets)) = (&database, &found.offsets) {
+        let offsets = describe_offsets(offsets);
         line("offsets", &offsets);
         well &= offsets.is_ok();
     }
     Ok(if well { ExitCode::SUCCESS } else { ExitCode::FAILURE })
 }
 
-async fn check_broker(settings: &Settings) -> Result<(String, BrokerReport), String> {
-    let report = kafka::check_broker(&settings.kafka, TIMEOUT)
-        .await
-        .map_err(|error| error.to_string())?;
-    let warnings = if settings.dead_letter.enabled {
-        kafka::prepare_dead_letter_topic(&settings.kafka, &report, TIMEOUT, true)
-            .await
-            .map_err(|error| error.to_string())?
-    } else {
-        vec!["dead letters are counted only".to_owned()]
-    };
-    Ok((describe(&report, &warnings), report))
-}
-
-/// Returns the store where its schema is current.
+/// Returns the store where its schema lets this program write.
 async fn check_database(settings: &Settings) -> anyhow::Result<(String, Option<Store>)> {
     let store = Store::connect(&settings.database).await?;
     let text = match store.schema().await? {
@@ -94,19 +88,11 @@ async fn check_database(settings: &Settings) -> anyhow::Result<(String, Option<S
             return Ok((text.to_owned(), None));
         }
     };
-    let lacking = store.lacking_rights().await?;
-    anyhow::ensure!(
-        lacking.is_empty(),
-        "the role lacks {}: grant it by `moodstream migrate --service-role`",
-        lacking.join(", ")
-    );
     Ok((text, Some(store)))
 }
 
-async fn check_offsets(settings: &Settings, store: &Store, broker: &BrokerReport) -> Result<String, String> {
-    let report = pipeline::check_offsets(settings, store, broker, TIMEOUT)
-        .await
-        .map_err(|error| format!("{error:#}"))?;
+fn describe_offsets(offsets: &anyhow::Result<OffsetsReport>) -> Result<String, String> {
+    let report = offsets.as_ref().map_err(|error| format!("{error:#}"))?;
     if !report.faults.is_empty() {
         return Err(format!(
             "would be quarantined (docs/quarantine.md): {}",

@@ -13,9 +13,10 @@ mod batch;
 mod caught_up;
 mod classified;
 mod commit;
-mod dead_letter_topic;
 mod decode;
 mod group_offsets;
+mod preflight;
+mod schema;
 mod stored_offsets;
 mod summary;
 mod window;
@@ -38,7 +39,8 @@ use tokio_util::sync::CancellationToken;
 use self::{caught_up::Target, commit::Committer, group_offsets::GroupOffsets};
 pub use self::{
     decode::{Content, Decoded, Decoder, FutureTimes},
-    stored_offsets::{OffsetsReport, check_offsets},
+    preflight::Preflight,
+    stored_offsets::OffsetsReport,
     summary::{Summary, Totals},
 };
 use crate::{
@@ -97,15 +99,9 @@ pub async fn open_store(settings: &Settings) -> anyhow::Result<Store> {
         .keeping(settings.store.retention());
     // Checked first: unless something is to be migrated, a role without rights over the schema is enough.
     match store.schema().await? {
-        Schema::Current => {}
-        Schema::Ahead { version } => {
-            tracing::info!(version, "the schema is newer than this program, and lets it write");
-        }
+        Schema::Current | Schema::Ahead { .. } => {}
         Schema::Behind => {
-            anyhow::ensure!(
-                settings.store.migrate,
-                "the database's schema is older than this program: run this version's `moodstream migrate` before its members"
-            );
+            anyhow::ensure!(settings.store.migrate, schema::behind());
             migrate(&store, &settings.store).await?;
         }
     }
@@ -169,6 +165,13 @@ pub async fn run_with(
     // Before the database is reached: a wrong setting must not wait for it.
     let (filter, profile) = (settings.post_filter()?, profile(settings, folder)?);
     health.well(Part::Model);
+    let mut stop = std::pin::pin!(stop);
+    if until == Until::Stopped {
+        tokio::select! {
+            migrated = schema::migrated(settings, &health) => migrated?,
+            () = &mut stop => return Ok(summarise(Totals::default(), &folder.info().id, Duration::ZERO, &classifier)),
+        }
+    }
     let store = open_store(settings).await?;
     store.keep_groups(folder.info()).await?;
     store.keep_languages(folder.info()).await?;
@@ -237,7 +240,7 @@ struct Stages {
     consumer: Arc<Consumer>,
     gathering: JoinHandle<anyhow::Result<()>>,
     committing: JoinHandle<anyhow::Result<()>>,
-    /// Tasks that end with the stages: readiness, maintenance, and a look at the dead-letter topic.
+    /// Tasks that end with the stages: readiness, maintenance, and looks at what would stop the service later.
     background: Vec<JoinHandle<()>>,
     /// Gives up what is not committed.
     abandon: CancellationToken,
@@ -297,14 +300,12 @@ impl Stages {
             positions: commit::Positions::default(),
         };
         let (maintained, first_maintenance) = oneshot::channel();
-        let mut background = vec![
+        let background = vec![
             tokio::spawn(readiness(assignment, health.clone())),
             tokio::spawn(maintenance(store.clone(), settings.store.clone(), maintained)),
+            tokio::spawn(preflight::warn(settings.clone(), store.clone(), health.clone())),
+            tokio::spawn(schema::watch(store.clone(), health.clone())),
         ];
-        if settings.dead_letter.enabled {
-            let preparing = dead_letter_topic::prepare(settings.kafka.clone(), health.clone());
-            background.push(tokio::spawn(preparing));
-        }
         Ok(Self {
             consumer,
             gathering,

@@ -1,14 +1,18 @@
 //! Compares the stored offsets with what the broker has, before the service starts.
 
-use std::{collections::BTreeSet, time::Duration};
+use std::{
+    collections::{BTreeMap, BTreeSet, HashMap},
+    sync::Arc,
+    time::Duration,
+};
 
 use anyhow::Context as _;
 use time::OffsetDateTime;
 
 use crate::{
     config::Settings,
-    kafka::{self, BrokerReport, OnTopicChanged, OutOfRange, Partition},
-    store::Store,
+    kafka::{self, BrokerReport, KafkaOptions, OnTopicChanged, OutOfRange, Partition, Watermarks},
+    store::{Store, StoredOffset},
 };
 
 /// Records that are nearer to their deletion than this share of the retention are worth a warning.
@@ -31,42 +35,68 @@ pub struct OffsetsReport {
 ///
 /// # Errors
 /// The database or the broker can't be asked.
-pub async fn check_offsets(
+pub(super) async fn check_offsets(
     settings: &Settings,
     store: &Store,
     broker: &BrokerReport,
     timeout: Duration,
 ) -> anyhow::Result<OffsetsReport> {
+    // The offsets first: members at work move them on meanwhile, and one can't be beyond an end that was asked for after it.
+    let partitions: Vec<Partition> = broker
+        .topics
+        .iter()
+        .flat_map(|(topic, count)| {
+            let topic: Arc<str> = topic.as_str().into();
+            (0..i32::try_from(*count).unwrap_or(i32::MAX)).map(move |partition| (Arc::clone(&topic), partition))
+        })
+        .collect();
+    let stored = store.stored_offsets(&settings.kafka.group, &partitions).await?;
     let watermarks = kafka::watermarks(&settings.kafka, timeout)
         .await
         .context("can't tell how far the topics reach")?;
-    let partitions: Vec<Partition> = watermarks.keys().cloned().collect();
-    let stored = store.stored_offsets(&settings.kafka.group, &partitions).await?;
-    let topics = broker.topics.iter().map(|(topic, _)| topic.as_str());
+    let topics: Vec<&str> = broker.topics.iter().map(|(topic, _)| topic.as_str()).collect();
     let retention = kafka::retention(&settings.kafka, topics, timeout).await;
-    let now = OffsetDateTime::now_utc();
+    let log = Log {
+        cluster: broker.cluster.as_deref(),
+        watermarks: &watermarks,
+        retention: &retention,
+    };
+    Ok(compare(&settings.kafka, &stored, &log, OffsetDateTime::now_utc()))
+}
+
+/// What the brokers have.
+struct Log<'a> {
+    cluster: Option<&'a str>,
+    watermarks: &'a BTreeMap<Partition, Watermarks>,
+    /// How long topics keep their records, of those that don't keep them for ever.
+    retention: &'a BTreeMap<String, Duration>,
+}
+
+fn compare(
+    options: &KafkaOptions,
+    stored: &HashMap<Partition, StoredOffset>,
+    log: &Log<'_>,
+    now: OffsetDateTime,
+) -> OffsetsReport {
     let mut report = OffsetsReport {
         known: stored.len(),
         ..OffsetsReport::default()
     };
     let mut late = BTreeSet::new();
-    for (partition, found) in &watermarks {
+    for (partition, found) in log.watermarks {
         let Some(stored) = stored.get(partition) else {
             continue;
         };
         let (topic, number) = partition;
-        let foreign = broker.cluster.is_some() && stored.cluster.is_some() && stored.cluster != broker.cluster;
-        if foreign && settings.kafka.on_topic_changed == OnTopicChanged::Stop {
+        let foreign = log.cluster.is_some() && stored.cluster.is_some() && stored.cluster.as_deref() != log.cluster;
+        if foreign && options.on_topic_changed == OnTopicChanged::Stop {
             report.faults.push(format!(
                 "{topic}/{number}: the offset is of another cluster (kafka.on_topic_changed)"
             ));
             continue;
         }
         // The end is that of the last record. An offset that follows no record may stand behind a transaction's marker.
-        if stored.next > found.high
-            && stored.last.is_some()
-            && settings.kafka.on_offset_out_of_range == OutOfRange::Stop
-        {
+        if stored.next > found.high && stored.last.is_some() && options.on_offset_out_of_range == OutOfRange::Stop {
             let (next, high) = (stored.next, found.high);
             report.faults.push(format!(
                 "{topic}/{number}: the offset {next} is beyond the last record, {high}: the topic was made anew \
@@ -75,7 +105,7 @@ pub async fn check_offsets(
             continue;
         }
         let is_lost = stored.next < found.low && !found.is_empty();
-        if is_lost && settings.kafka.on_offset_out_of_range == OutOfRange::Stop {
+        if is_lost && options.on_offset_out_of_range == OutOfRange::Stop {
             let (next, low) = (stored.next, found.low);
             report.faults.push(format!(
                 "{topic}/{number}: the broker has deleted the records from {next} to {low} (kafka.on_offset_out_of_range)"
@@ -84,7 +114,7 @@ pub async fn check_offsets(
         }
         report.lag += (found.high - stored.next).max(0);
         let settled = stored.last.and_then(|last| last.timestamp);
-        if let (Some(settled), Some(kept)) = (settled, retention.get(&**topic))
+        if let (Some(settled), Some(kept)) = (settled, log.retention.get(&**topic))
             && stored.next < found.high
             && (now - settled).as_seconds_f64() > kept.as_secs_f64() * CLOSE
         {
@@ -97,5 +127,55 @@ pub async fn check_offsets(
              be deleted before they are read"
         ));
     }
-    Ok(report)
+    report
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::post::Fingerprint;
+
+    /// What is said of one partition whose last settled record is so many hours old, in a topic that keeps a day.
+    fn report(next: i64, age_hours: i64, low: i64, high: i64) -> OffsetsReport {
+        let partition: Partition = ("posts".into(), 0);
+        let now = OffsetDateTime::UNIX_EPOCH + time::Duration::days(20_000);
+        let stored = StoredOffset {
+            next,
+            cluster: Some("ours".to_owned()),
+            last: Some(Fingerprint::of(
+                Some(now - time::Duration::hours(age_hours)),
+                None,
+                None,
+            )),
+        };
+        let log = Log {
+            cluster: Some("ours"),
+            watermarks: &BTreeMap::from([(partition.clone(), Watermarks { low, high })]),
+            retention: &BTreeMap::from([("posts".to_owned(), Duration::from_hours(24))]),
+        };
+        compare(
+            &KafkaOptions::default(),
+            &HashMap::from([(partition, stored)]),
+            &log,
+            now,
+        )
+    }
+
+    #[test]
+    fn records_that_wait_for_more_than_half_of_their_retention_are_worth_a_warning() {
+        assert!(report(5, 11, 0, 10).warnings.is_empty());
+        let warned = report(5, 13, 0, 10);
+        assert!(
+            warned.warnings.len() == 1 && warned.warnings[0].contains("24 hours"),
+            "{warned:?}"
+        );
+        assert!(report(10, 13, 0, 10).warnings.is_empty(), "nothing waits");
+    }
+
+    #[test]
+    fn offsets_that_the_broker_does_not_have_are_faults() {
+        assert_eq!((report(5, 1, 0, 10).faults, report(5, 1, 0, 10).lag), (Vec::new(), 5));
+        assert!(report(11, 1, 0, 10).faults[0].contains("beyond the last record"));
+        assert!(report(2, 1, 4, 10).faults[0].contains("has deleted"));
+    }
 }

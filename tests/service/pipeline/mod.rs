@@ -3,6 +3,7 @@
 mod database;
 mod linear;
 mod quarantine;
+mod upgrades;
 
 use std::{
     collections::{BTreeMap, BTreeSet},

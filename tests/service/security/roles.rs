@@ -5,7 +5,7 @@ use std::process::Output;
 use moodstream::store::{SERVICE_FUNCTIONS, WRITES};
 use sqlx::{AssertSqlSafe, Connection as _, PgConnection};
 
-use crate::support::service::{Bench, moodstream};
+use crate::support::service::{Bench, end_of, moodstream, terminate, wait_for};
 
 /// Makes the three roles in a cluster of their own, and a database that belongs to the first.
 fn roles(bench: &Bench) -> String {
@@ -244,6 +244,37 @@ async fn the_reading_role_reads_everything_and_changes_nothing() {
         .await
         .unwrap();
     assert_eq!(refused(&mut read, "SELECT * FROM later").await, None);
+}
+
+/// As `check` does, and without ending: rights can be granted while it runs.
+#[tokio::test(flavor = "multi_thread")]
+async fn a_start_says_which_rights_its_role_lacks() {
+    let bench = Bench::start();
+    let url = roles(&bench);
+    migrate_as_owner(&url);
+    feed_days(&bench, "lacks");
+    let mut owner = connect(&url, "moodstream_owner").await;
+    sqlx::raw_sql("REVOKE DELETE ON post FROM moodstream_service")
+        .execute(&mut owner)
+        .await
+        .unwrap();
+    let config = bench.write("lacks.toml", "[store]\nmigrate = false\n");
+    let log = bench.write("lacks.log", "");
+    let service = bench
+        .service("lacks")
+        .with_url(&url_as(&url, "moodstream_service"))
+        .with_config(&config);
+    let mut child = service
+        .command()
+        .stderr(std::fs::File::create(&log).unwrap())
+        .spawn()
+        .unwrap();
+    wait_for("the warning", || {
+        let said = std::fs::read_to_string(&log).unwrap();
+        said.contains("the role lacks DELETE on post: grant it by `moodstream migrate --service-role`")
+    });
+    terminate(&child);
+    assert!(end_of(&mut child).success());
 }
 
 /// Each table, view and function with the rights of the two roles: what a migration adds must be decided on here.
