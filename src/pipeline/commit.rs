@@ -7,11 +7,10 @@
 use std::{collections::HashMap, ops::ControlFlow, sync::Arc, time::Duration};
 
 use anyhow::Context as _;
-use time::OffsetDateTime;
 use tokio::sync::{mpsc, watch};
 use tokio_util::sync::CancellationToken;
 
-use super::{batch::Batch, classified::Classified, summary::Totals, window::Pending};
+use super::{batch::Batch, classified::Classified, counts::count, summary::Totals, window::Pending};
 use crate::{
     backoff::Backoff,
     fail_point::fail_point,
@@ -259,9 +258,21 @@ impl Committer {
                         return Ok(Attempt::TooLarge(Box::new(batch)));
                     }
                     let error = error.to_string();
-                    tracing::warn!(error, "the database refuses a row: its record is rejected");
-                    batch.reject_all(&error);
-                    flush = batch.flush(&self.group, &self.model);
+                    let refused = match self.store.takes_plain_rows(&flush).await {
+                        Ok(true) => {
+                            tracing::warn!(error, "the database refuses a row: its record is rejected");
+                            batch.reject_all(&error);
+                            flush = batch.flush(&self.group, &self.model);
+                            continue;
+                        }
+                        // Every record would become a dead letter, until the topic is empty.
+                        Ok(false) => format!("every row is refused, a plain one too: {error}"),
+                        Err(other) => other.to_string(),
+                    };
+                    self.health.fault(Part::Database, &refused);
+                    if !self.pause("database", &refused, &mut backoff).await {
+                        return Ok(Attempt::Abandoned);
+                    }
                 }
                 // The tables were migrated for a newer program: none of the partitions can go on here.
                 Err(error @ FlushError::Outdated(_)) => return Err(error.into()),
@@ -350,7 +361,7 @@ impl Committer {
             }
             offsets.push((partition.0, partition.1, range.next));
         }
-        self.count(batch, flush, flushed);
+        count(&self.totals, batch, flush, flushed);
         self.commit_to_kafka(&offsets);
     }
 
@@ -359,49 +370,6 @@ impl Committer {
         fail_point!("kafka-commit-before", ());
         self.consumer.commit(offsets);
         fail_point!("kafka-commit-after", ());
-    }
-
-    fn count(&self, batch: &Batch, flush: &Flush, flushed: &Flushed) {
-        let now = OffsetDateTime::now_utc();
-        let mut emotions: HashMap<&str, u64> = HashMap::new();
-        let (event_delay, broker_delay) = (
-            metrics::histogram!(metric::EVENT_DELAY),
-            metrics::histogram!(metric::BROKER_DELAY),
-        );
-        for place in &flushed.written {
-            let Some(row) = flush.posts.get(*place) else {
-                continue;
-            };
-            *emotions.entry(&row.prediction.emotion).or_default() += 1;
-            event_delay.record((now - row.post.created_at.get()).as_seconds_f64().max(0.0));
-            if let Some(timestamp) = row.timestamp {
-                broker_delay.record((now - timestamp).as_seconds_f64().max(0.0));
-            }
-        }
-        for (emotion, count) in emotions {
-            metrics::counter!(metric::EMOTIONS, "emotion" => emotion.to_owned()).increment(count);
-        }
-        let total = flushed.total();
-        metrics::histogram!(metric::FLUSH_POSTS).record(flush.posts.len() as f64);
-        metrics::counter!(metric::STAGE_RECORDS, "stage" => "store").increment(total.records());
-        for (outcome, count) in [
-            ("inserted", total.inserted),
-            ("duplicate", total.duplicates),
-            ("deletion", total.deletions),
-            ("filtered", total.filtered),
-            ("late", total.late),
-            ("rejected", total.rejected),
-        ] {
-            metrics::counter!(metric::OUTCOMES, "outcome" => outcome).increment(count);
-        }
-        let reasons = batch.rejects();
-        self.totals.send_modify(|totals| {
-            totals.add(&total);
-            for (reason, count) in reasons {
-                metrics::counter!(metric::REJECTS, "reason" => reason).increment(count);
-                *totals.rejected_by_reason.entry(reason).or_default() += count;
-            }
-        });
     }
 
     /// Waits before the next attempt. False when the deadline of the shutdown has passed.

@@ -13,6 +13,7 @@ mod batch;
 mod caught_up;
 mod classified;
 mod commit;
+mod counts;
 mod decode;
 mod group_offsets;
 mod preflight;

@@ -26,8 +26,8 @@ pub enum Fault {
     Schema,
     /// The settings of the connection.
     Settings,
-    /// A row holds what the tables can't: a value out of range, an index entry that is too long, a constraint that
-    /// somebody added.
+    /// A row is refused: a value out of range, an index entry that is too long, a constraint or a trigger that somebody added.
+    /// [`super::Store::takes_plain_rows`] tells whether it is that row's fault.
     Row,
     /// Anything else, among it faults of this program.
     Other,
@@ -172,6 +172,8 @@ fn classify_code(code: &str) -> Fault {
         // out_of_memory: also of a full table of locks
         "53200" => Fault::NoMemory,
         _ if code.starts_with("53") => Fault::NoSpace,
+        // raise_exception, assert_failure: a trigger of the users' own
+        "P0001" | "P0004" => Fault::Row,
         // data exception, integrity constraint violation, program limit exceeded
         _ if ["22", "23", "54"].iter().any(|class| code.starts_with(class)) => Fault::Row,
         _ if code.starts_with("08") || code.starts_with("57P") => Fault::Unreachable,
@@ -274,6 +276,7 @@ mod tests {
             ("22021", Fault::Row),
             ("23505", Fault::Row),
             ("54000", Fault::Row),
+            ("P0001", Fault::Row),
             ("XX000", Fault::Other),
         ];
         for (code, fault) in cases {

@@ -30,6 +30,7 @@ mod model_facts;
 mod offset;
 mod options;
 mod partition;
+mod plain_row;
 mod retention;
 mod retention_mark;
 mod roles;

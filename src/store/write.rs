@@ -50,16 +50,33 @@ impl Store {
         &self,
         connection: &mut PgConnection,
         flush: &Flush,
-        mut plan: DedupPlan<'_>,
+        plan: DedupPlan<'_>,
     ) -> Result<Flushed, FlushError> {
         fail_point!("flush-begin");
         let mut tx = connection.begin().await.map_err(StoreError::when("starting a flush"))?;
-        let Fence::Open { retired_until } = lock_fences(&mut tx, flush, &plan).await? else {
+        let Some(flushed) = self.write(&mut tx, flush, plan).await? else {
             let known = lock(&self.state.unanswered).remove(&flush.version());
             return Ok(Flushed {
                 replayed: true,
                 ..known.unwrap_or_default()
             });
+        };
+        self.remember(flush, &flushed);
+        fail_point!("flush-commit-before");
+        tx.commit().await.map_err(StoreError::when("committing a flush"))?;
+        fail_point!("flush-commit-after");
+        Ok(flushed)
+    }
+
+    /// All that is before the commit. `None` if this very flush was committed before.
+    pub(super) async fn write(
+        &self,
+        tx: &mut PgConnection,
+        flush: &Flush,
+        mut plan: DedupPlan<'_>,
+    ) -> Result<Option<Flushed>, FlushError> {
+        let Fence::Open { retired_until } = lock_fences(tx, flush, &plan).await? else {
+            return Ok(None);
         };
         // Seldom: the decoder drops late posts, except those of days that were dropped since.
         if flush.posts.iter().any(|row| is_late(row, retired_until)) {
@@ -67,18 +84,18 @@ impl Store {
         }
         fail_point!("flush-fences-after");
         fail_point!("flush-keys-before");
-        let changes = claim_keys(&mut tx, &plan.keys)
+        let changes = claim_keys(&mut *tx, &plan.keys)
             .await
             .map_err(StoreError::when("writing post_key"))?;
         fail_point!("flush-keys-after");
         let (written, removals) = plan.resolve(&changes);
         bound_days(flush, &written, &removals)?;
         fail_point!("flush-insert-before");
-        insert_posts(&mut tx, flush, &written)
+        insert_posts(&mut *tx, flush, &written)
             .await
             .map_err(StoreError::when("writing post"))?;
         fail_point!("flush-insert-after");
-        let (deleted, removed) = remove_posts(&mut tx, &removals, flush.ranges.len())
+        let (deleted, removed) = remove_posts(&mut *tx, &removals, flush.ranges.len())
             .await
             .map_err(StoreError::when("deleting from post"))?;
         fail_point!("flush-delete-after");
@@ -93,24 +110,19 @@ impl Store {
         let mut rollups = 0;
         let days = deltas.days();
         for (resolution, changes) in deltas.by_resolution() {
-            apply_deltas(&mut tx, resolution, &changes).await?;
+            apply_deltas(&mut *tx, resolution, &changes).await?;
             rollups += changes.len();
         }
-        note_unmerged(&mut tx, &days)
+        note_unmerged(&mut *tx, &days)
             .await
             .map_err(StoreError::when("noting days to merge"))?;
         fail_point!("flush-rollup-after");
         let order = plan.range_order.clone();
         let flushed = plan.finish(written, &removed, rollups);
         fail_point!("flush-offsets-before");
-        move_offsets(&mut tx, flush, &order, &flushed.tallies).await?;
+        move_offsets(&mut *tx, flush, &order, &flushed.tallies).await?;
         fail_point!("flush-offsets-after");
-
-        self.remember(flush, &flushed);
-        fail_point!("flush-commit-before");
-        tx.commit().await.map_err(StoreError::when("committing a flush"))?;
-        fail_point!("flush-commit-after");
-        Ok(flushed)
+        Ok(Some(flushed))
     }
 
     fn remember(&self, flush: &Flush, flushed: &Flushed) {

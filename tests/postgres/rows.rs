@@ -5,7 +5,7 @@ use std::sync::Arc;
 use moodstream::{
     model::Languages,
     post::{self as parser, Envelope, Hashtag, Id, Language, ParseOptions, Parsed, Source},
-    store::{DeletionRow, Flush, FlushError, MAX_DAYS, Retention, Tally},
+    store::{DeletionRow, Fault, Flush, FlushError, MAX_DAYS, Retention, Tally},
 };
 use sqlx::Row;
 use time::{Duration, OffsetDateTime, macros::datetime};
@@ -528,4 +528,54 @@ async fn rows_say_whether_the_model_supports_their_language() {
     model.languages = Languages::new(&[("pt".into(), 0.5)].into());
     harness.store.keep_languages(&model).await.unwrap();
     assert_eq!(read().await, "test@0badcafe pt 0.5");
+}
+
+/// The store tells a record whose row is refused from a database that refuses all of them, and leaves nothing behind.
+#[tokio::test]
+async fn a_plain_row_tells_whose_fault_a_refusal_is() {
+    let harness = Harness::with_partitions(1).await;
+    let mut first = flush();
+    first.ranges.push(run(0, 0, 1));
+    first.posts.push(post("kept", NOON, 0, 0));
+    harness.flush(&first).await;
+    let mut posted = flush();
+    posted.ranges.push(run(0, 1, 2));
+    posted.posts.push(post("refused", NOON, 0, 1));
+    let mut deleted = flush();
+    deleted.ranges.push(run(0, 1, 2));
+    deleted.deletions.push(deletion("kept", 0, 1));
+    let refuses = async |all: &Flush| {
+        let error = harness.store.flush(all).await.unwrap_err();
+        assert!(
+            matches!(&error, FlushError::Store(error) if error.fault == Fault::Row),
+            "{error}"
+        );
+        !harness.store.takes_plain_rows(all).await.unwrap()
+    };
+    let all_posts = "ALTER TABLE post ADD CHECK (text = '') NOT VALID";
+    for (change, undone, all, every_row) in [
+        ("ALTER TABLE post ADD CONSTRAINT c CHECK (post_id <> 'refused')", "ALTER TABLE post DROP CONSTRAINT c", &posted, false),
+        ("CREATE FUNCTION no() RETURNS trigger LANGUAGE plpgsql AS $$ BEGIN RAISE 'not here'; END $$;
+          CREATE TRIGGER no BEFORE INSERT ON post FOR EACH ROW EXECUTE FUNCTION no()", "DROP TRIGGER no ON post", &posted, true),
+        ("CREATE TRIGGER no BEFORE INSERT ON post_key FOR EACH ROW EXECUTE FUNCTION no()", "DROP TRIGGER no ON post_key", &posted, true),
+        ("CREATE TRIGGER no BEFORE DELETE ON post FOR EACH ROW EXECUTE FUNCTION no()", "DROP TRIGGER no ON post", &deleted, true),
+        ("CREATE TABLE mine (source text, post_id text, created_at timestamptz, FOREIGN KEY (source, post_id, created_at)
+          REFERENCES post (source, post_id, created_at)); INSERT INTO mine SELECT source, post_id, created_at FROM post",
+         "DROP TABLE mine", &deleted, false),
+        (all_posts, "SELECT 1", &posted, true),
+    ] {
+        harness.execute(change).await;
+        assert_eq!(refuses(all).await, every_row, "{change}");
+        harness.execute(undone).await;
+        assert_eq!(harness.ids().await, ["kept"]);
+        harness.assert_whole().await;
+    }
+    assert_eq!(harness.count("post_key").await, 1);
+    assert_eq!(harness.count("consumer_offset WHERE next_offset = 1").await, 1);
+    // Not refused for a row: the fence comes first.
+    deleted.ranges[0].expected = 0;
+    assert!(matches!(
+        harness.store.takes_plain_rows(&deleted).await,
+        Err(FlushError::Fenced(_))
+    ));
 }

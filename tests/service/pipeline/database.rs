@@ -97,6 +97,41 @@ async fn a_row_that_the_database_refuses_is_a_dead_letter_and_the_rest_is_stored
     assert_rollups_equal_recount(&service.url).await;
 }
 
+/// Each record would become a dead letter, until the topic is empty.
+#[tokio::test(flavor = "multi_thread")]
+async fn a_database_that_refuses_every_row_is_waited_for_and_no_record_is_rejected() {
+    let bench = Bench::start();
+    bench.feed(&posts(0..200), "every", 1);
+    let service = bench.service("every");
+    migrate_and(&service, "ALTER TABLE post ADD COLUMN reviewed_by text NOT NULL").await;
+    let mut child = service.command().spawn().unwrap();
+    let page = |path: &str| service.get(path).unwrap_or_default();
+    wait_for("the word that every row is refused", || {
+        let ready = page("/ready");
+        ready.starts_with("HTTP/1.1 503") && ready.contains("every row is refused") && ready.contains("reviewed_by")
+    });
+    // It is tried again and again, and nothing comes of it.
+    let retries = |page: &str| page.contains("moodstream_retries_total{what=\"database\"} 4");
+    wait_for("further tries", || retries(&page("/metrics")));
+    assert_eq!(number(&service.url, TALLY).await, 0, "no offset has moved");
+    let left = "SELECT (SELECT count(*) FROM post) + (SELECT count(*) FROM post_key)
+                     + (SELECT count(*) FROM emotion_rollup)";
+    assert_eq!(number(&service.url, left).await, 0, "what was tried was rolled back");
+    assert!(page("/metrics").contains("moodstream_dead_letters_total 0"));
+
+    let mut connection = PgConnection::connect(&service.url).await.unwrap();
+    let mended = "ALTER TABLE post ALTER COLUMN reviewed_by DROP NOT NULL";
+    sqlx::raw_sql(mended).execute(&mut connection).await.unwrap();
+    wait_for("all posts", || {
+        number_now(&service.url, "SELECT count(*) FROM post") == 200
+    });
+    wait_for("readiness", || page("/ready").starts_with("HTTP/1.1 200"));
+    assert!(page("/metrics").contains("moodstream_dead_letters_total 0"));
+    terminate(&child);
+    assert!(end_of(&mut child).success());
+    assert_rollups_equal_recount(&service.url).await;
+}
+
 #[tokio::test(flavor = "multi_thread")]
 async fn a_database_that_falls_silent_makes_the_service_not_ready_and_loses_nothing() {
     let bench = Bench::start();

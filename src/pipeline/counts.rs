@@ -1,0 +1,56 @@
+//! What came of a batch, counted.
+
+use std::collections::HashMap;
+
+use time::OffsetDateTime;
+use tokio::sync::watch;
+
+use super::{batch::Batch, summary::Totals};
+use crate::{
+    store::{Flush, Flushed},
+    telemetry::metric,
+};
+
+/// Counts what one transaction has committed, in the metrics and in the totals.
+pub(super) fn count(totals: &watch::Sender<Totals>, batch: &Batch, flush: &Flush, flushed: &Flushed) {
+    let now = OffsetDateTime::now_utc();
+    let mut emotions: HashMap<&str, u64> = HashMap::new();
+    let (event_delay, broker_delay) = (
+        metrics::histogram!(metric::EVENT_DELAY),
+        metrics::histogram!(metric::BROKER_DELAY),
+    );
+    for place in &flushed.written {
+        let Some(row) = flush.posts.get(*place) else {
+            continue;
+        };
+        *emotions.entry(&row.prediction.emotion).or_default() += 1;
+        event_delay.record((now - row.post.created_at.get()).as_seconds_f64().max(0.0));
+        if let Some(timestamp) = row.timestamp {
+            broker_delay.record((now - timestamp).as_seconds_f64().max(0.0));
+        }
+    }
+    for (emotion, count) in emotions {
+        metrics::counter!(metric::EMOTIONS, "emotion" => emotion.to_owned()).increment(count);
+    }
+    let total = flushed.total();
+    metrics::histogram!(metric::FLUSH_POSTS).record(flush.posts.len() as f64);
+    metrics::counter!(metric::STAGE_RECORDS, "stage" => "store").increment(total.records());
+    for (outcome, count) in [
+        ("inserted", total.inserted),
+        ("duplicate", total.duplicates),
+        ("deletion", total.deletions),
+        ("filtered", total.filtered),
+        ("late", total.late),
+        ("rejected", total.rejected),
+    ] {
+        metrics::counter!(metric::OUTCOMES, "outcome" => outcome).increment(count);
+    }
+    let reasons = batch.rejects();
+    totals.send_modify(|totals| {
+        totals.add(&total);
+        for (reason, count) in reasons {
+            metrics::counter!(metric::REJECTS, "reason" => reason).increment(count);
+            *totals.rejected_by_reason.entry(reason).or_default() += count;
+        }
+    });
+}
