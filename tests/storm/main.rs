@@ -59,8 +59,10 @@ fn a_storm_changes_nothing() {
     }
     println!("{:7.1} s  waiting for the rest", begun.elapsed().as_secs_f64());
     let summary = storm.drain_and_check();
+    let merged = storm.merged();
+    assert!(merged > 0, "no shards were merged meanwhile");
     println!(
-        "{:7.1} s  {summary}; {} starts failed, {} times the group was stuck",
+        "{:7.1} s  {summary}; {merged} merged rows, {} starts failed, {} times the group was stuck",
         begun.elapsed().as_secs_f64(),
         storm.failed_starts,
         storm.stalls

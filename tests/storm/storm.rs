@@ -120,6 +120,19 @@ impl Storm {
         }
         self.feed(200);
         self.wait_for_group("a first commit", |storm| storm.settled() > 0);
+        // Closed days are merged at every round of upkeep, and not only once their first change is an hour old.
+        self.harness.execute(
+            "ALTER TABLE rollup_unmerged ALTER COLUMN since SET DEFAULT now() - interval '2 hours';
+             UPDATE rollup_unmerged SET since = since - interval '2 hours'",
+        );
+    }
+
+    /// Rows of the rollups that were merged of several shards.
+    pub fn merged(&mut self) -> i64 {
+        let sql = "SELECT (SELECT count(*) FROM emotion_rollup WHERE shard = -1)
+                        + (SELECT count(*) FROM emotion_rollup_hour WHERE shard = -1)
+                        + (SELECT count(*) FROM emotion_rollup_day WHERE shard = -1)";
+        self.harness.number(sql).unwrap_or(0)
     }
 
     /// One member more.
