@@ -10,7 +10,7 @@ use std::{
 
 use super::{
     partition::Partition,
-    quarantine::{Cause, Quarantine},
+    quarantine::{Cause, Proof, Quarantine},
 };
 use crate::{sync::lock, telemetry::metric};
 
@@ -69,6 +69,8 @@ struct State {
     slots: HashMap<Partition, Slot>,
     /// Whether the group has answered, even with no partitions.
     joined: bool,
+    /// What the client library last said of the group or its topics, since partitions were last assigned.
+    complaint: Option<String>,
 }
 
 /// A shared view of the assigned partitions. Cheap to clone.
@@ -130,6 +132,23 @@ impl Assignment {
         state.joined && slots.all(|(partition, slot)| slot.reading.is_some() || self.quarantine.holds(partition))
     }
 
+    /// What is wrong while this member waits for the group, or has no partitions of it, as far as the client library has said.
+    #[must_use]
+    pub fn complaint(&self) -> Option<String> {
+        let state = lock(&self.state);
+        state.complaint.clone().filter(|_| state.slots.is_empty())
+    }
+
+    /// Whether the group has answered, even with no partitions.
+    pub(super) fn has_joined(&self) -> bool {
+        lock(&self.state).joined
+    }
+
+    /// The client library says that something is wrong with the group or its topics.
+    pub(super) fn complain(&self, detail: String) {
+        lock(&self.state).complaint = Some(detail);
+    }
+
     /// The assigned partitions that stand still because something is wrong with them, each with the cause, in order.
     #[must_use]
     pub fn quarantined(&self) -> Vec<(Partition, Cause)> {
@@ -170,7 +189,10 @@ impl Assignment {
                 );
                 (partition, ticket)
             })
-            .collect();
+            .collect::<Vec<_>>();
+        if !tickets.is_empty() {
+            state.complaint = None;
+        }
         count(&state);
         tickets
     }
@@ -258,7 +280,7 @@ impl Assignment {
         let Some((reading, shown)) = reading(&mut state, partition) else {
             return;
         };
-        self.quarantine.lift(partition);
+        self.quarantine.proved(partition, Proof::Commit);
         reading.committed = reading.committed.max(offset);
         if let Some(end) = reading.end {
             lag_gauge(partition, shown, end - reading.committed);

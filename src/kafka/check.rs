@@ -115,6 +115,13 @@ pub async fn check_broker(options: &KafkaOptions, timeout: Duration) -> Result<B
         (Some(_), _) => {
             let limit = |topic| setting(options, ResourceSpecifier::Topic(topic), "max.message.bytes", timeout);
             let own = limit(&name).await.and_then(|bytes| bytes.parse::<u64>().ok());
+            let cleanup = setting(options, ResourceSpecifier::Topic(&name), "cleanup.policy", timeout).await;
+            if cleanup.is_some_and(|policy| policy.contains("compact")) {
+                warnings.push(format!(
+                    "the dead-letter topic {name} is compacted: letters without a key are refused, which stops everything, and of \
+                     those with one only the last is kept; set its cleanup.policy to delete"
+                ));
+            }
             let mut cut_to_bytes = None;
             for (topic, _) in &topics {
                 let read = limit(topic).await.and_then(|bytes| bytes.parse::<u64>().ok());

@@ -8,7 +8,7 @@ use rdkafka::{
     Message as _, Offset, TopicPartitionList,
     consumer::{BaseConsumer, Consumer as _},
     error::KafkaError as RdError,
-    message::{BorrowedMessage, Header, Headers as _, OwnedHeaders},
+    message::{BorrowedMessage, Header, OwnedHeaders},
     producer::{FutureProducer, FutureRecord},
     util::Timeout,
 };
@@ -20,7 +20,7 @@ use super::{
     dead_letter::header,
     error::{KafkaError, describe},
     options::KafkaOptions,
-    record::Origin,
+    record::{Origin, readable},
 };
 
 /// The header of a record that was sent back: where its dead letter lies, `topic/partition/offset`.
@@ -46,7 +46,8 @@ pub struct StoredDeadLetter {
     pub origin_timestamp: Option<OffsetDateTime>,
     /// When the letter was written.
     pub written_at: Option<OffsetDateTime>,
-    /// What of the record the letter lacks, because the broker refused the whole: its end, its key or its headers.
+    /// What of the record the letter lacks, because the broker refused the whole, or what can't be read of it: its end, its key or
+    /// its headers.
     pub lacks: Vec<&'static str>,
     /// The record's key.
     pub key: Option<Bytes>,
@@ -58,20 +59,16 @@ pub struct StoredDeadLetter {
 
 impl StoredDeadLetter {
     fn of(message: &BorrowedMessage<'_>) -> Self {
-        let headers: Vec<(&str, Option<&[u8]>)> = message
-            .headers()
-            .into_iter()
-            .flat_map(|headers| headers.iter().map(|header| (header.key, header.value)))
-            .collect();
+        let headers: Vec<Option<Header<'_, &[u8]>>> = message.headers().into_iter().flat_map(readable).collect();
         // The headers of the letter follow those of the record, which may have the same names.
         let own = headers
             .iter()
-            .rposition(|(name, _)| *name == header::REASON)
+            .rposition(|found| found.as_ref().is_some_and(|found| found.key == header::REASON))
             .unwrap_or(headers.len());
         let (record, letter) = headers.split_at(own);
         let text = |name: &str| {
-            let value = letter.iter().find(|(key, _)| *key == name)?.1?;
-            str::from_utf8(value).ok()
+            let found = letter.iter().flatten().find(|found| found.key == name)?;
+            str::from_utf8(found.value?).ok()
         };
         let time = |name| OffsetDateTime::parse(text(name)?, &Rfc3339).ok();
         let origin = || {
@@ -101,11 +98,20 @@ impl StoredDeadLetter {
                 .into_iter()
                 .filter(|(name, _)| text(name).is_some())
                 .map(|(_, what)| what)
+                .chain(
+                    record
+                        .iter()
+                        .any(Option::is_none)
+                        .then_some("a header whose name is not UTF-8"),
+                )
                 .collect(),
             key: message.key().map(Bytes::copy_from_slice),
             value: message.payload().map(Bytes::copy_from_slice),
-            headers: record.iter().fold(OwnedHeaders::new(), |headers, (key, value)| {
-                headers.insert(Header { key, value: *value })
+            headers: record.iter().flatten().fold(OwnedHeaders::new(), |headers, header| {
+                headers.insert(Header {
+                    key: header.key,
+                    value: header.value,
+                })
             }),
         }
     }

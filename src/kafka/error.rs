@@ -108,6 +108,18 @@ pub enum KafkaError {
         /// The offset before the stored one.
         offset: i64,
     },
+    /// Records that the client library can't read.
+    #[error("the records of {topic}/{partition} from offset {offset} on can't be read: {detail}")]
+    Unreadable {
+        /// The topic.
+        topic: String,
+        /// The partition.
+        partition: i32,
+        /// The offset after the last record that was read.
+        offset: i64,
+        /// What the client says.
+        detail: String,
+    },
     /// An error that the client library can't recover from.
     #[error("kafka client: {0}")]
     Fatal(String),

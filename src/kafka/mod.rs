@@ -32,6 +32,7 @@ mod record;
 mod secret;
 mod start_offsets;
 mod topic;
+mod topic_name;
 mod watermarks;
 
 pub use assignment::{AssignedPartition, Assignment};

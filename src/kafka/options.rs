@@ -8,6 +8,7 @@ use serde::Deserialize;
 use super::{
     error::KafkaError,
     properties::{CONSUMER_ONLY, PRODUCER_ONLY, Properties},
+    topic_name::{is_meant, is_topic_name, not_posix},
 };
 
 /// Where a partition starts that the group has never read.
@@ -127,7 +128,10 @@ impl KafkaOptions {
         if self.topics.is_empty() {
             return Err(KafkaError::setting("kafka.topics", "is empty; name at least one topic"));
         }
-        for topic in &self.topics {
+        for (place, topic) in self.topics.iter().enumerate() {
+            if self.topics[..place].contains(topic) {
+                return Err(KafkaError::setting("kafka.topics", format!("names {topic:?} twice")));
+            }
             if topic.trim().is_empty() {
                 return Err(KafkaError::setting("kafka.topics", "holds an empty name"));
             }
@@ -137,6 +141,15 @@ impl KafkaOptions {
                     format!(
                         "{topic:?} is no name of a topic (letters, digits, `.`, `_` and `-`); write names with commas \
                          between, and begin a regular expression with `^`"
+                    ),
+                ));
+            }
+            if let Some(part) = not_posix(topic) {
+                return Err(KafkaError::setting(
+                    "kafka.topics",
+                    format!(
+                        "{topic:?} has `{part}`, which librdkafka would read otherwise: it takes POSIX extended regular \
+                         expressions, so write [0-9] for \\d, [[:alnum:]_] for \\w, and no (?...) or lazy repetition"
                     ),
                 ));
             }
@@ -275,6 +288,8 @@ impl KafkaOptions {
             .set("enable.auto.commit", "false")
             .set("enable.auto.offset.store", "false")
             .set("auto.offset.reset", "error")
+            // A damaged batch is an error then, and not records of whatever it holds.
+            .set("check.crcs", "true")
             .set("allow.auto.create.topics", "false");
         config
     }
@@ -308,21 +323,6 @@ impl KafkaOptions {
             .set("reconnect.backoff.max.ms", "2000");
         config
     }
-}
-
-/// Whether an entry of `topics`, a name or a pattern, means this topic.
-pub(super) fn is_meant(entry: &str, topic: &str) -> bool {
-    if entry.starts_with('^') {
-        regex::Regex::new(entry).is_ok_and(|regex| regex.is_match(topic))
-    } else {
-        entry == topic
-    }
-}
-
-/// What a broker takes for the name of a topic: `org.apache.kafka.common.internals.Topic` of Kafka's own client.
-fn is_topic_name(name: &str) -> bool {
-    let legal = |byte: u8| byte.is_ascii_alphanumeric() || matches!(byte, b'.' | b'_' | b'-');
-    (1..=249).contains(&name.len()) && name.bytes().all(legal) && !matches!(name, "." | "..")
 }
 
 #[cfg(test)]
@@ -422,6 +422,14 @@ mod tests {
             },
             KafkaOptions {
                 topics: vec![],
+                ..options()
+            },
+            KafkaOptions {
+                topics: vec!["posts".into(), "news".into(), "posts".into()],
+                ..options()
+            },
+            KafkaOptions {
+                topics: vec![r"^posts-\d+$".into()],
                 ..options()
             },
             KafkaOptions {

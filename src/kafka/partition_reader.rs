@@ -32,6 +32,10 @@ pub(super) struct PartitionReader {
     queue: PartitionQueue<GroupContext>,
     /// The offset where reading starts, and the record before it, which is read first and must be this one.
     before: Option<(i64, Fingerprint)>,
+    /// Whether a record was read.
+    has_read: bool,
+    /// Whether nothing more is read: the client library would pass over records.
+    halted: bool,
     records: metrics::Counter,
     bytes: metrics::Counter,
 }
@@ -66,6 +70,8 @@ impl PartitionReader {
             epoch,
             queue,
             before,
+            has_read: false,
+            halted: false,
             records: metrics::counter!(metric::RECORDS, "topic" => topic.clone()),
             bytes: metrics::counter!(metric::RECORD_BYTES, "topic" => topic),
         })
@@ -76,8 +82,25 @@ impl PartitionReader {
         self.before.is_some()
     }
 
+    /// Reads nothing more; what was read stays this member's.
+    pub(super) fn halt(&mut self) {
+        self.halted = true;
+    }
+
+    pub(super) fn is_halted(&self) -> bool {
+        self.halted
+    }
+
+    /// Whether the record that was just read is the first one.
+    pub(super) fn is_first(&mut self) -> bool {
+        !std::mem::replace(&mut self.has_read, true)
+    }
+
     /// Polls the partition's queue.
     pub(super) fn poll(&mut self, in_flight: &Arc<InFlightLimit>) -> Polled {
+        if self.halted {
+            return Polled::Nothing;
+        }
         let message = match self.queue.poll(Duration::ZERO) {
             None => return Polled::Nothing,
             Some(Ok(message)) => message,

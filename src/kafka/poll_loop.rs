@@ -26,7 +26,7 @@ use super::{
     options::KafkaOptions,
     partition::Partition,
     partition_reader::{PartitionReader, Polled},
-    quarantine::{Cause, QuarantineReason},
+    quarantine::{Cause, Proof, QuarantineReason},
     rebalance::{GroupContext, list},
     record::Record,
     start_offsets::{StartOffsetFinder, Trust},
@@ -130,7 +130,7 @@ impl PollLoop {
                 return Ok(());
             }
             self.drop_stale_readers();
-            self.retry_quarantined();
+            self.retry_quarantined()?;
             let busy = self.state == State::Consuming && self.read()?;
             self.refresh_watermarks_while_paused();
             self.report_metrics();
@@ -189,7 +189,10 @@ impl PollLoop {
         let consumer = Arc::clone(&self.consumer);
         match consumer.poll(timeout) {
             None => Ok(()),
-            Some(Err(error)) => self.handle_error(&error),
+            Some(Err(error)) => {
+                self.assignment.complain(describe(&error));
+                self.handle_error(&error)
+            }
             // Every partition's queue is split off before it is fetched, so no record comes this way.
             Some(Ok(record)) => Err(KafkaError::Fatal(format!(
                 "unexpected record {}/{}/{}",
@@ -211,7 +214,7 @@ impl PollLoop {
             Ok(reader) => {
                 tracing::info!(topic = %partition.0, partition = partition.1, offset = start.next, epoch, "partition started");
                 if !reader.is_unproven() {
-                    self.assignment.quarantine().readable(partition);
+                    self.assignment.quarantine().proved(partition, Proof::Start);
                 }
                 self.readers.push(reader);
                 Ok(())
@@ -316,7 +319,10 @@ impl PollLoop {
         let was_unproven = reader.is_unproven();
         let polled = reader.poll(&self.in_flight);
         if was_unproven && !reader.is_unproven() && !matches!(polled, Polled::Changed) {
-            self.assignment.quarantine().readable(&reader.partition);
+            self.assignment.quarantine().proved(&reader.partition, Proof::Start);
+        }
+        if matches!(polled, Polled::Record(_)) && reader.is_first() {
+            self.assignment.quarantine().proved(&reader.partition, Proof::Record);
         }
         let (partition, epoch) = (reader.partition.clone(), reader.epoch);
         match polled {
@@ -327,7 +333,12 @@ impl PollLoop {
             Polled::Error(error) if error.rdkafka_error_code() == Some(RDKafkaErrorCode::AutoOffsetReset) => {
                 self.out_of_range(&partition)?;
             }
-            Polled::Error(error) => self.handle_error(&error)?,
+            Polled::Error(error) => {
+                if faults::stops(&error) {
+                    self.halt(index, &error);
+                }
+                self.handle_error(&error)?;
+            }
         }
         Ok(None)
     }

@@ -36,10 +36,25 @@ impl QuarantineReason {
         Self::NAMES[self as usize]
     }
 
-    /// Whether it shows before records are read. One that shows later is over only when records are committed again.
-    const fn shows_at_start(self) -> bool {
-        !matches!(self, Self::RecordRefused)
+    /// What shows that it is over.
+    const fn ends_with(self) -> Proof {
+        match self {
+            Self::OffsetOutOfRange | Self::TopicChanged => Proof::Start,
+            Self::ConsumerError => Proof::Record,
+            Self::RecordRefused => Proof::Commit,
+        }
     }
+}
+
+/// What shows that a partition works again.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) enum Proof {
+    /// It has been started at an offset of its log.
+    Start,
+    /// A record of it has been read after that.
+    Record,
+    /// Records have been committed.
+    Commit,
 }
 
 /// Why a partition stands still, in words.
@@ -97,14 +112,15 @@ impl Quarantine {
         !known
     }
 
-    /// Takes a partition out, if it is there.
+    /// Takes a partition out, if it is there: it is no longer this member's, or was just assigned to it.
     pub(super) fn lift(&self, partition: &Partition) {
         self.lift_if(partition, |_| true);
     }
 
-    /// The partition can be read.
-    pub(super) fn readable(&self, partition: &Partition) {
-        self.lift_if(partition, QuarantineReason::shows_at_start);
+    /// Takes a partition out, if this shows that what was wrong with it is over. Records in flight may be committed of one that
+    /// can't be read on.
+    pub(super) fn proved(&self, partition: &Partition, proof: Proof) {
+        self.lift_if(partition, |reason| reason.ends_with() == proof);
     }
 
     fn lift_if(&self, partition: &Partition, lifts: impl FnOnce(QuarantineReason) -> bool) {
@@ -195,14 +211,21 @@ mod tests {
             "it is told once"
         );
         for partition in [&early, &late] {
-            quarantine.readable(partition);
+            quarantine.proved(partition, Proof::Start);
         }
         assert!(!quarantine.holds(&early));
         assert!(
             quarantine.holds(&late),
             "that its records can be read was never in doubt"
         );
-        quarantine.lift(&late);
+        quarantine.proved(&late, Proof::Commit);
+        assert!(quarantine.list().is_empty());
+        quarantine.put(&early, cause(QuarantineReason::ConsumerError), None);
+        for proof in [Proof::Start, Proof::Commit] {
+            quarantine.proved(&early, proof);
+            assert!(quarantine.holds(&early), "no record was read since");
+        }
+        quarantine.proved(&early, Proof::Record);
         assert!(quarantine.list().is_empty());
     }
 

@@ -112,6 +112,9 @@ impl ClientContext for GroupContext {
 
     fn error(&self, error: RdError, reason: &str) {
         client::count_error("broker");
+        if !self.assignment.has_joined() {
+            self.assignment.complain(reason.to_owned());
+        }
         if let Some(more) = self.quiet.allow(&error.to_string()) {
             tracing::warn!(error = %super::error::describe(&error), reason, more, "kafka client");
         }

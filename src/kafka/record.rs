@@ -1,11 +1,14 @@
 //! What the consumer hands out.
 
-use std::sync::Arc;
+use std::{
+    panic::{AssertUnwindSafe, catch_unwind},
+    sync::Arc,
+};
 
 use bytes::Bytes;
 use rdkafka::{
     Message as _,
-    message::{BorrowedHeaders, BorrowedMessage, Headers, OwnedHeaders},
+    message::{BorrowedHeaders, BorrowedMessage, Header, Headers, OwnedHeaders},
 };
 use time::OffsetDateTime;
 
@@ -78,11 +81,22 @@ impl Record {
     }
 }
 
+/// What a header counts for whose size can't be told.
+const UNREADABLE_HEADER_BYTES: usize = 1_024;
+
+/// The headers in order; none in place of one whose name is not UTF-8. Any client may write such a name and no broker refuses
+/// it, but the client library panics over it.
+pub(super) fn readable<H: Headers>(headers: &H) -> impl Iterator<Item = Option<Header<'_, &[u8]>>> {
+    let read = |place| catch_unwind(AssertUnwindSafe(|| headers.try_get(place)));
+    (0..headers.count()).map(move |place| read(place).ok().flatten())
+}
+
 /// The bytes of a key, a value and headers.
 pub(super) fn bytes_of(key: Option<&Bytes>, value: Option<&Bytes>, headers: Option<&OwnedHeaders>) -> usize {
-    let headers = headers.into_iter().flat_map(Headers::iter);
+    let bytes_of_header = |header: Header<'_, &[u8]>| header.key.len() + header.value.map_or(0, <[u8]>::len);
+    let headers = headers.into_iter().flat_map(readable);
     let headers: usize = headers
-        .map(|header| header.key.len() + header.value.map_or(0, <[u8]>::len))
+        .map(|header| header.map_or(UNREADABLE_HEADER_BYTES, bytes_of_header))
         .sum();
     key.map_or(0, Bytes::len) + value.map_or(0, Bytes::len) + headers
 }

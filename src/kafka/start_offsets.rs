@@ -15,9 +15,10 @@ use super::{
     error::KafkaError,
     event::{ConsumerEvent, EventSender},
     offset_store::{OffsetStore, OffsetStoreError, StoredOffset},
-    options::{KafkaOptions, OnTopicChanged, OutOfRange, StartFrom, is_meant},
+    options::{KafkaOptions, OnTopicChanged, OutOfRange, StartFrom},
     partition::Partition,
     quarantine::{Cause, QuarantineReason},
+    topic_name::is_meant,
     watermarks::{self, Watermarks},
 };
 use crate::{backoff::Backoff, telemetry::metric};

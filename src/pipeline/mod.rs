@@ -394,10 +394,14 @@ async fn readiness(assignment: Assignment, health: Health) {
         }
         let quarantined = assignment.quarantined();
         health.set_quarantined(quarantined.into_iter().map(describe_quarantined).collect());
+        let complaint = assignment.complaint();
         if assignment.settled() {
             health.well(Part::Kafka);
+            // Without partitions: there may be more members than partitions, or no topic any more.
+            health.note(Part::Kafka, complaint);
         } else {
-            health.fault(Part::Kafka, "waiting for the group's assignment");
+            let why = complaint.map(|complaint| format!(": {complaint}")).unwrap_or_default();
+            health.fault(Part::Kafka, format!("waiting for the group's assignment{why}"));
         }
     }
 }

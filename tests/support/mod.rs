@@ -12,5 +12,6 @@ pub mod broker;
 pub mod linear;
 pub mod postgres;
 pub mod proxy;
+pub mod raw;
 pub mod service;
 pub mod store;

@@ -2,19 +2,54 @@
 
 use std::time::Duration;
 
-use rdkafka::consumer::Consumer as _;
+use rdkafka::{consumer::Consumer as _, error::KafkaError as RdError, types::RDKafkaErrorCode};
 
 use super::{PollLoop, State};
 use crate::kafka::{
     client::count_error,
-    error::KafkaError,
+    error::{KafkaError, describe},
     options::OnTopicChanged,
     partition::Partition,
     quarantine::{Cause, QuarantineReason},
     start_offsets::Trust,
 };
 
+/// Whether the client library passes over records after this error of a partition, or says it once and reads nothing more.
+pub(super) fn stops(error: &RdError) -> bool {
+    matches!(
+        error.rdkafka_error_code(),
+        Some(
+            RDKafkaErrorCode::BadMessage
+                | RDKafkaErrorCode::BadCompression
+                | RDKafkaErrorCode::NotImplemented
+                | RDKafkaErrorCode::InvalidMessage
+                | RDKafkaErrorCode::MessageSizeTooLarge
+                | RDKafkaErrorCode::TopicAuthorizationFailed
+                | RDKafkaErrorCode::UnknownTopic
+                | RDKafkaErrorCode::UnknownPartition
+        )
+    )
+}
+
 impl PollLoop {
+    /// Reads no more of a partition after an error, so that no record is passed over. What was read before goes on to be
+    /// committed, so its epoch goes on too.
+    pub(super) fn halt(&mut self, index: usize, error: &RdError) {
+        let Some(reader) = self.readers.get_mut(index) else {
+            return;
+        };
+        reader.halt();
+        let (partition, epoch) = (reader.partition.clone(), reader.epoch);
+        let mut held = self.assignment.current().into_iter();
+        let unreadable = KafkaError::Unreadable {
+            topic: partition.0.to_string(),
+            partition: partition.1,
+            offset: held.find(|held| held.epoch == epoch).map_or(0, |held| held.position),
+            detail: describe(error),
+        };
+        self.isolate(&partition, Cause::new(QuarantineReason::ConsumerError, unreadable));
+    }
+
     /// Stops reading a partition with which something is wrong, and goes on with the others.
     pub(super) fn quarantine(&mut self, partition: &Partition, cause: Cause) -> Result<(), KafkaError> {
         let Some((_, fetching)) = self.assignment.restart(partition) else {
@@ -36,21 +71,26 @@ impl PollLoop {
     }
 
     /// Tries partitions in quarantine again whose time has come. They start anew, from what is stored now.
-    pub(super) fn retry_quarantined(&mut self) {
+    pub(super) fn retry_quarantined(&mut self) -> Result<(), KafkaError> {
         if self.state != State::Consuming {
-            return;
+            return Ok(());
         }
-        let due = self.assignment.quarantine().due(self.options.quarantine_retry());
-        let tickets: Vec<(Partition, u64)> = due
-            .into_iter()
-            .filter_map(|partition| {
-                let (ticket, _) = self.assignment.restart(&partition)?;
-                Some((partition, ticket))
-            })
-            .collect();
+        let mut tickets: Vec<(Partition, u64)> = Vec::new();
+        for partition in self.assignment.quarantine().due(self.options.quarantine_retry()) {
+            let mut readers = self.readers.iter();
+            if let Some(halted) = readers.find(|reader| reader.is_halted() && reader.partition == partition) {
+                self.assignment.interrupt(&partition.0, partition.1, halted.epoch);
+            }
+            let Some((ticket, fetching)) = self.assignment.restart(&partition) else {
+                continue;
+            };
+            self.stop_fetching(&partition, fetching)?;
+            tickets.push((partition, ticket));
+        }
         if !tickets.is_empty() {
             self.start_offsets.find(tickets, self.cluster(), Trust::InRange);
         }
+        Ok(())
     }
 
     /// The id of the cluster that the brokers belong to, where they have told it.

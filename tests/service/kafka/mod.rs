@@ -2,6 +2,7 @@
 
 mod assignment;
 mod back_pressure;
+mod odd_records;
 mod producing;
 mod quarantine;
 mod starts;
