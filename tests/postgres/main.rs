@@ -23,3 +23,4 @@ mod support;
 mod trends;
 mod upgrades;
 mod upkeep;
+mod writers;

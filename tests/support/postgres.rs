@@ -121,6 +121,11 @@ impl Postgres {
         Ok(cluster)
     }
 
+    /// What the server has logged until now.
+    pub fn log(&self) -> String {
+        fs::read_to_string(self.folder.join("log")).unwrap()
+    }
+
     /// Stops the server at once, as a crash would, and keeps it down until [`Self::come_back`].
     pub fn crash(&self) -> io::Result<()> {
         fs::write(self.folder.join("down"), "")?;
