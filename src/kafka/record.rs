@@ -3,6 +3,7 @@
 use std::{
     panic::{AssertUnwindSafe, catch_unwind},
     sync::Arc,
+    time::Instant,
 };
 
 use bytes::Bytes;
@@ -28,6 +29,8 @@ pub struct Record {
     pub epoch: u64,
     /// The record's timestamp: set by its producer or by the broker, as the topic is configured.
     pub timestamp: Option<OffsetDateTime>,
+    /// When it came out of librdkafka.
+    pub received: Instant,
     /// What tells it from another record at the same offset.
     pub fingerprint: Fingerprint,
     /// The record's key.
@@ -67,6 +70,7 @@ impl Record {
             },
             epoch,
             timestamp,
+            received: Instant::now(),
             fingerprint: Fingerprint::of(timestamp, key.as_deref(), value.as_deref()),
             key,
             value,

@@ -7,7 +7,7 @@ use std::{
 
 use time::Date;
 
-use super::classified::{Classified, Outcome};
+use super::classified::{Classified, Outcome, Passage};
 use crate::{
     kafka::{DeadLetter, Partition},
     model::ModelInfo,
@@ -100,6 +100,12 @@ impl Batch {
         }
         flush.ranges = ranges.into_values().collect();
         flush
+    }
+
+    /// When its posts came to and left the stages, in the order of the flush's posts.
+    pub(super) fn passages(&self) -> Vec<Passage> {
+        let posts = |record: &&Classified| matches!(record.outcome, Outcome::Post { .. });
+        self.records.iter().filter(posts).map(|record| record.passage).collect()
     }
 
     /// The dead letters of its rejected records.

@@ -1,14 +1,16 @@
 //! A record about which everything is known.
 
-use std::sync::Arc;
+use std::{sync::Arc, time::Instant};
 
 use bytes::Bytes;
+use metrics::Histogram;
 use time::OffsetDateTime;
 
 use crate::{
     kafka::{DeadLetter, InFlightPermit, OwnedHeaders, Record},
     model::Prediction,
     post::{Deletion, Fingerprint, Origin, Post, Reason, Reject},
+    telemetry::metric,
 };
 
 /// A record with the outcome that the flush gives it. Its bytes are kept until it is committed, as it may yet be rejected.
@@ -20,12 +22,55 @@ pub(super) struct Classified {
     /// The record's timestamp at the broker.
     pub(super) timestamp: Option<OffsetDateTime>,
     pub(super) fingerprint: Fingerprint,
+    /// When it came to and left the stages.
+    pub(super) passage: Passage,
     pub(super) outcome: Outcome,
     key: Option<Bytes>,
     value: Option<Bytes>,
     headers: Option<OwnedHeaders>,
     /// Counts the record as in flight until it is committed or dropped.
     _permit: InFlightPermit,
+}
+
+/// When a record came to and left the stages.
+#[derive(Debug, Clone, Copy)]
+pub(super) struct Passage {
+    /// It came out of librdkafka.
+    pub(super) received: Instant,
+    /// Its window was closed and put in work.
+    pub(super) begun: Instant,
+    /// Its window was classified.
+    pub(super) classified: Instant,
+}
+
+/// Where the stages' parts of the posts' delays are recorded.
+pub(super) struct StageDelays {
+    fetch: Histogram,
+    window: Histogram,
+    classify: Histogram,
+    store: Histogram,
+}
+
+impl StageDelays {
+    pub(super) fn new() -> Self {
+        let of = |stage: &'static str| metrics::histogram!(metric::STAGE_DELAY, "stage" => stage);
+        Self {
+            fetch: of("fetch"),
+            window: of("window"),
+            classify: of("classify"),
+            store: of("store"),
+        }
+    }
+
+    /// Records the parts of a delay from the broker, in seconds, that ended with the commit at `committed`.
+    pub(super) fn record(&self, passage: Passage, delay: f64, committed: Instant) {
+        let seconds = |from: Instant, until: Instant| until.saturating_duration_since(from).as_secs_f64();
+        let fetch = delay - seconds(passage.received, committed);
+        self.fetch.record(fetch.max(0.0));
+        self.window.record(seconds(passage.received, passage.begun));
+        self.classify.record(seconds(passage.begun, passage.classified));
+        self.store.record(seconds(passage.classified, committed));
+    }
 }
 
 /// What becomes of a record.
@@ -48,12 +93,17 @@ pub(super) enum Outcome {
 }
 
 impl Classified {
-    pub(super) fn new(record: Record, outcome: Outcome) -> Self {
+    pub(super) fn new(record: Record, begun: Instant, classified: Instant, outcome: Outcome) -> Self {
         Self {
             origin: record.origin,
             epoch: record.epoch,
             timestamp: record.timestamp,
             fingerprint: record.fingerprint,
+            passage: Passage {
+                received: record.received,
+                begun,
+                classified,
+            },
             outcome,
             key: record.key,
             value: record.value,

@@ -4,7 +4,12 @@
 //! partition. A range's effects and the offset it reaches are one transaction, fenced by the offset it starts
 //! from; see [`crate::store`].
 
-use std::{collections::HashMap, ops::ControlFlow, sync::Arc, time::Duration};
+use std::{
+    collections::HashMap,
+    ops::ControlFlow,
+    sync::Arc,
+    time::{Duration, Instant},
+};
 
 use anyhow::Context as _;
 use tokio::sync::{mpsc, watch};
@@ -225,7 +230,7 @@ impl Committer {
                 // Also where those that could not be written went to another member with their partition.
                 self.health.well(Part::DeadLetters);
             }
-            let begun = std::time::Instant::now();
+            let begun = Instant::now();
             let result = self.store.flush(&flush).await;
             self.health.progress();
             match result {

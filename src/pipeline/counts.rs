@@ -1,11 +1,11 @@
 //! What came of a batch, counted.
 
-use std::collections::HashMap;
+use std::{collections::HashMap, time::Instant};
 
 use time::OffsetDateTime;
 use tokio::sync::watch;
 
-use super::{batch::Batch, summary::Totals};
+use super::{batch::Batch, classified::StageDelays, summary::Totals};
 use crate::{
     store::{Flush, Flushed},
     telemetry::metric,
@@ -13,7 +13,8 @@ use crate::{
 
 /// Counts what one transaction has committed, in the metrics and in the totals.
 pub(super) fn count(totals: &watch::Sender<Totals>, batch: &Batch, flush: &Flush, flushed: &Flushed) {
-    let now = OffsetDateTime::now_utc();
+    let (now, committed) = (OffsetDateTime::now_utc(), Instant::now());
+    let (passages, stage_delays) = (batch.passages(), StageDelays::new());
     let mut emotions: HashMap<&str, u64> = HashMap::new();
     let (event_delay, broker_delay) = (
         metrics::histogram!(metric::EVENT_DELAY),
@@ -26,7 +27,11 @@ pub(super) fn count(totals: &watch::Sender<Totals>, batch: &Batch, flush: &Flush
         *emotions.entry(&row.prediction.emotion).or_default() += 1;
         event_delay.record((now - row.post.created_at.get()).as_seconds_f64().max(0.0));
         if let Some(timestamp) = row.timestamp {
-            broker_delay.record((now - timestamp).as_seconds_f64().max(0.0));
+            let delay = (now - timestamp).as_seconds_f64().max(0.0);
+            broker_delay.record(delay);
+            if let Some(passage) = passages.get(*place) {
+                stage_delays.record(*passage, delay, committed);
+            }
         }
     }
     for (emotion, count) in emotions {

@@ -217,11 +217,12 @@ async fn classify(
     {
         anyhow::bail!("the classifier can't go on: {fault}");
     }
+    let done = std::time::Instant::now();
     let mut predictions = predictions.into_iter();
     let classified = records
         .into_iter()
         .map(|Decoded { record, content }| {
-            Ok(match content {
+            let outcome = match content {
                 Content::Post { post, topics, .. } => match predictions.next() {
                     Some(Ok(prediction)) => {
                         let is_unsupported = classifier.info().languages.support(post.lang) == Some(false);
@@ -232,27 +233,24 @@ async fn classify(
                             UnsupportedLanguages::Replace if is_unsupported => without_emotion(prediction),
                             _ => prediction,
                         };
-                        let outcome = Outcome::Post {
+                        Outcome::Post {
                             post,
                             topics,
                             prediction,
-                        };
-                        Classified::new(record, outcome)
+                        }
                     }
-                    Some(Err(fault)) => {
-                        let reject = Reject {
-                            reason: Reason::Model,
-                            detail: fault.to_string(),
-                        };
-                        Classified::new(record, Outcome::Rejected(reject))
-                    }
+                    Some(Err(fault)) => Outcome::Rejected(Reject {
+                        reason: Reason::Model,
+                        detail: fault.to_string(),
+                    }),
                     None => anyhow::bail!("the classifier answered fewer texts than it was given"),
                 },
-                Content::Deletion(deletion) => Classified::new(record, Outcome::Deletion(deletion)),
-                Content::Filtered => Classified::new(record, Outcome::Filtered),
-                Content::Late => Classified::new(record, Outcome::Late),
-                Content::Rejected(reject) => Classified::new(record, Outcome::Rejected(reject)),
-            })
+                Content::Deletion(deletion) => Outcome::Deletion(deletion),
+                Content::Filtered => Outcome::Filtered,
+                Content::Late => Outcome::Late,
+                Content::Rejected(reject) => Outcome::Rejected(reject),
+            };
+            Ok(Classified::new(record, begun, done, outcome))
         })
         .collect::<anyhow::Result<Vec<Classified>>>()?;
     metrics::histogram!(metric::STAGE_SECONDS, "stage" => "classify").record(begun.elapsed().as_secs_f64());

@@ -113,11 +113,20 @@ impl Bench {
         Self::with_broker(Broker::start())
     }
 
+    /// The same with settings of Postgres.
+    pub fn start_with(settings: &[&str]) -> Self {
+        Self::with(Broker::start(), settings)
+    }
+
     /// The same with a broker that is there already.
     pub fn with_broker(broker: Broker) -> Self {
+        Self::with(broker, &[])
+    }
+
+    fn with(broker: Broker, settings: &[&str]) -> Self {
         Self {
             broker,
-            postgres: Postgres::start().unwrap(),
+            postgres: Postgres::start_with(settings).unwrap(),
             folder: tempfile::tempdir().unwrap(),
         }
     }

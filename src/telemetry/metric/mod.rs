@@ -116,6 +116,8 @@ const PARTITION: Label = open(
 );
 const STAGE_NAME: Label = closed("stage", &["read", "classify", "store"]);
 const STAGE_TIMED: Label = closed("stage", &["read", "classify"]);
+/// The parts of a post's way whose delays add up to that from the broker.
+const STAGE_DELAYED: Label = closed("stage", &["fetch", "window", "classify", "store"]);
 const OUTCOME: Label = closed(
     "outcome",
     &["inserted", "duplicate", "deletion", "filtered", "late", "rejected"],
@@ -189,6 +191,9 @@ metrics! {
         "Seconds from a post's event time to the commit of its row.";
     BROKER_DELAY = "moodstream_broker_delay_seconds", Kind::Histogram(DELAY), "s", [],
         "a post is stored whose record has a time", "", "Seconds from a record's time at the broker to the commit of its row.";
+    STAGE_DELAY = "moodstream_stage_delay_seconds", Kind::Histogram(STAGE), "s", [STAGE_DELAYED],
+        "a post is stored whose record has a time", "",
+        "Parts of that delay: until it was fetched, its window was closed, it was classified, its row was committed.";
     WINDOW_RECORDS = "moodstream_window_records", Kind::Histogram(SIZES), "{record}", [], "a window is closed",
         "messaging.batch.message_count (attribute)", "Records in a window.";
     TOKENIZE_SECONDS = "moodstream_tokenize_seconds", Kind::Histogram(TOKENIZE), "s", [], "a text is classified", "",
