@@ -28,6 +28,7 @@ mod stats;
 mod tests;
 mod tokenizer_thread;
 mod worker;
+mod workload;
 
 use std::{
     fmt,
@@ -46,6 +47,7 @@ use self::{
     session::OrtSession,
     tokenizer_thread::{Batch, Job, TokenizerThread},
     worker::{Buffers, Worker},
+    workload::{WorkUnit, Workload},
 };
 pub use self::{
     fault::ModelFault,
@@ -80,11 +82,17 @@ enum Engine {
 struct Running {
     cache: Arc<PredictionCache>,
     queue: Arc<Queue<Batch>>,
+    sessions: usize,
+    workload: Workload,
     windows: Arc<Semaphore>,
     /// Gone only while the classifier is being dropped.
     jobs: Option<mpsc::Sender<Job>>,
     threads: Vec<JoinHandle<()>>,
 }
+
+/// A window on its way to the sessions, for which one of them no longer counts as idle.
+#[derive(Debug)]
+pub struct Announced(Option<WorkUnit>);
 
 impl Classifier {
     /// Loads the model into its sessions, and runs a first text through each.
@@ -165,6 +173,8 @@ impl Classifier {
         let mut running = Running {
             cache: Arc::clone(&cache),
             queue: Arc::clone(&queue),
+            sessions: backends.len(),
+            workload: Workload::new(),
             windows: Arc::new(Semaphore::new(options.max_windows)),
             jobs: Some(jobs),
             threads: Vec::with_capacity(backends.len() + 1),
@@ -224,22 +234,50 @@ impl Classifier {
     /// alone, the others are classified. It never hangs: should the classifier stop, every open answer is
     /// [`ModelFault::Stopped`]. Dropping the future is safe: work already handed over goes on to the cache.
     pub async fn classify(&self, texts: Vec<Arc<str>>) -> Vec<Result<Prediction, ModelFault>> {
-        match &self.engine {
-            Engine::Constant(prediction) => vec![Ok(prediction.clone()); texts.len()],
-            Engine::Running(running) => running.classify(texts).await,
+        self.classify_announced(self.announce(), texts).await
+    }
+
+    /// The same for a window that was announced.
+    pub async fn classify_announced(
+        &self,
+        Announced(unit): Announced,
+        texts: Vec<Arc<str>>,
+    ) -> Vec<Result<Prediction, ModelFault>> {
+        match (&self.engine, unit) {
+            (Engine::Running(running), Some(unit)) => running.classify(texts, unit).await,
+            (Engine::Running(running), None) => running.classify(texts, running.workload.unit()).await,
+            (Engine::Constant(prediction), _) => vec![Ok(prediction.clone()); texts.len()],
         }
+    }
+
+    /// Resolves once a session has nothing to do and nothing on its way: then there is nothing to gain by waiting for a
+    /// larger window.
+    pub async fn idle(&self) {
+        match &self.engine {
+            Engine::Constant(_) => {}
+            Engine::Running(running) => running.workload.below(running.sessions).await,
+        }
+    }
+
+    /// Takes a session for a window that is classified in a moment.
+    #[must_use]
+    pub fn announce(&self) -> Announced {
+        Announced(match &self.engine {
+            Engine::Constant(_) => None,
+            Engine::Running(running) => Some(running.workload.unit()),
+        })
     }
 }
 
 impl Running {
-    async fn classify(&self, texts: Vec<Arc<str>>) -> Vec<Result<Prediction, ModelFault>> {
+    async fn classify(&self, texts: Vec<Arc<str>>, unit: WorkUnit) -> Vec<Result<Prediction, ModelFault>> {
         let count = texts.len();
         if count == 0 {
             return Vec::new();
         }
         let permit = Arc::clone(&self.windows).acquire_owned().await.ok();
         let (window, answers) = Window::new(count, permit);
-        let sent = self.jobs.as_ref().map(|jobs| jobs.send(Job { texts, window }));
+        let sent = self.jobs.as_ref().map(|jobs| jobs.send(Job { texts, window, unit }));
         if let Some(Ok(())) = sent
             && let Ok(answers) = answers.await
         {

@@ -10,6 +10,7 @@ use super::{
     cache::{Key, Lookup, PredictionCache, Window},
     fault::ModelFault,
     queue::Queue,
+    workload::WorkUnit,
 };
 use crate::model::Tokenizer;
 
@@ -18,6 +19,7 @@ use crate::model::Tokenizer;
 pub(super) struct Job {
     pub(super) texts: Vec<Arc<str>>,
     pub(super) window: Arc<Window>,
+    pub(super) unit: WorkUnit,
 }
 
 /// A text to be classified.
@@ -32,6 +34,7 @@ pub(super) struct PendingText {
 pub(super) struct Batch {
     pub(super) items: Vec<PendingText>,
     pub(super) cache: Arc<PredictionCache>,
+    pub(super) unit: WorkUnit,
 }
 
 impl Batch {
@@ -45,6 +48,7 @@ impl Batch {
         Self {
             items: self.items.split_off(self.items.len() / 2),
             cache: Arc::clone(&self.cache),
+            unit: self.unit.another(),
         }
     }
 }
@@ -85,7 +89,7 @@ impl TokenizerThread {
         }
     }
 
-    fn take_in(&self, Job { texts, window }: Job) {
+    fn take_in(&self, Job { texts, window, unit }: Job) {
         if let Some(fault) = self.cache.stopped() {
             for text in 0..texts.len() {
                 window.answer(text, Err(fault.clone()));
@@ -99,6 +103,7 @@ impl TokenizerThread {
         let mut new = Batch {
             items: Vec::with_capacity(texts.len()),
             cache: Arc::clone(&self.cache),
+            unit: unit.another(),
         };
         for (place, text) in texts.iter().enumerate() {
             let key = self.cache.key(text);
@@ -120,6 +125,7 @@ impl TokenizerThread {
                     .filter_map(|&text| items[text].take())
                     .collect(),
                 cache: Arc::clone(&self.cache),
+                unit: unit.another(),
             })
             .collect();
         self.cache.counters.window(texts.len(), cached, repeated);

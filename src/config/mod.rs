@@ -203,13 +203,13 @@ impl ModelSettings {
 #[derive(Debug, Clone, Deserialize)]
 #[serde(deny_unknown_fields, default)]
 pub struct WindowSettings {
-    /// A window closes when it holds this many texts to classify ...
+    /// A window closes when a session is idle, when it holds this many texts to classify ...
     pub max_posts: usize,
     /// ... or this many records of any kind ...
     pub max_records: usize,
     /// ... or when its oldest record has waited this long, in milliseconds.
     pub max_delay_ms: u64,
-    /// Windows in work at once.
+    /// Windows in work at once; those that are classified and wait for the database don't count.
     pub in_flight: usize,
 }
 

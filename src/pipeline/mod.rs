@@ -273,7 +273,8 @@ impl Stages {
             .enabled
             .then(|| DeadLetters::new(&settings.kafka))
             .transpose()?;
-        let (windows, pending) = mpsc::channel(settings.window.in_flight);
+        // Windows hold records in flight, at least one each, so the channel is never full.
+        let (windows, pending) = mpsc::channel(settings.kafka.max_in_flight_records);
         let (committed, totals) = watch::channel(Totals::default());
         let first_record = Arc::new(OnceLock::new());
         let gathering = tokio::spawn(window::gather(

@@ -1,21 +1,18 @@
 //! The second stage: records are gathered into windows, and each window is classified in one call.
 //!
-//! A window closes when it is full, when its oldest record has waited for `max_delay`, or, so that an idle stream
-//! does not wait for nothing, after a short linger when no other window is in work. While the sessions are busy it
-//! goes on filling: waiting costs nothing then and makes better batches.
+//! A window closes as soon as a session is idle: what has come while all of them were busy goes together. So windows are small
+//! while there is little to do, and fill up to their limits under a backlog. When all sessions stay busy a window closes when
+//! its oldest record has waited for `max_delay_ms`: what needs no session, such as deletions, goes on then.
 
 use std::{
-    sync::{
-        Arc, OnceLock,
-        atomic::{AtomicUsize, Ordering},
-    },
+    sync::{Arc, OnceLock},
     time::Duration,
 };
 
 use futures::{Stream, StreamExt as _, stream};
 use time::OffsetDateTime;
 use tokio::{
-    sync::{Notify, mpsc},
+    sync::{OwnedSemaphorePermit, Semaphore, mpsc},
     task::JoinHandle,
     time::Instant,
 };
@@ -25,7 +22,7 @@ use super::{
     decode::{Content, Decoded, Decoder},
 };
 use crate::{
-    classify::Classifier,
+    classify::{Announced, Classifier},
     config::{UnsupportedLanguages, WindowSettings},
     kafka::Record,
     model::{Prediction, UNSUPPORTED},
@@ -35,8 +32,6 @@ use crate::{
 
 /// Records decoded by one blocking task: enough to hide its cost, few enough to share the cores.
 const CHUNK: usize = 256;
-/// How long a window waits for company when nothing else is in work.
-const LINGER: Duration = Duration::from_millis(3);
 
 /// A window in work; windows are awaited in the order they were closed.
 pub(super) type Pending = JoinHandle<anyhow::Result<Vec<Classified>>>;
@@ -58,16 +53,38 @@ impl Window {
         self.records.extend(records);
     }
 
+    fn is_empty(&self) -> bool {
+        self.records.is_empty()
+    }
+
     fn is_full(&self, settings: &WindowSettings) -> bool {
         self.posts >= settings.max_posts || self.records.len() >= settings.max_records
     }
+
+    /// When it closes at the latest, if there is a place for it.
+    fn deadline(&self, settings: &WindowSettings) -> Instant {
+        self.opened.unwrap_or_else(Instant::now) + Duration::from_millis(settings.max_delay_ms)
+    }
 }
 
-/// How many windows are in work, and a signal when one is done.
-#[derive(Default)]
-struct Load {
-    windows: AtomicUsize,
-    done: Notify,
+/// Resolves when a window that holds something is to be closed: once there is a place for it in work, as soon as it is full, a
+/// session is idle, or its oldest record has waited until the deadline. Until then it goes on filling, which costs nothing while
+/// all sessions are busy, and makes better batches.
+async fn due(
+    is_full: bool,
+    deadline: Instant,
+    idle: impl Future<Output = ()>,
+    places: Arc<Semaphore>,
+) -> Option<OwnedSemaphorePermit> {
+    // The semaphore is never closed.
+    let place = places.acquire_owned().await.ok();
+    if !is_full {
+        tokio::select! {
+            () = idle => {}
+            () = tokio::time::sleep_until(deadline) => {}
+        }
+    }
+    place
 }
 
 /// Gathers records into windows until their channel closes, starts to classify each window and sends its handle on.
@@ -85,45 +102,39 @@ pub(super) async fn gather(
     first_record: Arc<OnceLock<Instant>>,
 ) -> anyhow::Result<()> {
     let mut chunks = std::pin::pin!(decode_chunks(records, decoder, first_record));
-    let load = Arc::new(Load::default());
-    let max_delay = Duration::from_millis(settings.max_delay_ms);
+    let places = Arc::new(Semaphore::new(settings.in_flight));
     let mut window = Window::default();
-    loop {
-        let idle = load.windows.load(Ordering::Acquire) == 0;
-        let patience = if idle { max_delay.min(LINGER) } else { max_delay };
-        let close_at = window.opened.map(|opened| opened + patience);
-        tokio::select! {
-            chunk = chunks.next() => match chunk {
-                Some(records) => window.extend(records?),
-                None => break,
-            },
-            () = sleep_until(close_at) => {
-                if dispatch(&mut window, &classifier, unsupported, &load, &windows).await.is_err() {
-                    return Ok(());
+    let mut more = true;
+    while more || !window.is_empty() {
+        let is_full = window.is_full(&settings);
+        let due = due(
+            is_full || !more,
+            window.deadline(&settings),
+            classifier.idle(),
+            Arc::clone(&places),
+        );
+        let place = tokio::select! {
+            // First, so that what is there already goes together.
+            biased;
+            chunk = chunks.next(), if more && !is_full => {
+                match chunk {
+                    Some(records) => window.extend(records?),
+                    None => more = false,
                 }
                 continue;
             }
-            // A window done may leave the sessions idle: look at the patience again.
-            () = load.done.notified() => continue,
-        }
-        if window.is_full(&settings)
-            && dispatch(&mut window, &classifier, unsupported, &load, &windows)
-                .await
-                .is_err()
+            place = due, if !window.is_empty() => place,
+        };
+        let closed = std::mem::take(&mut window);
+        if dispatch(closed, place, &classifier, unsupported, &windows)
+            .await
+            .is_err()
         {
+            // Committing has ended, and with it the need for windows.
             return Ok(());
         }
     }
-    // The last window: an error means that settling has ended, and with it the need for it.
-    let _ = dispatch(&mut window, &classifier, unsupported, &load, &windows).await;
     Ok(())
-}
-
-async fn sleep_until(at: Option<Instant>) {
-    match at {
-        Some(at) => tokio::time::sleep_until(at).await,
-        None => std::future::pending().await,
-    }
 }
 
 /// Decodes records in chunks, several at once on the blocking pool, in order.
@@ -161,27 +172,23 @@ fn decode_chunk(decoder: &Decoder, chunk: Vec<Record>) -> Vec<Decoded> {
     decoded
 }
 
-/// Puts the window in work and hands it on; waits while the stage below is full.
+/// Puts the window in work and hands it on.
 async fn dispatch(
-    window: &mut Window,
+    window: Window,
+    place: Option<OwnedSemaphorePermit>,
     classifier: &Arc<Classifier>,
     unsupported: UnsupportedLanguages,
-    load: &Arc<Load>,
     windows: &mpsc::Sender<Pending>,
 ) -> Result<(), mpsc::error::SendError<()>> {
-    let closed = std::mem::take(window);
-    if closed.records.is_empty() {
-        return Ok(());
-    }
     // Reserved first: a window must not start before there is room for its result.
-    let place = windows.reserve().await?;
-    load.windows.fetch_add(1, Ordering::AcqRel);
-    metrics::histogram!(metric::WINDOW_RECORDS).record(closed.records.len() as f64);
-    let (classifier, load) = (Arc::clone(classifier), Arc::clone(load));
-    place.send(tokio::spawn(async move {
-        let classified = classify(closed.records, &classifier, unsupported).await;
-        load.windows.fetch_sub(1, Ordering::AcqRel);
-        load.done.notify_one();
+    let room = windows.reserve().await?;
+    metrics::histogram!(metric::WINDOW_RECORDS).record(window.records.len() as f64);
+    // At once, so that the next window does not take the same session for idle.
+    let announced = classifier.announce();
+    let classifier = Arc::clone(classifier);
+    room.send(tokio::spawn(async move {
+        let classified = classify(window.records, &classifier, announced, unsupported).await;
+        drop(place);
         classified
     }));
     Ok(())
@@ -191,6 +198,7 @@ async fn dispatch(
 async fn classify(
     records: Vec<Decoded>,
     classifier: &Classifier,
+    announced: Announced,
     unsupported: UnsupportedLanguages,
 ) -> anyhow::Result<Vec<Classified>> {
     #[cfg(all(feature = "fail-points", debug_assertions))]
@@ -207,7 +215,7 @@ async fn classify(
     let predictions = if texts.is_empty() {
         Vec::new()
     } else {
-        classifier.classify(texts).await
+        classifier.classify_announced(announced, texts).await
     };
     // A fault that is not the text's (a session broke) must not send posts to the dead letters.
     if let Some(fault) = predictions
@@ -264,5 +272,49 @@ fn without_emotion(prediction: Prediction) -> Prediction {
         emotion: UNSUPPORTED.into(),
         score: 0.0,
         ..prediction
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    #![allow(clippy::unwrap_used)]
+    use proptest::prelude::*;
+
+    use super::*;
+
+    /// When a window closes, in milliseconds, if a place is free after so many, and a session idle.
+    fn closes_after(is_full: bool, deadline: u64, idle: u64, place: u64) -> u64 {
+        let runtime = tokio::runtime::Builder::new_current_thread()
+            .enable_time()
+            .start_paused(true)
+            .build()
+            .unwrap();
+        runtime.block_on(async {
+            let start = Instant::now();
+            let after = move |millis| start + Duration::from_millis(millis);
+            let places = Arc::new(Semaphore::new(1));
+            let held = Arc::clone(&places).acquire_owned().await.unwrap();
+            tokio::spawn(async move {
+                tokio::time::sleep_until(after(place)).await;
+                drop(held);
+            });
+            let idle = tokio::time::sleep_until(after(idle));
+            assert!(due(is_full, after(deadline), idle, places).await.is_some());
+            u64::try_from(start.elapsed().as_millis()).unwrap()
+        })
+    }
+
+    proptest! {
+        #![proptest_config(ProptestConfig::with_cases(64))]
+
+        #[test]
+        fn a_full_window_waits_for_a_place_alone(deadline in 0u64..200, idle in 0u64..200, place in 0u64..200) {
+            prop_assert_eq!(closes_after(true, deadline, idle, place), place);
+        }
+
+        #[test]
+        fn another_waits_for_a_session_or_its_deadline_too(deadline in 0u64..200, idle in 0u64..200, place in 0u64..200) {
+            prop_assert_eq!(closes_after(false, deadline, idle, place), place.max(idle.min(deadline)));
+        }
     }
 }

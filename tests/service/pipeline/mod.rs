@@ -4,6 +4,7 @@ mod database;
 mod linear;
 mod quarantine;
 mod upgrades;
+mod windows;
 
 use std::{
     collections::{BTreeMap, BTreeSet},
