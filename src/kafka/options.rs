@@ -241,7 +241,10 @@ impl KafkaOptions {
             .set("queued.min.messages", "10000")
             .set("queued.max.messages.kbytes", self.prefetch_kib.max(1).to_string())
             // The default of a second is made for deep queues; ours are shallow.
-            .set("fetch.queue.backoff.ms", "20");
+            .set("fetch.queue.backoff.ms", "20")
+            // How long a fetch without records may last. Kafka answers as soon as there is one; brokers that look for new ones
+            // at intervals of this time, and partitions that wait for a fetch under way to end, are as late as this allows.
+            .set("fetch.wait.max.ms", "20");
         let next_generation = self
             .properties
             .0
