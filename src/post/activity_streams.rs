@@ -1,7 +1,7 @@
 //! Activity Streams, as GNIP delivers tweets.
 //!
-//! Ids come as URIs (`tag:search.twitter.com,2005:123`, `id:twitter.com:45`); posts and authors are
-//! known by the number at the end, as in Twitter's other formats.
+//! Ids are URIs (`tag:search.twitter.com,2005:123`, `id:twitter.com:45`). Only the number at the end is
+//! kept, so that posts and authors have the same ids as in Twitter's other formats.
 
 use serde::Deserialize;
 
@@ -22,7 +22,7 @@ struct Activity<'a> {
     posted_time: Scalar<'a>,
     #[serde(borrow, default)]
     body: Scalar<'a>,
-    /// The note of a post, and its text if `body` lacks.
+    /// A post's note: its text if `body` is absent.
     #[serde(borrow, default)]
     summary: Scalar<'a>,
     #[serde(borrow, default)]
@@ -54,8 +54,8 @@ struct Long<'a> {
 }
 
 impl<'a> Activity<'a> {
-    /// The whole text, and the entities that belong to it.
-    fn whole(&self) -> Result<(Option<&str>, Option<&Entities<'a>>), Reject> {
+    /// Returns the full text and the entities that belong to it.
+    fn text_and_entities(&self) -> Result<(Option<&str>, Option<&Entities<'a>>), Reject> {
         if let Some(long) = self.long_object.as_ref()
             && let Some(text) = long.body.text("long_object.body")?
         {
@@ -72,7 +72,7 @@ impl<'a> Activity<'a> {
     }
 }
 
-/// One activity.
+/// Parses one activity.
 pub(super) fn parse(json: &str, input: Input<'_>) -> Result<Parsed, Reject> {
     let activity: Activity<'_> = json::read(json)?;
     match activity.verb.as_str() {
@@ -84,13 +84,13 @@ pub(super) fn parse(json: &str, input: Input<'_>) -> Result<Parsed, Reject> {
 }
 
 fn post(activity: &Activity<'_>, shared: Option<&Activity<'_>>, input: Input<'_>) -> Result<Parsed, Reject> {
-    // Some shares name their original without its body: then the share's own text is all there is.
+    // Some shares reference the original without its body. Use the share's own text then.
     let original = shared.filter(|original| !original.body.is_absent() || original.long_object.as_ref().is_some());
-    let (text, entities) = original.unwrap_or(activity).whole()?;
+    let (text, entities) = original.unwrap_or(activity).text_and_entities()?;
     let quoted = activity.twitter_quoted_status.as_ref();
     let quoted = quoted.or_else(|| original.and_then(|original| original.twitter_quoted_status.as_ref()));
     let quoted_text = match quoted {
-        Some(quoted) => quoted.whole()?.0,
+        Some(quoted) => quoted.text_and_entities()?.0,
         None => None,
     };
     let author_id = activity
@@ -103,7 +103,7 @@ fn post(activity: &Activity<'_>, shared: Option<&Activity<'_>>, input: Input<'_>
         source: Source::Twitter,
         id: number(&activity.id, "id")?,
         created_at: input.time(&[(&activity.posted_time, "postedTime")])?,
-        record_time: false,
+        allow_record_time: false,
         author_id,
         lang: activity
             .twitter_lang
@@ -136,7 +136,7 @@ fn deletion(activity: &Activity<'_>) -> Result<Parsed, Reject> {
     }
 }
 
-/// The number at the end of an id URI, or the whole id if it has none.
+/// Returns the number at the end of an id URI, or the complete id if there is none.
 fn number(id: &Scalar<'_>, field: &str) -> Result<Option<Id>, Reject> {
     let Some(uri) = id.id(field)? else { return Ok(None) };
     match uri.rsplit_once(':') {

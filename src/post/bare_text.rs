@@ -1,18 +1,18 @@
-//! Bare text: a record that is nothing but what somebody wrote.
+//! Bare text: a record that consists only of a post's text.
 //!
-//! Where the format is found for each record, a record is taken for text only if it can't be anything else. Structured
-//! data that the service does not know must not become a post with an emotion.
+//! When the format is detected automatically, a record is read as text only if it can't be anything else. Structured data
+//! in an unknown format must not become a post with an emotion.
 
 use std::sync::LazyLock;
 
 use regex::Regex;
 
-/// What a record looks like that is no text: words for the detail of a reject. None if it is text.
+/// Describes the structured format that a record looks like, for the detail of a reject. Returns `None` if it is text.
 ///
-/// `record` has no white space around it.
+/// `record` must have no surrounding whitespace.
 #[must_use]
 pub fn looks_structured(record: &str) -> Option<&'static str> {
-    // A stray control character is a slip; formats of files have many, and most a zero.
+    // One or two control characters may be accidental. Binary formats have many, and usually a zero byte.
     let control = |c: &char| c.is_ascii_control() && !matches!(c, '\t' | '\n' | '\r');
     if record.contains('\0') || record.starts_with("PAR1") || record.chars().filter(control).count() > 2 {
         return Some("binary data");
@@ -20,22 +20,22 @@ pub fn looks_structured(record: &str) -> Option<&'static str> {
     if is_markup(record) {
         return Some("XML or HTML");
     }
-    // One alone, or with the rows under it.
+    // With or without rows below it.
     if record.lines().next().is_some_and(is_header) {
         return Some("the header of a CSV file");
     }
     if is_key_value_lines(record) {
         return Some("YAML");
     }
-    LOOKS
+    PATTERNS
         .iter()
         .find(|(pattern, _)| pattern.is_match(record))
         .map(|(_, what)| *what)
 }
 
-/// Patterns and what they show, the most certain first.
-static LOOKS: LazyLock<Vec<(Regex, &'static str)>> = LazyLock::new(|| {
-    // One field of a line of CSV, in quotes or without.
+/// Patterns of structured data with their descriptions, the most specific first.
+static PATTERNS: LazyLock<Vec<(Regex, &'static str)>> = LazyLock::new(|| {
+    // A quoted CSV field.
     let quoted = r#""(?:[^"]|"")*""#;
     let uuid = r"[0-9a-fA-F]{8}(?:-[0-9a-fA-F]{4}){3}-[0-9a-fA-F]{12}";
     let looks = [
@@ -43,26 +43,29 @@ static LOOKS: LazyLock<Vec<(Regex, &'static str)>> = LazyLock::new(|| {
         (
             r"null|true|false|undefined|None|True|False|NaN|[+-]?Infinity|[+-]?(?:\d+\.?\d*|\.\d+)(?:[eE][+-]?\d+)?"
                 .to_owned(),
-            "a single value of JSON",
+            "a single JSON value",
         ),
-        // Brackets alone; a member of an object, whole or its beginning, which is a line of pretty-printed JSON.
+        // Only brackets, or a complete or unfinished object member: lines of pretty-printed JSON.
         (r"[\[\]{}]+,?".to_owned(), "a fragment of JSON"),
         (
             r#""(?:[^"\\]|\\.)*"\s*:\s*(?:[\[{].*|(?:"(?:[^"\\]|\\.)*"|-?\d[\d.eE+-]*|true|false|null)\s*,?)"#
                 .to_owned(),
             "a fragment of JSON",
         ),
-        (r#"[bB](?:'.*'|".*")"#.to_owned(), "Python's notation of bytes"),
+        (r#"[bB](?:'.*'|".*")"#.to_owned(), "a Python bytes literal"),
         (
             r"/\*.*\*/\s*[\[{].*|//[^\n]*\n\s*[\[{].*|window\.YTD\..*".to_owned(),
             "JavaScript",
         ),
-        (r"(?:eyJ|W3si)[A-Za-z0-9+/_.-]{12,}={0,2}".to_owned(), "JSON in base64"),
+        (
+            r"(?:eyJ|W3si)[A-Za-z0-9+/_.-]{12,}={0,2}".to_owned(),
+            "base64-encoded JSON",
+        ),
         (
             r"(?:(?:event|id|retry|):[^\n]*\n)+data:.*|(?:event:[^\n]*\n)*data: ?[\[{].*|: ?thump".to_owned(),
             "a server-sent event",
         ),
-        // All fields in quotes, or a number and at least two fields more, one of them in quotes.
+        // All fields quoted, or a number and at least two more fields, one of them quoted.
         (format!("{quoted}(?:[,;\t|]{quoted})+"), "a line of CSV"),
         (
             format!(
@@ -71,39 +74,39 @@ static LOOKS: LazyLock<Vec<(Regex, &'static str)>> = LazyLock::new(|| {
             "a line of CSV",
         ),
         (r"\d+(?:\t[^\t\n]*)+".to_owned(), "a line of tab-separated values"),
-        // Without quotes: an id, then a date, a small number for a label, or a word with no space before it. People write a
-        // space after a comma, and digits after one within a number.
+        // Unquoted: an id followed by a date, a single-digit label, or a word without a space before it. People write a
+        // space after a comma, except between digits of a number.
         (
             r"\d+([,;|])\d{4}-\d\d-\d\d[^\n]*[,;|][^\n]+".to_owned(),
             "a line of CSV",
         ),
-        // Not so where words have no spaces between them.
+        // Scripts without spaces between words are excluded.
         (
             r"\d+[,;|](?:-?\d[,;|])?[\p{L}@#--\p{Han}\p{Hiragana}\p{Katakana}\p{Thai}\p{Hangul}][^\n]*".to_owned(),
             "a line of CSV",
         ),
         (format!(r"{uuid}(?:[,;\t|][^\n]+)?"), "an id, or a line of CSV"),
-        // A text in quotes, and a label with no space before it.
+        // A quoted text and a label without a space before it.
         (
             format!(r#"{quoted}(?:[,;\t|](?:{quoted}|[^\s",;\t|]+))+"#),
             "a line of CSV",
         ),
         (
             r"\d{4}-\d\d-\d\d(?:[T ]\d\d:\d\d(?::\d\d(?:\.\d+)?)?(?:Z| ?[+-]\d\d:?\d\d)?)?".to_owned(),
-            "a single time",
+            "a single timestamp",
         ),
         (r"[\w.\[\]-]+=[^&\s]*(?:&[\w.\[\]-]+=[^&\s]*)+".to_owned(), "form data"),
-        // Syslog's priority, a web server's time in brackets, logfmt.
-        (r"<\d{1,3}>(?:\d )?[A-Z0-9][^\n]*".to_owned(), "a line of a log"),
+        // Syslog priority, bracketed web server timestamp, logfmt.
+        (r"<\d{1,3}>(?:\d )?[A-Z0-9][^\n]*".to_owned(), "a log line"),
         (
             r#"\S+ \S+ \S+ \[\d\d/[A-Z][a-z]{2}/\d{4}:[^\n]*"#.to_owned(),
-            "a line of a log",
+            "a log line",
         ),
         (
             r#"(?:[a-z][\w.-]*=(?:"[^"\n]*"|[^\s"]+)\s+)+[a-z][\w.-]*=(?:"[^"\n]*"|[^\s"]+)"#.to_owned(),
-            "a line of a log",
+            "a log line",
         ),
-        // The beginning of JSON in a string that is damaged: whole, it would have been read.
+        // The start of JSON in a string. It must be damaged, because valid JSON was handled earlier.
         (
             r#""[\[{]\s*(?:\\"|'|\{\s*\\").*"#.to_owned(),
             "damaged JSON in a string",
@@ -115,14 +118,15 @@ static LOOKS: LazyLock<Vec<(Regex, &'static str)>> = LazyLock::new(|| {
         .collect()
 });
 
-/// Whether what does not parse was meant to be JSON: `[OC] my cat` and `{sigh}` are texts, `{"id":` and `{id: 1}` are not.
+/// Whether a record that does not parse was meant to be JSON: `{"id":` and `{id: 1}` were, `[OC] my cat` and `{sigh}` were
+/// not.
 pub(super) fn is_like_json(record: &str) -> bool {
     static LIKE: LazyLock<Option<Regex>> =
         LazyLock::new(|| Regex::new(r#"\A(?:\{\s*(?:["'}\n]|[\w$]+\s*:)|\[\s*(?:["{\[\]\n]|\d+\s*,)|[\[{]\z)"#).ok());
     LIKE.as_ref().is_some_and(|like| like.is_match(record))
 }
 
-/// Whether it is a document or an element with attributes or elements in it. `<sarcasm>great day</sarcasm>` is a text.
+/// Whether it is a markup document, or an element with attributes or child elements. `<sarcasm>great day</sarcasm>` is text.
 fn is_markup(record: &str) -> bool {
     let Some(rest) = record.strip_prefix('<') else {
         return false;
@@ -149,8 +153,8 @@ fn is_markup(record: &str) -> bool {
     !name.is_empty() && (attributes.contains('=') || inner.contains("</"))
 }
 
-/// Names of columns and keys that data of posts has.
-const NAMES: [&str; 38] = [
+/// Column and key names that are common in post data.
+const COLUMN_NAMES: [&str; 38] = [
     "id",
     "tweet_id",
     "post_id",
@@ -191,7 +195,7 @@ const NAMES: [&str; 38] = [
     "likes",
 ];
 
-/// Whether every line is a key and its value, two keys at least such as posts have.
+/// Whether every line is a key with its value and at least two of the keys are common in post data.
 fn is_key_value_lines(record: &str) -> bool {
     let mut known = 0;
     for line in record.lines().filter(|line| !line.trim().is_empty() && *line != "---") {
@@ -201,12 +205,12 @@ fn is_key_value_lines(record: &str) -> bool {
         if !(value.is_empty() || value.starts_with(' ')) {
             return false;
         }
-        known += usize::from(NAMES.contains(&key));
+        known += usize::from(COLUMN_NAMES.contains(&key));
     }
     known > 1
 }
 
-/// Whether it is a line of names, two of them at least such as files of posts have.
+/// Whether it is a line of column names, at least two of them common in post data.
 fn is_header(record: &str) -> bool {
     [',', ';', '\t', '|'].into_iter().any(|separator| {
         let fields: Vec<String> = record
@@ -221,7 +225,11 @@ fn is_header(record: &str) -> bool {
         };
         fields.len() > 1
             && fields.iter().all(is_name)
-            && fields.iter().filter(|field| NAMES.contains(&field.as_str())).count() > 1
+            && fields
+                .iter()
+                .filter(|field| COLUMN_NAMES.contains(&field.as_str()))
+                .count()
+                > 1
     })
 }
 
@@ -231,18 +239,18 @@ mod tests {
 
     #[test]
     fn every_pattern_compiles() {
-        assert_eq!(LOOKS.len(), 20);
+        assert_eq!(PATTERNS.len(), 20);
     }
 
     #[test]
-    fn what_looks_structured_is_no_text() {
+    fn structured_data_is_not_text() {
         for (record, what) in [
-            ("null", "a single value"),
-            ("true", "a single value"),
-            ("12345", "a single value"),
-            ("-1.5e3", "a single value"),
-            ("NaN", "a single value"),
-            ("undefined", "a single value"),
+            ("null", "a single JSON value"),
+            ("true", "a single JSON value"),
+            ("12345", "a single JSON value"),
+            ("-1.5e3", "a single JSON value"),
+            ("NaN", "a single JSON value"),
+            ("undefined", "a single JSON value"),
             ("}", "a fragment"),
             ("],", "a fragment"),
             (r#""lang": "en","#, "a fragment"),
@@ -281,14 +289,14 @@ mod tests {
             ("123e4567-e89b-12d3-a456-426614174000,so happy", "a line of CSV"),
             ("123e4567-e89b-12d3-a456-426614174000", "an id"),
             ("\"so happy\",joy", "a line of CSV"),
-            ("2026-11-27T07:00:00Z", "a single time"),
+            ("2026-11-27T07:00:00Z", "a single timestamp"),
             ("id=1&text=so+happy&lang=en", "form data"),
-            ("<34>1 2026-11-27T07:00:00Z host app - so happy", "a line of a log"),
+            ("<34>1 2026-11-27T07:00:00Z host app - so happy", "a log line"),
             (
                 "127.0.0.1 - - [27/Nov/2026:07:00:00 +0000] \"GET / HTTP/1.1\" 200 2",
-                "a line of a log",
+                "a log line",
             ),
-            ("ts=2026-11-27T07:00:00Z level=info msg=\"so happy\"", "a line of a log"),
+            ("ts=2026-11-27T07:00:00Z level=info msg=\"so happy\"", "a log line"),
             ("id: 1\ntext: so happy", "YAML"),
             ("---\nid: 1\ntext: so happy\ntags:", "YAML"),
             ("W3siaWQiOiJhMSJ9XQ==", "base64"),
@@ -310,7 +318,7 @@ mod tests {
     }
 
     #[test]
-    fn what_people_write_is_text() {
+    fn ordinary_text_is_not_structured_data() {
         for text in [
             "so happy today",
             "\"To be\", he said",

@@ -1,4 +1,4 @@
-//! Event times, in every notation that the formats use and that people write.
+//! Parses event times in the notations of the supported formats and in common human-written ones.
 
 use std::fmt;
 
@@ -12,19 +12,20 @@ use time::OffsetDateTime;
 
 use super::{EventTime, Reason, Reject, json::Scalar};
 
-/// Unix milliseconds at which Twitter's snowflake ids count zero.
+/// The Unix time, in milliseconds, of the epoch of Twitter's snowflake ids.
 const SNOWFLAKE_EPOCH_MS: i128 = 1_288_834_974_657;
-/// The first snowflake id; smaller ones were plain counters without a time in them.
+/// The first snowflake id. Smaller ids were sequential and do not contain a time.
 const FIRST_SNOWFLAKE: u64 = 29_700_859_247;
 
-/// The zone of times that name none: an IANA name (`Europe/Berlin`) or a fixed offset (`+02:00`). UTC by default.
+/// The time zone of times that do not specify one: an IANA name (`Europe/Berlin`) or a fixed offset (`+02:00`). UTC by
+/// default.
 #[derive(Clone, PartialEq, Eq, Deserialize)]
 #[serde(try_from = "String")]
 pub struct Zone(TimeZone);
 
-/// A zone that is neither in the time zone database nor an offset.
+/// A time zone that is neither an IANA name nor an offset.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
-#[error("`{0}` is no time zone: give a name of the IANA database (`Europe/Berlin`) or an offset (`+02:00`)")]
+#[error("`{0}` is not a time zone: use an IANA name (`Europe/Berlin`) or an offset (`+02:00`)")]
 pub struct ZoneError(String);
 
 impl Default for Zone {
@@ -46,7 +47,7 @@ impl TryFrom<String> for Zone {
     type Error = ZoneError;
 
     fn try_from(name: String) -> Result<Self, ZoneError> {
-        // An offset is read as the end of a time.
+        // Parsed as the suffix of a timestamp.
         let offset = || {
             let time = format!("2000-01-01T00:00:00{name}");
             let offset = Pieces::parse(&time).ok()?.offset()?.to_numeric_offset();
@@ -60,19 +61,19 @@ impl TryFrom<String> for Zone {
     }
 }
 
-/// The time in a field, in one of these notations:
+/// Parses the time in a field, in one of these notations:
 ///
-/// - ISO 8601 and RFC 3339, SQL's timestamps with a space for the `T`; a date alone is its midnight;
-/// - RFC 2822, as mail and feeds have it: `Wed, 03 Jul 2019 06:29:00 +0000`;
-/// - Twitter's, which is that of C's `asctime` with a zone: `Wed Jul 03 06:29:00 +0000 2019`;
-/// - Unix seconds, milliseconds, microseconds or nanoseconds, told apart by magnitude, as a number or as a string of
+/// - ISO 8601 and RFC 3339, and SQL timestamps with a space instead of the `T`; a date without a time is midnight;
+/// - RFC 2822, as used in mail and feeds: `Wed, 03 Jul 2019 06:29:00 +0000`;
+/// - Twitter's, which is C's `asctime` with a zone: `Wed Jul 03 06:29:00 +0000 2019`;
+/// - Unix seconds, milliseconds, microseconds or nanoseconds, distinguished by magnitude, as a number or a string of
 ///   digits.
 ///
-/// A time without a zone is in `zone`. Where clocks are put back, the earlier of two instants counts.
+/// A time without a zone is in `zone`. If it is ambiguous because clocks are set back, the earlier instant is used.
 ///
 /// # Errors
 ///
-/// [`Reason::BadTime`] if it can't be read or lies outside the years 1970 to 2200.
+/// Returns [`Reason::BadTime`] if the time can't be parsed or is outside the years 1970 to 2200.
 pub(super) fn read(value: &Scalar<'_>, field: &str, zone: &Zone) -> Result<Option<EventTime>, Reject> {
     let time = match value {
         Scalar::Absent => return Ok(None),
@@ -80,7 +81,7 @@ pub(super) fn read(value: &Scalar<'_>, field: &str, zone: &Zone) -> Result<Optio
         Scalar::Integer(number) => unix(*number),
         Scalar::Float(number) => unix_fraction(*number),
         Scalar::Text(text) => from_text(text.trim(), zone),
-        other => return Err(other.wrong(field, "a time")),
+        other => return Err(other.type_error(field, "a time")),
     };
     match time.map(EventTime::new) {
         Some(Ok(time)) => Ok(Some(time)),
@@ -88,11 +89,11 @@ pub(super) fn read(value: &Scalar<'_>, field: &str, zone: &Zone) -> Result<Optio
     }
 }
 
-/// The first of these fields that holds a time: one that can't be read does not hide the next.
+/// Returns the first readable time among these fields. An unreadable one does not hide those after it.
 ///
 /// # Errors
 ///
-/// As [`read`], for the first field that is not absent, if none can be read.
+/// If no field is readable, returns the error of the first unreadable one, as [`read`] does.
 pub(super) fn first(fields: &[(&Scalar<'_>, &str)], zone: &Zone) -> Result<Option<EventTime>, Reject> {
     let mut fault = None;
     for (value, field) in fields {
@@ -114,11 +115,11 @@ fn unreadable(value: &Scalar<'_>, field: &str) -> Reject {
         Scalar::Float(number) => number.to_string(),
         _ => String::new(),
     };
-    let detail = format!("`{field}` is {shown}: no ISO 8601, RFC 2822 or Unix time within the years 1970 to 2200");
+    let detail = format!("`{field}` is {shown}: not an ISO 8601, RFC 2822 or Unix time within the years 1970 to 2200");
     Reject::new(Reason::BadTime, detail)
 }
 
-/// The time within a Twitter id, if the id is new enough to hold one.
+/// Returns the time in a snowflake id, or `None` if the id is too old to contain one.
 pub(super) fn snowflake(id: &str) -> Option<EventTime> {
     let id: u64 = id.parse().ok()?;
     if id < FIRST_SNOWFLAKE {
@@ -130,24 +131,24 @@ pub(super) fn snowflake(id: &str) -> Option<EventTime> {
 
 fn from_text(text: &str, zone: &Zone) -> Option<OffsetDateTime> {
     match text.as_bytes() {
-        [first, ..] if first.is_ascii_alphabetic() => asctime(text, zone).or_else(|| mail(text, zone)),
+        [first, ..] if first.is_ascii_alphabetic() => asctime(text, zone).or_else(|| from_rfc2822(text, zone)),
         [_, ..] if text.bytes().all(|byte| byte.is_ascii_digit()) => match text.len() {
-            // ISO 8601's basic notation of a date.
+            // A date in ISO 8601's basic format.
             8 => iso(text, zone),
             _ => unix(text.parse().ok()?),
         },
         [_, ..] if text.bytes().all(|byte| byte.is_ascii_digit() || byte == b'.') => unix_fraction(text.parse().ok()?),
-        _ => iso(text, zone).or_else(|| mail(text, zone)),
+        _ => iso(text, zone).or_else(|| from_rfc2822(text, zone)),
     }
 }
 
-/// ISO 8601 as it is written: with `T` or a space, `Z`, `UTC`, an offset with or without a colon, or no zone at all.
+/// Parses ISO 8601 and its variants: with `T` or a space, and with `Z`, `UTC`, an offset with or without a colon, or no zone.
 fn iso(text: &str, zone: &Zone) -> Option<OffsetDateTime> {
-    // With a zone's name in brackets (RFC 9557): an offset beside it must be one that the zone has at that time.
+    // With a bracketed zone name (RFC 9557). An offset given as well must be valid in that zone at that time.
     if text.ends_with(']') {
         return at(text.parse::<jiff::ZonedDateTime>().ok()?.timestamp());
     }
-    // `2019/07/03 06:29:00`: the year in front leaves no doubt about the order.
+    // `2019/07/03 06:29:00`: with the year first, the order is unambiguous.
     let slashed = match text.as_bytes() {
         [a, b, c, d, b'/', _, _, b'/', ..] if [a, b, c, d].iter().all(|digit| digit.is_ascii_digit()) => {
             Some(text.replacen('/', "-", 2))
@@ -159,7 +160,7 @@ fn iso(text: &str, zone: &Zone) -> Option<OffsetDateTime> {
         Some(text) => (text.trim_end(), true),
         None => (text, false),
     };
-    // A space before the offset, which SQL's clients and Ruby write: the zone follows the time's last colon and digits.
+    // SQL clients and Ruby write a space before the offset.
     let joined = match text.rsplit_once(' ') {
         Some((time, offset)) if offset.starts_with(['+', '-', 'Z']) => Some([time, offset].concat()),
         _ => None,
@@ -174,7 +175,7 @@ fn iso(text: &str, zone: &Zone) -> Option<OffsetDateTime> {
     }
 }
 
-/// `Wed Jul 03 06:29:00 +0000 2019`, and what `asctime` and `date` write: another zone's name, or none.
+/// Parses `Wed Jul 03 06:29:00 +0000 2019`, and the output of `asctime` and `date`, with a zone name or without a zone.
 fn asctime(text: &str, zone: &Zone) -> Option<OffsetDateTime> {
     if let Ok(parsed) = strtime::parse("%a %b %d %H:%M:%S %z %Y", text) {
         return at(parsed.to_timestamp().ok()?);
@@ -187,18 +188,18 @@ fn asctime(text: &str, zone: &Zone) -> Option<OffsetDateTime> {
     if let Ok(parsed) = strtime::parse("%a %b %d %Y %H:%M:%S GMT%z", without_name) {
         return at(parsed.to_timestamp().ok()?);
     }
-    // RFC 2822 knows the names of some zones, and orders the same parts otherwise.
+    // The RFC 2822 parser knows some zone names. Reorder the parts for it.
     let parts: Vec<&str> = text.split_ascii_whitespace().collect();
     let [weekday, month, day, clock, name, year] = parts[..] else {
         return None;
     };
-    mail(&format!("{weekday}, {day} {month} {year} {clock} {name}"), zone)
+    from_rfc2822(&format!("{weekday}, {day} {month} {year} {clock} {name}"), zone)
 }
 
-/// RFC 2822: `Wed, 03 Jul 2019 06:29:00 +0000`, and the same without a zone.
-fn mail(text: &str, zone: &Zone) -> Option<OffsetDateTime> {
+/// Parses RFC 2822, `Wed, 03 Jul 2019 06:29:00 +0000`, with or without a zone.
+fn from_rfc2822(text: &str, zone: &Zone) -> Option<OffsetDateTime> {
     const PARSER: rfc2822::DateTimeParser = rfc2822::DateTimeParser::new().relaxed_weekday(true);
-    // The names that the standard knows. Others it takes for no offset at all, and a wrong time is worse than none.
+    // The standard's zone names. The parser would read any other as offset 0, and a wrong time is worse than none.
     const NAMES: [&str; 12] = [
         "UT", "UTC", "GMT", "Z", "EST", "EDT", "CST", "CDT", "MST", "MDT", "PST", "PDT",
     ];
@@ -226,8 +227,8 @@ fn at(timestamp: jiff::Timestamp) -> Option<OffsetDateTime> {
     from_nanoseconds(timestamp.as_nanosecond())
 }
 
-/// Magnitudes don't overlap within the years 1973 to 5138. Smaller numbers are no times: years, dates without signs between,
-/// spreadsheets' days, or nothing but a default.
+/// Converts a Unix time, inferring the unit from the magnitude, which is unambiguous for the years 1973 to 5138. Smaller
+/// numbers are not times: they may be years, dates without separators, spreadsheet day numbers, or defaults.
 fn unix(number: i128) -> Option<OffsetDateTime> {
     let nanoseconds = match number.checked_abs()? {
         0..100_000_000 => return None,
@@ -240,7 +241,7 @@ fn unix(number: i128) -> Option<OffsetDateTime> {
 }
 
 fn unix_fraction(number: f64) -> Option<OffsetDateTime> {
-    // To microseconds: a double does not hold more of today's times.
+    // Rounded to microseconds: for current dates a double is no more precise.
     let scale = match number.abs() {
         size if size < 1e8 => return None,
         size if size < 1e11 => 1e6,
@@ -249,7 +250,7 @@ fn unix_fraction(number: f64) -> Option<OffsetDateTime> {
         size if size < 1e20 => 1e-3,
         _ => return None,
     };
-    // At most 1e17, and a float to integer cast saturates.
+    // At most 1e17, and casting a float to an integer saturates.
     #[allow(clippy::cast_possible_truncation)]
     from_nanoseconds((number * scale).round() as i128 * 1_000)
 }
@@ -282,7 +283,7 @@ mod tests {
     }
 
     #[test]
-    fn every_notation_of_one_instant_is_that_instant() {
+    fn all_notations_of_an_instant_are_parsed() {
         let instant = datetime!(2019-07-03 06:29:00.662 UTC);
         for notation in [
             "2019-07-03T06:29:00.662Z",
@@ -338,7 +339,7 @@ mod tests {
     }
 
     #[test]
-    fn a_time_without_a_zone_is_in_the_zone_of_the_settings() {
+    fn a_time_without_a_zone_is_in_the_configured_zone() {
         for (zone, utc) in [
             ("UTC", datetime!(2019-07-03 06:29 UTC)),
             ("Europe/Berlin", datetime!(2019-07-03 04:29 UTC)),
@@ -348,11 +349,11 @@ mod tests {
             assert_eq!(in_zone("2019-07-03 06:29:00", zone).unwrap(), Some(utc), "{zone}");
             assert_eq!(in_zone("Wed Jul 03 06:29:00 2019", zone).unwrap(), Some(utc), "{zone}");
             assert_eq!(in_zone("Wed, 03 Jul 2019 06:29:00", zone).unwrap(), Some(utc), "{zone}");
-            // One that names its zone is not touched.
+            // A time with a zone is unaffected.
             let named = in_zone("2019-07-03 06:29:00 UTC", zone).unwrap();
             assert_eq!(named, Some(datetime!(2019-07-03 06:29 UTC)), "{zone}");
         }
-        // Clocks go back at 03:00 and forward at 02:00.
+        // Clocks are set back at 03:00 and forward at 02:00.
         assert_eq!(
             in_zone("2019-10-27 02:30:00", "Europe/Berlin").unwrap(),
             Some(datetime!(2019-10-27 00:30 UTC))
@@ -367,7 +368,7 @@ mod tests {
     }
 
     #[test]
-    fn absurd_times_are_refused_and_shown() {
+    fn invalid_times_are_refused_and_quoted() {
         let absurd = [
             "yesterday",
             "0000-01-01T00:00:00Z",

@@ -1,4 +1,4 @@
-//! From what a format read to a finished [`Post`]: the checks and tidying that all formats share.
+//! Turns what a format parsed into a finished [`Post`]: the validation and normalisation shared by all formats.
 
 use std::{borrow::Cow, collections::HashSet};
 
@@ -12,7 +12,7 @@ use super::{
     json::{List, Object, Scalar},
 };
 
-/// What a format needs beside the record's own bytes.
+/// The record's metadata and the parse options, which every format needs.
 #[derive(Clone, Copy)]
 pub(super) struct Input<'a> {
     pub(super) envelope: &'a Envelope,
@@ -28,35 +28,35 @@ impl<'a> Input<'a> {
         &self.options.time_zone
     }
 
-    /// The time of the first of these fields that holds one, see [`clock::first`].
+    /// Returns the first readable time among these fields; see [`clock::first`].
     pub(super) fn time(self, fields: &[(&Scalar<'_>, &str)]) -> Result<Option<EventTime>, Reject> {
         clock::first(fields, self.zone())
     }
 }
 
-/// A post as a format read it: not checked yet.
+/// A parsed post before validation.
 pub(super) struct Draft<'a> {
     pub(super) source: Source,
     pub(super) id: Option<Id>,
     pub(super) created_at: Option<EventTime>,
-    /// Whether the record's own time serves where the post has none: in formats whose posts may come without.
-    pub(super) record_time: bool,
+    /// Whether the record's timestamp may stand in for a missing time: true for formats in which the time is optional.
+    pub(super) allow_record_time: bool,
     pub(super) author_id: Option<Id>,
     pub(super) lang: Option<&'a str>,
     pub(super) text: Option<Cow<'a, str>>,
     pub(super) repost_of: Option<Id>,
     pub(super) quoted_text: Option<Cow<'a, str>>,
-    /// The hashtags that the format lists; where it has no place for them, they are found in the text.
+    /// The hashtags that the format lists. If the format has no such list, they are extracted from the text.
     pub(super) hashtags: Option<Vec<&'a str>>,
 }
 
 impl Draft<'_> {
-    /// Checks and tidies.
+    /// Validates and normalises the post.
     ///
     /// # Errors
     ///
-    /// [`Reason::NoId`], [`Reason::NoText`], [`Reason::BadTime`] for what is missing,
-    /// [`Reason::TooLarge`] for a text past the limit.
+    /// Returns [`Reason::NoId`], [`Reason::NoText`] or [`Reason::BadTime`] if that part is missing, and
+    /// [`Reason::TooLarge`] if the text exceeds the limit.
     pub(super) fn finish(self, input: Input<'_>) -> Result<Parsed, Reject> {
         let limits = input.limits();
         let Some(id) = self.id else {
@@ -81,15 +81,15 @@ impl Draft<'_> {
             return Err(Reject::new(Reason::TooLarge, detail));
         }
         let no_time = |hint: &str| {
-            let detail = format!("the {} post {id} has no time of creation{hint}", self.source);
+            let detail = format!("the {} post {id} has no creation time{hint}", self.source);
             Err(Reject::new(Reason::BadTime, detail))
         };
         let (created_at, time_source) = match (self.created_at, input.envelope.event_time()) {
             (Some(time), _) => (time, TimeSource::Post),
-            (None, Some(_)) if self.record_time && input.options.missing_time == MissingTime::Reject => {
+            (None, Some(_)) if self.allow_record_time && input.options.missing_time == MissingTime::Reject => {
                 return no_time(", and posts.missing_time is `reject`");
             }
-            (None, Some(time)) if self.record_time => (time, TimeSource::Record),
+            (None, Some(time)) if self.allow_record_time => (time, TimeSource::Record),
             (None, _) => return no_time(""),
         };
         let hashtags = match self.hashtags {
@@ -115,7 +115,7 @@ impl Draft<'_> {
     }
 }
 
-/// Each once, in order. What is too long for a hashtag is none.
+/// Removes duplicates, keeping the order, and drops words that are not valid hashtags.
 fn distinct<'a>(tags: impl Iterator<Item = &'a str>, limits: &Limits) -> Vec<Hashtag> {
     let mut seen = HashSet::new();
     tags.filter_map(|tag| Hashtag::new(tag).ok())
@@ -124,7 +124,7 @@ fn distinct<'a>(tags: impl Iterator<Item = &'a str>, limits: &Limits) -> Vec<Has
         .collect()
 }
 
-/// The hashtags written in a text: `#` at the start of a word, then letters, marks, digits and `_`, not all of them digits.
+/// Extracts hashtags from a text: `#` at the start of a word, then letters, marks, digits and `_`, not only digits.
 fn hashtags_in(text: &str) -> Vec<&str> {
     let in_word =
         |c: char| c.is_alphanumeric() || c == '_' || is_combining_mark(c) || matches!(c, '\u{200c}' | '\u{200d}');
@@ -147,7 +147,7 @@ fn hashtags_in(text: &str) -> Vec<&str> {
     tags
 }
 
-/// Twitter escapes three characters in its texts, and only these.
+/// Unescapes `&amp;`, `&lt;` and `&gt;`, the only characters that Twitter escapes in texts.
 pub(super) fn twitter_unescape(text: &str) -> Cow<'_, str> {
     let Some(first) = text.find('&') else {
         return Cow::Borrowed(text);
@@ -171,7 +171,7 @@ pub(super) fn twitter_unescape(text: &str) -> Cow<'_, str> {
     Cow::Owned(plain)
 }
 
-/// The `entities` of Twitter's formats, as far as they matter.
+/// The `entities` of Twitter's formats, reduced to what is used.
 #[derive(Debug, Deserialize)]
 pub(super) struct Entities<'a> {
     #[serde(borrow, default)]
@@ -179,13 +179,13 @@ pub(super) struct Entities<'a> {
 }
 
 impl Entities<'_> {
-    /// The hashtags, if there is a list of them.
+    /// Returns the hashtags, if the list is present.
     pub(super) fn tags(&self) -> Option<Vec<&str>> {
         tag_names(&self.hashtags)
     }
 }
 
-/// One listed hashtag: each format has a name of its own for the word.
+/// A listed hashtag. Each format uses a different key for the word.
 #[derive(Debug, Deserialize)]
 pub(super) struct ListedHashtag<'a> {
     #[serde(borrow, default)]
@@ -196,7 +196,7 @@ pub(super) struct ListedHashtag<'a> {
     name: Scalar<'a>,
 }
 
-/// The words of a list of hashtags, if there is one.
+/// Returns the words of a list of hashtags, if the list is present.
 pub(super) fn tag_names<'t>(tags: &'t List<Object<ListedHashtag<'_>>>) -> Option<Vec<&'t str>> {
     let word = |tag: &'t ListedHashtag<'_>| [&tag.text, &tag.tag, &tag.name].into_iter().find_map(Scalar::as_str);
     tags.0

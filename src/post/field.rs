@@ -1,33 +1,33 @@
-//! The values of a post, each within the limits of the database: what can't be stored can't be built.
+//! The types of a post's fields. Their constructors enforce the database's limits.
 
 use std::{fmt, ops::Deref};
 
 use time::{OffsetDateTime, UtcOffset, format_description::well_known::Rfc3339};
 
-/// A value that lies outside its limits.
+/// A value outside its limits.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]
 pub enum FieldError {
-    /// Nothing, or nothing but white space.
+    /// Empty, or only whitespace.
     #[error("it is empty")]
     Empty,
-    /// More bytes than an index entry takes.
-    #[error("it has {bytes} bytes, more than {most}")]
+    /// Longer than an index entry may be.
+    #[error("it has {bytes} bytes, more than {max}")]
     TooLong {
-        /// Its length.
+        /// The length in bytes.
         bytes: usize,
-        /// The longest there may be.
-        most: usize,
+        /// The maximum length in bytes.
+        max: usize,
     },
-    /// A time outside the years that are taken.
-    #[error("it lies outside the years 1970 to 2200")]
+    /// A time outside the supported years.
+    #[error("it is outside the years 1970 to 2200")]
     Year,
 }
 
-/// What the string types have in common: they are read as a `&str`.
+/// Implements conversions and comparisons with `&str` for a string type.
 macro_rules! string {
     ($name:ident) => {
         impl $name {
-            /// The value.
+            /// The value as a string slice.
             #[must_use]
             pub fn as_str(&self) -> &str {
                 &self.0
@@ -90,15 +90,15 @@ macro_rules! string {
     };
 }
 
-/// The identity of a post or an author within its source: 1 to [`Id::MAX_BYTES`] bytes, no NUL.
+/// The identifier of a post or an author within its source: 1 to [`Id::MAX_BYTES`] bytes, without NUL.
 #[derive(Clone, PartialEq, Eq, Hash, PartialOrd, Ord)]
 pub struct Id(String);
 
 impl Id {
-    /// The longest, in bytes: it is part of an index entry. Some servers' ids are whole URIs.
+    /// The maximum length in bytes; ids are part of an index entry. Some servers use complete URIs as ids.
     pub const MAX_BYTES: usize = 512;
 
-    /// An id; NUL characters are left out.
+    /// Creates an id, removing NUL characters.
     ///
     /// # Errors
     /// [`FieldError::Empty`] or [`FieldError::TooLong`].
@@ -109,15 +109,15 @@ impl Id {
 
 string!(Id);
 
-/// A hashtag without `#`, lower case: 1 to [`Hashtag::MAX_BYTES`] bytes, no NUL.
+/// A hashtag without `#`, in lower case: 1 to [`Hashtag::MAX_BYTES`] bytes, without NUL.
 #[derive(Clone, PartialEq, Eq, Hash, PartialOrd, Ord)]
 pub struct Hashtag(String);
 
 impl Hashtag {
-    /// The longest, in bytes: it is an index entry. A longer one stays in the text alone.
+    /// The maximum length in bytes; hashtags are index entries. A longer one is not extracted from the text.
     pub const MAX_BYTES: usize = 512;
 
-    /// A hashtag, with or without `#` and in any case; NUL characters are left out.
+    /// Creates a hashtag from a word in any case, with or without `#`, removing NUL characters.
     ///
     /// # Errors
     /// [`FieldError::Empty`] or [`FieldError::TooLong`].
@@ -129,12 +129,12 @@ impl Hashtag {
 
 string!(Hashtag);
 
-/// A text of a post: something beside white space, and no NUL.
+/// The text of a post: not only whitespace, and without NUL.
 #[derive(Clone, PartialEq, Eq, Hash, PartialOrd, Ord)]
 pub struct Text(String);
 
 impl Text {
-    /// A text; NUL characters are left out. Its length is bounded by the settings: see [`super::Limits`].
+    /// Creates a text, removing NUL characters. The settings bound its length: see [`super::Limits`].
     ///
     /// # Errors
     /// [`FieldError::Empty`].
@@ -149,12 +149,12 @@ impl Text {
 
 string!(Text);
 
-/// When a post was published: UTC, in whole microseconds, which is what Postgres keeps, within the years 1970 to 2200.
+/// When a post was published: UTC, truncated to microseconds (Postgres's resolution), within the years 1970 to 2200.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, PartialOrd, Ord)]
 pub struct EventTime(OffsetDateTime);
 
 impl EventTime {
-    /// The time in UTC, cut to microseconds.
+    /// Converts a time to UTC and truncates it to microseconds.
     ///
     /// # Errors
     /// [`FieldError::Year`].
@@ -190,22 +190,22 @@ impl PartialEq<OffsetDateTime> for EventTime {
     }
 }
 
-/// In RFC 3339.
+/// Formats as RFC 3339.
 impl fmt::Display for EventTime {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.write_str(&self.0.format(&Rfc3339).map_err(|_| fmt::Error)?)
     }
 }
 
-fn bounded(text: String, most: usize) -> Result<String, FieldError> {
+fn bounded(text: String, max: usize) -> Result<String, FieldError> {
     match text.len() {
         0 => Err(FieldError::Empty),
-        bytes if bytes > most => Err(FieldError::TooLong { bytes, most }),
+        bytes if bytes > max => Err(FieldError::TooLong { bytes, max }),
         _ => Ok(text),
     }
 }
 
-/// Without NUL, which Postgres refuses.
+/// Removes NUL, which Postgres does not accept.
 fn without_nul(text: String) -> String {
     if text.contains('\0') {
         text.replace('\0', "")
@@ -224,10 +224,10 @@ mod tests {
 
     #[test]
     fn lengths_are_bytes_without_nul() {
-        let most = Id::MAX_BYTES;
-        assert_eq!(Id::new("é".repeat(most / 2)).unwrap().len(), most);
-        let bytes = most + 2;
-        assert_eq!(Id::new("é".repeat(bytes / 2)), Err(FieldError::TooLong { bytes, most }));
+        let max = Id::MAX_BYTES;
+        assert_eq!(Id::new("é".repeat(max / 2)).unwrap().len(), max);
+        let bytes = max + 2;
+        assert_eq!(Id::new("é".repeat(bytes / 2)), Err(FieldError::TooLong { bytes, max }));
         assert_eq!(Id::new("\0"), Err(FieldError::Empty));
         assert_eq!(Id::new("a\0b").unwrap(), "ab");
         assert_eq!(Hashtag::new("＃#Ärger\0").unwrap(), "ärger");
@@ -246,9 +246,9 @@ mod tests {
     }
 
     proptest! {
-        /// Lower case may be longer than upper case: `İ` has two bytes, `i̇` three.
+        /// Lower case can be longer than upper case: `İ` is two bytes, `i̇` three.
         #[test]
-        fn what_can_be_built_lies_within_the_limits(text in "[\\PC\0]{0,300}") {
+        fn constructed_values_are_within_the_limits(text in "[\\PC\0]{0,300}") {
             if let Ok(id) = Id::new(text.clone()) {
                 prop_assert!((1..=Id::MAX_BYTES).contains(&id.len()) && !id.contains('\0'));
             }

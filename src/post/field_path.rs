@@ -1,39 +1,39 @@
-//! Where a topic of one's own keeps the fields of a post: `[posts.fields]`.
+//! The paths of a post's fields in records with a custom layout: `[posts.fields]`.
 
 use std::fmt;
 
 use serde::Deserialize;
 use serde_json::Value;
 
-/// The path of each field within a record's JSON. What is absent has the names that the plain format knows.
+/// The path of each field within a record's JSON. An unmapped field is read from the plain format's keys.
 #[derive(Debug, Clone, Default, PartialEq, Eq, Deserialize)]
 #[serde(default, deny_unknown_fields)]
 pub struct FieldPaths {
-    /// The post's identity: a string or a whole number.
+    /// The post's id: a string or an integer.
     pub id: Option<FieldPath>,
     /// The text.
     pub text: Option<FieldPath>,
-    /// When it was published, in any notation that the service reads.
+    /// The time of publication, in any notation that the service reads.
     pub created_at: Option<FieldPath>,
-    /// The author's identity: a string or a whole number.
+    /// The author's id: a string or an integer.
     pub author: Option<FieldPath>,
     /// The language, as a BCP 47 tag.
     pub lang: Option<FieldPath>,
-    /// The hashtags: a list of strings, or of objects with the word under `text`, `tag` or `name`; or one string with
-    /// the words between spaces or commas.
+    /// The hashtags: a list of strings, a list of objects with the word under `text`, `tag` or `name`, or one string of
+    /// words separated by spaces or commas.
     pub hashtags: Option<FieldPath>,
-    /// Where the post was published: `twitter`, `bluesky` or `mastodon`; anything else is `plain`.
+    /// The platform: `twitter`, `bluesky` or `mastodon`; anything else is `plain`.
     pub source: Option<FieldPath>,
-    /// For a repost: the original's identity.
+    /// For a repost, the original's id.
     pub repost_of: Option<FieldPath>,
     /// The text of a quoted post.
     pub quoted_text: Option<FieldPath>,
-    /// What is set where the record says that the post was deleted: a flag, or the time of it.
+    /// A flag or a time that is set if the post was deleted.
     pub deleted: Option<FieldPath>,
 }
 
 impl FieldPaths {
-    /// Whether nothing is mapped.
+    /// Whether no field is mapped.
     #[must_use]
     pub fn is_empty(&self) -> bool {
         *self == Self::default()
@@ -43,30 +43,30 @@ impl FieldPaths {
 /// One step into a JSON value.
 #[derive(Debug, Clone, PartialEq, Eq)]
 enum Step {
-    /// The member of an object.
+    /// A member of an object.
     Name(String),
-    /// The element of a list, from 0.
+    /// A zero-based index into a list.
     Index(usize),
 }
 
-/// The path to one value: names between dots, `[n]` for an element of a list, `['a.b']` for a name with other characters.
-/// A `$` in front, as in JSONPath ([RFC 9535], of which this is the part that names a single value), may be left out.
+/// The path to a value: names separated by dots, `[n]` for a list element, `['a.b']` for a name with other characters.
+/// It is the subset of JSONPath ([RFC 9535]) that addresses a single value. The leading `$` is optional.
 ///
 /// [RFC 9535]: https://www.rfc-editor.org/rfc/rfc9535
 #[derive(Clone, PartialEq, Eq, Deserialize)]
 #[serde(try_from = "String")]
 pub struct FieldPath(Vec<Step>);
 
-/// A path that can't be read.
+/// A path that can't be parsed.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
-#[error("`{path}` is no path to a field: {fault}; write `name`, `user.name`, `tags[0]` or `['a.b']`")]
+#[error("`{path}` is not a field path: {fault}; write `name`, `user.name`, `tags[0]` or `['a.b']`")]
 pub struct FieldPathError {
     path: String,
     fault: &'static str,
 }
 
 impl FieldPath {
-    /// The value at the path; none where the record has no such field.
+    /// Returns the value at the path, or `None` if the record has no such field.
     #[must_use]
     pub fn find<'v>(&self, value: &'v Value) -> Option<&'v Value> {
         self.0.iter().try_fold(value, |value, step| match step {
@@ -98,26 +98,26 @@ impl TryFrom<String> for FieldPath {
                 let (name, after) = name(named);
                 (name.ok_or(fault("a name is empty"))?, after)
             } else {
-                bracketed(rest).ok_or(fault("what stands in brackets is neither a number nor a quoted name"))?
+                bracketed(rest).ok_or(fault("brackets must hold a number or a quoted name"))?
             };
             steps.push(step);
             rest = after;
         }
         if steps.is_empty() {
-            return Err(fault("it names nothing"));
+            return Err(fault("it names no field"));
         }
         Ok(Self(steps))
     }
 }
 
-/// The name in front of the next dot or bracket, and what follows it.
+/// Splits off the name before the next dot or bracket.
 fn name(text: &str) -> (Option<Step>, &str) {
     let end = text.find(['.', '[']).unwrap_or(text.len());
     let (name, rest) = text.split_at(end);
     ((!name.is_empty()).then(|| Step::Name(name.to_owned())), rest)
 }
 
-/// `[3]`, `['name']` or `["name"]`, and what follows it.
+/// Splits off `[3]`, `['name']` or `["name"]`.
 fn bracketed(text: &str) -> Option<(Step, &str)> {
     let inner = text.strip_prefix('[')?;
     for quote in ['\'', '"'] {
@@ -150,7 +150,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn a_path_leads_to_one_value() {
+    fn a_path_selects_one_value() {
         let record = json!({"a": {"b": [1, {"c d": 2}], "e.f": 3}, "$": 4, "": 5});
         for (path, value) in [
             ("a.b[0]", Some(1)),
@@ -169,10 +169,10 @@ mod tests {
     }
 
     #[test]
-    fn what_is_no_path_is_refused_with_the_reason() {
+    fn invalid_paths_are_refused_with_the_reason() {
         for (path, fault) in [
             ("", "a name is empty"),
-            ("$", "names nothing"),
+            ("$", "names no field"),
             ("a..b", "a name is empty"),
             ("a.", "a name is empty"),
             ("a[", "brackets"),

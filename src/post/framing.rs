@@ -1,10 +1,10 @@
-//! What producers wrap around a record's JSON.
+//! Framings and encodings that producers put around a record's JSON.
 
 use base64::{Engine as _, engine::general_purpose::STANDARD};
 
 use super::{Reason, Reject};
 
-/// The head that Confluent's serialisers put before a record: a zero byte and the schema's id, big endian.
+/// The schema registry header that Confluent's serializers prepend: a zero byte and the schema id, big endian.
 ///
 /// <https://docs.confluent.io/platform/current/schema-registry/fundamentals/serdes-develop/index.html#wire-format>
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -13,7 +13,7 @@ pub(super) struct SchemaRegistry {
 }
 
 impl SchemaRegistry {
-    /// The head of a record and what follows it. No text begins with a zero byte.
+    /// Splits off the header, if there is one. Text never starts with a zero byte.
     pub(super) fn split(payload: &[u8]) -> Option<(Self, &[u8])> {
         let (&[0, a, b, c, d], rest) = payload.split_first_chunk::<5>()? else {
             return None;
@@ -22,17 +22,17 @@ impl SchemaRegistry {
         Some((Self { schema }, rest))
     }
 
-    /// The reject of a record that is framed, but not in JSON.
+    /// Returns the reject of a framed record whose content is not JSON.
     pub(super) fn not_json(self) -> Reject {
         let detail = format!(
-            "framed for a schema registry (schema {}), and what follows is not JSON: Avro and Protobuf are not read",
+            "a schema registry header (schema {}), but the content is not JSON: Avro and Protobuf are not supported",
             self.schema
         );
         Reject::new(Reason::SchemaRegistry, detail)
     }
 }
 
-/// Whether the bytes are UTF-16, by their mark or because every second byte of the first few is zero.
+/// Whether the bytes are UTF-16, judging by the byte order mark or by zeros in every second of the first four bytes.
 pub(super) fn is_utf16(payload: &[u8]) -> bool {
     match payload {
         [0xff, 0xfe, ..] | [0xfe, 0xff, ..] => true,
@@ -41,7 +41,7 @@ pub(super) fn is_utf16(payload: &[u8]) -> bool {
     }
 }
 
-/// Bytes as JSON has them: a string in base64, as Kafka Connect writes it, a list of numbers, or Node's `Buffer`.
+/// Decodes bytes from JSON: a base64 string, as Kafka Connect writes it, a list of numbers, or Node's `Buffer`.
 pub(super) fn bytes_in_json(json: &str) -> Option<Vec<u8>> {
     #[derive(serde::Deserialize)]
     #[serde(untagged)]
@@ -57,7 +57,7 @@ pub(super) fn bytes_in_json(json: &str) -> Option<Vec<u8>> {
     }
 }
 
-/// The data of a block of server-sent events that has no `event:` field; none if it is no such block.
+/// Returns the data of a server-sent event that has no `event:` field, or `None` if `record` is not such an event.
 ///
 /// <https://html.spec.whatwg.org/multipage/server-sent-events.html#event-stream-interpretation>
 pub(super) fn server_sent_data(record: &str) -> Option<String> {
@@ -79,7 +79,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn a_schema_registry_s_head_is_five_bytes() {
+    fn a_schema_registry_header_is_five_bytes() {
         let (head, rest) = SchemaRegistry::split(b"\0\0\0\x01\x02{}").unwrap();
         assert_eq!((head.schema, rest), (258, &b"{}"[..]));
         assert_eq!(SchemaRegistry::split(b"\0\0\0\0"), None);
@@ -87,7 +87,7 @@ mod tests {
     }
 
     #[test]
-    fn utf_16_is_told_from_utf_8() {
+    fn utf16_is_distinguished_from_utf8() {
         let utf16 =
             |text: &str, to_bytes: fn(u16) -> [u8; 2]| text.encode_utf16().flat_map(to_bytes).collect::<Vec<u8>>();
         assert!(is_utf16(&utf16("{\"a\"", u16::to_le_bytes)));

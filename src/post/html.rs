@@ -1,6 +1,6 @@
-//! The text of a status's HTML: the small, sanitised subset that Mastodon's API hands out, but any bytes do no harm.
+//! Extracts the text from a status's HTML: the small sanitised subset that Mastodon's API returns. Any input is safe.
 
-/// Elements whose ends are the ends of a line.
+/// Elements that end a line.
 const BLOCKS: &[&str] = &[
     "blockquote",
     "div",
@@ -17,10 +17,10 @@ const BLOCKS: &[&str] = &[
     "ul",
 ];
 
-/// The visible text: paragraphs parted by an empty line, `<br>` and blocks by a line end, entities resolved.
+/// Returns the visible text: an empty line between paragraphs, a newline for `<br>` and block elements, entities decoded.
 ///
-/// Mastodon hides the ends of a long link in `invisible` spans; they are kept, so the whole URL stands
-/// in the text. A link without a text gives its address.
+/// Mastodon hides the start and the end of a long link in `invisible` spans. They are kept, so that the text contains
+/// the complete URL. A link without text is replaced by its address.
 pub(super) fn to_text(html: &str) -> String {
     let mut page = Page {
         text: String::with_capacity(html.len()),
@@ -37,26 +37,26 @@ pub(super) fn to_text(html: &str) -> String {
             continue;
         };
         let Some(length) = tag.length else {
-            // The tag never ends: a browser would drop all that follows, but it may be what the author wrote.
+            // An unterminated tag: a browser would drop the rest, but it may be part of what the author wrote.
             page.push_raw(rest);
             return page.text;
         };
         let source = &rest[..length];
         rest = &rest[length..];
         match (tag.name.as_str(), tag.closes) {
-            ("br", _) => page.breaks = (page.breaks + 1).min(2),
-            ("p", _) => page.breaks = 2,
+            ("br", _) => page.line_breaks = (page.line_breaks + 1).min(2),
+            ("p", _) => page.line_breaks = 2,
             ("script" | "style", false) => rest = skip_past(rest, &tag.name),
-            ("a", false) => link = attribute(source, "href").map(|href| (href, page.solid)),
+            ("a", false) => link = attribute(source, "href").map(|href| (href, page.visible)),
             ("a", true) => {
-                if let Some((href, _)) = link.take().filter(|(_, solid)| *solid == page.solid) {
+                if let Some((href, _)) = link.take().filter(|(_, visible)| *visible == page.visible) {
                     page.push(href);
                 }
             }
             (name, closes) if BLOCKS.contains(&name) => {
-                page.breaks = page.breaks.max(1);
+                page.line_breaks = page.line_breaks.max(1);
                 if name == "pre" {
-                    page.keep_lines = !closes;
+                    page.preformatted = !closes;
                 }
             }
             _ => {}
@@ -69,18 +69,18 @@ pub(super) fn to_text(html: &str) -> String {
 #[derive(Default)]
 struct Page {
     text: String,
-    /// Line ends owed before the next visible character.
-    breaks: usize,
-    /// Whether a space is owed before it.
+    /// Pending line breaks, written before the next visible character.
+    line_breaks: usize,
+    /// Whether a space is pending.
     space: bool,
-    /// Whether line ends of the source stand for themselves, as in `<pre>`.
-    keep_lines: bool,
-    /// How many visible characters were written.
-    solid: usize,
+    /// Whether newlines in the source are kept, as in `<pre>`.
+    preformatted: bool,
+    /// The number of visible characters written.
+    visible: usize,
 }
 
 impl Page {
-    /// Writes a run of source text, entities resolved.
+    /// Appends source text, decoding entities.
     fn push(&mut self, source: &str) {
         self.push_raw(&html_escape::decode_html_entities(source));
     }
@@ -88,18 +88,18 @@ impl Page {
     fn push_raw(&mut self, text: &str) {
         for c in text.chars() {
             match c {
-                '\n' if self.keep_lines => self.breaks += 1,
+                '\n' if self.preformatted => self.line_breaks += 1,
                 ' ' | '\t' | '\n' | '\r' | '\u{c}' => self.space = true,
                 _ => {
                     if !self.text.is_empty() {
-                        match self.breaks {
+                        match self.line_breaks {
                             0 if self.space => self.text.push(' '),
                             breaks => self.text.extend(std::iter::repeat_n('\n', breaks)),
                         }
                     }
-                    (self.breaks, self.space) = (0, false);
+                    (self.line_breaks, self.space) = (0, false);
                     self.text.push(c);
-                    self.solid += 1;
+                    self.visible += 1;
                 }
             }
         }
@@ -107,15 +107,15 @@ impl Page {
 }
 
 struct Tag {
-    /// Lower case; empty for comments and declarations.
+    /// In lower case; empty for comments and declarations.
     name: String,
     closes: bool,
-    /// Bytes from `<` to past `>`, unless the tag never ends.
+    /// The length in bytes from `<` through `>`, or `None` if the tag is unterminated.
     length: Option<usize>,
 }
 
 impl Tag {
-    /// The tag at the `<` that `source` starts with, if it opens one.
+    /// Parses the tag at the `<` that `source` starts with, or returns `None` if it does not start a tag.
     fn at(source: &str) -> Option<Self> {
         if source.starts_with("<!--") {
             let length = source.find("-->").map_or(source.len(), |end| end + 3);
@@ -144,7 +144,7 @@ impl Tag {
     }
 }
 
-/// Past the `>` that stands outside of quotes.
+/// Returns the position after the first `>` outside quotes.
 fn end_of_tag(source: &str) -> Option<usize> {
     let mut quote = None;
     for (at, byte) in source.bytes().enumerate() {
@@ -158,7 +158,7 @@ fn end_of_tag(source: &str) -> Option<usize> {
     None
 }
 
-/// What follows the closing tag of `name`; nothing if there is none.
+/// Returns the rest after the closing tag of `name`, or an empty string if there is none.
 fn skip_past<'a>(source: &'a str, name: &str) -> &'a str {
     let mut rest = source;
     while let Some(at) = rest.find("</") {
@@ -173,7 +173,7 @@ fn skip_past<'a>(source: &'a str, name: &str) -> &'a str {
     ""
 }
 
-/// The value of a quoted attribute.
+/// Returns the value of a quoted attribute.
 fn attribute<'a>(tag: &'a str, name: &str) -> Option<&'a str> {
     let mut rest = tag;
     while let Some(at) = rest.find(name) {
@@ -204,7 +204,7 @@ mod tests {
     }
 
     #[test]
-    fn a_shortened_link_gives_its_whole_address() {
+    fn a_shortened_link_keeps_its_complete_address() {
         let html = "<p>see <a href=\"https://ex.example/a/long/way\" rel=\"nofollow\"><span class=\"invisible\">https://</span>\
             <span class=\"ellipsis\">ex.example/a/lo</span><span class=\"invisible\">ng/way</span></a>!</p>";
         assert_eq!(to_text(html), "see https://ex.example/a/long/way!");
@@ -234,7 +234,7 @@ mod tests {
     }
 
     #[test]
-    fn what_is_no_tag_is_text() {
+    fn text_that_is_not_a_tag_is_kept() {
         assert_eq!(to_text("I <3 you, 1 < 2 <"), "I <3 you, 1 < 2 <");
         assert_eq!(to_text("never ends <a href=\"x"), "never ends <a href=\"x");
         assert_eq!(
@@ -245,7 +245,7 @@ mod tests {
 
     proptest! {
         #[test]
-        fn any_string_is_taken(html in ".{0,200}|[<>/a-z\"'=&;! -]{0,200}") {
+        fn any_string_is_handled(html in ".{0,200}|[<>/a-z\"'=&;! -]{0,200}") {
             let _ = to_text(&html);
         }
 

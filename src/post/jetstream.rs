@@ -1,6 +1,6 @@
-//! Bluesky's Jetstream: commits to people's repositories, of which the posts matter here.
+//! Bluesky's Jetstream: commits to users' repositories, of which only those to posts are used.
 //!
-//! A post's id is its URI, `at://<did>/app.bsky.feed.post/<rkey>`, which deletions name as well.
+//! A post's id is its URI, `at://<did>/app.bsky.feed.post/<rkey>`, which a deletion also names.
 
 use std::borrow::Cow;
 
@@ -13,7 +13,7 @@ use super::{
     list::not_a_post,
 };
 
-/// The collection of posts in a repository.
+/// The repository collection that holds posts.
 const POSTS: &str = "app.bsky.feed.post";
 
 #[derive(Deserialize)]
@@ -51,7 +51,7 @@ struct PostRecord<'a> {
     langs: List<Scalar<'a>>,
     #[serde(borrow, default)]
     facets: List<Object<Facet<'a>>>,
-    /// Hashtags beside those in the text.
+    /// Hashtags in addition to those in the text.
     #[serde(borrow, default)]
     tags: List<Scalar<'a>>,
     #[serde(borrow, default)]
@@ -70,7 +70,7 @@ struct Feature<'a> {
     tag: Scalar<'a>,
 }
 
-/// An embed. A quoted post's text travels along only in records enriched after the stream, as the app's views.
+/// An embed. The text of a quoted post is present only in records enriched downstream, in the shape of the app's views.
 #[derive(Deserialize)]
 struct Embed<'a> {
     #[serde(borrow, default)]
@@ -81,7 +81,7 @@ struct Embed<'a> {
 struct Embedded<'a> {
     #[serde(borrow, default)]
     value: Object<Quoted<'a>>,
-    /// One level deeper when the quote comes with media.
+    /// One level deeper if the quote has media.
     #[serde(borrow, default)]
     record: Object<EmbeddedWithMedia<'a>>,
 }
@@ -121,7 +121,7 @@ impl PostRecord<'_> {
     }
 }
 
-/// One event of the stream.
+/// Parses one event of the stream.
 pub(super) fn parse(json: &str, input: Input<'_>) -> Result<Parsed, Reject> {
     let event: Event<'_> = json::read(json)?;
     let Some(commit) = event.commit.as_ref() else {
@@ -139,14 +139,14 @@ pub(super) fn parse(json: &str, input: Input<'_>) -> Result<Parsed, Reject> {
     }
     let did = event.did.id("did")?;
     let (Some(author), Some(key)) = (&did, commit.rkey.id("commit.rkey")?) else {
-        return Err(Reject::new(Reason::NoId, "a post's commit without `did` or `rkey`"));
+        return Err(Reject::new(Reason::NoId, "a post commit without `did` or `rkey`"));
     };
     let Some(id) = json::id(
         format!("at://{author}/{POSTS}/{key}"),
         "the URI of `did` and `commit.rkey`",
     )?
     else {
-        return Err(Reject::new(Reason::NoId, "a post's commit without `did` or `rkey`"));
+        return Err(Reject::new(Reason::NoId, "a post commit without `did` or `rkey`"));
     };
     match operation {
         "delete" => Ok(Parsed::Deletion(Deletion {
@@ -179,7 +179,7 @@ fn post(
         source: Source::Bluesky,
         id: Some(id),
         created_at,
-        record_time: false,
+        allow_record_time: false,
         author_id,
         lang: record.langs.iter().find_map(Scalar::as_str),
         text: record.text.text("text")?.map(Cow::Borrowed),

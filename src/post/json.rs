@@ -1,4 +1,4 @@
-//! Typed JSON that forgives: a field of the wrong type is a value to judge, not the end of the record.
+//! Lenient JSON types: a field of the wrong type becomes a value to examine instead of failing the whole record.
 
 use std::{borrow::Cow, fmt, marker::PhantomData};
 
@@ -11,12 +11,12 @@ use time::{OffsetDateTime, format_description::well_known::Rfc3339};
 
 use super::{FieldError, Id, Reason, Reject};
 
-/// Reads `json` as `T`.
+/// Deserializes `json` as `T`.
 ///
 /// # Errors
 ///
-/// [`Reason::NotJson`] where the syntax is wrong, [`Reason::TooDeep`] past the parser's limit,
-/// [`Reason::BadField`] where a field doesn't fit.
+/// Returns [`Reason::NotJson`] for a syntax error, [`Reason::TooDeep`] beyond the parser's nesting limit, and
+/// [`Reason::BadField`] if a field does not fit.
 pub(super) fn read<'a, T: Deserialize<'a>>(json: &'a str) -> Result<T, Reject> {
     serde_json::from_str(json).map_err(|error| {
         let message = error.to_string();
@@ -29,13 +29,13 @@ pub(super) fn read<'a, T: Deserialize<'a>>(json: &'a str) -> Result<T, Reject> {
     })
 }
 
-/// Whether it is several JSON values one after another.
-pub(super) fn is_several(json: &str) -> bool {
+/// Whether the input is a sequence of several JSON values.
+pub(super) fn has_several_values(json: &str) -> bool {
     let mut values = serde_json::Deserializer::from_str(json).into_iter::<IgnoredAny>();
     matches!(values.next(), Some(Ok(_))) && matches!(values.next(), Some(Ok(_)))
 }
 
-/// How deep objects and lists nest. Malformed JSON gets some number too.
+/// Returns the nesting depth of objects and arrays. For malformed JSON the result is unspecified.
 pub(super) fn depth(json: &str) -> usize {
     let bytes = json.as_bytes();
     let (mut deepest, mut open, mut at) = (0_usize, 0_usize, 0_usize);
@@ -59,7 +59,7 @@ pub(super) fn depth(json: &str) -> usize {
     deepest
 }
 
-/// A value that should be a string or a number.
+/// A value that is expected to be a string or a number.
 #[derive(Debug, Default)]
 pub(super) enum Scalar<'a> {
     /// Absent or `null`.
@@ -91,7 +91,7 @@ impl Scalar<'_> {
         matches!(self, Self::Absent)
     }
 
-    /// Whether a flag is set: anything but `false`, 0, nothing, and the words for them.
+    /// Whether a flag is set: anything except `false`, 0, null, a list, an object, and the usual words for false.
     pub(super) fn is_set(&self) -> bool {
         const UNSET: [&str; 6] = ["", "0", "f", "false", "n", "no"];
         match self {
@@ -103,13 +103,14 @@ impl Scalar<'_> {
         }
     }
 
-    /// The scalar that MongoDB's Extended JSON writes as an object of one member, `{"$oid": "..."}`; none for another key.
+    /// Converts a scalar of MongoDB's Extended JSON, an object with a single member such as `{"$oid": "..."}`. Returns
+    /// `None` for an unknown key.
     ///
     /// <https://www.mongodb.com/docs/manual/reference/mongodb-extended-json/>
-    fn extended(key: &str, value: Self) -> Option<Self> {
+    fn from_extended_json(key: &str, value: Self) -> Option<Self> {
         const NANOSECONDS: i128 = 1_000_000;
         match (key, value) {
-            // Milliseconds, whatever their magnitude: as a notation that leaves no doubt.
+            // Always milliseconds. As text, the number's magnitude is not used to guess the unit.
             ("$date", Self::Integer(milliseconds)) => {
                 let nanoseconds = milliseconds.checked_mul(NANOSECONDS)?;
                 let time = OffsetDateTime::from_unix_timestamp_nanos(nanoseconds).ok()?;
@@ -128,7 +129,7 @@ impl Scalar<'_> {
         }
     }
 
-    /// The string, if it is one.
+    /// Returns the string, if the value is one.
     pub(super) fn as_str(&self) -> Option<&str> {
         match self {
             Self::Text(text) => Some(text),
@@ -136,39 +137,39 @@ impl Scalar<'_> {
         }
     }
 
-    /// The fault of a `field` that holds this.
-    pub(super) fn wrong(&self, field: &str, expected: &str) -> Reject {
+    /// Returns the reject of a `field` that has this value instead of the expected type.
+    pub(super) fn type_error(&self, field: &str, expected: &str) -> Reject {
         Reject::new(
             Reason::BadField,
             format!("`{field}` is {}, not {expected}", self.kind()),
         )
     }
 
-    /// The string, or nothing if absent.
+    /// Returns the string, or `None` if the value is absent.
     pub(super) fn text(&self, field: &str) -> Result<Option<&str>, Reject> {
         match self {
             Self::Absent => Ok(None),
             Self::Text(text) => Ok(Some(text)),
-            other => Err(other.wrong(field, "a string")),
+            other => Err(other.type_error(field, "a string")),
         }
     }
 
-    /// An identity: a string or a whole number. Empty strings count as absent.
+    /// Returns the value as an id: a string or an integer. An empty string counts as absent.
     pub(super) fn id(&self, field: &str) -> Result<Option<Id>, Reject> {
         match self {
             Self::Absent => Ok(None),
             Self::Integer(number) => id(number.to_string(), field),
-            // Data frames and JavaScript write whole numbers as `5.0`. Beyond 2⁵³ a double is not exact any more.
+            // Data frames and JavaScript write integers as `5.0`. Above 2⁵³ a double is no longer exact.
             Self::Float(number) if number.fract() == 0.0 && number.abs() < 9_007_199_254_740_992.0 => {
                 id(format!("{number:.0}"), field)
             }
             Self::Text(text) => id(text.trim(), field),
-            other => Err(other.wrong(field, "a string or a whole number")),
+            other => Err(other.type_error(field, "a string or an integer")),
         }
     }
 }
 
-/// An identity from a text; an empty one counts as absent.
+/// Creates an id. An empty string counts as absent.
 pub(super) fn id(text: impl Into<String>, field: &str) -> Result<Option<Id>, Reject> {
     match Id::new(text) {
         Ok(id) => Ok(Some(id)),
@@ -177,8 +178,8 @@ pub(super) fn id(text: impl Into<String>, field: &str) -> Result<Option<Id>, Rej
     }
 }
 
-/// The first id present of a string form and a number form: a JSON number past 2⁵³ may have been
-/// rounded on its way by a JavaScript tool, its string form not.
+/// Returns the id from its string form, or else from its number form. JavaScript tools may have rounded a number
+/// above 2⁵³, but not the string.
 pub(super) fn id_of(string: &Scalar<'_>, number: &Scalar<'_>, field: &str) -> Result<Option<Id>, Reject> {
     match string.id(field)? {
         Some(id) => Ok(Some(id)),
@@ -203,7 +204,7 @@ impl<'a> From<&'a serde_json::Value> for Scalar<'a> {
                 let mut members = object.iter();
                 match (members.next(), members.next()) {
                     (Some((key, value)), None) if key.starts_with('$') => {
-                        Self::extended(key, Self::from(value)).unwrap_or(Self::Object)
+                        Self::from_extended_json(key, Self::from(value)).unwrap_or(Self::Object)
                     }
                     _ => Self::Object,
                 }
@@ -264,7 +265,7 @@ impl<'de> Visitor<'de> for ScalarVisitor {
         let mut found = Scalar::Object;
         if let Some(key) = object.next_key::<Cow<'_, str>>()? {
             match key.starts_with('$') {
-                true => found = Scalar::extended(&key, object.next_value()?).unwrap_or(Scalar::Object),
+                true => found = Scalar::from_extended_json(&key, object.next_value()?).unwrap_or(Scalar::Object),
                 false => drop(object.next_value::<IgnoredAny>()?),
             }
         }
@@ -275,7 +276,7 @@ impl<'de> Visitor<'de> for ScalarVisitor {
     }
 }
 
-/// An object where one is; nothing where something else stands (some producers write `[]` or `""` for no object).
+/// An object, or `None` for a value of any other type: some producers write `[]` or `""` for a missing object.
 #[derive(Debug)]
 pub(super) struct Object<T>(pub(super) Option<T>);
 
@@ -297,7 +298,7 @@ impl<'de, T: Deserialize<'de>> Deserialize<'de> for Object<T> {
     }
 }
 
-/// A list where one is, of elements that forgive in turn.
+/// A list, or `None` for a value of any other type.
 #[derive(Debug)]
 pub(super) struct List<T>(pub(super) Option<Vec<T>>);
 
@@ -319,8 +320,8 @@ impl<'de, T: Deserialize<'de>> Deserialize<'de> for List<T> {
     }
 }
 
-/// Visits that stand for "something else".
-macro_rules! otherwise_nothing {
+/// Implements the visitor methods that map values of other types to `None`.
+macro_rules! ignore_other_types {
     ($wrapper:ident) => {
         fn expecting(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
             f.write_str("a value")
@@ -357,7 +358,7 @@ struct ObjectVisitor<T>(PhantomData<T>);
 impl<'de, T: Deserialize<'de>> Visitor<'de> for ObjectVisitor<T> {
     type Value = Object<T>;
 
-    otherwise_nothing!(Object);
+    ignore_other_types!(Object);
 
     fn visit_seq<A: SeqAccess<'de>>(self, mut list: A) -> Result<Self::Value, A::Error> {
         while list.next_element::<IgnoredAny>()?.is_some() {}
@@ -374,7 +375,7 @@ struct ListVisitor<T>(PhantomData<T>);
 impl<'de, T: Deserialize<'de>> Visitor<'de> for ListVisitor<T> {
     type Value = List<T>;
 
-    otherwise_nothing!(List);
+    ignore_other_types!(List);
 
     fn visit_seq<A: SeqAccess<'de>>(self, mut list: A) -> Result<Self::Value, A::Error> {
         let mut elements = Vec::new();

@@ -1,10 +1,10 @@
-//! Languages: the primary subtags of BCP 47 that are registered, and nothing else.
+//! Languages, limited to the registered primary subtags of BCP 47.
 
 use std::{borrow::Cow, collections::HashMap, fmt, sync::LazyLock};
 
 use regex::Regex;
 
-/// The registered primary subtags and what each is stored as. See the head of the file for its source.
+/// Maps each registered primary subtag to the subtag that is stored. The file names its source.
 static SUBTAGS: LazyLock<HashMap<&'static str, &'static str>> = LazyLock::new(|| {
     include_str!("language_subtags.txt")
         .lines()
@@ -15,29 +15,29 @@ static SUBTAGS: LazyLock<HashMap<&'static str, &'static str>> = LazyLock::new(||
         .collect()
 });
 
-/// `qaa` to `qtz`, registered as a range. Twitter marks posts without words with some of them.
+/// `qaa` to `qtz`, registered as a range. Twitter uses some of them for posts without words.
 static PRIVATE_USE: LazyLock<Vec<String>> = LazyLock::new(|| {
     ('a'..='t')
         .flat_map(|second| ('a'..='z').map(move |third| format!("q{second}{third}")))
         .collect()
 });
 
-/// The language of a post: a primary subtag of the [IANA Language Subtag Registry], lower case.
+/// The language of a post: a primary subtag of the [IANA Language Subtag Registry], in lower case.
 ///
-/// It is a column of every rollup, so there must be a bounded number of them however odd the records are: some 8,800,
-/// of which a stream uses a hundred or two.
+/// Every rollup has a language column, so the set must be bounded for any input: about 8,800 subtags, of which a typical
+/// stream uses 100 to 200.
 ///
 /// [IANA Language Subtag Registry]: https://www.iana.org/assignments/language-subtag-registry
 #[derive(Clone, Copy, PartialEq, Eq, Hash, PartialOrd, Ord)]
 pub struct Language(&'static str);
 
 impl Language {
-    /// Not known.
+    /// Unknown.
     pub const UNDETERMINED: Self = Self("und");
 
-    /// The primary subtag of a language tag (`pt-BR`, `pt_BR`: `pt`), in any case. Deprecated codes become those that the
-    /// registry prefers (`iw`: `he`), three-letter codes of ISO 639 the subtag of two letters where there is one
-    /// (`eng`: `en`). None if it is not registered.
+    /// Returns the primary subtag of a language tag in any case (`pt` for `pt-BR` or `pt_BR`), or `None` if it is not
+    /// registered. Deprecated codes are replaced by the registry's preferred ones (`iw` by `he`), and three-letter ISO 639
+    /// codes by the two-letter subtag if there is one (`eng` by `en`).
     #[must_use]
     pub fn registered(tag: &str) -> Option<Self> {
         let primary = tag.trim().split(['-', '_']).next().unwrap_or_default();
@@ -48,20 +48,21 @@ impl Language {
         SUBTAGS.get(&*lower).map(|subtag| Self(subtag))
     }
 
-    /// As [`Language::registered`], or [`Language::UNDETERMINED`].
+    /// Like [`Language::registered`], but returns [`Language::UNDETERMINED`] for an unregistered tag.
     #[must_use]
     pub fn of_tag(tag: &str) -> Self {
         Self::registered(tag).unwrap_or(Self::UNDETERMINED)
     }
 
-    /// The language that a text is written in, where it shows. Links, handles and hashtags don't count.
+    /// Identifies the language of a text, ignoring links, handles and hashtags. Returns `None` if the text is too short or
+    /// ambiguous.
     ///
-    /// Two detectors must agree, or one of them be sure: whatlang (trigrams) is cautious with short texts, and whichlang
-    /// (regression on n-grams) good at them, but it knows sixteen languages and always names one. None for what is too
-    /// short or could be several languages. docs/benchmarks.md says how often they are right.
+    /// Either two detectors must agree or whatlang must be confident. whatlang (trigrams) is cautious with short texts.
+    /// whichlang (regression on n-grams) handles them well, but knows only sixteen languages and always names one.
+    /// docs/benchmarks.md has their accuracy.
     #[must_use]
     pub fn identify(text: &str) -> Option<Self> {
-        /// Of whatlang, from 0 to 1.
+        /// The minimum confidence at which whatlang is trusted alone, from 0 to 1.
         const SURE: f64 = 0.9;
         static NO_WORDS: LazyLock<Option<Regex>> =
             LazyLock::new(|| Regex::new(r"(?i)\bhttps?://\S+|\bwww\.\S+|[@#＠＃][\w.-]+|^RT\b").ok());
@@ -75,20 +76,21 @@ impl Language {
             return None;
         }
         match code {
-            // Members of a macrolanguage under whose subtag posts are published.
+            // Members of a macrolanguage whose subtag is the one in common use.
             "cmn" => Self::registered("zh"),
             "pes" => Self::registered("fa"),
             code => Self::registered(code),
         }
     }
 
-    /// Whether it is one language that people speak: not undetermined, several, none or uncoded, nor a private code.
+    /// Whether it is a specific natural language: not undetermined, multiple, uncoded, no linguistic content, or a
+    /// private-use code.
     #[must_use]
     pub fn is_natural(self) -> bool {
         !matches!(self.0, "und" | "mul" | "zxx" | "mis") && !PRIVATE_USE.iter().any(|subtag| subtag == self.0)
     }
 
-    /// The subtag.
+    /// The subtag as a string slice.
     #[must_use]
     pub const fn as_str(self) -> &'static str {
         self.0
@@ -140,7 +142,7 @@ mod tests {
     }
 
     #[test]
-    fn what_is_not_registered_is_undetermined() {
+    fn unregistered_tags_are_undetermined() {
         for tag in [
             "",
             "e",
@@ -161,7 +163,7 @@ mod tests {
     }
 
     #[test]
-    fn a_language_is_identified_where_it_shows() {
+    fn languages_are_identified_if_the_text_is_clear() {
         for (text, language) in [
             ("I would rather have stayed at home today", Some("en")),
             ("Estoy muy contento de que hayas venido a verme hoy", Some("es")),
@@ -186,7 +188,7 @@ mod tests {
     }
 
     #[test]
-    fn every_stored_subtag_stands_for_itself() {
+    fn every_stored_subtag_maps_to_itself() {
         assert!((8_000..9_500).contains(&SUBTAGS.len()), "{}", SUBTAGS.len());
         for (tag, subtag) in SUBTAGS.iter() {
             assert!((2..=3).contains(&tag.len()), "{tag}");

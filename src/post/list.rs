@@ -1,22 +1,22 @@
-//! Lists of posts, and what is no post: shared by the wire formats.
+//! Lists of posts and rejects of non-posts, shared by the wire formats.
 
 use serde_json::value::RawValue;
 
 use super::{Parsed, Reason, Reject, json};
 
-/// The one post of a list: read by `each` if it is the list's only element.
+/// Parses a list that holds a single post; `each` parses the element.
 ///
 /// # Errors
 ///
-/// [`Reason::SeveralPosts`] if posts are among several elements, [`Reason::NotAPost`] for an empty
-/// list, else the first element's reason.
-pub(super) fn one_of(list: &str, each: impl Fn(&str) -> Result<Parsed, Reject>) -> Result<Parsed, Reject> {
+/// Returns [`Reason::SeveralPosts`] if the list has several elements and any of them is a post,
+/// [`Reason::NotAPost`] if it is empty, and otherwise the first element's reject.
+pub(super) fn single_post(list: &str, each: impl Fn(&str) -> Result<Parsed, Reject>) -> Result<Parsed, Reject> {
     let elements: Vec<&RawValue> = json::read(list)?;
     let one = |element: &RawValue| match element.get() {
         json if json.starts_with('{') => each(json),
         _ => Err(Reject::new(
             Reason::UnknownFormat,
-            "a list of values that are no objects",
+            "a list of values that are not objects",
         )),
     };
     let mut failed = None;
@@ -32,7 +32,7 @@ pub(super) fn one_of(list: &str, each: impl Fn(&str) -> Result<Parsed, Reject>) 
             }
             _ => {
                 let detail = format!(
-                    "a list of {} elements with posts among them: feed them one a record",
+                    "a list of {} elements that include posts: send one post per record",
                     elements.len()
                 );
                 return Err(Reject::new(Reason::SeveralPosts, detail));
@@ -45,7 +45,7 @@ pub(super) fn one_of(list: &str, each: impl Fn(&str) -> Result<Parsed, Reject>) 
             Reject::new(
                 first.reason,
                 format!(
-                    "a list of {} elements, none a post; the first: {}",
+                    "a list of {} elements, none of them a post; the first: {}",
                     elements.len(),
                     first.detail
                 ),
@@ -54,7 +54,7 @@ pub(super) fn one_of(list: &str, each: impl Fn(&str) -> Result<Parsed, Reject>) 
     ))
 }
 
-/// The reject of something known that is no post.
+/// Returns the reject of a known kind of object that is not a post.
 pub(super) fn not_a_post(what: &str) -> Reject {
     Reject::new(Reason::NotAPost, format!("{what}, not a post"))
 }

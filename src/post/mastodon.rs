@@ -1,4 +1,4 @@
-//! Mastodon: statuses, and the events of its streaming API, as WebSocket messages or server-sent events.
+//! Mastodon: statuses, and streaming API events as WebSocket messages or server-sent events.
 
 use std::borrow::Cow;
 
@@ -11,7 +11,7 @@ use super::{
     html, json,
     json::{List, Object, Scalar},
     list::not_a_post,
-    mend,
+    repair,
     shape::{Key, Shape},
 };
 
@@ -23,7 +23,7 @@ struct Status<'a> {
     created_at: Scalar<'a>,
     #[serde(borrow, default)]
     content: Scalar<'a>,
-    /// The source, which the server hands out instead of `content` when the status was deleted.
+    /// The source text, which the server returns instead of `content` when a status is deleted.
     #[serde(borrow, default)]
     text: Scalar<'a>,
     #[serde(borrow, default)]
@@ -46,7 +46,7 @@ struct Account<'a> {
     id: Scalar<'a>,
 }
 
-/// Mastodon wraps the quoted status together with the author's consent; its relatives put it here directly.
+/// Mastodon wraps the quoted status together with the author's approval. Compatible servers put the status here directly.
 #[derive(Deserialize)]
 struct Quote<'a> {
     #[serde(borrow, default)]
@@ -73,7 +73,7 @@ struct Event<'a> {
     payload: Option<&'a RawValue>,
 }
 
-/// One status or streaming event.
+/// Parses one status or streaming event.
 pub(super) fn parse(json: &str, shape: Shape, input: Input<'_>) -> Result<Parsed, Reject> {
     if shape.has(Key::Content) || shape.has(Key::Reblog) {
         return status(json, input);
@@ -82,15 +82,15 @@ pub(super) fn parse(json: &str, shape: Shape, input: Input<'_>) -> Result<Parsed
         let message: Event<'_> = json::read(json)?;
         let name = message.event.text("event")?.unwrap_or_default();
         let payload = message.payload.map_or("", RawValue::get);
-        // The payload is a string: the JSON of a status, or an id.
+        // The payload is a string that holds a status as JSON, or an id.
         return match json::read::<Cow<'_, str>>(payload) {
             Ok(inner) => event(name, inner.trim(), input),
             Err(_) => event(name, payload, input),
         };
     }
-    Err(match shape.control_message().or_else(|| shape.other_object()) {
+    Err(match shape.control_message().or_else(|| shape.non_post()) {
         Some(what) => not_a_post(what),
-        None if shape.has_all(&[Key::SpoilerText, Key::Text]) => not_a_post("a status's source"),
+        None if shape.has_all(&[Key::SpoilerText, Key::Text]) => not_a_post("a status source"),
         None => Reject::new(Reason::NoText, "a status without content"),
     })
 }
@@ -101,10 +101,12 @@ fn event(name: &str, payload: &str, input: Input<'_>) -> Result<Parsed, Reject> 
             Reason::NoText,
             format!("the event `{name}` has no payload"),
         )),
-        "update" | "status.update" => status(payload, input).or_else(|reject| match mend::mend_surrogates(payload) {
-            Some(mended) => status(&mended, input),
-            None => Err(reject),
-        }),
+        "update" | "status.update" => {
+            status(payload, input).or_else(|reject| match repair::repair_surrogates(payload) {
+                Some(repaired) => status(&repaired, input),
+                None => Err(reject),
+            })
+        }
         "delete" => {
             let id = Scalar::Text(Cow::Borrowed(payload)).id("payload")?;
             match id {
@@ -124,7 +126,7 @@ fn status(json: &str, input: Input<'_>) -> Result<Parsed, Reject> {
     let Some(id) = status.id.id("id")? else {
         return Err(Reject::new(
             Reason::NoId,
-            "content without a status's id: a translation or an earlier edition?",
+            "content without a status id, possibly a translation or an earlier revision",
         ));
     };
     if status.content.is_absent() && !status.text.is_absent() {
@@ -136,7 +138,7 @@ fn status(json: &str, input: Input<'_>) -> Result<Parsed, Reject> {
     let reblogged = status.reblog.as_ref();
     let original = reblogged.map_or(&status, Box::as_ref);
     let mut text = original.content.text("content")?.map(html::to_text);
-    // A status with nothing but media may still say something in its content warning.
+    // A status with only media may still have a content warning.
     if text.as_deref().is_none_or(str::is_empty)
         && let Some(spoiler) = original.spoiler_text.as_str().filter(|spoiler| !spoiler.is_empty())
     {
@@ -147,7 +149,7 @@ fn status(json: &str, input: Input<'_>) -> Result<Parsed, Reject> {
         source: Source::Mastodon,
         id: Some(id),
         created_at: input.time(&[(&status.created_at, "created_at")])?,
-        record_time: false,
+        allow_record_time: false,
         author_id: account
             .map(|account| account.id.id("account.id"))
             .transpose()?
@@ -164,20 +166,20 @@ fn status(json: &str, input: Input<'_>) -> Result<Parsed, Reject> {
     .finish(input)
 }
 
-/// Whether a record is a block of server-sent events, as the streaming API writes them over plain HTTP.
+/// Whether a record is a block of server-sent events, as the streaming API writes them over HTTP.
 pub(super) fn is_server_sent(record: &str) -> bool {
     let mut lines = record.lines().filter(|line| !line.starts_with(':'));
     lines.next().is_some_and(|line| line.starts_with("event:"))
         && lines.next().is_some_and(|line| line.starts_with("data:"))
 }
 
-/// A block that holds one server-sent event; comments (heartbeats) don't count.
+/// Parses a block that holds one server-sent event. Comments (heartbeats) are ignored.
 pub(super) fn server_sent(record: &str, input: Input<'_>) -> Result<Parsed, Reject> {
     let named = record.lines().filter(|line| line.starts_with("event:")).count();
     if named > 1 {
         return Err(Reject::new(
             Reason::SeveralPosts,
-            format!("{named} server-sent events: feed them one a record"),
+            format!("{named} server-sent events: send one per record"),
         ));
     }
     let field = |name: &str| {

@@ -1,8 +1,9 @@
-//! Parsing: a record's bytes become one [`Post`], one [`Deletion`], or a [`Reject`] with its reason.
+//! Parses a record's bytes into a [`Post`], a [`Deletion`], or a [`Reject`] with its reason.
 //!
-//! [`parse()`] is the verb. Behind it, a record's shape (the keys of its outermost object) decides the
-//! format, and one file a wire format reads it with types that borrow from the record. Fields that
-//! don't matter are skipped unread; fields that do are read leniently and named when they are wrong.
+//! [`parse()`] is the entry point. It determines the wire format from the record's shape (the keys of
+//! the outermost object) and hands the record to that format's module, which deserializes into types
+//! that borrow from the record. Unused fields are skipped. The others are read leniently, and an
+//! invalid one is named in the reject.
 
 mod activity_streams;
 mod bare_text;
@@ -17,10 +18,10 @@ mod json;
 mod language;
 mod list;
 mod mastodon;
-mod mend;
 mod origin;
 mod parse;
 mod plain;
+mod repair;
 mod row_change;
 mod shape;
 #[cfg(test)]
@@ -40,21 +41,21 @@ pub use parse::{Limits, ParseOptions, key, parse};
 
 use time::OffsetDateTime;
 
-/// Where a post was published. Stored as [`Source::as_str`] in the `source` column.
+/// The platform on which a post was published, stored as [`Source::as_str`] in the `source` column.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, PartialOrd, Ord)]
 pub enum Source {
-    /// Twitter / X, whichever wire format it came in.
+    /// Twitter / X, in any of its wire formats.
     Twitter,
     /// Bluesky.
     Bluesky,
-    /// Mastodon and what speaks its API.
+    /// Mastodon and servers compatible with its API.
     Mastodon,
     /// Anything else, in the plain format.
     Plain,
 }
 
 impl Source {
-    /// The name in tables, metrics and settings.
+    /// The name used in tables, metrics and settings.
     #[must_use]
     pub const fn as_str(self) -> &'static str {
         match self {
@@ -72,64 +73,64 @@ impl fmt::Display for Source {
     }
 }
 
-/// One post, as far as the monitor needs it. Every field is of a type that the database can store.
+/// A post, reduced to the fields the service uses. Every field's type guarantees that the database can store it.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Post {
-    /// Where it was published.
+    /// The platform on which it was published.
     pub source: Source,
-    /// Its identity within the source.
+    /// The identifier, unique within the source.
     pub id: Id,
-    /// Event time.
+    /// The event time.
     pub created_at: EventTime,
-    /// Where the event time is from.
+    /// Where the event time was taken from.
     pub time_source: TimeSource,
-    /// The author's identity within the source, where known.
+    /// The author's identifier within the source, if known.
     pub author_id: Option<Id>,
-    /// Its language.
+    /// The language.
     pub lang: Language,
-    /// Whether the language was identified from the text, as the record names none.
+    /// Whether the language was identified from the text because the record names none.
     pub lang_identified: bool,
-    /// The whole text (for a repost: the original's whole text), entities and HTML resolved.
+    /// The full text with entities and HTML resolved. For a repost, the original's full text.
     pub text: Text,
-    /// For a repost: the original's id.
+    /// For a repost, the original's id.
     pub repost_of: Option<Id>,
-    /// The whole text of a quoted post, where it travels along.
+    /// The full text of a quoted post, if the record contains it.
     pub quoted_text: Option<Text>,
-    /// Hashtags in order of appearance, without repeats.
+    /// Hashtags in order of first appearance, without duplicates.
     pub hashtags: Vec<Hashtag>,
 }
 
-/// Where a post's event time is from.
+/// Where a post's event time was taken from.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
 pub enum TimeSource {
-    /// The post itself.
+    /// The post.
     #[default]
     Post,
-    /// The record's time at the broker: the post has none, or none that the settings find.
+    /// The Kafka record's timestamp, because no time was found in the post.
     Record,
 }
 
-/// What becomes of a post without a time of its own, in formats whose posts may come without.
+/// How to treat a post without a time, in formats that allow one to be absent.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default, serde::Deserialize)]
 #[serde(rename_all = "kebab-case")]
 pub enum MissingTime {
-    /// It has the record's time at the broker.
+    /// Use the Kafka record's timestamp.
     #[default]
     Record,
-    /// It is rejected.
+    /// Reject the post.
     Reject,
 }
 
 /// A notice that a post was deleted.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Deletion {
-    /// Where the post was published.
+    /// The platform on which the post was published.
     pub source: Source,
     /// The deleted post's id.
     pub post_id: Id,
 }
 
-/// What a record held.
+/// The content of a record.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum Parsed {
     /// A post.
@@ -138,26 +139,26 @@ pub enum Parsed {
     Deletion(Deletion),
 }
 
-/// Why a record can't be handled: the bounded set used as a metric label and in the dead-letter header.
+/// Why a record can't be processed: a bounded set, used as a metric label and in a dead-letter header.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, PartialOrd, Ord)]
 pub enum Reason {
-    /// The record has a null value, as compacted topics mark a key that was deleted.
+    /// The value is null, which marks a deleted key in a compacted topic.
     Tombstone,
-    /// The record's value has no bytes.
+    /// The value is empty.
     Empty,
-    /// More bytes than the settings allow.
+    /// The record or its text exceeds the size limit.
     TooLarge,
-    /// Not UTF-8.
+    /// The value is not UTF-8.
     NotUtf8,
-    /// Looks like JSON and is not.
+    /// The value looks like JSON but does not parse.
     NotJson,
-    /// JSON nested deeper than the parser's limit.
+    /// JSON is nested deeper than the limit.
     TooDeep,
-    /// Framed for a schema registry, in another format than JSON.
+    /// The value has a schema registry header, but its content is not JSON.
     SchemaRegistry,
-    /// JSON or other structured data that is no known format of a post or a deletion.
+    /// JSON or other structured data that is not a known format of a post or a deletion.
     UnknownFormat,
-    /// A control or keep-alive message of a stream, or an event that is not about a post.
+    /// A control or keep-alive message of a stream, or an event that does not concern a post.
     NotAPost,
     /// Several posts in one record.
     SeveralPosts,
@@ -165,20 +166,20 @@ pub enum Reason {
     NoId,
     /// A post without a text.
     NoText,
-    /// A post without a time, or one that can't be read or lies outside the years 1970 to 2200.
+    /// A post without a time, or with one that can't be parsed or is outside the years 1970 to 2200.
     BadTime,
-    /// A post dated further ahead than the settings allow.
+    /// A post dated further in the future than the settings allow.
     FutureTime,
-    /// A field of the wrong type or with an impossible value.
+    /// A field has the wrong type or an impossible value.
     BadField,
-    /// The model fails on this text.
+    /// The model failed on this text.
     Model,
-    /// The database refuses the row.
+    /// The database refused the row.
     Database,
 }
 
 impl Reason {
-    /// All the names that [`Reason::as_str`] gives.
+    /// All names that [`Reason::as_str`] returns.
     pub const NAMES: &[&str] = &[
         Self::Tombstone.as_str(),
         Self::Empty.as_str(),
@@ -199,7 +200,7 @@ impl Reason {
         Self::Database.as_str(),
     ];
 
-    /// The name in metrics and dead-letter headers.
+    /// The name used in metrics and dead-letter headers.
     #[must_use]
     pub const fn as_str(self) -> &'static str {
         match self {
@@ -224,21 +225,22 @@ impl Reason {
     }
 }
 
-/// A record that can't be handled, and why.
+/// A record that can't be processed, and why.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
 #[error("{}: {detail}", .reason.as_str())]
 pub struct Reject {
-    /// The kind of fault.
+    /// The kind of error.
     pub reason: Reason,
-    /// One line: what was wrong and where. At most [`Reject::MAX_DETAIL_CHARS`] characters, none of them a control character.
+    /// One line saying what is wrong and where: at most [`Reject::MAX_DETAIL_CHARS`] characters, none of them a
+    /// control character.
     pub detail: String,
 }
 
 impl Reject {
-    /// The longest detail, in characters: it travels in logs and in a Kafka header.
+    /// The maximum length of a detail, in characters. It is written to logs and to a Kafka header.
     pub const MAX_DETAIL_CHARS: usize = 300;
 
-    /// A reject whose detail is cut and cleaned: parts of it may come from the record itself.
+    /// Creates a reject, truncating the detail and replacing control characters, since parts of it may come from the record.
     #[must_use]
     pub fn new(reason: Reason, detail: impl AsRef<str>) -> Self {
         let printable = |c: char| if c.is_control() { ' ' } else { c };
@@ -252,11 +254,11 @@ impl Reject {
     }
 }
 
-/// How the bytes of a record are to be read.
+/// The wire format of records.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default, serde::Deserialize, serde::Serialize)]
 #[serde(rename_all = "kebab-case")]
 pub enum Format {
-    /// Found for each record from its shape.
+    /// Determined for each record from its shape.
     #[default]
     Auto,
     /// Twitter API v1.1 (streams and responses).
@@ -267,26 +269,27 @@ pub enum Format {
     ActivityStreams,
     /// Bluesky Jetstream.
     Jetstream,
-    /// Mastodon status or streaming event.
+    /// A Mastodon status or streaming event.
     Mastodon,
-    /// `{id, text, created_at, ...}`, or by the names of [`FieldPaths`].
+    /// `{id, text, created_at, ...}`, or the keys given in [`FieldPaths`].
     Plain,
-    /// The whole record is the text.
+    /// The whole value is the text.
     Text,
 }
 
-/// What a record brings beside its bytes: used where the format lacks it.
+/// Metadata of a record, used for fields that its format lacks.
 #[derive(Debug, Clone)]
 pub struct Envelope {
-    /// The record's time at the broker: the event time of formats that have none.
+    /// The Kafka record's timestamp: the event time where a format has none.
     pub timestamp: Option<OffsetDateTime>,
-    /// An identity for posts that bring none: where and when the record lies, `topic/partition/offset@milliseconds`.
-    /// Without it such posts are rejected.
+    /// The id of posts that have none: the record's position and timestamp, `topic/partition/offset@milliseconds`.
+    /// If it is `None`, such posts are rejected.
     pub fallback_id: Option<Id>,
 }
 
 impl Envelope {
-    /// The record's time as an event time: held to the years that one in a field is held to, as producers may write any.
+    /// Returns the record's timestamp as an event time, or `None` if it is outside the supported years: producers may set
+    /// any timestamp.
     pub(crate) fn event_time(&self) -> Option<EventTime> {
         self.timestamp.and_then(|time| EventTime::new(time).ok())
     }

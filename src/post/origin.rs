@@ -1,11 +1,11 @@
-//! Where a record lies in Kafka, by which every stage names it, and what tells it from another record at the same place.
+//! A record's position in Kafka, and the fingerprint that distinguishes it from another record at the same position.
 
 use std::{fmt, sync::Arc};
 
 use time::OffsetDateTime;
 use xxhash_rust::xxh3::Xxh3;
 
-/// Where a record lies: its identity.
+/// The position of a record, which identifies it.
 #[derive(Debug, Clone, PartialEq, Eq, Hash, PartialOrd, Ord)]
 pub struct Origin {
     /// The topic.
@@ -17,7 +17,7 @@ pub struct Origin {
 }
 
 impl Origin {
-    /// The partition that the record lies in.
+    /// Returns the topic and the partition.
     #[must_use]
     pub fn topic_partition(&self) -> (Arc<str>, i32) {
         (Arc::clone(&self.topic), self.partition)
@@ -30,23 +30,22 @@ impl fmt::Display for Origin {
     }
 }
 
-/// Tells a record from another one at the same offset, as a topic that was deleted and made anew, or that of another
-/// cluster, has one.
+/// Distinguishes a record from another one at the same offset, as found in a recreated topic or in another cluster.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct Fingerprint {
-    /// The record's timestamp, where it is one that every database can hold: none before 1970.
+    /// The record's timestamp, or `None` if it is before 1970, which not every database can store.
     pub timestamp: Option<OffsetDateTime>,
-    /// A hash of its key and value.
+    /// A hash of the key and the value.
     pub hash: u64,
 }
 
 impl Fingerprint {
-    /// The fingerprint of a record.
+    /// Computes the fingerprint of a record.
     #[must_use]
     pub fn of(timestamp: Option<OffsetDateTime>, key: Option<&[u8]>, value: Option<&[u8]>) -> Self {
         let mut hasher = Xxh3::new();
         for part in [key, value] {
-            // The length in front: what moves from the key to the value changes the hash, and so does an absent part.
+            // The length prefix distinguishes how bytes are split between key and value, and an absent part from an empty one.
             let length = part.map_or(u64::MAX, |bytes| bytes.len() as u64);
             hasher.update(&length.to_le_bytes());
             hasher.update(part.unwrap_or_default());

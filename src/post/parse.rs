@@ -1,4 +1,4 @@
-//! The way of a record through the parser: size, encoding, shape, format.
+//! Parses a record: size, encoding, shape, format.
 
 use std::borrow::Cow;
 
@@ -11,23 +11,23 @@ use super::{
     draft::Input,
     framing::{self, SchemaRegistry},
     jetstream, json,
-    list::{not_a_post, one_of},
-    mastodon, mend, plain, row_change,
+    list::{not_a_post, single_post},
+    mastodon, plain, repair, row_change,
     shape::{self, Key, Shape},
     twitter_v1, twitter_v2,
 };
 
-/// Bounds on what a record may hold. Anything beyond is rejected, except hashtags, of which the first are kept.
+/// Limits on a record. A record beyond one of them is rejected, except that surplus hashtags are dropped.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, serde::Deserialize, serde::Serialize)]
 #[serde(default, deny_unknown_fields)]
 pub struct Limits {
-    /// The longest record, in bytes.
+    /// The maximum size of a record, in bytes.
     pub max_bytes: usize,
-    /// The longest text, in characters; a quoted text is cut there.
+    /// The maximum length of a text, in characters. A quoted text is truncated to it.
     pub max_text_chars: usize,
-    /// The deepest nesting of JSON objects and lists; the parser's own limit of 127 holds above that.
+    /// The maximum nesting depth of JSON objects and arrays. The parser's own limit of 127 also applies.
     pub max_depth: usize,
-    /// The most hashtags kept of a post.
+    /// The maximum number of hashtags kept for a post.
     pub max_hashtags: usize,
 }
 
@@ -42,29 +42,29 @@ impl Default for Limits {
     }
 }
 
-/// How records are read.
+/// How records are parsed.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
 pub struct ParseOptions {
     /// The wire format.
     pub format: Format,
-    /// Bounds on size.
+    /// Limits on size.
     pub limits: Limits,
-    /// Where a topic of one's own keeps the fields of a post.
+    /// The paths of a post's fields in records with a custom layout.
     pub fields: FieldPaths,
-    /// The zone of times that name none.
+    /// The time zone of times that do not specify one.
     pub time_zone: Zone,
-    /// What becomes of a post without a time, in formats whose posts may come without.
+    /// How to treat a post without a time, in formats that allow one to be absent.
     pub missing_time: MissingTime,
 }
 
-/// Reads one record.
+/// Parses one record.
 ///
-/// `envelope` gives the time and the identity of posts whose format has none. Never panics. The work
-/// is linear in the record's length, once for each level of lists within lists.
+/// `envelope` supplies the time and the id of posts whose format has none. Never panics. The running
+/// time is linear in the record's length, times the depth of nested lists.
 ///
 /// # Errors
 ///
-/// A [`Reject`] with the reason why the record is neither one post nor one deletion.
+/// Returns a [`Reject`] with the reason if the record is neither exactly one post nor exactly one deletion.
 pub fn parse(payload: &[u8], envelope: &Envelope, options: &ParseOptions) -> Result<Parsed, Reject> {
     let input = Input { envelope, options };
     if payload.len() > input.limits().max_bytes {
@@ -78,7 +78,7 @@ pub fn parse(payload: &[u8], envelope: &Envelope, options: &ParseOptions) -> Res
     bytes(payload, input)
 }
 
-/// Bytes that may be framed for a schema registry.
+/// Parses a payload that may have a schema registry header.
 fn bytes(payload: &[u8], input: Input<'_>) -> Result<Parsed, Reject> {
     if framing::is_utf16(payload) {
         return Err(Reject::new(Reason::NotUtf8, "UTF-16, not UTF-8"));
@@ -87,7 +87,7 @@ fn bytes(payload: &[u8], input: Input<'_>) -> Result<Parsed, Reject> {
         Some((head, framed)) if input.options.format != Format::Text => {
             let json = utf8(framed).map_err(|_| head.not_json())?;
             let read = match input.options.format {
-                // A string, as a serialiser of strings writes it.
+                // A plain string, as a string serializer writes it.
                 Format::Auto if json.starts_with('"') => any(json, input, 0),
                 format => document(format, json, input),
             };
@@ -100,32 +100,28 @@ fn bytes(payload: &[u8], input: Input<'_>) -> Result<Parsed, Reject> {
     }
 }
 
-/// The text without a byte order mark and white space around it.
+/// Decodes UTF-8 and strips a leading byte order mark and surrounding whitespace.
 fn utf8(payload: &[u8]) -> Result<&str, std::str::Utf8Error> {
     std::str::from_utf8(payload).map(|text| text.trim_start_matches(['\u{feff}', '\u{200b}']).trim())
 }
 
-/// A record that is not framed.
+/// Parses a payload without a schema registry header.
 fn record(payload: &[u8], input: Input<'_>) -> Result<Parsed, Reject> {
     for (magic, what) in [(&b"\x1f\x8b"[..], "gzip"), (b"\x28\xb5\x2f\xfd", "zstd")] {
         if payload.starts_with(magic) {
             let detail = format!(
-                "packed with {what} within the record: producers must send it unpacked (compression.type packs batches)"
+                "the value is compressed with {what}: send it uncompressed (the producer's compression.type compresses batches)"
             );
             return Err(Reject::new(Reason::NotUtf8, detail));
         }
     }
-    let record = utf8(payload).map_err(|error| {
-        Reject::new(
-            Reason::NotUtf8,
-            format!("not UTF-8 from byte {} on", error.valid_up_to()),
-        )
-    })?;
+    let record = utf8(payload)
+        .map_err(|error| Reject::new(Reason::NotUtf8, format!("not UTF-8 at byte {}", error.valid_up_to())))?;
     if record.is_empty() {
         let what = if payload.is_empty() {
             "no bytes"
         } else {
-            "nothing but white space"
+            "only whitespace"
         };
         return Err(Reject::new(Reason::Empty, format!("the record has {what}")));
     }
@@ -137,9 +133,10 @@ fn record(payload: &[u8], input: Input<'_>) -> Result<Parsed, Reject> {
     }
 }
 
-/// The id of the post that a record holds or deletes: the key under which both meet in one partition.
+/// Returns the id of the post that a record contains or deletes. Used as the record key, it puts both in the same
+/// partition.
 ///
-/// Nothing for records that are neither, and for posts without an id of their own.
+/// Returns `None` for any other record, and for posts without an id of their own.
 #[must_use]
 pub fn key(payload: &[u8], options: &ParseOptions) -> Option<Id> {
     let envelope = Envelope {
@@ -152,10 +149,10 @@ pub fn key(payload: &[u8], options: &ParseOptions) -> Option<Id> {
     }
 }
 
-/// So many times may a document be encoded as a JSON string; some producers encode twice, a few three times.
-const ENCODED: usize = 4;
+/// The maximum number of times a document may be encoded as a JSON string: some producers do it twice, a few three times.
+const MAX_STRING_ENCODINGS: usize = 4;
 
-/// A record of any format.
+/// Parses a record of any format. `encoded` is how many times it was encoded as a JSON string.
 fn any(record: &str, input: Input<'_>, encoded: usize) -> Result<Parsed, Reject> {
     match record.as_bytes().first() {
         Some(b'{' | b'[') => match document(Format::Auto, record, input) {
@@ -167,9 +164,9 @@ fn any(record: &str, input: Input<'_>, encoded: usize) -> Result<Parsed, Reject>
                 let inner = inner.trim();
                 let is_json = inner.starts_with(['{', '[', '"']) && json::read::<IgnoredAny>(inner).is_ok();
                 match is_json {
-                    true if encoded == ENCODED => Err(Reject::new(
+                    true if encoded == MAX_STRING_ENCODINGS => Err(Reject::new(
                         Reason::UnknownFormat,
-                        format!("JSON encoded as a string more than {ENCODED} times"),
+                        format!("JSON encoded as a string more than {MAX_STRING_ENCODINGS} times"),
                     )),
                     true => any(inner, input, encoded + 1),
                     false if bare_text::is_like_json(inner) => document(Format::Auto, inner, input),
@@ -186,18 +183,18 @@ fn any(record: &str, input: Input<'_>, encoded: usize) -> Result<Parsed, Reject>
     }
 }
 
-/// A record that is text, if it can't be anything else.
+/// Parses a record as bare text, unless it looks like structured data.
 fn text(record: &str, input: Input<'_>) -> Result<Parsed, Reject> {
     match bare_text::looks_structured(record) {
         None => plain::text(record, input),
         Some(what) => Err(Reject::new(
             Reason::UnknownFormat,
-            format!("{what}, not a post; with posts.format = \"text\" every record is taken as a text"),
+            format!("{what}, not a post; with posts.format = \"text\" every record is read as text"),
         )),
     }
 }
 
-/// A JSON document: one object, or a list of one.
+/// Parses a JSON document: an object, or a list with a single object.
 fn document(format: Format, record: &str, input: Input<'_>) -> Result<Parsed, Reject> {
     let depth = json::depth(record);
     if depth > input.limits().max_depth {
@@ -205,27 +202,27 @@ fn document(format: Format, record: &str, input: Input<'_>) -> Result<Parsed, Re
         return Err(Reject::new(Reason::TooDeep, detail));
     }
     let read = |json: &str| match json.starts_with('[') {
-        true => one_of(json, |element| object(format, element, input)),
+        true => single_post(json, |element| object(format, element, input)),
         false => object(format, json, input),
     };
-    // As they are written in a list, one a line.
+    // A trailing comma is left over when a JSON array is split into lines.
     let record = match record.strip_suffix(',') {
         Some(one) if record.starts_with('{') => one.trim_end(),
         _ => record,
     };
     match read(record) {
-        Err(reject) if reject.reason == Reason::NotJson && json::is_several(record) => Err(Reject::new(
+        Err(reject) if reject.reason == Reason::NotJson && json::has_several_values(record) => Err(Reject::new(
             Reason::SeveralPosts,
-            "several JSON values one after another: feed them one a record",
+            "several JSON values in one record: send one per record",
         )),
         Err(reject) if matches!(reject.reason, Reason::NotJson | Reason::BadField) => {
-            mend::mend(record).map_or(Err(reject), |mended| read(&mended))
+            repair::repair(record).map_or(Err(reject), |repaired| read(&repaired))
         }
         outcome => outcome,
     }
 }
 
-/// One JSON object.
+/// Parses a JSON object.
 pub(super) fn object(format: Format, json: &str, input: Input<'_>) -> Result<Parsed, Reject> {
     let shape = Shape::of(json)?;
     if shape.is_connect() {
@@ -234,7 +231,7 @@ pub(super) fn object(format: Format, json: &str, input: Input<'_>) -> Result<Par
     if shape.has_all(&[Key::SpecVersion, Key::Data]) {
         return cloud_event(format, json, input);
     }
-    // What the settings say of one's own topic comes before any guess.
+    // A configured mapping takes precedence over the detected format.
     if matches!(format, Format::Auto | Format::Plain)
         && let Some(mapped) = plain::mapped(json, shape, input)
     {
@@ -245,7 +242,7 @@ pub(super) fn object(format: Format, json: &str, input: Input<'_>) -> Result<Par
     }
     let format = match format {
         Format::Auto if shape.has_any(PAGES) && !shape.has_any(&[Key::Text, Key::Content]) => return page(json, input),
-        Format::Auto => match (shape.format(), shape.other_object()) {
+        Format::Auto => match (shape.format(), shape.non_post()) {
             (Some(format), _) => format,
             (None, Some(what)) => return Err(not_a_post(what)),
             (None, None) => return Err(shape::unknown(json)),
@@ -263,7 +260,7 @@ pub(super) fn object(format: Format, json: &str, input: Input<'_>) -> Result<Par
     }
 }
 
-/// The envelope of Kafka Connect's JSON converter, `{"schema": ..., "payload": ...}`.
+/// Parses the envelope of Kafka Connect's JSON converter, `{"schema": ..., "payload": ...}`.
 fn connect(format: Format, json: &str, input: Input<'_>) -> Result<Parsed, Reject> {
     #[derive(serde::Deserialize)]
     struct Envelope<'a> {
@@ -286,19 +283,22 @@ fn connect(format: Format, json: &str, input: Input<'_>) -> Result<Parsed, Rejec
             Some(payload) => bytes(&payload, input),
             None => Err(Reject::new(
                 Reason::BadField,
-                "`payload` holds no bytes in base64, though its schema says `bytes`",
+                "`payload` is not base64, although its schema says `bytes`",
             )),
         },
-        None => Err(Reject::new(Reason::Tombstone, "Kafka Connect's envelope of no value")),
+        None => Err(Reject::new(
+            Reason::Tombstone,
+            "a Kafka Connect envelope without a value",
+        )),
         Some(object) if object.starts_with('{') => self::object(format, object, input),
-        // A string, which may hold a document, or a text.
+        // A string that is either an encoded document or the text itself.
         Some(value) if format == Format::Auto => any(value, input, 0),
         Some(value) => document(format, value, input),
     }
 }
 
-/// A CloudEvent with its post in `data` (<https://github.com/cloudevents/spec/blob/main/cloudevents/spec.md>). A post without
-/// a time has the event's, or the record's.
+/// Parses a CloudEvent with the post in `data` (<https://github.com/cloudevents/spec/blob/main/cloudevents/spec.md>).
+/// A post without a time takes the event's, or else the record's.
 fn cloud_event(format: Format, json: &str, input: Input<'_>) -> Result<Parsed, Reject> {
     #[derive(serde::Deserialize)]
     struct Event<'a> {
@@ -324,7 +324,7 @@ fn cloud_event(format: Format, json: &str, input: Input<'_>) -> Result<Parsed, R
     }
 }
 
-/// The keys under which search pages, replays and webhooks hold their lists of posts.
+/// The keys under which search results, replays and webhooks hold their lists of posts.
 const PAGES: &[Key] = &[Key::Statuses, Key::Results, Key::TweetCreateEvents];
 
 #[derive(serde::Deserialize)]
@@ -340,7 +340,9 @@ struct Page<'a> {
 fn page(json: &str, input: Input<'_>) -> Result<Parsed, Reject> {
     let page: Page<'_> = json::read(json)?;
     match page.statuses.or(page.results).or(page.tweet_create_events) {
-        Some(list) if list.get().starts_with('[') => one_of(list.get(), |element| object(Format::Auto, element, input)),
+        Some(list) if list.get().starts_with('[') => {
+            single_post(list.get(), |element| object(Format::Auto, element, input))
+        }
         _ => Err(shape::unknown(json)),
     }
 }

@@ -1,4 +1,4 @@
-//! The plain format, `{id, text, created_at, ...}` or by names of one's own, and bare text.
+//! The plain format, `{id, text, created_at, ...}` or with mapped fields, and bare text.
 
 use std::borrow::Cow;
 
@@ -12,7 +12,7 @@ use super::{
     shape::Shape,
 };
 
-/// The fields of the format, and other names under which people keep them.
+/// The fields of the format, including common alternative names.
 #[derive(Default, Deserialize)]
 struct Plain<'a> {
     #[serde(borrow, default)]
@@ -91,24 +91,24 @@ struct Plain<'a> {
     source: Scalar<'a>,
     #[serde(borrow, default)]
     deleted: Scalar<'a>,
-    /// What Debezium adds to rows that it unwraps itself.
+    /// Added by Debezium's transform that unwraps rows.
     #[serde(borrow, default, rename = "__deleted")]
     underscore_deleted: Scalar<'a>,
 }
 
-/// The first of these that is not absent.
+/// Returns the first value that is present.
 fn first<'s, 'a>(values: &[&'s Scalar<'a>]) -> Option<&'s Scalar<'a>> {
     values.iter().copied().find(|value| !value.is_absent())
 }
 
-/// The first of these that is a string or a number: the other names are also used for objects.
+/// Returns the first string or number, since the alternative names may also hold objects.
 fn first_scalar<'s, 'a>(values: &[&'s Scalar<'a>]) -> &'s Scalar<'a> {
     const ABSENT: &Scalar<'_> = &Scalar::Absent;
     let scalar = |value: &&&Scalar<'_>| matches!(value, Scalar::Text(_) | Scalar::Integer(_) | Scalar::Float(_));
     values.iter().find(scalar).copied().unwrap_or(ABSENT)
 }
 
-/// An object of the plain format. Without an id or a time it takes the envelope's.
+/// Parses an object of the plain format. The envelope supplies a missing id or time.
 pub(super) fn parse(json: &str, input: Input<'_>) -> Result<Parsed, Reject> {
     let plain: Plain<'_> = json::read(json)?;
     if plain.is_deletion() {
@@ -117,7 +117,7 @@ pub(super) fn parse(json: &str, input: Input<'_>) -> Result<Parsed, Reject> {
     plain.draft(plain.hashtags.as_ref().and_then(tags), &[], input)
 }
 
-/// The deletion of the post that an object describes, as the settings and the format name its id.
+/// Parses an object as the deletion of the post it describes, using the id's configured path or the format's own keys.
 pub(super) fn deletion(json: &str, input: Input<'_>) -> Result<Parsed, Reject> {
     let fields = &input.options.fields;
     if fields.is_empty() {
@@ -128,7 +128,7 @@ pub(super) fn deletion(json: &str, input: Input<'_>) -> Result<Parsed, Reject> {
 }
 
 impl Plain<'_> {
-    /// The id that the object itself gives the post.
+    /// Returns the post's id as given in the object.
     fn own_id(&self) -> Result<Option<Id>, Reject> {
         let others = [
             &self.tweet_id,
@@ -167,12 +167,12 @@ impl Plain<'_> {
             })),
             None => Err(Reject::new(
                 Reason::NoId,
-                "the deletion of a post without its id; posts.fields.id maps a key of your own",
+                "a deletion without the post's id; posts.fields.id can map another key",
             )),
         }
     }
 
-    /// `created_at` is a field of the settings, which comes before those of the format.
+    /// `created_at` is the configured field, if any. It takes precedence over the format's own fields.
     fn draft(
         &self,
         hashtags: Option<Vec<&str>>,
@@ -214,7 +214,7 @@ impl Plain<'_> {
             source: self.source(),
             id: id.or_else(|| input.envelope.fallback_id.clone()),
             created_at,
-            record_time: true,
+            allow_record_time: true,
             author_id: author,
             lang: self.lang.as_str().or_else(|| self.language.as_str()),
             text: text.text(name)?.map(Cow::Borrowed),
@@ -226,10 +226,10 @@ impl Plain<'_> {
     }
 }
 
-/// An object of one's own, whose fields lie where the settings say.
+/// Parses an object whose fields are mapped in the settings.
 ///
-/// Nothing where the settings map no field, and where the format is to be found and the object has no text at the mapped
-/// place, or is of another known format while the text is not mapped.
+/// Returns `None` if the settings map no fields. When the format is detected automatically, also returns `None` if the
+/// object has no text at the mapped path, or, with the text unmapped, if the object is of another known format.
 pub(super) fn mapped(json: &str, shape: Shape, input: Input<'_>) -> Option<Result<Parsed, Reject>> {
     let fields = &input.options.fields;
     if fields.is_empty() {
@@ -251,16 +251,16 @@ pub(super) fn mapped(json: &str, shape: Shape, input: Input<'_>) -> Option<Resul
     is_meant.then(|| from_value(&value, fields, input))
 }
 
-/// The value at a path.
+/// Returns the value at a path.
 fn at<'v>(value: &'v Value, path: &FieldPath) -> Scalar<'v> {
     path.find(value).map_or(Scalar::Absent, Scalar::from)
 }
 
 impl<'a> Plain<'a> {
-    /// The fields of an object, those of the settings before those of the format. Times and hashtags are not among them.
+    /// Reads the fields of an object, mapped paths taking precedence, except times and hashtags.
     fn mapped(value: &'a Value, fields: &FieldPaths) -> Result<Self, Reject> {
         let at = |path: &FieldPath| at(value, path);
-        // Every field takes any value.
+        // Can fail only on invalid JSON: every field accepts any value.
         let mut plain = Plain::deserialize(value).map_err(|error| Reject::new(Reason::BadField, error.to_string()))?;
         if let Some(path) = &fields.id {
             plain.id = at(path);
@@ -307,12 +307,12 @@ fn from_value(value: &Value, fields: &FieldPaths, input: Input<'_>) -> Result<Pa
     plain.draft(hashtags, &created_at, input)
 }
 
-/// The words of a list, of a list of objects, or of a string with spaces or commas between them.
+/// Returns the words of a list of strings or objects, or of a string separated by whitespace, commas or semicolons.
 fn tags(value: &Value) -> Option<Vec<&str>> {
     match value {
         Value::String(words) => Some(
             words
-                // A list that was written into a string has brackets and quotes.
+                // Brackets and quotes are left over when a list was formatted as a string.
                 .split(|c: char| c.is_whitespace() || matches!(c, ',' | ';' | '[' | ']' | '"' | '\''))
                 .filter(|word| !word.is_empty())
                 .collect(),
@@ -333,13 +333,13 @@ fn tags(value: &Value) -> Option<Vec<&str>> {
     }
 }
 
-/// A record that is nothing but its text.
+/// Parses a record that consists only of its text.
 pub(super) fn text(record: &str, input: Input<'_>) -> Result<Parsed, Reject> {
     Draft {
         source: Source::Plain,
         id: input.envelope.fallback_id.clone(),
         created_at: None,
-        record_time: true,
+        allow_record_time: true,
         author_id: None,
         lang: None,
         text: Some(Cow::Borrowed(record)),

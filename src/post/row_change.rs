@@ -1,7 +1,7 @@
-//! Changes of a table's rows, as tools that follow a database write them: the row is the post.
+//! Row changes as written by change data capture tools. The row is the post.
 //!
 //! - Debezium: <https://debezium.io/documentation/reference/stable/connectors/postgresql.html#postgresql-events>
-//! - Maxwell: <https://maxwells-daemon.io/dataformat/>, and Canal's flat messages, which have a list of rows.
+//! - Maxwell: <https://maxwells-daemon.io/dataformat/>, and Canal's flat messages, which hold a list of rows.
 
 use std::borrow::Cow;
 
@@ -12,7 +12,7 @@ use super::{
     Parsed, Reason, Reject,
     draft::Input,
     json::{self, Scalar},
-    list::{not_a_post, one_of},
+    list::{not_a_post, single_post},
     plain,
 };
 
@@ -30,7 +30,7 @@ struct Change<'a> {
     data: Option<&'a RawValue>,
 }
 
-/// One change. `row` reads the row that was inserted or updated; one that was deleted deletes the post.
+/// Parses one change. `row` parses an inserted or updated row; a deleted row deletes its post.
 pub(super) fn parse(
     json: &str,
     input: Input<'_>,
@@ -52,8 +52,8 @@ pub(super) fn parse(
     }
     let Some(values) = values else {
         let detail = match is_deletion {
-            true => "a row was deleted and the change has none of its values (REPLICA IDENTITY)",
-            false => "the change of a row has none of its values",
+            true => "a row was deleted, but the change holds none of its values (see REPLICA IDENTITY)",
+            false => "a row change without the row's values",
         };
         return Err(Reject::new(Reason::NoId, detail));
     };
@@ -61,10 +61,10 @@ pub(super) fn parse(
         true => plain::deletion(values, input),
         false => row(values),
     };
-    // Debezium's connector for MongoDB has the document as a string.
+    // Debezium's MongoDB connector writes the document as a string.
     let document = json::read::<Cow<'_, str>>(values.get());
     match document.as_deref().unwrap_or(values.get()) {
-        list if list.starts_with('[') => one_of(list, each),
+        list if list.starts_with('[') => single_post(list, each),
         values => each(values),
     }
 }

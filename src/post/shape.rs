@@ -1,4 +1,4 @@
-//! A record's shape: which known keys its outermost object has. Cheap to find, and enough to tell the formats apart.
+//! A record's shape: the known keys of its outermost object. It is cheap to compute and determines the format.
 
 use std::fmt;
 
@@ -15,12 +15,12 @@ use super::{
 
 macro_rules! keys {
     ($($key:ident = $name:literal,)*) => {
-        /// A key that tells something about a format.
+        /// A key that helps to determine the format.
         #[derive(Debug, Clone, Copy, PartialEq, Eq)]
         #[repr(u8)]
         pub(super) enum Key { $($key,)* }
 
-        /// A [`Shape`] has one bit a key.
+        /// [`Shape`] has one bit per key.
         const _: () = assert!([$(Key::$key),*].len() <= u128::BITS as usize);
 
         impl Key {
@@ -53,11 +53,11 @@ keys! {
     Type = "type",
 }
 
-/// Messages of Twitter's and GNIP's streams that are about the stream, not about a post.
+/// Messages of Twitter's and GNIP's streams that concern the stream rather than a post.
 const CONTROL_MESSAGES: &[(Key, &str)] = &[
     (Key::Limit, "a limit notice"),
     (Key::ScrubGeo, "a notice to scrub locations"),
-    (Key::Warning, "a warning of the stream"),
+    (Key::Warning, "a stream warning"),
     (Key::Disconnect, "a disconnect notice"),
     (Key::StatusWithheld, "a notice of a withheld status"),
     (Key::UserWithheld, "a notice of a withheld user"),
@@ -68,20 +68,20 @@ const CONTROL_MESSAGES: &[(Key, &str)] = &[
     (Key::ForUser, "a site stream's envelope"),
     (Key::Control, "a site stream's control message"),
     (Key::DirectMessage, "a direct message"),
-    (Key::Info, "an information message of the stream"),
+    (Key::Info, "a stream information message"),
     (Key::Error, "an error message"),
 ];
 
-/// The known keys of an object.
+/// The set of known keys of an object.
 #[derive(Debug, Clone, Copy, Default)]
 pub(super) struct Shape(u128);
 
 impl Shape {
-    /// Reads the keys, and checks the whole syntax on the way.
+    /// Reads the keys, validating the JSON syntax along the way.
     ///
     /// # Errors
     ///
-    /// [`Reason::NotJson`] where it is no JSON object.
+    /// Returns [`Reason::NotJson`] if `json` is not a JSON object.
     pub(super) fn of(json: &str) -> Result<Self, Reject> {
         json::read(json)
     }
@@ -98,9 +98,9 @@ impl Shape {
         keys.iter().all(|&key| self.has(key))
     }
 
-    /// The format whose marks the keys bear; nothing if they are no known format's.
+    /// Returns the format that the keys indicate, or `None` if they match no known format.
     ///
-    /// Objects with no more than the fields that v2 and the plain format share are taken as plain.
+    /// Objects that have only fields common to v2 and the plain format are taken as plain.
     pub(super) fn format(self) -> Option<Format> {
         use Key as K;
         let texts = [K::Text, K::FullText, K::Content, K::Body];
@@ -119,7 +119,7 @@ impl Shape {
             if self.has(K::Delete) || self.has(K::Event) || self.control_message().is_some() {
                 return Some(Format::TwitterV1);
             }
-            // Envelopes of other makers have a kind or an id of their own beside `data`.
+            // Other envelopes with a `data` key also have a kind or an id.
             let other = self.has(K::Data) && self.has_any(&[K::Id, K::Type, K::Kind]);
             if !other && self.has_any(&[K::Data, K::Errors, K::Meta]) || self.has_all(&[K::Id, K::Action]) {
                 return Some(Format::TwitterV2);
@@ -153,7 +153,8 @@ impl Shape {
         (self.has_any(&[K::Text, K::Content]) || deleted).then_some(Format::Plain)
     }
 
-    /// Whether it is a row's change as Debezium (`before`, `after`, `op`) or Maxwell and Canal (`table`, `type`, `data`) have it.
+    /// Whether it is a row change as written by Debezium (`before`, `after`, `op`) or Maxwell and Canal (`table`, `type`,
+    /// `data`).
     pub(super) fn is_row_change(self) -> bool {
         use Key as K;
         !self.has_any(&[K::Text, K::Content])
@@ -165,7 +166,7 @@ impl Shape {
         self.has_all(&[Key::Schema, Key::Payload]) && !self.has_any(&[Key::Text, Key::Content, Key::Event])
     }
 
-    /// What the object is, if it is a stream's control message.
+    /// Describes the object if it is a stream's control message.
     pub(super) fn control_message(self) -> Option<&'static str> {
         CONTROL_MESSAGES
             .iter()
@@ -173,8 +174,8 @@ impl Shape {
             .map(|(_, what)| *what)
     }
 
-    /// What the object is, if it is a known one that is no post.
-    pub(super) fn other_object(self) -> Option<&'static str> {
+    /// Describes the object if it is of a known kind other than a post.
+    pub(super) fn non_post(self) -> Option<&'static str> {
         if self.has_any(&[Key::ScreenName, Key::Username]) {
             return Some("a user");
         }
@@ -206,12 +207,12 @@ impl<'de> Visitor<'de> for ShapeVisitor {
     fn visit_map<A: MapAccess<'de>>(self, mut object: A) -> Result<Self::Value, A::Error> {
         let mut shape = Shape::default();
         while let Some(key) = object.next_key_seed(KnownKey)? {
-            // A name under `user` is anyone's; an object is Twitter's.
+            // Any format may have a name under `user`; only Twitter has an object there.
             let marks = match key {
                 Some(Key::User) => object.next_value::<Object<IgnoredAny>>()?.as_ref().is_some(),
-                // Their null tells something: Kafka Connect's of a tombstone, Mastodon's of a post of the author's own.
+                // Null is significant here: it marks a tombstone in Kafka Connect and an original post in Mastodon.
                 Some(Key::Schema | Key::Payload | Key::Reblog) => object.next_value::<IgnoredAny>().map(|_| true)?,
-                // A key without a value tells nothing.
+                // Any other key counts only if it has a value.
                 _ => object.next_value::<Option<IgnoredAny>>()?.is_some(),
             };
             if let Some(key) = key
@@ -246,7 +247,7 @@ impl Visitor<'_> for KnownKey {
     }
 }
 
-/// The reject of an object that is no known format's: names its first keys, so that one can see what it is.
+/// Returns the reject of an object in no known format. It names the first few keys to help identify the object.
 pub(super) fn unknown(json: &str) -> Reject {
     let keys: Vec<String> = json::read::<Names>(json).map(|names| names.0).unwrap_or_default();
     if keys.is_empty() {
@@ -260,10 +261,10 @@ pub(super) fn unknown(json: &str) -> Reject {
     }
     let value: Value = json::read(json).unwrap_or_default();
     let string = |name: &str| value.get(name).and_then(Value::as_str);
-    // As SNS, SQS and other queues wrap what they carry; no path of the settings leads into a string.
+    // SNS, SQS and other queues wrap their messages like this. A configured path can't reach into a string.
     let holds_json = |name: &&String| string(name).is_some_and(|text| json::read::<Names>(text).is_ok());
     let wrapped = keys.iter().find(holds_json);
-    // Where people keep the text most often.
+    // The keys that most often hold the text.
     let text = [
         "body",
         "message",
@@ -279,14 +280,14 @@ pub(super) fn unknown(json: &str) -> Reject {
     .into_iter()
     .find(|name| string(name).is_some());
     let hint = match text {
-        _ if let Some(name) = wrapped => format!("`{name}` holds JSON in a string: send what is in it as the record"),
-        Some(name) => format!("is the text under `{name}`? Then set posts.fields.text = \"{name}\""),
-        None => "posts.fields maps keys of your own".to_owned(),
+        _ if let Some(name) = wrapped => format!("`{name}` holds JSON in a string: send its content as the record"),
+        Some(name) => format!("if the text is under `{name}`, set posts.fields.text = \"{name}\""),
+        None => "posts.fields can map other keys".to_owned(),
     };
     Reject::new(
         Reason::UnknownFormat,
         format!(
-            "an object with the keys {} is no known format of a post; {hint}",
+            "an object with the keys {} is not a known post format; {hint}",
             keys.join(", ")
         ),
     )

@@ -1,4 +1,4 @@
-//! Records written by hand, one of each kind, and the laws that hold for any bytes.
+//! Handwritten records of every kind, and properties that hold for any bytes.
 
 #![allow(clippy::unwrap_used, clippy::expect_used, clippy::panic)]
 
@@ -11,7 +11,7 @@ use time::macros::datetime;
 
 use super::*;
 
-/// The broker's time in these tests.
+/// The record's timestamp in these tests.
 const BROKER_TIME: OffsetDateTime = datetime!(2024-05-06 07:08:09 UTC);
 const FALLBACK_ID: &str = "posts/3/14@1714979289000";
 
@@ -62,7 +62,7 @@ fn deleted(record: impl AsRef<[u8]>) -> (Source, String) {
     }
 }
 
-/// Asserts a reject's reason and that its detail says `what`.
+/// Asserts a reject's reason and that its detail contains `what`.
 fn rejected(record: impl AsRef<[u8]>, reason: Reason, what: &str) {
     let reject = read(record).unwrap_err();
     assert_eq!(reject.reason, reason, "{reject}");

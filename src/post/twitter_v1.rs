@@ -1,7 +1,7 @@
 //! Twitter API v1.1: statuses of streams and responses, deletion notices, control messages.
 //!
-//! A status longer than 140 characters comes in three ways: `full_text` (extended mode), `text` cut
-//! short beside `extended_tweet.full_text` (compatibility mode, the streams), or whole in `text`.
+//! A status longer than 140 characters has its full text in `full_text` (extended mode), in
+//! `extended_tweet.full_text` next to a truncated `text` (compatibility mode, used by the streams), or in `text`.
 
 use serde::Deserialize;
 
@@ -62,8 +62,8 @@ impl Status<'_> {
         id_of(&self.id_str, &self.id, "id")
     }
 
-    /// The whole text, and the entities that belong to it.
-    fn whole(&self) -> Result<(Option<&str>, Option<&Entities<'_>>), Reject> {
+    /// Returns the full text and the entities that belong to it.
+    fn text_and_entities(&self) -> Result<(Option<&str>, Option<&Entities<'_>>), Reject> {
         if let Some(extended) = self.extended_tweet.as_ref()
             && let Some(text) = extended.full_text.text("extended_tweet.full_text")?
         {
@@ -97,7 +97,7 @@ struct Deleted<'a> {
     id: Scalar<'a>,
 }
 
-/// One object of the v1.1 API.
+/// Parses one object of the v1.1 API.
 pub(super) fn parse(json: &str, shape: Shape, input: Input<'_>) -> Result<Parsed, Reject> {
     if shape.has(Key::Recipient) {
         return Err(not_a_post("a direct message"));
@@ -108,26 +108,26 @@ pub(super) fn parse(json: &str, shape: Shape, input: Input<'_>) -> Result<Parsed
     if shape.has(Key::Delete) {
         return deletion(json);
     }
-    if let Some(what) = shape.control_message().or_else(|| shape.other_object()) {
+    if let Some(what) = shape.control_message().or_else(|| shape.non_post()) {
         return Err(not_a_post(what));
     }
     if shape.has(Key::Event) {
-        return Err(not_a_post("a user stream's event"));
+        return Err(not_a_post("a user stream event"));
     }
     status(json, input)
 }
 
 fn status(json: &str, input: Input<'_>) -> Result<Parsed, Reject> {
     let status: Status<'_> = json::read(json)?;
-    // A retweet's own text is the original's, cut short behind `RT @name:`.
+    // A retweet's own text is the original's, prefixed with `RT @name:` and truncated.
     let original = status.retweeted_status.as_ref();
-    let (text, entities) = original.map_or(&status, Box::as_ref).whole()?;
+    let (text, entities) = original.map_or(&status, Box::as_ref).text_and_entities()?;
     let quoted = status
         .quoted_status
         .as_ref()
         .or_else(|| original.and_then(|original| original.quoted_status.as_ref()));
     let quoted_text = match quoted {
-        Some(quoted) => quoted.whole()?.0,
+        Some(quoted) => quoted.text_and_entities()?.0,
         None => None,
     };
     let author_id = match status.user.as_ref() {
@@ -142,7 +142,7 @@ fn status(json: &str, input: Input<'_>) -> Result<Parsed, Reject> {
         source: Source::Twitter,
         id: status.post_id()?,
         created_at,
-        record_time: false,
+        allow_record_time: false,
         author_id,
         lang: status
             .lang

@@ -1,7 +1,7 @@
 //! Twitter API v2: tweets with and without the `data` envelope, compliance events, error messages.
 //!
-//! A tweet names the tweets that it retweets or quotes; their whole texts travel in `includes.tweets`,
-//! or, after twarc's flattening, within `referenced_tweets`.
+//! A tweet references the tweets that it retweets or quotes. Their full texts are in `includes.tweets`
+//! or, if flattened by twarc, within `referenced_tweets`.
 
 use serde::Deserialize;
 use serde_json::value::RawValue;
@@ -10,7 +10,7 @@ use super::{
     Deletion, Parsed, Reason, Reject, Source, clock,
     draft::{Draft, Entities, Input, twitter_unescape},
     json::{self, List, Object, Scalar},
-    list::{not_a_post, one_of},
+    list::{not_a_post, single_post},
     shape::{self, Key, Shape},
 };
 
@@ -40,7 +40,7 @@ struct Problem<'a> {
     message: Scalar<'a>,
 }
 
-/// A tweet, or a reference to one: after flattening a reference holds its tweet.
+/// A tweet, or a reference to one. A flattened reference contains the tweet's fields.
 #[derive(Deserialize)]
 struct Tweet<'a> {
     #[serde(borrow, default, rename = "type")]
@@ -64,8 +64,8 @@ struct Tweet<'a> {
 }
 
 impl<'a> Tweet<'a> {
-    /// The whole text, and the entities that belong to it.
-    fn whole(&self) -> Result<(Option<&str>, Option<&Entities<'a>>), Reject> {
+    /// Returns the full text and the entities that belong to it.
+    fn text_and_entities(&self) -> Result<(Option<&str>, Option<&Entities<'a>>), Reject> {
         if let Some(note) = self.note_tweet.as_ref()
             && let Some(text) = note.text.text("note_tweet.text")?
         {
@@ -74,7 +74,7 @@ impl<'a> Tweet<'a> {
         Ok((self.text.text("text")?, self.entities.as_ref()))
     }
 
-    /// The reference to a tweet that this one has retweeted, quoted ...
+    /// Returns this tweet's reference of a kind, such as `retweeted` or `quoted`.
     fn reference(&self, kind: &str) -> Option<&Self> {
         self.referenced_tweets
             .iter()
@@ -82,7 +82,7 @@ impl<'a> Tweet<'a> {
             .find(|reference| reference.kind.as_str() == Some(kind))
     }
 
-    /// The tweet that this reference names, where it travels along.
+    /// Returns the referenced tweet, if the record contains it.
     fn resolve<'t>(&'t self, includes: &'t Includes<'a>) -> Result<Option<&'t Self>, Reject> {
         let id = self.id.id("referenced_tweets.id")?;
         for tweet in includes.tweets.iter().filter_map(Object::as_ref) {
@@ -124,7 +124,7 @@ struct ComplianceTweet<'a> {
     id: Scalar<'a>,
 }
 
-/// One response, tweet or compliance event of the v2 API.
+/// Parses one response, tweet or compliance event of the v2 API.
 pub(super) fn parse(json: &str, shape: Shape, input: Input<'_>) -> Result<Parsed, Reject> {
     if !shape.has_any(&[Key::Data, Key::Errors, Key::Meta]) || shape.has(Key::Text) {
         return item(json, shape, &Includes::default(), input);
@@ -132,7 +132,9 @@ pub(super) fn parse(json: &str, shape: Shape, input: Input<'_>) -> Result<Parsed
     let response: Response<'_> = json::read(json)?;
     let includes = response.includes.0.unwrap_or_default();
     match response.data.map(RawValue::get) {
-        Some(list) if list.starts_with('[') => one_of(list, |tweet| item(tweet, Shape::of(tweet)?, &includes, input)),
+        Some(list) if list.starts_with('[') => {
+            single_post(list, |tweet| item(tweet, Shape::of(tweet)?, &includes, input))
+        }
         Some(data) if data.starts_with('{') => item(data, Shape::of(data)?, &includes, input),
         _ => Err(without_data(&response.errors)),
     }
@@ -148,7 +150,7 @@ fn without_data(errors: &List<Object<Problem<'_>>>) -> Reject {
     not_a_post(&format!("an error message ({})", said.unwrap_or("untitled")))
 }
 
-/// What stands under `data`, or alone.
+/// Parses the content of `data`, or an object without that envelope.
 fn item(json: &str, shape: Shape, includes: &Includes<'_>, input: Input<'_>) -> Result<Parsed, Reject> {
     if shape.has(Key::EventType) {
         return Err(not_a_post("a direct message event"));
@@ -159,10 +161,10 @@ fn item(json: &str, shape: Shape, includes: &Includes<'_>, input: Input<'_>) -> 
     if shape.has_any(&[Key::Delete, Key::Action]) {
         return compliance(json);
     }
-    if let Some(what) = shape.other_object() {
+    if let Some(what) = shape.non_post() {
         return Err(not_a_post(what));
     }
-    // A tweet always has a text; what has none is an answer about something else.
+    // A tweet always has a text. Without one, the object is something else.
     let v2_tweet = [
         Key::EditHistory,
         Key::ConversationId,
@@ -183,7 +185,7 @@ fn tweet(json: &str, includes: &Includes<'_>, input: Input<'_>) -> Result<Parsed
         Some(reference) => reference.resolve(includes)?,
         None => None,
     };
-    let (text, entities) = original.unwrap_or(&tweet).whole()?;
+    let (text, entities) = original.unwrap_or(&tweet).text_and_entities()?;
     let quoting = tweet
         .reference("quoted")
         .or_else(|| original.and_then(|original| original.reference("quoted")));
@@ -192,11 +194,11 @@ fn tweet(json: &str, includes: &Includes<'_>, input: Input<'_>) -> Result<Parsed
         .transpose()?
         .flatten()
     {
-        Some(quoted) => quoted.whole()?.0,
+        Some(quoted) => quoted.text_and_entities()?.0,
         None => None,
     };
     let id = tweet.id.id("id")?;
-    // `created_at` is no default field of the API, but the id tells the time as well.
+    // `created_at` is not one of the API's default fields, but the id also contains the time.
     let created_at = match (
         input.time(&[(&tweet.created_at, "created_at")]),
         id.as_deref().and_then(clock::snowflake),
@@ -208,7 +210,7 @@ fn tweet(json: &str, includes: &Includes<'_>, input: Input<'_>) -> Result<Parsed
         source: Source::Twitter,
         id,
         created_at,
-        record_time: true,
+        allow_record_time: true,
         author_id: tweet.author_id.id("author_id")?,
         lang: tweet.lang.as_str(),
         text: text.map(twitter_unescape),
@@ -222,7 +224,8 @@ fn tweet(json: &str, includes: &Includes<'_>, input: Input<'_>) -> Result<Parsed
     .finish(input)
 }
 
-/// A compliance event: `{"delete": {"tweet": {"id": ...}}}` of the stream, `{"action": "delete", "id": ...}` of a job's result.
+/// Parses a compliance event: `{"delete": {"tweet": {"id": ...}}}` from the stream, or `{"action": "delete", "id": ...}`
+/// from a batch job's result.
 fn compliance(json: &str) -> Result<Parsed, Reject> {
     let event: Compliance<'_> = json::read(json)?;
     let id = match (
@@ -231,7 +234,7 @@ fn compliance(json: &str) -> Result<Parsed, Reject> {
     ) {
         (Some(tweet), _) => tweet.id.id("delete.tweet.id")?,
         (None, Some("delete")) => event.id.id("id")?,
-        _ => return Err(not_a_post("a compliance event that deletes no post")),
+        _ => return Err(not_a_post("a compliance event other than a deletion")),
     };
     match id {
         Some(post_id) => Ok(Parsed::Deletion(Deletion {

@@ -1,4 +1,4 @@
-//! Records as people have them on topics of their own: framed, wrapped, with other names and other times.
+//! Records of custom topics: framed, wrapped, with other field names and time notations.
 
 use serde_json::json;
 
@@ -12,7 +12,7 @@ fn framed(schema: u32, payload: &[u8]) -> Vec<u8> {
 }
 
 #[test]
-fn json_framed_for_a_schema_registry_is_the_post_in_it() {
+fn json_with_a_schema_registry_header_is_read() {
     for format in [Format::Auto, Format::Plain] {
         let read = read_as(format, framed(7, POST.as_bytes())).unwrap();
         assert!(matches!(read, Parsed::Post(post) if post.id == "a1" && post.created_at == TIME));
@@ -23,14 +23,18 @@ fn json_framed_for_a_schema_registry_is_the_post_in_it() {
         "9"
     );
     rejected(framed(7, br#"{"alpha":1}"#), Reason::UnknownFormat, "alpha");
-    // A schema of a string alone.
+    // A schema of type string.
     assert_eq!(post(framed(7, br#""so happy""#)).text, "so happy");
 }
 
 #[test]
-fn other_encodings_framed_for_a_schema_registry_are_named() {
+fn other_content_with_a_schema_registry_header_is_rejected() {
     for payload in [&b"\x04a2\x1cso happy today"[..], b"\0\n\x02a2\xff", b"", b"{not json"] {
-        rejected(framed(9, payload), Reason::SchemaRegistry, "schema registry (schema 9)");
+        rejected(
+            framed(9, payload),
+            Reason::SchemaRegistry,
+            "schema registry header (schema 9)",
+        );
     }
 }
 
@@ -43,8 +47,12 @@ fn the_envelope_of_kafka_connect_is_unwrapped() {
     assert_eq!(post(envelope(json!("so happy")).to_string()).text, "so happy");
     assert_eq!(post(framed(1, envelope(inner.clone()).to_string().as_bytes())).id, "a1");
     assert_eq!(post(json!({"schema": null, "payload": inner}).to_string()).id, "a1");
-    rejected(envelope(json!(null)).to_string(), Reason::Tombstone, "no value");
-    rejected(envelope(json!(5)).to_string(), Reason::UnknownFormat, "a single value");
+    rejected(envelope(json!(null)).to_string(), Reason::Tombstone, "without a value");
+    rejected(
+        envelope(json!(5)).to_string(),
+        Reason::UnknownFormat,
+        "a single JSON value",
+    );
     rejected(
         envelope(json!({"alpha": 1})).to_string(),
         Reason::UnknownFormat,
@@ -53,7 +61,7 @@ fn the_envelope_of_kafka_connect_is_unwrapped() {
 }
 
 #[test]
-fn json_in_strings_of_json_is_read() {
+fn json_encoded_as_a_string_is_read() {
     let once = json!(POST).to_string();
     let twice = json!(once).to_string();
     for record in [&once, &twice] {
@@ -72,7 +80,7 @@ fn json_in_strings_of_json_is_read() {
 }
 
 #[test]
-fn structured_data_that_is_no_json_object_never_becomes_a_text() {
+fn structured_data_never_becomes_a_text() {
     for record in [
         r#""0","1467810369","Mon Apr 06 22:19:45 PDT 2009","NO_QUERY","someone","so sad today""#,
         "null",
@@ -97,7 +105,7 @@ fn structured_data_that_is_no_json_object_never_becomes_a_text() {
 }
 
 #[test]
-fn a_server_sent_event_without_a_name_is_its_data() {
+fn an_unnamed_server_sent_event_is_read_from_its_data() {
     assert_eq!(post(format!("data: {POST}\n\n")).id, "a1");
     assert_eq!(post(format!(":thump\nid: 7\ndata: {POST}\n\n")).id, "a1");
     rejected(
@@ -108,7 +116,7 @@ fn a_server_sent_event_without_a_name_is_its_data() {
 }
 
 #[test]
-fn a_plain_post_by_other_names_is_read() {
+fn alternative_names_of_plain_fields_are_read() {
     for name in ["timestamp", "date", "createdAt", "time", "created_utc"] {
         let record = json!({"id": 1, "text": "a", name: "2026-11-27 07:00:00"});
         let read = post(record.to_string());
@@ -132,7 +140,7 @@ fn a_plain_post_by_other_names_is_read() {
     assert_eq!(post(r#"{"id":1,"text":"a","language":"pt-BR"}"#).lang, "pt");
     let content = post(r#"{"id":"a16","content":"so <happy>","created_at":"2026-11-27T07:00:00Z"}"#);
     assert_eq!((content.source, content.text.as_str()), (Source::Plain, "so <happy>"));
-    // The format's own names come first, and an object under another's name is no value.
+    // The format's own names take precedence, and an object under another name is ignored.
     let both =
         post(r#"{"id":1,"tweet_id":2,"_id":{"$oid":"x"},"text":"a","content":"b","created_at":1795762800,"date":"x"}"#);
     assert_eq!(
@@ -151,7 +159,7 @@ fn a_plain_post_by_other_names_is_read() {
 }
 
 #[test]
-fn a_time_that_is_nowhere_is_the_record_s_or_a_reject() {
+fn a_missing_time_is_the_record_s_or_a_reject() {
     let untimed = r#"{"id":1,"text":"a","issued":"2026-11-27"}"#;
     let read = post(untimed);
     assert_eq!(
@@ -172,7 +180,7 @@ fn a_time_that_is_nowhere_is_the_record_s_or_a_reject() {
 }
 
 #[test]
-fn numbers_that_json_has_not_do_not_cost_the_post() {
+fn invalid_json_numbers_are_repaired() {
     let record =
         r#"{"id":1,"text":"NaN, \"Infinity\" and -Infinity","author_id":5.0,"score":NaN,"x":[-Infinity,Infinity]}"#;
     let read = post(record);
@@ -202,7 +210,7 @@ fn mapped(paths: &[(&str, &str)], record: &serde_json::Value) -> Result<Parsed, 
 }
 
 #[test]
-fn fields_of_one_s_own_are_read_where_the_settings_say() {
+fn mapped_fields_are_read() {
     let record = json!({
         "tweet_id": 15, "tweet": "so #happy", "when": {"utc": 1_795_762_800.0}, "user": {"handle": "ann"}, "lng": "ES",
         "marks": [{"tag": "A"}, "b"], "via": "twitter", "original": "a14", "in reply": ["quoted"],
@@ -243,17 +251,17 @@ fn fields_of_one_s_own_are_read_where_the_settings_say() {
 }
 
 #[test]
-fn a_mapped_text_decides_which_records_the_mapping_is_for() {
+fn a_mapped_text_determines_which_records_are_mapped() {
     let text = [("text", "text"), ("id", "key")];
     let tweet = json!({"id_str": "9", "key": "k", "text": "a", "user": {"id_str": "2"}, "created_at": "Tue Jan 02 03:04:05 +0000 2024"});
     assert!(matches!(mapped(&text, &tweet), Ok(Parsed::Post(post)) if post.source == Source::Plain && post.id == "k"));
-    // Without it, other formats stay what they are.
+    // Without it, other formats are read as before.
     let id = [("id", "key")];
     assert!(matches!(mapped(&id, &tweet), Ok(Parsed::Post(post)) if post.source == Source::Twitter && post.id == "9"));
     assert!(matches!(mapped(&id, &json!({"key": "k", "text": "a"})), Ok(Parsed::Post(post)) if post.id == "k"));
     let deletion = json!({"delete": {"status": {"id_str": "12"}}});
     assert!(matches!(mapped(&text, &deletion), Ok(Parsed::Deletion(_))));
-    // A mapped field that can't be read is named by its path.
+    // An unreadable mapped field is named by its path.
     let reject = mapped(
         &[("text", "t"), ("created_at", "w.utc")],
         &json!({"t": "a", "w": {"utc": "soon"}}),
@@ -264,7 +272,7 @@ fn a_mapped_text_decides_which_records_the_mapping_is_for() {
 }
 
 #[test]
-fn json_in_a_string_that_is_damaged_is_no_text() {
+fn damaged_json_in_a_string_is_not_text() {
     for record in [
         r#""{\"id\":1,\"text\":\"so hap""#,
         r#""{\"id\":1,\"text\":\"a\",}""#,
@@ -277,7 +285,7 @@ fn json_in_a_string_that_is_damaged_is_no_text() {
 }
 
 #[test]
-fn a_cloud_event_is_the_post_in_its_data() {
+fn a_cloud_event_holds_a_post_in_its_data() {
     let event = |data: serde_json::Value| json!({"specversion": "1.0", "id": "e1", "source": "/app", "type": "post", "time": "2026-11-27T07:00:00Z", "data": data});
     let read = post(event(json!({"id": "5", "text": "so happy"})).to_string());
     assert_eq!(
@@ -289,7 +297,7 @@ fn a_cloud_event_is_the_post_in_its_data() {
 }
 
 #[test]
-fn keys_without_values_are_no_marks_of_a_format() {
+fn keys_with_null_do_not_determine_the_format() {
     for extra in [
         r#""full_text":null"#,
         r#""note_tweet":null"#,
@@ -302,7 +310,7 @@ fn keys_without_values_are_no_marks_of_a_format() {
 }
 
 #[test]
-fn values_of_mongo_s_extended_json_are_read() {
+fn mongodb_extended_json_is_read() {
     let record = json!({
         "_id": {"$oid": "65a1b2c3d4e5f60718293a4b"}, "text": "so happy", "created_at": {"$date": "2026-11-27T07:00:00Z"},
         "author_id": {"$numberLong": "9007199254740993"},
@@ -320,14 +328,14 @@ fn values_of_mongo_s_extended_json_are_read() {
     ] {
         let record = json!({"id": 1, "text": "a", "created_at": date});
         assert_eq!(post(record.to_string()).created_at, TIME, "{date}");
-        // The same through a mapping.
+        // The same with a mapping.
         let Ok(Parsed::Post(read)) = mapped(&[("created_at", "when")], &json!({"id": 1, "text": "a", "when": date}))
         else {
             panic!("not read: {date}");
         };
         assert_eq!(read.created_at, TIME, "{date}");
     }
-    // Milliseconds, however few.
+    // Always milliseconds, even if the number is small.
     let old = post(r#"{"id":1,"text":"a","created_at":{"$date":1000000000}}"#);
     assert_eq!(old.created_at, datetime!(1970-01-12 13:46:40 UTC));
     rejected(r#"{"id":{"$oid":"a","b":1},"text":"a"}"#, Reason::BadField, "an object");
@@ -364,7 +372,7 @@ fn a_flag_in_a_plain_object_deletes_its_post() {
 }
 
 #[test]
-fn changes_of_a_table_s_rows_are_posts_and_deletions() {
+fn row_changes_are_posts_and_deletions() {
     let row = json!({"id": 7, "text": "so happy", "created_at": 1_795_762_800_000_000_i64});
     let debezium = |op: &str, before: Option<&serde_json::Value>, after: Option<&serde_json::Value>| json!({"before": before, "after": after, "source": {"table": "posts"}, "op": op, "ts_ms": 1});
     for op in ["c", "r", "u"] {
@@ -376,7 +384,7 @@ fn changes_of_a_table_s_rows_are_posts_and_deletions() {
     assert_eq!(deleted(enveloped.to_string()).1, "7");
     rejected(debezium("d", None, None).to_string(), Reason::UnknownFormat, "op");
     rejected(debezium("t", None, Some(&row)).to_string(), Reason::NotAPost, "`t`");
-    // Maxwell, and Canal with its list.
+    // Maxwell, and Canal with its list of rows.
     let maxwell = |kind: &str, data: serde_json::Value| json!({"database": "d", "table": "posts", "type": kind, "ts": 1, "data": data});
     assert_eq!(post(maxwell("insert", row.clone()).to_string()).source, Source::Plain);
     assert_eq!(post(maxwell("UPDATE", json!([row])).to_string()).id, "7");
@@ -387,7 +395,7 @@ fn changes_of_a_table_s_rows_are_posts_and_deletions() {
         Reason::NotAPost,
         "table-create",
     );
-    // A mapping is for the row.
+    // A mapping applies to the row.
     let own = json!({"key": 9, "tweet": "so happy"});
     let paths = [("text", "tweet"), ("id", "key")];
     assert!(matches!(mapped(&paths, &debezium("c", None, Some(&own))), Ok(Parsed::Post(post)) if post.id == "9"));
@@ -395,7 +403,7 @@ fn changes_of_a_table_s_rows_are_posts_and_deletions() {
 }
 
 #[test]
-fn the_bytes_of_kafka_connect_are_what_they_hold() {
+fn bytes_from_kafka_connect_are_decoded() {
     let base64 = |bytes: &[u8]| base64::Engine::encode(&base64::engine::general_purpose::STANDARD, bytes);
     let envelope = |payload: serde_json::Value| {
         json!({"schema": {"type": "bytes", "optional": false}, "payload": payload}).to_string()
@@ -409,16 +417,16 @@ fn the_bytes_of_kafka_connect_are_what_they_hold() {
         "a1"
     );
     rejected(envelope(json!("so happy!")), Reason::BadField, "base64");
-    rejected(envelope(json!(null)), Reason::Tombstone, "no value");
+    rejected(envelope(json!(null)), Reason::Tombstone, "without a value");
     rejected(envelope(json!(base64(b"\xff\xfe\x80"))), Reason::NotUtf8, "UTF-16");
 }
 
 #[test]
-fn what_other_interfaces_send_is_read_or_named() {
-    // One line of a list, and several values in one record.
+fn output_of_other_systems_is_read_or_rejected_with_a_hint() {
+    // A line of a JSON array, and several values in one record.
     assert_eq!(post(format!("{POST},")).id, "a1");
     for several in [format!("{POST}{POST}"), format!("{POST}\n{POST}")] {
-        rejected(several, Reason::SeveralPosts, "one a record");
+        rejected(several, Reason::SeveralPosts, "one per record");
     }
     rejected(format!("{POST} so"), Reason::NotJson, "trailing");
     rejected(r#"{"id":1,"text":null}"#, Reason::NoText, "`text` is null");
@@ -437,15 +445,15 @@ fn what_other_interfaces_send_is_read_or_named() {
             &format!("posts.fields.text = \"{name}\""),
         );
     }
-    // No path leads into a string, nor is a list a text: neither is proposed.
+    // A path can't reach into a string, and a list is not a text: neither is suggested.
     let sns = json!({"Type": "Notification", "message": POST}).to_string();
     rejected(sns, Reason::UnknownFormat, "`message` holds JSON in a string");
     rejected(
         r#"{"id":1,"body":["a","b"]}"#,
         Reason::UnknownFormat,
-        "posts.fields maps keys",
+        "posts.fields can map",
     );
-    // Envelopes with data of any kind are no posts of Twitter.
+    // Other envelopes with `data` are not Twitter posts.
     for envelope in [
         json!({"id": "e", "eventType": "post", "subject": "s", "data": {"id": "a1", "text": "so happy"}}),
         json!({"kind": "t1", "data": {"id": "a1", "body": "so happy"}}),
@@ -477,6 +485,6 @@ fn what_other_interfaces_send_is_read_or_named() {
     rejected(
         [&b"\x1f\x8b\x08"[..], b"\0"].concat(),
         Reason::NotUtf8,
-        "packed with gzip",
+        "compressed with gzip",
     );
 }

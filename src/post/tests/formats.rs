@@ -1,4 +1,4 @@
-//! One sample or more of every kind of record: Bluesky, Mastodon, the plain format, lists.
+//! At least one sample of every kind of record: Bluesky, Mastodon, the plain format, lists.
 
 use serde_json::json;
 
@@ -40,7 +40,7 @@ fn a_jetstream_post_and_its_deletion_share_an_id() {
         deleted(commit("delete", "app.bsky.feed.post", json!(null))),
         (Source::Bluesky, uri.into())
     );
-    // Without a time of its own that can be read, a post has the stream's.
+    // A post without a readable time takes the event's.
     let untimed = post(commit("create", "app.bsky.feed.post", json!({"text": "a #b"})));
     assert_eq!(
         (untimed.created_at, untimed.lang.as_str()),
@@ -52,7 +52,7 @@ fn a_jetstream_post_and_its_deletion_share_an_id() {
 }
 
 #[test]
-fn jetstream_events_about_other_things_are_no_posts() {
+fn other_jetstream_events_are_not_posts() {
     rejected(
         commit("create", "app.bsky.feed.like", json!({"subject": {}})),
         Reason::NotAPost,
@@ -130,7 +130,7 @@ fn a_mastodon_status_becomes_text_and_a_reblog_a_repost() {
 }
 
 #[test]
-fn mastodon_events_hold_statuses_and_deletions() {
+fn mastodon_events_are_posts_and_deletions() {
     let own = post(status().to_string());
     for event in ["update", "status.update"] {
         assert_eq!(
@@ -173,7 +173,7 @@ fn mastodon_events_hold_statuses_and_deletions() {
 }
 
 #[test]
-fn a_mastodon_status_with_its_source_instead_of_content_was_deleted() {
+fn a_mastodon_status_with_its_source_instead_of_content_is_a_deletion() {
     let mut answer = status();
     let fields = answer.as_object_mut().unwrap();
     fields.remove("content");
@@ -218,7 +218,7 @@ fn the_plain_format_falls_back_to_the_envelope() {
 }
 
 #[test]
-fn a_record_that_starts_not_like_json_is_its_text() {
+fn a_record_that_does_not_start_like_json_is_text() {
     for (record, text) in [
         ("just words\r\n", "just words"),
         ("\"quoted\\u0021\"", "quoted!"),
@@ -244,7 +244,7 @@ fn a_record_that_starts_not_like_json_is_its_text() {
 }
 
 #[test]
-fn a_list_or_page_of_one_is_that_post_and_of_more_is_refused() {
+fn a_list_or_page_with_one_post_is_read_and_with_more_is_refused() {
     let plain = r#"{"id":"9","text":"a"}"#;
     assert_eq!(post(format!("[{plain}]")).id, "9");
     assert_eq!(
@@ -263,23 +263,23 @@ fn a_list_or_page_of_one_is_that_post_and_of_more_is_refused() {
         "a list of 2 elements",
     );
     rejected("[]", Reason::NotAPost, "an empty list");
-    rejected("[[1]]", Reason::UnknownFormat, "no objects");
+    rejected("[[1]]", Reason::UnknownFormat, "not objects");
     rejected(
         r#"[{"username":"ann"},{"username":"bob"}]"#,
         Reason::NotAPost,
-        "none a post; the first: a user",
+        "none of them a post; the first: a user",
     );
 }
 
 #[test]
-fn what_is_no_known_format_is_named_by_its_keys() {
+fn an_unknown_format_is_rejected_with_its_keys() {
     rejected(r#"{"alpha":1,"beta":2}"#, Reason::UnknownFormat, "alpha, beta");
     rejected(r#"{"alpha":1}"#, Reason::UnknownFormat, "posts.fields");
     rejected("{}", Reason::UnknownFormat, "an empty object");
 }
 
 #[test]
-fn a_fixed_format_reads_nothing_else() {
+fn a_fixed_format_rejects_others() {
     let plain = r#"{"id":"9","text":"a","created_at":"2024-01-02T03:04:05Z"}"#;
     for format in [Format::Plain, Format::TwitterV1, Format::TwitterV2] {
         assert!(read_as(format, plain).is_ok(), "{format:?}");
@@ -291,7 +291,7 @@ fn a_fixed_format_reads_nothing_else() {
 }
 
 #[test]
-fn a_key_is_the_id_of_the_post_held_or_deleted() {
+fn a_key_is_the_id_of_the_post_or_deletion() {
     let key = |record: &[u8]| key(record, &ParseOptions::default());
     assert_eq!(key(br#"{"delete":{"status":{"id_str":"12"}}}"#).as_deref(), Some("12"));
     assert_eq!(key(br#"{"id":12,"text":"a"}"#).as_deref(), Some("12"));

@@ -1,4 +1,4 @@
-//! Bad input: handled, bounded, and never a panic.
+//! Bad input is handled within bounds and never causes a panic.
 
 use proptest::prelude::*;
 use serde_json::json;
@@ -29,7 +29,7 @@ const FORMATS: [Format; 8] = [
     Format::Text,
 ];
 
-/// The laws of any outcome.
+/// Checks the invariants of any outcome.
 fn check(outcome: Result<Parsed, Reject>) {
     match outcome {
         Ok(Parsed::Post(post)) => {
@@ -59,7 +59,7 @@ fn check(outcome: Result<Parsed, Reject>) {
 }
 
 #[test]
-fn the_samples_are_posts_without_nul() {
+fn samples_are_posts_without_nul() {
     for sample in SAMPLES {
         assert!(!post(sample).text.contains('\0'));
         check(read(sample));
@@ -67,9 +67,9 @@ fn the_samples_are_posts_without_nul() {
 }
 
 proptest! {
-    /// A producer may write any: the year 9999 for "never", say.
+    /// Producers may set any timestamp, such as the year 9999 for "never".
     #[test]
-    fn a_record_s_own_time_is_an_event_time_within_the_same_years_as_any_other(
+    fn record_timestamps_are_limited_to_the_supported_years(
         seconds in prop_oneof![any::<i32>().prop_map(i64::from), -377_705_116_800_i64..=253_402_300_799],
         record in prop::sample::select(vec!["so glad", r#"{"text":"so glad"}"#, r#"{"data":{"id":"1","text":"so glad"}}"#]),
     ) {
@@ -86,14 +86,14 @@ proptest! {
     }
 
     #[test]
-    fn any_bytes_are_taken(bytes in prop::collection::vec(any::<u8>(), 0..300)) {
+    fn any_bytes_are_handled(bytes in prop::collection::vec(any::<u8>(), 0..300)) {
         for format in FORMATS {
             check(read_as(format, &bytes));
         }
     }
 
     #[test]
-    fn any_change_to_a_record_is_taken(
+    fn any_change_to_a_record_is_handled(
         sample in prop::sample::select(SAMPLES.to_vec()),
         cuts in prop::collection::vec((any::<prop::sample::Index>(), 0_usize..12, "[\\[\\]{}\":,0-9a-z\\\\\u{0}<>&#-]{0,8}"), 1..4),
     ) {
@@ -110,7 +110,7 @@ proptest! {
     }
 
     #[test]
-    fn any_value_in_any_field_is_taken(
+    fn any_value_in_any_field_is_handled(
         sample in prop::sample::select(SAMPLES.to_vec()),
         field in any::<prop::sample::Index>(),
         value in prop::sample::select(vec![json!(null), json!(true), json!(-1), json!(1e300), json!(""), json!("x"), json!([]), json!([1, null, {}]), json!({}), json!({"id": []})]),
@@ -131,7 +131,7 @@ proptest! {
     }
 
     #[test]
-    fn any_text_comes_through_the_plain_format_as_it_is(text in "\\PC{1,200}") {
+    fn the_plain_format_preserves_any_text(text in "\\PC{1,200}") {
         prop_assume!(!text.trim().is_empty());
         let record = json!({"id": "1", "text": text}).to_string();
         prop_assert_eq!(&*post(record).text, text);
@@ -139,20 +139,20 @@ proptest! {
 }
 
 #[test]
-fn empty_records_are_named_so() {
+fn empty_records_are_rejected_as_empty() {
     rejected(b"", Reason::Empty, "no bytes");
-    rejected(b" \r\n", Reason::Empty, "white space");
-    rejected("\u{feff}\n", Reason::Empty, "white space");
+    rejected(b" \r\n", Reason::Empty, "whitespace");
+    rejected("\u{feff}\n", Reason::Empty, "whitespace");
     assert_eq!(post("\u{feff}{\"id\":1,\"text\":\"behind a byte order mark\"}").id, "1");
 }
 
 #[test]
-fn bytes_that_are_no_utf8_are_located() {
+fn invalid_utf8_is_located() {
     rejected(b"{\"text\":\"a\xff\"}", Reason::NotUtf8, "byte 10");
 }
 
 #[test]
-fn what_starts_like_json_and_is_not_is_refused() {
+fn malformed_json_is_refused() {
     rejected("{\"text\":", Reason::NotJson, "EOF");
     rejected("[\"news\"] at ten", Reason::NotJson, "trailing");
     rejected("{id: 1, text: \"json5\"}", Reason::NotJson, "key must be a string");
@@ -174,7 +174,7 @@ fn what_starts_like_json_and_is_not_is_refused() {
 }
 
 #[test]
-fn lone_surrogates_are_mended() {
+fn lone_surrogates_are_replaced() {
     assert_eq!(
         post(r#"{"id":1,"text":"a \ud83d b \ude00 c \ud83d\ude00 \ud83d\ud83d\ude00"}"#).text,
         "a \u{fffd} b \u{fffd} c 😀 \u{fffd}😀"
@@ -191,7 +191,7 @@ fn lone_surrogates_are_mended() {
 }
 
 #[test]
-fn deep_json_is_refused_and_deep_brackets_in_a_text_are_not() {
+fn deeply_nested_json_is_refused_but_not_brackets_in_a_text() {
     for deep in [
         "[".repeat(100_000),
         "{\"a\":".repeat(100_000),
@@ -208,13 +208,13 @@ fn deep_json_is_refused_and_deep_brackets_in_a_text_are_not() {
         post(json!({"id": 1, "text": brackets}).to_string()).text.as_str(),
         brackets
     );
-    // Just below the setting, the parser's own bound holds.
+    // Below the configured limit, the parser's own limit applies.
     let nested = format!("{}{}{}", "{\"retweeted_status\":".repeat(127), "{}", "}".repeat(127));
     rejected(nested, Reason::TooDeep, "recursion limit");
 }
 
 #[test]
-fn large_records_and_texts_are_refused_and_long_words_are_not() {
+fn large_records_and_texts_are_refused_but_not_long_words() {
     let limits = Limits::default();
     rejected(vec![b'a'; 5_000_000], Reason::TooLarge, "5000000 bytes");
     rejected(

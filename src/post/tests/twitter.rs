@@ -1,11 +1,11 @@
-//! One sample or more of every kind of record: Twitter's formats.
+//! At least one sample of every kind of record: Twitter's formats.
 
 use serde_json::json;
 
 use super::*;
 
 #[test]
-fn a_v1_status_in_every_mode_gives_its_whole_text() {
+fn a_v1_status_has_its_full_text_in_every_mode() {
     let status = |extra: serde_json::Value| {
         let mut status = json!({
             "created_at": "Tue Jan 02 03:04:05 +0000 2024", "id": 1_742_000_000_000_000_100_u64, "id_str": "1742000000000000123",
@@ -41,7 +41,7 @@ fn a_v1_status_in_every_mode_gives_its_whole_text() {
         (extended.text.as_str(), extended.hashtags),
         ("all of it", vec![tag("cut")])
     );
-    // Without entities the hashtags are found in the text; `[]` is what some tools write for no object.
+    // Without entities, hashtags are extracted from the text. Some tools write `[]` for a missing object.
     assert_eq!(
         post(status(json!({"entities": [], "text": "so #Found"}))).hashtags,
         ["found"]
@@ -54,7 +54,7 @@ fn a_v1_status_in_every_mode_gives_its_whole_text() {
 }
 
 #[test]
-fn a_v1_retweet_is_a_post_with_the_originals_whole_text() {
+fn a_v1_retweet_has_the_full_text_of_the_original() {
     let retweet = json!({
         "created_at": "Tue Jan 02 03:04:05 +0000 2024", "id_str": "20", "text": "RT @ann: the begin\u{2026}", "lang": "en",
         "user": {"id_str": "2"}, "entities": {"hashtags": []},
@@ -76,7 +76,7 @@ fn a_v1_retweet_is_a_post_with_the_originals_whole_text() {
 }
 
 #[test]
-fn v1_notices_delete_and_control_messages_are_no_posts() {
+fn v1_notices_are_deletions_or_rejects() {
     let notice = r#"{"delete":{"status":{"id":1234,"id_str":"1235","user_id":3,"user_id_str":"3"},"timestamp_ms":"1704164645000"}}"#;
     assert_eq!(deleted(notice), (Source::Twitter, "1235".into()));
     assert_eq!(deleted(format!("{notice}\r\n")).1, "1235");
@@ -96,7 +96,7 @@ fn v1_notices_delete_and_control_messages_are_no_posts() {
     rejected(
         r#"{"warning":{"code":"FALLING_BEHIND"}}"#,
         Reason::NotAPost,
-        "a warning",
+        "a stream warning",
     );
     rejected(r#"{"status_withheld":{"id":1}}"#, Reason::NotAPost, "withheld status");
     rejected(r#"{"friends":[1,2]}"#, Reason::NotAPost, "friends");
@@ -123,7 +123,7 @@ fn v1_notices_delete_and_control_messages_are_no_posts() {
 }
 
 #[test]
-fn a_v1_status_tells_which_field_is_missing_or_wrong() {
+fn an_invalid_v1_status_is_rejected_with_the_field() {
     rejected(
         r#"{"id_str":"1","created_at":"Tue Jan 02 03:04:05 +0000 2024","user":{}}"#,
         Reason::NoText,
@@ -139,7 +139,7 @@ fn a_v1_status_tells_which_field_is_missing_or_wrong() {
         Reason::NoId,
         "without an id",
     );
-    rejected(r#"{"id_str":"1","text":"a"}"#, Reason::BadTime, "no time of creation");
+    rejected(r#"{"id_str":"1","text":"a"}"#, Reason::BadTime, "no creation time");
     rejected(
         r#"{"id_str":"1","text":"a","created_at":"soon"}"#,
         Reason::BadTime,
@@ -198,14 +198,14 @@ fn v2_tweets_are_read_with_and_without_their_envelope() {
 }
 
 #[test]
-fn a_v2_tweet_with_default_fields_takes_its_time_from_its_id() {
+fn a_v2_tweet_without_a_time_takes_it_from_its_id() {
     let minimal = post(r#"{"data":{"id":"1212092628029698048","text":"a"}}"#);
     assert_eq!(minimal.created_at, datetime!(2019-12-31 19:26:16.771 UTC));
     assert_eq!(post(r#"{"data":{"id":"20","text":"a"}}"#).created_at, BROKER_TIME);
 }
 
 #[test]
-fn v2_retweets_and_quotes_take_the_whole_texts_that_travel_along() {
+fn v2_retweets_and_quotes_use_included_full_texts() {
     let quoted = json!({"id": "5", "text": "quo", "note_tweet": {"text": "quoted whole"}});
     let original =
         json!({"id": "10", "text": "the whole &lt;original&gt;", "referenced_tweets": [{"type": "quoted", "id": "5"}]});
@@ -222,7 +222,7 @@ fn v2_retweets_and_quotes_take_the_whole_texts_that_travel_along() {
     let mut flat = retweet.clone();
     flat["referenced_tweets"] = json!([{"type": "retweeted", "id": "10", "text": "the whole original"}]);
     assert_eq!(post(flat.to_string()).text, "the whole original");
-    // Where the original didn't travel along, the retweet's own text is all there is.
+    // If the original is not included, the retweet's own text is used.
     assert_eq!(
         post(json!({"data": retweet}).to_string()).text,
         "RT @ann: the wh\u{2026}"
@@ -230,7 +230,7 @@ fn v2_retweets_and_quotes_take_the_whole_texts_that_travel_along() {
 }
 
 #[test]
-fn v2_compliance_events_delete_and_errors_are_no_posts() {
+fn v2_compliance_events_are_deletions_or_rejects() {
     let event =
         json!({"data": {"delete": {"tweet": {"id": "1", "author_id": "2"}, "event_at": "2024-01-02T03:04:05Z"}}});
     assert_eq!(deleted(event.to_string()), (Source::Twitter, "1".into()));
@@ -241,7 +241,7 @@ fn v2_compliance_events_delete_and_errors_are_no_posts() {
     rejected(
         r#"{"id":"1","action":"scrub_geo"}"#,
         Reason::NotAPost,
-        "deletes no post",
+        "other than a deletion",
     );
     rejected(
         r#"{"errors":[{"title":"operational-disconnect"}]}"#,
@@ -263,7 +263,7 @@ fn v2_compliance_events_delete_and_errors_are_no_posts() {
 }
 
 #[test]
-fn activities_are_known_by_the_numbers_in_their_uris() {
+fn activity_ids_are_the_numbers_in_their_uris() {
     let note = json!({
         "id": "tag:search.twitter.com,2005:10", "objectType": "activity", "verb": "post", "postedTime": "2024-01-02T03:04:05.000Z",
         "body": "cut shor\u{2026}", "actor": {"id": "id:twitter.com:7"}, "twitter_lang": "EN",

@@ -1,17 +1,16 @@
-//! Faults of JSON that common producers make, mended.
+//! Repairs common faults in producers' JSON.
 
-/// `json` without the faults that common producers make: [lone surrogates](mend_surrogates) and
-/// [numbers that JSON has not](mend_numbers); nothing if there are none.
-pub(super) fn mend(json: &str) -> Option<String> {
-    let surrogates = mend_surrogates(json);
-    let numbers = mend_numbers(surrogates.as_deref().unwrap_or(json));
+/// Repairs [lone surrogates](repair_surrogates) and [invalid numbers](repair_numbers). Returns `None` if there are none.
+pub(super) fn repair(json: &str) -> Option<String> {
+    let surrogates = repair_surrogates(json);
+    let numbers = repair_numbers(surrogates.as_deref().unwrap_or(json));
     numbers.or(surrogates)
 }
 
-/// `json` with each `NaN`, `Infinity` and `-Infinity` replaced by `null`; nothing if there is none. Python's and
-/// JavaScript's tools write them.
-fn mend_numbers(json: &str) -> Option<String> {
-    let mut mended = String::new();
+/// Replaces each `NaN`, `Infinity` and `-Infinity` with `null`. Returns `None` if there is none. Python and JavaScript
+/// tools write them.
+fn repair_numbers(json: &str) -> Option<String> {
+    let mut repaired = String::new();
     let (mut copied, mut at, mut in_string) = (0, 0, false);
     let bytes = json.as_bytes();
     while at < bytes.len() {
@@ -23,8 +22,8 @@ fn mend_numbers(json: &str) -> Option<String> {
                     .into_iter()
                     .find(|word| bytes[at..].starts_with(word.as_bytes()));
                 if let Some(word) = word {
-                    mended.push_str(&json[copied..at]);
-                    mended.push_str("null");
+                    repaired.push_str(&json[copied..at]);
+                    repaired.push_str("null");
                     copied = at + word.len();
                     at = copied;
                     continue;
@@ -37,13 +36,13 @@ fn mend_numbers(json: &str) -> Option<String> {
     if copied == 0 {
         return None;
     }
-    mended.push_str(&json[copied..]);
-    Some(mended)
+    repaired.push_str(&json[copied..]);
+    Some(repaired)
 }
 
-/// `json` with each lone UTF-16 surrogate escape (`\ud83d` without its partner) replaced by `\ufffd`;
-/// nothing if there is none. Producers that cut strings by UTF-16 units leave such halves behind.
-pub(super) fn mend_surrogates(json: &str) -> Option<String> {
+/// Replaces each lone UTF-16 surrogate escape (`\ud83d` without its counterpart) with `\ufffd`. Returns `None` if there is
+/// none. Producers that cut strings by UTF-16 code units leave such halves behind.
+pub(super) fn repair_surrogates(json: &str) -> Option<String> {
     let bytes = json.as_bytes();
     let mut lone = Vec::new();
     let mut at = 0;
@@ -65,14 +64,14 @@ pub(super) fn mend_surrogates(json: &str) -> Option<String> {
     if lone.is_empty() {
         return None;
     }
-    let mut mended = bytes.to_vec();
+    let mut repaired = bytes.to_vec();
     for start in lone {
-        mended[start + 2..start + 6].copy_from_slice(b"fffd");
+        repaired[start + 2..start + 6].copy_from_slice(b"fffd");
     }
-    String::from_utf8(mended).ok()
+    String::from_utf8(repaired).ok()
 }
 
-/// The UTF-16 unit of the `\uXXXX` that starts at `at`.
+/// Returns the UTF-16 code unit of the `\uXXXX` escape that starts at `at`.
 fn escaped_unit(bytes: &[u8], at: usize) -> Option<u32> {
     let escape = bytes.get(at..at + 6)?;
     if !escape.starts_with(b"\\u") {
