@@ -1,8 +1,9 @@
-//! Added tokens in texts, for tokenizers that put a space (or `▁`) before a text.
+//! Added tokens, for tokenizers that prepend a space (or `▁`) to a text.
 //!
-//! The reference library finds added tokens first and then puts a space before each piece of text between them. The library
-//! used here (1.0.0-rc.3) puts it there while it normalises, so that it stands before an added token that is matched in
-//! normalised text, and is missing after one. So where a tokenizer has both, added tokens are found here.
+//! The reference library splits a text at its added tokens first, and then prepends a space to each piece in between. The
+//! library used here (1.0.0-rc.3) prepends it during normalisation. The space is then wrongly inserted before an added token
+//! that is matched in normalised text, and missing after such a token. For tokenizers with both features, this module
+//! therefore splits at the added tokens itself.
 
 use std::sync::Arc;
 
@@ -15,19 +16,19 @@ use tokenizers::{
     },
 };
 
-/// What puts the space there, in a `tokenizer.json` of the library's own version.
+/// The normalisation step that prepends the space, in the library's version of `tokenizer.json`.
 const SPACES: &str = "MetaspaceNormalizer";
 
-/// The added tokens of a tokenizer that are matched in texts: those that are not special.
+/// The added tokens of a tokenizer that are matched in texts, that is, those that are not special.
 #[derive(Clone)]
 pub(super) struct AddedTokens {
-    /// Finds the tokens and normalises text, all but the spaces. An id of it is a place in `ids`.
+    /// Finds the tokens and normalises text, without prepending spaces. Its token ids are indices into `ids`.
     finder: PipelineTokenizer,
     ids: Arc<[u32]>,
     spaces: MetaspaceNormalizer,
 }
 
-/// Adds the step that puts a space before each text, as a byte-level pre-tokenizer with `add_prefix_space` does.
+/// Adds a step that prepends a space to each text, as a byte-level pre-tokenizer with `add_prefix_space` does.
 pub(super) fn add_prefix_space(json: &mut Value) {
     let step = json!({"type": SPACES, "replacement": " ", "prepend": "always", "drop_whitespace": false});
     let mut steps = steps(json);
@@ -35,7 +36,7 @@ pub(super) fn add_prefix_space(json: &mut Value) {
     json["normalizer"] = json!({"type": "Sequence", "normalizers": steps});
 }
 
-/// The steps of normalisation, in order.
+/// Returns the normalisation steps in order.
 fn steps(json: &Value) -> Vec<Value> {
     match json.pointer("/normalizer/normalizers").and_then(Value::as_array) {
         Some(steps) => steps.clone(),
@@ -49,8 +50,9 @@ fn steps(json: &Value) -> Vec<Value> {
 }
 
 impl AddedTokens {
-    /// Takes added tokens and normalisation out of a `tokenizer.json` of the library's own version. None, and nothing taken,
-    /// where the library gives the ids of the reference: it has no token that texts are searched for, or puts no space.
+    /// Moves added tokens and normalisation out of a `tokenizer.json` in the library's version. Returns `None` and changes
+    /// nothing if the library already produces the reference's ids: there is no added token to match, or no space is
+    /// prepended.
     pub(super) fn take(json: &mut Value) -> Result<Option<Self>, String> {
         let tokens = json
             .get("added_tokens")
@@ -63,7 +65,7 @@ impl AddedTokens {
         if !puts_spaces || !tokens.iter().any(is_searched_for) {
             return Ok(None);
         }
-        // The finder's model holds nothing but the tokens, for their ids.
+        // The finder's model contains only the added tokens, so that they have ids.
         let mut ids = Vec::new();
         let mut vocabulary = serde_json::Map::new();
         let mut numbered = Vec::new();
@@ -104,7 +106,7 @@ impl AddedTokens {
         }))
     }
 
-    /// Appends the tokens of a text, which `rest` makes of what stands between the added ones.
+    /// Appends the tokens of a text. `rest` encodes the text between added tokens.
     pub(super) fn encode_into(
         &self,
         text: &str,

@@ -1,4 +1,4 @@
-//! Hugging Face's `config.json`, as far as serving needs it.
+//! Hugging Face's `config.json`, reduced to what serving needs.
 
 use std::{collections::BTreeMap, path::Path, sync::Arc};
 
@@ -7,7 +7,7 @@ use serde_json::{Map, Value};
 
 use super::{ModelError, ProblemType};
 
-/// Families that number positions from `pad_token_id + 1`, so that two of the table's rows are never used.
+/// Model families that number positions from `pad_token_id + 1`, so that two of the embedding's rows are never used.
 const OFFSET_POSITIONS: &[&str] = &[
     "roberta",
     "xlm-roberta",
@@ -21,12 +21,12 @@ const OFFSET_POSITIONS: &[&str] = &[
     "ibert",
 ];
 
-/// The members of `config.json`, of which a few matter here.
+/// The members of `config.json`.
 struct Raw(Map<String, Value>);
 
 impl Raw {
     fn parse(bytes: &[u8]) -> Result<Self, String> {
-        // Windows' editors put a byte order mark in front.
+        // Windows editors prepend a byte order mark.
         let bytes = bytes.strip_prefix(b"\xef\xbb\xbf").unwrap_or(bytes);
         if bytes.trim_ascii().is_empty() {
             return Err("the file is empty: fetch it again".to_owned());
@@ -37,7 +37,7 @@ impl Raw {
         }
     }
 
-    /// A member, where it is there and not null.
+    /// Returns a member, or `None` if it is absent or null.
     fn member<T: DeserializeOwned>(&mut self, name: &str) -> Result<Option<T>, String> {
         match self.0.remove(name) {
             None => Ok(None),
@@ -45,7 +45,7 @@ impl Raw {
         }
     }
 
-    /// `id2label`, or `label2id` the other way round.
+    /// Returns the labels by id, from `id2label` or else from the inverted `label2id`.
     fn labels(&mut self) -> Result<BTreeMap<String, String>, String> {
         if let Some(labels) = self.member::<Labels>("id2label")? {
             return Ok(labels.by_id());
@@ -59,7 +59,7 @@ impl Raw {
     }
 }
 
-/// `id2label`: by id, or a list in their order.
+/// `id2label`: an object by id, or a list in id order.
 #[derive(Debug, Deserialize)]
 #[serde(
     untagged,
@@ -83,22 +83,22 @@ impl Labels {
     }
 }
 
-/// What `config.json` says.
+/// The parsed `config.json`.
 #[derive(Debug)]
 pub(super) struct Config {
     /// The labels, in the order of the logits.
     pub(super) labels: Vec<Arc<str>>,
-    /// How logits become scores, where the file says.
+    /// How logits become scores, if the file says so.
     pub(super) problem_type: Option<ProblemType>,
-    /// Most tokens a text can have, special tokens included; `None` where the model has no such limit.
+    /// The maximum number of tokens in a text, including special tokens, or `None` if the model has no limit.
     pub(super) max_tokens: Option<usize>,
-    /// The id that fills a batch up; 0 where the file does not say (it is masked either way).
+    /// The id of padding tokens. Defaults to 0, which is safe because padding is masked.
     pub(super) pad_id: u32,
-    /// The first position of a text, for models that take `position_ids`.
+    /// The position of a text's first token, for models that take `position_ids`.
     pub(super) first_position: u32,
-    /// Rows of the embedding.
+    /// The number of rows of the embedding.
     pub(super) vocab_size: Option<usize>,
-    /// The architecture's family, `roberta` say.
+    /// The model family, such as `roberta`.
     pub(super) model_type: Option<String>,
 }
 
@@ -114,7 +114,7 @@ impl Config {
         if labels.iter().all(|label| label.starts_with("LABEL_")) {
             tracing::warn!(
                 config = %path.display(),
-                "the labels have no names (LABEL_0 ...): write those of the emotions into id2label"
+                "the labels have no names (LABEL_0 ...): write the emotion names into id2label"
             );
         }
         let problem_type: Option<String> = raw.member("problem_type").map_err(&invalid)?;
@@ -125,14 +125,14 @@ impl Config {
             Some("multi_label_classification") => Some(ProblemType::MultiLabelClassification),
             Some(other) => {
                 return Err(invalid(format!(
-                    "problem_type {other:?} gives no emotions: it must be \"single_label_classification\" or \"multi_label_classification\""
+                    "problem_type {other:?} is not a classification: it must be \"single_label_classification\" or \"multi_label_classification\""
                 )));
             }
         };
         let offset = model_type
             .as_deref()
             .is_some_and(|family| OFFSET_POSITIONS.contains(&family));
-        // The family's own default, 1, is what its exporters leave out.
+        // Exporters omit the value if it is the family's default, 1.
         let pad_id = raw
             .member("pad_token_id")
             .map_err(&invalid)?
@@ -205,7 +205,7 @@ mod tests {
     }
 
     #[test]
-    fn labels_stand_in_the_order_of_their_ids() {
+    fn labels_are_in_the_order_of_their_ids() {
         let many: Vec<String> = (0..12).map(|id| format!("\"{id}\": \"label {id}\"")).collect();
         let config = parse(&format!("{{\"id2label\": {{{}}}}}", many.join(","))).unwrap();
         assert_eq!(&*config.labels[2], "label 2");
@@ -227,7 +227,7 @@ mod tests {
     }
 
     #[test]
-    fn labels_are_taken_from_label2id_where_there_is_no_other() {
+    fn labels_are_taken_from_label2id_if_id2label_is_absent() {
         let config = parse("\u{feff}{\"label2id\": {\"joy\": 1, \"anger\": 0}}").unwrap();
         assert_eq!(
             config.labels.iter().map(|label| &**label).collect::<Vec<_>>(),
@@ -265,7 +265,7 @@ mod tests {
             (r#"{"id2label": {"0": " "}}"#, "empty label"),
             (
                 r#"{"id2label": {"0": "a"}, "problem_type": "regression"}"#,
-                "gives no emotions",
+                "is not a classification",
             ),
             ("[", "not JSON"),
             ("", "the file is empty"),

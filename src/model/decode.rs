@@ -1,21 +1,21 @@
-//! Logits become a [`Prediction`].
+//! Converts logits into a [`Prediction`].
 
 use std::sync::Arc;
 
 use super::{Prediction, ProblemType};
 
-/// Scores are multiples of 2⁻²⁰: a double adds 2³³ of them without rounding, so sums don't depend on their order.
+/// Scores are multiples of 2⁻²⁰. A double can sum 2³³ of them without rounding, so sums don't depend on the order.
 const STEPS: f64 = (1u32 << 20) as f64;
 
-/// A logit that is NaN or infinite: the model fails on the text.
+/// A NaN or infinite logit, which means that the model failed on the text.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]
 #[error("the logit of label {label} is not finite")]
 pub struct NotFinite {
-    /// Its place among the labels.
+    /// The index of the label.
     pub label: usize,
 }
 
-/// How a model's logits are read.
+/// Converts a model's logits into predictions.
 #[derive(Debug, Clone)]
 pub struct Decoder {
     labels: Arc<[Arc<str>]>,
@@ -26,7 +26,7 @@ pub struct Decoder {
 }
 
 impl Decoder {
-    /// A threshold a label, in the labels' order; `fallback` is a place among the labels.
+    /// Creates a decoder with one threshold per label, in the order of the labels. `fallback` is the index of a label.
     pub(super) fn new(
         labels: Arc<[Arc<str>]>,
         problem_type: ProblemType,
@@ -44,26 +44,26 @@ impl Decoder {
         }
     }
 
-    /// The place of the label that a text is given on which no other reaches its threshold.
+    /// The index of the label that is predicted if no label reaches its threshold.
     #[must_use]
     pub fn fallback(&self) -> Option<usize> {
         self.fallback
     }
 
-    /// How many logits a text has.
+    /// The number of labels, which is the number of logits per text.
     #[must_use]
     pub fn labels(&self) -> usize {
         self.labels.len()
     }
 
-    /// Reads one text's logits, of which there is one a label.
+    /// Converts the logits of one text, one per label.
     ///
-    /// With softmax the emotion is the label with the highest score. With sigmoid it is the one with the
-    /// highest score among those that reach their threshold; where none does, the fallback label, and
-    /// without one the label with the highest score. Of equal scores the first label's counts.
+    /// With softmax, the emotion is the label with the highest score. With sigmoid, it is the label with the
+    /// highest score among those that reach their threshold. If there is none, it is the fallback label, or
+    /// without one the label with the highest score. Ties go to the first label.
     ///
     /// # Errors
-    /// A logit is NaN or infinite.
+    /// Returns [`NotFinite`] if a logit is NaN or infinite.
     pub fn decode(&self, logits: &[f32]) -> Result<Prediction, NotFinite> {
         debug_assert_eq!(logits.len(), self.labels.len());
         if let Some(label) = logits.iter().position(|logit| !logit.is_finite()) {
@@ -106,7 +106,7 @@ fn quantise(score: f64) -> f64 {
     (score * STEPS).round() / STEPS
 }
 
-/// The place of the highest score among the labels that count; the first of equal ones.
+/// Returns the index of the highest score among the eligible labels; the first one if there are ties.
 fn highest(scores: &[f64], counts: impl Fn(usize) -> bool) -> Option<usize> {
     let mut best: Option<usize> = None;
     for label in (0..scores.len()).filter(|&label| counts(label)) {
@@ -133,14 +133,14 @@ mod tests {
     #[test]
     fn multi_label_takes_the_highest_that_reaches_its_threshold() {
         let multi = decoder(ProblemType::MultiLabelClassification, [0.9, 0.3, 0.5], Some(2));
-        // anger .73 misses its .9; joy .38 reaches its .3
+        // anger's .73 is below its threshold of .9; joy's .38 reaches .3
         let prediction = multi.decode(&[1.0, -0.5, -3.0]).unwrap();
         assert_eq!(&*prediction.emotion, "joy");
         assert_eq!(prediction.score, prediction.scores[1]);
         let prediction = multi.decode(&[1.0, -3.0, -3.0]).unwrap();
         assert_eq!(
             &*prediction.emotion, "neutral",
-            "none reaches its threshold: the fallback"
+            "no label reaches its threshold: the fallback"
         );
         let prediction = decoder(ProblemType::MultiLabelClassification, [0.9; 3], None)
             .decode(&[1.0, -3.0, -3.0])
@@ -165,7 +165,7 @@ mod tests {
     }
 
     #[test]
-    fn logits_that_are_not_finite_are_a_fault() {
+    fn logits_that_are_not_finite_are_an_error() {
         let single = decoder(ProblemType::SingleLabelClassification, [0.5; 3], None);
         for bad in [f32::NAN, f32::INFINITY, f32::NEG_INFINITY] {
             assert_eq!(single.decode(&[0.0, bad, 0.0]), Err(NotFinite { label: 1 }));

@@ -1,7 +1,7 @@
-//! The files beside an ONNX file that its graph names: weights too large for the file itself.
+//! External data: the files referenced by an ONNX graph whose weights are too large for the ONNX file itself.
 //!
-//! Walks the protobuf of `onnx.proto` (<https://github.com/onnx/onnx/blob/main/onnx/onnx.proto>) by field numbers, and reads
-//! no weights.
+//! Walks the protobuf of `onnx.proto` (<https://github.com/onnx/onnx/blob/main/onnx/onnx.proto>) by field number, without
+//! reading any weights.
 
 use std::{
     collections::BTreeSet,
@@ -10,7 +10,7 @@ use std::{
     path::{Path, PathBuf},
 };
 
-/// A message of `onnx.proto`, as far as it can lead to a tensor.
+/// The messages of `onnx.proto` that can lead to a tensor.
 #[derive(Clone, Copy)]
 enum Message {
     Model,
@@ -24,7 +24,7 @@ enum Message {
 }
 
 impl Message {
-    /// The message in a field.
+    /// Returns the type of the message in a field.
     const fn field(self, number: u64) -> Option<Self> {
         Some(match (self, number) {
             (Self::Model, 7) | (Self::Attribute, 6 | 11) => Self::Graph,
@@ -39,13 +39,13 @@ impl Message {
     }
 }
 
-/// Deeper graphs within graphs are not followed.
-const DEPTH: usize = 32;
+/// The maximum nesting depth that is followed.
+const MAX_DEPTH: usize = 32;
 
-/// The files that the graph names, and that are there: names are relative to the ONNX file.
+/// Returns the existing files that the graph references. Their names are relative to the ONNX file.
 ///
 /// # Errors
-/// The file can't be read. One that is no ONNX file names nothing: loading it says so.
+/// Returns an error if the file can't be read. A file that is not ONNX has no references; loading it reports the fault.
 pub(super) fn external_data(onnx: &Path) -> io::Result<Vec<PathBuf>> {
     let file = File::open(onnx)?;
     let length = file.metadata()?.len();
@@ -70,7 +70,7 @@ struct Walk {
 }
 
 impl Walk {
-    /// Reads the fields up to `end`, an offset in the file.
+    /// Reads a message's fields up to `end`, an offset in the file.
     fn message(&mut self, message: Message, end: u64, depth: usize) -> io::Result<()> {
         let (mut key, mut value) = (String::new(), String::new());
         while self.reader.stream_position()? < end {
@@ -86,7 +86,7 @@ impl Walk {
                         .filter(|&inner| inner <= end)
                         .ok_or_else(damaged)?;
                     match (message, tag >> 3, message.field(tag >> 3)) {
-                        (_, _, Some(field)) if depth < DEPTH => self.message(field, inner, depth + 1)?,
+                        (_, _, Some(field)) if depth < MAX_DEPTH => self.message(field, inner, depth + 1)?,
                         (Message::Entry, 1, _) if length < 4_096 => key = self.string(length)?,
                         (Message::Entry, 2, _) if length < 4_096 => value = self.string(length)?,
                         _ => {}
@@ -125,7 +125,7 @@ impl Walk {
 
     fn skip(&mut self, bytes: u64) -> io::Result<()> {
         if self.reader.buffer().len() as u64 >= bytes {
-            // Within a buffer of some kilobytes.
+            // A seek within the buffer, so at most a few kilobytes.
             #[allow(clippy::cast_possible_truncation)]
             self.reader.consume(bytes as usize);
             return Ok(());
@@ -138,7 +138,7 @@ impl Walk {
 }
 
 fn damaged() -> io::Error {
-    io::Error::new(io::ErrorKind::InvalidData, "no ONNX file")
+    io::Error::new(io::ErrorKind::InvalidData, "not an ONNX file")
 }
 
 #[cfg(test)]
@@ -164,7 +164,7 @@ mod tests {
     fn tensor(location: &str) -> Vec<u8> {
         let entry = [field(1, b"location"), field(2, location.as_bytes())].concat();
         let offset = [field(1, b"offset"), field(2, b"0")].concat();
-        // Its dimensions, some weights of its own, and the entries.
+        // Dimensions, embedded weights, and the external data entries.
         [
             vec![0x08, 0x03],
             field(9, &[7; 300]),

@@ -1,4 +1,4 @@
-//! Finding the ONNX file, and the hash that tells models apart.
+//! Finds the ONNX file and computes the hash that identifies a model.
 
 use std::{
     fs::{self, File},
@@ -10,7 +10,7 @@ use xxhash_rust::xxh3::Xxh3Default;
 
 use super::{ModelError, ModelOptions, Precision};
 
-/// The names that Hugging Face's exporters (optimum, transformers.js) give to the files of each precision.
+/// The names that Hugging Face's exporters (optimum, transformers.js) give to the file of each precision.
 const fn names(precision: Precision) -> &'static [&'static str] {
     match precision {
         Precision::Auto => &[],
@@ -20,28 +20,28 @@ const fn names(precision: Precision) -> &'static [&'static str] {
     }
 }
 
-/// The precision that a file's name tells: optimum and sentence-transformers write `model_O4.onnx`,
-/// `model_qint8_avx512_vnni.onnx`, `model_quint8_avx2.onnx`, `model_q4.onnx`. None where it is not one that runs here.
+/// Infers the precision from the names that optimum and sentence-transformers use: `model_O4.onnx`,
+/// `model_qint8_avx512_vnni.onnx`, `model_quint8_avx2.onnx`, `model_q4.onnx`. Returns `None` if the file can't run here.
 fn precision_of(name: &str) -> Option<Precision> {
     let name = name.to_ascii_lowercase();
     let has = |parts: &[&str]| parts.iter().any(|part| name.contains(part));
-    // Weights of four bits.
+    // 4-bit weights.
     if has(&["q4", "bnb4", "int4"]) {
         return None;
     }
-    // Made for one kind of processor: its instructions, or how its products saturate.
+    // Optimised for one processor architecture: its instructions, or the way its products saturate.
     if has(&["arm64"]) != cfg!(target_arch = "aarch64") && has(&["arm64", "avx"]) {
         return None;
     }
     Some(match () {
         () if has(&["int8", "quantized", "q8"]) => Precision::Int8,
-        // Optimum's fourth level of optimisation is in half precision.
+        // Optimum's optimisation level 4 uses half precision.
         () if has(&["fp16", "float16", "f16", "_o4"]) => Precision::Fp16,
         () => Precision::Fp32,
     })
 }
 
-/// The ONNX files at the top of a folder and under `onnx/`, by name.
+/// Returns the ONNX files in the folder and its `onnx/` subfolder, sorted by name.
 fn onnx_files(folder: &Path) -> Vec<PathBuf> {
     let mut files: Vec<PathBuf> = [folder.to_owned(), folder.join("onnx")]
         .iter()
@@ -54,7 +54,7 @@ fn onnx_files(folder: &Path) -> Vec<PathBuf> {
     files
 }
 
-/// The file to run and its precision.
+/// Returns the ONNX file to run and its precision.
 pub(super) fn find_onnx(folder: &Path, options: &ModelOptions) -> Result<(PathBuf, Precision), ModelError> {
     let order: &[Precision] = match (options.precision, options.provider.is_gpu()) {
         (Precision::Auto, false) => &[Precision::Int8, Precision::Fp32, Precision::Fp16],
@@ -83,7 +83,7 @@ pub(super) fn find_onnx(folder: &Path, options: &ModelOptions) -> Result<(PathBu
                     }
                 }
             }
-            // Of several other names, the first in their order.
+            // Among other names of that precision, the first in sorted order.
             let mut others = files.iter().filter(|path| precision_of(&name(path)) == Some(precision));
             if let Some(path) = others.next() {
                 let passed_over: Vec<String> = others.map(|path| name(path)).collect();
@@ -124,13 +124,13 @@ pub(super) fn find_onnx(folder: &Path, options: &ModelOptions) -> Result<(PathBu
         precision: options.precision,
         provider: options.provider,
         found: match &options.file {
-            Some(file) => format!("{} is not there, but {}", file.display(), found.join(", ")),
-            None => format!("there are {}", found.join(", ")),
+            Some(file) => format!("{} does not exist, only {}", file.display(), found.join(", ")),
+            None => format!("found {}", found.join(", ")),
         },
     })
 }
 
-/// The file's bytes.
+/// Reads a file, checking that it is not a Git LFS pointer.
 pub(super) fn read(path: &Path) -> Result<Vec<u8>, ModelError> {
     check_fetched(path)?;
     fs::read(path).map_err(|source| ModelError::Read {
@@ -139,7 +139,7 @@ pub(super) fn read(path: &Path) -> Result<Vec<u8>, ModelError> {
     })
 }
 
-/// Checks that a file was fetched: a clone without Git LFS has pointers in the place of large files.
+/// Checks that a file is not a Git LFS pointer, which a clone without Git LFS has in place of each large file.
 pub(super) fn check_fetched(path: &Path) -> Result<(), ModelError> {
     const POINTER: &[u8] = b"version https://git-lfs.github.com/spec/";
     let mut beginning = [0; POINTER.len()];
@@ -153,7 +153,7 @@ pub(super) fn check_fetched(path: &Path) -> Result<(), ModelError> {
     }
 }
 
-/// A hash over everything that changes a model's answers.
+/// A hash over everything that affects a model's predictions.
 pub(super) struct Fingerprint(Xxh3Default);
 
 impl Fingerprint {
@@ -161,13 +161,13 @@ impl Fingerprint {
         Self(Xxh3Default::new())
     }
 
-    /// Takes in one part; its length goes first, so that parts can't run into each other.
+    /// Adds one part, prefixed with its length so that adjacent parts can't be confused.
     pub(super) fn part(&mut self, bytes: &[u8]) {
         self.0.update(&(bytes.len() as u64).to_le_bytes());
         self.0.update(bytes);
     }
 
-    /// Takes in a file without holding it in memory.
+    /// Adds the content of a file, without loading it into memory.
     pub(super) fn file(&mut self, path: &Path) -> Result<(), ModelError> {
         self.try_file(path).map_err(|source| ModelError::Read {
             path: path.to_owned(),
@@ -188,7 +188,7 @@ impl Fingerprint {
         }
     }
 
-    /// The first eight hex digits.
+    /// Returns the first eight hex digits.
     pub(super) fn hex(&self) -> String {
         format!("{:08x}", self.0.digest128() >> 96)
     }
@@ -231,7 +231,7 @@ mod tests {
         ] {
             assert_eq!(find(&[name], &auto).unwrap().1, precision, "{name}");
         }
-        // A usual name is taken before another one.
+        // A standard name takes precedence.
         let both = ["onnx/model_qint8_avx512.onnx", "onnx/model_quantized.onnx"];
         assert_eq!(find(&both, &auto).unwrap().0, "model_quantized.onnx");
         let named = ModelOptions {
@@ -243,11 +243,14 @@ mod tests {
             "model_q4.onnx"
         );
         let error = find(&["model.onnx"], &named).unwrap_err();
-        assert!(error.contains("model_q4.onnx is not there, but model.onnx"), "{error}");
+        assert!(
+            error.contains("model_q4.onnx does not exist, only model.onnx"),
+            "{error}"
+        );
     }
 
     #[test]
-    fn what_is_there_instead_is_named() {
+    fn errors_name_the_files_that_were_found() {
         let int8 = ModelOptions {
             precision: Precision::Int8,
             ..ModelOptions::default()
@@ -267,7 +270,7 @@ mod tests {
     }
 
     #[test]
-    fn a_pointer_of_git_lfs_is_named_as_one() {
+    fn a_git_lfs_pointer_is_recognised() {
         let folder = folder(&[]);
         let path = folder.path().join("model.onnx");
         fs::write(

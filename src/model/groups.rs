@@ -1,9 +1,9 @@
-//! The emotion groups of a model whose manifest names none.
+//! Default emotion groups, for models whose manifest defines none.
 
 use std::{collections::BTreeMap, sync::Arc};
 
-/// The sentiment groups of GoEmotions (arXiv 2005.00547, figure 2), with the label names of the other
-/// common emotion sets (Ekman, TweetEval, CARER, SemEval-2018 E-c) put where their meaning lies.
+/// The sentiment groups of GoEmotions (arXiv 2005.00547, figure 2), extended by meaning with the label names of other
+/// common emotion sets (Ekman, TweetEval, CARER, SemEval-2018 E-c).
 const GROUPS: &[(&str, &[&str])] = &[
     (
         "positive",
@@ -58,8 +58,8 @@ const GROUPS: &[(&str, &[&str])] = &[
     ("neutral", &["neutral", "no emotion", "empty"]),
 ];
 
-/// Puts the labels whose meaning is commonly agreed into `positive`, `negative`, `ambiguous` and `neutral`,
-/// without regard to case; labels of other names stay ungrouped, and groups without a label are left out.
+/// Groups labels with a commonly agreed meaning into `positive`, `negative`, `ambiguous` and `neutral`, ignoring case.
+/// Other labels remain ungrouped, and empty groups are omitted.
 #[must_use]
 pub fn default_groups(labels: &[Arc<str>]) -> BTreeMap<Arc<str>, Vec<Arc<str>>> {
     let mut groups = BTreeMap::new();
@@ -81,7 +81,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn known_labels_find_their_group_and_others_none() {
+    fn known_labels_are_grouped_and_others_are_not() {
         let labels: Vec<Arc<str>> = ["Joy", "anger", "LABEL_2"].map(Arc::from).to_vec();
         let groups = default_groups(&labels);
         assert_eq!(

@@ -1,19 +1,19 @@
-//! The languages that a model was judged in.
+//! The languages in which a model was evaluated.
 
 use std::{collections::BTreeMap, sync::Arc};
 
 use crate::post::Language;
 
-/// The emotion that is stored for a post in a language that the model doesn't support, where the settings ask for it.
+/// The emotion stored for a post in an unsupported language, if the settings ask for that.
 pub const UNSUPPORTED: &str = "unsupported";
 
-/// The languages that a model's manifest lists, with its macro-F1 in each; empty where it lists none.
+/// The languages listed in a model's manifest, each with the model's macro-F1. Empty if the manifest lists none.
 #[derive(Debug, Clone, Default, PartialEq)]
 pub struct Languages(BTreeMap<Language, f64>);
 
 impl Languages {
-    /// The languages of a manifest. Of the varieties of one language (`pt-BR`, `pt-MZ`) the lowest figure counts.
-    /// Tags that aren't registered are left out: [`Manifest`](super::Manifest) refuses them.
+    /// Creates the list from a manifest's figures. For varieties of the same language (`pt-BR`, `pt-MZ`), the lowest figure
+    /// is used. Unregistered tags are ignored: [`Manifest`](super::Manifest) refuses them.
     #[must_use]
     pub fn new(figures: &BTreeMap<Arc<str>, f64>) -> Self {
         let mut languages = BTreeMap::new();
@@ -26,15 +26,15 @@ impl Languages {
         Self(languages)
     }
 
-    /// Whether the model supports a language. None where that can't be told: the post's language isn't known, or the
-    /// manifest lists no languages.
+    /// Whether the model supports a language. Returns `None` if that is unknown: the post's language is undetermined, or
+    /// the manifest lists no languages.
     #[must_use]
     pub fn support(&self, language: Language) -> Option<bool> {
         let is_known = !self.0.is_empty() && language.is_natural();
         is_known.then(|| self.0.contains_key(&language))
     }
 
-    /// Each language with the model's macro-F1 in it, from 0 to 1.
+    /// Returns each language with the model's macro-F1, from 0 to 1.
     pub fn iter(&self) -> impl Iterator<Item = (Language, f64)> {
         self.0.iter().map(|(&language, &figure)| (language, figure))
     }
@@ -49,7 +49,7 @@ mod tests {
     }
 
     #[test]
-    fn varieties_of_a_language_are_one_language_with_the_lowest_figure() {
+    fn varieties_of_a_language_are_merged_with_the_lowest_figure() {
         let languages = languages(&[("en", 0.66), ("pt-BR", 0.39), ("pt-MZ", 0.42)]);
         let read: Vec<_> = languages
             .iter()
@@ -59,7 +59,7 @@ mod tests {
     }
 
     #[test]
-    fn support_is_told_only_where_it_is_known() {
+    fn support_is_unknown_without_a_language_or_a_list() {
         let listed = languages(&[("en", 0.66), ("zh", 0.5)]);
         for (language, support) in [
             ("en", Some(true)),

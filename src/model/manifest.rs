@@ -1,4 +1,4 @@
-//! `moodstream.toml`: what Hugging Face's files do not hold.
+//! `moodstream.toml`: settings of a model that Hugging Face's files do not cover.
 
 use std::{collections::BTreeMap, ops::Range, path::Path, sync::Arc};
 
@@ -7,28 +7,28 @@ use serde::Deserialize;
 use super::{ModelError, ProblemType};
 use crate::post::Language;
 
-/// The manifest. Every field may be left out; unknown ones are errors.
+/// The manifest. All fields are optional; unknown fields are errors.
 #[derive(Debug, Default, Clone, PartialEq, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub struct Manifest {
-    /// The model's name, the first part of its id; else the folder's name.
+    /// The model's name, used as the first part of its id. Defaults to the folder's name.
     pub name: Option<String>,
-    /// The cleaning profile it was trained with; else `twitter-roberta`.
+    /// The cleaning profile that the model was trained with. Defaults to `twitter-roberta`.
     pub profile: Option<String>,
-    /// How logits become scores, where `config.json` does not say or is wrong.
+    /// How logits become scores. Overrides `config.json`, which may omit it or be wrong.
     pub problem_type: Option<ProblemType>,
-    /// The emotion of a post on which no label of a multi-label model reaches its threshold;
-    /// else `neutral` where that is a label, else the label with the highest score.
+    /// The emotion of a post for which no label of a multi-label model reaches its threshold. Defaults to `neutral` if
+    /// that is a label, and otherwise to the label with the highest score.
     pub fallback: Option<Arc<str>>,
-    /// Divides the logits before softmax or sigmoid; 1 where absent.
+    /// The divisor of the logits before softmax or sigmoid. Defaults to 1.
     pub temperature: Option<f64>,
-    /// The languages that it was judged in, by BCP 47 tag, each with its macro-F1 there, from 0 to 1. Posts in other
-    /// languages are marked as unsupported, unless this is empty.
+    /// The languages in which the model was evaluated, as BCP 47 tags with its macro-F1 from 0 to 1. Unless empty, posts in
+    /// other languages are marked as unsupported.
     #[serde(default)]
     pub languages: BTreeMap<Arc<str>, f64>,
-    /// Named groups of labels; else [`default_groups`](super::groups::default_groups).
+    /// Named groups of labels. Defaults to [`default_groups`](super::groups::default_groups).
     pub groups: Option<BTreeMap<Arc<str>, Vec<Arc<str>>>>,
-    /// The score from which a multi-label model's label counts; 0.5 for labels not named here.
+    /// The minimum score at which a multi-label model's label applies. Defaults to 0.5 for labels not listed.
     #[serde(default)]
     pub thresholds: BTreeMap<Arc<str>, f64>,
 }
@@ -68,7 +68,7 @@ impl Manifest {
             known(label, "thresholds")?;
             if !(0.0..=1.0).contains(threshold) {
                 return Err(format!(
-                    "the threshold of {label:?} is {threshold}: it must lie between 0 and 1"
+                    "the threshold of {label:?} is {threshold}: it must be between 0 and 1"
                 ));
             }
         }
@@ -80,28 +80,28 @@ impl Manifest {
             }
             if !(0.0..=1.0).contains(figure) {
                 return Err(format!(
-                    "languages gives {language:?} the macro-F1 {figure}: it must lie between 0 and 1"
+                    "languages gives {language:?} the macro-F1 {figure}: it must be between 0 and 1"
                 ));
             }
         }
         if let Some(temperature) = self.temperature.filter(|t| !(t.is_finite() && *t > 0.0)) {
             return Err(format!("temperature is {temperature}: it must be above 0"));
         }
-        // The name becomes part of a row's model_id, where `@` sets it off from the hash.
+        // The name is part of a row's model_id, where `@` separates it from the hash.
         if let Some(name) = self
             .name
             .as_deref()
             .filter(|name| name.is_empty() || name.contains('@') || name.contains(char::is_control))
         {
             return Err(format!(
-                "name is {name:?}: it must not be empty nor hold `@` or control characters"
+                "name is {name:?}: it must not be empty or contain `@` or control characters"
             ));
         }
         Ok(())
     }
 }
 
-/// What a TOML parser says of `text`, in one line: its own message is several, with a drawing.
+/// Formats a TOML error as one line. The parser's own rendering spans several lines and includes a source excerpt.
 #[must_use]
 pub fn toml_mistake(text: &str, span: Option<Range<usize>>, message: &str) -> String {
     let before = text.as_bytes().iter().take(span.map_or(0, |span| span.start));
@@ -121,7 +121,7 @@ mod tests {
     }
 
     #[test]
-    fn a_whole_manifest_is_read() {
+    fn a_complete_manifest_is_read() {
         let manifest = parse(
             "name = \"moods\"\nprofile = \"classical\"\nproblem_type = \"multi_label_classification\"\nfallback = \"neutral\"\ntemperature = 1.5\n\
              [groups]\npositive = [\"joy\"]\n[thresholds]\njoy = 0.3\n[languages]\nen = 0.66\npt-BR = 0.4\n",

@@ -1,14 +1,14 @@
-//! A model folder: manifest, labels, groups, thresholds, tokenizer.
+//! Model folders: manifest, labels, groups, thresholds, tokenizer.
 //!
-//! [`ModelFolder::open`] reads what people bring, in Hugging Face's layout:
+//! [`ModelFolder::open`] reads a folder in Hugging Face's layout:
 //!
 //! - `config.json`: labels, `problem_type`, limits;
 //! - `tokenizer.json`, or `vocab.json` and `merges.txt`, or `vocab.txt`;
-//! - `model.onnx`, `model_fp16.onnx`, `model_quantized.onnx` ..., at the top or under `onnx/`, with the files of weights that it
-//!   names;
-//! - `moodstream.toml`, which may be absent: see [`Manifest`].
+//! - `model.onnx`, `model_fp16.onnx`, `model_quantized.onnx` and so on, in the folder or in `onnx/`, with any external data
+//!   files;
+//! - `moodstream.toml` (optional): see [`Manifest`].
 //!
-//! A linear model over n-grams has its weights in a file of its own, in the place of ONNX file and tokenizer: see [`mod@linear`].
+//! A linear model over n-grams has a weights file instead of an ONNX file and a tokenizer: see [`mod@linear`].
 
 mod added_tokens;
 mod config;
@@ -45,30 +45,30 @@ pub use self::{
     tokenize::{TokenizeError, Tokenizer},
 };
 
-/// The cleaning profile of a model whose manifest names none: what the Twitter RoBERTa family was trained with.
+/// The cleaning profile of a model whose manifest names none: the one that the Twitter RoBERTa family was trained with.
 pub const DEFAULT_PROFILE: &str = "twitter-roberta";
 
-/// The threshold of a multi-label model's label whose manifest names none.
+/// The threshold of a multi-label model's label if the manifest does not set it.
 pub const DEFAULT_THRESHOLD: f64 = 0.5;
 
-/// What is known of a model once its folder was read: goes with every row it labels.
+/// Metadata of a model, available once its folder has been read.
 #[derive(Debug, Clone)]
 pub struct ModelInfo {
-    /// `name@` and the first eight hex digits of a hash over the model file and what changes its answers.
+    /// `name@` and the first eight hex digits of a hash over the weights and everything else that affects predictions.
     pub id: Arc<str>,
     /// The labels, in the order of the scores.
     pub labels: Arc<[Arc<str>]>,
-    /// The cleaning profile that its texts must have passed.
+    /// The cleaning profile that texts must be cleaned with.
     pub profile: Arc<str>,
-    /// Named groups of labels (`positive`, `negative` ...); a label may be in none or several.
+    /// Named groups of labels (`positive`, `negative` ...). A label may be in any number of them.
     pub groups: BTreeMap<Arc<str>, Vec<Arc<str>>>,
-    /// The languages that it was judged in.
+    /// The languages in which it was evaluated.
     pub languages: Languages,
     /// How logits become scores.
     pub problem_type: ProblemType,
     /// The precision of the weights; never [`Precision::Auto`].
     pub precision: Precision,
-    /// Where it runs.
+    /// The execution provider.
     pub provider: Provider,
 }
 
@@ -77,13 +77,13 @@ pub struct ModelInfo {
 pub struct Prediction {
     /// The emotion's label.
     pub emotion: Arc<str>,
-    /// Its score, in `0..=1`, a multiple of 2⁻²⁰ so that sums in double precision are exact in any order.
+    /// Its score, in `0..=1`: a multiple of 2⁻²⁰, so that sums in double precision are exact in any order.
     pub score: f64,
     /// All scores, in the order of [`ModelInfo::labels`], each in `0..=1` and a multiple of 2⁻²⁰.
     pub scores: Arc<[f64]>,
 }
 
-/// A model folder that was read and found whole; an ONNX file itself is read by
+/// A model folder that was read and validated. The ONNX file itself is loaded by
 /// [`Classifier::start`](crate::classify::Classifier::start).
 #[derive(Debug, Clone)]
 pub struct ModelFolder {
@@ -95,16 +95,16 @@ pub struct ModelFolder {
     first_position: u32,
 }
 
-/// What computes the logits.
+/// The weights, which compute the logits.
 #[derive(Debug, Clone)]
 pub enum Weights {
     /// An encoder in an ONNX file.
     Onnx(PathBuf),
-    /// A linear model, and the file that it was read from.
+    /// A linear model and the file it was read from.
     Linear(Arc<LinearModel>, PathBuf),
 }
 
-/// What settings and files say together.
+/// Values determined by the settings and the files together.
 #[derive(Clone, Copy)]
 struct Choices {
     problem_type: ProblemType,
@@ -118,7 +118,7 @@ impl Choices {
     }
 }
 
-/// What the files of weights and of the tokenizer come to.
+/// What the files of a model provide, depending on its kind.
 struct Parts {
     weights: Weights,
     precision: Precision,
@@ -129,7 +129,7 @@ impl ModelFolder {
     /// Reads a model folder and checks what can be checked without running the model.
     ///
     /// # Errors
-    /// A file is absent or does not say what it should; the message says which and what to do.
+    /// Returns an error if a file is missing or invalid. The message says which one and how to fix it.
     pub fn open(path: impl AsRef<Path>, options: &ModelOptions) -> Result<Self, ModelError> {
         let folder = path.as_ref();
         if !folder.is_dir() {
@@ -160,8 +160,9 @@ impl ModelFolder {
         if problem_type == ProblemType::SingleLabelClassification
             && let [only] = &*config.labels
         {
-            let detail =
-                format!("softmax over the one label {only:?} always gives 1: such a model tells nothing apart");
+            let detail = format!(
+                "softmax over the single label {only:?} always gives 1, so the model can't distinguish anything"
+            );
             return Err(ModelError::Invalid {
                 path: config_path,
                 detail,
@@ -213,13 +214,13 @@ impl ModelFolder {
         })
     }
 
-    /// What goes with every row.
+    /// The model's metadata.
     #[must_use]
     pub const fn info(&self) -> &ModelInfo {
         &self.info
     }
 
-    /// What computes the logits.
+    /// The weights.
     #[must_use]
     pub const fn weights(&self) -> &Weights {
         &self.weights
@@ -231,13 +232,13 @@ impl ModelFolder {
         &self.tokenizer
     }
 
-    /// How its logits are read.
+    /// The decoder of the model's logits.
     #[must_use]
     pub const fn decoder(&self) -> &Decoder {
         &self.decoder
     }
 
-    /// The token id that fills a batch up.
+    /// The token id used for padding.
     #[must_use]
     pub const fn pad_id(&self) -> u32 {
         self.pad_id
@@ -251,7 +252,7 @@ impl ModelFolder {
 }
 
 impl Weights {
-    /// The file that they are in.
+    /// The file with the weights.
     #[must_use]
     pub fn file(&self) -> &Path {
         match self {
@@ -260,7 +261,7 @@ impl Weights {
     }
 }
 
-/// The encoder of a folder.
+/// Reads the parts of an encoder.
 fn encoder(
     folder: &Path,
     options: &ModelOptions,
@@ -295,7 +296,7 @@ fn encoder(
     })
 }
 
-/// The linear model of a folder.
+/// Reads the parts of a linear model.
 fn linear(
     folder: &Path,
     options: &ModelOptions,
@@ -309,7 +310,7 @@ fn linear(
     {
         return Err(ModelError::Invalid {
             path: folder.join("config.json"),
-            detail: "a linear model has no ONNX file, and runs on the processor in fp32: leave out `model.file`, `model.provider` and `model.precision`".to_owned(),
+            detail: "a linear model has no ONNX file and runs on the CPU in fp32: remove `model.file`, `model.provider` and `model.precision`".to_owned(),
         });
     }
     let file = folder.join(linear::FILE);
@@ -328,7 +329,7 @@ fn model_name(manifest: &Manifest, folder: &Path) -> String {
     if let Some(name) = &manifest.name {
         return name.clone();
     }
-    // `.` and `..` have a name only once resolved.
+    // `.` and `..` have no name until they are resolved.
     let resolved = folder.canonicalize();
     let folder = resolved.as_deref().unwrap_or(folder);
     folder
@@ -360,9 +361,9 @@ fn log_choices(info: &ModelInfo, manifest: &Manifest, manifest_path: &Path, file
             profile = %info.profile,
             groups = ?info.groups.keys().collect::<Vec<_>>(),
             threshold = DEFAULT_THRESHOLD,
-            "no manifest: defaults apply"
+            "no manifest, using defaults"
         );
     } else if manifest.groups.is_none() {
-        tracing::info!(groups = ?info.groups.keys().collect::<Vec<_>>(), "the manifest names no groups: defaults apply");
+        tracing::info!(groups = ?info.groups.keys().collect::<Vec<_>>(), "the manifest defines no groups, using the default ones");
     }
 }

@@ -1,24 +1,24 @@
-//! Choices about a model that its folder does not make.
+//! Options for opening a model.
 
 use std::{fmt, path::PathBuf};
 
 use serde::{Deserialize, Serialize};
 
-/// Where the model runs.
+/// The execution provider.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default, Deserialize, Serialize)]
 #[serde(rename_all = "lowercase")]
 pub enum Provider {
-    /// ONNX Runtime's own kernels on the processor.
+    /// ONNX Runtime's CPU kernels.
     #[default]
     Cpu,
     /// The CUDA execution provider.
     Cuda,
-    /// The TensorRT execution provider, with CUDA for the nodes it can't take.
+    /// The TensorRT execution provider, with CUDA for nodes that TensorRT does not support.
     TensorRt,
 }
 
 impl Provider {
-    /// The name in settings, logs and metrics.
+    /// The name used in settings, logs and metrics.
     #[must_use]
     pub const fn as_str(self) -> &'static str {
         match self {
@@ -28,7 +28,7 @@ impl Provider {
         }
     }
 
-    /// Whether it computes on a GPU.
+    /// Whether it runs on a GPU.
     #[must_use]
     pub const fn is_gpu(self) -> bool {
         !matches!(self, Self::Cpu)
@@ -41,11 +41,11 @@ impl fmt::Display for Provider {
     }
 }
 
-/// Which of a folder's ONNX files to run.
+/// The precision of the weights, which selects the ONNX file.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default, Deserialize, Serialize)]
 #[serde(rename_all = "lowercase")]
 pub enum Precision {
-    /// On the processor int8, else fp32, else fp16; on a GPU fp16, else fp32, else int8.
+    /// The best available: int8, then fp32, then fp16 on a CPU; fp16, then fp32, then int8 on a GPU.
     #[default]
     Auto,
     /// `model.onnx`.
@@ -57,7 +57,7 @@ pub enum Precision {
 }
 
 impl Precision {
-    /// The name in settings, logs and metrics.
+    /// The name used in settings, logs and metrics.
     #[must_use]
     pub const fn as_str(self) -> &'static str {
         match self {
@@ -75,18 +75,18 @@ impl fmt::Display for Precision {
     }
 }
 
-/// How logits become scores; the names are those of Hugging Face's `config.json`.
+/// How logits become scores. The names are those of Hugging Face's `config.json`.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Deserialize, Serialize)]
 #[serde(rename_all = "snake_case")]
 pub enum ProblemType {
-    /// One label a post: softmax over all labels.
+    /// One label per post: a softmax over all labels.
     SingleLabelClassification,
-    /// Any number of labels a post: a sigmoid for each, with a threshold for each.
+    /// Any number of labels per post: a sigmoid and a threshold for each.
     MultiLabelClassification,
 }
 
 impl ProblemType {
-    /// The name in `config.json`.
+    /// The name used in `config.json`.
     #[must_use]
     pub const fn as_str(self) -> &'static str {
         match self {
@@ -102,18 +102,18 @@ impl fmt::Display for ProblemType {
     }
 }
 
-/// Settings that go with opening a model folder.
+/// Options for opening a model folder.
 #[derive(Debug, Clone, PartialEq, Eq, Deserialize, Serialize)]
 #[serde(default, deny_unknown_fields)]
 pub struct ModelOptions {
-    /// Where the model will run: decides which file [`Precision::Auto`] takes, and is what
-    /// [`Classifier::start`](crate::classify::Classifier::start) then uses.
+    /// The execution provider: determines which file [`Precision::Auto`] selects, and is used by
+    /// [`Classifier::start`](crate::classify::Classifier::start).
     pub provider: Provider,
-    /// Which ONNX file to run.
+    /// The precision, which selects the ONNX file.
     pub precision: Precision,
-    /// The ONNX file's name within the folder, where it should not be found by its precision.
+    /// The ONNX file's name within the folder, instead of selecting it by precision.
     pub file: Option<PathBuf>,
-    /// Texts are cut to this many tokens, special tokens included; the model's own limit still holds.
+    /// The maximum number of tokens in a text, including special tokens. The model's own limit also applies.
     pub max_tokens: usize,
     /// Overrides the manifest and `config.json`.
     pub problem_type: Option<ProblemType>,

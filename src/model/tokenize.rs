@@ -1,4 +1,4 @@
-//! A text becomes token ids.
+//! Converts texts into token ids.
 
 use std::{
     collections::BTreeSet,
@@ -16,17 +16,17 @@ use super::{
     linear::{LinearModel, Ngrams},
 };
 
-/// Bytes of a text looked at, for each token it may become: far above what any language needs
-/// (4 to 6 in English), so that a text without end costs no more than a long one.
+/// The number of a text's bytes that are tokenised, per possible token. It is far above what any language needs
+/// (4 to 6 in English), and bounds the cost of an arbitrarily long text.
 const BYTES_PER_TOKEN: usize = 64;
-/// Most n-grams for each byte of a text: a word of `n` letters has at most `4 n`.
+/// The maximum number of n-grams per byte of text: a word of `n` letters has at most `4 n`.
 const NGRAMS_PER_BYTE: usize = 4;
 
-/// The tokenizer of a model folder: cheap to clone, safe to share.
+/// The tokenizer of a model folder. It is cheap to clone and can be shared between threads.
 #[derive(Clone)]
 pub struct Tokenizer {
     kind: Kind,
-    /// Texts are cut to this many bytes.
+    /// The number of bytes to which texts are truncated.
     max_bytes: usize,
     max_tokens: usize,
 }
@@ -34,30 +34,30 @@ pub struct Tokenizer {
 #[derive(Clone)]
 enum Kind {
     Subwords(Box<Subwords>),
-    /// A linear model's n-grams: the tokens are their columns.
+    /// The n-grams of a linear model. Token ids are columns of its weights.
     Ngrams(Arc<LinearModel>),
 }
 
-/// Pieces of words, as encoders take them.
+/// The subword tokenizer of an encoder.
 #[derive(Clone)]
 struct Subwords {
     pipeline: PipelineTokenizer,
     options: EncodeOptions,
     prefix: Vec<u32>,
     suffix: Vec<u32>,
-    /// Where the library would give other ids than the reference: then `pipeline` does not know them.
+    /// Set if the library would not produce the reference's ids. `pipeline` then has no added tokens.
     added: Option<AddedTokens>,
     max_tokens: usize,
 }
 
-/// A tokenizer that fails on a text.
+/// The tokenizer failed on a text.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
-#[error("the tokenizer fails on this text: {0}")]
+#[error("the tokenizer failed on this text: {0}")]
 pub struct TokenizeError(String);
 
 impl Tokenizer {
-    /// Reads `tokenizer.json`, of any version. What it says about truncation and padding is not heeded:
-    /// batching decides these.
+    /// Reads a `tokenizer.json` of any version. Its truncation and padding settings are ignored, since batching
+    /// determines both.
     pub(super) fn parse(
         path: &Path,
         bytes: &[u8],
@@ -73,7 +73,7 @@ impl Tokenizer {
             && largest >= rows as u64
         {
             return Err(invalid(format!(
-                "the vocabulary has the id {largest}, but the model's embedding has {rows} rows (vocab_size in config.json): tokenizer and model do not belong together"
+                "the vocabulary has the id {largest}, but the model's embedding has {rows} rows (vocab_size in config.json): the tokenizer does not belong to this model"
             )));
         }
         if let Some((word, within)) = word_in_word(&json) {
@@ -83,7 +83,7 @@ impl Tokenizer {
             )));
         }
         let prefix_space = take_prefix_space(&mut json);
-        // Upgrading panics on none of the shapes we know of, but the files come from anywhere.
+        // Upgrading does not panic on any known file, but files may come from anywhere.
         let (pipeline, added) = catch_unwind(AssertUnwindSafe(|| {
             tokenizers::canonicalize_value(&mut json).map_err(|error| error.to_string())?;
             if prefix_space {
@@ -93,8 +93,8 @@ impl Tokenizer {
             let pipeline = tokenizers::from_json(&json.to_string()).map_err(|error| error.to_string())?;
             Ok((pipeline, added))
         }))
-        .unwrap_or_else(|_| Err("the tokenizer library panics on it".to_owned()))
-        .map_err(|reason| invalid(format!("not a tokenizer that can be read: {reason}")))?;
+        .unwrap_or_else(|_| Err("the tokenizer library panicked on it".to_owned()))
+        .map_err(|reason| invalid(format!("not a readable tokenizer: {reason}")))?;
 
         let frame = &pipeline.get_post_processor().single;
         let ids = |run: &[(PipelineToken, u8)]| run.iter().map(|&(id, _)| u32::from(id)).collect::<Vec<u32>>();
@@ -105,7 +105,7 @@ impl Tokenizer {
         }
         let options = EncodeOptions {
             add_special_tokens: false,
-            // A post that holds "</s>" holds four characters, not an end of text.
+            // A literal "</s>" in a post is four ordinary characters rather than the end-of-text token.
             encode_special_tokens: true,
             padding: Override::Off,
             truncation: Override::Off,
@@ -122,19 +122,19 @@ impl Tokenizer {
             max_bytes: max_tokens * BYTES_PER_TOKEN,
             max_tokens,
         };
-        // Some steps are read and then can't be run: better known now than with the first post.
+        // Some steps can be read but not run. Find out at startup rather than with the first post.
         tokenizer.encode("so happy today, 24/7!").map_err(|TokenizeError(reason)| {
             invalid(match reason.contains("system-regex") {
                 true => "its `Split` step has an expression that the tokenizer library can't run; it runs those of GPT-2, \
                          cl100k, o200k and their like: use a tokenizer.json with one of these"
                     .to_owned(),
-                false => format!("a tokenizer that can't be run: {reason}"),
+                false => format!("the tokenizer can't be run: {reason}"),
             })
         })?;
         Ok(tokenizer)
     }
 
-    /// The n-grams of a linear model, of texts as long as an encoder with so many tokens would look at.
+    /// Creates the tokenizer of a linear model. Texts are truncated to the length that an encoder with `max_tokens` would see.
     pub(super) fn of_ngrams(model: Arc<LinearModel>, max_tokens: usize) -> Self {
         let max_bytes = max_tokens * BYTES_PER_TOKEN;
         Self {
@@ -144,16 +144,16 @@ impl Tokenizer {
         }
     }
 
-    /// Most tokens a text becomes, special tokens included.
+    /// The maximum number of tokens in a text, including special tokens.
     #[must_use]
     pub const fn max_tokens(&self) -> usize {
         self.max_tokens
     }
 
-    /// The token ids of a text, special tokens included, cut to [`Tokenizer::max_tokens`].
+    /// Returns the token ids of a text, including special tokens, truncated to [`Tokenizer::max_tokens`].
     ///
     /// # Errors
-    /// The tokenizer library fails or panics on the text.
+    /// Returns an error if the tokenizer library fails or panics.
     pub fn encode(&self, text: &str) -> Result<Vec<u32>, TokenizeError> {
         let text = &text[..text.floor_char_boundary(self.max_bytes)];
         match &self.kind {
@@ -174,7 +174,7 @@ impl Subwords {
             Some(added) => added.encode_into(text, &self.pipeline, &self.options, &mut tokens),
             None => self.pipeline.encode_into(text, &self.options, &mut tokens),
         }))
-        .map_err(|_| TokenizeError("it panics".to_owned()))?
+        .map_err(|_| TokenizeError("the library panicked".to_owned()))?
         .map_err(|error| TokenizeError(error.to_string()))?;
         let room = self.max_tokens - self.prefix.len() - self.suffix.len();
         let mut ids = Vec::with_capacity(tokens.len().min(room) + self.prefix.len() + self.suffix.len());
@@ -193,14 +193,14 @@ impl std::fmt::Debug for Tokenizer {
     }
 }
 
-/// Whether a byte-level pre-tokenizer wants a space before each text; the library does not do that any more,
-/// so it is told no, and a step of normalisation does it.
+/// Returns and clears the flag of a byte-level pre-tokenizer to prepend a space to each text. The library no longer
+/// supports it, so a normalisation step does it instead.
 fn take_prefix_space(json: &mut Value) -> bool {
     let is = |value: &Value, kind: &str| value.get("type").and_then(Value::as_str) == Some(kind);
     let Some(pre_tokenizer) = json.get_mut("pre_tokenizer") else {
         return false;
     };
-    // In a sequence it adds the space to each piece that the steps before it made; where it is the first, that is the text.
+    // In a sequence, the step sees the pieces made by earlier steps. Only as the first one does it see the complete text.
     let byte_level = match is(pre_tokenizer, "Sequence") {
         true => pre_tokenizer.pointer_mut("/pretokenizers/0"),
         false => Some(pre_tokenizer),
@@ -214,7 +214,8 @@ fn take_prefix_space(json: &mut Value) -> bool {
     }
 }
 
-/// An added token for whole words only that holds another added token, and that one.
+/// Returns the first added token that matches only whole words (`single_word`) and contains another added token, with
+/// that other token.
 fn word_in_word(json: &Value) -> Option<(&str, &str)> {
     fn content(token: &Value) -> Option<&str> {
         token.get("content")?.as_str()
@@ -227,7 +228,7 @@ fn word_in_word(json: &Value) -> Option<(&str, &str)> {
     })
 }
 
-/// The largest id in a `tokenizer.json`: the vocabulary is a map (BPE, WordPiece, WordLevel) or a list (Unigram).
+/// Returns the largest id in a `tokenizer.json`. The vocabulary is a map (BPE, WordPiece, WordLevel) or a list (Unigram).
 fn largest_id(json: &Value) -> Option<u64> {
     let model = match json.pointer("/model/vocab") {
         Some(Value::Object(vocab)) => vocab.values().filter_map(Value::as_u64).max(),

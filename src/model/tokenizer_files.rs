@@ -1,5 +1,5 @@
-//! A tokenizer.json made of the files that older models have instead: the vocabulary of byte-level BPE (RoBERTa, GPT-2) or of
-//! WordPiece (BERT). It is what the reference library converts them to.
+//! Creates a `tokenizer.json` from the vocabulary files of older models: byte-level BPE (RoBERTa, GPT-2) or WordPiece
+//! (BERT). The result equals the reference library's conversion.
 //!
 //! Source: `transformers/convert_slow_tokenizer.py` of Hugging Face's transformers describes the conversion.
 
@@ -9,7 +9,7 @@ use serde_json::{Value, json};
 
 use super::{ModelError, files::read};
 
-/// The bytes of a `tokenizer.json`: the folder's own, or one made of what it has.
+/// Returns the folder's `tokenizer.json`, or one created from its vocabulary files.
 pub(super) fn tokenizer_json(folder: &Path, model_type: Option<&str>) -> Result<Vec<u8>, ModelError> {
     let has = |name: &str| folder.join(name).is_file();
     if has("tokenizer.json") {
@@ -35,12 +35,12 @@ pub(super) fn tokenizer_json(folder: &Path, model_type: Option<&str>) -> Result<
         return Err(ModelError::NoTokenizer {
             folder: folder.to_owned(),
             found: match found.is_empty() {
-                true => "and no vocabulary either".to_owned(),
+                true => "and no vocabulary files".to_owned(),
                 false => format!("only {}", found.join(", ")),
             },
         });
     };
-    tracing::info!(folder = %folder.display(), "no tokenizer.json: made of the vocabulary's files");
+    tracing::info!(folder = %folder.display(), "no tokenizer.json: using the vocabulary files");
     Ok(made.to_string().into_bytes())
 }
 
@@ -55,7 +55,7 @@ fn json_of(path: &Path) -> Result<Value, ModelError> {
     serde_json::from_slice(&read(path)?).map_err(|error| invalid(path, format!("not JSON: {error}")))
 }
 
-/// A setting of `tokenizer_config.json`, which may be absent.
+/// Returns a setting of the optional `tokenizer_config.json`.
 fn setting(folder: &Path, name: &str) -> Option<bool> {
     json_of(&folder.join("tokenizer_config.json"))
         .ok()?
@@ -67,7 +67,7 @@ fn text_of(path: &Path) -> Result<String, ModelError> {
     String::from_utf8(read(path)?).map_err(|_| invalid(path, "not UTF-8".to_owned()))
 }
 
-/// Tokens added to a vocabulary, as `added_tokens.json` has them: by token.
+/// Adds the tokens of the optional `added_tokens.json` to a vocabulary.
 fn added(folder: &Path, vocabulary: &mut BTreeMap<String, u64>) {
     if let Ok(Value::Object(tokens)) = json_of(&folder.join("added_tokens.json")) {
         let ids = tokens.into_iter().filter_map(|(token, id)| Some((token, id.as_u64()?)));
@@ -84,14 +84,14 @@ fn special(tokens: &[&str], vocabulary: &BTreeMap<String, u64>) -> Vec<Value> {
     known
         .into_iter()
         .map(|(id, content)| {
-            // The mask takes the space before it, so that it can stand for a word.
+            // The mask token includes the preceding space, so that it can replace a word.
             json!({"id": id, "content": content, "single_word": false, "lstrip": content == "<mask>", "rstrip": false,
                    "normalized": false, "special": true})
         })
         .collect()
 }
 
-/// `vocab.json` and `merges.txt`.
+/// Converts `vocab.json` and `merges.txt`.
 fn byte_level_bpe(folder: &Path) -> Result<Value, ModelError> {
     let vocab_path = folder.join("vocab.json");
     let mut vocabulary: BTreeMap<String, u64> = serde_json::from_value(json_of(&vocab_path)?)
@@ -108,7 +108,7 @@ fn byte_level_bpe(folder: &Path) -> Result<Value, ModelError> {
             Some((left, right)) => Ok(json!([left, right])),
             None => Err(invalid(
                 &merges_path,
-                format!("line {} is no pair of tokens with a space between", number + 1),
+                format!("line {} is not a pair of tokens separated by a space", number + 1),
             )),
         })
         .collect::<Result<Vec<Value>, _>>()?;
@@ -132,7 +132,7 @@ fn byte_level_bpe(folder: &Path) -> Result<Value, ModelError> {
     }))
 }
 
-/// `vocab.txt`: a token a line, its id the line's number from 0.
+/// Converts `vocab.txt`, which has one token per line. Ids are zero-based line numbers.
 fn word_piece(folder: &Path, model_type: Option<&str>) -> Result<Value, ModelError> {
     let path = folder.join("vocab.txt");
     let mut vocabulary: BTreeMap<String, u64> = text_of(&path)?

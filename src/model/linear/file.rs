@@ -1,16 +1,16 @@
 //! `linear.safetensors`: the features and weights of a linear model.
 //!
-//! In the [safetensors](https://github.com/huggingface/safetensors) format, with these tensors, where rows are features:
+//! The file is in the [safetensors](https://github.com/huggingface/safetensors) format. Its tensors have one row per feature:
 //!
-//! | tensor | type | shape | what |
+//! | tensor | type | shape | content |
 //! |---|---|---|---|
-//! | `ngrams.hash` | `U64` | features | the XXH3 hash of the n-gram's UTF-8 bytes, seeded by its kind ([`NgramKind`]); all differ |
+//! | `ngrams.hash` | `U64` | features | the XXH3 hash of the n-gram's UTF-8 bytes, seeded by its kind ([`NgramKind`]); unique |
 //! | `ngrams.kind` | `U8` | features | 0 for words, 1 for characters |
 //! | `ngrams.idf` | `F32` | features | the inverse document frequency, above 0 |
-//! | `weights` | `F32` | features, labels | the labels in the order of `config.json` |
+//! | `weights` | `F32` | features, labels | the weights, with the labels in the order of `config.json` |
 //! | `intercepts` | `F32` | labels | |
 //!
-//! and `"format": "moodstream-linear-1"` among the metadata: another way of making n-grams would be another format.
+//! The metadata must contain `"format": "moodstream-linear-1"`. A change to how n-grams are made requires a new format.
 
 use std::{
     collections::{HashMap, HashSet},
@@ -27,11 +27,11 @@ use crate::model::{
 };
 
 const FORMAT: &str = "moodstream-linear-1";
-/// Largest file that is read, in bytes: a million features of 200 labels fit.
+/// The maximum file size in bytes, enough for a million features of 200 labels.
 const MAX_BYTES: u64 = 1 << 30;
 
 impl LinearModel {
-    /// Reads a file of weights for so many labels; returns its bytes as well.
+    /// Reads the weights file of a model with `labels` labels. Also returns the file's bytes.
     pub(in crate::model) fn read(path: &Path, labels: usize) -> Result<(Self, Vec<u8>), ModelError> {
         let invalid = |detail: String| ModelError::Invalid {
             path: path.to_owned(),
@@ -42,7 +42,7 @@ impl LinearModel {
             && bytes > MAX_BYTES
         {
             return Err(invalid(format!(
-                "it has {bytes} bytes, more than the {MAX_BYTES} of the largest linear model that is served"
+                "it has {bytes} bytes, more than the supported maximum of {MAX_BYTES}"
             )));
         }
         let bytes = read(path)?;
@@ -50,9 +50,9 @@ impl LinearModel {
         Ok((model, bytes))
     }
 
-    /// Reads the content of a file of weights for so many labels.
+    /// Parses the content of a weights file.
     fn parse(bytes: &[u8], labels: usize) -> Result<Self, String> {
-        let broken = |error: SafeTensorError| format!("not a whole safetensors file: {error}");
+        let broken = |error: SafeTensorError| format!("not a valid safetensors file: {error}");
         let (_, header) = SafeTensors::read_metadata(bytes).map_err(broken)?;
         let format = header.metadata().as_ref().and_then(|metadata| metadata.get("format"));
         if format.is_none_or(|format| format != FORMAT) {
@@ -72,7 +72,10 @@ impl LinearModel {
             ));
         };
         if u32::try_from(features).is_err() || features == 0 {
-            return Err(format!("it has {features} n-grams: 1 to {} are served", u32::MAX));
+            return Err(format!(
+                "it has {features} n-grams: the number must be 1 to {}",
+                u32::MAX
+            ));
         }
         let hashes = numbers(&tensors, "ngrams.hash", Dtype::U64, &[features], u64::from_le_bytes)?;
         let kinds = numbers(&tensors, "ngrams.kind", Dtype::U8, &[features], u8::from_le_bytes)?;
@@ -81,33 +84,31 @@ impl LinearModel {
         let intercepts = numbers(&tensors, "intercepts", Dtype::F32, &[labels], f32::from_le_bytes)?;
         for (name, numbers) in [("ngrams.idf", &idf), ("weights", &weights), ("intercepts", &intercepts)] {
             if let Some(at) = numbers.iter().position(|number| !number.is_finite()) {
-                return Err(format!("number {at} of `{name}` is {}", numbers[at]));
+                return Err(format!("element {at} of `{name}` is {}", numbers[at]));
             }
         }
         if let Some(at) = idf.iter().position(|&idf| idf <= 0.0) {
-            return Err(format!("number {at} of `ngrams.idf` is {}, not above 0", idf[at]));
+            return Err(format!("element {at} of `ngrams.idf` is {}, not above 0", idf[at]));
         }
         let mut seen = HashSet::with_capacity(features);
         if let Some(at) = hashes.iter().position(|hash| !seen.insert(hash)) {
-            return Err(format!(
-                "number {at} of `ngrams.hash` is there before: n-grams must differ"
-            ));
+            return Err(format!("element {at} of `ngrams.hash` is a duplicate"));
         }
         let features = hashes.into_iter().zip(kinds).zip(idf).enumerate();
         let features = features
             .map(|(at, ((hash, kind), idf))| {
                 let known = NgramKind::ALL.get(usize::from(kind));
-                let &kind = known.ok_or_else(|| format!("number {at} of `ngrams.kind` is {kind}, not 0 or 1"))?;
+                let &kind = known.ok_or_else(|| format!("element {at} of `ngrams.kind` is {kind}, not 0 or 1"))?;
                 Ok(Feature { kind, hash, idf })
             })
             .collect::<Result<Vec<_>, String>>()?;
         Self::new(Vectorizer::new(features), &weights, intercepts).ok_or_else(|| "it has no labels".to_owned())
     }
 
-    /// The content of its file.
+    /// Serializes the model as the content of a weights file.
     ///
     /// # Errors
-    /// The file would be larger than the format allows.
+    /// Returns an error if the result would exceed the format's limits.
     pub fn to_bytes(&self) -> Result<Vec<u8>, SafeTensorError> {
         let features = self.vectorizer.features();
         let (rows, labels) = (features.len(), self.labels);
@@ -130,7 +131,7 @@ impl LinearModel {
     }
 }
 
-/// The numbers of a tensor that must have this type and shape.
+/// Returns the elements of a tensor, checking its type and shape.
 fn numbers<const BYTES: usize, N>(
     tensors: &SafeTensors<'_>,
     name: &str,
@@ -141,7 +142,7 @@ fn numbers<const BYTES: usize, N>(
     let tensor = tensors.tensor(name).map_err(|_| format!("it has no tensor `{name}`"))?;
     if tensor.dtype() != dtype || tensor.shape() != shape {
         return Err(format!(
-            "`{name}` is {:?} of the shape {:?}; with its n-grams and the labels of config.json it must be {dtype:?} of {shape:?}",
+            "`{name}` is {:?} with the shape {:?}; given its n-grams and the labels of config.json it must be {dtype:?} with the shape {shape:?}",
             tensor.dtype(),
             tensor.shape()
         ));

@@ -1,8 +1,8 @@
-//! Linear models over n-grams: what logistic regression, support vector machine and naive Bayes all come to.
+//! Linear models over n-grams: the common form of logistic regression, linear support vector machines and naive Bayes.
 //!
-//! Such a folder has `linear.safetensors` in the place of an ONNX file and of a tokenizer, and `"model_type":
-//! "moodstream-linear"` in its `config.json`. `moodstream-lab compare --export` writes them. A text's tokens are the columns of
-//! its n-grams, and a label's logit is its intercept and the sum of its weights times the n-grams' TF-IDF.
+//! The folder of such a model has `linear.safetensors` instead of an ONNX file and a tokenizer, and `"model_type":
+//! "moodstream-linear"` in its `config.json`. `moodstream-lab compare --export` writes it. A text's tokens are the columns of
+//! its n-grams. The logit of a label is its intercept plus the sum of its weights times the TF-IDF of the n-grams.
 
 mod file;
 mod ngrams;
@@ -16,13 +16,13 @@ pub use self::{
     vectorizer::{ByHash, Feature, Scratch, Vectorizer},
 };
 
-/// The `model_type` of such a folder's `config.json`.
+/// The `model_type` in the `config.json` of a linear model.
 pub const MODEL_TYPE: &str = "moodstream-linear";
 
-/// The file of a folder's weights.
+/// The name of the weights file.
 pub const FILE: &str = "linear.safetensors";
 
-/// Labels whose weights a processor's vector unit takes together: each n-gram's weights fill a multiple of it.
+/// The number of weights that one vector instruction processes: each row of weights is padded to a multiple of it.
 const LANES: usize = 8;
 
 /// A linear model.
@@ -30,21 +30,21 @@ const LANES: usize = 8;
 pub struct LinearModel {
     vectorizer: Vectorizer,
     labels: usize,
-    /// Those of each feature in turn, one a label, filled up with zeros to `stride`.
+    /// One row per feature, with one weight per label, padded with zeros to `stride`.
     weights: Vec<f32>,
     stride: usize,
     intercepts: Vec<f32>,
 }
 
-/// Memory of [`LinearModel::logits`], used again from text to text.
+/// Buffers of [`LinearModel::logits`], reused between texts.
 #[derive(Debug, Default)]
 pub struct Sums {
     kinds: [Vec<f32>; NgramKind::ALL.len()],
 }
 
 impl LinearModel {
-    /// `weights` has, of each of the vectorizer's features in turn, the weight for each label; `intercepts` one number a label.
-    /// `None` where their counts don't go together.
+    /// Creates a model. `weights` has one row per feature of the vectorizer, with one weight per label; `intercepts` has one
+    /// element per label. Returns `None` if the lengths do not match.
     #[must_use]
     pub fn new(vectorizer: Vectorizer, weights: &[f32], intercepts: Vec<f32>) -> Option<Self> {
         let labels = intercepts.len();
@@ -66,19 +66,19 @@ impl LinearModel {
         })
     }
 
-    /// What it searches texts for.
+    /// The vectorizer, which finds the features in a text.
     #[must_use]
     pub const fn vectorizer(&self) -> &Vectorizer {
         &self.vectorizer
     }
 
-    /// How many labels it has.
+    /// The number of labels.
     #[must_use]
     pub const fn labels(&self) -> usize {
         self.labels
     }
 
-    /// The weights of a feature, one a label.
+    /// Returns the weights of a feature, one per label.
     fn weights_of(&self, column: usize) -> &[f32] {
         &self.weights[self.row(column)][..self.labels]
     }
@@ -87,7 +87,7 @@ impl LinearModel {
         column * self.stride..(column + 1) * self.stride
     }
 
-    /// Adds a text's logits to `logits`, one a label. `columns` are those that [`Vectorizer::columns`] finds in the text.
+    /// Appends a text's logits to `logits`, one per label. `columns` is the result of [`Vectorizer::columns`] for the text.
     pub fn logits(&self, columns: &[u32], sums: &mut Sums, logits: &mut Vec<f32>) {
         for sum in &mut sums.kinds {
             sum.clear();

@@ -1,21 +1,21 @@
-//! The n-grams of a cleaned text, as numbers.
+//! Hashes of the n-grams in a cleaned text.
 //!
-//! Two kinds, as the vectorisers of scikit-learn make them from a text whose words stand between single spaces:
+//! There are two kinds, defined as in scikit-learn's vectorizers for a text whose words are separated by single spaces:
 //!
-//! - words: each word, and each two that follow each other (`ngram_range=(1, 2)`, words of any length);
-//! - characters: each 2 to 5 that follow each other within a word and the space on either side of it
+//! - words: unigrams and bigrams (`ngram_range=(1, 2)`, words of any length);
+//! - characters: 2 to 5 consecutive characters within a word including the spaces around it
 //!   (`analyzer="char_wb"`, `ngram_range=(2, 5)`).
 //!
-//! An n-gram is known by 64 bits of its XXH3 hash alone: of 200,000 n-grams two are the same with a probability of 1 in 10⁹.
+//! An n-gram is identified only by its 64-bit XXH3 hash. Among 200,000 n-grams, the probability of a collision is 1 in 10⁹.
 
 use xxhash_rust::xxh3::xxh3_64_with_seed;
 
-/// Most words of a word n-gram.
+/// The maximum number of words in a word n-gram.
 const MAX_WORDS: usize = 2;
-/// Fewest and most characters of a character n-gram.
+/// The number of characters in a character n-gram.
 const CHARACTERS: std::ops::RangeInclusive<usize> = 2..=5;
 
-/// What an n-gram is made of.
+/// The unit that an n-gram consists of.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub enum NgramKind {
     /// Words.
@@ -25,11 +25,12 @@ pub enum NgramKind {
 }
 
 impl NgramKind {
-    /// Both kinds, in the order of their numbers in a file.
+    /// Both kinds, in the order of their numbers in a weights file.
     pub const ALL: [Self; 2] = [Self::Word, Self::Character];
 
-    /// The same bytes are another n-gram as a word than as characters. XXH3 mixes a seed with a short input by adding and
-    /// exclusive or alone: seeds that differ in a few low bits would make `so` as a word the `sn` of characters.
+    /// Returns the hash seed of a kind, which distinguishes word and character n-grams of the same bytes. For short inputs
+    /// XXH3 mixes in the seed only by addition and xor. If the seeds differed only in a few low bits, the word `so` would
+    /// collide with the characters `sn`.
     const fn seed(self) -> u64 {
         match self {
             Self::Word => 0x9E37_79B9_7F4A_7C15,
@@ -38,19 +39,19 @@ impl NgramKind {
     }
 }
 
-/// What making n-grams needs memory for, to be used again from text to text.
+/// Buffers for extracting n-grams, reused between texts.
 #[derive(Debug, Default, Clone)]
 pub struct Ngrams {
     padded: String,
-    /// Where the characters of the padded text begin, and its end.
+    /// The start of each character of the padded text, and its end.
     starts: Vec<usize>,
 }
 
 impl Ngrams {
-    /// Calls `each` with every n-gram of `text`, as often as it occurs. White space of any kind and length parts words.
+    /// Calls `each` with every occurrence of an n-gram in `text`. Any whitespace separates words.
     pub fn each(&mut self, text: &str, mut each: impl FnMut(NgramKind, u64)) {
         self.pad(text);
-        // Positions among `starts` of the spaces: one before each word, and one after the last.
+        // Indices into `starts` of the spaces before each word and after the last.
         let mut before = 0;
         let mut previous = None;
         while before + 1 < self.starts.len() - 1 {
@@ -65,7 +66,7 @@ impl Ngrams {
         }
     }
 
-    /// One space before, between and after the words.
+    /// Copies the text with a single space before, between and after the words.
     fn pad(&mut self, text: &str) {
         self.padded.clear();
         self.padded.push(' ');
@@ -90,7 +91,7 @@ impl Ngrams {
         let end = after + 1;
         for length in CHARACTERS {
             if length >= end - before {
-                // The whole word with its spaces, once.
+                // The complete word with its spaces counts only once.
                 return each(NgramKind::Character, self.hash(NgramKind::Character, before, end));
             }
             for start in before..=end - length {
@@ -131,10 +132,10 @@ mod tests {
         hashes
     }
 
-    /// What `CountVectorizer(token_pattern=r"\S+", ngram_range=(1, 2))` and
-    /// `CountVectorizer(analyzer="char_wb", ngram_range=(2, 5))` of scikit-learn 1.9.1 make of the same texts.
+    /// The expected values are those of `CountVectorizer(token_pattern=r"\S+", ngram_range=(1, 2))` and
+    /// `CountVectorizer(analyzer="char_wb", ngram_range=(2, 5))` of scikit-learn 1.9.1.
     #[test]
-    fn ngrams_are_those_of_scikit_learn() {
+    fn ngrams_match_scikit_learn() {
         assert_eq!(
             hashes("so happy so", NgramKind::Word),
             expected(&["so", "happy", "so", "so happy", "happy so"], NgramKind::Word)
@@ -182,7 +183,7 @@ mod tests {
     }
 
     #[test]
-    fn a_text_without_words_has_none_and_spaces_do_not_count() {
+    fn a_text_without_words_has_none_and_extra_spaces_are_ignored() {
         assert!(hashes(" \t ", NgramKind::Word).is_empty() && hashes("", NgramKind::Character).is_empty());
         for kind in NgramKind::ALL {
             assert_eq!(hashes("  so\t happy ", kind), hashes("so happy", kind));

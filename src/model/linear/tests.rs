@@ -7,11 +7,11 @@ use safetensors::{Dtype, tensor::TensorView};
 
 use super::*;
 
-/// A model of two labels that knows `so`, `happy` and the characters ` s`.
+/// A model of two labels with the features `so`, `happy` and the characters ` s`.
 fn model() -> LinearModel {
     let mut hashes = Vec::new();
     Ngrams::default().each("so happy", |kind, hash| hashes.push((kind, hash)));
-    // The first n-gram is the word `so`, the second the characters ` s`; `happy` is the first word behind them.
+    // The first n-gram is the word `so`, the second the characters ` s`. `happy` is the next word after them.
     let words: Vec<u64> = hashes
         .iter()
         .filter(|(kind, _)| *kind == NgramKind::Word)
@@ -46,7 +46,7 @@ fn logits_are_intercepts_and_weighted_tf_idf() {
     };
     near(logits(&model, "nothing known"), [0.1, 0.2]);
     near(logits(&model, "happy"), [0.1 + 2.0, 0.2 + 0.5]);
-    // Twice `so`: (1 + ln 2) · 1 beside `happy`'s 2; of characters ` s` alone, which comes to 1.
+    // `so` occurs twice: (1 + ln 2) · 1, next to `happy`'s 2. ` s` is the only character feature, so it is scaled to 1.
     let so = 1.0 + 2.0_f32.ln();
     let length = (so * so + 4.0).sqrt();
     let (so, happy) = (so / length, 2.0 / length);
@@ -57,7 +57,7 @@ fn logits_are_intercepts_and_weighted_tf_idf() {
 }
 
 #[test]
-fn a_row_has_the_values_that_logits_are_made_of() {
+fn rows_have_the_values_used_for_logits() {
     let (model, mut scratch) = (model(), Scratch::default());
     for text in ["so so happy", "happy", "so", "zzz"] {
         let mut expected = [0.1_f32, 0.2];
@@ -75,7 +75,7 @@ fn a_row_has_the_values_that_logits_are_made_of() {
 }
 
 #[test]
-fn weights_and_labels_must_go_together() {
+fn weights_and_labels_must_match() {
     let vectorizer = || model().vectorizer().clone();
     assert!(LinearModel::new(vectorizer(), &[0.0; 6], vec![0.0; 3]).is_none());
     assert!(LinearModel::new(vectorizer(), &[], Vec::new()).is_none());
@@ -95,7 +95,7 @@ fn a_file_holds_the_model() {
     assert_eq!(read(&model.to_bytes().unwrap(), 2).unwrap(), model);
 }
 
-/// A file with one tensor changed.
+/// Returns a file with one tensor changed.
 fn changed(name: &str, dtype: Dtype, shape: &[usize], data: &[u8]) -> Vec<u8> {
     let bytes = model().to_bytes().unwrap();
     let tensors = safetensors::SafeTensors::deserialize(&bytes).unwrap();
@@ -109,7 +109,7 @@ fn changed(name: &str, dtype: Dtype, shape: &[usize], data: &[u8]) -> Vec<u8> {
 }
 
 #[test]
-fn unfit_files_are_refused_in_one_line() {
+fn invalid_files_are_refused_in_one_line() {
     let whole = model().to_bytes().unwrap();
     let nan = [1.0, 2.0, f32::NAN].map(f32::to_le_bytes).concat();
     let none = [0.0_f32; 3].map(f32::to_le_bytes).concat();
@@ -118,15 +118,15 @@ fn unfit_files_are_refused_in_one_line() {
         Some(HashMap::from([("format".to_owned(), "pt".to_owned())])),
     );
     for (bytes, labels, reason) in [
-        (Vec::new(), 2, "not a whole safetensors file"),
-        (b"so happy".to_vec(), 2, "not a whole safetensors file"),
-        (whole[..whole.len() - 1].to_vec(), 2, "not a whole safetensors file"),
+        (Vec::new(), 2, "not a valid safetensors file"),
+        (b"so happy".to_vec(), 2, "not a valid safetensors file"),
+        (whole[..whole.len() - 1].to_vec(), 2, "not a valid safetensors file"),
         (
             other_format.unwrap(),
             2,
             "its format is \"pt\", not \"moodstream-linear-1\"",
         ),
-        (whole, 3, "`weights` is F32 of the shape [3, 2]"),
+        (whole, 3, "`weights` is F32 with the shape [3, 2]"),
         (
             changed("ngrams.hash", Dtype::U8, &[], &[]),
             2,
@@ -136,23 +136,23 @@ fn unfit_files_are_refused_in_one_line() {
         (
             changed("ngrams.hash", Dtype::U64, &[3], &[7; 24]),
             2,
-            "number 1 of `ngrams.hash`",
+            "element 1 of `ngrams.hash`",
         ),
         (changed("ngrams.hash", Dtype::U8, &[3, 1], &[7; 3]), 2, "not [features]"),
         (
             changed("ngrams.kind", Dtype::U8, &[3], &[0, 1, 2]),
             2,
-            "number 2 of `ngrams.kind` is 2",
+            "element 2 of `ngrams.kind` is 2",
         ),
         (
             changed("ngrams.kind", Dtype::U8, &[2], &[0, 1]),
             2,
-            "`ngrams.kind` is U8 of the shape [2]",
+            "`ngrams.kind` is U8 with the shape [2]",
         ),
         (
             changed("ngrams.idf", Dtype::F32, &[3], &nan),
             2,
-            "number 2 of `ngrams.idf` is NaN",
+            "element 2 of `ngrams.idf` is NaN",
         ),
         (changed("ngrams.idf", Dtype::F32, &[3], &none), 2, "not above 0"),
         (

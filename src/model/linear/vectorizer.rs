@@ -1,8 +1,8 @@
-//! Which of a text's n-grams are features, and what they are worth: TF-IDF.
+//! TF-IDF: which n-grams of a text are features, and their values.
 //!
-//! As `TfidfVectorizer(sublinear_tf=True)` of scikit-learn, once over words and once over characters, side by side
-//! (`FeatureUnion`): an n-gram that occurs `n` times in a text has the value `(1 + ln n) · idf`; each kind's values are scaled
-//! to the length 1.
+//! Equivalent to a `FeatureUnion` of two of scikit-learn's `TfidfVectorizer(sublinear_tf=True)`, one over words and one over
+//! characters. An n-gram that occurs `n` times in a text has the value `(1 + ln n) · idf`. The values of each kind are scaled
+//! to unit length.
 
 use std::{
     collections::HashMap,
@@ -11,10 +11,10 @@ use std::{
 
 use super::ngrams::{NgramKind, Ngrams};
 
-/// A map from hashes, which are spread already.
+/// A map keyed by values that are already hashes.
 pub type ByHash<V> = HashMap<u64, V, BuildHasherDefault<Unhashed>>;
 
-/// A hasher of what is a hash.
+/// A hasher that returns its 64-bit input.
 #[derive(Debug, Default)]
 pub struct Unhashed(u64);
 
@@ -24,7 +24,7 @@ impl Hasher for Unhashed {
     }
 
     fn write(&mut self, bytes: &[u8]) {
-        // Only 64-bit keys are put in; any others are spread poorly, but right.
+        // Only 64-bit keys are used. Others work, but are poorly distributed.
         for &byte in bytes {
             self.0 = self.0.rotate_left(8) ^ u64::from(byte);
         }
@@ -35,10 +35,10 @@ impl Hasher for Unhashed {
     }
 }
 
-/// An n-gram that counts.
+/// An n-gram with a weight.
 #[derive(Debug, Clone, Copy, PartialEq)]
 pub struct Feature {
-    /// What it is made of.
+    /// Its kind.
     pub kind: NgramKind,
     /// Its hash.
     pub hash: u64,
@@ -46,7 +46,7 @@ pub struct Feature {
     pub idf: f32,
 }
 
-/// The features that texts are searched for, each with its column.
+/// Finds the features in texts. Each feature has a column.
 #[derive(Debug, Clone, PartialEq)]
 pub struct Vectorizer {
     features: Vec<Feature>,
@@ -54,8 +54,8 @@ pub struct Vectorizer {
 }
 
 impl Vectorizer {
-    /// Searches for these features, whose hashes differ. Their order is that of the columns; with the most frequent first, what
-    /// is often used of the weights lies together.
+    /// Creates a vectorizer. The features' hashes must differ; their order is the order of the columns. For locality of
+    /// memory access, the most frequent features should come first.
     #[must_use]
     pub fn new(features: Vec<Feature>) -> Self {
         let columns = (0..).zip(&features).map(|(column, feature)| (feature.hash, column));
@@ -71,14 +71,14 @@ impl Vectorizer {
         &self.features
     }
 
-    /// The columns of a text's features into `found`, which is cleared: in rising order, each as often as it occurs.
+    /// Replaces the content of `found` with the columns of a text's features in ascending order, once per occurrence.
     pub fn columns(&self, text: &str, ngrams: &mut Ngrams, found: &mut Vec<u32>) {
         found.clear();
         ngrams.each(text, |_, hash| found.extend(self.columns.get(&hash)));
         found.sort_unstable();
     }
 
-    /// The value of a column that occurs so often in a text, not yet scaled.
+    /// Returns the unscaled value of a column that occurs `occurs` times in a text.
     #[inline]
     pub(super) fn value(&self, column: u32, occurs: usize) -> (NgramKind, f32) {
         let Feature { kind, idf, .. } = self.features[column as usize];
@@ -86,7 +86,7 @@ impl Vectorizer {
         (kind, weight * idf)
     }
 
-    /// The columns of a text's features with their values. `scratch` is used again from text to text.
+    /// Returns the columns of a text's features with their values. `scratch` is reused between texts.
     pub fn row<'s>(&self, text: &str, scratch: &'s mut Scratch) -> &'s [(u32, f32)] {
         let Scratch { ngrams, found, row } = scratch;
         self.columns(text, ngrams, found);
@@ -105,7 +105,7 @@ impl Vectorizer {
     }
 }
 
-/// The squared length of each kind's values.
+/// The squared norm of the values of each kind.
 #[derive(Debug, Default)]
 pub(super) struct Squares([f32; NgramKind::ALL.len()]);
 
@@ -115,14 +115,14 @@ impl Squares {
         self.0[kind as usize] += value * value;
     }
 
-    /// What each kind's values are multiplied by; 0 where it has none.
+    /// Returns the factor by which each kind's values are scaled; 0 if there are none.
     pub(super) fn scales(self) -> [f32; NgramKind::ALL.len()] {
         self.0
             .map(|square| if square > 0.0 { square.sqrt().recip() } else { 0.0 })
     }
 }
 
-/// Memory of [`Vectorizer::row`].
+/// Buffers of [`Vectorizer::row`].
 #[derive(Debug, Default)]
 pub struct Scratch {
     ngrams: Ngrams,

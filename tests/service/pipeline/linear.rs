@@ -87,8 +87,8 @@ fn a_linear_folder_that_is_not_whole_is_named_in_one_line() {
     let file = folder.path().join("linear.safetensors");
     let whole = std::fs::read(&file).unwrap();
     for (content, reason) in [
-        (Some(&whole[..whole.len() / 2]), "not a whole safetensors file"),
-        (Some(&b"{}"[..]), "not a whole safetensors file"),
+        (Some(&whole[..whole.len() / 2]), "not a valid safetensors file"),
+        (Some(&b"{}"[..]), "not a valid safetensors file"),
         (None, "can't be read"),
     ] {
         match content {
