@@ -1,18 +1,18 @@
-//! What computes logits.
+//! The interface to whatever computes logits.
 
-/// A batch as the model takes it: `rows` texts of `columns` tokens, row by row.
+/// A padded batch: `rows` texts of `columns` tokens, in row-major order.
 #[derive(Debug, Default)]
 pub(super) struct Padded {
     pub(super) rows: usize,
     pub(super) columns: usize,
-    /// Token ids, filled up with the padding id.
+    /// Token ids, padded with the padding id.
     pub(super) ids: Vec<i64>,
     /// 1 for a token, 0 for padding.
     pub(super) mask: Vec<i64>,
 }
 
 impl Padded {
-    /// Puts texts into the rows. The vectors' memory is reused from batch to batch.
+    /// Replaces the content with `texts`, reusing the vectors' memory.
     pub(super) fn fill<'a>(&mut self, texts: impl ExactSizeIterator<Item = &'a [u32]>, columns: usize, pad_id: u32) {
         self.rows = texts.len();
         self.columns = columns;
@@ -28,13 +28,13 @@ impl Padded {
     }
 }
 
-/// One session: belongs to one thread.
+/// A session, used by one thread.
 pub(super) trait Backend: Send {
-    /// Computes the logits of a batch, one row a text, into `logits` (which comes empty).
+    /// Appends the batch's logits, one row per text, to `logits`, which is empty on entry.
     fn run(&mut self, batch: &Padded, logits: &mut Vec<f32>) -> Result<(), String>;
 }
 
-/// Computes nothing, to measure the cost of everything else.
+/// Computes nothing. Used to measure the cost of everything else.
 #[derive(Debug)]
 pub(super) struct Constant {
     pub(super) labels: usize,
@@ -52,7 +52,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn rows_are_filled_up() {
+    fn rows_are_padded() {
         let mut padded = Padded::default();
         for _ in 0..2 {
             padded.fill([&[5u32, 6, 7][..], &[8]].into_iter(), 4, 1);

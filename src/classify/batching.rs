@@ -1,50 +1,49 @@
-//! Which texts share a batch: arithmetic over token counts.
+//! Divides a window's texts into batches by token count.
 
 use std::ops::Range;
 
-/// The limits and the shape of batches.
+/// Limits and alignment of batches.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct BatchLimits {
-    /// Most tokens in a batch, padding included. A text that alone has more gets a batch of its own.
+    /// The maximum number of tokens in a batch, including padding. A text that exceeds it alone gets its own batch.
     pub max_tokens: usize,
-    /// Most texts in a batch.
+    /// The maximum number of texts in a batch.
     pub max_posts: usize,
-    /// Batches are padded to a multiple of this many tokens, so that a GPU sees few shapes.
+    /// The batch length is padded to a multiple of this, so that a GPU sees few different shapes.
     pub multiple_of: usize,
-    /// What starting a batch costs, in tokens: the dearer, the fuller the batches.
+    /// The fixed cost of a batch, in tokens. A higher cost leads to fuller batches.
     pub overhead_tokens: usize,
 }
 
 impl BatchLimits {
-    /// A length as it will be padded when it is the longest of its batch.
+    /// Returns the padded length of a batch whose longest text has this many tokens.
     #[must_use]
     pub fn padded(&self, tokens: usize) -> usize {
         tokens.next_multiple_of(self.multiple_of.max(1))
     }
 }
 
-/// The texts of a window, cut into batches.
+/// A window's texts, divided into batches.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct BatchPlan {
-    /// The texts' places in the window, by falling token count; equal ones in the window's order.
+    /// Indices of the texts in the window, by descending token count. Equal ones keep the window's order.
     pub order: Vec<usize>,
-    /// The batches as runs of `order`, each of at least one text; the longest texts first, so that what is
-    /// computed last is short and the sessions end together.
+    /// The batches, as non-empty ranges of `order`. The longest texts come first, so that the last batches are short and
+    /// the sessions finish at about the same time.
     pub batches: Vec<Range<usize>>,
 }
 
-/// Cuts a window with the given token counts into batches at the least cost, where a batch costs
+/// Divides a window with these token counts into batches of minimum total cost. The cost of a batch is
 /// [`BatchLimits::overhead_tokens`] plus its padded tokens.
 ///
-/// Texts of equal length sit together in some best plan, so only runs of the sorted order need be looked at,
-/// and the best cut of each prefix follows from those of the shorter ones: for `n` texts this takes
-/// `n * max_posts` steps at most.
+/// Some optimal plan keeps texts of equal length together, so it suffices to consider ranges of the sorted order. The
+/// optimum of each prefix follows from those of shorter ones. For `n` texts this takes at most `n * max_posts` steps.
 #[must_use]
 pub fn plan(lengths: &[usize], limits: &BatchLimits) -> BatchPlan {
     let mut order: Vec<usize> = (0..lengths.len()).collect();
     order.sort_by_key(|&text| std::cmp::Reverse(lengths[text]));
 
-    // best[end]: the least cost of the first `end` texts, and where their last batch starts.
+    // best[end]: the minimum cost of the first `end` texts, and the start of their last batch.
     let mut best: Vec<(usize, usize)> = vec![(0, 0); order.len() + 1];
     for end in 1..=order.len() {
         best[end] = (usize::MAX, end - 1);
@@ -74,7 +73,7 @@ pub fn plan(lengths: &[usize], limits: &BatchLimits) -> BatchPlan {
     BatchPlan { order, batches }
 }
 
-/// Cuts a window without ordering it: fills a batch, closes it, goes on. The baseline for [`plan`].
+/// Divides a window in arrival order, filling one batch after another. The baseline for [`plan`].
 #[must_use]
 pub fn arrival_plan(lengths: &[usize], limits: &BatchLimits) -> BatchPlan {
     let mut batches: Vec<Range<usize>> = Vec::new();
@@ -122,7 +121,7 @@ mod tests {
         limits.padded(texts.iter().map(|&text| lengths[text]).max().unwrap_or(0)) * texts.len()
     }
 
-    /// What a plan costs, with that much for starting a batch.
+    /// Returns the cost of a plan.
     fn cost(lengths: &[usize], limits: &BatchLimits, plan: &BatchPlan) -> usize {
         plan.batches
             .iter()
@@ -168,7 +167,7 @@ mod tests {
     }
 
     #[test]
-    fn the_cut_falls_where_lengths_jump() {
+    fn batches_end_where_lengths_differ_most() {
         let limits = BatchLimits {
             max_tokens: 1000,
             max_posts: 4,
@@ -181,7 +180,7 @@ mod tests {
     }
 
     #[test]
-    fn a_text_above_the_budget_goes_alone() {
+    fn a_text_above_the_token_limit_gets_its_own_batch() {
         let limits = BatchLimits {
             max_tokens: 64,
             max_posts: 8,

@@ -1,4 +1,4 @@
-//! The prediction cache, the texts in flight, and the windows that wait for them.
+//! The prediction cache, the texts in flight, and the windows waiting for them.
 
 use std::{
     collections::{HashMap, hash_map::Entry},
@@ -16,29 +16,29 @@ use crate::{model::Prediction, sync::lock};
 /// The answer to one text.
 pub(super) type Answer = Result<Prediction, ModelFault>;
 
-/// A text's identity: 128 bits of a hash seeded anew in each process, so that no one can prepare
-/// two posts that share an answer.
+/// The identity of a text: a 128-bit hash with a random seed per process, so that nobody can craft two posts with the
+/// same key.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
 pub(super) struct Key(u128);
 
-/// The texts of one call, and the answers so far.
+/// The texts of one call, with the answers so far.
 #[derive(Debug)]
 pub(super) struct Window {
     state: Mutex<WindowState>,
-    /// Held until the window is dropped everywhere, even if its caller is gone earlier.
+    /// Held until the last reference to the window is dropped, even if the caller is gone.
     _permit: Option<OwnedSemaphorePermit>,
 }
 
 #[derive(Debug)]
 struct WindowState {
     answers: Vec<Option<Answer>>,
-    /// Answers that are not there yet, and holds.
+    /// The number of outstanding answers and holds.
     missing: usize,
     done: Option<oneshot::Sender<Vec<Answer>>>,
 }
 
 impl Window {
-    /// A window of that many texts, and where its answers will come out.
+    /// Creates a window of `texts` texts, with the receiver of its answers.
     pub(super) fn new(
         texts: usize,
         permit: Option<OwnedSemaphorePermit>,
@@ -58,17 +58,17 @@ impl Window {
         )
     }
 
-    /// Sets the answer of one text. The last one completes the window.
+    /// Sets the answer of one text. The last answer completes the window.
     pub(super) fn answer(&self, text: usize, answer: Answer) {
         let mut state = lock(&self.state);
         match state.answers.get_mut(text) {
             Some(slot) if slot.is_none() => *slot = Some(answer),
             _ => return,
         }
-        state.one_less();
+        state.complete_one();
     }
 
-    /// While it lives the window isn't completed, even if all answers are there: it is counted before its caller goes on.
+    /// Delays the window's completion until the hold is dropped, so that its texts are counted before its caller continues.
     pub(super) fn hold(&self) -> Hold<'_> {
         lock(&self.state).missing += 1;
         Hold(self)
@@ -80,38 +80,38 @@ pub(super) struct Hold<'a>(&'a Window);
 
 impl Drop for Hold<'_> {
     fn drop(&mut self) {
-        lock(&self.0.state).one_less();
+        lock(&self.0.state).complete_one();
     }
 }
 
 impl WindowState {
-    fn one_less(&mut self) {
+    fn complete_one(&mut self) {
         self.missing -= 1;
         if self.missing == 0
             && let Some(done) = self.done.take()
         {
             let answers = self.answers.drain(..).flatten().collect();
-            // The caller may have gone; the cache has the answers all the same.
+            // The caller may be gone. The answers are in the cache anyway.
             let _ = done.send(answers);
         }
     }
 }
 
-/// The texts of a window that wait for one answer.
+/// A text of a window that waits for an answer.
 #[derive(Debug)]
 struct Waiter {
     window: Arc<Window>,
     text: usize,
 }
 
-/// What to do with a text.
+/// The result of looking up a text.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(super) enum Lookup {
-    /// Nothing: it was in the cache.
+    /// The text was in the cache.
     Cached,
-    /// Nothing: an equal text is being classified.
+    /// An equal text is already being classified.
     Repeated,
-    /// Classify it, then [`PredictionCache::answer`].
+    /// The text must be classified and passed to [`PredictionCache::answer`].
     New,
 }
 
@@ -139,14 +139,14 @@ impl PredictionCache {
         Key(xxh3_128_with_seed(text.as_bytes(), self.seed))
     }
 
-    /// Answers a text from the cache, or notes that the window waits for it.
+    /// Answers a text from the cache, or registers the window as waiting for it.
     pub(super) fn look_up(&self, key: Key, window: &Arc<Window>, text: usize) -> Lookup {
         let waiter = |window: &Arc<Window>| Waiter {
             window: Arc::clone(window),
             text,
         };
-        // In this order and under the lock: a settled text is in the cache before it leaves the map,
-        // so it is seen in one of them.
+        // Both lookups happen under the lock, in this order. A text enters the cache before it leaves the map, so it is
+        // always found in one of them.
         let mut in_flight = lock(&self.in_flight);
         match in_flight.entry(key) {
             Entry::Occupied(mut waiters) => {
@@ -165,7 +165,7 @@ impl PredictionCache {
         }
     }
 
-    /// Passes a text's answer to all windows that wait for it.
+    /// Passes a text's answer to all windows waiting for it.
     pub(super) fn answer(&self, key: Key, answer: Answer) {
         if let (Ok(prediction), Some(cache)) = (&answer, &self.cache) {
             cache.insert(key, prediction.clone());
@@ -181,12 +181,12 @@ impl PredictionCache {
         }
     }
 
-    /// Why the classifier has stopped, if it has.
+    /// Returns why the classifier has stopped, or `None` while it runs.
     pub(super) fn stopped(&self) -> Option<ModelFault> {
         self.stopped.get().map(|reason| ModelFault::Stopped(Arc::clone(reason)))
     }
 
-    /// The classifier stops, for the first reason given.
+    /// Stops the classifier. The first reason given is kept.
     pub(super) fn stop(&self, reason: &str) -> ModelFault {
         let reason = self.stopped.get_or_init(|| {
             tracing::error!(reason, "the classifier stops");

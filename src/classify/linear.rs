@@ -5,7 +5,7 @@ use std::sync::Arc;
 use super::backend::{Backend, Padded};
 use crate::model::linear::{LinearModel, Sums};
 
-/// A linear model, shared by all threads, and one thread's memory. Of a batch it looks at each text's own tokens alone.
+/// A linear model shared by all threads, with the buffers of one thread. Padding is not computed.
 pub(super) struct LinearBackend {
     model: Arc<LinearModel>,
     columns: Vec<u32>,
@@ -32,7 +32,7 @@ impl Backend for LinearBackend {
             columns.clear();
             columns.extend(tokens.filter(|(_, mask)| **mask == 1).map(|(&id, _)| id as u32));
             if columns.iter().any(|&column| column as usize >= features) {
-                return Err(format!("an n-gram's number is not below {features}"));
+                return Err(format!("an n-gram's column is not below {features}"));
             }
             model.logits(columns, sums, logits);
         }

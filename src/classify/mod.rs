@@ -1,16 +1,16 @@
-//! Tokenising, micro-batching, ONNX sessions and linear models, decoding.
+//! Tokenisation, micro-batching, inference by ONNX sessions or a linear model, and decoding.
 //!
 //! ```text
-//! classify() ─▶ tokenizer thread ──────────────────▶ queue of batches ─▶ one thread a session
+//! classify() ─▶ tokenizer thread ──────────────────▶ queue of batches ─▶ one thread per session
 //!               cache, equal texts, tokens, batching                     inference, decoding
 //!     ▲                                                                       │
-//!     └──────────── cache: which windows wait for a text ◀────────────────────┘
+//!     └──────────── cache: the windows waiting for a text ◀───────────────────┘
 //! ```
 //!
-//! A window is one call of [`Classifier::classify`]. Windows and their batches run in
-//! order, so the first window is done first. A window's texts are ordered by token count before they are
-//! cut into batches, since a batch computes all its texts as if they were as long as the longest. While
-//! the sessions compute one window, the next is tokenised.
+//! A window is one call of [`Classifier::classify`]. Windows and their batches are processed in
+//! order, so the first window completes first. A window's texts are sorted by token count before they are
+//! divided into batches, because a batch is padded to its longest text. While the sessions process one
+//! window, the next one is tokenised.
 
 mod backend;
 pub mod batching;
@@ -57,9 +57,9 @@ pub use self::{
 };
 use crate::model::{ModelFolder, ModelInfo, Prediction, Provider, Weights};
 
-/// What starting a batch costs, in the time of tokens. On the processor from `benches/classify.rs`, where
-/// batches of 1, 2 and 4 posts take as much longer as 15 to 27 tokens a batch would make them; for a GPU,
-/// which some thousand tokens must fill before it is busy, an estimate.
+/// The fixed cost of a batch, in tokens. The figure for CPUs comes from `benches/classify.rs`, where batches of 1, 2 and 4
+/// posts take longer by the equivalent of 15 to 27 tokens per batch. The one for GPUs is an estimate: some thousand tokens
+/// are needed to saturate a GPU.
 const fn overhead_tokens(provider: Provider) -> usize {
     match provider {
         Provider::Cpu => 16,
@@ -67,14 +67,14 @@ const fn overhead_tokens(provider: Provider) -> usize {
     }
 }
 
-/// Predicts the emotions of texts. Dropping it ends its threads; texts still in flight are abandoned.
+/// Predicts the emotions of texts. Dropping it ends its threads and abandons texts still in flight.
 pub struct Classifier {
     info: ModelInfo,
     engine: Engine,
 }
 
 enum Engine {
-    /// The same prediction for all.
+    /// Returns the same prediction for every text.
     Constant(Prediction),
     Running(Running),
 }
@@ -85,7 +85,7 @@ struct Running {
     sessions: usize,
     workload: Workload,
     windows: Arc<Semaphore>,
-    /// Gone only while the classifier is being dropped.
+    /// `None` only while the classifier is being dropped.
     jobs: Option<mpsc::Sender<Job>>,
     threads: Vec<JoinHandle<()>>,
 }
@@ -97,11 +97,11 @@ pub struct Announced(Option<WorkUnit>);
 impl Classifier {
     /// Loads the model into its sessions, and runs a first text through each.
     ///
-    /// It blocks for as long as loading takes (a second or so): call it off the async threads.
+    /// Blocks while loading, for about a second. Don't call it on an async thread.
     ///
     /// # Errors
-    /// The ONNX Runtime library, the provider or the model can't be used; the message says why. A provider
-    /// that can't be had is never replaced by another. A linear model needs no library.
+    /// Returns an error if the ONNX Runtime library, the provider or the model can't be used. An unavailable provider is
+    /// never replaced by another one. A linear model needs no library.
     pub fn start(folder: &ModelFolder, options: &ClassifyOptions) -> Result<Self, ClassifyError> {
         let options = options.resolved(folder.info().provider);
         let (classifier, options) = match folder.weights() {
@@ -127,11 +127,11 @@ impl Classifier {
         Ok(classifier)
     }
 
-    /// Everything of [`Classifier::start`] except the model: texts are tokenised, batched and decoded, and all
-    /// logits are zero. For measuring everything but inference.
+    /// Like [`Classifier::start`] but without the model: texts are tokenised, batched and decoded, and all logits are
+    /// zero. Used to measure everything except inference.
     ///
     /// # Errors
-    /// The batch limits don't fit, or a thread can't be started.
+    /// Returns an error if the batch limits are too small or a thread can't be started.
     pub fn start_without_inference(folder: &ModelFolder, options: &ClassifyOptions) -> Result<Self, ClassifyError> {
         let options = options.resolved(folder.info().provider);
         let labels = folder.info().labels.len();
@@ -139,7 +139,7 @@ impl Classifier {
         Self::with_backends(folder, &options, sessions)
     }
 
-    /// Gives every text the first label with the score 1, at once. For tests and for measuring other stages.
+    /// Returns the first label with the score 1 for every text. Used in tests and to measure other stages.
     #[must_use]
     pub fn constant(info: ModelInfo) -> Self {
         let scores: Arc<[f64]> = (0..info.labels.len())
@@ -200,7 +200,7 @@ impl Classifier {
             };
             worker
                 .check()
-                .map_err(|reason| graph_error(folder, format!("it fails on a plain text: {reason}")))?;
+                .map_err(|reason| graph_error(folder, format!("it failed on a plain text: {reason}")))?;
             workers.push(worker);
         }
         for (number, mut worker) in workers.into_iter().enumerate() {
@@ -212,13 +212,13 @@ impl Classifier {
         })
     }
 
-    /// The model that answers.
+    /// The model's metadata.
     #[must_use]
     pub const fn info(&self) -> &ModelInfo {
         &self.info
     }
 
-    /// Totals since the start.
+    /// Returns the totals since the start.
     #[must_use]
     pub fn stats(&self) -> Stats {
         match &self.engine {
@@ -227,12 +227,12 @@ impl Classifier {
         }
     }
 
-    /// Classifies a window of cleaned texts: one answer for each text, in their order.
+    /// Classifies a window of cleaned texts. Returns one result per text, in the same order.
     ///
-    /// Several windows may be in flight; they are done in the order they were submitted, and beyond
-    /// [`ClassifyOptions::max_windows`] the caller waits. A text on which the model fails gets the fault
-    /// alone, the others are classified. It never hangs: should the classifier stop, every open answer is
-    /// [`ModelFault::Stopped`]. Dropping the future is safe: work already handed over goes on to the cache.
+    /// Several windows may be in flight. They complete in the order of submission. Beyond
+    /// [`ClassifyOptions::max_windows`], the caller waits. If the model fails on a text, only that text gets a fault.
+    /// If the classifier stops, every outstanding text gets [`ModelFault::Stopped`], so the future always completes.
+    /// Dropping the future is safe: texts already submitted are still classified and cached.
     pub async fn classify(&self, texts: Vec<Arc<str>>) -> Vec<Result<Prediction, ModelFault>> {
         self.classify_announced(self.announce(), texts).await
     }
@@ -290,7 +290,7 @@ impl Running {
         vec![Err(fault); count]
     }
 
-    /// Starts a thread. If it panics, the classifier stops and answers what is in flight with that.
+    /// Starts a thread. If it panics, the classifier stops, and texts in flight are answered with that reason.
     fn spawn(&mut self, name: &str, work: impl FnOnce() + Send + 'static) -> Result<(), ClassifyError> {
         struct StopOnPanic(Arc<PredictionCache>, Arc<Queue<Batch>>, String);
         impl Drop for StopOnPanic {
@@ -305,7 +305,7 @@ impl Running {
         let thread = thread::Builder::new()
             .name(name.to_owned())
             .spawn(move || {
-                // Moved in, and dropped after the work's own unwinding.
+                // Moved in, and dropped after `work` has unwound.
                 let _guard = guard;
                 work();
             })
@@ -320,7 +320,7 @@ impl Drop for Running {
         self.jobs = None;
         self.queue.close();
         for thread in self.threads.drain(..) {
-            // A panic was reported when it happened.
+            // A panic was already reported.
             let _ = thread.join();
         }
     }
@@ -335,13 +335,13 @@ impl fmt::Debug for Classifier {
     }
 }
 
-/// The limits on batches, if the longest text fits them.
+/// Returns the batch limits, or an error if the longest text exceeds them.
 fn limits(folder: &ModelFolder, options: &ClassifyOptions) -> Result<BatchLimits, ClassifyError> {
     let provider = folder.info().provider;
     let mut limits = BatchLimits {
         max_tokens: options.max_batch_tokens,
         max_posts: options.max_batch_posts,
-        // A text that runs alone needs no padding, and some models take none.
+        // A text that runs alone needs no padding, and some models don't accept any.
         multiple_of: if provider.is_gpu() && options.max_batch_posts > 1 {
             8
         } else {
@@ -351,7 +351,7 @@ fn limits(folder: &ModelFolder, options: &ClassifyOptions) -> Result<BatchLimits
     };
     let max_tokens = limits.padded(folder.tokenizer().max_tokens());
     if matches!(folder.weights(), Weights::Linear(..)) {
-        // A text's n-grams are many more than an encoder's tokens, and cost less.
+        // A text has many more n-grams than an encoder has tokens, and each costs less.
         limits.max_tokens = limits.max_tokens.max(max_tokens);
     } else if max_tokens > limits.max_tokens {
         return Err(ClassifyError::BatchTokens {
@@ -362,10 +362,10 @@ fn limits(folder: &ModelFolder, options: &ClassifyOptions) -> Result<BatchLimits
     Ok(limits)
 }
 
-/// As many sessions as the options, resolved, ask for.
+/// Loads as many sessions as the resolved options specify.
 fn load_sessions(folder: &ModelFolder, options: &ClassifyOptions) -> Result<Vec<OrtSession>, ClassifyError> {
     let environment = runtime::environment(options)?;
-    // The first one alone, so that a fault of the model is found once; then the others in parallel.
+    // The first one is loaded alone, so that a faulty model is reported once. The others load in parallel.
     let mut sessions = vec![OrtSession::load(&environment, folder, options)?];
     let rest: Vec<Result<OrtSession, ClassifyError>> = thread::scope(|scope| {
         let loads: Vec<_> = (1..options.sessions)
@@ -375,7 +375,7 @@ fn load_sessions(folder: &ModelFolder, options: &ClassifyOptions) -> Result<Vec<
             .into_iter()
             .map(|load| {
                 load.join()
-                    .unwrap_or_else(|_| Err(graph_error(folder, "loading it panics".to_owned())))
+                    .unwrap_or_else(|_| Err(graph_error(folder, "loading it panicked".to_owned())))
             })
             .collect()
     });
@@ -385,7 +385,7 @@ fn load_sessions(folder: &ModelFolder, options: &ClassifyOptions) -> Result<Vec<
     Ok(sessions)
 }
 
-/// Finds out what the model is like, and adapts sessions and batches to it.
+/// Determines properties of the model, and adapts sessions and batches to them.
 fn fit_to_model(
     mut sessions: Vec<OrtSession>,
     folder: &ModelFolder,
@@ -394,19 +394,19 @@ fn fit_to_model(
     let Some(first) = sessions.first_mut() else {
         return Ok((sessions, options));
     };
-    let mut nature = probe::nature(first, folder)?;
-    if nature.gives_probabilities {
-        tracing::info!("the graph ends in softmax: its outputs are taken for probabilities");
-        sessions.iter_mut().for_each(OrtSession::take_for_probabilities);
+    let mut properties = probe::examine(first, folder)?;
+    if properties.outputs_are_probabilities {
+        tracing::info!("the graph ends in softmax: its outputs are read as probabilities");
+        sessions.iter_mut().for_each(OrtSession::read_outputs_as_probabilities);
         if let Some(first) = sessions.first_mut() {
-            nature = probe::nature(first, folder)?;
+            properties = probe::examine(first, folder)?;
         }
     }
-    if nature.depends_on_neighbours() {
+    if properties.depends_on_batch() {
         tracing::warn!(
-            difference = nature.neighbours,
-            "a text's scores depend on the others in its batch, so texts are run one by one, which is slower: the graph \
-             ignores attention_mask, expects padding on the left, or is quantised dynamically"
+            difference = properties.max_difference,
+            "a text's scores depend on the others in its batch, so texts are run one at a time, which is slower: the graph \
+             ignores attention_mask, expects padding on the left, or is dynamically quantised"
         );
         options.max_batch_posts = 1;
     }

@@ -1,4 +1,4 @@
-//! How the classifier runs, and why it may not start.
+//! The classifier's settings and startup errors.
 
 use std::{collections::BTreeMap, path::PathBuf, thread};
 
@@ -6,55 +6,55 @@ use serde::{Deserialize, Serialize};
 
 use crate::model::{Precision, Provider};
 
-/// ONNX Runtime's graph optimisations. Another level may change scores in their last digits, those of
-/// int8 models by some thousandths, so a model's figures hold for the level they were measured with.
+/// ONNX Runtime's graph optimisation level. Another level may change the last digits of scores, and those of int8 models by
+/// some thousandths, so a model's evaluation is valid for the level it was made with.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default, Deserialize, Serialize)]
 #[serde(rename_all = "lowercase")]
 pub enum Optimization {
-    /// None.
+    /// No optimisation.
     None,
-    /// What changes no result.
+    /// Optimisations that do not change results.
     Basic,
-    /// Fusions as well.
+    /// Also fusions.
     Extended,
-    /// Layout changes as well.
+    /// Also layout changes.
     #[default]
     All,
 }
 
-/// Settings of the classifier. Of the numbers, 0 means: by provider.
+/// Settings of the classifier. For numbers, 0 selects the provider's default unless stated otherwise.
 #[derive(Debug, Clone, PartialEq, Eq, Deserialize, Serialize)]
 #[serde(default, deny_unknown_fields)]
 pub struct ClassifyOptions {
-    /// The ONNX Runtime library; else the environment's `ORT_DYLIB_PATH`, else
+    /// The ONNX Runtime library. Defaults to `ORT_DYLIB_PATH` from the environment, or else to
     /// `lib/libonnxruntime.so` under `$MOODSTREAM_RUNTIME` or `.runtime`.
     pub onnxruntime: Option<PathBuf>,
-    /// Sessions, each with a thread and a copy of the weights; 0: one a core on the processor, 2 on a GPU
-    /// (one computes while the other's batch travels).
+    /// The number of sessions, each with a thread and a copy of the weights. The default is one per core on a CPU and 2 on a
+    /// GPU (one computes while the other transfers a batch).
     pub sessions: usize,
-    /// Threads that share one operator of a session; 0: 1.
+    /// The number of threads that share one operator of a session. The default is 1.
     pub intra_threads: usize,
-    /// Most tokens in a batch, padding included; 0: 4,096 on the processor, 32,768 on a GPU.
+    /// The maximum number of tokens in a batch, including padding. The default is 4,096 on a CPU and 32,768 on a GPU.
     pub max_batch_tokens: usize,
-    /// Most posts in a batch; 0: 8 on the processor, 512 on a GPU.
+    /// The maximum number of posts in a batch. The default is 8 on a CPU and 512 on a GPU.
     pub max_batch_posts: usize,
-    /// Predictions remembered, so that a text seen again costs nothing; 0 remembers none.
+    /// The number of cached predictions, which are reused for equal texts. 0 disables the cache.
     pub cache_entries: usize,
-    /// Windows accepted before the first of them is done; further callers wait.
+    /// The maximum number of windows in flight; further callers wait.
     pub max_windows: usize,
-    /// The GPU's number.
+    /// The index of the GPU.
     pub device_id: i32,
-    /// Most bytes of GPU memory for one session's arena; 0: as the GPU has.
+    /// The maximum size of one session's GPU memory arena, in bytes. 0 means no limit.
     pub device_memory_bytes: usize,
-    /// Refuse a model of which a single node would run on the processor although a GPU was asked for.
-    /// Off, since exporters leave harmless shape arithmetic in the graph that belongs there.
+    /// Whether to refuse a model if any node would run on the CPU although a GPU was requested. Off by default, because
+    /// exporters leave harmless shape arithmetic in the graph that belongs on the CPU.
     pub all_nodes_on_device: bool,
-    /// Graph optimisations.
+    /// The graph optimisation level.
     pub optimization: Optimization,
-    /// Further session settings of ONNX Runtime by their own names, as
-    /// `"optimization.disable_specified_optimizers" = "GeluFusion"`. Where that one is absent, int8 models on
-    /// the processor run without `SkipLayerNormFusion`, which is faster; an empty value leaves out none. Int8 models also
-    /// run with `"session.x64quantprecision" = "1"`, without which processors that lack VNNI give other labels.
+    /// Additional session settings of ONNX Runtime under their own names, such as
+    /// `"optimization.disable_specified_optimizers" = "GeluFusion"`. If that setting is absent, int8 models on a CPU run
+    /// without `SkipLayerNormFusion`, which is faster; an empty value disables nothing. Int8 models also run with
+    /// `"session.x64quantprecision" = "1"`, without which processors that lack VNNI predict other labels.
     pub session_config: BTreeMap<String, String>,
 }
 
@@ -78,7 +78,7 @@ impl Default for ClassifyOptions {
 }
 
 impl ClassifyOptions {
-    /// The same with each 0 that means "by provider" replaced.
+    /// Returns the settings with each 0 replaced by the provider's default.
     #[must_use]
     pub fn resolved(&self, provider: Provider) -> Self {
         let or = |value: usize, default: usize| if value == 0 { default } else { value };
@@ -100,39 +100,39 @@ impl ClassifyOptions {
     }
 }
 
-/// Why the classifier can't start: one line that says what, where, and what to do.
+/// Why the classifier can't start. The message is one line that says what is wrong, where, and how to fix it.
 #[derive(Debug, thiserror::Error)]
 pub enum ClassifyError {
-    /// The ONNX Runtime library is not there or does not load.
+    /// The ONNX Runtime library does not exist or can't be loaded.
     #[error("the ONNX Runtime library can't be loaded from {}: {reason}; set `onnxruntime` or ORT_DYLIB_PATH to libonnxruntime.so (1.24 or later)", path.display())]
     Library {
-        /// Where it was looked for.
+        /// The path that was tried.
         path: PathBuf,
-        /// Why it failed.
+        /// The cause.
         reason: String,
     },
-    /// The process already runs with another library.
+    /// The process has already loaded another library.
     #[error("ONNX Runtime is already loaded from {}: a process can't load a second one from {}", loaded.display(), asked.display())]
     SecondLibrary {
-        /// The library in use.
+        /// The loaded library.
         loaded: PathBuf,
-        /// The one asked for.
+        /// The requested library.
         asked: PathBuf,
     },
-    /// The provider asked for can't be had. There is no fall back to another one.
+    /// The requested provider is not available. There is no fallback to another one.
     #[error("provider {provider} is not available: {reason}; install what it needs or set `provider` to another one")]
     Provider {
-        /// The provider asked for.
+        /// The requested provider.
         provider: Provider,
-        /// What ONNX Runtime says.
+        /// ONNX Runtime's message.
         reason: String,
     },
-    /// ONNX Runtime refuses a setting.
+    /// ONNX Runtime refused a setting.
     #[error("ONNX Runtime refuses {setting}: {reason}")]
     Setting {
         /// The setting.
         setting: String,
-        /// What ONNX Runtime says.
+        /// ONNX Runtime's message.
         reason: String,
     },
     /// The ONNX file can't be loaded.
@@ -142,28 +142,28 @@ pub enum ClassifyError {
         path: PathBuf,
         /// Its precision.
         precision: Precision,
-        /// What ONNX Runtime says.
+        /// ONNX Runtime's message.
         reason: String,
     },
-    /// The graph takes or gives something else than a sequence classifier does.
+    /// The graph's inputs or outputs are not those of a sequence classifier.
     #[error("{}: {detail}", path.display())]
     Graph {
         /// The ONNX file.
         path: PathBuf,
-        /// What is wrong and what to do.
+        /// What is wrong and how to fix it.
         detail: String,
     },
-    /// The batch limits leave no room for a single text.
+    /// The batch limits are too small for a single text.
     #[error(
-        "`max_batch_tokens` is {max_batch_tokens}, but one text may have {max_tokens} tokens: raise it to at least that or lower `max_tokens`"
+        "`max_batch_tokens` is {max_batch_tokens}, but a text may have {max_tokens} tokens: raise it to at least that or lower `max_tokens`"
     )]
     BatchTokens {
         /// The setting.
         max_batch_tokens: usize,
-        /// Most tokens of a text, rounded up as the batches are.
+        /// The maximum number of tokens in a text, rounded up like batches.
         max_tokens: usize,
     },
-    /// A thread can't be started.
+    /// A thread could not be started.
     #[error("a thread of the classifier can't be started: {0}")]
     Thread(std::io::Error),
 }

@@ -1,4 +1,4 @@
-//! The same sessions fed with batches prepared in advance: the upper bound for any batching. For benchmarks.
+//! Runs the sessions on batches prepared in advance: an upper bound for any batching, used by benchmarks.
 
 use std::{
     sync::{
@@ -18,7 +18,7 @@ use super::{
 };
 use crate::model::ModelFolder;
 
-/// How texts were ordered before they were cut into batches.
+/// How texts are sorted before they are divided into batches.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Order {
     /// In arrival order.
@@ -27,7 +27,7 @@ pub enum Order {
     Length,
 }
 
-/// Sessions, and batches already tokenised, cut and padded.
+/// Sessions with batches that are already tokenised and padded.
 pub struct PreparedBatches {
     folder: ModelFolder,
     sessions: Vec<OrtSession>,
@@ -36,24 +36,24 @@ pub struct PreparedBatches {
     tokens: usize,
 }
 
-/// One pass over the prepared batches.
+/// The measurements of one pass over the prepared batches.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct PreparedRun {
-    /// From the first batch's start to the last one's end.
+    /// The time from the start of the first batch to the end of the last.
     pub elapsed: Duration,
-    /// Texts classified.
+    /// The number of texts classified.
     pub texts: usize,
-    /// Their tokens.
+    /// The number of their tokens.
     pub tokens: usize,
-    /// The tokens computed, padding included.
+    /// The number of tokens computed, including padding.
     pub padded: usize,
 }
 
 impl PreparedBatches {
-    /// Loads sessions and makes the batches of the texts, taken as windows of `window` texts.
+    /// Loads sessions and prepares batches from windows of `window` texts each.
     ///
     /// # Errors
-    /// As [`Classifier::start`](super::Classifier::start); a text that can't be tokenised is an error too.
+    /// Returns the errors of [`Classifier::start`](super::Classifier::start), or an error if a text can't be tokenised.
     pub fn prepare(
         folder: &ModelFolder,
         options: &ClassifyOptions,
@@ -96,10 +96,10 @@ impl PreparedBatches {
         })
     }
 
-    /// Runs all batches once, over all sessions.
+    /// Runs all batches once, distributed over the sessions.
     ///
     /// # Errors
-    /// A session fails on a batch.
+    /// Returns an error if a session fails on a batch.
     pub fn run(&mut self) -> Result<PreparedRun, ClassifyError> {
         let next = AtomicUsize::new(0);
         let (batches, folder) = (&self.batches, &self.folder);

@@ -1,5 +1,5 @@
-//! What a model shows when it answers a few texts: whether its answers depend on the other texts of a batch, and whether
-//! it gives probabilities instead of logits.
+//! Runs a few texts through a model to find out whether its scores depend on the other texts of a batch, and whether it
+//! outputs probabilities instead of logits.
 
 use super::{
     backend::{Backend, Padded},
@@ -7,26 +7,26 @@ use super::{
 };
 use crate::model::{ModelFolder, ProblemType};
 
-/// What was found out about a model.
+/// Properties of a model.
 #[derive(Debug, Clone, Copy, PartialEq, Default)]
-pub(super) struct Nature {
-    /// The largest difference of a score between a text alone and beside others.
-    pub(super) neighbours: f64,
-    /// Rows that are softmax already.
-    pub(super) gives_probabilities: bool,
+pub(super) struct Properties {
+    /// The largest difference between a text's scores alone and in a batch.
+    pub(super) max_difference: f64,
+    /// Whether the output rows are already softmax probabilities.
+    pub(super) outputs_are_probabilities: bool,
 }
 
-impl Nature {
-    /// The largest difference that arithmetic in half precision alone makes.
-    const NOISE: f64 = 0.01;
+impl Properties {
+    /// The largest difference that half-precision arithmetic alone causes.
+    const TOLERANCE: f64 = 0.01;
 
-    /// Whether texts have to be run one by one.
-    pub(super) fn depends_on_neighbours(self) -> bool {
-        self.neighbours > Self::NOISE
+    /// Whether texts must be run one at a time.
+    pub(super) fn depends_on_batch(self) -> bool {
+        self.max_difference > Self::TOLERANCE
     }
 }
 
-/// Texts of different lengths and moods, in English, which most models can read.
+/// Texts of different length and mood, in English, which most models support.
 const TEXTS: [&str; 4] = [
     "so happy today",
     "I hate this, it makes me angry",
@@ -36,8 +36,8 @@ const TEXTS: [&str; 4] = [
      morning, but a friend came with her car",
 ];
 
-/// Runs the texts alone and together.
-pub(super) fn nature(backend: &mut impl Backend, folder: &ModelFolder) -> Result<Nature, ClassifyError> {
+/// Runs the texts individually and in one batch.
+pub(super) fn examine(backend: &mut impl Backend, folder: &ModelFolder) -> Result<Properties, ClassifyError> {
     let fault = |detail: String| ClassifyError::Graph {
         path: folder.weights().file().to_owned(),
         detail,
@@ -58,9 +58,9 @@ pub(super) fn nature(backend: &mut impl Backend, folder: &ModelFolder) -> Result
     };
     let labels = folder.info().labels.len();
     let together = run(&texts)?;
-    let mut nature = Nature {
-        neighbours: 0.0,
-        gives_probabilities: folder.info().problem_type == ProblemType::SingleLabelClassification
+    let mut properties = Properties {
+        max_difference: 0.0,
+        outputs_are_probabilities: folder.info().problem_type == ProblemType::SingleLabelClassification
             && together.chunks(labels).all(is_distribution),
     };
     for (text, beside) in texts.iter().zip(together.chunks(labels)) {
@@ -72,12 +72,12 @@ pub(super) fn nature(backend: &mut impl Backend, folder: &ModelFolder) -> Result
             .iter()
             .zip(beside.scores.iter())
             .map(|(a, b)| (a - b).abs());
-        nature.neighbours = differences.fold(nature.neighbours, f64::max);
+        properties.max_difference = differences.fold(properties.max_difference, f64::max);
     }
-    Ok(nature)
+    Ok(properties)
 }
 
-/// Whether values are probabilities of one of several labels, which logits are only by chance.
+/// Whether a row is a probability distribution, which logits could be only by coincidence.
 fn is_distribution(row: &[f32]) -> bool {
     let sum: f32 = row.iter().sum();
     row.iter().all(|value| (0.0..=1.0).contains(value)) && (sum - 1.0).abs() < 0.002

@@ -1,4 +1,4 @@
-//! The queue of batches between the tokenizer and the sessions.
+//! The queue of batches between the tokenizer thread and the sessions.
 
 use std::{
     collections::VecDeque,
@@ -7,7 +7,7 @@ use std::{
 
 use crate::{sync::lock, telemetry::metric};
 
-/// First in, first out, with many consumers. It has no bound of its own: its items belong to windows, whose number is bounded.
+/// A FIFO queue with multiple consumers. It needs no bound, because items belong to windows, whose number is bounded.
 #[derive(Debug)]
 pub(super) struct Queue<T> {
     state: Mutex<State<T>>,
@@ -31,7 +31,7 @@ impl<T> Queue<T> {
         }
     }
 
-    /// Adds items in their order; drops them where the queue is closed.
+    /// Appends items in order. If the queue is closed, drops them.
     pub(super) fn push_all(&self, items: impl IntoIterator<Item = T>) {
         let mut rejected = Vec::new();
         let mut state = lock(&self.state);
@@ -43,11 +43,11 @@ impl<T> Queue<T> {
         }
         drop(state);
         self.filled.notify_all();
-        // Only now, since an item's own drop may come back here.
+        // Dropped after unlocking, since dropping an item may call back into the queue.
         drop(rejected);
     }
 
-    /// The next item, waiting for it; `None` once the queue is closed.
+    /// Waits for the next item. Returns `None` once the queue is closed.
     pub(super) fn pop(&self) -> Option<T> {
         let mut state = lock(&self.state);
         loop {
@@ -62,7 +62,7 @@ impl<T> Queue<T> {
         }
     }
 
-    /// Closes the queue: its items are dropped, and consumers get `None`.
+    /// Closes the queue, dropping its items. Consumers get `None`.
     pub(super) fn close(&self) {
         let mut state = lock(&self.state);
         state.closed = true;

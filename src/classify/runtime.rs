@@ -1,4 +1,4 @@
-//! ONNX Runtime itself: finding the library, loading it once.
+//! Finds the ONNX Runtime library and loads it once.
 
 use std::{
     env,
@@ -11,14 +11,14 @@ use ort::{environment::Environment, logging::LogLevel};
 use super::options::{ClassifyError, ClassifyOptions};
 use crate::{sync::lock, telemetry::quiet::Quiet};
 
-/// The library in use. It is never unloaded: the process has it for good.
+/// The loaded library. It is never unloaded.
 static LOADED: Mutex<Option<(PathBuf, Environment)>> = Mutex::new(None);
 
-/// Loads ONNX Runtime, or finds it loaded.
+/// Loads ONNX Runtime, or returns the environment if it is already loaded.
 pub(super) fn environment(options: &ClassifyOptions) -> Result<Environment, ClassifyError> {
     let asked = library_path(options);
-    // The loader takes a relative path from the executable's folder, and looks for the providers'
-    // libraries beside the file itself, not beside a link to it.
+    // The loader resolves a relative path against the executable's folder, and searches the providers' libraries next to
+    // the file itself rather than next to a symlink.
     let path = asked.canonicalize().map_err(|error| ClassifyError::Library {
         path: asked,
         reason: error.to_string(),
@@ -43,7 +43,7 @@ pub(super) fn environment(options: &ClassifyOptions) -> Result<Environment, Clas
 
 fn load(path: &Path) -> Result<Environment, String> {
     let builder = ort::init_from(path).map_err(|error| match &error {
-        // The error itself does not show its cause, which the dynamic loader names.
+        // The error's message omits its source, which is the dynamic loader's message.
         ort::LoadDynamicError::Dlopen { error: cause, .. } => match std::error::Error::source(cause) {
             Some(reason) => reason.to_string(),
             None => cause.to_string(),
@@ -60,8 +60,8 @@ fn load(path: &Path) -> Result<Environment, String> {
         .map_err(|error| error.to_string())
 }
 
-/// ONNX Runtime's own lines. It complains of each batch that fails, and one poisoned text makes several fail: so what it
-/// warns of goes out at a bounded rate, a place in its code at a time.
+/// Forwards ONNX Runtime's log messages. One poisoned text can make several batches fail, each with a message, so warnings
+/// and errors are rate limited per code location.
 fn log(level: LogLevel, id: &str, location: &str, message: &str) {
     static QUIET: LazyLock<Quiet> = LazyLock::new(Quiet::default);
     match level {

@@ -16,16 +16,16 @@ use super::{
 };
 use crate::model::{ModelFolder, Precision, Provider};
 
-/// Names of optimisers to leave out. Without its `SkipLayerNormFusion` ONNX Runtime 1.32 runs dynamically
-/// quantised encoders 16 % faster on the processor: the fused kernel keeps others from fusing.
+/// The setting with the names of optimisers to disable. Without its `SkipLayerNormFusion`, ONNX Runtime 1.32 runs
+/// dynamically quantised encoders 16 % faster on a CPU, because that fusion prevents others.
 const DISABLED_OPTIMIZERS: &str = "optimization.disable_specified_optimizers";
 
-/// Exact products of unsigned by signed bytes. Processors with AVX2 or AVX-512 but without VNNI add pairs of them in 16 bits,
-/// where they saturate; with this ONNX Runtime computes with unsigned bytes there instead, which is slower and right. On
-/// all other processors it has no effect (`onnxruntime_session_options_config_keys.h`).
+/// Exact products of unsigned and signed bytes. Processors with AVX2 or AVX-512 but without VNNI add pairs of products in
+/// saturating 16-bit arithmetic. With this setting, ONNX Runtime uses unsigned bytes for both on such processors, which is
+/// slower but exact. It has no effect on other processors (`onnxruntime_session_options_config_keys.h`).
 const EXACT_BYTE_PRODUCTS: &str = "session.x64quantprecision";
 
-/// What the graph takes, in its own order.
+/// The meaning of a graph input.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 enum Input {
     Ids,
@@ -38,11 +38,11 @@ enum Input {
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 struct InputTensor {
     input: Input,
-    /// Elements have 32 bits instead of 64, as exporters of TensorFlow and OpenVINO write them.
+    /// Whether elements are 32-bit instead of 64-bit integers, as TensorFlow and OpenVINO exporters write them.
     is_i32: bool,
 }
 
-/// A session and what it needs at hand for a batch.
+/// A session with the buffers for a batch.
 pub(super) struct OrtSession {
     session: Session,
     inputs: Vec<InputTensor>,
@@ -53,12 +53,12 @@ pub(super) struct OrtSession {
     zeros: Vec<i64>,
     positions: Vec<i64>,
     narrow: Vec<Vec<i32>>,
-    /// The graph ends in softmax: what it gives are probabilities.
-    gives_probabilities: bool,
+    /// Whether the graph ends in softmax, so that its outputs are probabilities.
+    outputs_are_probabilities: bool,
 }
 
 impl OrtSession {
-    /// Loads the ONNX file of a folder, and checks that it takes and gives what a sequence classifier does.
+    /// Loads a folder's ONNX file, and checks that its inputs and outputs are those of a sequence classifier.
     pub(super) fn load(
         environment: &Environment,
         folder: &ModelFolder,
@@ -89,13 +89,13 @@ impl OrtSession {
             zeros: Vec::new(),
             positions: Vec::new(),
             narrow: Vec::new(),
-            gives_probabilities: false,
+            outputs_are_probabilities: false,
         })
     }
 
-    /// Takes what the graph gives for probabilities from now on, and turns them into logits with the same softmax.
-    pub(super) fn take_for_probabilities(&mut self) {
-        self.gives_probabilities = true;
+    /// From now on reads the outputs as probabilities, converting them to logits with the same softmax.
+    pub(super) fn read_outputs_as_probabilities(&mut self) {
+        self.outputs_are_probabilities = true;
     }
 
     fn try_run(&mut self, batch: &Padded, logits: &mut Vec<f32>) -> ort::Result<()> {
@@ -132,7 +132,7 @@ impl OrtSession {
         let outputs = self.session.run(&values[..])?;
         let output = outputs
             .get(&self.output)
-            .ok_or_else(|| ort::Error::new(format!("it gave no output {:?}", self.output)))?;
+            .ok_or_else(|| ort::Error::new(format!("it has no output {:?}", self.output)))?;
         let shape = if self.half {
             let (shape, data) = output.try_extract_tensor::<half::f16>()?;
             logits.extend(data.iter().map(|&logit| f32::from(logit)));
@@ -153,7 +153,7 @@ impl OrtSession {
                 self.labels
             )));
         }
-        if self.gives_probabilities {
+        if self.outputs_are_probabilities {
             for value in logits.iter_mut() {
                 *value = value.max(f32::MIN_POSITIVE).ln();
             }
@@ -198,7 +198,7 @@ fn builder(
         .map_err(refused("intra_threads"))?
         .with_inter_threads(1)
         .map_err(refused("inter_threads"))?
-        // A memory plan is made for one shape, and here each batch has its own.
+        // Memory patterns apply to a single shape, but shapes vary from batch to batch.
         .with_memory_pattern(false)
         .map_err(refused("memory_pattern"))?;
     let info = folder.info();
@@ -222,7 +222,7 @@ fn builder(
     register(builder, info.provider, options)
 }
 
-/// Registers the provider asked for, or says why it can't be had.
+/// Registers the requested provider, or returns why it is not available.
 fn register(
     builder: SessionBuilder,
     provider: Provider,
@@ -241,7 +241,7 @@ fn register(
     }
     let mut cuda = ep::CUDA::default()
         .with_device_id(options.device_id)
-        // Shapes change from batch to batch: doubling at each new one would take the whole device.
+        // Shapes vary from batch to batch. The default strategy, doubling, would take the whole device.
         .with_arena_extend_strategy(ep::ArenaExtendStrategy::SameAsRequested);
     if options.device_memory_bytes > 0 {
         cuda = cuda.with_memory_limit(options.device_memory_bytes);
@@ -268,7 +268,7 @@ fn inputs(session: &Session) -> Result<Vec<InputTensor>, String> {
             "position_ids" => Input::Positions,
             other => {
                 return Err(format!(
-                    "the graph takes an input {other:?}; an encoder takes input_ids, attention_mask and perhaps token_type_ids and position_ids: export it for text-classification"
+                    "the graph has the input {other:?}, but an encoder has input_ids, attention_mask and optionally token_type_ids and position_ids: export it for text-classification"
                 ));
             }
         };
@@ -298,7 +298,7 @@ fn inputs(session: &Session) -> Result<Vec<InputTensor>, String> {
     Ok(inputs)
 }
 
-/// The output's name, and whether it is fp16.
+/// Returns the output's name, and whether it is fp16.
 fn output(session: &Session, labels: usize) -> Result<(String, bool), String> {
     let outputs = session.outputs();
     let outlet = match outputs {
@@ -329,7 +329,7 @@ fn output(session: &Session, labels: usize) -> Result<(String, bool), String> {
         [] => Ok((name.to_owned(), half)),
         [_, last] if last < 0 || last == labels as i64 => Ok((name.to_owned(), half)),
         [_, last] => Err(format!(
-            "the output {name:?} has {last} logits a text, but id2label in config.json names {labels} labels"
+            "the output {name:?} has {last} logits per text, but id2label in config.json names {labels} labels"
         )),
         ref other => Err(format!(
             "the output {name:?} has the shape {other:?}, not [texts, labels]: export it for text-classification"
@@ -337,15 +337,15 @@ fn output(session: &Session, labels: usize) -> Result<(String, bool), String> {
     }
 }
 
-/// Why a file can't be loaded.
+/// Returns why a file can't be loaded, given ONNX Runtime's message.
 fn load_reason(message: &str) -> String {
     match message.contains("Protobuf parsing failed") || message.contains("No graph was found") {
-        true => "it is no ONNX file, or a damaged one: fetch or export it again".to_owned(),
+        true => "it is not an ONNX file, or it is damaged: fetch or export it again".to_owned(),
         false => one_line(message),
     }
 }
 
-/// ONNX Runtime's messages run over lines and pages.
+/// Joins the lines of ONNX Runtime's long messages and truncates them.
 fn one_line(message: &str) -> String {
     const MOST: usize = 400;
     let mut line = message.split_whitespace().collect::<Vec<_>>().join(" ");

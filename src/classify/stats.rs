@@ -1,4 +1,4 @@
-//! What the classifier has done so far.
+//! The classifier's counters.
 
 use std::sync::atomic::{AtomicU64, Ordering::Relaxed};
 
@@ -7,28 +7,28 @@ use crate::telemetry::metric;
 /// Totals since the start.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
 pub struct Stats {
-    /// Texts received.
+    /// The number of texts received.
     pub texts: u64,
-    /// Of these, answered from the cache.
+    /// The texts answered from the cache.
     pub cached: u64,
-    /// Of these, equal to one in the same window or in a window in flight.
+    /// The texts equal to another one in the same window or in a window in flight.
     pub repeated: u64,
-    /// Of these, without a prediction.
+    /// The texts without a prediction.
     pub faults: u64,
-    /// Batches that ran in a session.
+    /// The number of batches run in a session.
     pub batches: u64,
-    /// Tokens computed, padding not counted.
+    /// The number of tokens computed, excluding padding.
     pub tokens: u64,
-    /// Padding tokens computed.
+    /// The number of padding tokens computed.
     pub padding: u64,
-    /// Nanoseconds in sessions, summed over the sessions.
+    /// The time spent in sessions, in nanoseconds, summed over all sessions.
     pub inference_ns: u64,
-    /// Nanoseconds of tokenising.
+    /// The time spent in tokenisation, in nanoseconds.
     pub tokenize_ns: u64,
 }
 
 impl Stats {
-    /// The share of the computed tokens that was padding, in `0..=1`.
+    /// Returns the share of padding among the computed tokens, in `0..=1`.
     #[must_use]
     pub fn padding_share(&self) -> f64 {
         let all = self.tokens + self.padding;
@@ -40,7 +40,7 @@ impl Stats {
     }
 }
 
-/// The counters behind [`Stats`]; each also goes to the metrics.
+/// The counters behind [`Stats`], which are also exported as metrics.
 #[derive(Debug, Default)]
 pub(super) struct Counters {
     texts: AtomicU64,

@@ -14,16 +14,16 @@ use tokio::time::timeout;
 use super::*;
 use crate::model::ModelOptions;
 
-/// Ids of the fixture's two words of trouble.
+/// The token ids of two words in the fixture that make the model fail.
 const NAN: i64 = 261;
 const POISON: i64 = 262;
 
 type Rows = Vec<Vec<i64>>;
 
-/// A session played by a function of the texts in a batch.
-struct Played<F>(F);
+/// A fake session that applies a function to the texts of a batch.
+struct FakeSession<F>(F);
 
-impl<F: FnMut(&Rows) -> Result<(), String> + Send> Backend for Played<F> {
+impl<F: FnMut(&Rows) -> Result<(), String> + Send> Backend for FakeSession<F> {
     fn run(&mut self, batch: &backend::Padded, logits: &mut Vec<f32>) -> Result<(), String> {
         let rows: Rows = (0..batch.rows)
             .map(|row| {
@@ -41,7 +41,7 @@ impl<F: FnMut(&Rows) -> Result<(), String> + Send> Backend for Played<F> {
             if row.contains(&NAN) {
                 logits.extend([f32::NAN; 4]);
             } else {
-                // Depends on the text alone, and differs from text to text.
+                // Depends only on this text, and differs between texts.
                 let sum = row
                     .iter()
                     .enumerate()
@@ -84,7 +84,7 @@ fn start<F: FnMut(&Rows) -> Result<(), String> + Send + 'static>(
 ) -> Classifier {
     let folder = folder();
     let options = options.resolved(folder.info().provider);
-    Classifier::with_backends(&folder, &options, sessions.into_iter().map(Played).collect()).unwrap()
+    Classifier::with_backends(&folder, &options, sessions.into_iter().map(FakeSession).collect()).unwrap()
 }
 
 fn texts(texts: &[&str]) -> Vec<Arc<str>> {
@@ -103,7 +103,7 @@ fn is_probe(rows: &Rows) -> bool {
 }
 
 #[tokio::test]
-async fn answers_stand_in_the_order_of_the_texts() {
+async fn answers_are_in_the_order_of_the_texts() {
     let classifier = start(
         &ClassifyOptions {
             sessions: 3,
@@ -129,7 +129,7 @@ async fn answers_stand_in_the_order_of_the_texts() {
 }
 
 #[test]
-fn a_window_answers_when_nothing_holds_it_any_more() {
+fn a_window_completes_when_the_last_hold_is_dropped() {
     let (window, mut answers) = cache::Window::new(1, None);
     let held = window.hold();
     window.answer(0, Err(ModelFault::Stopped("tested".into())));
@@ -159,13 +159,13 @@ async fn equal_texts_are_computed_once() {
     assert_eq!(
         computed.load(Ordering::Relaxed),
         2,
-        "the second window comes from the cache"
+        "the second window is answered from the cache"
     );
     let stats = classifier.stats();
     assert_eq!((stats.texts, stats.repeated, stats.cached, stats.batches), (6, 2, 2, 1));
 }
 
-/// A session that waits at each batch until it is let on, and tells of each batch it begins.
+/// Returns a session that reports each batch it starts, and then waits until it is released.
 fn gated() -> (
     impl FnMut(&Rows) -> Result<(), String> + Send + 'static,
     mpsc::Sender<()>,
@@ -209,7 +209,7 @@ async fn a_text_in_flight_is_not_computed_again() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn no_more_windows_come_in_than_allowed_and_they_run_in_their_order() {
+async fn windows_are_limited_and_run_in_order() {
     let (session, go, begun) = gated();
     let classifier = Arc::new(start(
         &ClassifyOptions {
@@ -225,7 +225,7 @@ async fn no_more_windows_come_in_than_allowed_and_they_run_in_their_order() {
             let classifier = Arc::clone(&classifier);
             async move { classifier.classify(texts(&[text])).await }
         });
-        // One poll hands it over, or queues it for a place.
+        // The first poll submits the window, or waits for a permit.
         assert!(futures::poll!(&mut window).is_pending());
         windows.push(window);
     }
@@ -236,7 +236,7 @@ async fn no_more_windows_come_in_than_allowed_and_they_run_in_their_order() {
     assert!(begun.try_recv().is_err());
     go.send(()).unwrap();
     assert_eq!(begun.recv().unwrap()[0].len(), 4);
-    assert_eq!(classifier.stats().texts, 2, "the third waits outside");
+    assert_eq!(classifier.stats().texts, 2, "the third one waits");
     go.send(()).unwrap();
     go.send(()).unwrap();
     for window in windows {
@@ -246,7 +246,7 @@ async fn no_more_windows_come_in_than_allowed_and_they_run_in_their_order() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn a_caller_that_goes_away_leaves_the_others_their_answers() {
+async fn a_dropped_caller_does_not_affect_the_others() {
     let (session, go, begun) = gated();
     let classifier = Arc::new(start(
         &ClassifyOptions {
@@ -268,7 +268,7 @@ async fn a_caller_that_goes_away_leaves_the_others_their_answers() {
     drop(gone);
     go.send(()).unwrap();
     assert!(stays.await.unwrap()[0].is_ok());
-    // Its place is free again.
+    // Its permit is available again.
     for _ in 0..4 {
         assert!(classify(&classifier, &["other"]).await[0].is_ok());
     }
@@ -276,7 +276,7 @@ async fn a_caller_that_goes_away_leaves_the_others_their_answers() {
 }
 
 #[tokio::test]
-async fn the_text_that_fails_is_found_and_the_others_are_classified() {
+async fn a_failing_text_is_isolated_and_the_others_are_classified() {
     let runs = Arc::new(AtomicUsize::new(0));
     let session = {
         let runs = Arc::clone(&runs);
@@ -309,15 +309,15 @@ async fn the_text_that_fails_is_found_and_the_others_are_classified() {
         }
     }
     assert_eq!(classifier.stats().faults, 2);
-    // Two paths down a tree of 64 leaves, a probe at the end of each, and one at the start.
+    // Two paths down a tree of 64 leaves, each followed by a probe, and the probe at startup.
     assert!(runs.load(Ordering::Relaxed) <= 2 * 2 * 7 + 3);
-    // A fault is not remembered as a prediction.
+    // A fault is not cached.
     assert!(classify(&classifier, &["some POISON here"]).await[0].is_err());
     assert_eq!(classifier.stats().cached, 0);
 }
 
 #[tokio::test]
-async fn a_session_that_fails_every_text_stops_the_classifier_and_blames_none() {
+async fn a_session_that_fails_on_every_text_stops_the_classifier() {
     let healthy = Arc::new(Mutex::new(true));
     let session = {
         let healthy = Arc::clone(&healthy);
@@ -372,7 +372,7 @@ async fn a_thread_that_panics_stops_the_classifier() {
 }
 
 #[tokio::test]
-async fn batches_keep_to_their_bounds() {
+async fn batches_respect_their_limits() {
     let session = |rows: &Rows| {
         let columns = rows.iter().map(Vec::len).max().unwrap();
         assert!(rows.len() <= 5 && rows.len() * columns <= 100);
@@ -392,7 +392,7 @@ async fn batches_keep_to_their_bounds() {
 }
 
 #[test]
-fn limits_that_leave_no_room_for_a_text_are_refused() {
+fn limits_too_small_for_a_text_are_refused() {
     let options = ClassifyOptions {
         max_batch_tokens: 32,
         ..options()
@@ -402,7 +402,7 @@ fn limits_that_leave_no_room_for_a_text_are_refused() {
 }
 
 #[tokio::test]
-async fn the_constants_need_no_model() {
+async fn a_constant_classifier_needs_no_model() {
     let constant = Classifier::constant(folder().info().clone());
     let answers = classify(&constant, &["a", "b"]).await;
     assert_eq!(&*answers[1].as_ref().unwrap().emotion, "anger");

@@ -1,4 +1,4 @@
-//! The thread that turns windows into batches, beside the sessions.
+//! The thread that turns windows into batches while the sessions run.
 
 use std::{
     sync::{Arc, mpsc},
@@ -22,15 +22,15 @@ pub(super) struct Job {
     pub(super) unit: WorkUnit,
 }
 
-/// A text to be classified.
+/// A text that waits for classification.
 #[derive(Debug)]
 pub(super) struct PendingText {
     pub(super) key: Key,
     pub(super) ids: Vec<u32>,
 }
 
-/// Texts on their way to a session, longest first. Every text is answered, whatever happens: those still in a batch that is
-/// dropped get [`ModelFault::Stopped`].
+/// Texts on their way to a session, longest first. Every text gets an answer: those left in a batch when it is dropped get
+/// [`ModelFault::Stopped`].
 pub(super) struct Batch {
     pub(super) items: Vec<PendingText>,
     pub(super) cache: Arc<PredictionCache>,
@@ -38,7 +38,7 @@ pub(super) struct Batch {
 }
 
 impl Batch {
-    /// Tokens of each text when padded to the longest.
+    /// Returns the token count of the longest text.
     pub(super) fn columns(&self) -> usize {
         self.items.iter().map(|item| item.ids.len()).max().unwrap_or(0)
     }
@@ -73,7 +73,7 @@ impl Drop for Batch {
     }
 }
 
-/// What the thread works with.
+/// The state of the tokenizer thread.
 pub(super) struct TokenizerThread {
     pub(super) cache: Arc<PredictionCache>,
     pub(super) queue: Arc<Queue<Batch>>,
@@ -82,14 +82,14 @@ pub(super) struct TokenizerThread {
 }
 
 impl TokenizerThread {
-    /// Handles windows in order until their channel closes.
+    /// Processes windows in order until their channel closes.
     pub(super) fn run(&self, jobs: &mpsc::Receiver<Job>) {
         while let Ok(job) = jobs.recv() {
-            self.take_in(job);
+            self.handle(job);
         }
     }
 
-    fn take_in(&self, Job { texts, window, unit }: Job) {
+    fn handle(&self, Job { texts, window, unit }: Job) {
         if let Some(fault) = self.cache.stopped() {
             for text in 0..texts.len() {
                 window.answer(text, Err(fault.clone()));
@@ -97,7 +97,7 @@ impl TokenizerThread {
             return;
         }
         let start = Instant::now();
-        // Cached texts, or those of earlier windows, may be answered while this window is still being looked up.
+        // Texts that are cached or in flight may be answered before all of this window's texts are looked up.
         let held = window.hold();
         let (mut cached, mut repeated) = (0, 0);
         let mut new = Batch {
@@ -136,7 +136,7 @@ impl TokenizerThread {
     }
 
     fn tokenize(&self, key: Key, text: &str, new: &mut Batch) {
-        // In the batch before the tokenizer runs: if that panics, the text is still answered.
+        // Added to the batch before the tokenizer runs, so that the text is answered even if the tokenizer panics.
         new.items.push(PendingText { key, ids: Vec::new() });
         match self.tokenizer.encode(text) {
             Ok(ids) => {

@@ -1,4 +1,4 @@
-//! The threads that run batches, one for each session.
+//! The threads that run batches, one per session.
 
 use std::{sync::Arc, time::Instant};
 
@@ -12,7 +12,7 @@ use super::{
 };
 use crate::model::{Decoder, Prediction};
 
-/// What a session's thread works with.
+/// The state of a session's thread.
 pub(super) struct Worker<B> {
     pub(super) backend: B,
     pub(super) cache: Arc<PredictionCache>,
@@ -20,30 +20,30 @@ pub(super) struct Worker<B> {
     pub(super) decoder: Decoder,
     pub(super) limits: BatchLimits,
     pub(super) pad_id: u32,
-    /// The tokens of a plain text, which a healthy session always answers.
+    /// The tokens of a plain text, which a healthy session can always classify.
     pub(super) probe: Vec<u32>,
     pub(super) buffers: Buffers,
 }
 
-/// Memory reused from batch to batch.
+/// Buffers reused between batches.
 #[derive(Default)]
 pub(super) struct Buffers {
     padded: Padded,
     logits: Vec<f32>,
 }
 
-/// A batch without predictions.
+/// Why a batch has no predictions.
 #[derive(Debug)]
-enum Trouble {
+enum BatchError {
     Failed(String),
     NotFinite(String),
 }
 
-impl From<Trouble> for ModelFault {
-    fn from(trouble: Trouble) -> Self {
-        match trouble {
-            Trouble::Failed(reason) => Self::Inference(reason.into()),
-            Trouble::NotFinite(reason) => Self::NotFinite(reason.into()),
+impl From<BatchError> for ModelFault {
+    fn from(error: BatchError) -> Self {
+        match error {
+            BatchError::Failed(reason) => Self::Inference(reason.into()),
+            BatchError::NotFinite(reason) => Self::NotFinite(reason.into()),
         }
     }
 }
@@ -56,7 +56,7 @@ impl<B: Backend> Worker<B> {
         }
     }
 
-    /// Checks that the session answers a plain text.
+    /// Checks that the session can classify a plain text.
     pub(super) fn check(&mut self) -> Result<(), String> {
         let columns = self.limits.padded(self.probe.len());
         let probe = std::mem::take(&mut self.probe);
@@ -64,11 +64,11 @@ impl<B: Backend> Worker<B> {
         self.probe = probe;
         match result {
             Ok(_) => Ok(()),
-            Err(Trouble::Failed(reason) | Trouble::NotFinite(reason)) => Err(reason),
+            Err(BatchError::Failed(reason) | BatchError::NotFinite(reason)) => Err(reason),
         }
     }
 
-    /// Runs a batch; one that fails is halved until the texts that fail stand alone.
+    /// Runs a batch. A failing batch is halved repeatedly until each failing text is isolated.
     fn classify(&mut self, batch: Batch) {
         let mut parts = vec![batch];
         while let Some(mut part) = parts.pop() {
@@ -83,15 +83,15 @@ impl<B: Backend> Worker<B> {
                     parts.push(half);
                     parts.push(part);
                 }
-                Err(trouble) => {
-                    // Is it the text or the session? After a lost device every text would fail, and each would go to the
-                    // dead letters.
+                Err(error) => {
+                    // Check whether the session still works. After a lost device every text would fail, and all of them
+                    // would become dead letters.
                     if let Err(reason) = self.check() {
                         self.cache.stop(&format!("a session no longer answers: {reason}"));
                         self.queue.close();
                         return;
                     }
-                    let fault = ModelFault::from(trouble);
+                    let fault = ModelFault::from(error);
                     for item in part.items.drain(..) {
                         self.cache.answer(item.key, Err(fault.clone()));
                     }
@@ -100,7 +100,7 @@ impl<B: Backend> Worker<B> {
         }
     }
 
-    fn run_batch(&mut self, batch: &Batch) -> Result<Vec<Prediction>, Trouble> {
+    fn run_batch(&mut self, batch: &Batch) -> Result<Vec<Prediction>, BatchError> {
         let texts: Vec<&[u32]> = batch.items.iter().map(|item| &item.ids[..]).collect();
         let columns = self.limits.padded(batch.columns());
         let start = Instant::now();
@@ -112,14 +112,14 @@ impl<B: Backend> Worker<B> {
         Ok(predictions)
     }
 
-    fn predictions(&mut self, texts: &[&[u32]], columns: usize) -> Result<Vec<Prediction>, Trouble> {
+    fn predictions(&mut self, texts: &[&[u32]], columns: usize) -> Result<Vec<Prediction>, BatchError> {
         let Buffers { padded, logits } = &mut self.buffers;
         padded.fill(texts.iter().copied(), columns, self.pad_id);
         logits.clear();
-        self.backend.run(padded, logits).map_err(Trouble::Failed)?;
+        self.backend.run(padded, logits).map_err(BatchError::Failed)?;
         let labels = self.decoder.labels();
         if logits.len() != texts.len() * labels {
-            return Err(Trouble::Failed(format!(
+            return Err(BatchError::Failed(format!(
                 "{} logits for {} texts of {labels} labels",
                 logits.len(),
                 texts.len()
@@ -130,7 +130,7 @@ impl<B: Backend> Worker<B> {
             .map(|row| {
                 self.decoder
                     .decode(row)
-                    .map_err(|error| Trouble::NotFinite(error.to_string()))
+                    .map_err(|error| BatchError::NotFinite(error.to_string()))
             })
             .collect()
     }
