@@ -1,9 +1,8 @@
-//! Emoji and emoticons as words.
+//! Replaces emoji and emoticons with words.
 
 use super::normalise::is_pictographic;
 
-/// Emoticons and the words that stand for them; longer ones before their beginnings. Those made of
-/// letters (`xD`) count only between spaces, as do all: `http://` holds no `:/`.
+/// Emoticons and their words. They match only between spaces, which keeps `xD` out of words and `:/` out of `http://`.
 const EMOTICONS: [(&str, &str); 44] = [
     (":'-(", "crying"),
     (":'(", "crying"),
@@ -51,8 +50,8 @@ const EMOTICONS: [(&str, &str); 44] = [
     ("</3", "heartbroken"),
 ];
 
-/// Each emoji replaced by its Unicode name, each emoticon between spaces by a word. A skin tone
-/// is left out: it says who speaks, not what they feel.
+/// Replaces each emoji with its Unicode name and each emoticon between spaces with a word. Skin tones
+/// are omitted, because they describe the author rather than the emotion.
 pub(super) fn to_words(text: &str) -> String {
     let mut out = String::with_capacity(text.len() + 16);
     for word in text.split_whitespace() {
@@ -103,7 +102,7 @@ fn push_names_of_parts(sequence: &str, out: &mut String) {
     }
 }
 
-/// Bytes of the emoji at the start of `text`; 0 if there is none.
+/// Returns the length in bytes of the emoji at the start of `text`, or 0 if there is none.
 fn sequence_length(text: &str) -> usize {
     let mut chars = text.char_indices().peekable();
     let Some((_, first)) = chars.next() else { return 0 };

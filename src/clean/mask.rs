@@ -1,18 +1,18 @@
-//! Handles and links.
+//! Masks or removes handles and links.
 
 use unicode_normalization::char::is_combining_mark;
 
-/// What stands for a handle.
+/// The mask of a handle.
 const USER: &str = "@user";
-/// What stands for a link.
+/// The mask of a link.
 const LINK: &str = "http";
-/// Starts of links that need no scheme.
+/// Prefixes of links without a scheme.
 const BARE_LINKS: [&str; 5] = ["www.", "t.co/", "pic.twitter.com/", "pic.x.com/", "instagr.am/"];
-/// Top-level domains after which one dot is enough for a handle that is a domain (`@ann.dev`): without
-/// the list, a missing space after a full stop would make the next word part of the handle.
+/// Top-level domains for which a single dot suffices to continue a handle as a domain (`@ann.dev`). Without this list,
+/// a missing space after a full stop would make the next word part of the handle.
 const HANDLE_DOMAINS: [&str; 9] = ["app", "com", "dev", "io", "me", "net", "org", "social", "xyz"];
 
-/// Handles to `@user`, links to `http`, prefixes `RT @x:` dropped. Expects normalised text.
+/// Replaces handles with `@user` and links with `http`, and drops `RT @x:` prefixes. Expects normalised text.
 pub(super) fn mask(text: String) -> String {
     let masked = replace(text, USER, LINK);
     match without_retweet_prefix(&masked) {
@@ -21,12 +21,12 @@ pub(super) fn mask(text: String) -> String {
     }
 }
 
-/// Whether a masked text holds a mask: any other has nothing left to mask.
+/// Whether a masked text contains a mask. If not, there is nothing left to mask.
 pub(super) fn has_mask(text: &str) -> bool {
     text.contains(USER) || text.contains(LINK)
 }
 
-/// Handles, links and prefixes `RT @x:` removed. Expects normalised text; leaves double spaces.
+/// Removes handles, links and `RT @x:` prefixes. Expects normalised text; may leave double spaces.
 pub(super) fn remove(text: String) -> String {
     let masked = replace(text, USER, " ");
     replace(without_retweet_prefix(&masked).to_owned(), " ", " ")
@@ -62,8 +62,8 @@ fn replace(text: String, user: &str, link: &str) -> String {
             continue;
         };
         out.push_str(&text[copied..at]);
-        // A link glued to a word by a lost space must not become part of it, nor a handle that of the handle before it,
-        // from which a mark had kept it.
+        // Without the separating space, a link would become part of the adjacent word. A handle would become part of the
+        // preceding one if a combining mark separated them.
         let glued = if mask == link {
             out.ends_with(char::is_alphanumeric)
         } else {
@@ -86,8 +86,8 @@ fn replace(text: String, user: &str, link: &str) -> String {
     out
 }
 
-/// The end of the handle whose `@` stands at `at`: `@name`, `@name@host.tld` (Mastodon) or
-/// `@name.host.tld` (Bluesky). `None` if it is none: a lone `@`, or that of an email address.
+/// Returns the end of the handle whose `@` is at `at`: `@name`, `@name@host.tld` (Mastodon) or
+/// `@name.host.tld` (Bluesky). Returns `None` for a lone `@` or that of an email address.
 fn handle_end(text: &str, at: usize) -> Option<usize> {
     if text[..at].ends_with(|c: char| c.is_alphanumeric() && c < '\u{2E80}' || c == '_') {
         return None;
@@ -96,7 +96,7 @@ fn handle_end(text: &str, at: usize) -> Option<usize> {
     if !bytes.get(at + 1).is_some_and(|&b| is_name(b)) {
         return None;
     }
-    // Until nothing is left that would belong to `@user` if it stood there.
+    // Repeat until nothing follows that would be part of the handle after it is replaced with `@user`.
     let mut end = at + 1;
     loop {
         if end > at + 1 && scheme_at(text, end).is_some() {
@@ -120,15 +120,15 @@ fn is_name(b: u8) -> bool {
     b.is_ascii_alphanumeric() || b == b'_'
 }
 
-/// The end of the domain at `at`; with `continued`, of the rest of one, which starts with its dot.
+/// Returns the end of the domain at `at`. With `continued`, `at` is the dot that precedes the rest of a domain.
 fn domain_end(text: &str, at: usize, continued: bool) -> Option<usize> {
     let bytes = text.as_bytes();
-    // A mark within goes with the mask, so it must not hide the rest of the domain.
+    // A combining mark is removed with the mask, so it must not end the domain early.
     let label_end = |from: usize| {
         let rest = &text[from..];
         let ends = |c: char| !(c.is_ascii_alphanumeric() || c == '-' || is_mark(c));
         let end = rest.find(ends).unwrap_or(rest.len());
-        // A link glued to the domain by a lost space: it is masked for itself, and what it leaves must be known already.
+        // A link may follow the domain without a space. It is masked on its own, so the domain ends before it.
         let mut glued = [5, 4].into_iter().filter_map(|length| end.checked_sub(length));
         from + glued
             .find(|&start| start > 0 && scheme_at(rest, start).is_some())
@@ -157,7 +157,7 @@ fn domain_end(text: &str, at: usize, continued: bool) -> Option<usize> {
     enough.then_some(end)
 }
 
-/// The length of a link's scheme at `at`.
+/// Returns the length of the URL scheme at `at`.
 fn scheme_at(text: &str, at: usize) -> Option<usize> {
     let scheme = ["https://", "http://"]
         .into_iter()
@@ -170,15 +170,15 @@ fn starts(text: &str, at: usize, prefix: &str) -> bool {
     start.is_some_and(|start| start.eq_ignore_ascii_case(prefix.as_bytes()))
 }
 
-/// The end of the link that starts at `at`, without the punctuation that closes the sentence.
+/// Returns the end of the link that starts at `at`, excluding punctuation that ends the sentence.
 fn link_end(text: &str, at: usize) -> Option<usize> {
     let start = match text.as_bytes()[at] | 0x20 {
         b'h' => scheme_at(text, at)?,
         _ => {
             let prefix = BARE_LINKS.into_iter().find(|prefix| starts(text, at, prefix))?;
-            // Scraped posts glue `pic.twitter.com/…` to their last word.
+            // Scraped posts append `pic.twitter.com/…` to their last word without a space.
             let glued = prefix.starts_with("pic.");
-            // A mark before it may go with a mask, which a space then parts from the link.
+            // A combining mark before the link may be removed with a mask, which is then separated from it by a space.
             let joins = |c: char| (c.is_alphanumeric() && !is_mark(c)) || "_.-@/".contains(c);
             if !glued && text[..at].ends_with(joins) {
                 return None;
@@ -198,7 +198,7 @@ fn link_end(text: &str, at: usize) -> Option<usize> {
         let has_parenthesis = link.contains('(');
         let link = link.trim_end_matches(|c: char| ".,:;!?'\"]}*_~".contains(c) || (c == ')' && !has_parenthesis));
         let end = skip_marks(text, from + link.len());
-        // Behind a mask, this would begin a link anew.
+        // After the `http` mask, this would start another link.
         match text[end..].strip_prefix("://") {
             Some(_) => from = end + "://".len(),
             None => return Some(end),
@@ -206,15 +206,15 @@ fn link_end(text: &str, at: usize) -> Option<usize> {
     }
 }
 
-/// Letters of any alphabet, but not the scripts written without spaces: there the text goes on
-/// right behind the link.
+/// Whether a character can be part of a link: letters of any alphabet except scripts written without spaces, in which the
+/// text continues directly after the link.
 fn in_link(c: char) -> bool {
     (c.is_ascii_graphic() && !matches!(c, '<' | '>' | '"' | '`' | '|'))
         || (!c.is_ascii() && c < '\u{2E80}' && (c.is_alphanumeric() || is_combining_mark(c)))
         || matches!(c, '\u{200C}' | '\u{200D}')
 }
 
-/// An accent left behind a mask would melt into its last letter, and a joiner would have lost what it joined.
+/// Skips combining marks, which would attach to the mask's last letter, and joiners, which would have nothing to join.
 fn skip_marks(text: &str, at: usize) -> usize {
     let rest = &text[at..];
     at + rest.find(|c| !is_mark(c)).unwrap_or(rest.len())

@@ -1,6 +1,6 @@
-//! Cleaning: a post's text as the model expects it.
+//! Cleaning: converts a post's text into the form that the model expects.
 //!
-//! One [`Profile`] has to be used for training, judging and serving a model: the model folder names
+//! The same [`Profile`] must be used for training, evaluating and serving a model; the model folder names
 //! it. A profile is composed of small steps:
 //!
 //! - [`mod@normalise`] (both profiles): NFC, HTML entities, control and zero-width characters, whitespace;
@@ -8,8 +8,8 @@
 //! - [`emoji`] and [`words`] (`classical`): emoji as words, case, contractions, punctuation,
 //!   numbers, stop words and lemmas.
 //!
-//! Laws, held by property tests: cleaning is idempotent, never panics, yields no control character
-//! and no whitespace but single inner spaces, and its output is bounded by its input.
+//! Invariants, checked by property tests: cleaning is idempotent, never panics, produces no control characters
+//! and no whitespace except single inner spaces, and the length of its output is bounded by that of its input.
 
 mod emoji;
 mod lemma;
@@ -23,29 +23,28 @@ use std::{fmt, str::FromStr};
 
 use serde::{Deserialize, Serialize};
 
-/// How often cleaning is repeated at most, so that its time stays linear in the text whatever that is.
+/// The maximum number of passes, so that the running time is linear in the text's length for any text.
 const MAX_PASSES: usize = 8;
 
 /// A named way of cleaning a post's text.
 ///
-/// Names, in settings and manifests: `twitter-roberta` and `classical`.
+/// The names in settings and manifests are `twitter-roberta` and `classical`.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, Default, Deserialize, Serialize)]
 #[serde(try_from = "String", into = "&'static str")]
 pub enum Profile {
-    /// What the Twitter RoBERTa family was trained on: handles become `@user` and links `http`; case,
+    /// The preprocessing of the Twitter RoBERTa family: handles become `@user` and links `http`; case,
     /// punctuation and emoji are kept.
     ///
-    /// As [cardiffnlp's preprocessing](https://huggingface.co/cardiffnlp/twitter-roberta-base-emotion)
-    /// intends, but not only for words that stand between spaces: `(@ann)` becomes `(@user)`, and a
-    /// link without scheme (`t.co/…`, `www.…`, `pic.twitter.com/…`) is a link. An email address is
-    /// no handle. The prefix `RT @x:` of a manual retweet is dropped, so that a copy gets the
-    /// prediction of its original, and both are classified once.
+    /// It follows the intention of [cardiffnlp's
+    /// preprocessing](https://huggingface.co/cardiffnlp/twitter-roberta-base-emotion), but is not limited to words
+    /// between spaces: `(@ann)` becomes `(@user)`, and a link without a scheme (`t.co/…`, `www.…`, `pic.twitter.com/…`) is
+    /// a link. An email address is not a handle. The `RT @x:` prefix of a manual retweet is dropped, so that a copy has the
+    /// same cleaned text and prediction as its original.
     #[default]
     TwitterRoberta,
-    /// The full preprocessing of classical text classifiers, for English: links and handles removed,
-    /// lower case, emoji and emoticons as words, contractions resolved, letters drawn out (`soooo`)
-    /// cut to two, punctuation and bare numbers removed, stop words (but no negations) removed,
-    /// words reduced to their lemmas by WordNet's lists.
+    /// The full preprocessing of classical text classifiers, for English: links and handles removed, lower case, emoji and
+    /// emoticons replaced by words, contractions expanded, repeated letters (`soooo`) reduced to two, punctuation and bare
+    /// numbers removed, stop words (but not negations) removed, words reduced to their lemmas using WordNet's lists.
     Classical,
 }
 
@@ -53,7 +52,7 @@ pub enum Profile {
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
 #[error("unknown cleaning profile `{name}`: use {}", known_names())]
 pub struct UnknownProfile {
-    /// The name that was asked for.
+    /// The requested name.
     pub name: String,
 }
 
@@ -65,11 +64,11 @@ impl Profile {
     /// All profiles.
     pub const ALL: [Self; 2] = [Self::TwitterRoberta, Self::Classical];
 
-    /// The profile of that name.
+    /// Returns the profile with the given name.
     ///
     /// # Errors
     ///
-    /// [`UnknownProfile`] for any other name than those of [`Profile::ALL`].
+    /// Returns [`UnknownProfile`] if no profile has that name.
     pub fn from_name(name: &str) -> Result<Self, UnknownProfile> {
         Self::ALL
             .into_iter()
@@ -77,7 +76,7 @@ impl Profile {
             .ok_or_else(|| UnknownProfile { name: name.to_owned() })
     }
 
-    /// The name in settings and manifests.
+    /// The name used in settings and manifests.
     #[must_use]
     pub const fn name(self) -> &'static str {
         match self {
@@ -86,18 +85,18 @@ impl Profile {
         }
     }
 
-    /// The cleaned text. It may be empty: a text of links and handles alone has no words.
+    /// Cleans a text. The result may be empty, for example if the text consists only of links and handles.
     ///
-    /// The output of `twitter-roberta` is at most three times as long as `text`, and some bytes;
-    /// that of `classical` is bounded by the length of emoji names.
+    /// The output of `twitter-roberta` is at most three times as long as `text`, plus a few bytes.
+    /// That of `classical` is bounded by the length of emoji names.
     #[must_use]
     pub fn clean(&self, text: &str) -> String {
         if *self == Self::Classical {
             return Steps::ALL.clean(text);
         }
         let mut text = mask::mask(normalise::normalise(text));
-        // A mask may come to stand beside what reads on as a part of it. The rules know the common cases; for the others,
-        // cleaning is repeated until it changes nothing, which makes it idempotent.
+        // A mask may end up next to text that then reads as part of it. The rules handle the common cases. For all others,
+        // cleaning is repeated until nothing changes, which makes it idempotent.
         for _ in 0..MAX_PASSES {
             if !mask::has_mask(&text) {
                 break;
@@ -112,26 +111,26 @@ impl Profile {
     }
 }
 
-/// The steps of [`Profile::Classical`] that may be left out, to measure what each is worth. Nothing that serves does.
+/// The optional steps of [`Profile::Classical`]. Disabling some of them serves only to measure their effect.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct Steps {
-    /// Emoji and emoticons become words; else emoji go, and of emoticons what are letters stays.
+    /// Replace emoji and emoticons with words. Otherwise emoji are removed, and only the letters of emoticons remain.
     pub emoji_words: bool,
-    /// Stop words are removed, contractions of `not` become that word.
+    /// Remove stop words, and replace contractions of `not` with that word.
     pub stop_words: bool,
-    /// Words are reduced to their lemmas.
+    /// Reduce words to their lemmas.
     pub lemmas: bool,
 }
 
 impl Steps {
-    /// The whole profile.
+    /// All steps.
     pub const ALL: Self = Self {
         emoji_words: true,
         stop_words: true,
         lemmas: true,
     };
 
-    /// The cleaned text, as [`Profile::clean`] of [`Profile::Classical`] gives it where no step is left out.
+    /// Cleans a text. With all steps, the result is that of [`Profile::clean`] for [`Profile::Classical`].
     #[must_use]
     pub fn clean(&self, text: &str) -> String {
         let mut text = self.pass(text);
@@ -142,7 +141,7 @@ impl Steps {
             }
             text = again;
         }
-        // Once, at the end: lemmas are plain words, of which another pass would leave all.
+        // Only once, at the end: lemmas are plain words, which another pass would not change.
         match self.lemmas {
             true => words::lemmatise(&text, self),
             false => text,

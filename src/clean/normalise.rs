@@ -1,16 +1,16 @@
-//! The step before all others: one spelling for what is one text.
+//! The first step of every profile: unifies different encodings of the same text.
 
 use std::borrow::Cow;
 
 use unicode_normalization::{IsNormalized, UnicodeNormalization, is_nfc_quick};
 
-/// Longest HTML entity looked for, in bytes: the longest name of the standard has 33.
+/// The maximum length of an HTML entity, in bytes. The longest name in the standard has 33.
 const MAX_ENTITY: usize = 40;
 
-/// NFC; HTML entities resolved, however often they were escaped; control and zero-width characters
-/// removed; each run of whitespace one space, none at the ends.
+/// Normalises to NFC, decodes HTML entities even if escaped repeatedly, removes control and zero-width characters,
+/// collapses runs of whitespace into one space, and trims.
 ///
-/// What every [`Profile`](super::Profile) does first. Alone it makes a text one line of a file.
+/// This is the first step of every [`Profile`](super::Profile). On its own it turns a text into a single line.
 #[must_use]
 pub fn normalise(text: &str) -> String {
     let mut pass = Pass {
@@ -21,7 +21,7 @@ pub fn normalise(text: &str) -> String {
     for c in nfc(text).chars() {
         pass.push(c);
     }
-    // Entities and removed characters can leave a base and its accent side by side.
+    // Decoded entities and removed characters can bring a base character and its accent together.
     match nfc(&pass.out) {
         Cow::Borrowed(_) => pass.out,
         Cow::Owned(composed) => composed,
@@ -29,7 +29,7 @@ pub fn normalise(text: &str) -> String {
 }
 
 fn nfc(text: &str) -> Cow<'_, str> {
-    // Nothing below U+0300 is changed by NFC; most posts end here.
+    // NFC does not change anything below U+0300, which covers most posts.
     if text.chars().all(|c| c < '\u{300}') || is_nfc_quick(text.chars()) == IsNormalized::Yes {
         return Cow::Borrowed(text);
     }
@@ -41,21 +41,21 @@ fn nfc(text: &str) -> Cow<'_, str> {
     }
 }
 
-/// One pass over the characters. What it writes is never looked at again except by an entity's
-/// closing `;`, so an entity made by resolving another (`&amp;lt;`) is found in the same pass.
+/// One pass over the characters. The output is only revisited when a `;` closes an entity, so that an entity produced by
+/// decoding another one (`&amp;lt;`) is found in the same pass.
 struct Pass {
     out: String,
-    /// Whitespace was seen since the last character written.
+    /// Whether whitespace was seen since the last character written.
     space: bool,
-    /// A zero-width joiner or non-joiner waits for the character that decides over it.
+    /// A pending zero-width joiner or non-joiner. The next character decides whether it is kept.
     joiner: Option<char>,
 }
 
 impl Pass {
     fn push(&mut self, c: char) {
         self.place(c);
-        // A resolved entity may itself be the `;` that closes another: a loop, as its depth is the
-        // sender's to choose.
+        // A decoded entity may itself be the `;` that closes another one. This is a loop rather than recursion, because the
+        // sender determines its depth.
         let mut last = c;
         while last == ';' {
             let Some(decoded) = self.take_entity() else { return };
@@ -82,7 +82,7 @@ impl Pass {
                 }
             }
             '\u{E0020}'..='\u{E007F}' => {
-                // Tags spell out the flags of England, Scotland and Wales behind a black flag.
+                // Tag characters after a black flag spell the flags of England, Scotland and Wales.
                 if !self.space && self.joiner.is_none() && self.out.ends_with(takes_tag) {
                     self.out.push(c);
                 }
@@ -111,7 +111,7 @@ impl Pass {
         self.out.push(c);
     }
 
-    /// Called when `;` was written: takes the entity that it closes away and returns what it stands for.
+    /// Called after writing `;`: removes the entity that it closes and returns the decoded text.
     fn take_entity(&mut self) -> Option<String> {
         let bytes = self.out.as_bytes();
         let window = bytes.len().saturating_sub(MAX_ENTITY);
@@ -123,7 +123,7 @@ impl Pass {
             Cow::Borrowed(_) => return None,
         };
         self.out.truncate(start);
-        // The space before the entity was written already; what follows decides whether it stays.
+        // The space before the entity is already written. The next character decides whether it is kept.
         if self.out.ends_with(' ') {
             self.out.pop();
             self.space = true;
@@ -132,7 +132,7 @@ impl Pass {
     }
 }
 
-/// Whether a numeric entity stands for a control character, which decoders refuse.
+/// Whether a numeric entity refers to a control character, which decoders refuse.
 fn control_reference(entity: &str) -> bool {
     let Some(number) = entity.strip_prefix("&#").and_then(|rest| rest.strip_suffix(';')) else {
         return false;
@@ -145,7 +145,7 @@ fn control_reference(entity: &str) -> bool {
     value.is_ok_and(|value| value < 0x20)
 }
 
-/// `&#146;` means the right quote of Windows-1252, not a control character: as HTML's standard has it.
+/// Maps C1 control characters as Windows-1252, as the HTML standard does: `&#146;` is a right quote.
 fn windows_1252(c: char) -> char {
     const HIGH: [char; 32] = [
         '€', '\u{81}', '‚', 'ƒ', '„', '…', '†', '‡', 'ˆ', '‰', 'Š', '‹', 'Œ', '\u{8D}', 'Ž', '\u{8F}', '\u{90}', '‘',
@@ -157,8 +157,8 @@ fn windows_1252(c: char) -> char {
     }
 }
 
-/// Characters that show nothing and carry nothing: controls, soft hyphen, zero-width spaces, marks
-/// of direction, byte-order marks, variation selectors of other than emoji, and noncharacters.
+/// Invisible characters without meaning: controls, soft hyphen, zero-width spaces, directional marks, byte order marks,
+/// variation selectors other than those for emoji, and noncharacters.
 fn is_junk(c: char) -> bool {
     c.is_control()
         || matches!(c,
@@ -168,7 +168,7 @@ fn is_junk(c: char) -> bool {
         || u32::from(c) & 0xFFFE == 0xFFFE
 }
 
-/// Whether `c` can be (part of) an emoji: the blocks that hold them, not each code point.
+/// Whether `c` can be (part of) an emoji, judged by its block rather than by its code point.
 pub(super) fn is_pictographic(c: char) -> bool {
     matches!(c,
         '©' | '®' | '‼' | '⁉' | '™' | 'ℹ' | '\u{2190}'..='\u{21FF}' | '\u{2300}'..='\u{23FF}' | 'Ⓜ'
@@ -184,8 +184,8 @@ fn takes_tag(c: char) -> bool {
     matches!(c, '\u{1F3F4}' | '\u{E0020}'..='\u{E007E}')
 }
 
-/// Whether a joiner between two characters says something: it builds one emoji from several, or
-/// shapes letters of the Arabic and Indic scripts.
+/// Whether a joiner between two characters is significant: it combines several emoji into one, or affects the shaping of
+/// letters in Arabic and Indic scripts.
 fn joins(before: char, joiner: char, after: char) -> bool {
     let emoji = joiner == '\u{200D}'
         && (is_pictographic(before) || before == '\u{FE0F}' || takes_tag(before))

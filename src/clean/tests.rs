@@ -10,9 +10,9 @@ fn roberta(text: &str) -> String {
     Profile::TwitterRoberta.clean(text)
 }
 
-/// Each text becomes what stands beside it, and cleaning that changes nothing.
+/// Asserts the result for each text, and that cleaning the result again changes nothing.
 #[track_caller]
-fn cleaned_at_once(cases: &[(&str, &str)]) {
+fn assert_cleaned(cases: &[(&str, &str)]) {
     for &(text, clean) in cases {
         let once = roberta(text);
         assert_eq!((once.as_str(), roberta(&once).as_str()), (clean, clean), "{text}");
@@ -83,13 +83,13 @@ fn links_become_http() {
 }
 
 #[test]
-fn a_joiner_behind_a_link_or_a_handle_goes_with_it() {
+fn a_joiner_after_a_link_or_a_handle_is_removed_with_it() {
     assert_eq!(roberta("pic.twitter.com/1\u{fe0f}\u{200d}🔥"), "http🔥");
     assert_eq!(roberta("@ann\u{fe0f}\u{200d}🔥"), "@user🔥");
 }
 
 #[test]
-fn a_mark_within_a_handle_does_not_hide_its_domain() {
+fn a_combining_mark_within_a_handle_does_not_hide_its_domain() {
     for text in [
         "@b\u{7f0}@b\u{7f0}.a",
         "@b\u{7f0}.c\u{7f0}.com",
@@ -103,8 +103,8 @@ fn a_mark_within_a_handle_does_not_hide_its_domain() {
 }
 
 #[test]
-fn a_link_glued_to_a_handle_does_not_hide_its_domain() {
-    cleaned_at_once(&[
+fn a_link_adjacent_to_a_handle_does_not_hide_its_domain() {
+    assert_cleaned(&[
         ("@x.orghttps://a.b", "@user http"),
         ("@a@x.yHTTP://a.b", "@user http"),
         ("@x.y.zhttps://a.b", "@user http"),
@@ -116,31 +116,31 @@ fn a_link_glued_to_a_handle_does_not_hide_its_domain() {
 }
 
 #[test]
-fn a_handle_behind_the_mark_of_another_does_not_become_its_domain() {
-    cleaned_at_once(&[
+fn a_handle_after_the_combining_mark_of_another_does_not_become_its_domain() {
+    assert_cleaned(&[
         ("@b\u{7fd}@mara_.Bo t", "@user @user.Bo t"),
         ("@b\u{7fd}@mara_", "@user @user"),
     ]);
 }
 
 #[test]
-fn a_bare_link_behind_the_marks_of_another_is_a_link_at_once() {
-    cleaned_at_once(&[
+fn a_bare_link_after_the_combining_marks_of_another_is_found_in_the_first_pass() {
+    assert_cleaned(&[
         ("www.e/2\u{fe0f}\u{f9c}\u{fb7}www.e/2 so", "http http so"),
         ("www.e/2\u{f9c}\u{fb7} so", "http so"),
         ("hawww.e/2", "hawww.e/2"),
     ]);
 }
 
-/// No rule knows this one: cleaning again does.
+/// No rule covers this case; it is resolved by the second pass.
 #[test]
 fn a_mask_that_becomes_part_of_another_is_cleaned_until_nothing_changes() {
-    cleaned_at_once(&[("-@bo.https://k.\u{115b8}/", "-@user/")]);
+    assert_cleaned(&[("-@bo.https://k.\u{115b8}/", "-@user/")]);
 }
 
 #[test]
-fn what_a_mark_cut_off_a_link_does_not_begin_one_with_its_mask() {
-    cleaned_at_once(&[
+fn text_cut_off_a_link_by_a_combining_mark_does_not_start_another_link() {
+    assert_cleaned(&[
         ("ehttps://1a[3\u{fe0f}://1", "e http"),
         ("https://a.b\u{fe0f}://c\u{fe0f}://d e", "http e"),
         ("https://a.b\u{fe0f}:// c", "http c"),
@@ -148,7 +148,7 @@ fn what_a_mark_cut_off_a_link_does_not_begin_one_with_its_mask() {
 }
 
 #[test]
-fn a_word_of_nothing_but_endings_is_cleaned_at_once() {
+fn a_word_consisting_of_endings_is_cleaned_in_one_pass() {
     for text in [
         "c danciiancIeedanciiancIeedancianciI?",
         "danciiancieedanciiancieedancianci",
@@ -170,7 +170,7 @@ fn retweet_prefixes_are_dropped() {
 }
 
 #[test]
-fn entities_are_resolved_however_often_they_were_escaped() {
+fn entities_are_decoded_even_if_escaped_repeatedly() {
     assert_eq!(roberta("Tom &amp; Jo &lt;3 &quot;x&quot;"), "Tom & Jo <3 \"x\"");
     assert_eq!(roberta("&amp;amp;amp;lt;3"), "<3");
     assert_eq!(roberta("don&#39;t &#x1F600; &hearts; it&#146;s"), "don't 😀 ♥ it’s");
@@ -184,7 +184,7 @@ fn entities_are_resolved_however_often_they_were_escaped() {
 }
 
 #[test]
-fn junk_goes_and_emoji_stay_whole() {
+fn invisible_characters_are_removed_and_emoji_are_kept() {
     assert_eq!(
         roberta("\u{feff}a\u{200b}b\u{0}c\u{ad}d\u{202e}e \t\r\n f\u{2028}g "),
         "abcde f g"
@@ -199,7 +199,7 @@ fn junk_goes_and_emoji_stay_whole() {
 }
 
 #[test]
-fn classical_keeps_the_words_that_carry_emotion() {
+fn classical_keeps_words_that_convey_emotion() {
     for (text, clean) in [
         ("I'm NOT happy, @ann! https://t.co/x", "not happy"),
         (
@@ -221,7 +221,7 @@ fn classical_keeps_the_words_that_carry_emotion() {
 }
 
 #[test]
-fn emoji_names_leave_out_the_skin_tone() {
+fn emoji_names_omit_the_skin_tone() {
     assert_eq!(emoji::to_words("👍🏿").trim(), "thumbs up");
     assert_eq!(emoji::to_words("a👍b"), " a thumbs up b");
     assert_eq!(
@@ -256,8 +256,8 @@ fn a_word_of_ten_thousand_characters_is_handled() {
 }
 
 #[test]
-fn time_grows_with_length_alone() {
-    // A square law would take minutes for these, a linear one milliseconds.
+fn running_time_is_linear() {
+    // At quadratic complexity these would take minutes instead of milliseconds.
     for unit in ["&amp;", "RT @a: ", "@a@", "www.", "&#", "&semi;", "ab'"] {
         let text = unit.repeat(200_000);
         let start = Instant::now();
@@ -269,13 +269,13 @@ fn time_grows_with_length_alone() {
 }
 
 #[test]
-fn real_posts_are_cleaned_once_for_all() {
+fn cleaning_real_posts_is_idempotent() {
     let path = concat!(
         env!("CARGO_MANIFEST_DIR"),
         "/../shared/data/tweeteval/emotion/train_text.txt"
     );
     let Ok(posts) = std::fs::read_to_string(path) else {
-        println!("skipped: {path} is not there");
+        println!("skipped: {path} does not exist");
         return;
     };
     for profile in Profile::ALL {
@@ -286,8 +286,8 @@ fn real_posts_are_cleaned_once_for_all() {
     }
 }
 
-/// Texts made of what the steps look for, in every order.
-fn nasty() -> impl Strategy<Value = String> {
+/// Texts composed in random order of fragments that the steps look for.
+fn adversarial() -> impl Strategy<Value = String> {
     let pieces = prop::sample::select(vec![
         "@",
         "@a",
@@ -381,7 +381,7 @@ fn nasty() -> impl Strategy<Value = String> {
     .prop_map(|pieces| pieces.concat())
 }
 
-fn laws(text: &str) -> Result<(), TestCaseError> {
+fn check_invariants(text: &str) -> Result<(), TestCaseError> {
     for profile in Profile::ALL {
         let once = profile.clean(text);
         prop_assert_eq!(&profile.clean(&once), &once, "not idempotent: {}", profile);
@@ -402,24 +402,24 @@ proptest! {
     #![proptest_config(ProptestConfig { cases: 4096, ..ProptestConfig::default() })]
 
     #[test]
-    fn laws_hold_for_nasty_texts(text in nasty()) {
-        laws(&text)?;
+    fn invariants_hold_for_adversarial_texts(text in adversarial()) {
+        check_invariants(&text)?;
     }
 
     #[test]
-    fn laws_hold_for_any_text(text in any::<String>()) {
-        laws(&text)?;
+    fn invariants_hold_for_any_text(text in any::<String>()) {
+        check_invariants(&text)?;
     }
 
     #[test]
-    fn case_and_words_stay(text in "[A-Za-z]{1,8}( [A-Za-z]{1,8}){0,8}") {
+    fn letters_and_words_are_kept(text in "[A-Za-z]{1,8}( [A-Za-z]{1,8}){0,8}") {
         prop_assume!(!text.starts_with("RT "));
         prop_assert_eq!(roberta(&text), text);
     }
 }
 
 #[test]
-fn steps_of_the_classical_profile_may_be_left_out() {
+fn steps_of_the_classical_profile_can_be_disabled() {
     let text = "I'm not running to the mice \u{1F600} :)";
     let without = |change: fn(&mut Steps)| {
         let mut steps = Steps::ALL;

@@ -1,12 +1,12 @@
-"""The word lists of the lemmatiser, made from WordNet 3.0, and what NLTK's lemmatiser says, to hold it against.
+"""Creates the lemmatiser's word lists from WordNet 3.0, and the reference output of NLTK's lemmatiser for its tests.
 
     apt-get download wordnet-base && dpkg-deb -x wordnet-base_*.deb DEB
     pip install nltk==3.10.4
-    python make.py lists DEB/usr/share/wordnet            writes nouns.txt, verbs.txt and irregular.tsv beside this script
-    python make.py pairs DEB/usr/share/wordnet < WORDS    prints a word and NLTK's lemma (noun, then verb) a line
+    python make.py lists DEB/usr/share/wordnet            writes nouns.txt, verbs.txt and irregular.tsv to this folder
+    python make.py pairs DEB/usr/share/wordnet < WORDS    prints each word with NLTK's lemma (as a noun, then as a verb)
     python make.py words DATA > WORDS                     prints the 10,000 most frequent words of the training sets
 
-Of WordNet only single words of the letters a to z are taken. `irregular.tsv` has the lemma of every word of the exception lists.
+Only single words of the letters a to z are used. `irregular.tsv` has the lemma of every word in the exception lists.
 """
 
 import collections
@@ -45,7 +45,7 @@ def lists(wordnet):
 
     def lemma(word):
         while True:
-            # As WordNet's own morphy, and unlike NLTK's: `boss` is no plural of `bos`, nor `us` of `u`.
+            # Like WordNet's own morphy, but unlike NLTK: `boss` is not a plural of `bos`, nor `us` of `u`.
             noun = word if len(word) <= 2 or word.endswith("ss") else morphy(word, nouns, of_nouns, NOUN_RULES)
             verb = morphy(noun, verbs, of_verbs, VERB_RULES)
             if verb == word:
@@ -63,7 +63,7 @@ def pairs(wordnet):
     import nltk
     from nltk.corpus.reader import wordnet as reader
 
-    # NLTK reads its copy of WordNet 3.0 with a file of names and an index of senses that lemmas don't need.
+    # NLTK reads its copy of WordNet 3.0 together with a file of names and a sense index, neither of which lemmas need.
     reader.WordNetCorpusReader.map_wn = lambda self, version="wordnet": None
     with tempfile.TemporaryDirectory() as folder:
         corpus = pathlib.Path(folder) / "corpora" / "wordnet"
