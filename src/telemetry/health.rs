@@ -15,17 +15,17 @@ use crate::sync::lock;
 /// A part of the service that readiness depends on.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
 pub enum Part {
-    /// The model is loaded and answers.
+    /// The model is loaded and working.
     Model,
     /// Postgres accepts commits.
     Database,
-    /// The consumer is in its group.
+    /// The consumer is a member of its group.
     Kafka,
-    /// The dead-letter topic can be written.
+    /// The dead-letter topic can be written to.
     DeadLetters,
-    /// The dead-letter topic is there.
+    /// The dead-letter topic exists.
     DeadLetterTopic,
-    /// The service is not stopping.
+    /// The service is not shutting down.
     Running,
 }
 
@@ -42,23 +42,23 @@ impl Part {
     }
 }
 
-/// Shared state behind `/ready` and `/live`: a part is either well, or not, for a reason; what to know of it beside; and whether
-/// work goes on.
+/// The state behind `/ready` and `/live`: the fault of each part that has one, notes about parts that need attention, and
+/// whether work makes progress.
 #[derive(Debug, Clone, Default)]
 pub struct Health {
     faults: Arc<Mutex<BTreeMap<Part, String>>>,
-    /// Partitions that stand still, each with the cause. They don't make the service unready: the others go on.
+    /// Quarantined partitions with their causes. They don't make the service unready, since the others continue.
     quarantined: Arc<Mutex<Vec<String>>>,
-    /// What somebody should do something about before it becomes a fault.
+    /// Things to do about a part before they become a fault.
     notes: Arc<Mutex<BTreeMap<Part, String>>>,
-    /// Somebody asks for partitions that stand still to be tried again.
+    /// Notified when someone asks for quarantined partitions to be retried.
     retry: Arc<Notify>,
-    /// When something was last done or tried; none while nothing is to be done.
+    /// When work was last done or attempted; `None` while there is none to do.
     progress: Arc<Mutex<Option<Instant>>>,
 }
 
 impl Health {
-    /// The parts that must start first have not reported yet.
+    /// Creates the initial state, in which the parts that start first are not ready yet.
     #[must_use]
     pub fn starting() -> Self {
         let health = Self::default();
@@ -68,18 +68,18 @@ impl Health {
         health
     }
 
-    /// The part is well.
+    /// Clears the part's fault.
     pub fn well(&self, part: Part) {
         self.change(|faults| faults.remove(&part).is_some());
     }
 
-    /// The part is not well.
+    /// Sets the part's fault.
     pub fn fault(&self, part: Part, why: impl Into<String>) {
         let why = why.into();
         self.change(|faults| faults.insert(part, why).is_none());
     }
 
-    /// What is wrong, one line for each part; empty when ready.
+    /// Returns the faults, one line per part. It is empty if the service is ready.
     #[must_use]
     pub fn report(&self) -> Vec<String> {
         let faults = lock(&self.faults);
@@ -89,18 +89,18 @@ impl Health {
             .collect()
     }
 
-    /// Replaces the list of partitions that stand still, one line for each.
+    /// Replaces the list of quarantined partitions, one line each.
     pub fn set_quarantined(&self, partitions: Vec<String>) {
         *lock(&self.quarantined) = partitions;
     }
 
-    /// The partitions that stand still, one line for each with the cause.
+    /// Returns the quarantined partitions, one line each with the cause.
     #[must_use]
     pub fn quarantined(&self) -> Vec<String> {
         lock(&self.quarantined).clone()
     }
 
-    /// Sets or takes away what somebody should do about a part, which works meanwhile.
+    /// Sets or clears the note of a part: what to do about it while it still works.
     pub fn note(&self, part: Part, note: Option<String>) {
         let mut notes = lock(&self.notes);
         match note {
@@ -109,7 +109,7 @@ impl Health {
         };
     }
 
-    /// What somebody should do, one line for each part.
+    /// Returns the notes, one line per part.
     #[must_use]
     pub fn notes(&self) -> Vec<String> {
         let notes = lock(&self.notes);
@@ -119,28 +119,28 @@ impl Health {
             .collect()
     }
 
-    /// Asks for the partitions that stand still to be tried again now.
+    /// Asks for quarantined partitions to be retried now.
     pub fn ask_for_retry(&self) {
         self.retry.notify_one();
     }
 
-    /// Resolves when somebody asks for the partitions that stand still to be tried again.
+    /// Completes when someone asks for quarantined partitions to be retried.
     pub async fn retry_asked_for(&self) {
         self.retry.notified().await;
     }
 
-    /// There is work, and something of it was done or tried just now. A try that fails counts: what waits for a database
-    /// that is away is not stuck.
+    /// Records that there is work and that some was just done or attempted. A failed attempt counts, since waiting for an
+    /// unavailable database does not mean being stuck.
     pub fn progress(&self) {
         *lock(&self.progress) = Some(Instant::now());
     }
 
-    /// There is nothing to do.
+    /// Records that there is no work.
     pub fn idle(&self) {
         *lock(&self.progress) = None;
     }
 
-    /// For how long nothing was done or tried although there is work, if that is longer than `limit`.
+    /// Returns how long work has made no progress, if that is longer than `limit`.
     #[must_use]
     pub fn stalled(&self, limit: Duration) -> Option<Duration> {
         let progress = *lock(&self.progress);
@@ -148,7 +148,7 @@ impl Health {
     }
 
     fn change(&self, apply: impl FnOnce(&mut BTreeMap<Part, String>) -> bool) {
-        // Nothing panics while holding the lock; a poisoned one still holds a whole map.
+        // Nothing panics while holding the lock, and even if it were poisoned, the map would be valid.
         let mut faults = lock(&self.faults);
         apply(&mut faults);
         metrics::gauge!(metric::READY).set(if faults.is_empty() { 1.0 } else { 0.0 });
@@ -160,7 +160,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn ready_when_every_part_is_well() {
+    fn ready_when_no_part_has_a_fault() {
         let health = Health::starting();
         assert_eq!(health.report().len(), 3);
         for part in [Part::Model, Part::Database, Part::Kafka] {
@@ -172,7 +172,7 @@ mod tests {
     }
 
     #[test]
-    fn stalled_is_what_has_work_and_does_none() {
+    fn stalled_when_there_is_work_but_no_progress() {
         let health = Health::default();
         assert_eq!(health.stalled(Duration::ZERO), None);
         health.progress();

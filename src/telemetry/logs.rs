@@ -1,28 +1,28 @@
-//! Log lines on standard error.
+//! Logging to standard error.
 
 use std::io::IsTerminal as _;
 
 use serde::Deserialize;
 use tracing_subscriber::{EnvFilter, layer::SubscriberExt as _, util::SubscriberInitExt as _};
 
-/// How log lines look.
+/// The format of log lines.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Deserialize)]
 #[serde(rename_all = "lowercase")]
 pub enum LogFormat {
-    /// For people.
+    /// Human-readable text.
     #[default]
     Text,
-    /// One JSON object a line.
+    /// One JSON object per line.
     Json,
 }
 
-/// `[log]`
+/// The `[log]` section.
 #[derive(Debug, Clone, Deserialize)]
 #[serde(deny_unknown_fields, default)]
 pub struct LogOptions {
-    /// A filter as of `tracing`: `info`, `moodstream=debug,warn`.
+    /// A `tracing` filter, such as `info` or `moodstream=debug,warn`.
     pub level: String,
-    /// The shape of a line.
+    /// The format of log lines.
     pub format: LogFormat,
 }
 
@@ -35,7 +35,7 @@ impl Default for LogOptions {
     }
 }
 
-/// `log.level` is no filter of log lines.
+/// `log.level` is not a valid log filter.
 #[derive(Debug, thiserror::Error)]
 #[error("log.level is {level:?}: {fault}")]
 pub struct LogLevelError {
@@ -45,12 +45,12 @@ pub struct LogLevelError {
     fault: String,
 }
 
-/// Libraries that tell more at `info` than anyone wants who doesn't ask for it by name: ONNX Runtime each allocation,
-/// the tokenizers their tables.
+/// Libraries that are too verbose at `info` unless explicitly enabled: ONNX Runtime logs every allocation, the tokenizers
+/// their tables.
 const QUIET: [&str; 3] = ["ort=warn", "tk_encode=warn", "tk_convert=warn"];
 
-/// The filter that a setting means: levels, alone or for a target (`info`, `moodstream=debug,warn`), in any case.
-/// `tracing` takes a word that is no level for a target and then logs nothing else, so such words are refused.
+/// Validates a log filter: levels in any case, optionally for a target (`info`, `moodstream=debug,warn`). `tracing` would
+/// interpret a misspelt level as a target and log nothing else, so unknown levels are refused.
 fn filter(setting: &str) -> Result<String, LogLevelError> {
     const LEVELS: [&str; 6] = ["off", "error", "warn", "info", "debug", "trace"];
     let fault = |fault: String| LogLevelError {
@@ -73,22 +73,22 @@ fn filter(setting: &str) -> Result<String, LogLevelError> {
         };
         if !LEVELS.contains(&level.as_str()) {
             return Err(fault(format!(
-                "{level:?} is no level; give one of {}, or target=level",
+                "{level:?} is not a level; use one of {}, or target=level",
                 LEVELS.join(", ")
             )));
         }
         directives.push(target.map_or(level.clone(), |target| format!("{target}={level}")));
     }
     if directives.len() == QUIET.len() {
-        return Err(fault(format!("it is empty; give one of {}", LEVELS.join(", "))));
+        return Err(fault(format!("it is empty; use one of {}", LEVELS.join(", "))));
     }
     Ok(directives.join(","))
 }
 
-/// Checks `log.level` without starting anything.
+/// Validates `log.level` without starting to log.
 ///
 /// # Errors
-/// The level is no filter that `tracing` knows.
+/// Returns an error if the level is not a valid filter.
 pub fn check_logs(options: &LogOptions) -> Result<(), LogLevelError> {
     filter(&options.level).map(drop)
 }
@@ -96,7 +96,7 @@ pub fn check_logs(options: &LogOptions) -> Result<(), LogLevelError> {
 /// Starts logging to standard error.
 ///
 /// # Errors
-/// The level is no filter that `tracing` knows.
+/// Returns an error if the level is not a valid filter.
 pub fn init_logs(options: &LogOptions) -> Result<(), LogLevelError> {
     let filter = EnvFilter::try_new(filter(&options.level)?).map_err(|error| LogLevelError {
         level: options.level.clone(),
@@ -106,7 +106,7 @@ pub fn init_logs(options: &LogOptions) -> Result<(), LogLevelError> {
     let lines = tracing_subscriber::fmt::layer()
         .with_writer(std::io::stderr)
         .with_ansi(std::io::stderr().is_terminal());
-    // A second call (tests in one process) keeps the first subscriber.
+    // A second call, as in tests that share a process, keeps the first subscriber.
     let _ = match options.format {
         LogFormat::Text => registry.with(lines.with_target(false)).try_init(),
         LogFormat::Json => registry.with(lines.json()).try_init(),

@@ -1,4 +1,4 @@
-//! What every stage reports: metrics, logs, health. Imports no other module but `post`, for the reasons of rejects.
+//! Metrics, logs and health, reported by every stage. Depends only on `post`, for the reasons of rejects.
 
 pub mod health;
 mod logs;
@@ -13,7 +13,7 @@ use self::metric::Kind;
 /// Installs the metrics recorder with the names, help texts and buckets of [`metric::ALL`].
 ///
 /// # Errors
-/// Another recorder is installed already.
+/// Returns an error if a recorder is already installed.
 pub fn install_metrics() -> anyhow::Result<PrometheusHandle> {
     let mut builder = PrometheusBuilder::new();
     for metric in metric::ALL {
@@ -27,7 +27,7 @@ pub fn install_metrics() -> anyhow::Result<PrometheusHandle> {
     Ok(handle)
 }
 
-/// Registers help texts, and every metric whose labels are known at zero, so that a rate over it has a beginning.
+/// Registers help texts, and initialises to zero every metric whose label values are known, so that rates have a start.
 fn describe() {
     for metric in metric::ALL {
         match metric.kind {
@@ -44,7 +44,7 @@ fn describe() {
             match metric.kind {
                 Kind::Counter => metrics::counter!(metric.name, labels).absolute(0),
                 Kind::Gauge => metrics::gauge!(metric.name, labels).set(0.0),
-                // Without an observation there is no series.
+                // A histogram has no series before its first observation.
                 Kind::Histogram(_) => {}
             }
         }

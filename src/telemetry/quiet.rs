@@ -1,4 +1,4 @@
-//! Log lines at a bounded rate.
+//! Rate limiting of log lines.
 
 use std::{
     collections::HashMap,
@@ -11,12 +11,12 @@ use crate::sync::lock;
 const EVERY: Duration = Duration::from_secs(10);
 const KINDS: usize = 64;
 
-/// Lets one line of a kind through every ten seconds.
+/// Allows one log line of each kind per ten seconds.
 #[derive(Debug, Default)]
 pub(crate) struct Quiet(Mutex<HashMap<String, (Instant, u64)>>);
 
 impl Quiet {
-    /// `Some` with the number of lines held back since the last one, if the line may be logged.
+    /// Returns `Some` if the line may be logged, with the number of lines suppressed since the last one.
     pub(crate) fn allow(&self, kind: &str) -> Option<u64> {
         self.allow_at(kind, Instant::now())
     }
@@ -48,7 +48,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn one_line_of_a_kind_every_ten_seconds_with_the_number_held_back() {
+    fn one_line_per_kind_and_ten_seconds_with_the_number_suppressed() {
         let (quiet, start) = (Quiet::default(), Instant::now());
         assert_eq!(quiet.allow_at("down", start), Some(0));
         assert_eq!(quiet.allow_at("down", start + Duration::from_secs(1)), None);
@@ -59,7 +59,7 @@ mod tests {
     }
 
     #[test]
-    fn the_memory_of_kinds_is_bounded() {
+    fn the_number_of_kinds_is_bounded() {
         let (quiet, now) = (Quiet::default(), Instant::now());
         for kind in 0..1_000 {
             quiet.allow_at(&kind.to_string(), now);

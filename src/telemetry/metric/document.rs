@@ -1,4 +1,4 @@
-//! `docs/metrics.md`, made from the list.
+//! Generates `docs/metrics.md`.
 
 use std::{collections::BTreeMap, fmt::Write as _};
 
@@ -7,50 +7,52 @@ use super::{ALL, Kind, Label, Metric};
 const HEAD: &str = "\
 # Metrics
 
-`GET /metrics` in the text format of Prometheus, one prefix, base units. This page is made from the list in
-`src/telemetry/metric/mod.rs`, to which a test holds a working service; `MOODSTREAM_RENEW=1 cargo test --test service metrics` renews it.
+`GET /metrics` serves these in the Prometheus text format, with one prefix and in base units. This page is generated from the list
+in `src/telemetry/metric/mod.rs`. A test compares the list with a running service;
+`MOODSTREAM_RENEW=1 cargo test --test service metrics` updates this page.
 
-What has no labels, or only labels whose values are known, is there from the start, at zero; of the rest the last column says
-what must have happened. Units are in UCUM. All of it is of one process: add up over the members of a group.
+Metrics without labels, or whose label values are known, are exported as zero from the start. For the others, the last column says
+when they first appear. Units are in UCUM. All values are those of one process: sum them over the members of a group.
 ";
 
 const QUESTIONS: &str = "
-## What to ask
+## Useful queries
 
 ```promql
-# Posts stored a second, and records by outcome
+# Posts stored per second, and records by outcome
 sum(rate(moodstream_outcomes_total{outcome=\"inserted\"}[5m]))
 sum by (outcome) (rate(moodstream_outcomes_total[5m]))
 # Lag of each topic, over all members of the group
 sum by (topic) (moodstream_lag_records)
-# From the broker to the row: the time that 95 of 100 posts stay below
+# The 95th percentile of the delay from the broker to the row
 histogram_quantile(0.95, sum by (le) (rate(moodstream_broker_delay_seconds_bucket[5m])))
-# The share of computed tokens that is padding
+# The share of padding among computed tokens
 rate(moodstream_padding_tokens_total[5m]) / (rate(moodstream_padding_tokens_total[5m]) + rate(moodstream_tokens_total[5m]))
-# How busy the ONNX sessions are, in sessions
+# The number of busy ONNX sessions
 rate(moodstream_inference_seconds_sum[5m])
 ```
 ";
 
 const OTEL: &str = "
-## In OpenTelemetry's words
+## OpenTelemetry names
 
-Names of its [semantic conventions](https://opentelemetry.io/docs/specs/semconv/messaging/messaging-metrics/) that mean the same or
-come closest, for who collects both. Of attributes, `messaging.destination.name` is our `topic`,
-`messaging.destination.partition.id` our `partition`; `messaging.system` is always `kafka`, and the consumer group is
-`messaging.consumer.group.name`. Lag has no name there; the collector's Kafka receiver calls it `kafka.consumer_group.lag`.
+The equivalent or closest names in its
+[semantic conventions](https://opentelemetry.io/docs/specs/semconv/messaging/messaging-metrics/). As for attributes,
+`messaging.destination.name` is our `topic` and `messaging.destination.partition.id` our `partition`; `messaging.system` is always
+`kafka`, and the consumer group is `messaging.consumer.group.name`. The conventions have no name for lag; the collector's Kafka
+receiver calls it `kafka.consumer_group.lag`.
 
-| here | there |
+| moodstream | OpenTelemetry |
 |---|---|
 ";
 
-/// The text of `docs/metrics.md`.
+/// Returns the content of `docs/metrics.md`.
 #[must_use]
 pub fn document() -> String {
     let mut out = HEAD.to_owned();
     let _ = write!(
         out,
-        "\n{} metrics:\n\n| name | kind | unit | labels | meaning | there once |\n|---|---|---|---|---|---|\n",
+        "\n{} metrics:\n\n| name | kind | unit | labels | meaning | exported once |\n|---|---|---|---|---|---|\n",
         ALL.len()
     );
     for Metric {
@@ -76,8 +78,8 @@ pub fn document() -> String {
             labels.join(", ")
         );
     }
-    out.push_str("\n## Labels\n\nEvery label has a bound, so that no record and no topic's name can make series without end.\n\n");
-    out.push_str("| label | of | values |\n|---|---|---|\n");
+    out.push_str("\n## Labels\n\nThe values of every label are bounded, so that neither records nor topic names can create unlimited series.\n\n");
+    out.push_str("| label | metrics | values |\n|---|---|---|\n");
     for ((name, values), metrics) in labels() {
         let metrics: Vec<String> = metrics.iter().map(|metric| format!("`{metric}`")).collect();
         let _ = writeln!(out, "| `{name}` | {} | {values} |", metrics.join(", "));
@@ -97,7 +99,7 @@ pub fn document() -> String {
     out
 }
 
-/// `name (attribute)` with the name as code.
+/// Formats `name (attribute)` with the name as code.
 fn attribute(otel: &str) -> String {
     match otel.split_once(' ') {
         Some((name, rest)) => format!("`{name}` {rest}"),
@@ -105,7 +107,7 @@ fn attribute(otel: &str) -> String {
     }
 }
 
-/// Each label with what its values are, and the metrics that have it.
+/// Returns each label and its values, with the metrics that have it.
 fn labels() -> BTreeMap<(&'static str, String), Vec<&'static str>> {
     let mut labels: BTreeMap<(&str, String), Vec<&str>> = BTreeMap::new();
     for metric in ALL {

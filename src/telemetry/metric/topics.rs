@@ -1,20 +1,20 @@
-//! A bound on the series that topics make: a pattern in `kafka.topics` may match any number of them.
+//! Bounds the number of series with a topic label: a pattern in `kafka.topics` may match any number of topics.
 
 use std::{collections::HashSet, sync::Mutex};
 
 use crate::sync::lock;
 
-/// How many topics have series of their own in one process.
+/// The maximum number of topics with their own series in a process.
 pub const MAX_TOPICS: usize = 100;
-/// The label of all the others together: no name of a topic, which has no parentheses.
+/// The label of all other topics. It can't be a topic's name, because of the parentheses.
 pub const OTHER_TOPICS: &str = "(other)";
 
 static NAMED: Mutex<Option<HashSet<String>>> = Mutex::new(None);
 
-/// The value of the label `topic`: the name itself for the first [`MAX_TOPICS`] topics that this process has to do with.
+/// Returns the value of the label `topic`: the name for the first [`MAX_TOPICS`] topics used by this process.
 #[must_use]
 pub fn topic_label(topic: &str) -> String {
-    // Nothing panics while holding the lock; a poisoned one still holds a whole set.
+    // Nothing panics while holding the lock, and even if it were poisoned, the set would be valid.
     let mut named = lock(&NAMED);
     label_in(named.get_or_insert_default(), topic).to_owned()
 }
@@ -40,7 +40,11 @@ mod tests {
         let topics: Vec<String> = (0..10_000).map(|number| format!("posts.{number}")).collect();
         let labels: HashSet<&str> = topics.iter().map(|topic| label_in(&mut named, topic)).collect();
         assert_eq!(labels.len(), MAX_TOPICS + 1);
-        assert_eq!(label_in(&mut named, "posts.7"), "posts.7", "the first keep their own");
+        assert_eq!(
+            label_in(&mut named, "posts.7"),
+            "posts.7",
+            "the first ones keep their own"
+        );
         assert_eq!(label_in(&mut named, "posts.9999"), OTHER_TOPICS);
     }
 }
