@@ -1,17 +1,17 @@
-//! How records lie in a source, told by its beginning, and which sources are refused.
+//! Detects how records are laid out in a source, and refuses unsupported formats.
 
 use std::io;
 
 use crate::post::looks_structured;
 
-/// How records lie in a source.
+/// How records are laid out in a source.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(super) enum Layout {
-    /// One a line.
+    /// One record per line.
     Lines,
-    /// JSON values one after another over any number of lines, or the elements of a list.
+    /// A sequence of JSON values, each on any number of lines, or the elements of a JSON array.
     Json,
-    /// Server-sent events: blocks with an empty line between.
+    /// Server-sent events: blocks separated by empty lines.
     Blocks,
 }
 
@@ -21,12 +21,12 @@ pub(super) fn invalid(why: impl Into<String>) -> io::Error {
 
 pub(super) const BYTE_ORDER_MARK: &[u8] = b"\xef\xbb\xbf";
 
-/// How records lie in a source that begins so.
+/// Detects the layout of a source from its beginning.
 pub(super) fn layout(beginning: &[u8]) -> io::Result<Layout> {
     if let Some(what) = other_format(beginning) {
         let remedy = match what.contains(": ") {
             true => "",
-            false => ": give one JSON object a line, in UTF-8",
+            false => ": provide one JSON object per line, in UTF-8",
         };
         return Err(invalid(format!("it is {what}{remedy}")));
     }
@@ -54,12 +54,12 @@ pub(super) fn layout(beginning: &[u8]) -> io::Result<Layout> {
     match looks_structured(&String::from_utf8_lossy(line)) {
         None => Ok(Layout::Lines),
         Some(what) => Err(invalid(format!(
-            "its first line is {what}: write one JSON object a line; with posts.format = \"text\" every line is a text"
+            "its first line is {what}: provide one JSON object per line; with posts.format = \"text\" every line is read as text"
         ))),
     }
 }
 
-/// What a file is that begins so, if it is of a format that is not read.
+/// Returns the unsupported file format that `beginning` belongs to, if any.
 fn other_format(beginning: &[u8]) -> Option<&'static str> {
     const MAGIC: [(&[u8], &str); 20] = [
         (b"PAR1", "a Parquet file"),
@@ -74,17 +74,17 @@ fn other_format(beginning: &[u8]) -> Option<&'static str> {
         (b"%PDF", "a PDF document"),
         (
             b"BZh",
-            "packed with bzip2: pipe it through `bzcat FILE | moodstream feed -`",
+            "compressed with bzip2: pipe it through `bzcat FILE | moodstream feed -`",
         ),
         (
             b"\xfd7zXZ\0",
-            "packed with xz: pipe it through `xzcat FILE | moodstream feed -`",
+            "compressed with xz: pipe it through `xzcat FILE | moodstream feed -`",
         ),
         (
             b"\x04\x22\x4d\x18",
-            "packed with LZ4: pipe it through `lz4 -dc FILE | moodstream feed -`",
+            "compressed with LZ4: pipe it through `lz4 -dc FILE | moodstream feed -`",
         ),
-        (b"\xff\x06\0\0sNaPpY", "packed with Snappy: unpack it first"),
+        (b"\xff\x06\0\0sNaPpY", "compressed with Snappy: unpack it first"),
         (b"7z\xbc\xaf\x27\x1c", "a 7z archive: unpack it first"),
         (b"Rar!", "a RAR archive: unpack it first"),
         (
@@ -101,7 +101,7 @@ fn other_format(beginning: &[u8]) -> Option<&'static str> {
             "UTF-16 text: pipe it through `iconv -f UTF-16LE -t UTF-8 FILE | moodstream feed -`",
         ),
     ];
-    // A tar archive is known by its 257th byte.
+    // A tar archive has its signature at byte 257.
     if beginning.get(257..262) == Some(b"ustar") {
         return Some("a tar archive: unpack it first");
     }
@@ -111,7 +111,7 @@ fn other_format(beginning: &[u8]) -> Option<&'static str> {
         .map(|(_, what)| *what)
 }
 
-/// Whether a line is the beginning of a JSON value that goes on after it.
+/// Whether a line ends within a JSON value, which then continues on the next line.
 fn ends_within(line: &[u8]) -> bool {
     line.ends_with(b"{") || line.ends_with(b"[") || {
         let read = serde_json::from_slice::<serde::de::IgnoredAny>(line);

@@ -1,4 +1,4 @@
-//! Filling a topic from a file or from standard input: what `moodstream feed` does.
+//! Feeds a topic from a file or standard input, as `moodstream feed` does.
 
 mod layout;
 mod options;
@@ -34,44 +34,44 @@ use rdkafka::{
     types::RDKafkaErrorCode,
 };
 
-/// How far feeding has come.
+/// The progress of feeding.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
 pub struct FeedProgress {
-    /// Records read and handed to the producer; empty ones don't count.
+    /// The number of records handed to the producer, excluding empty ones.
     pub sent: u64,
-    /// Records that the broker has acknowledged.
+    /// The number of records acknowledged by the broker.
     pub acknowledged: u64,
-    /// Bytes of the records sent.
+    /// The total size of the records sent, in bytes.
     pub bytes: u64,
-    /// Bytes read of the source as it lies, so compressed ones where it is compressed.
+    /// The number of bytes read from the source, before decompression.
     pub source_bytes: u64,
-    /// The source's length, where it is known.
+    /// The length of the source in bytes, if known.
     pub source_length: Option<u64>,
 }
 
-/// What feeding has done.
+/// The result of feeding.
 #[derive(Debug, Clone, Copy, PartialEq)]
 pub struct FeedSummary {
-    /// The final counts; all that was sent is acknowledged.
+    /// The final counts. Everything sent has been acknowledged.
     pub progress: FeedProgress,
-    /// Records that had no key, and went to a partition by chance.
+    /// The number of records without a key, which were sent to arbitrary partitions.
     pub without_key: u64,
-    /// Whether the progress callback ended it before the source did.
+    /// Whether the progress callback stopped it before the end of the source.
     pub interrupted: bool,
-    /// How long it took.
+    /// The elapsed time.
     pub elapsed: Duration,
 }
 
 impl FeedSummary {
-    /// Records a second.
+    /// Returns the rate in records per second.
     #[must_use]
-    #[allow(clippy::cast_precision_loss)] // a rate to show
+    #[allow(clippy::cast_precision_loss)] // for display only
     pub fn rate(&self) -> f64 {
         self.progress.sent as f64 / self.elapsed.as_secs_f64().max(1e-9)
     }
 }
 
-/// Counts what the broker acknowledges.
+/// Counts delivery reports.
 #[derive(Debug, Default)]
 struct Deliveries {
     acknowledged: AtomicU64,
@@ -107,15 +107,15 @@ impl ProducerContext for Deliveries {
     }
 }
 
-/// Sends each record of the source, in order, each once. Records are lines; where the source is pretty-printed JSON, a list
-/// or server-sent events, they are the values, elements or events. Empty ones are left out.
+/// Sends each record of the source once, in order. Records are lines or, if the source is pretty-printed JSON, a JSON array
+/// or server-sent events, the values, elements or events. Empty records are skipped.
 ///
-/// `rewrite` may change a record on its way (see [`shift_timestamps`]); `key` tells a record's key,
-/// which decides its partition; `progress` is called now and then and may end the feeding: what
-/// was sent by then is still waited for. Blocks: call it on a thread that may.
+/// `rewrite` may modify each record (see [`shift_timestamps`]). `key` returns a record's key,
+/// which determines its partition. `progress` is called periodically and may stop the feeding; records already
+/// sent are then still awaited. Blocks: call it on a thread that may block.
 ///
 /// # Errors
-/// [`FeedError`] if the source can't be read, or the broker doesn't take the records.
+/// Returns [`FeedError`] if the source can't be read, or the broker does not accept the records.
 pub fn feed(
     kafka: &KafkaOptions,
     options: &FeedOptions,
@@ -126,12 +126,12 @@ pub fn feed(
 ) -> Result<FeedSummary, FeedError> {
     kafka.properties.check()?;
     if options.topic.is_empty() {
-        return Err(KafkaError::setting("topic", "is empty; name the topic to fill").into());
+        return Err(KafkaError::setting("topic", "is empty: name the topic to feed").into());
     }
     if let Some(rate) = options.rate
         && !(rate.is_finite() && rate > 0.0)
     {
-        return Err(KafkaError::setting("rate", "must be a number of records a second above 0").into());
+        return Err(KafkaError::setting("rate", "must be a number of records per second above 0").into());
     }
     let mut records = Records::open(source, options.any_text).map_err(|error| read_error(source, error, 0))?;
     topic::prepare(kafka, options)?;
@@ -194,7 +194,7 @@ fn producer(kafka: &KafkaOptions, options: &FeedOptions) -> Result<BaseProducer<
         ("compression.type", options.compression.as_str()),
         ("linger.ms", "20"),
         ("batch.num.messages", "10000"),
-        // What waits for the broker, in bytes: the bound on this process's memory.
+        // The size of records waiting for the broker, which bounds this process's memory.
         ("queue.buffering.max.kbytes", "65536"),
         ("message.timeout.ms", "60000"),
     ] {
@@ -204,7 +204,7 @@ fn producer(kafka: &KafkaOptions, options: &FeedOptions) -> Result<BaseProducer<
     }
     config
         .create_with_context(Deliveries::default())
-        .map_err(|error| KafkaError::client("making the producer", &error))
+        .map_err(|error| KafkaError::client("creating the producer", &error))
 }
 
 fn send(
@@ -229,7 +229,7 @@ fn send(
                 detail: describe(&error),
             });
         }
-        // Sleeps until the broker has acknowledged something, and with that made room.
+        // Sleeps until the broker acknowledges a record, which makes room for another.
         producer.poll(Duration::from_millis(100));
         failures(producer, options)?;
         record = unsent;
@@ -243,7 +243,7 @@ fn flush(
     progress: &mut impl FnMut(&FeedProgress) -> ControlFlow<()>,
 ) -> Result<(), FeedError> {
     loop {
-        // Every record ends as acknowledged or failed within message.timeout.ms.
+        // Every record is acknowledged or fails within message.timeout.ms.
         let flushed = producer.flush(Duration::from_millis(100)).is_ok();
         failures(producer, options)?;
         state.acknowledged = producer.context().acknowledged.load(Ordering::Relaxed);

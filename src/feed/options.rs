@@ -1,22 +1,22 @@
-//! How a topic is filled, and why that may fail.
+//! Options and errors of feeding.
 
 use serde::Deserialize;
 
 use crate::kafka::KafkaError;
 
-/// How a topic is filled.
+/// Options of feeding.
 #[derive(Debug, Clone, PartialEq, Deserialize)]
 #[serde(deny_unknown_fields, default)]
 pub struct FeedOptions {
-    /// The topic to fill.
+    /// The topic to feed.
     pub topic: String,
-    /// Records a second at most; absent: as fast as the broker takes them.
+    /// The maximum number of records per second; `None` for as fast as the broker accepts them.
     pub rate: Option<f64>,
-    /// Make the topic with so many partitions if it is absent; one that is there must have as many.
+    /// Create the topic with this many partitions if it does not exist. An existing topic must have as many.
     pub create_partitions: Option<i32>,
-    /// How records travel and lie: `none`, `gzip`, `snappy`, `lz4` or `zstd`.
+    /// The compression of record batches: `none`, `gzip`, `snappy`, `lz4` or `zstd`.
     pub compression: String,
-    /// Whatever stands in a line is a record. Without it, the source's beginning must look like posts or like texts.
+    /// Treat every line as a record. Otherwise the beginning of the source must look like posts or like text.
     pub any_text: bool,
 }
 
@@ -32,40 +32,40 @@ impl Default for FeedOptions {
     }
 }
 
-/// Why feeding ended early.
+/// Why feeding stopped early.
 #[derive(Debug, thiserror::Error)]
 pub enum FeedError {
-    /// The broker or the settings.
+    /// An error from the broker or in the settings.
     #[error(transparent)]
     Kafka(#[from] KafkaError),
     /// The source can't be read.
-    #[error("reading {source_name}: {error}; {sent} records were sent before")]
+    #[error("reading {source_name}: {error}; {sent} records were already sent")]
     Read {
-        /// The file, or standard input.
+        /// The file name, or standard input.
         source_name: String,
-        /// What the system says.
+        /// The cause.
         error: std::io::Error,
-        /// Records sent before.
+        /// The number of records sent before.
         sent: u64,
     },
-    /// The topic is there with another number of partitions.
-    #[error("topic {topic:?} has {found} partitions, not {wanted}: take another topic, or leave out create_partitions")]
+    /// The topic exists with a different number of partitions.
+    #[error("topic {topic:?} has {found} partitions, not {wanted}: use another topic or remove create_partitions")]
     Partitions {
         /// The topic.
         topic: String,
-        /// As asked for.
+        /// The requested number.
         wanted: i32,
-        /// As it is.
+        /// The actual number.
         found: usize,
     },
-    /// The broker has refused or not acknowledged records.
-    #[error("topic {topic:?}: {failed} records not acknowledged: {detail}")]
+    /// The broker refused or did not acknowledge records.
+    #[error("topic {topic:?}: {failed} records were not acknowledged: {detail}")]
     NotAcknowledged {
         /// The topic.
         topic: String,
-        /// How many.
+        /// The number of failed records.
         failed: u64,
-        /// What the client says of the first.
+        /// The client's message for the first one.
         detail: String,
     },
 }

@@ -1,9 +1,9 @@
-//! An even rate of records.
+//! Paces records at an even rate.
 
 use std::time::{Duration, Instant};
 
-/// Keeps a rate: the nth record goes n / rate after the first. What a slow broker has held up is
-/// made good, but for no more than a second, so that no flood follows a pause.
+/// Paces records: the nth is due n / rate after the first. Delays caused by a slow broker are caught up, but only by up to
+/// one second, so that a pause is not followed by a burst.
 #[derive(Debug)]
 pub(super) struct Pace {
     interval: Option<Duration>,
@@ -18,7 +18,7 @@ impl Pace {
         }
     }
 
-    /// How long to wait at `now` before the next record.
+    /// Returns how long to wait at `now` before the next record.
     fn next(&mut self, now: Instant) -> Duration {
         let Some(interval) = self.interval else {
             return Duration::ZERO;
@@ -31,7 +31,7 @@ impl Pace {
         wait
     }
 
-    /// Waits with `serve`, which sleeps for at most the time it is given.
+    /// Waits by calling `serve`, which sleeps for at most the given time.
     pub(super) fn wait(&mut self, mut serve: impl FnMut(Duration)) {
         let wait = self.next(Instant::now());
         let until = Instant::now() + wait;
@@ -40,11 +40,11 @@ impl Pace {
             if left.is_zero() {
                 return;
             }
-            // The producer sleeps in whole milliseconds; the rest is slept exactly.
+            // The producer sleeps in whole milliseconds; the remainder is slept here.
             if left >= Duration::from_millis(2) {
                 serve(left - Duration::from_millis(1));
             } else {
-                #[allow(clippy::disallowed_methods)] // the rate is the condition: nothing but time brings it about
+                #[allow(clippy::disallowed_methods)] // pacing has no other condition to wait for
                 std::thread::sleep(left);
             }
         }
@@ -64,7 +64,7 @@ mod tests {
     }
 
     #[test]
-    fn lost_time_is_made_good_for_a_second_at_most() {
+    fn at_most_a_second_of_delay_is_caught_up() {
         let start = Instant::now();
         let mut pace = Pace::new(Some(10.0), start);
         pace.next(start);

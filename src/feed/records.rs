@@ -1,5 +1,5 @@
-//! The records of a file or of standard input, unpacked on the way: its lines, or what stands in it where records are not
-//! lines.
+//! Reads the records of a file or of standard input, decompressing it: lines, or the records in a source with another
+//! layout.
 
 use std::{
     fmt,
@@ -14,7 +14,7 @@ use std::{
 
 use super::layout::{BYTE_ORDER_MARK, Layout, invalid, layout};
 
-/// Where records come from. zstd and gzip are known by their first bytes, whatever the name is.
+/// Where records are read from. zstd and gzip are detected by their first bytes, regardless of the name.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum Source {
     /// A file.
@@ -32,10 +32,10 @@ impl fmt::Display for Source {
     }
 }
 
-/// The longest record that is read: a bound on memory. Kafka's own limits lie far below.
-const LONGEST: u64 = 512 << 20;
+/// The maximum length of a record, which bounds memory. Kafka's own limits are far below.
+const MAX_RECORD_BYTES: u64 = 512 << 20;
 
-/// Counts the bytes read beneath the unpacking.
+/// Counts the bytes read from the source before decompression.
 struct Counted<R> {
     inner: R,
     count: Arc<AtomicU64>,
@@ -54,19 +54,19 @@ pub(super) struct Records {
     reader: Box<dyn BufRead>,
     layout: Layout,
     record: Vec<u8>,
-    /// Whether the next value is an element of a list.
+    /// Whether the next value is an element of an array.
     in_list: bool,
     position: Arc<AtomicU64>,
     length: Option<u64>,
 }
 
 impl Records {
-    /// Opens the source, and looks at its beginning to see how records lie in it. With `any_text` whatever stands in a line
-    /// is a record.
+    /// Opens the source, and detects the layout of its records from its beginning. With `any_text`, every line is a
+    /// record.
     ///
     /// # Errors
-    /// As the system says, or [`io::ErrorKind::InvalidData`] where the beginning shows another format, with the reason. A
-    /// damaged archive shows when it is read.
+    /// Returns I/O errors, or [`io::ErrorKind::InvalidData`] with the reason if the beginning is in an unsupported format. A
+    /// damaged archive is detected only when it is read.
     pub(super) fn open(source: &Source, any_text: bool) -> io::Result<Self> {
         let (inner, length): (Box<dyn Read>, _) = match source {
             Source::File(path) => {
@@ -86,7 +86,7 @@ impl Records {
             true => Layout::Lines,
             false => layout(reader.fill_buf()?)?,
         };
-        // The service removes the mark from a line; JSON values come without it.
+        // The service strips a byte order mark from a line; a JSON value must not include it.
         if layout != Layout::Lines && reader.fill_buf()?.starts_with(BYTE_ORDER_MARK) {
             reader.consume(BYTE_ORDER_MARK.len());
         }
@@ -100,11 +100,12 @@ impl Records {
         })
     }
 
-    /// The next record: a line without its end, which may be empty; a JSON value; or a block.
+    /// Returns the next record: a line without its line ending, which may be empty; a JSON value; or a block.
     ///
     /// # Errors
-    /// If the source can't be read or unpacked, a record is longer than 512 MiB, or the source ends within a JSON value.
-    #[allow(clippy::should_implement_trait)] // lends its buffer, as an iterator can't
+    /// Returns an error if the source can't be read or decompressed, a record exceeds 512 MiB, or the source ends within a
+    /// JSON value.
+    #[allow(clippy::should_implement_trait)] // returns its buffer, which an iterator can't
     pub(super) fn next(&mut self) -> io::Result<Option<&[u8]>> {
         self.record.clear();
         let found = match self.layout {
@@ -116,22 +117,22 @@ impl Records {
         Ok(found.then(|| record.strip_suffix(b"\r").unwrap_or(record)))
     }
 
-    /// Reads a line with its end. Returns whether there was one.
+    /// Reads a line including its line ending. Returns whether there was one.
     fn line(&mut self) -> io::Result<bool> {
-        let room = LONGEST.saturating_sub(self.record.len() as u64);
+        let room = MAX_RECORD_BYTES.saturating_sub(self.record.len() as u64);
         let read = (&mut self.reader).take(room).read_until(b'\n', &mut self.record)?;
         self.check_length()?;
         Ok(read > 0)
     }
 
     fn check_length(&self) -> io::Result<()> {
-        if self.record.len() as u64 >= LONGEST {
+        if self.record.len() as u64 >= MAX_RECORD_BYTES {
             return Err(invalid("a record is longer than 512 MiB"));
         }
         Ok(())
     }
 
-    /// Lines up to an empty one.
+    /// Reads lines up to an empty one.
     fn block(&mut self) -> io::Result<bool> {
         loop {
             let before = self.record.len();
@@ -142,7 +143,7 @@ impl Records {
             }
             match (more, before) {
                 (false, before) => return Ok(before > 0),
-                // Empty lines before a block.
+                // Skip empty lines before a block.
                 (true, 0) if is_empty => {}
                 (true, _) if is_empty => return Ok(true),
                 (true, _) => {}
@@ -150,7 +151,7 @@ impl Records {
         }
     }
 
-    /// The next object, list, string or word. The syntax is not checked: what reads the record does that.
+    /// Reads the next object, array, string or word. The syntax is not validated here, but when the record is parsed.
     fn value(&mut self) -> io::Result<bool> {
         let (mut depth, mut in_string, mut escaped) = (0_usize, false, false);
         loop {
@@ -165,7 +166,7 @@ impl Records {
             let mut used = 0;
             for &byte in buffer {
                 let between = depth == 0 && !in_string;
-                // What separates values, and the brackets of a list around them.
+                // Skip separators between values and the brackets of the enclosing array.
                 if between && (byte.is_ascii_whitespace() || byte == b',' || byte == b']' && self.in_list) {
                     ended = !self.record.is_empty();
                     if ended {
@@ -203,12 +204,12 @@ impl Records {
         }
     }
 
-    /// Bytes read of the source as it lies.
+    /// Returns the number of bytes read from the source, before decompression.
     pub(super) fn position(&self) -> u64 {
         self.position.load(Ordering::Relaxed)
     }
 
-    /// The source's length, where it is known.
+    /// Returns the length of the source in bytes, if known.
     pub(super) fn length(&self) -> Option<u64> {
         self.length
     }
@@ -221,7 +222,7 @@ fn unpack(mut packed: impl BufRead + 'static) -> io::Result<Box<dyn BufRead>> {
         return Ok(Box::new(BufReader::with_capacity(1 << 20, decoder)));
     }
     if magic.starts_with(&[0x1f, 0x8b]) {
-        // Several members one after another are one file, as `cat a.gz b.gz` makes it.
+        // Concatenated gzip members are one file, as `cat a.gz b.gz` produces it.
         return Ok(Box::new(BufReader::with_capacity(
             1 << 20,
             flate2::bufread::MultiGzDecoder::new(packed),
@@ -275,7 +276,7 @@ mod tests {
     }
 
     #[test]
-    fn members_and_frames_one_after_another_are_one_file() {
+    fn concatenated_members_and_frames_are_one_file() {
         let halves = TEXT.split_at(7);
         let zstd = [
             zstd::encode_all(halves.0, 3).unwrap(),
@@ -299,7 +300,7 @@ mod tests {
     }
 
     #[test]
-    fn pretty_printed_values_are_a_record_each() {
+    fn pretty_printed_values_are_separate_records() {
         let one = serde_json::json!({"id": 1, "text": "a } ] \" { [ \\", "tags": [{"x": []}], "none": null});
         let two = serde_json::json!({"id": 2, "lang": "en"});
         let compact = [one.to_string(), two.to_string()];
@@ -342,7 +343,7 @@ mod tests {
     }
 
     #[test]
-    fn server_sent_events_are_a_record_a_block() {
+    fn server_sent_events_are_separate_records() {
         assert_eq!(
             texts(":thump\nevent: update\ndata: {}\n\n\nevent: delete\r\ndata: 7\r\n\r\n"),
             [":thump\nevent: update\ndata: {}", "event: delete\r\ndata: 7"]
@@ -390,7 +391,7 @@ mod tests {
         }
 
         #[test]
-        fn any_json_comes_out_of_a_list_as_it_went_in(words in proptest::collection::vec(".{0,12}", 0..5)) {
+        fn the_elements_of_a_json_array_are_preserved(words in proptest::collection::vec(".{0,12}", 0..5)) {
             let values: Vec<serde_json::Value> = words.iter().map(|word| serde_json::json!({word: [word, {"x": word}]})).collect();
             let list = serde_json::to_string_pretty(&values).unwrap();
             let read: Vec<serde_json::Value> =

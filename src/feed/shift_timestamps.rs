@@ -1,11 +1,10 @@
-//! Moving a recording in time: all event times of its lines by the same amount, so that the
-//! newest is now, and a monitor shows it as if it were live.
+//! Shifts all event times of a recording by the same amount, so that the newest is now and a
+//! monitor shows the recording as if it were live.
 //!
-//! Times are changed in place, byte by byte: everything else of a line stays as it is, also its
-//! order of fields, its spaces and its escapes. What is an event time is told by its field's
-//! name, in every format that the service reads: `created_at`, `createdAt`, `postedTime`,
-//! `timestamp_ms` and `time_us`. Times within a person's profile (a Twitter account's
-//! `created_at` is when it was opened) stay.
+//! Times are replaced in place: the rest of a line stays byte for byte the same, including field order,
+//! whitespace and escapes. Event times are recognised by field name in all formats that the service
+//! reads: `created_at`, `createdAt`, `postedTime`, `timestamp_ms` and `time_us`. Times within a user's
+//! profile are not changed, such as a Twitter account's `created_at`, the time when it was opened.
 
 use std::{borrow::Cow, io};
 
@@ -16,7 +15,7 @@ use time::{
 
 use super::records::{Records, Source};
 
-/// The fields that hold event times.
+/// The fields with event times.
 const FIELDS: &[&[u8]] = &[
     b"created_at",
     b"createdAt",
@@ -25,7 +24,7 @@ const FIELDS: &[&[u8]] = &[
     b"timestamp_ms",
     b"time_us",
 ];
-/// What lies within these describes a person.
+/// Fields whose values describe a user.
 const PEOPLE: &[&[u8]] = &[
     b"user",
     b"users",
@@ -35,16 +34,16 @@ const PEOPLE: &[&[u8]] = &[
     b"actor",
     b"profile",
 ];
-/// Values that hold JSON as text: Mastodon's streaming events.
+/// A field whose value is JSON in a string, as in Mastodon's streaming events.
 const NESTED: &[u8] = b"payload";
-/// Deeper lines stay as they are.
-const DEPTH: usize = 128;
+/// The maximum nesting depth. Deeper lines are not changed.
+const MAX_DEPTH: usize = 128;
 
-/// The newest event time of a line; `None` where there is none.
+/// Returns the newest event time of a line, or `None` if it has none.
 #[must_use]
 pub fn newest(line: &[u8]) -> Option<OffsetDateTime> {
     let mut newest = None;
-    // A line that ends in the middle still has the times before that.
+    // For a truncated line, the times before its end still count.
     let _ = walk(line, &mut |time| {
         newest = newest.max(Some(time.at));
         None
@@ -52,10 +51,10 @@ pub fn newest(line: &[u8]) -> Option<OffsetDateTime> {
     newest
 }
 
-/// The newest event time of a whole source, read as [`feed`](super::feed()) reads it.
+/// Returns the newest event time of a source, read as in [`feed`](super::feed()).
 ///
 /// # Errors
-/// The source can't be read.
+/// Returns an error if the source can't be read.
 pub fn newest_in(source: &Source, any_text: bool) -> io::Result<Option<OffsetDateTime>> {
     let mut records = Records::open(source, any_text)?;
     let mut found = None;
@@ -65,7 +64,7 @@ pub fn newest_in(source: &Source, any_text: bool) -> io::Result<Option<OffsetDat
     Ok(found)
 }
 
-/// The line with its event times moved by `shift`. Lines without any come back as they are.
+/// Shifts the event times of a line. A line without any is returned unchanged.
 #[must_use]
 pub fn shift(line: &[u8], shift: Duration) -> Cow<'_, [u8]> {
     let mut out = Vec::new();
@@ -82,18 +81,18 @@ pub fn shift(line: &[u8], shift: Duration) -> Cow<'_, [u8]> {
     Cow::Owned(out)
 }
 
-/// How a time is written.
+/// The notation of a time.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 enum Style {
-    /// `Wed Oct 10 20:19:24 +0000 2018`, as Twitter's API v1.1 writes it.
+    /// `Wed Oct 10 20:19:24 +0000 2018`, as in Twitter's API v1.1.
     Twitter,
-    /// ISO 8601 with so many digits after the second, at an offset; `true`: written as `Z`.
+    /// ISO 8601 with a number of decimal places and an offset, which may be written as `Z`.
     Iso {
         digits: usize,
         offset: UtcOffset,
         zulu: bool,
     },
-    /// So many to the second since 1970.
+    /// Units since 1970, with the number of units per second.
     Epoch { per_second: i128 },
 }
 
@@ -147,7 +146,7 @@ impl Time {
         })
     }
 
-    /// Seconds, milliseconds or microseconds since 1970, told apart by their size.
+    /// Parses seconds, milliseconds or microseconds since 1970, distinguished by magnitude.
     fn parse_number(text: &str) -> Option<Self> {
         let number: i128 = text.parse().ok()?;
         let per_second = match number {
@@ -163,7 +162,7 @@ impl Time {
         })
     }
 
-    /// The time moved, in the style it had; `None` where that leaves the calendar.
+    /// Returns the shifted time in the same notation, or `None` if it is beyond the calendar.
     fn moved(self, shift: Duration) -> Option<String> {
         let at = self.at.checked_add(shift)?;
         match self.style {
@@ -190,11 +189,11 @@ impl Time {
 
 type Change = (std::ops::Range<usize>, String);
 
-/// Finds the event times and collects what `visit` puts in their places. A line that is no JSON
-/// gives what was found before it broke; nothing here needs the line to be right.
+/// Calls `visit` for each event time and collects the replacements. For a line that is not JSON, returns the replacements
+/// before the first error; the line need not be valid.
 fn walk(line: &[u8], visit: &mut dyn FnMut(Time) -> Option<String>) -> Vec<Change> {
     let mut changes = Vec::new();
-    // For each open bracket: whether it lies within a person.
+    // For each open bracket, whether it is within a user's profile.
     let mut within: Vec<bool> = Vec::new();
     let mut key: Option<&[u8]> = None;
     let mut at = 0;
@@ -227,10 +226,10 @@ fn walk(line: &[u8], visit: &mut dyn FnMut(Time) -> Option<String>) -> Vec<Chang
                 at = end + 1;
             }
             b'{' | b'[' => {
-                if within.len() >= DEPTH {
+                if within.len() >= MAX_DEPTH {
                     return changes;
                 }
-                // An array's elements lie where the array lies, so its key counts for them.
+                // An array's elements belong to the array's key.
                 let person =
                     within.last().copied().unwrap_or(false) || key.take().is_some_and(|key| PEOPLE.contains(&key));
                 within.push(person);
@@ -267,7 +266,7 @@ fn walk(line: &[u8], visit: &mut dyn FnMut(Time) -> Option<String>) -> Vec<Chang
     changes
 }
 
-/// JSON within a JSON text; its escapes may be written anew, its meaning stays.
+/// Handles JSON within a JSON string. Escapes may be rewritten in an equivalent form.
 fn nested(
     line: &[u8],
     range: std::ops::Range<usize>,
@@ -277,7 +276,7 @@ fn nested(
     let Ok(inner) = serde_json::from_slice::<String>(&line[range.clone()]) else {
         return;
     };
-    // The text holds no brackets of the line's own, so this goes one level down at most per level of escapes.
+    // Each level of escapes adds at most one level of recursion.
     let found = walk(inner.as_bytes(), visit);
     if found.is_empty() {
         return;
@@ -295,7 +294,7 @@ fn nested(
     }
 }
 
-/// The place of the quote that ends the string beginning at `start`.
+/// Returns the position of the closing quote of the string that begins at `start`.
 fn string_end(line: &[u8], start: usize) -> Option<usize> {
     let mut at = start + 1;
     loop {
@@ -327,14 +326,14 @@ mod tests {
     }
 
     #[test]
-    fn every_format_s_times_are_moved_and_nothing_else() {
+    fn times_in_every_format_are_shifted_and_nothing_else() {
         let cases = [
-            // Twitter v1.1: the account's time stays, the original post's moves along.
+            // Twitter v1.1: the account's time is kept, the original post's is shifted.
             (
                 r#"{"created_at":"Wed Oct 10 20:19:24 +0000 2018","id":1050118621198921728, "user":{"created_at":"Mon Jan 01 00:00:00 +0000 2007"},"retweeted_status":{"created_at":"Wed Oct 10 20:00:00 +0000 2018"},"timestamp_ms":"1539202764123"}"#,
                 r#"{"created_at":"Thu Oct 11 20:19:24 +0000 2018","id":1050118621198921728, "user":{"created_at":"Mon Jan 01 00:00:00 +0000 2007"},"retweeted_status":{"created_at":"Thu Oct 11 20:00:00 +0000 2018"},"timestamp_ms":"1539289164123"}"#,
             ),
-            // Twitter v2, the users of `includes` stay.
+            // Twitter v2: the users in `includes` are kept.
             (
                 r#"{"data":{"created_at":"2021-02-28T23:59:59.000Z","text":"created_at"},"includes":{"users":[{"created_at":"2010-01-01T00:00:00.000Z"}],"tweets":[{"created_at":"2021-02-27T01:02:03.000Z"}]}}"#,
                 r#"{"data":{"created_at":"2021-03-01T23:59:59.000Z","text":"created_at"},"includes":{"users":[{"created_at":"2010-01-01T00:00:00.000Z"}],"tweets":[{"created_at":"2021-02-28T01:02:03.000Z"}]}}"#,
@@ -349,7 +348,7 @@ mod tests {
                 r#"{"postedTime":"2013-10-10T20:19:24.000Z","actor":{"postedTime":"2009-01-01T00:00:00.000Z"},"object":{"postedTime":"2013-10-10T20:19:24.000Z"}}"#,
                 r#"{"postedTime":"2013-10-11T20:19:24.000Z","actor":{"postedTime":"2009-01-01T00:00:00.000Z"},"object":{"postedTime":"2013-10-11T20:19:24.000Z"}}"#,
             ),
-            // Mastodon's streaming: JSON as text within JSON.
+            // Mastodon's streaming API: JSON in a string within JSON.
             (
                 r#"{"event":"update","payload":"{\"created_at\":\"2024-01-31T10:00:00.5+01:00\",\"account\":{\"created_at\":\"2017-01-01T00:00:00.000Z\"}}"}"#,
                 r#"{"event":"update","payload":"{\"created_at\":\"2024-02-01T10:00:00.5+01:00\",\"account\":{\"created_at\":\"2017-01-01T00:00:00.000Z\"}}"}"#,
@@ -367,7 +366,7 @@ mod tests {
     }
 
     #[test]
-    fn lines_without_times_come_back_as_they_are() {
+    fn lines_without_times_are_unchanged() {
         let lines = [
             "",
             "a text",
@@ -399,14 +398,14 @@ mod tests {
     }
 
     #[test]
-    fn a_time_beyond_the_calendar_stays() {
+    fn a_time_beyond_the_calendar_is_unchanged() {
         let line = r#"{"created_at":"9999-12-31T23:59:59Z"}"#;
         assert_eq!(moved(line, Duration::DAY), line);
     }
 
     proptest! {
         #[test]
-        fn there_and_back_gives_the_same_bytes(
+        fn shifting_forth_and_back_restores_the_bytes(
             seconds in 200_000_000i64..4_000_000_000,
             millis in 0i64..1_000,
             by in -100_000_000i64..100_000_000,
@@ -424,7 +423,7 @@ mod tests {
         }
 
         #[test]
-        fn any_bytes_are_survived_and_json_stays_json(bytes in prop::collection::vec(any::<u8>(), 0..200), depth in 0usize..400) {
+        fn any_bytes_are_handled_and_json_remains_json(bytes in prop::collection::vec(any::<u8>(), 0..200), depth in 0usize..400) {
             let _ = shift(&bytes, Duration::DAY);
             let deep = format!("{}{}", "{\"a\":[".repeat(depth), "]}".repeat(depth));
             prop_assert_eq!(moved(&deep, Duration::DAY), deep);

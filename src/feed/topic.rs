@@ -1,11 +1,11 @@
-//! Sees that a topic is there before it is filled.
+//! Prepares the topic to feed.
 
 use std::time::{Duration, Instant};
 
 use super::options::{FeedError, FeedOptions};
 use crate::kafka::{KafkaError, KafkaOptions, create_topic, fetch_metadata};
 
-/// Sees that the topic is there, with the partitions asked for.
+/// Checks that the topic exists, creating it if requested, and that it has the requested number of partitions.
 pub(super) fn prepare(kafka: &KafkaOptions, options: &FeedOptions) -> Result<(), FeedError> {
     const WAIT: Duration = Duration::from_secs(15);
     let partitions_of = |metadata: &rdkafka::metadata::Metadata| {
@@ -33,7 +33,7 @@ pub(super) fn prepare(kafka: &KafkaOptions, options: &FeedOptions) -> Result<(),
                 return Err(KafkaError::setting("create_partitions", "must be at least 1").into());
             }
             futures::executor::block_on(create_topic(kafka, &options.topic, wanted, false))?;
-            // A new topic takes a moment until every broker knows it.
+            // It takes a moment until every broker knows a new topic.
             let deadline = Instant::now() + WAIT;
             while partitions_of(&fetch_metadata(kafka, WAIT)?).is_none() {
                 if Instant::now() > deadline {
