@@ -10,7 +10,7 @@ use crate::{
     store::{Schema, Store, schema_version},
 };
 
-/// How long the broker may take to answer.
+/// How long to wait for the broker.
 const TIMEOUT: std::time::Duration = std::time::Duration::from_secs(10);
 
 /// Arguments of `moodstream check`.
@@ -70,7 +70,7 @@ pub(super) async fn run(args: Args) -> anyhow::Result<ExitCode> {
     Ok(if well { ExitCode::SUCCESS } else { ExitCode::FAILURE })
 }
 
-/// Returns the store where its schema lets this program write.
+/// Returns the store if its schema lets this program write.
 async fn check_database(settings: &Settings) -> anyhow::Result<(String, Option<Store>)> {
     let store = Store::connect(&settings.database).await?;
     let text = match store.schema().await? {
@@ -101,12 +101,12 @@ fn describe_offsets(offsets: &anyhow::Result<OffsetsReport>) -> Result<String, S
     }
     let warnings: String = report.warnings.iter().map(|warning| format!("; {warning}")).collect();
     Ok(format!(
-        "ok: {} partitions have one, {} records behind{warnings}",
+        "ok: {} partitions have an offset, {} records behind{warnings}",
         report.known, report.lag
     ))
 }
 
-/// Describes what the broker has.
+/// Describes the broker and the topics.
 fn describe(report: &BrokerReport, warnings: &[String]) -> String {
     let topics: Vec<String> = report
         .topics
@@ -127,6 +127,6 @@ fn line(what: &str, result: &Result<String, String>) {
         Err(text) => ("!", text),
     };
     let text = text.split_whitespace().collect::<Vec<_>>().join(" ");
-    // The reader (`head`, for example) may have ended already.
+    // The reader (`head`, for example) may have exited already.
     let _ = writeln!(std::io::stdout(), "{mark} {what:<9} {text}");
 }

@@ -12,13 +12,13 @@ use serde_json::json;
 use super::SettingsArgs;
 use crate::{config::SettingsError, model::Prediction, pipeline, telemetry};
 
-/// Texts classified together when they come from standard input.
+/// The number of texts classified together when reading from standard input.
 const WINDOW: usize = 1_024;
 
 /// Arguments of `moodstream classify`.
 #[derive(Debug, clap::Args)]
 pub(super) struct Args {
-    /// Texts, one an argument; `-` or nothing reads lines from standard input.
+    /// Texts, one per argument; `-` or none reads lines from standard input.
     texts: Vec<String>,
     #[command(flatten)]
     settings: SettingsArgs,
@@ -28,7 +28,7 @@ pub(super) async fn run(args: Args) -> anyhow::Result<ExitCode> {
     let settings = args.settings.merge()?;
     if settings.model.path.as_os_str().is_empty() {
         return Err(SettingsError(
-            "no model is named: give --model DIR, MOODSTREAM_MODEL__PATH or model.path in the settings file".to_owned(),
+            "no model: set --model DIR, MOODSTREAM_MODEL__PATH or model.path in the settings file".to_owned(),
         )
         .into());
     }
@@ -54,7 +54,7 @@ pub(super) async fn run(args: Args) -> anyhow::Result<ExitCode> {
         return Ok(ExitCode::SUCCESS);
     }
     if std::io::stdin().is_terminal() {
-        eprintln!("reading texts from the keyboard, one a line; Ctrl-D ends");
+        eprintln!("reading texts from the terminal, one per line; Ctrl-D ends the input");
     }
     let mut window = Vec::new();
     let interactive = std::io::stdin().is_terminal();

@@ -23,9 +23,9 @@ pub(super) struct Args {
 
 #[derive(Debug, clap::Subcommand)]
 enum Command {
-    /// Show dead letters, one JSON object a line.
+    /// Show dead letters, one JSON object per line.
     List(ListArgs),
-    /// Send records back to the topic and partition that they came from, to be read again.
+    /// Send records back to the topic and partition that they came from, to be processed again.
     Replay(ReplayArgs),
 }
 
@@ -33,7 +33,7 @@ enum Command {
 struct ListArgs {
     #[command(flatten)]
     filter: Filter,
-    /// Most characters of a value that are shown; 0: all.
+    /// The maximum number of characters of a value to show; 0 shows all.
     #[arg(long, default_value_t = 200, value_name = "N")]
     max_chars: usize,
     #[command(flatten)]
@@ -44,32 +44,32 @@ struct ListArgs {
 struct ReplayArgs {
     #[command(flatten)]
     filter: Filter,
-    /// Send them to this topic instead, spread by key.
+    /// Send them to this topic instead, partitioned by key.
     #[arg(long, value_name = "TOPIC")]
     to: Option<String>,
-    /// Say how many would be sent, and send nothing.
+    /// Only print how many would be sent.
     #[arg(long)]
     dry_run: bool,
     #[command(flatten)]
     settings: SettingsArgs,
 }
 
-/// Which dead letters.
+/// Selects dead letters.
 #[derive(Debug, Clone, clap::Args)]
 struct Filter {
-    /// The dead-letter topic; else that of the settings.
+    /// The dead-letter topic; defaults to the one in the settings.
     #[arg(long, value_name = "TOPIC")]
     topic: Option<String>,
-    /// Only those with this reason; may be given several times.
+    /// Only dead letters with this reason; may be repeated.
     #[arg(long = "reason", value_name = "REASON", value_parser = clap::builder::PossibleValuesParser::new(Reason::NAMES))]
     reasons: Vec<String>,
-    /// Only those of records of this topic.
+    /// Only dead letters of records from this topic.
     #[arg(long, value_name = "TOPIC")]
     origin_topic: Option<String>,
-    /// Only those written since this time, RFC 3339.
+    /// Only dead letters written since this time (RFC 3339).
     #[arg(long, value_name = "TIME", value_parser = |text: &str| OffsetDateTime::parse(text, &Rfc3339).map_err(|error| error.to_string()))]
     since: Option<OffsetDateTime>,
-    /// Only the first so many of these.
+    /// Only the first N of these.
     #[arg(long, value_name = "N")]
     limit: Option<u64>,
 }
@@ -93,7 +93,7 @@ pub(super) async fn run(args: Args) -> anyhow::Result<ExitCode> {
     }
 }
 
-/// Reads the dead letters that the filter admits, on a thread of its own, into a short queue.
+/// Reads the selected dead letters on a blocking thread, into a short queue.
 fn read(
     settings: &SettingsArgs,
     filter: Filter,
@@ -116,7 +116,7 @@ fn read(
     let reading = tokio::task::spawn_blocking(move || {
         let mut left = filter.limit.unwrap_or(u64::MAX);
         read_dead_letters(&options, &topic, |letter| {
-            // A running service may write more meanwhile, even of records that were just sent back.
+            // A running service may add dead letters meanwhile, including those of records just sent back.
             let is_new = letter.written_at.is_some_and(|written| written > started);
             if is_new || !filter.admits(&letter) {
                 return ControlFlow::Continue(());
@@ -159,7 +159,7 @@ fn line(letter: &StoredDeadLetter, max_chars: usize) -> serde_json::Value {
 }
 
 async fn replay(args: ReplayArgs) -> anyhow::Result<ExitCode> {
-    /// Records that are sent together.
+    /// The number of records sent together.
     const BATCH: usize = 500;
 
     let (settings, mut letters, reading) = read(&args.settings, args.filter)?;
@@ -170,7 +170,7 @@ async fn replay(args: ReplayArgs) -> anyhow::Result<ExitCode> {
         let letter = letters.recv().await;
         let ended = letter.is_none();
         match letter {
-            // Without its end or its key it would be another record.
+            // Without its complete value and its key it would be another record.
             Some(letter) if !letter.lacks.is_empty() => incomplete += 1,
             Some(letter) if !replay.takes(&letter) => unknown += 1,
             Some(letter) => batch.push(letter),
@@ -193,7 +193,7 @@ async fn replay(args: ReplayArgs) -> anyhow::Result<ExitCode> {
     reading.await??;
     let verb = if args.dry_run { "would send" } else { "sent" };
     eprintln!(
-        "{verb} {sent} records back; left out {incomplete} that the dead letter does not hold whole, and {unknown} without an origin"
+        "{verb} {sent} records back; skipped {incomplete} that are incomplete in the dead letter, and {unknown} without an origin"
     );
     Ok(ExitCode::SUCCESS)
 }

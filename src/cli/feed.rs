@@ -29,19 +29,19 @@ use crate::{
 /// Arguments of `moodstream feed`.
 #[derive(Debug, clap::Args)]
 pub(super) struct Args {
-    /// The file: one record a line, a list or pretty-printed JSON, or server-sent events; .zst and .gz are read as they are;
-    /// `-` is standard input.
+    /// The file, with one record per line, a JSON array, pretty-printed JSON, or server-sent events. zstd and gzip are
+    /// decompressed. `-` reads standard input.
     file: PathBuf,
     /// The topic.
     #[arg(long)]
     topic: String,
-    /// Records a second; without it as fast as the broker takes them.
+    /// The number of records per second; defaults to as fast as the broker accepts them.
     #[arg(long, value_name = "N")]
     rate: Option<f64>,
-    /// Make the topic with this many partitions if it is absent.
+    /// Create the topic with this many partitions if it does not exist.
     #[arg(long, value_name = "P")]
     create_partitions: Option<i32>,
-    /// Shift all event times so that the newest is now; reads the file twice
+    /// Shift all event times so that the newest is now; reads the file twice.
     #[arg(long, alias = "rebase-time")]
     shift_timestamps: bool,
     #[command(flatten)]
@@ -59,7 +59,7 @@ pub(super) async fn run(args: Args) -> anyhow::Result<ExitCode> {
     };
     if args.shift_timestamps && source == Source::Stdin {
         return Err(
-            SettingsError("--shift-timestamps reads the input twice: give a file instead of -".to_owned()).into(),
+            SettingsError("--shift-timestamps reads the input twice: use a file instead of -".to_owned()).into(),
         );
     }
     let options = FeedOptions {

@@ -19,18 +19,18 @@ use crate::{
 pub(super) struct Args {
     #[command(flatten)]
     settings: SettingsArgs,
-    /// The role that `moodstream run` connects as: it is granted what it needs, and no right over the schema.
+    /// The role that `moodstream run` connects as. It is granted what it needs, but no rights on the schema.
     #[arg(long, value_name = "ROLE")]
     service_role: Option<String>,
-    /// The role of dashboards: it is granted to read.
+    /// The role of dashboards, which is granted read access.
     #[arg(long, value_name = "ROLE")]
     read_role: Option<String>,
-    /// Seconds to wait for a database that can't be reached yet.
+    /// Seconds to wait for a database that is not reachable yet.
     #[arg(long, value_name = "SECONDS", default_value_t = 0)]
     wait_seconds: u32,
 }
 
-/// Between two tries to reach the database.
+/// The delay between attempts to reach the database.
 const PAUSE: Duration = Duration::from_secs(1);
 
 pub(super) async fn run(args: Args) -> anyhow::Result<ExitCode> {
@@ -57,7 +57,7 @@ pub(super) async fn run(args: Args) -> anyhow::Result<ExitCode> {
     };
     match found {
         Schema::Ahead { version } => println!(
-            "the schema is at version {version}, newer than this program's {}, and left as it is",
+            "the schema is at version {version}, newer than this program's {}, and was left unchanged",
             schema_version()
         ),
         Schema::Behind | Schema::Current => println!("the schema is up to date"),

@@ -1,7 +1,7 @@
-//! The command line: one file a subcommand.
+//! The command line, with one module per subcommand.
 //!
 //! Exit codes: 0 for success; 2 for invalid settings or arguments; 1 for everything else, such as an unreachable broker,
-//! missing rights in the database or a model that does not fit.
+//! missing database rights or an invalid model.
 
 mod check;
 mod classify;
@@ -19,7 +19,7 @@ use crate::{
     kafka::KafkaError,
 };
 
-/// A streaming monitor of what people feel on social media.
+/// A streaming monitor of emotions in social media posts.
 #[derive(Debug, Parser)]
 #[command(version, about, propagate_version = true)]
 pub struct Cli {
@@ -29,28 +29,28 @@ pub struct Cli {
 
 #[derive(Debug, Subcommand)]
 enum Command {
-    /// Run the monitor: Kafka in, labelled emotions and rollups in Postgres out.
+    /// Run the monitor, from Kafka to labelled posts and rollups in Postgres.
     Run(run::Args),
-    /// Feed a topic with posts from a file or standard input, one a line.
+    /// Feed a topic with posts from a file or standard input.
     Feed(feed::Args),
-    /// Classify texts; one JSON line each, with all scores.
+    /// Classify texts and print one JSON line each, with all scores.
     Classify(classify::Args),
-    /// Check settings, model, broker and database, a line each.
+    /// Check settings, model, broker and database, and print a line for each.
     Check(check::Args),
-    /// Apply the migrations to the database.
+    /// Apply the database migrations.
     Migrate(migrate::Args),
     /// Show dead letters, or send their records back.
     DeadLetters(dead_letters::Args),
 }
 
-/// Where settings come from, and the common ones as flags.
+/// The settings file, and flags for common settings.
 #[derive(Debug, Clone, Args)]
 pub struct SettingsArgs {
-    /// Settings file (TOML). Every setting but topics and classify.session_config is also an environment
+    /// Settings file (TOML). Every setting except topics and classify.session_config can also be set as an environment
     /// variable: MOODSTREAM_SECTION__KEY.
     #[arg(long, short, env = "MOODSTREAM_CONFIG", value_name = "FILE")]
     config: Option<PathBuf>,
-    /// Kafka's bootstrap servers, host:port, comma-separated.
+    /// Kafka bootstrap servers (host:port), comma-separated.
     #[arg(long, value_name = "HOSTS")]
     brokers: Option<String>,
     /// Topics to consume, comma-separated.
@@ -59,22 +59,22 @@ pub struct SettingsArgs {
     /// The consumer group.
     #[arg(long, value_name = "GROUP")]
     group: Option<String>,
-    /// Postgres, as a URL. A password is safer in the environment: MOODSTREAM_DATABASE__URL.
+    /// URL of the Postgres database. A password is safer in the environment: MOODSTREAM_DATABASE__URL.
     #[arg(long, value_name = "URL")]
     database_url: Option<String>,
     /// The model folder.
     #[arg(long, value_name = "DIR")]
     model: Option<String>,
-    /// Which of the model's files: auto, fp32, fp16 or int8.
+    /// Precision of the model: auto, fp32, fp16 or int8.
     #[arg(long, value_name = "PRECISION")]
     precision: Option<String>,
     /// Execution provider: cpu, cuda or tensorrt.
     #[arg(long, value_name = "PROVIDER")]
     provider: Option<String>,
-    /// The address of the live page, /metrics, /live and /ready.
+    /// Address of the live page, /metrics, /live and /ready.
     #[arg(long, value_name = "ADDRESS")]
     listen: Option<String>,
-    /// What the live page shows: off, figures or posts.
+    /// Content of the live page: off, figures or posts.
     #[arg(long, value_name = "CONTENT")]
     page: Option<String>,
     /// Languages to keep, comma-separated; empty keeps all.
@@ -105,24 +105,24 @@ impl SettingsArgs {
         .collect()
     }
 
-    /// All settings, checked.
+    /// Loads and checks all settings.
     pub(crate) fn load(&self) -> Result<Settings, SettingsError> {
         layers::load(self.config.as_deref(), environment(), &self.flags())
     }
 
-    /// Settings for a command that needs only a part of them; the caller checks that part.
+    /// Loads settings for a command that needs only some of them, which the caller checks.
     pub(crate) fn merge(&self) -> Result<Settings, SettingsError> {
         layers::merge(self.config.as_deref(), environment(), &self.flags())
     }
 }
 
-/// Environment variables that are valid UTF-8; no other can be a setting.
+/// Returns the environment variables that are valid UTF-8. No other variable can be a setting.
 fn environment() -> impl Iterator<Item = (String, String)> {
     std::env::vars_os().filter_map(|(name, value)| Some((name.into_string().ok()?, value.into_string().ok()?)))
 }
 
 impl Cli {
-    /// Runs the command to its end and reports a failure in one line on standard error.
+    /// Runs the command to completion, reporting a failure in one line on standard error.
     #[must_use]
     pub fn run(self) -> ExitCode {
         #[cfg(all(feature = "fail-points", debug_assertions))]
@@ -141,7 +141,7 @@ impl Cli {
                 Command::DeadLetters(args) => dead_letters::run(args).await,
             }
         });
-        // Blocking reads of standard input and statements cut off at a deadline must not hold the process.
+        // Blocking reads of standard input and statements cancelled at a deadline must not delay the exit.
         runtime.shutdown_background();
         ended.unwrap_or_else(|error| fail(&error))
     }
@@ -160,7 +160,7 @@ fn fail(error: &anyhow::Error) -> ExitCode {
     }
 }
 
-/// Resolves at SIGTERM or Ctrl-C.
+/// Completes on SIGTERM or Ctrl-C.
 pub(crate) async fn stop_signal() {
     use tokio::signal::unix::{SignalKind, signal};
     let (terminate, interrupt) = (signal(SignalKind::terminate()), signal(SignalKind::interrupt()));
@@ -172,7 +172,7 @@ pub(crate) async fn stop_signal() {
             }
         }
         (Err(error), _) | (_, Err(error)) => {
-            tracing::error!(%error, "can't listen for signals: only SIGKILL stops this process");
+            tracing::error!(%error, "can't listen for signals: only SIGKILL can stop this process");
             std::future::pending::<()>().await;
         }
     }

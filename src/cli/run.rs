@@ -17,7 +17,7 @@ use crate::{
 pub(super) struct Args {
     #[command(flatten)]
     settings: SettingsArgs,
-    /// Exit with 0 once everything is committed that was in the topics at the start, and print a summary in JSON.
+    /// Commit everything that was in the topics at startup, print a summary as JSON, and exit with 0.
     #[arg(long)]
     until_caught_up: bool,
 }
@@ -52,7 +52,7 @@ pub(super) async fn run(args: Args) -> anyhow::Result<ExitCode> {
     } else {
         Until::Stopped
     };
-    // Registered before work starts: a signal during start-up must not kill half-way.
+    // Registered before work starts, so that a signal during startup does not kill the process midway.
     let stop = tokio::spawn(stop_signal());
     let outcome = pipeline::run(&settings, until, health, async {
         let _ = stop.await;

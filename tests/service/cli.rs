@@ -196,7 +196,7 @@ fn check_sees_rights_that_are_missing_and_offsets_that_would_be_quarantined() {
     let (code, text) = check(&service.url);
     assert_eq!(code, Some(0), "{text}");
     assert!(
-        text.contains("+ offsets   ok: 1 partitions have one, 0 records behind"),
+        text.contains("+ offsets   ok: 1 partitions have an offset, 0 records behind"),
         "{text}"
     );
 
