@@ -1,4 +1,4 @@
-//! The three layers as raw values, merged.
+//! Merges the layers of settings as raw values.
 
 use std::{path::Path, sync::LazyLock};
 
@@ -7,10 +7,10 @@ use toml::{Table, Value};
 
 use super::{Settings, SettingsError, names, one_line};
 
-/// The prefix of the environment's settings.
+/// The prefix of environment variables with settings.
 pub const PREFIX: &str = "MOODSTREAM_";
 
-/// Variables with the prefix that are no settings: those of the command line, of deploy/ and of what builds and tests.
+/// Variables with the prefix that are not settings: those of the command line, deploy/, the build and the tests.
 const OTHERS: &[&str] = &[
     "CONFIG",
     "RUNTIME",
@@ -24,13 +24,13 @@ const OTHERS: &[&str] = &[
     "SERVICE_PASSWORD",
     "READ_PASSWORD",
 ];
-/// How groups of such variables begin.
+/// Prefixes of groups of such variables.
 const OTHER_GROUPS: &[&str] = &["TEST_", "POSTGRES_"];
 
-/// Settings whose values are lists: in the environment and in flags they are comma-separated.
+/// Settings that are lists, which are comma-separated in the environment and in flags.
 const LISTS: &[&[&str]] = &[&["kafka", "topics"], &["posts", "languages"]];
 
-/// Settings that are text whatever they look like (a group named `7`, a password of digits).
+/// Settings that are always text, even if they look like another type (a group named `7`, a numeric password).
 const TEXTS: &[&[&str]] = &[
     &["kafka", "brokers"],
     &["kafka", "group"],
@@ -49,12 +49,12 @@ const TEXTS: &[&[&str]] = &[
 
 /// Reads settings from a file, the environment and flags, and checks them.
 ///
-/// `environment` is usually [`std::env::vars`]; names with [`PREFIX`] that are no settings are refused, but for those of
-/// this project's tools and those that Kubernetes makes of a service called `moodstream`.
+/// `environment` is usually [`std::env::vars`]. Names with [`PREFIX`] that are not settings are refused, except those of
+/// this project's tools and those that Kubernetes creates for a service called `moodstream`.
 /// `flags` are pairs of a dotted key (`kafka.brokers`) and a value.
 ///
 /// # Errors
-/// What is wrong and in which layer: the file and line, the variable, or the key.
+/// Returns an error that says what is wrong and in which layer: the file and line, the variable, or the key.
 pub fn load(
     file: Option<&Path>,
     environment: impl IntoIterator<Item = (String, String)>,
@@ -65,10 +65,11 @@ pub fn load(
     Ok(settings)
 }
 
-/// Like [`load`], without the checks that only the running service needs (`classify` and `migrate` need but a part).
+/// Like [`load`], but without the checks of settings that only the running service needs (`classify` and `migrate` need
+/// only a part).
 ///
 /// # Errors
-/// As [`load`].
+/// Like [`load`].
 pub fn merge(
     file: Option<&Path>,
     environment: impl IntoIterator<Item = (String, String)>,
@@ -83,10 +84,10 @@ pub fn merge(
     merge_text(Some((&name, &text)), environment, flags)
 }
 
-/// As [`merge`], with the file's name and text at hand.
+/// Like [`merge`], with the file's name and content given.
 ///
 /// # Errors
-/// As [`load`].
+/// Like [`load`].
 pub fn merge_text(
     file: Option<(&str, &str)>,
     environment: impl IntoIterator<Item = (String, String)>,
@@ -111,7 +112,7 @@ pub fn merge_text(
         let keys: Vec<&str> = key.split('.').collect();
         set(&mut table, &keys, value).map_err(|why| SettingsError(format!("flag for {key}: {why}")))?;
     }
-    // Deserialising from text again would lose which layer was at fault; the key path in toml's message is enough.
+    // Deserializing from text again would lose the layer at fault. The key path in the error message is sufficient.
     Settings::deserialize_from(table).map_err(|error| {
         let origin = match file {
             None => "environment and flags".to_owned(),
@@ -130,19 +131,19 @@ impl Settings {
 
 fn read_text(name: &str, text: &str) -> Result<Table, SettingsError> {
     let fault = |error| SettingsError(format!("settings file {name}{}", describe(error, text)));
-    // Typed once here so that a fault is reported with its line, which the merged table no longer knows.
+    // Deserialized here only to report errors with their line, which the merged table does not have.
     toml::from_str::<Settings>(text).map_err(fault)?;
     text.parse::<Table>().map_err(fault)
 }
 
-/// The fault and its place, without the line itself and the value at fault: a password may stand there.
+/// Describes an error and its position, without the line's content and the invalid value, which may be a password.
 fn describe(mut error: toml::de::Error, text: &str) -> String {
     let place = error.span().and_then(|span| text.get(..span.start)).map(|before| {
         let line = before.matches('\n').count() + 1;
         let column = before.rsplit('\n').next().unwrap_or_default().chars().count() + 1;
         format!(", line {line}, column {column}: ")
     });
-    // Without its input it shows the key instead of the line.
+    // Without its input, the error shows the key instead of the line.
     error.set_input(None);
     let fault = without_value(&one_line(&error.to_string()));
     let fault = fault.replace("expected a sequence", "expected a list such as [\"a\", \"b\"]");
@@ -153,7 +154,7 @@ fn describe(mut error: toml::de::Error, text: &str) -> String {
     }
 }
 
-/// `invalid type: string "hunter2", expected u32` without what stands in the quotes.
+/// Removes the quoted value from a message such as `invalid type: string "hunter2", expected u32`.
 fn without_value(fault: &str) -> String {
     const STARTS: [&str; 2] = ["invalid type: string ", "invalid value: string "];
     let Some(start) = STARTS.into_iter().find(|start| fault.starts_with(start)) else {
@@ -165,13 +166,13 @@ fn without_value(fault: &str) -> String {
     }
 }
 
-/// Whether a variable with the prefix is meant for something else than this program.
+/// Whether a variable with the prefix is meant for another program.
 fn is_other(name: &str) -> bool {
     let name = &name[PREFIX.len()..];
     OTHERS.contains(&name) || OTHER_GROUPS.iter().any(|group| name.starts_with(group)) || is_kubernetes(name)
 }
 
-/// Whether Kubernetes made the variable of a service whose name begins with `moodstream`
+/// Whether Kubernetes created the variable for a service whose name begins with `moodstream`
 /// (<https://kubernetes.io/docs/concepts/services-networking/service/#environment-variables>).
 fn is_kubernetes(name: &str) -> bool {
     static SERVICE: LazyLock<Option<Regex>> = LazyLock::new(|| {
@@ -180,11 +181,11 @@ fn is_kubernetes(name: &str) -> bool {
     !name.contains("__") && SERVICE.as_ref().is_some_and(|service| service.is_match(name))
 }
 
-/// The keys of the setting that a variable names: `MOODSTREAM_KAFKA__PROPERTIES__SASL_PASSWORD` -> `kafka`, `properties`,
-/// `sasl.password`.
+/// Returns the keys of the setting that a variable names: `MOODSTREAM_KAFKA__PROPERTIES__SASL_PASSWORD` -> `kafka`,
+/// `properties`, `sasl.password`.
 ///
 /// # Errors
-/// There is no such setting, and which one is near.
+/// Returns an error if there is no such setting, suggesting a similar one.
 fn variable_path(name: &str) -> Result<Vec<String>, String> {
     let name = &name[PREFIX.len()..];
     let path: Vec<String> = name.split("__").map(str::to_ascii_lowercase).collect();
@@ -212,7 +213,7 @@ fn variable_path(name: &str) -> Result<Vec<String>, String> {
             let mut sections: Vec<&str> = names::NAMES.iter().filter_map(|keys| keys.first().copied()).collect();
             sections.dedup();
             format!(
-                "no such setting: they are written {PREFIX}SECTION__KEY with two underscores between, and the sections are {}",
+                "no such setting: they are written {PREFIX}SECTION__KEY with two underscores, and the sections are {}",
                 sections.join(", ")
             )
         }
@@ -222,7 +223,7 @@ fn variable_path(name: &str) -> Result<Vec<String>, String> {
 fn set(table: &mut Table, keys: &[&str], value: &str) -> Result<(), String> {
     let (last, parents) = keys.split_last().ok_or("no key")?;
     if keys.iter().any(|key| key.is_empty()) {
-        return Err("an empty part in the name: write SECTION__KEY".to_owned());
+        return Err("the name has an empty part: write SECTION__KEY".to_owned());
     }
     let mut at = table;
     for key in parents {
@@ -243,14 +244,14 @@ fn typed(keys: &[&str], value: &str) -> Result<Value, String> {
     Ok(single(keys, value))
 }
 
-/// A list as it is written in the environment and in flags, `a, b`, or as it would be in the file, `["a", "b"]`.
+/// Parses a list as written in the environment and in flags, `a, b`, or as in the file, `["a", "b"]`.
 fn list(value: &str) -> Result<Value, String> {
     let value = value.trim();
     if value.starts_with('[') {
         let parsed = format!("list = {value}").parse::<Table>().ok();
         return match parsed.and_then(|mut table| table.remove("list")) {
             Some(Value::Array(items)) if items.iter().all(Value::is_str) => Ok(Value::Array(items)),
-            _ => Err("write the names with commas between them and without brackets: a,b".to_owned()),
+            _ => Err("write the names separated by commas and without brackets: a,b".to_owned()),
         };
     }
     let items = value.split(',').map(str::trim).filter(|item| !item.is_empty());
@@ -317,7 +318,7 @@ mod tests {
     }
 
     #[test]
-    fn a_fault_is_told_with_its_place_and_without_the_line() {
+    fn an_error_has_its_position_but_not_the_content_of_the_line() {
         for (text, words) in [
             ("[database]\nurl = \"postgres://me:hunter2@db\n", "line 2, column"),
             ("[kafka.properties]\n\"sasl.password\" = hunter2\n", "line 2, column"),
@@ -345,7 +346,7 @@ mod tests {
     }
 
     #[test]
-    fn a_fault_is_one_line_whatever_is_in_the_names() {
+    fn an_error_is_one_line_for_any_content() {
         let odd = environment(&[("MOODSTREAM___A\nB", "1"), ("MOODSTREAM_A__B\nC", "1")]);
         for variable in odd {
             let error = merge(None, vec![variable], &[]).unwrap_err().0;
@@ -363,13 +364,13 @@ mod tests {
     }
 
     #[test]
-    fn empty_languages_are_all() {
+    fn empty_languages_keep_all() {
         let settings = merge(None, environment(&[("MOODSTREAM_POSTS__LANGUAGES", "")]), &[]).unwrap();
         assert!(settings.posts.languages.is_empty());
     }
 
     #[test]
-    fn properties_come_with_dots() {
+    fn properties_are_written_with_dots() {
         let vars = environment(&[("MOODSTREAM_KAFKA__PROPERTIES__SASL_PASSWORD", "123")]);
         let settings = merge(None, vars, &[]).unwrap();
         assert_eq!(settings.kafka.properties.0["sasl.password"].to_string(), "123");
@@ -377,7 +378,7 @@ mod tests {
     }
 
     #[test]
-    fn variables_of_other_tools_are_left_alone() {
+    fn variables_of_other_tools_are_ignored() {
         for name in [
             "MOODSTREAM_RUNTIME",
             "MOODSTREAM_CONFIG",
@@ -385,7 +386,7 @@ mod tests {
             "MOODSTREAM_POSTGRES_HOST",
             "MOODSTREAM_OWNER_PASSWORD",
             "OTHER__KEY",
-            // What Kubernetes makes of services.
+            // Variables that Kubernetes creates for services.
             "MOODSTREAM_SERVICE_HOST",
             "MOODSTREAM_SERVICE_PORT_METRICS",
             "MOODSTREAM_PORT",
@@ -398,7 +399,7 @@ mod tests {
     }
 
     #[test]
-    fn a_variable_that_is_no_setting_is_named_with_the_nearest() {
+    fn for_an_unknown_variable_the_closest_setting_is_suggested() {
         for (name, words) in [
             ("MOODSTREAM_DATABASE_URL", "did you mean MOODSTREAM_DATABASE__URL?"),
             ("MOODSTREAM_KAFKA_BROKERS", "did you mean MOODSTREAM_KAFKA__BROKERS?"),
@@ -415,7 +416,7 @@ mod tests {
     }
 
     #[test]
-    fn a_list_may_stand_in_brackets() {
+    fn a_list_may_be_in_brackets() {
         for (value, topics) in [
             ("a, b", vec!["a", "b"]),
             ("[\"a\", 'b']", vec!["a", "b"]),

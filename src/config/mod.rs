@@ -1,9 +1,9 @@
-//! Settings: file, environment and flags, checked before work starts.
+//! Settings from a file, the environment and flags, checked before work starts.
 //!
-//! Three layers, each over the one before: a TOML file, the environment
-//! (`MOODSTREAM_SECTION__KEY`), command-line flags. They are merged as raw values
-//! ([`layers`]), read into [`Settings`] with unknown keys refused, and then
-//! [checked](Settings::check), so that bad input ends before any work begins.
+//! There are three layers, each overriding the previous one: a TOML file, the environment
+//! (`MOODSTREAM_SECTION__KEY`), and command-line flags. They are merged as raw values
+//! ([`layers`]), deserialized into [`Settings`] (which refuses unknown keys), and then
+//! [checked](Settings::check), so that invalid input is reported before any work begins.
 
 pub mod layers;
 mod names;
@@ -24,7 +24,7 @@ use crate::{
     telemetry::{LogLevelError, LogOptions, check_logs},
 };
 
-/// A setting that can't be used. One line: which, why, and what to write instead.
+/// An invalid setting. The message is one line that names the setting, the reason, and what to write instead.
 #[derive(Debug, thiserror::Error)]
 #[error("{0}")]
 pub struct SettingsError(pub String);
@@ -35,38 +35,38 @@ impl From<LogLevelError> for SettingsError {
     }
 }
 
-/// Words of several lines in one.
+/// Joins the lines of a message.
 fn one_line(text: &str) -> String {
     text.split_whitespace().collect::<Vec<_>>().join(" ")
 }
 
-/// Everything that can be set. See `deploy/moodstream.example.toml` for each key with its meaning.
+/// All settings. `deploy/moodstream.example.toml` documents each key.
 #[derive(Debug, Clone, Default, Deserialize)]
 #[serde(deny_unknown_fields, default)]
 pub struct Settings {
     /// Where records come from.
     pub kafka: KafkaOptions,
-    /// How records are read and which posts are wanted.
+    /// How records are parsed and which posts are kept.
     pub posts: PostSettings,
     /// Tracked topics.
     pub topics: Vec<TopicSettings>,
-    /// Which model.
+    /// Which model to use.
     pub model: ModelSettings,
-    /// How it runs.
+    /// How the model runs.
     pub classify: ClassifyOptions,
-    /// How records are gathered into windows.
+    /// How records are collected into windows.
     pub window: WindowSettings,
-    /// Where results go.
+    /// The database that results are written to.
     pub database: StoreOptions,
-    /// How long they are kept, and how they are flushed.
+    /// How long results are kept, and how they are flushed.
     pub store: StoreSettings,
-    /// Where records go that can't be handled.
+    /// What to do with records that can't be processed.
     pub dead_letter: DeadLetterSettings,
     /// Metrics, health and the live page.
     pub http: HttpOptions,
-    /// Logs.
+    /// Logging.
     pub log: LogOptions,
-    /// The end of work.
+    /// Shutting down.
     pub shutdown: ShutdownSettings,
 }
 
@@ -74,32 +74,32 @@ pub struct Settings {
 #[derive(Debug, Clone, Deserialize)]
 #[serde(deny_unknown_fields, default)]
 pub struct PostSettings {
-    /// The wire format; `auto` finds it for each record.
+    /// The wire format; `auto` detects it for each record.
     pub format: Format,
     /// Languages to keep (BCP 47 primary subtags); empty keeps all.
     pub languages: Vec<String>,
     /// Keep only posts that match a tracked topic.
     pub only_tracked: bool,
-    /// The largest record in bytes; larger ones are dead letters.
+    /// The maximum size of a record, in bytes; larger ones become dead letters.
     pub max_bytes: usize,
-    /// The longest text in characters.
+    /// The maximum length of a text, in characters.
     pub max_text_chars: usize,
-    /// How far ahead of this machine's clock a post may be dated, in seconds.
+    /// How far in the future a post may be dated by this machine's clock, in seconds.
     pub max_future_seconds: u32,
-    /// What becomes of a post that is dated further ahead.
+    /// How to treat a post dated further in the future.
     pub future: FuturePolicy,
-    /// The zone of times that name none.
+    /// The time zone of times that do not specify one.
     pub time_zone: Zone,
-    /// What becomes of a post without a time.
+    /// How to treat a post without a time.
     pub missing_time: MissingTime,
-    /// Identify the language of posts that name none.
+    /// Identify the language of posts that don't specify one.
     pub detect_language: bool,
-    /// Where a topic of one's own keeps the fields of a post.
+    /// The paths of a post's fields in records with a custom layout.
     pub fields: FieldPaths,
 }
 
 impl PostSettings {
-    /// How records are read.
+    /// Returns the options for parsing records.
     #[must_use]
     pub fn parsing(&self) -> ParseOptions {
         ParseOptions {
@@ -116,14 +116,14 @@ impl PostSettings {
     }
 }
 
-/// What becomes of a post dated further ahead than `posts.max_future_seconds`.
+/// How to treat a post dated further in the future than `posts.max_future_seconds`.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default, Deserialize)]
 #[serde(rename_all = "kebab-case")]
 pub enum FuturePolicy {
-    /// It is a dead letter.
+    /// Send it to the dead letters.
     #[default]
     Reject,
-    /// It is stored as published now.
+    /// Store it as published now.
     Clamp,
 }
 
@@ -152,36 +152,36 @@ impl Default for PostSettings {
 pub struct ModelSettings {
     /// The model folder, in Hugging Face's layout.
     pub path: PathBuf,
-    /// Where it runs: `cpu`, `cuda` or `tensorrt`. What can't be had is an error, never another one.
+    /// The execution provider: `cpu`, `cuda` or `tensorrt`. If it is not available, that is an error; there is no fallback.
     pub provider: Provider,
-    /// Which of its ONNX files.
+    /// The precision, which selects the ONNX file.
     pub precision: Precision,
-    /// The ONNX file by its name within the folder, where it should not be found by its precision.
+    /// The ONNX file's name within the folder, instead of selecting it by precision.
     pub file: Option<PathBuf>,
-    /// The head, where `config.json` and the manifest do not say.
+    /// The problem type, if `config.json` and the manifest do not specify it.
     pub problem_type: Option<ProblemType>,
-    /// The cleaning profile, where it should differ from the manifest's.
+    /// A cleaning profile that overrides the manifest's.
     pub profile: Option<String>,
-    /// Texts are cut after this many tokens, special tokens included; 0: 128. The model's own limit still holds.
+    /// The maximum number of tokens in a text, including special tokens; 0 means 128. The model's own limit also applies.
     pub max_tokens: usize,
-    /// What becomes of posts in languages that the manifest doesn't list.
+    /// How to treat posts in languages that the manifest does not list.
     pub unsupported_languages: UnsupportedLanguages,
 }
 
-/// What becomes of posts in languages that the model's manifest doesn't list. The column `post.lang_supported` tells them
-/// from the others in any case.
+/// How to treat posts in languages that the model's manifest does not list. The column `post.lang_supported` always
+/// distinguishes them.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default, Deserialize)]
 #[serde(rename_all = "lowercase")]
 pub enum UnsupportedLanguages {
-    /// Their emotion is what the model says.
+    /// Store the emotion predicted by the model.
     #[default]
     Keep,
-    /// Their emotion is [`UNSUPPORTED`](crate::model::UNSUPPORTED), with the score 0.
+    /// Store the emotion [`UNSUPPORTED`](crate::model::UNSUPPORTED) with the score 0.
     Replace,
 }
 
 impl ModelSettings {
-    /// What opening the folder needs to know.
+    /// Returns the options for opening the model folder.
     #[must_use]
     pub fn options(&self) -> ModelOptions {
         let defaults = ModelOptions::default();
@@ -209,7 +209,7 @@ pub struct WindowSettings {
     pub max_records: usize,
     /// ... or when its oldest record has waited this long, in milliseconds.
     pub max_delay_ms: u64,
-    /// Windows in work at once; those that are classified and wait for the database don't count.
+    /// The maximum number of windows in progress, not counting those that are classified and wait for the database.
     pub in_flight: usize,
 }
 
@@ -228,27 +228,27 @@ impl Default for WindowSettings {
 #[derive(Debug, Clone, Deserialize)]
 #[serde(deny_unknown_fields, default)]
 pub struct StoreSettings {
-    /// Days to keep posts; absent keeps everything.
+    /// Days to keep posts; `None` keeps them forever.
     pub retention_days: Option<u32>,
-    /// Days to keep the rollups by minute; absent keeps them as long as the posts.
+    /// Days to keep rollups by minute; `None` keeps them as long as posts.
     pub minute_retention_days: Option<u32>,
-    /// Days to keep the rollups by hour; absent keeps everything.
+    /// Days to keep rollups by hour; `None` keeps them forever.
     pub hour_retention_days: Option<u32>,
-    /// Days to keep the rollups by day; absent keeps everything.
+    /// Days to keep rollups by day; `None` keeps them forever.
     pub day_retention_days: Option<u32>,
-    /// Days to keep deletions of posts never seen: a post that comes later than that after its deletion is stored.
+    /// Days to keep deletions of posts never seen. A post that arrives later than that after its deletion is stored.
     pub unseen_deletion_days: u32,
-    /// Days whose partitions are made ahead.
+    /// The number of days for which partitions are created in advance.
     pub partitions_ahead: u16,
-    /// Seconds between two rounds of making and dropping partitions.
+    /// Seconds between rounds of creating and dropping partitions.
     pub maintenance_interval_seconds: u64,
-    /// The most records one transaction takes together.
+    /// The maximum number of records in a transaction.
     pub max_flush_records: usize,
-    /// Apply the migrations at start. Without it `run` stops where the schema is not current.
+    /// Apply migrations at startup. Otherwise `run` exits if the schema is not current.
     pub migrate: bool,
-    /// The role that the service connects as, where another one migrates: it is granted what it needs.
+    /// The role that the service connects as, if another role applies migrations. It is granted what it needs.
     pub service_role: Option<String>,
-    /// A role that is granted to read the tables.
+    /// A role that is granted read access to the tables.
     pub read_role: Option<String>,
 }
 
@@ -271,7 +271,7 @@ impl Default for StoreSettings {
 }
 
 impl StoreSettings {
-    /// What is too old to keep.
+    /// Returns the retention periods.
     #[must_use]
     pub const fn retention(&self) -> Retention {
         Retention {
@@ -285,8 +285,8 @@ impl StoreSettings {
         }
     }
 
-    /// Deletions of posts never seen that were stored before this moment are forgotten. `None` where the days reach back
-    /// further than the calendar.
+    /// Returns the time before which stored deletions of posts never seen are forgotten, or `None` if it is beyond the
+    /// calendar.
     #[must_use]
     pub fn unseen_deletions_before(&self, now: OffsetDateTime) -> Option<OffsetDateTime> {
         now.checked_sub(Duration::days(self.unseen_deletion_days.into()))
@@ -295,7 +295,8 @@ impl StoreSettings {
     fn check(&self) -> Result<(), SettingsError> {
         if self.unseen_deletion_days == 0 {
             return Err(SettingsError(
-                "store.unseen_deletion_days is 0: a deletion may come before its post, so give at least 1".to_owned(),
+                "store.unseen_deletion_days is 0: a deletion may arrive before its post, so set it to at least 1"
+                    .to_owned(),
             ));
         }
         for (name, days) in [
@@ -307,14 +308,14 @@ impl StoreSettings {
             let Some(days) = days else { continue };
             if days == 0 {
                 return Err(SettingsError(format!(
-                    "store.{name} is 0: give at least 1, or leave it out"
+                    "store.{name} is 0: set it to at least 1, or remove it"
                 )));
             }
-            // A late post, or a deletion, changes the rollups of its time: they must still be there.
+            // A late post or a deletion changes the rollups of its time, so they must still exist.
             if self.retention_days.is_none_or(|posts| days < posts) {
                 let posts = match self.retention_days {
                     Some(posts) => format!("{posts} days"),
-                    None => "for ever".to_owned(),
+                    None => "forever".to_owned(),
                 };
                 return Err(SettingsError(format!(
                     "store.{name} is {days}, but posts are kept {posts}: rollups must be kept as long as what they \
@@ -325,7 +326,7 @@ impl StoreSettings {
         Ok(())
     }
 
-    /// Who works with the tables, as far as that is not their owner.
+    /// Returns the roles that use the tables without owning them.
     #[must_use]
     pub fn roles(&self) -> Roles<'_> {
         Roles {
@@ -339,9 +340,9 @@ impl StoreSettings {
 #[derive(Debug, Clone, Deserialize)]
 #[serde(deny_unknown_fields, default)]
 pub struct DeadLetterSettings {
-    /// Write rejected records to `kafka.dead_letter_topic`. Without it they are counted only.
+    /// Write rejected records to `kafka.dead_letter_topic`. Otherwise they are only counted.
     pub enabled: bool,
-    /// Write tombstones (records with a null value) there too. Without it they are counted only.
+    /// Also write tombstones (records with a null value). Otherwise they are only counted.
     pub tombstones: bool,
 }
 
@@ -358,7 +359,7 @@ impl Default for DeadLetterSettings {
 #[derive(Debug, Clone, Deserialize)]
 #[serde(deny_unknown_fields, default)]
 pub struct ShutdownSettings {
-    /// Seconds to finish what is held after SIGTERM; what is not finished is taken up again at the next start.
+    /// Seconds to finish the records in flight after SIGTERM. The rest is processed after the next start.
     pub deadline_seconds: u64,
 }
 
@@ -372,7 +373,7 @@ impl Settings {
     /// The filter of languages and tracked topics.
     ///
     /// # Errors
-    /// A topic or a language can't be used.
+    /// Returns an error if a topic or a language is invalid.
     pub fn post_filter(&self) -> Result<PostFilter, SettingsError> {
         let languages = Languages::new(&self.posts.languages)
             .map_err(|error| SettingsError(format!("posts.languages: {error}")))?;
@@ -380,13 +381,13 @@ impl Settings {
         PostFilter::new(languages, topics, self.posts.only_tracked).map_err(|error| SettingsError(error.to_string()))
     }
 
-    /// Checks what types can't: ranges, and settings that contradict each other.
+    /// Checks what the types can't: ranges, and contradictions between settings.
     ///
     /// # Errors
-    /// The first setting that can't be used.
+    /// Returns the first invalid setting.
     pub fn check(&self) -> Result<(), SettingsError> {
         let fail = |text: &str| Err(SettingsError(text.to_owned()));
-        // The regex compiler draws its errors over several lines.
+        // The regex compiler's errors span several lines.
         self.kafka
             .check()
             .map_err(|error| SettingsError(one_line(&error.to_string())))?;
@@ -405,26 +406,26 @@ impl Settings {
         ] {
             if !(least..=most).contains(&value) {
                 return Err(SettingsError(format!(
-                    "{name} is {value}: give a number from {least} to {most}"
+                    "{name} is {value}: set it to a number from {least} to {most}"
                 )));
             }
         }
         if self.http.stall_seconds == 0 {
-            return fail("http.stall_seconds is 0: give at least 1");
+            return fail("http.stall_seconds is 0: set it to at least 1");
         }
         if self.posts.max_bytes > self.kafka.max_in_flight_bytes {
-            return fail("posts.max_bytes is larger than kafka.max_in_flight_bytes: a record has to fit");
+            return fail("posts.max_bytes is larger than kafka.max_in_flight_bytes: a record must fit");
         }
         check_logs(&self.log)?;
         self.database
             .check()
             .map_err(|error| SettingsError(error.to_string()))?;
-        // Names from the settings stand in these, whatever is in them.
+        // These messages may contain arbitrary names from the settings.
         self.post_filter().map_err(|error| SettingsError(one_line(&error.0)))?;
         self.store.check()?;
         kafka::check_clients(&self.kafka).map_err(|error| SettingsError(one_line(&error.to_string())))?;
         if self.store.maintenance_interval_seconds == 0 {
-            return fail("store.maintenance_interval_seconds is 0: give at least 1");
+            return fail("store.maintenance_interval_seconds is 0: set it to at least 1");
         }
         Ok(())
     }
@@ -448,12 +449,12 @@ mod tests {
     }
 
     #[test]
-    fn rollups_are_kept_as_long_as_what_they_count() {
+    fn rollups_must_be_kept_as_long_as_posts() {
         let mut settings = valid();
         settings.store.hour_retention_days = Some(365);
         let error = settings.check().unwrap_err().0;
         assert!(
-            error.contains("hour_retention_days is 365, but posts are kept for ever"),
+            error.contains("hour_retention_days is 365, but posts are kept forever"),
             "{error}"
         );
         settings.store.retention_days = Some(30);
@@ -474,7 +475,7 @@ mod tests {
     }
 
     #[test]
-    fn deletions_are_kept_for_a_day_at_least_and_as_long_as_the_calendar() {
+    fn deletions_are_kept_for_at_least_a_day() {
         let mut settings = valid();
         let now = OffsetDateTime::UNIX_EPOCH + Duration::days(100);
         let month_before = OffsetDateTime::UNIX_EPOCH + Duration::days(70);

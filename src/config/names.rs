@@ -1,4 +1,4 @@
-//! The names of all settings, read off the types, and the one that somebody meant.
+//! The names of all settings, derived from the types, and suggestions for misspelt ones.
 
 use std::{cell::Cell, sync::LazyLock};
 
@@ -10,17 +10,17 @@ use serde::{
 
 use super::Settings;
 
-/// Every setting by its keys, `["kafka", "brokers"]`, in the order of the types.
+/// All settings by their keys, such as `["kafka", "brokers"]`, in the order of the types.
 pub(super) static NAMES: LazyLock<Vec<Vec<&'static str>>> = LazyLock::new(|| {
     let mut names = Vec::new();
     collect(&mut Vec::new(), &mut names);
     names
 });
 
-/// Adds the names at and below a path.
+/// Adds the settings at and below a path.
 fn collect(path: &mut Vec<&'static str>, names: &mut Vec<Vec<&'static str>>) {
     let fields = Cell::new(None);
-    // It ends with an error at the path's end, or before it where there is no section.
+    // Always fails: at the end of the path, or earlier if there is no such section.
     let _ = Settings::deserialize(Probe { path, fields: &fields });
     let Some(fields) = fields.get() else {
         names.push(path.clone());
@@ -33,7 +33,7 @@ fn collect(path: &mut Vec<&'static str>, names: &mut Vec<Vec<&'static str>>) {
     }
 }
 
-/// Goes down a path of sections and takes down the fields of the one at its end.
+/// A deserializer that descends a path of sections and records the fields of the last one.
 struct Probe<'p> {
     path: &'p [&'static str],
     fields: &'p Cell<Option<&'static [&'static str]>>,
@@ -69,7 +69,7 @@ impl<'de> Deserializer<'de> for Probe<'_> {
     }
 }
 
-/// The one member of the section that the path leads through.
+/// A map with a single member: the section on the path.
 impl<'de> MapAccess<'de> for Probe<'_> {
     type Error = Error;
 
@@ -89,8 +89,8 @@ impl<'de> MapAccess<'de> for Probe<'_> {
     }
 }
 
-/// The setting that a name was meant for: one whose last key it is, else the one that differs in the fewest letters, if
-/// these are few. Case, and which signs stand between the words, don't matter.
+/// Returns the setting that a name was probably meant for: one with that last key, or else the one with the smallest edit
+/// distance, if that is small. Case and separators between words are ignored.
 pub(super) fn meant(name: &str) -> Option<&'static [&'static str]> {
     let words = |text: &str| {
         text.to_ascii_lowercase()
@@ -118,7 +118,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn names_are_those_of_the_types() {
+    fn names_match_the_types() {
         let dotted: Vec<String> = NAMES.iter().map(|keys| keys.join(".")).collect();
         for name in [
             "kafka.brokers",
@@ -140,7 +140,7 @@ mod tests {
     }
 
     #[test]
-    fn the_setting_that_was_meant_is_found() {
+    fn the_intended_setting_is_suggested() {
         for (name, meant_for) in [
             ("DATABASE_URL", Some("database.url")),
             ("KAFKA__GRUOP", Some("kafka.group")),
