@@ -1,4 +1,4 @@
-//! Makes the tables of the lemmatiser, and builds again when a migration is added: both are embedded in the program.
+//! Generates the lemmatiser's tables, and triggers a rebuild when a migration is added. Both are embedded in the binary.
 
 use std::{env, error::Error, fs, path::Path};
 

@@ -1,8 +1,8 @@
-//! Pauses that grow between attempts.
+//! Exponential backoff.
 
 use std::time::Duration;
 
-/// Exponential pauses: doubling from the first to the longest.
+/// Exponentially growing delays between attempts.
 #[derive(Debug, Clone)]
 pub(crate) struct Backoff {
     longest: Duration,
@@ -10,13 +10,13 @@ pub(crate) struct Backoff {
 }
 
 impl Backoff {
-    /// Pauses from `first`, doubling up to `longest`.
+    /// Creates a backoff that starts at `first` and doubles up to `longest`.
     #[must_use]
     pub(crate) const fn new(first: Duration, longest: Duration) -> Self {
         Self { longest, next: first }
     }
 
-    /// The pause before the next attempt.
+    /// Returns the delay before the next attempt.
     pub(crate) fn pause(&mut self) -> Duration {
         let pause = self.next;
         self.next = (self.next * 2).min(self.longest);

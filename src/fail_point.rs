@@ -1,13 +1,13 @@
-//! Fail points: steps of a flush at which tests make the service crash, fail or wait.
+//! Fail points: steps of a flush at which tests can make the service crash, fail or wait.
 //!
-//! They exist where the feature `fail-points` is on *and* the build has debug assertions: the tests turn the feature
-//! on, and no release build has them, whatever its features. `FAILPOINTS=flush-commit-after=return(crash)` arms one;
-//! the syntax is that of the crate [`fail`](https://docs.rs/fail), and what they return is
+//! They exist only if the feature `fail-points` is enabled *and* the build has debug assertions. The tests enable the
+//! feature; release builds never have fail points. `FAILPOINTS=flush-commit-after=return(crash)` activates one. The syntax is
+//! that of the crate [`fail`](https://docs.rs/fail). The return values mean:
 //!
-//! - `crash`: the process aborts, as by SIGKILL;
-//! - anything else: the step fails, as by a connection that was lost.
+//! - `crash`: the process aborts, as if killed by SIGKILL;
+//! - anything else: the step fails, as if the connection were lost.
 
-/// The steps, in the order in which a flush passes them.
+/// The steps, in the order in which a flush reaches them.
 #[cfg(all(feature = "fail-points", debug_assertions))]
 pub const STEPS: [&str; 18] = [
     "window-before",
@@ -30,8 +30,8 @@ pub const STEPS: [&str; 18] = [
     "kafka-commit-after",
 ];
 
-/// Marks a step: `fail_point!("name", value)` returns that value from the function around it, and
-/// `fail_point!("name")` an error, for which `StoreError` must be in scope.
+/// Marks a step. `fail_point!("name", value)` returns `value` from the enclosing function, and
+/// `fail_point!("name")` returns an error; the latter requires `StoreError` to be in scope.
 macro_rules! fail_point {
     ($name:literal) => {
         fail_point!($name, Err(StoreError::at_fail_point($name).into()))
@@ -46,7 +46,7 @@ macro_rules! fail_point {
 }
 pub(crate) use fail_point;
 
-/// Arms what the environment says, for as long as the answer lives.
+/// Activates the fail points configured in the environment until the returned guard is dropped.
 #[cfg(all(feature = "fail-points", debug_assertions))]
 #[must_use]
 pub(crate) fn arm() -> impl Drop {
@@ -61,11 +61,11 @@ pub(crate) fn arm() -> impl Drop {
     Armed(Some(fail::FailScenario::setup()))
 }
 
-/// Passes a step at which async code can be made to wait, or the process to crash.
+/// A step in async code at which tests can make it wait or crash the process.
 #[cfg(all(feature = "fail-points", debug_assertions))]
 pub(crate) async fn pause(name: &'static str) {
     let work = move || fail::fail_point!(name, |what: Option<String>| hit(name, what.as_deref()));
-    // Off the async threads, which go on meanwhile.
+    // On a blocking thread, so that other tasks continue.
     let _ = tokio::task::spawn_blocking(work).await;
 }
 

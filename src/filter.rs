@@ -20,18 +20,18 @@ use crate::post::{Language, Post};
 pub const MAX_TOPIC_NAME: usize = 64;
 /// Most topics, as each costs a column entry of every rollup it touches.
 pub const MAX_TOPICS: usize = 1_000;
-/// Most memory that the compiled patterns may take, in bytes.
+/// The maximum memory for compiled patterns, in bytes.
 const MAX_PATTERN_BYTES: usize = 64 << 20;
-/// Scripts written without spaces, or with particles glued to the word: a keyword of theirs may stand
-/// anywhere, and it ends any other word.
+/// Scripts that are written without spaces or that attach particles to words. A keyword in one of them matches anywhere, and
+/// their characters end a word of any other script.
 const UNSPACED: &str =
     r"\p{Han}\p{Hiragana}\p{Katakana}\p{Bopomofo}\p{Hangul}\p{Thai}\p{Lao}\p{Khmer}\p{Myanmar}\p{Tibetan}";
 
 /// A filter that can't be built from its settings.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
 pub enum FilterError {
-    /// A language that is not registered.
-    #[error("`{0}` is not a language: give registered BCP 47 subtags, such as `en`, or `und` for posts without one")]
+    /// An unregistered language.
+    #[error("`{0}` is not a language: use registered BCP 47 subtags, such as `en`, or `und` for posts without one")]
     Language(String),
     /// A topic with an empty name: `''` stands for all posts.
     #[error("topic {0} has an empty name, which stands for all posts: give it a name")]
@@ -81,19 +81,19 @@ pub enum FilterError {
     NothingTracked,
 }
 
-/// The languages that are wanted.
+/// The languages to keep.
 #[derive(Debug, Clone, PartialEq, Eq, Default)]
 pub struct Languages {
-    /// Empty: all.
+    /// Empty for all languages.
     subtags: BTreeSet<Language>,
 }
 
 impl Languages {
-    /// The languages of `tags` (`pt-BR` counts as `pt`); without any, all languages.
+    /// Creates the set from language tags (`pt-BR` counts as `pt`). Without any tags, it contains all languages.
     ///
     /// # Errors
     ///
-    /// [`FilterError::Language`] for one that is not registered.
+    /// Returns [`FilterError::Language`] if a tag is not registered.
     pub fn new<T: AsRef<str>>(tags: impl IntoIterator<Item = T>) -> Result<Self, FilterError> {
         let language = |tag: T| {
             let tag = tag.as_ref();
@@ -103,8 +103,8 @@ impl Languages {
         Ok(Self { subtags })
     }
 
-    /// Whether posts in this language are wanted. Those whose language is not known are only if `und` is listed or
-    /// everything is wanted.
+    /// Whether to keep posts in this language. Posts without a known language are kept only if `und` is listed or all
+    /// languages are kept.
     #[must_use]
     pub fn allows(&self, language: Language) -> bool {
         self.subtags.is_empty() || self.subtags.contains(&language)

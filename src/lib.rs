@@ -1,23 +1,23 @@
-//! A streaming monitor of what people feel on social media.
+//! A streaming monitor of emotions in social media posts.
 //!
-//! Posts arrive on Kafka topics, are cleaned, classified into emotions by an ONNX encoder and
-//! written to Postgres together with rolling aggregates and the offsets they came from, in one
-//! transaction: each post counts exactly once.
+//! Posts are consumed from Kafka topics, cleaned, classified into emotions by an ONNX encoder, and
+//! written to Postgres together with rolling aggregates and the consumed offsets in one
+//! transaction, so each post counts exactly once.
 //!
 //! The modules, along the path of a record:
 //!
-//! - [`post`]: a Kafka record's bytes become a [`post::Post`], a [`post::Deletion`] or a
+//! - [`post`]: parses a Kafka record into a [`post::Post`], a [`post::Deletion`] or a
 //!   [`post::Reject`] with its reason;
 //! - [`filter`]: which posts are wanted, and which tracked topics they touch;
 //! - [`clean`]: the cleaning profile that the model was trained with;
-//! - [`model`]: a model folder: manifest, labels, groups, thresholds, tokenizer;
-//! - [`classify`]: tokenising, micro-batching, ONNX sessions, decoding;
+//! - [`model`]: model folders: manifest, labels, groups, thresholds, tokenizer;
+//! - [`classify`]: tokenisation, micro-batching, ONNX sessions, decoding;
 //! - [`store`]: rows, rollups, offsets, deletions, partitions and retention in Postgres;
 //! - [`kafka`]: consuming in a group, dead letters; [`feed`]: filling a topic from a file;
-//! - [`pipeline`]: the stages joined; shutdown;
+//! - [`pipeline`]: the stages combined, and their shutdown;
 //! - [`telemetry`]: metrics, logs, health; [`http`]: the live page, `/metrics`, `/live`, `/ready`;
-//! - [`config`]: settings from file, environment and flags; [`cli`]: one file a subcommand;
-//! - [`fail_point`]: where tests make a flush crash, fail or wait.
+//! - [`config`]: settings from file, environment and flags; [`cli`]: the subcommands;
+//! - [`fail_point`]: steps at which tests make a flush crash, fail or wait.
 
 mod backoff;
 pub mod classify;

@@ -1,4 +1,4 @@
-//! Holds the order of the modules that ARCHITECTURE.md's map shows: none imports one above itself.
+//! Checks that modules import only modules below them, in the order of ARCHITECTURE.md's table.
 
 #![allow(clippy::unwrap_used, clippy::panic)]
 
@@ -8,7 +8,7 @@ use std::{
     path::{Path, PathBuf},
 };
 
-/// From bottom to top.
+/// The modules from bottom to top.
 const ORDER: &[&str] = &[
     "sync",
     "post",
@@ -49,11 +49,11 @@ fn no_module_imports_one_above_itself() {
         }
     }
     assert_eq!(wrong, [""; 0]);
-    assert_eq!(seen.len(), ORDER.len(), "modules that are gone leave the order too");
+    assert_eq!(seen.len(), ORDER.len(), "remove deleted modules from the order");
 }
 
 #[test]
-fn architecture_s_map_has_the_same_order() {
+fn the_table_in_architecture_has_the_same_order() {
     let text = fs::read_to_string(Path::new(env!("CARGO_MANIFEST_DIR")).join("ARCHITECTURE.md")).unwrap();
     let rows: Vec<String> = text
         .lines()
@@ -84,13 +84,13 @@ fn rust_files(folder: &Path) -> Vec<PathBuf> {
     files
 }
 
-/// The top-level module that a path below `src/` belongs to.
+/// Returns the top-level module of a path below `src/`.
 fn module_of(path: &Path) -> String {
     let first = path.components().next().unwrap().as_os_str().to_string_lossy();
     first.trim_end_matches(".rs").to_owned()
 }
 
-/// The top-level modules that a source file names after `crate::`.
+/// Returns the top-level modules that a source file refers to as `crate::...`.
 fn imports(text: &str) -> BTreeSet<String> {
     let code: String = text
         .lines()
@@ -107,7 +107,7 @@ fn imports(text: &str) -> BTreeSet<String> {
     found
 }
 
-/// The first word of each element of a braced list, nested lists left out.
+/// Returns the first word of each element of a braced list, ignoring nested lists.
 fn heads(list: &str) -> Vec<String> {
     let (mut depth, mut found, mut at_head) = (0_usize, Vec::new(), true);
     for (place, c) in list.char_indices() {
