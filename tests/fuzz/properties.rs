@@ -1,8 +1,8 @@
-//! What holds for any bytes whatever: the fuzz targets look for what breaks it, and `tests/bad_input.rs` holds it to
-//! seeds and random changes of them in every run of the tests.
+//! Properties that hold for any bytes. The fuzz targets search for counterexamples, and `tests/offline/bad_input.rs` checks
+//! them on seeds and random mutations in every test run.
 //!
-//! A law takes raw bytes and panics where it is broken. That also finds panics, endless loops and memory without
-//! bound in what is called.
+//! A property takes raw bytes and panics if it is violated. This also detects panics, endless loops and unbounded memory in the
+//! code under test.
 
 use std::{
     path::{Path, PathBuf},
@@ -19,7 +19,7 @@ use moodstream::{
 };
 use time::macros::datetime;
 
-/// The wire formats, as the first byte of an input to [`parse`] chooses them.
+/// The wire formats, selected by the first byte of an input to [`parse`].
 pub const FORMATS: [Format; 8] = [
     Format::Auto,
     Format::TwitterV1,
@@ -31,17 +31,17 @@ pub const FORMATS: [Format; 8] = [
     Format::Text,
 ];
 
-/// Planted where a secret belongs: it must not come out.
+/// Planted in place of a secret; it must not appear in any output.
 const SECRET: &str = "hunter2hunter2";
 
-/// The project's folder, from wherever this is compiled.
+/// Returns the project's folder, wherever this is compiled.
 pub fn root() -> PathBuf {
     let here = Path::new(env!("CARGO_MANIFEST_DIR"));
     let root = here.ancestors().find(|folder| folder.join("migrations").is_dir());
     root.unwrap_or(here).to_owned()
 }
 
-/// A record: the first byte chooses the format, whether the broker gave a time and a sane one, and narrow limits.
+/// A record. The first byte selects the format, the record's timestamp (none, valid or out of range), and small limits.
 pub fn parse(data: &[u8]) {
     let Some((choice, record)) = data.split_first() else {
         return;
@@ -114,7 +114,7 @@ fn check_outcome(outcome: &Result<Parsed, Reject>, limits: &Limits) {
     }
 }
 
-/// How much a cleaned text may take: names of emoji are longer than emoji.
+/// Returns the maximum length of a cleaned text: names of emoji are longer than the emoji.
 fn most_bytes(profile: Profile, text: &str) -> usize {
     match profile {
         Profile::TwitterRoberta => 3 * text.len() + 8,
@@ -122,7 +122,7 @@ fn most_bytes(profile: Profile, text: &str) -> usize {
     }
 }
 
-/// A text under every cleaning profile.
+/// A text, cleaned with every profile.
 pub fn clean(data: &[u8]) {
     let text = String::from_utf8_lossy(data);
     for profile in Profile::ALL {
@@ -140,23 +140,23 @@ pub fn clean(data: &[u8]) {
     }
 }
 
-/// A text under each kind of tokenizer that a model folder may bring.
+/// A text, tokenised by each kind of tokenizer that a model folder may contain.
 pub fn tokenise(data: &[u8]) {
     let text = String::from_utf8_lossy(data);
     for (name, tokenizer, vocabulary) in &*TOKENIZERS {
-        // Failing is an answer (the text goes to the dead letters), but none of these has a reason to.
+        // A failure is allowed in general (the text becomes a dead letter), but none of these tokenizers has a reason to fail.
         let ids = match tokenizer.encode(&text) {
             Ok(ids) => ids,
             Err(error) => panic!("{name}: {error}"),
         };
         assert!(ids.len() <= tokenizer.max_tokens(), "{name}: {} tokens", ids.len());
-        assert!(ids.len() >= 2, "{name}: the special tokens are there");
+        assert!(ids.len() >= 2, "{name}: the special tokens are missing");
         assert!(ids.iter().all(|id| id < vocabulary), "{name}: {ids:?}");
         assert_eq!(tokenizer.encode(&text).ok().as_ref(), Some(&ids), "{name}");
     }
 }
 
-/// Byte-level BPE as the shipped model has it, WordPiece and Unigram in small, each with the size of its vocabulary.
+/// Byte-level BPE as in the shipped model, and small WordPiece and Unigram tokenizers, each with its vocabulary size.
 static TOKENIZERS: LazyLock<Vec<(&str, Tokenizer, u32)>> = LazyLock::new(|| {
     let shipped = root().join("models/emotion-roberta-6x384");
     let open = |folder: &Path| match ModelFolder::open(folder, &ModelOptions::default()) {
@@ -247,7 +247,7 @@ fn unigram() -> serde_json::Value {
     })
 }
 
-/// Settings: a file's text, then variables of the environment as `NAME=value` without their prefix, all of them
+/// Settings: the content of a file, then environment variables as `NAME=value` without their prefix, all
 /// separated by NUL.
 pub fn settings(data: &[u8]) {
     let text = String::from_utf8_lossy(data);
@@ -261,13 +261,13 @@ pub fn settings(data: &[u8]) {
     if let Ok(settings) = &merged {
         use_settings(settings);
     }
-    // Names of variables are read in lower case.
+    // Names of variables are converted to lower case.
     if !text.to_lowercase().contains(SECRET) {
         no_secret_comes_out(file, variables, merged);
     }
 }
 
-/// What the service does with them before it looks at the world.
+/// Uses the settings as the service does before it accesses any resource.
 fn use_settings(settings: &Settings) {
     if let Err(error) = settings.check() {
         one_line(&error);
@@ -295,8 +295,8 @@ fn no_secret_comes_out(file: &str, mut variables: Vec<(String, String)>, merged:
         Ok(settings) => format!("{settings:?} {:?}", settings.check()),
         Err(error) => error.0,
     };
-    assert!(!shown.contains(SECRET), "the settings or their fault show a secret");
-    // Signs that a URL gives a meaning to, not escaped.
+    assert!(!shown.contains(SECRET), "the settings or the error show a secret");
+    // Characters with a special meaning in URLs, unescaped.
     let (before, after) = file.split_at(file.floor_char_boundary(file.len() / 2));
     for url in [
         format!("postgres://me:{before}{SECRET}{after}@db:5432/moods"),

@@ -1,4 +1,4 @@
-//! Where the fuzzers begin: what the project writes itself, and the edge cases that its authors thought of.
+//! The fuzzers' seeds: records that the project generates, and known edge cases.
 
 use std::{fs, path::Path};
 
@@ -6,9 +6,9 @@ use moodstream::post::{self, Envelope, ParseOptions, Parsed};
 use moodstream_demo::Writer;
 use time::{Duration, macros::datetime};
 
-use super::laws::root;
+use super::properties::root;
 
-/// The targets, by name, each with its seeds.
+/// Returns the seeds of each target by name.
 pub fn all(posts: usize) -> [(&'static str, Vec<Vec<u8>>); 4] {
     [
         ("parse", records(posts)),
@@ -18,7 +18,7 @@ pub fn all(posts: usize) -> [(&'static str, Vec<Vec<u8>>); 4] {
     ]
 }
 
-/// The demo's sample in every wire format, and damage; the byte before each is the choice of [`super::laws::parse`].
+/// The demo's sample in every wire format, and damaged records. The first byte is the selector of [`super::properties::parse`].
 pub fn records(posts: usize) -> Vec<Vec<u8>> {
     let mut seeds: Vec<Vec<u8>> = Vec::new();
     let mut add = |choice: u8, record: &[u8]| seeds.push([&[choice], record].concat());
@@ -31,14 +31,14 @@ pub fn records(posts: usize) -> Vec<Vec<u8>> {
     for (at, record) in EDGES.iter().enumerate() {
         add(b'0', record.as_bytes());
         add(b'8', record.as_bytes());
-        // Small limits, and each format in turn.
+        // Small limits, with each format in turn.
         add(b'p' + u8::try_from(at % 8).unwrap_or(0), record.as_bytes());
     }
     for size in [1, 100, 127, 128, 200] {
         add(b'0', format!("{}{}", "[".repeat(size), "]".repeat(size)).as_bytes());
         add(b'0', "{\"retweeted_status\":".repeat(size).as_bytes());
     }
-    // Fields at the limits of the tables and one byte beyond, and an id made of two parts.
+    // Fields at the limits of the tables and one byte beyond, and an id composed of two parts.
     for bytes in [255, 256, 400, 511, 512, 513] {
         let long = "é".repeat(bytes / 2) + &"x".repeat(bytes % 2);
         add(
@@ -65,7 +65,7 @@ pub fn records(posts: usize) -> Vec<Vec<u8>> {
     seeds
 }
 
-/// The texts of those posts, and texts that the steps of cleaning look for.
+/// The texts of those posts, and texts that exercise the steps of cleaning.
 pub fn texts(posts: usize) -> Vec<Vec<u8>> {
     let envelope = Envelope {
         timestamp: Some(datetime!(2026-03-01 12:00 UTC)),
@@ -81,7 +81,7 @@ pub fn texts(posts: usize) -> Vec<Vec<u8>> {
     written.chain(edges).chain(long).collect()
 }
 
-/// The example settings, as they stand, with every setting in force, and section by section; and variables.
+/// The example settings unchanged, with every setting enabled, and section by section; and variables.
 pub fn settings() -> Vec<Vec<u8>> {
     let example = fs::read_to_string(root().join("deploy/moodstream.example.toml")).unwrap_or_default();
     let in_force: String = example
@@ -105,7 +105,7 @@ pub fn settings() -> Vec<Vec<u8>> {
         .collect()
 }
 
-/// Writes each target's seeds as files into a folder of its name.
+/// Writes each target's seeds to files in a folder of its name.
 pub fn write(folder: &Path, posts: usize) -> std::io::Result<()> {
     for (target, seeds) in all(posts) {
         let folder = folder.join(target);

@@ -1,8 +1,8 @@
-//! Writes the fuzzers' first corpora: `cargo build --workspace --example fuzz-seeds && target/debug/examples/fuzz-seeds FOLDER`.
+//! Writes the fuzzers' initial corpora: `cargo build --workspace --example fuzz-seeds && target/debug/examples/fuzz-seeds FOLDER`.
 
 #![allow(dead_code, unreachable_pub, missing_docs, clippy::panic)]
 
-mod laws;
+mod properties;
 mod seeds;
 
 fn main() -> std::io::Result<()> {

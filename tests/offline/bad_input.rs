@@ -1,8 +1,8 @@
-//! Bad input: the laws that the fuzzers look for a breach of, held over their seeds and random changes of them. The
-//! long search is `make fuzz`.
+//! Bad input: checks the fuzzers' properties on their seeds and random mutations of them. `make fuzz` searches
+//! longer.
 
-#[path = "../fuzz/laws.rs"]
-mod laws;
+#[path = "../fuzz/properties.rs"]
+mod properties;
 #[path = "../fuzz/seeds.rs"]
 mod seeds;
 
@@ -10,7 +10,7 @@ use std::sync::LazyLock;
 
 use proptest::prelude::*;
 
-/// A target's name and its seeds.
+/// The name and the seeds of a target.
 type Seeds = (&'static str, Vec<Vec<u8>>);
 
 static SEEDS: LazyLock<Vec<Seeds>> = LazyLock::new(|| seeds::all(200).into());
@@ -22,7 +22,7 @@ fn seeds_of(target: &str) -> &'static [Vec<u8>] {
         .map_or(&[], |(_, seeds)| seeds)
 }
 
-/// A seed, cut, doubled, spliced with another and sprinkled with bytes, as a fuzzer does.
+/// Mutates a seed as a fuzzer does: truncates it, splices it with another one, and replaces ranges of bytes.
 fn changed(target: &'static str) -> impl Strategy<Value = Vec<u8>> {
     let seeds = seeds_of(target);
     let seed = || prop::sample::select(seeds);
@@ -54,16 +54,16 @@ fn changed(target: &'static str) -> impl Strategy<Value = Vec<u8>> {
 }
 
 #[test]
-fn the_laws_hold_for_the_seeds() {
-    for (target, law) in [
-        ("parse", laws::parse as fn(&[u8])),
-        ("clean", laws::clean),
-        ("tokenise", laws::tokenise),
-        ("settings", laws::settings),
+fn properties_hold_for_the_seeds() {
+    for (target, property) in [
+        ("parse", properties::parse as fn(&[u8])),
+        ("clean", properties::clean),
+        ("tokenise", properties::tokenise),
+        ("settings", properties::settings),
     ] {
-        assert!(seeds_of(target).len() > 15, "{target} has seeds");
+        assert!(seeds_of(target).len() > 15, "{target} has too few seeds");
         for seed in seeds_of(target) {
-            law(seed);
+            property(seed);
         }
     }
 }
@@ -73,21 +73,21 @@ proptest! {
 
     #[test]
     fn any_record_is_handled(input in changed("parse")) {
-        laws::parse(&input);
+        properties::parse(&input);
     }
 
     #[test]
     fn any_text_is_cleaned(input in changed("clean")) {
-        laws::clean(&input);
+        properties::clean(&input);
     }
 
     #[test]
     fn any_text_is_tokenised(input in changed("tokenise")) {
-        laws::tokenise(&input);
+        properties::tokenise(&input);
     }
 
     #[test]
-    fn any_settings_are_read_or_refused_in_one_line_without_their_secrets(input in changed("settings")) {
-        laws::settings(&input);
+    fn any_settings_are_read_or_refused_without_showing_secrets(input in changed("settings")) {
+        properties::settings(&input);
     }
 }

@@ -1,4 +1,4 @@
-//! The classifier on real sessions.
+//! The classifier with real sessions.
 
 use std::{
     fs,
@@ -53,7 +53,7 @@ fn assert_same(a: &Prediction, b: &Prediction) {
     for (a, b) in a.scores.iter().zip(b.scores.iter()) {
         assert!((a - b).abs() <= 1e-3, "{a} and {b}");
     }
-    // Two labels within the tolerance may change places; otherwise the label is the same.
+    // Two labels within the tolerance may be swapped; otherwise the label must be equal.
     let mut sorted = a.scores.to_vec();
     sorted.sort_by(|a, b| b.total_cmp(a));
     assert!(
@@ -64,7 +64,7 @@ fn assert_same(a: &Prediction, b: &Prediction) {
     );
 }
 
-/// Posts as varied as strings can be, from a single character to far above the model's limit.
+/// Arbitrary posts, from a single character to far above the model's limit.
 fn posts() -> impl Strategy<Value = Vec<String>> {
     let post = prop_oneof![4 => "[a-zA-Z ,.!?#@]{1,60}", 2 => any::<String>(), 1 => "(\u{1F600}|é|日|[a-z]){1,200}", 1 => "(</s>|<pad>|<mask>| ){1,8}"];
     prop::collection::vec(post, 1..24)
@@ -74,7 +74,7 @@ proptest! {
     #![proptest_config(ProptestConfig { cases: 64, ..ProptestConfig::default() })]
 
     #[test]
-    fn a_prediction_depends_on_neither_batch_mates_nor_order((posts, shuffled) in posts().prop_flat_map(|posts| (Just(posts.clone()), Just(posts).prop_shuffle()))) {
+    fn predictions_do_not_depend_on_the_batch_or_the_order((posts, shuffled) in posts().prop_flat_map(|posts| (Just(posts.clone()), Just(posts).prop_shuffle()))) {
         static ALONE: LazyLock<Classifier> = LazyLock::new(|| {
             Classifier::start(&open(Precision::Fp32), &ClassifyOptions { max_batch_posts: 1, ..uncached() }).unwrap()
         });
@@ -111,7 +111,7 @@ fn the_cache_changes_no_prediction() {
 }
 
 #[test]
-fn posts_that_the_session_fails_on_are_found() {
+fn posts_on_which_the_session_fails_are_isolated() {
     let classifier = Classifier::start(&open(Precision::Fp32), &uncached()).unwrap();
     let mut posts: Vec<String> = (0..40).map(|n| format!("an ordinary post, number {n}")).collect();
     posts[7] = "beyond the embedding: POISON".to_owned();
@@ -139,7 +139,7 @@ fn posts_that_the_session_fails_on_are_found() {
 }
 
 #[test]
-fn half_precision_is_read() {
+fn half_precision_is_supported() {
     let full = Classifier::start(&open(Precision::Fp32), &uncached()).unwrap();
     let half = Classifier::start(&open(Precision::Fp16), &uncached()).unwrap();
     let posts = ["so happy", "a longer post about nothing in particular", "!"];
@@ -151,10 +151,10 @@ fn half_precision_is_read() {
 }
 
 #[test]
-fn long_posts_are_cut_and_special_tokens_in_posts_are_text() {
+fn long_posts_are_truncated_and_special_tokens_in_posts_are_text() {
     let folder = open(Precision::Fp32);
     let tokenizer = folder.tokenizer();
-    // max_position_embeddings is 66, of which a RoBERTa uses 64; the 8 of tokenizer.json do not count.
+    // max_position_embeddings is 66, of which RoBERTa uses 64. The 8 in tokenizer.json is ignored.
     assert_eq!(tokenizer.max_tokens(), 64);
     let ids = tokenizer.encode(&"z".repeat(1_000_000)).unwrap();
     assert_eq!((ids.len(), ids[0], ids[63]), (64, 0, 2));
@@ -163,7 +163,7 @@ fn long_posts_are_cut_and_special_tokens_in_posts_are_text() {
 }
 
 #[test]
-fn a_provider_that_is_not_there_is_an_error() {
+fn an_unavailable_provider_is_an_error() {
     let folder = ModelFolder::open(
         fixture(),
         &ModelOptions {
@@ -172,11 +172,7 @@ fn a_provider_that_is_not_there_is_an_error() {
         },
     )
     .unwrap();
-    assert_eq!(
-        folder.info().precision,
-        Precision::Fp16,
-        "on a GPU fp16 is what auto takes"
-    );
+    assert_eq!(folder.info().precision, Precision::Fp16, "auto selects fp16 on a GPU");
     match Classifier::start(&folder, &ClassifyOptions::default()) {
         Err(
             error @ ClassifyError::Provider {
@@ -185,13 +181,13 @@ fn a_provider_that_is_not_there_is_an_error() {
             },
         ) => assert_eq!(error.to_string().lines().count(), 1),
         Err(other) => unreachable!("{other}"),
-        // Only where there is a GPU: then it has to work there.
+        // On a machine with a GPU it must work.
         Ok(classifier) => assert!(classify(&classifier, &["hello"])[0].is_ok()),
     }
 }
 
 #[test]
-fn an_absent_library_is_an_error() {
+fn a_missing_library_is_an_error() {
     let options = ClassifyOptions {
         onnxruntime: Some("/nowhere/libonnxruntime.so".into()),
         ..uncached()
@@ -205,7 +201,7 @@ fn an_absent_library_is_an_error() {
     );
 }
 
-/// A copy of the fixture with one file changed.
+/// Returns a copy of the fixture with one file changed.
 fn changed(file: &str, change: impl FnOnce(String) -> String) -> TempDir {
     let copy = tempfile::tempdir().unwrap();
     for name in ["config.json", "tokenizer.json", "model.onnx"] {
@@ -225,9 +221,9 @@ fn open_error(folder: &TempDir) -> String {
 }
 
 #[test]
-fn what_is_wrong_with_a_folder_is_said_in_one_line() {
+fn errors_in_a_folder_are_reported_in_one_line() {
     let folder = changed("config.json", |text| text.replace("\"problem_type\"", "\"other\""));
-    assert!(open_error(&folder).contains("guessing it would give wrong scores"));
+    assert!(open_error(&folder).contains("a wrong guess would give wrong scores"));
     let given = ModelOptions {
         problem_type: Some(ProblemType::MultiLabelClassification),
         ..ModelOptions::default()
@@ -240,7 +236,7 @@ fn what_is_wrong_with_a_folder_is_said_in_one_line() {
     assert!(open_error(&folder).contains("has the id 262, but the model's embedding has 262 rows"));
 
     let folder = changed("tokenizer.json", |_| "{\"version\": \"1.0\"}".to_owned());
-    assert!(open_error(&folder).contains("tokenizer.json: not a tokenizer that can be read"));
+    assert!(open_error(&folder).contains("tokenizer.json: not a readable tokenizer"));
 
     let folder = changed("moodstream.toml", |_| "fallback = \"calm\"".to_owned());
     assert!(open_error(&folder).contains("moodstream.toml: fallback names \"calm\""));
@@ -278,12 +274,12 @@ fn a_graph_that_does_not_fit_its_labels_is_an_error() {
 
     let damaged = changed("model.onnx", |_| "not an ONNX file".to_owned());
     let damaged = ModelFolder::open(damaged.path(), &ModelOptions::default());
-    // The temporary folder is gone by now, which is as damaged as a file can be.
+    // The temporary folder has been deleted by now, so loading must fail.
     assert!(Classifier::start(&damaged.unwrap(), &uncached()).is_err());
 }
 
 #[test]
-fn the_id_changes_with_what_changes_answers() {
+fn the_id_changes_with_everything_that_affects_predictions() {
     let id = |folder: &Path, options: &ModelOptions| ModelFolder::open(folder, options).unwrap().info().id.to_string();
     let whole = id(&fixture(), &ModelOptions::default());
     assert!(
@@ -316,7 +312,7 @@ fn the_id_changes_with_what_changes_answers() {
 }
 
 #[test]
-fn the_default_model_knows_joy_from_anger() {
+fn the_default_model_distinguishes_joy_from_anger() {
     let model = Path::new(env!("CARGO_MANIFEST_DIR")).join("models/emotion-roberta-6x384");
     let folder = ModelFolder::open(&model, &ModelOptions::default()).unwrap();
     assert_eq!(folder.info().precision, Precision::Int8);
@@ -335,10 +331,10 @@ fn the_default_model_knows_joy_from_anger() {
     assert_eq!(emotions, ["joy", "anger"]);
 }
 
-/// Without VNNI, ONNX Runtime's products of unsigned by signed bytes saturate unless it is told otherwise: the labels of
-/// one post in 65 changed.
+/// Without VNNI, ONNX Runtime's products of unsigned and signed bytes saturate by default, which changed the labels of
+/// one post in 65.
 #[test]
-fn int8_scores_are_near_those_of_fp16_on_every_processor() {
+fn int8_scores_are_close_to_those_of_fp16_on_every_processor() {
     let model = Path::new(env!("CARGO_MANIFEST_DIR")).join("models/emotion-roberta-6x384");
     let openings = [
         "today",
@@ -385,6 +381,6 @@ fn int8_scores_are_near_those_of_fp16_on_every_processor() {
         })
         .sum();
     let mean = apart / texts.len() as f64;
-    println!("scores differ by {mean:.4} in the mean");
+    println!("scores differ by {mean:.4} on average");
     assert!(mean < 0.012, "{mean}");
 }

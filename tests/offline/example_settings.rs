@@ -1,4 +1,4 @@
-//! `deploy/moodstream.example.toml` says what the code does.
+//! Checks that `deploy/moodstream.example.toml` matches the code.
 
 use std::{collections::BTreeSet, io::Write as _, path::Path};
 
@@ -15,7 +15,7 @@ fn load(text: &str) -> Settings {
     layers::load(Some(file.path()), [], &[]).unwrap()
 }
 
-/// The example with every setting that is commented out in force: `#key = value`, not `# words`.
+/// Returns the example with every commented-out setting enabled: `#key = value`, but not `# words`.
 fn in_force() -> String {
     Regex::new(r#"(?m)^#([a-z_"\[])"#)
         .unwrap()
@@ -24,7 +24,7 @@ fn in_force() -> String {
 }
 
 #[test]
-fn as_it_stands_it_sets_the_topics_and_the_model_only() {
+fn unchanged_it_sets_only_the_topics_and_the_model() {
     let mut expected = Settings::default();
     expected.kafka.topics = vec!["posts".to_owned()];
     expected.model.path = "models/emotion-xlm-roberta-12x384-multilingual".into();
@@ -32,7 +32,7 @@ fn as_it_stands_it_sets_the_topics_and_the_model_only() {
 }
 
 #[test]
-fn every_default_it_names_is_the_default() {
+fn every_default_in_it_is_the_default() {
     let (named, default) = (load(&in_force()), Settings::default());
     let mut posts = named.posts.clone();
     assert!(posts.fields.text.is_some() && posts.fields.quoted_text.is_some());
@@ -48,7 +48,7 @@ fn every_default_it_names_is_the_default() {
     assert_eq!(format!("{:#?}", named.log), format!("{:#?}", default.log));
     assert_eq!(format!("{:#?}", named.shutdown), format!("{:#?}", default.shutdown));
 
-    // Where the comment gives an example rather than the default, the rest must still agree.
+    // Where the comment shows an example instead of the default, the rest must still match.
     let mut store = named.store.clone();
     store.retention_days = default.store.retention_days;
     (store.service_role, store.read_role) = (None, None);
@@ -84,7 +84,7 @@ fn every_setting_is_in_it() {
         .captures_iter(&shown)
         .map(|found| found.extract::<1>().1[0])
         .collect();
-    assert!(fields.len() > 40, "too few fields were found: {fields:?}");
+    assert!(fields.len() > 40, "found too few fields: {fields:?}");
     let missing: Vec<&str> = fields
         .into_iter()
         .filter(|field| {

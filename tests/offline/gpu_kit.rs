@@ -1,4 +1,4 @@
-//! The scripts that measure on a GPU machine: what they make of programs' output, and their time limits.
+//! The scripts for GPU machines: how they parse the output of programs, and their time limits.
 
 use std::process::Command;
 
@@ -9,7 +9,7 @@ fn the_gpu_kit_s_own_tests_pass() {
         .current_dir(env!("CARGO_MANIFEST_DIR"))
         .output()
     else {
-        println!("skipped: there is no python3");
+        println!("skipped: no python3");
         return;
     };
     let report = String::from_utf8_lossy(&out.stderr);

@@ -1,9 +1,9 @@
-//! The posts by which irony and negation are judged are well formed.
+//! Checks the posts used to evaluate irony and negation.
 
 use std::{collections::BTreeSet, fs, path::Path};
 
 #[test]
-fn the_ironic_posts_are_sixty_different_ones_with_a_known_emotion_each() {
+fn the_ironic_posts_are_sixty_distinct_ones_with_known_emotions() {
     let folder = Path::new(env!("CARGO_MANIFEST_DIR")).join("tests/fixtures/irony");
     let mut texts = BTreeSet::new();
     let files = fs::read_dir(folder).unwrap().map(|entry| entry.unwrap().path());
@@ -14,7 +14,7 @@ fn the_ironic_posts_are_sixty_different_ones_with_a_known_emotion_each() {
             let (text, emotion) = row.split_once('\t').unwrap();
             let known = ["anger", "disgust", "fear", "joy", "neutral", "sadness", "surprise"];
             assert!(known.contains(&emotion), "{row}");
-            assert!(texts.insert(text.to_lowercase()), "{text} is there twice");
+            assert!(texts.insert(text.to_lowercase()), "{text} is a duplicate");
         }
     }
     assert_eq!(texts.len(), 60);

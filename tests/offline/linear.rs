@@ -1,4 +1,4 @@
-//! Linear models behind the classifier.
+//! Linear models in the classifier.
 
 #[path = "../support/linear.rs"]
 mod tiny;
@@ -27,7 +27,7 @@ fn classifier(folder: &Path, max_batch_posts: usize) -> Classifier {
 proptest! {
     #![proptest_config(ProptestConfig::with_cases(32))]
 
-    /// To the last bit: nothing of a batch but a text's own n-grams goes into its scores.
+    /// Scores are bit-identical: only a text's own n-grams affect them.
     #[test]
     fn a_text_s_scores_do_not_depend_on_its_neighbours(
         texts in prop::collection::vec("(so |not )?(happy|angry|lonely|miss|é+|x{1,40})( day| day day)?|[a-z ]{0,300}", 1..40)
@@ -43,7 +43,7 @@ proptest! {
 }
 
 #[test]
-fn a_text_without_end_costs_no_more_than_a_long_one() {
+fn an_arbitrarily_long_text_costs_no_more_than_a_long_one() {
     let folder = tempfile::tempdir().unwrap();
     tiny::write_folder(folder.path());
     let options = ModelOptions::default();
@@ -59,7 +59,7 @@ fn a_text_without_end_costs_no_more_than_a_long_one() {
 }
 
 #[test]
-fn what_a_linear_model_has_not_is_refused_in_one_line() {
+fn options_that_linear_models_lack_are_refused_in_one_line() {
     let folder = tempfile::tempdir().unwrap();
     tiny::write_folder(folder.path());
     let default = ModelOptions::default;

@@ -1,4 +1,4 @@
-//! Tests that need no broker and no database: parsing, settings, and the classifier on real sessions.
+//! Tests that need neither a broker nor a database: parsing, settings, and the classifier with real sessions.
 
 #![allow(
     clippy::unwrap_used,

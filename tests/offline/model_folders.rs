@@ -1,4 +1,4 @@
-//! Model folders as people have them: without tokenizer.json, of other exporters, with graphs that need care.
+//! Model folders in the wild: without a tokenizer.json, from other exporters, with unusual graphs.
 
 use std::{fs, path::Path, sync::Arc};
 
@@ -16,7 +16,7 @@ fn fixture() -> std::path::PathBuf {
     Path::new(env!("CARGO_MANIFEST_DIR")).join("tests/fixtures/tiny-roberta")
 }
 
-/// A copy of the fixture.
+/// Returns a copy of the fixture.
 fn copy() -> TempDir {
     let folder = tempfile::tempdir().unwrap();
     for name in ["config.json", "tokenizer.json", "model.onnx"] {
@@ -40,7 +40,7 @@ fn json_of(path: &Path) -> Value {
     serde_json::from_slice(&fs::read(path).unwrap()).unwrap()
 }
 
-/// The fixture with its tokenizer in the two files that models were published with before there was tokenizer.json.
+/// Returns the fixture with its tokenizer in two vocabulary files, as models were published before tokenizer.json existed.
 fn with_vocabulary_files() -> TempDir {
     let folder = copy();
     let tokenizer = json_of(&folder.path().join("tokenizer.json"));
@@ -67,11 +67,11 @@ fn with_vocabulary_files() -> TempDir {
 
 proptest! {
     #[test]
-    fn a_tokenizer_made_of_vocabulary_files_gives_the_ids_of_tokenizer_json(texts in prop::collection::vec(any::<String>(), 1..20)) {
+    fn a_tokenizer_from_vocabulary_files_has_the_ids_of_tokenizer_json(texts in prop::collection::vec(any::<String>(), 1..20)) {
         let made = open(with_vocabulary_files().path()).unwrap();
         let whole = open(&fixture()).unwrap();
         for text in texts.iter().map(String::as_str).chain(["</s> <mask> so happy", " two  spaces"]) {
-            // Words that this fixture's file adds, and the two files don't have.
+            // Words that are only in the fixture's tokenizer.json.
             prop_assume!(!text.contains("NANNAN") && !text.contains("POISON"));
             prop_assert_eq!(made.tokenizer().encode(text).unwrap(), whole.tokenizer().encode(text).unwrap());
         }
@@ -79,7 +79,7 @@ proptest! {
 }
 
 #[test]
-fn a_word_piece_vocabulary_is_read_as_bert_reads_it() {
+fn a_word_piece_vocabulary_is_read_like_bert_s() {
     let folder = copy();
     fs::remove_file(folder.path().join("tokenizer.json")).unwrap();
     let tokens = [
@@ -88,7 +88,7 @@ fn a_word_piece_vocabulary_is_read_as_bert_reads_it() {
     fs::write(folder.path().join("vocab.txt"), tokens.join("\n")).unwrap();
     let ids = |folder: &Path, text| open(folder).unwrap().tokenizer().encode(text).unwrap();
     assert_eq!(ids(folder.path(), "So HÁPPY!日 xyz"), [2, 5, 6, 7, 8, 9, 1, 3]);
-    // Cased, by the setting that such models are published with.
+    // Cased, as configured in the file that such models are published with.
     fs::write(
         folder.path().join("tokenizer_config.json"),
         r#"{"do_lower_case": false}"#,
@@ -105,7 +105,7 @@ fn a_folder_without_a_tokenizer_says_how_to_make_one() {
     fs::remove_file(folder.path().join("tokenizer.json")).unwrap();
     let error = open(folder.path()).unwrap_err();
     assert!(
-        error.contains("no tokenizer.json, and no vocabulary either") && error.contains("save_pretrained"),
+        error.contains("no tokenizer.json, and no vocabulary files") && error.contains("save_pretrained"),
         "{error}"
     );
     fs::write(folder.path().join("sentencepiece.bpe.model"), "x").unwrap();
@@ -117,7 +117,7 @@ fn a_folder_without_a_tokenizer_says_how_to_make_one() {
 }
 
 #[test]
-fn weights_in_any_file_that_the_graph_names_are_part_of_the_model_s_id() {
+fn external_weights_are_part_of_the_model_s_id() {
     let folder = copy();
     let tensor = [
         int(1, 4),
@@ -142,7 +142,7 @@ fn weights_in_any_file_that_the_graph_names_are_part_of_the_model_s_id() {
     assert!(open(folder.path()).unwrap_err().contains("git lfs pull"));
 }
 
-/// What a graph of the mean id of a batch's row looks like. It does not see which tokens are padding.
+/// A graph that computes the mean token id of each row, including padding.
 struct MeanGraph {
     /// 6: int32, 7: int64.
     ids: u64,
@@ -159,7 +159,7 @@ fn varint(mut value: u64) -> Vec<u8> {
     out
 }
 
-/// Fields of a protobuf message: <https://protobuf.dev/programming-guides/encoding/>.
+/// Encodes fields of a protobuf message: <https://protobuf.dev/programming-guides/encoding/>.
 fn int(field: u64, value: u64) -> Vec<u8> {
     [varint(field << 3), varint(value)].concat()
 }
@@ -256,7 +256,7 @@ fn scores(classifier: &Classifier, window: &[&str]) -> Vec<Arc<[f64]>> {
 }
 
 #[test]
-fn a_graph_that_does_not_see_the_padding_is_run_one_text_at_a_time() {
+fn a_graph_that_ignores_the_mask_is_run_one_text_at_a_time() {
     let classifier = MeanGraph { ids: 7, softmax: false }.start();
     let together = scores(&classifier, &WINDOW);
     let alone: Vec<_> = WINDOW.iter().flat_map(|text| scores(&classifier, &[text])).collect();
@@ -266,7 +266,7 @@ fn a_graph_that_does_not_see_the_padding_is_run_one_text_at_a_time() {
         "{:?}",
         classifier.stats()
     );
-    // They differ at all.
+    // Different texts have different scores.
     assert_ne!(alone[0], alone[1]);
 }
 
@@ -283,7 +283,7 @@ fn the_shipped_graphs_are_run_in_batches() {
     )
     .unwrap();
     scores(&classifier, &WINDOW);
-    // A long text may get a batch of its own, as its padding would cost more.
+    // A long text may get its own batch if padding the others would cost more.
     assert!(
         classifier.stats().batches < WINDOW.len() as u64,
         "{:?}",
@@ -292,7 +292,7 @@ fn the_shipped_graphs_are_run_in_batches() {
 }
 
 #[test]
-fn inputs_of_32_bits_and_a_list_of_labels_are_taken() {
+fn int32_inputs_and_a_list_of_labels_are_supported() {
     let wide = MeanGraph { ids: 7, softmax: false }.start();
     let narrow = MeanGraph { ids: 6, softmax: false }.start();
     assert_eq!(scores(&wide, &WINDOW), scores(&narrow, &WINDOW));
@@ -307,7 +307,7 @@ fn inputs_of_32_bits_and_a_list_of_labels_are_taken() {
 }
 
 #[test]
-fn a_graph_that_ends_in_softmax_is_not_given_another() {
+fn no_second_softmax_is_applied_to_a_graph_that_ends_in_one() {
     let logits = scores(&MeanGraph { ids: 7, softmax: false }.start(), &WINDOW);
     let probabilities = scores(&MeanGraph { ids: 7, softmax: true }.start(), &WINDOW);
     for (logits, probabilities) in logits.iter().zip(&probabilities) {
@@ -318,7 +318,7 @@ fn a_graph_that_ends_in_softmax_is_not_given_another() {
 }
 
 #[test]
-fn one_label_with_softmax_is_refused() {
+fn a_single_label_with_softmax_is_refused() {
     let folder = copy();
     let mut config = json_of(&folder.path().join("config.json"));
     config["id2label"] = json!({"0": "joy"});
@@ -326,9 +326,9 @@ fn one_label_with_softmax_is_refused() {
     assert!(open(folder.path()).unwrap_err().contains("always gives 1"));
 }
 
-/// `tests/fixtures/tokenizers/make.py` made them with Hugging Face's own library.
+/// `tests/fixtures/tokenizers/make.py` created the expected ids with Hugging Face's own library.
 #[test]
-fn tokenizers_of_every_kind_give_the_ids_of_the_reference_library() {
+fn tokenizers_of_every_kind_match_the_reference_library() {
     let reference = json_of(&Path::new(env!("CARGO_MANIFEST_DIR")).join("tests/fixtures/tokenizers/reference.json"));
     let texts: Vec<&str> = reference["texts"]
         .as_array()
@@ -360,7 +360,7 @@ fn tokenizers_of_every_kind_give_the_ids_of_the_reference_library() {
 }
 
 #[test]
-fn a_whole_word_that_holds_another_added_token_is_refused() {
+fn a_single_word_token_that_contains_another_added_token_is_refused() {
     let folder = copy();
     let path = folder.path().join("tokenizer.json");
     let mut tokenizer = json_of(&path);
@@ -380,7 +380,7 @@ fn a_whole_word_that_holds_another_added_token_is_refused() {
 }
 
 #[test]
-fn a_split_that_can_not_be_run_is_named_at_start() {
+fn an_unsupported_split_is_reported_at_startup() {
     let folder = copy();
     let path = folder.path().join("tokenizer.json");
     let mut tokenizer = json_of(&path);

@@ -1,4 +1,4 @@
-//! Real posts through the parser: every line of the stream archive and every payload sample, where they are present.
+//! Parses real posts: every line of the stream archive and every payload sample, if they are available.
 
 use std::{
     collections::BTreeMap,
@@ -17,7 +17,7 @@ fn shared(path: &str) -> Option<PathBuf> {
     if path.exists() {
         return Some(path);
     }
-    println!("skipped: {} is not here", path.display());
+    println!("skipped: {} does not exist", path.display());
     None
 }
 
@@ -38,7 +38,7 @@ fn read(payload: &[u8]) -> Result<Parsed, Reject> {
 }
 
 #[test]
-fn the_stream_archive_yields_every_post_and_deletion() {
+fn every_record_of_the_stream_archive_is_a_post_or_a_deletion() {
     let Some(folder) = shared("stream") else { return };
     let (mut lines, mut posts, mut deletions) = (0, 0, 0);
     let (mut reposts, mut quotes, mut hashtags) = (0, 0, 0);
@@ -85,12 +85,12 @@ fn the_stream_archive_yields_every_post_and_deletion() {
     println!("{languages:?}");
     assert_eq!((lines, posts, deletions), (97_217, 23_583, 73_634));
     assert_eq!((reposts, quotes, hashtags), (12_086, 2_089, 9_345));
-    // The codes that BCP 47 has given up are mapped, the others kept.
+    // Codes deprecated in BCP 47 are mapped, others are kept.
     assert_eq!((languages["id"], languages["he"], languages["en"]), (942, 20, 7_322));
     assert!(!languages.contains_key("in") && !languages.contains_key("iw"));
 }
 
-/// What became of a file's records.
+/// The outcomes of a file's records.
 #[derive(Default)]
 struct Outcome {
     records: usize,
@@ -146,7 +146,7 @@ fn files(folder: &Path, found: &mut Vec<PathBuf>) {
     found.sort();
 }
 
-/// The records of a file: its lines, or the whole of it; for recorded answers of servers, the answer.
+/// Returns the records of a file: its lines, or its whole content. For recorded server responses, returns the response.
 fn records(path: &Path) -> Vec<Vec<u8>> {
     let mut bytes = Vec::new();
     fs::File::open(path).unwrap().read_to_end(&mut bytes).unwrap();
@@ -176,7 +176,7 @@ fn records(path: &Path) -> Vec<Vec<u8>> {
 }
 
 #[test]
-fn every_payload_sample_is_a_post_a_deletion_or_a_true_reject() {
+fn every_payload_sample_is_a_post_a_deletion_or_rightly_rejected() {
     let Some(folder) = shared("payloads") else { return };
     let mut paths = Vec::new();
     files(&folder, &mut paths);
@@ -209,7 +209,7 @@ fn every_payload_sample_is_a_post_a_deletion_or_a_true_reject() {
             outcome.posts + outcome.deletions + rejects(outcome),
             "{name}"
         );
-        // Every field of these records has the type that its format says.
+        // Every field of these records has the type that its format specifies.
         assert_eq!(
             outcome.rejected(Reason::BadField) + outcome.rejected(Reason::BadTime),
             0,
@@ -223,7 +223,7 @@ fn every_payload_sample_is_a_post_a_deletion_or_a_true_reject() {
         total(|o| o.deletions)
     );
 
-    // Files of nothing but posts, one a record, give as many posts as records.
+    // Files that contain only posts, one per record, yield as many posts as records.
     let all_posts = |name: &str| {
         name.starts_with("twitter-activity/")
             || name.starts_with("twitter-v11/tweet") && !SEVERAL_DOCUMENTS.contains(&name)
@@ -234,12 +234,12 @@ fn every_payload_sample_is_a_post_a_deletion_or_a_true_reject() {
         assert_eq!(outcome.posts, outcome.records, "{name}");
     }
     for name in SEVERAL_DOCUMENTS {
-        // One of them is damaged in its second document.
+        // In one of them, the second document is damaged.
         let outcome = &outcomes[name];
         let rejected = outcome.rejected(Reason::SeveralPosts) + outcome.rejected(Reason::NotJson);
         assert_eq!(rejected, 1, "{name}");
     }
-    // Counted by other means: posts, deletions.
+    // Counted independently: posts, deletions.
     for (name, posts, deletions) in [
         ("bluesky/jetstream_golden_v1.jsonl", 1, 0),
         ("bluesky/jetstream_window_v1.jsonl", 16, 1),
@@ -260,15 +260,15 @@ fn every_payload_sample_is_a_post_a_deletion_or_a_true_reject() {
     );
 }
 
-/// Samples that are not one JSON document: two tweets, or a caption between them.
+/// Samples with more than one JSON document: two tweets, or a caption between them.
 const SEVERAL_DOCUMENTS: [&str; 2] = [
     "twitter-v11/tweet-updates/initial/compatibility_classic_13995.json",
     "twitter-v11/tweet-updates/original/classic/tweet.json",
 ];
 
-/// Records of kinds that were once read wrongly, with what people expect of them.
+/// Records of kinds that were once parsed wrongly, with the expected result.
 #[test]
-fn the_cases_people_reported_are_read_as_they_expect() {
+fn reported_cases_are_read_as_expected() {
     let Some(path) = shared("cases/wire/cases.jsonl") else {
         return;
     };
@@ -308,14 +308,14 @@ fn the_cases_people_reported_are_read_as_they_expect() {
             "time-rfc2822" | "time-without-zone" | "time-sql" => {
                 matches!(&outcome, Ok(Parsed::Post(post)) if post.created_at == seven)
             }
-            // What is dated too far ahead is judged by the clock, later.
+            // A post dated in the future is rejected later, by the clock.
             "time-far-ahead" => outcome.is_ok(),
             "language-unregistered" => matches!(&outcome, Ok(Parsed::Post(post)) if post.lang == "und"),
             "fields-of-their-own" => post("a15"),
             "reddit-comment" => {
                 matches!(&outcome, Ok(Parsed::Post(post)) if post.id == "a17" && post.created_at.get().year() == 2026)
             }
-            // Sent as a null value, which never reaches the parser.
+            // Sent as a null value, which does not reach the parser.
             "tombstone" => rejected(Reason::Empty),
             other => panic!("a case without an expectation: {other}"),
         };
@@ -325,9 +325,9 @@ fn the_cases_people_reported_are_read_as_they_expect() {
     assert!(seen >= 14, "{seen} cases");
 }
 
-/// Twitter says the language of its posts; how often identification says the same is in docs/benchmarks.md.
+/// Twitter specifies the language of its posts. docs/benchmarks.md has how often identification agrees.
 #[test]
-fn identified_languages_are_those_that_twitter_names() {
+fn identified_languages_agree_with_twitter_s() {
     let Some(folder) = shared("stream") else { return };
     let archive = fs::read_dir(folder).unwrap().next().unwrap().unwrap().path();
     let decoder = zstd::stream::read::Decoder::new(fs::File::open(&archive).unwrap()).unwrap();
@@ -350,7 +350,7 @@ fn identified_languages_are_those_that_twitter_names() {
         }
     }
     println!(
-        "a language for {:.1} % of {judged} posts, of these {:.1} % right",
+        "a language for {:.1} % of {judged} posts, of which {:.1} % are right",
         100.0 * said / judged,
         100.0 * right / said
     );

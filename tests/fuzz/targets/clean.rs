@@ -1,7 +1,7 @@
 #![no_main]
 
-#[path = "../laws.rs"]
+#[path = "../properties.rs"]
 #[allow(dead_code)]
-mod laws;
+mod properties;
 
-libfuzzer_sys::fuzz_target!(|data: &[u8]| laws::clean(data));
+libfuzzer_sys::fuzz_target!(|data: &[u8]| properties::clean(data));
