@@ -1,5 +1,5 @@
-//! What ordering by length, the layout of sessions and the batch size are worth, and how near the classifier
-//! comes to its own sessions fed with batches made ahead. All in one run, so that the ratios hold on any machine.
+//! Measures the effect of sorting by length, of the session layout and of the batch size, and how close the classifier comes to
+//! its own sessions on prepared batches. Everything is measured in one run, so that the ratios are valid on any machine.
 //!
 //! ```text
 //! cargo bench --bench classify -- [--model FOLDER] [--provider cpu|cuda|tensorrt] [--posts N] [--rounds N] [--all]
@@ -37,15 +37,15 @@ struct Args {
     provider: String,
     #[arg(long, default_value = "auto")]
     precision: String,
-    /// Distinct posts in a round.
+    /// The number of distinct posts per round.
     #[arg(long, default_value_t = 2048)]
     posts: usize,
-    /// Posts in a window.
+    /// The number of posts per window.
     #[arg(long, default_value_t = 1024)]
     window: usize,
     #[arg(long, default_value_t = 3)]
     rounds: usize,
-    /// Also batch sizes, layouts of sessions and settings that are not the default.
+    /// Also measure other batch sizes, session layouts and settings.
     #[arg(long)]
     all: bool,
     /// Passed by `cargo bench`.
@@ -89,7 +89,7 @@ fn main() {
     let mut sorted = lengths.clone();
     sorted.sort_unstable();
     println!(
-        "{} {} on {provider}; {} posts, tokens mean {:.1}, median {}, 95th {}, most {}",
+        "{} {} on {provider}; {} posts, tokens mean {:.1}, median {}, 95th {}, max {}",
         folder.info().id,
         folder.info().precision,
         texts.len(),
@@ -103,7 +103,7 @@ fn main() {
         std::hint::black_box(folder.tokenizer().encode(text).unwrap());
     }
     println!(
-        "tokenising, one thread: {:.0} posts/s\n",
+        "tokenisation, one thread: {:.0} posts/s\n",
         texts.len() as f64 / started.elapsed().as_secs_f64()
     );
 
@@ -117,10 +117,10 @@ fn main() {
         let batches = PreparedBatches::prepare(&folder, options, &texts, args.window, order).expect(name);
         cases.push((format!("prepared, {name}"), Box::new(batches)));
     };
-    ready("by length, the default", &default, Order::Length);
+    ready("by length (the default)", &default, Order::Length);
     ready("in arrival order", &default, Order::Arrival);
     ready(
-        "one by one",
+        "one at a time",
         &ClassifyOptions {
             max_batch_posts: 1,
             ..default.clone()
@@ -128,7 +128,7 @@ fn main() {
         Order::Arrival,
     );
     ready(
-        "one session of all threads",
+        "one session with all threads",
         &ClassifyOptions {
             sessions: 1,
             intra_threads: cores,
@@ -139,7 +139,7 @@ fn main() {
     if args.all {
         for posts in [2, 4, 16, 32] {
             ready(
-                &format!("{posts} posts a batch"),
+                &format!("{posts} posts per batch"),
                 &ClassifyOptions {
                     max_batch_posts: posts,
                     ..default.clone()
@@ -172,7 +172,7 @@ fn main() {
         for (number, (_, case)) in cases.iter_mut().enumerate() {
             let before = processor_ticks();
             let (elapsed, share) = case.run();
-            // The first round warms up.
+            // The first round is a warm-up.
             if round > 0 {
                 best[number] = best[number].min(elapsed);
                 computed[number] = computed[number].min(processor_ticks() - before);
@@ -180,7 +180,7 @@ fn main() {
             padding[number] = share;
         }
     }
-    // Processor time tells the same where other work shares the machine.
+    // CPU time gives the ratio even if the machine is shared with other work.
     println!(
         "{:44} {:>9} {:>9} {:>9} {:>8}",
         "", "posts/s", "ratio", "cpu ratio", "padding"
@@ -209,7 +209,7 @@ fn main() {
     );
 }
 
-/// A linear model: posts for each second of a core's time within the classifier, the texts being cleaned ahead.
+/// Measures a linear model: posts per second of CPU time within the classifier, excluding cleaning.
 fn linear(folder: &ModelFolder, texts: &[Arc<str>], args: &Args) {
     let profile = Profile::from_name(&folder.info().profile).expect("a profile");
     let options = ClassifyOptions {
@@ -223,14 +223,14 @@ fn linear(folder: &ModelFolder, texts: &[Arc<str>], args: &Args) {
     };
     running.run();
     let (start, before, mut posts) = (Instant::now(), processor_ticks(), 0);
-    // Ticks are hundredths of a second.
+    // A tick is 10 ms.
     while processor_ticks() - before < 200.0 {
         running.run();
         posts += texts.len();
     }
     let stats = running.classifier.stats();
     println!(
-        "{}: {} posts of {} n-grams in the mean; {:.0} posts a second of processor time, {:.0} by the clock",
+        "{}: {} posts of {} n-grams on average; {:.0} posts per second of CPU time, {:.0} per second of wall time",
         folder.info().id,
         texts.len(),
         stats.tokens / stats.texts.max(1),
@@ -239,7 +239,7 @@ fn linear(folder: &ModelFolder, texts: &[Arc<str>], args: &Args) {
     );
 }
 
-/// Processor time of this process so far, in clock ticks (proc_pid_stat(5), fields 14 and 15); NaN elsewhere than on Linux.
+/// Returns the CPU time used by this process, in clock ticks (proc_pid_stat(5), fields 14 and 15); NaN if not on Linux.
 fn processor_ticks() -> f64 {
     let stat = std::fs::read_to_string("/proc/self/stat").unwrap_or_default();
     let fields = stat.rsplit(") ").next().unwrap_or_default().split(' ');
@@ -251,7 +251,7 @@ fn processor_ticks() -> f64 {
 }
 
 trait Case {
-    /// One round: how long it took and the share of padding.
+    /// Runs one round, returning its duration and the share of padding.
     fn run(&mut self) -> (Duration, f64);
 }
 
@@ -289,13 +289,13 @@ impl Case for Running {
     }
 }
 
-/// Distinct English posts of the real stream where it is at hand, cleaned in the simplest way.
+/// Returns distinct English posts of the real stream if it is available, cleaned in a simple way.
 fn posts(count: usize) -> Vec<Arc<str>> {
     let archive =
         Path::new(env!("CARGO_MANIFEST_DIR")).join("../shared/stream/spritzer_2019-07-03_0629-0641.jsonl.zst");
     let Ok(file) = File::open(&archive) else {
         println!(
-            "no archive at {}: made-up posts of about the same lengths",
+            "no archive at {}: using made-up posts of about the same lengths",
             archive.display()
         );
         return (0..count)

@@ -1,7 +1,7 @@
--- What a key takes on disk, into an empty, migrated database (a minute):
+-- Measures the disk space of keys, in an empty, migrated database (takes a minute):
 --   psql -v ON_ERROR_STOP=1 -d some_database -f benches/keys.sql
--- Keys come a flush of 1,000 at a time, with ids of 19 digits as Twitter's: those of posts in their order, 20 ms apart, those of
--- deleted posts in any order. docs/sql.md has what comes out, times rates.
+-- Keys are inserted in flushes of 1,000, with 19-digit ids like Twitter's: those of posts in order, 20 ms apart, those of deleted
+-- posts in random order. docs/sql.md has the results for several rates.
 \timing on
 SELECT setseed(0.5);
 CREATE TEMP TABLE bytes (kind text, keys bigint, table_size bigint, key_index bigint, age_index bigint);

@@ -1,6 +1,6 @@
-//! What the whole service reaches of its own sessions: the real archive from a real broker through the real model
-//! into a real Postgres, against the same texts as prepared batches; and what all other stages reach when
-//! inference costs nothing. All in one run, turn by turn, so that the ratios hold on any machine.
+//! Compares the complete service with its own sessions: the real archive from a real broker through the real model into a real
+//! Postgres, against the same texts as prepared batches. Also measures all other stages with inference at no cost. Everything
+//! is measured in one run, alternating, so that the ratios are valid on any machine.
 //!
 //! ```text
 //! cargo bench --bench pipeline -- [--lines N] [--rounds N] [--model FOLDER]
@@ -35,12 +35,12 @@ use support::service::{Bench, Service, model, shared, wait_within};
 
 const TOPIC: &str = "archive";
 const PARTITIONS: u32 = 4;
-/// The whole archive takes a minute or two on two cores; much longer means that the service stands still.
+/// The complete archive takes a minute or two on two cores. Much longer means that the service is stuck.
 const PATIENCE: Duration = Duration::from_secs(1_800);
 
 #[derive(Parser)]
 struct Args {
-    /// Lines of the archive; all of them unless told otherwise.
+    /// The number of lines of the archive; all of them by default.
     #[arg(long)]
     lines: Option<usize>,
     #[arg(long, default_value_t = 3)]
@@ -106,7 +106,7 @@ fn main() {
         );
     }
     println!(
-        "\nserved against prepared batches, median: {:.3} by time, {:.3} by the service's own processor time",
+        "\nserved relative to prepared batches, median: {:.3} by wall time, {:.3} by the service's own CPU time",
         median(&mut ratios),
         median(&mut cpu_ratios)
     );
@@ -125,7 +125,7 @@ fn main() {
     println!("median: {:.0} posts/s", median(&mut rates));
 }
 
-/// The first lines of the real stream's archive.
+/// Returns the first lines of the real stream's archive.
 fn archive(shared: &Path, count: usize) -> Vec<Vec<u8>> {
     let file = fs::File::open(shared.join("stream/spritzer_2019-07-03_0629-0641.jsonl.zst")).unwrap();
     BufReader::new(zstd::Decoder::new(file).unwrap())
@@ -136,7 +136,7 @@ fn archive(shared: &Path, count: usize) -> Vec<Vec<u8>> {
         .collect()
 }
 
-/// What of the lines the model has to compute, in the order of the lines: each cleaned text once.
+/// Returns the distinct cleaned texts that the model has to process, in the order of the lines.
 fn distinct_texts(lines: &[Vec<u8>], folder: &ModelFolder) -> Vec<Arc<str>> {
     let profile = pipeline::profile(&Settings::default(), folder).expect("a cleaning profile");
     let envelope = Envelope {
@@ -154,7 +154,7 @@ fn distinct_texts(lines: &[Vec<u8>], folder: &ModelFolder) -> Vec<Arc<str>> {
         .collect()
 }
 
-/// Runs the real binary until it has caught up: its summary, and the most memory it held, in KiB.
+/// Runs the real binary until it has caught up. Returns its summary, and its peak memory in KiB.
 fn serve(service: &Service, model: &Path) -> (Value, u64) {
     let mut child = service
         .command()
@@ -176,7 +176,7 @@ fn serve(service: &Service, model: &Path) -> (Value, u64) {
     (serde_json::from_slice(&output.stdout).unwrap(), peak)
 }
 
-/// The peak resident set as proc_pid_status(5) tells it; 0 once the process has ended.
+/// Returns the peak resident set size from proc_pid_status(5), or 0 if the process has exited.
 fn peak_kib(status: &str) -> u64 {
     let status = fs::read_to_string(status).unwrap_or_default();
     let line = status.lines().find_map(|line| line.strip_prefix("VmHWM:"));
@@ -184,7 +184,7 @@ fn peak_kib(status: &str) -> u64 {
         .unwrap_or(0)
 }
 
-/// The same stages in this process, with a model that costs nothing: texts are still tokenised and batched.
+/// Runs the same stages in this process with a model that costs nothing; texts are still tokenised and batched.
 fn without_inference(bench: &Bench, service: &Service, model: &Path, group: &str) -> Summary {
     let raw = format!(
         "kafka = {{ brokers = {:?}, topics = [{TOPIC:?}], group = {group:?}, properties = {{ \"session.timeout.ms\" = \"6000\" }} }}
@@ -213,11 +213,11 @@ fn without_inference(bench: &Bench, service: &Service, model: &Path, group: &str
 #[derive(Clone, Copy)]
 enum Whose {
     Own,
-    /// Of child processes that have been waited for.
+    /// Child processes that have been waited for.
     Children,
 }
 
-/// Processor time so far, in clock ticks (proc_pid_stat(5), fields 14 to 17); NaN elsewhere than on Linux.
+/// Returns CPU time in clock ticks (proc_pid_stat(5), fields 14 to 17); NaN if not on Linux.
 fn processor_ticks(whose: Whose) -> f64 {
     let stat = fs::read_to_string("/proc/self/stat").unwrap_or_default();
     let fields = stat.rsplit(") ").next().unwrap_or_default().split(' ');

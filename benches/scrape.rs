@@ -1,5 +1,6 @@
-//! What a scrape each second costs of the throughput: processor time of a scrape of a service that has worked, as a share of
-//! what the same process takes a second while it works a backlog off. Both in one run, so that the ratio holds on any machine.
+//! Measures the cost of one scrape per second as a share of throughput: the CPU time of a scrape of an idle service relative to
+//! the CPU time per second of the same process working off a backlog. Both are measured in one run, so that the ratio is valid
+//! on any machine.
 //!
 //! ```text
 //! cargo bench --bench scrape
@@ -21,8 +22,8 @@ use support::service::{Bench, Service, wait_for};
 const POSTS: usize = 12_000;
 const SCRAPES: u32 = 2_000;
 const IDLE: Duration = Duration::from_secs(5);
-/// The kernel's unit in `/proc/PID/stat`, USER_HZ: 100 on every architecture that is supported here.
-const TICKS_A_SECOND: f64 = 100.0;
+/// USER_HZ, the unit of times in `/proc/PID/stat`: 100 on every supported architecture.
+const TICKS_PER_SECOND: f64 = 100.0;
 
 struct Killed(Child);
 
@@ -33,13 +34,13 @@ impl Drop for Killed {
     }
 }
 
-/// Processor time that a process has taken, in seconds, and the time of looking.
+/// Returns the CPU time that a process has used, in seconds, and the time of measurement.
 fn usage(child: &Child) -> (f64, Instant) {
     let stat = std::fs::read_to_string(format!("/proc/{}/stat", child.id())).unwrap();
-    // The name, in parentheses, may hold anything; utime and stime are the 14th and 15th fields.
+    // The name in parentheses may contain anything; utime and stime are fields 14 and 15.
     let fields: Vec<&str> = stat.rsplit_once(')').unwrap().1.split_whitespace().collect();
     let ticks: f64 = fields[11..=12].iter().map(|field| field.parse::<f64>().unwrap()).sum();
-    (ticks / TICKS_A_SECOND, Instant::now())
+    (ticks / TICKS_PER_SECOND, Instant::now())
 }
 
 fn settled(service: &Service) -> f64 {
@@ -70,7 +71,7 @@ fn main() {
     let mut looks = 0_u32;
     let mut next = Instant::now();
     wait_for("the backlog", || {
-        // Rarely: this is the time that is compared with.
+        // Scrape rarely, since this is the baseline.
         if Instant::now() < next {
             return false;
         }
@@ -84,7 +85,7 @@ fn main() {
     let rate = (POSTS as f64 - first) / seconds;
 
     let (cpu, at) = usage(&child.0);
-    wait_for("an idle while", || at.elapsed() >= IDLE);
+    wait_for("an idle period", || at.elapsed() >= IDLE);
     let (cpu_end, end) = usage(&child.0);
     let idle = (cpu_end - cpu) / (end - at).as_secs_f64();
 
@@ -97,19 +98,19 @@ fn main() {
     let elapsed = (end - at).as_secs_f64();
     let scrape = (cpu_end - cpu - idle * elapsed) / f64::from(SCRAPES);
 
-    println!("working    {working:.2} processor seconds a second, {rate:.0} posts a second ({looks} looks)");
-    println!("idle       {idle:.3} processor seconds a second");
+    println!("working    {working:.2} CPU seconds per second, {rate:.0} posts per second ({looks} samples)");
+    println!("idle       {idle:.3} CPU seconds per second");
     println!(
-        "a scrape   {:.0} µs of processor time, {:.0} µs until answered, {bytes} bytes",
+        "a scrape   {:.0} µs of CPU time, {:.0} µs until answered, {bytes} bytes",
         scrape * 1e6,
         elapsed / f64::from(SCRAPES) * 1e6
     );
     println!(
-        "a scrape each second takes {:.3} % of the throughput",
+        "one scrape per second costs {:.3} % of the throughput",
         100.0 * scrape / working
     );
     assert!(
         scrape < 0.01 * working,
-        "a scrape each second takes a hundredth of the throughput or more"
+        "one scrape per second costs 1 % of the throughput or more"
     );
 }

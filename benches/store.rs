@@ -1,5 +1,5 @@
-//! Rows and deletions a second into a throwaway Postgres, through one connection:
-//! `cargo bench --bench store`. Each figure is the median of its flushes.
+//! Measures rows and deletions per second written to a throwaway Postgres through one connection:
+//! `cargo bench --bench store`. Each figure is the median over its flushes.
 #![allow(clippy::unwrap_used, missing_docs)]
 
 #[path = "../tests/support/postgres.rs"]
@@ -35,7 +35,7 @@ fn origin(topic: &Arc<str>, offset: i64) -> Origin {
     }
 }
 
-/// A post such as the real stream has: 100 characters of text, a hashtag on one in four.
+/// A post like those of the real stream: 100 characters of text, and a hashtag on one in four.
 fn post(topic: &Arc<str>, offset: i64) -> PostRow {
     let n = mix(offset.unsigned_abs());
     let id = 1_146_000_000_000_000_000 + offset.unsigned_abs() * 4_000;
@@ -45,7 +45,7 @@ fn post(topic: &Arc<str>, offset: i64) -> PostRow {
         post: Arc::new(Post {
             source: Source::Twitter,
             id: id.to_string().try_into().unwrap(),
-            // 50 posts a second of event time.
+            // 50 posts per second of event time.
             created_at: EventTime::new(
                 datetime!(2019-07-03 12:00 UTC) + Duration::from_millis(offset.unsigned_abs() * 20),
             )
@@ -82,7 +82,7 @@ fn post(topic: &Arc<str>, offset: i64) -> PostRow {
     }
 }
 
-/// A notice about a post never seen.
+/// A deletion of a post never seen.
 fn deletion(topic: &Arc<str>, offset: i64) -> DeletionRow {
     let id = 400_000_000_000_000_000 + mix(offset.unsigned_abs());
     DeletionRow {
@@ -158,7 +158,7 @@ impl Bench {
         flush
     }
 
-    /// Records a second: the median over flushes, after some that warm up.
+    /// Returns records per second: the median over flushes, after a warm-up.
     async fn measure(&mut self, records: i64, flushes: usize, is_post: impl Fn(i64) -> bool) -> f64 {
         let mut rates = Vec::new();
         for turn in 0..flushes + 3 {
@@ -193,7 +193,7 @@ async fn main() {
             "the real stream: 1 post, 3 deletions"
         );
     }
-    // What each index costs: the same with it left out.
+    // The cost of each index: the same with that index dropped.
     for (index, what) in [
         ("post_created_at", "posts, without index created_at"),
         ("post_emotion_created_at", "posts, without index emotion"),

@@ -1,4 +1,4 @@
--- How long the trend functions take: the median of five calls each, in milliseconds, on the rollups that benches/trends.sql makes:
+-- Measures the trend functions: the median of five calls each, in milliseconds, on the rollups created by benches/trends.sql:
 --   psql -v ON_ERROR_STOP=1 -d some_database -f benches/trends.sql -f benches/trend_times.sql
 \timing off
 CREATE TEMP TABLE question (place serial, name text, call text);
@@ -33,7 +33,7 @@ DO $$
 DECLARE
     asked record;
     began timestamptz;
-    -- Written out, as Grafana does: the planner sees which branches and partitions a constant leaves.
+    -- Literal SQL, as Grafana sends it: with constants the planner can exclude branches and partitions.
     moment text := now()::text;
 BEGIN
     FOR round IN 1 .. 5 LOOP

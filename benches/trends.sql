@@ -1,7 +1,7 @@
--- Rollups worth 100 million posts in a year that ends now, and the posts of its last 8 days, into an empty, migrated database
--- (some minutes):
+-- Creates the rollups of 100 million posts in the year that ends now, and the posts of its last 8 days, in an empty, migrated
+-- database (takes a few minutes):
 --   psql -v ON_ERROR_STOP=1 -d some_database -f benches/trends.sql
--- docs/sql.md has what the trend functions and the dashboards' queries then take, and how to time them again.
+-- docs/sql.md has the resulting times of the trend functions and the dashboards' queries, and how to measure them.
 \timing on
 SELECT setseed(0.5);
 CREATE TEMP TABLE dim AS
@@ -26,7 +26,7 @@ BEGIN
   EXECUTE format('CREATE TABLE IF NOT EXISTS emotion_rollup_day_%s PARTITION OF emotion_rollup_day FOR VALUES FROM (%L) TO (%L) WITH (fillfactor = 50)', to_char(date_trunc('year', d) - i * interval '1 year', 'YYYY'), date_trunc('year', d) - i * interval '1 year', date_trunc('year', d) - (i-1) * interval '1 year');
  END LOOP;
 END $$;
--- a table, posts expected in a bucket
+-- the table, and the expected number of posts per bucket
 CREATE FUNCTION pg_temp.fill(target text, step interval, since timestamptz, until timestamptz, a_bucket float8) RETURNS void LANGUAGE plpgsql AS $$
 BEGIN
  EXECUTE format('INSERT INTO %I (bucket, topic, lang, source, emotion, model_id, shard, posts, score_sum, reposts, repost_score_sum)
@@ -41,7 +41,7 @@ INSERT INTO emotion_rollup_day SELECT bucket, topic, '', '', emotion, model_id, 
 INSERT INTO emotion_rollup_hour SELECT bucket, topic, '', '', emotion, model_id, shard, sum(posts), sum(score_sum), sum(reposts), sum(repost_score_sum) FROM emotion_rollup_hour GROUP BY 1,2,5,6,7;
 VACUUM ANALYZE emotion_rollup, emotion_rollup_hour, emotion_rollup_day;
 SELECT 'day', count(*), sum(posts) FILTER (WHERE topic = '' AND lang <> '') FROM emotion_rollup_day UNION ALL SELECT 'hour', count(*), sum(posts) FILTER (WHERE topic = '' AND lang <> '') FROM emotion_rollup_hour UNION ALL SELECT 'minute', count(*), sum(posts) FILTER (WHERE topic = '') FROM emotion_rollup;
--- The posts of those minutes: 274 thousand a day, 2.2 million; 40 % reposts, hashtags on a quarter, a few popular and many rare.
+-- The posts of those minutes: 274 thousand per day, 2.2 million in total; 40 % reposts; a quarter have hashtags, a few popular and many rare.
 DO $$
 DECLARE d timestamptz := date_trunc('day', now(), 'UTC');
 BEGIN

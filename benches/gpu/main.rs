@@ -1,5 +1,5 @@
-//! The classifier's rate on texts of real lengths over sessions and batch limits, as JSON lines that
-//! `benches/gpu/run` reads. Runs on any provider; made for a CUDA GPU.
+//! Measures the classifier on texts of realistic lengths for combinations of sessions and batch limits, printing JSON lines for
+//! `benches/gpu/run`. It runs on any provider, but is intended for CUDA GPUs.
 //!
 //! ```text
 //! cargo bench --bench gpu -- --model FOLDER --provider cuda --texts FILE --sessions 1,2,4 --batches 128:8192,512:32768
@@ -32,19 +32,19 @@ struct Args {
     provider: String,
     #[arg(long, default_value = "auto")]
     precision: String,
-    /// Texts, one a line.
+    /// A file with one text per line.
     #[arg(long)]
     texts: Option<PathBuf>,
-    /// Texts in one window, as `window.max_posts`.
+    /// The number of texts per window, as `window.max_posts`.
     #[arg(long, default_value_t = 4096)]
     window: usize,
-    /// Numbers of sessions to try.
+    /// Numbers of sessions to measure.
     #[arg(long, value_delimiter = ',', default_value = "1,2,4")]
     sessions: Vec<usize>,
-    /// Batch limits to try, each as posts:tokens.
+    /// Batch limits to measure, each as posts:tokens.
     #[arg(long, value_delimiter = ',', value_parser = batch_limits, default_value = "64:4096,128:8192,512:32768")]
     batches: Vec<(usize, usize)>,
-    /// Seconds for which each combination is measured; the texts are repeated.
+    /// Seconds to measure each combination; the texts are repeated.
     #[arg(long, default_value_t = 4.0)]
     seconds: f64,
     /// Passed by `cargo bench`.
@@ -59,7 +59,7 @@ fn batch_limits(text: &str) -> Result<(usize, usize), String> {
     parsed.ok_or_else(|| format!("{text:?} is not posts:tokens, such as 128:8192"))
 }
 
-/// The encoder's size, from `config.json`.
+/// The encoder's dimensions, from `config.json`.
 #[derive(Deserialize)]
 struct Size {
     hidden_size: f64,
@@ -68,8 +68,8 @@ struct Size {
 }
 
 impl Size {
-    /// Multiplications and additions that one text needs, padding not counted: the projections of attention
-    /// (4 h²), the feed-forward layers (2 h i), and scores and context (2 h n), each twice for multiply and add.
+    /// Returns the floating point operations for one text without padding: the projections of attention (4 h²), the
+    /// feed-forward layers (2 h i), and scores and context (2 h n), each counted twice for multiplication and addition.
     fn flops(&self, tokens: f64) -> f64 {
         let (h, i) = (self.hidden_size, self.intermediate_size);
         self.num_hidden_layers * 2.0 * tokens * (4.0 * h * h + 2.0 * h * i + 2.0 * h * tokens)
@@ -122,7 +122,7 @@ fn main() {
                     continue;
                 }
             };
-            // The first pass allocates and chooses kernels.
+            // The first pass allocates memory and selects kernels.
             run(&runtime, &classifier, &texts, args.window);
             let before = classifier.stats();
             let start = Instant::now();

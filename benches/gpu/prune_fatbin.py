@@ -1,10 +1,10 @@
-"""Overwrites with zeros the GPU code of every architecture but one in a shared library, so that it compresses well.
+"""Zeroes the GPU code of all architectures except one in a shared library, so that it compresses well.
 
     python3 prune_fatbin.py LIBRARY OUT ARCHITECTURE
 
-Sizes and offsets stay, so the library still loads; only GPUs of that architecture can run what is left. The layout of
-a fat binary: sections `.nv_fatbin` and `__nv_relfatbin` hold containers (magic 0xBA55ED50, version u16, header size
-u16, payload size u64), each of entries (kind u16, version u16, header size u32, payload size u64, ..., architecture
+Sizes and offsets are unchanged, so the library still loads, but only GPUs of that architecture can run the remaining code. The
+layout of a fat binary: the sections `.nv_fatbin` and `__nv_relfatbin` hold containers (magic 0xBA55ED50, version u16, header size
+u16, payload size u64), each with entries (kind u16, version u16, header size u32, payload size u64, ..., architecture
 u32 at offset 28).
 """
 
@@ -17,7 +17,7 @@ MAGIC = 0xBA55ED50
 
 
 def sections(path):
-    """Offset and size of the sections that hold GPU code."""
+    """Returns offset and size of the sections with GPU code."""
     listing = subprocess.run(["readelf", "-SW", path], capture_output=True, text=True, check=True).stdout
     for line in listing.splitlines():
         if ".nv_fatbin" in line or "__nv_relfatbin" in line:
@@ -26,7 +26,7 @@ def sections(path):
 
 
 def prune(library, ranges, keep):
-    """Zeroes the entries of other architectures in place; returns bytes by architecture."""
+    """Zeroes the entries of other architectures in place. Returns the number of bytes per architecture."""
     sizes = collections.Counter()
     for start, size in ranges:
         at = start

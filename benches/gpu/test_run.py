@@ -1,4 +1,4 @@
-"""What benches/gpu/run makes of programs' output, and that its time limits hold. Needs neither a GPU nor PyTorch:
+"""Tests how benches/gpu/run parses the output of programs, and its time limits. Needs neither a GPU nor PyTorch:
 
     python3 -m unittest discover benches/gpu
 """
@@ -32,7 +32,7 @@ class Comparison(unittest.TestCase):
         self.assertEqual((found["texts"], found["equal_labels"]), (2, 0.5))
         self.assertAlmostEqual(found["largest_difference"], 0.11)
 
-    def test_answers_to_other_texts_are_refused(self):
+    def test_answers_for_other_texts_are_refused(self):
         with self.assertRaisesRegex(run.StepFailed, "same texts"):
             run.compare([answer("a", "joy", 0.9)], [answer("b", "joy", 0.9)])
         with self.assertRaisesRegex(run.StepFailed, "same texts"):
@@ -44,16 +44,16 @@ class Comparison(unittest.TestCase):
 
 
 class Output(unittest.TestCase):
-    def test_only_whole_json_objects_are_read(self):
+    def test_only_complete_json_objects_are_read(self):
         self.assertEqual(run.json_lines('warming up\n{"a": 1}\n{"broken": \n{"b": 2}\n'), [{"a": 1}, {"b": 2}])
 
-    def test_the_best_rate_leaves_out_combinations_that_failed(self):
+    def test_the_best_rate_ignores_failed_combinations(self):
         rates = [{"sessions": 4, "error": "out of memory"}, {"posts_per_second": 5.0}, {"posts_per_second": 7.0}]
         self.assertEqual(run.best(rates), {"posts_per_second": 7.0})
         with self.assertRaisesRegex(run.StepFailed, "out of memory"):
             run.best(rates[:1])
 
-    def test_the_table_tells_failures_beside_figures(self):
+    def test_the_table_shows_failures_and_figures(self):
         rate = {"posts_per_second": 100.0, "flops_per_second": 5e12, "sessions": 2, "max_batch_posts": 64, "max_batch_tokens": 4096}
         report = {"provider": "cuda", "started": "now", "steps": {
             "ceiling": {"seconds": 1.0, "result": {"flops_fp16": 1e13}},
@@ -66,14 +66,14 @@ class Output(unittest.TestCase):
 
 
 class Limits(unittest.TestCase):
-    def test_a_step_that_hangs_is_ended_with_its_children(self):
+    def test_a_hanging_step_is_killed_with_its_children(self):
         with tempfile.TemporaryDirectory() as folder:
             start = time.monotonic()
             with self.assertRaisesRegex(run.StepFailed, "longer than"):
                 run.run_step(["bash", "-c", "cat /dev/zero | cat > /dev/null"], 0.5, f"{folder}/log")
             self.assertLess(time.monotonic() - start, 20)
 
-    def test_a_failure_tells_the_program_s_last_line(self):
+    def test_a_failure_includes_the_last_line_of_output(self):
         with tempfile.TemporaryDirectory() as folder:
             with self.assertRaisesRegex(run.StepFailed, "status 3: no such library"):
                 run.run_step(["bash", "-c", "echo no such library >&2; exit 3"], 30, f"{folder}/log")
@@ -86,7 +86,7 @@ class Pruning(unittest.TestCase):
 
         return struct.pack("<HHIQ", 2, 1, 64, len(payload)) + bytes(12) + struct.pack("<I", architecture) + bytes(32) + payload
 
-    def test_only_the_wanted_architecture_keeps_its_code(self):
+    def test_only_the_selected_architecture_keeps_its_code(self):
         import struct
 
         entries = self.entry(80, b"\x01" * 40) + self.entry(90, b"\x02" * 40)

@@ -1,4 +1,4 @@
-"""Prints distinct texts of the real stream where ../shared/stream is at hand, else made-up ones of like lengths; one a line."""
+"""Prints distinct texts, one per line: of the real stream if ../shared/stream is available, otherwise made up with similar lengths."""
 
 import io
 import json
@@ -12,7 +12,7 @@ ARCHIVE = pathlib.Path(__file__).resolve().parents[3] / "shared/stream/spritzer_
 
 
 def posts():
-    """The texts of the archive's original posts, masked as the default model's cleaning masks them."""
+    """Returns the texts of the archive's original posts, masked as by the default model's cleaning profile."""
     reader = subprocess.Popen(["zstd", "-dcq", str(ARCHIVE)], stdout=subprocess.PIPE)
     for line in io.TextIOWrapper(reader.stdout, encoding="utf-8"):
         post = json.loads(line)

@@ -1,4 +1,4 @@
-"""The steps of benches/gpu/run that need PyTorch, each a process of its own. Prints JSON lines.
+"""The steps of benches/gpu/run that need PyTorch, each run as a separate process. Prints JSON lines.
 
     torch_steps.py checkpoint OUT TOKENIZER_FOLDER LAYERS
     torch_steps.py ceiling cuda|cpu SIZE
@@ -24,7 +24,7 @@ def wait(device):
 
 
 def seconds(work, device, repeats):
-    """The shortest time of some runs after one to warm up."""
+    """Returns the shortest time of several runs after a warm-up."""
     work()
     wait(device)
     times = []
@@ -37,14 +37,14 @@ def seconds(work, device, repeats):
 
 
 def checkpoint(out, tokenizer_folder, layers):
-    """RoBERTa-base's shape with random weights: speed does not depend on them."""
+    """Creates a model with RoBERTa-base's shape and random weights, which do not affect its speed."""
     from transformers import RobertaConfig, RobertaForSequenceClassification
 
     out, source = pathlib.Path(out), pathlib.Path(tokenizer_folder)
     vocabulary = json.loads((source / "tokenizer.json").read_text())["model"]["vocab"]
     labels = json.loads((source / "config.json").read_text())["id2label"]
     config = RobertaConfig(
-        # 64 more than needed, and as a multiple of 64: added tokens have ids beyond the vocabulary's.
+        # 64 more than needed, and a multiple of 64, because added tokens have ids beyond the vocabulary's.
         vocab_size=(len(vocabulary) + 127) // 64 * 64, hidden_size=768, num_hidden_layers=int(layers), num_attention_heads=12,
         intermediate_size=3072, max_position_embeddings=130, type_vocab_size=1, pad_token_id=1, bos_token_id=0, eos_token_id=2,
         id2label={int(key): label for key, label in labels.items()}, label2id={label: int(key) for key, label in labels.items()},
@@ -52,7 +52,7 @@ def checkpoint(out, tokenizer_folder, layers):
     )
     torch.manual_seed(1)
     model = RobertaForSequenceClassification(config).eval()
-    # Random weights as initialised give nearly equal scores; larger ones in the head tell texts apart.
+    # Initial random weights give nearly equal scores. Larger ones in the head make the texts distinguishable.
     with torch.no_grad():
         for weights in model.classifier.parameters():
             weights.mul_(20)
@@ -64,14 +64,14 @@ def checkpoint(out, tokenizer_folder, layers):
 def ceiling(device, size):
     size = int(size)
     found = {}
-    # Many processors have no units for the short types: there fp32 is what can be had for certain.
+    # Many CPUs have no units for 16-bit types, so only fp32 is certain to be available.
     types = {"fp32": torch.float32} if device == "cpu" else {"bf16": torch.bfloat16, "fp16": torch.float16}
     for name, dtype in types.items():
         a, b = (torch.randn(size, size, dtype=dtype, device=device) for _ in range(2))
         found[f"flops_{name}"] = 2 * size**3 / seconds(lambda: a @ b, device, 5)
     source = torch.empty(size * size, dtype=torch.float32, device=device)
     target = torch.empty_like(source)
-    # Each byte is read and written.
+    # Each byte is read and written once.
     found["copy_bytes"] = 2 * source.nbytes / seconds(lambda: target.copy_(source), device, 5)
     say(**found)
 
