@@ -1,11 +1,11 @@
--- The database and its three roles, each with no more rights than it needs: one owns the tables and migrates, one is the
--- service, one reads (dashboards, whoever queries). Run once, by psql 14 or later as a superuser, with the passwords in
+-- Creates the database and its three roles, each with the least privileges: one owns the tables and migrates, one is used by the
+-- service, and one reads (dashboards and ad hoc queries). Run it once with psql 14 or later as a superuser, with the passwords in
 -- the environment:
 --
 --   MOODSTREAM_OWNER_PASSWORD=... MOODSTREAM_SERVICE_PASSWORD=... MOODSTREAM_READ_PASSWORD=... \
 --       psql --set ON_ERROR_STOP=1 --file deploy/postgres/roles.sql
 --
--- What each may do is granted by the owner, anew with each version:
+-- The owner grants the other roles their rights after each upgrade:
 --
 --   moodstream migrate --service-role moodstream_service --read-role moodstream_read
 \getenv owner_password MOODSTREAM_OWNER_PASSWORD
