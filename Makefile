@@ -1,21 +1,21 @@
-# Two commands matter: `make demo` shows it, `make test` proves it. Both install what they need first.
+# The two main commands are `make demo` and `make test`. Both first install what they need.
 
 SHELL := /bin/bash
 .DELETE_ON_ERROR:
 
-# rustup's own place, for shells that have not read its profile yet.
+# rustup's default location, for shells that have not loaded its profile yet.
 export PATH := $(PATH):$(HOME)/.cargo/bin
 export MOODSTREAM_RUNTIME ?= $(CURDIR)/.runtime
 export ORT_DYLIB_PATH ?= $(MOODSTREAM_RUNTIME)/lib/libonnxruntime.so
 
-# Most tests wait for a broker or a database, not for a processor: more of them at once than there are cores.
+# Most tests wait for a broker or a database rather than for a CPU, so run more of them in parallel than there are cores.
 export RUST_TEST_THREADS ?= 4
 
-# What `make demo ARGS="--posts 20000"` passes on.
+# Arguments of `make demo`, as in `make demo ARGS="--posts 20000"`.
 ARGS ?=
 
 .PHONY: help
-help: ## Say what can be made
+help: ## List the targets
 	@awk 'BEGIN { FS = ":.*## " } /^[a-z-]+:.*## / { printf "  make %-14s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
 
 .PHONY: setup
@@ -23,7 +23,7 @@ setup: ## Install the broker, PostgreSQL and ONNX Runtime under .runtime/, and m
 	@deploy/setup
 
 .PHONY: setup-tests
-setup-tests: ## Install what only the tests need as well: a Chromium for the live page
+setup-tests: ## Also install what only the tests need: a Chromium for the live page
 	@deploy/setup --tests
 
 .PHONY: demo
@@ -31,13 +31,13 @@ demo: setup ## Run the whole service on sample posts, on a throwaway broker and 
 	@cargo build --release --package moodstream --package moodstream-demo --bins
 	@target/release/moodstream-demo $(ARGS)
 
-# One profile for all of it: clippy and rustdoc share the checked dependencies, and what is compiled for the tests is
-# compiled once. Nothing here builds in release.
+# Everything uses one profile, so that clippy and rustdoc share checked dependencies and nothing is compiled twice for the
+# tests. Nothing here is built in release mode.
 .PHONY: test
 test: setup-tests lint ## Check format, lints and documentation, and run every test
 	cargo test --workspace
 
-# The length and seed of the storm; a short one with a fixed seed is part of the tests.
+# The number of faults and the seed of the storm. A short storm with a fixed seed is among the tests.
 SEED ?= $(shell date +%s)
 FAULTS ?= 100
 
@@ -60,7 +60,7 @@ bench: setup ## Measure rates and ratios: batches, store, scrapes, and with ../s
 	cargo bench --package moodstream --bench '*'
 
 .PHONY: page
-page: ## Build the browser's part of the live page anew (needs Node and npm)
+page: ## Rebuild the live page's browser code (needs Node and npm)
 	cd src/http/page/web && npm ci --ignore-scripts --no-audit --no-fund && npm run --silent check && npm run --silent build
 
 .PHONY: audit
@@ -68,30 +68,30 @@ audit: ## Check licences, bans and sources of the dependencies; ADVISORIES=1 add
 	@deploy/setup --audit
 	$(MOODSTREAM_RUNTIME)/cargo/bin/cargo-deny --all-features check bans licenses sources
 ifneq ($(ADVISORIES),)
-	@# The advisory database is a git repository of its own, which not every machine can fetch.
+	@# The advisory database is a separate git repository, which is not reachable from every machine.
 	$(MOODSTREAM_RUNTIME)/cargo/bin/cargo-deny --all-features check advisories
 endif
 
-# What `make fuzz RUNS=10000000` tries on each target, and what one input may cost.
+# The number of inputs per fuzz target, and the limits on one input.
 RUNS ?= 1000000
 FUZZ := $(MOODSTREAM_RUNTIME)/cargo/bin/cargo-fuzz
 FUZZ_VERSION := 0.13.2
 FUZZ_LIMITS := -rss_limit_mb=2048 -timeout=10 -max_len=4096
 
 .PHONY: fuzz
-fuzz: ## Fuzz parsing, cleaning, tokenising and settings; RUNS=n inputs each, TARGETS="parse" only these
+fuzz: ## Fuzz parsing, cleaning, tokenising and settings; RUNS=n inputs each, TARGETS="parse" for some only
 	@$(FUZZ) --version 2>/dev/null | grep -qF " $(FUZZ_VERSION)" \
 	    || cargo install --quiet --locked --root $(MOODSTREAM_RUNTIME)/cargo --target-dir target/cargo-fuzz --version $(FUZZ_VERSION) cargo-fuzz
 	cargo build --quiet --workspace --example fuzz-seeds
 	target/debug/examples/fuzz-seeds target/fuzz/corpus
-	@# The sanitizers' flags are not in the stable compiler's hands yet; none is needed where no code is unsafe.
+	@# The stable compiler does not offer the sanitizer flags yet; without unsafe code none is needed.
 	@for target in $(or $(TARGETS),parse clean tokenise settings); do \
 	    RUSTC_BOOTSTRAP=1 $(FUZZ) run --fuzz-dir tests/fuzz --sanitizer none \
 	        --target-dir target/fuzz $$target target/fuzz/corpus/$$target -- -runs=$(RUNS) $(FUZZ_LIMITS) || exit 1; \
 	done
 
 .PHONY: soak
-soak: setup ## Run the service at full feed; MINUTES=60 shows that memory, threads, connections and files stay flat
+soak: setup ## Run the service at full load; MINUTES=60 shows that memory, threads, connections and files stay flat
 	MINUTES=$(or $(MINUTES),60) cargo test --release --package moodstream --test soak -- --nocapture
 
 .PHONY: clean-runtime
