@@ -90,7 +90,7 @@ struct Running {
     threads: Vec<JoinHandle<()>>,
 }
 
-/// A window on its way to the sessions, for which one of them no longer counts as idle.
+/// A window announced to the classifier, for which a session no longer counts as idle.
 #[derive(Debug)]
 pub struct Announced(Option<WorkUnit>);
 
@@ -237,7 +237,7 @@ impl Classifier {
         self.classify_announced(self.announce(), texts).await
     }
 
-    /// The same for a window that was announced.
+    /// Like [`Classifier::classify`], for an announced window.
     pub async fn classify_announced(
         &self,
         Announced(unit): Announced,
@@ -250,8 +250,7 @@ impl Classifier {
         }
     }
 
-    /// Resolves once a session has nothing to do and nothing on its way: then there is nothing to gain by waiting for a
-    /// larger window.
+    /// Completes once a session is idle and no window is announced for it. Waiting for a larger window then gains nothing.
     pub async fn idle(&self) {
         match &self.engine {
             Engine::Constant(_) => {}
@@ -259,7 +258,7 @@ impl Classifier {
         }
     }
 
-    /// Takes a session for a window that is classified in a moment.
+    /// Announces a window that is about to be classified, so that a session no longer counts as idle.
     #[must_use]
     pub fn announce(&self) -> Announced {
         Announced(match &self.engine {

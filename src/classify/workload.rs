@@ -1,14 +1,14 @@
-//! What the sessions have to do.
+//! Tracks the work in progress, to detect idle sessions.
 
 use std::sync::Arc;
 
 use tokio::sync::watch;
 
-/// Counts pieces of work: windows yet to be cut into batches, and batches that wait or run. Clones share the count.
+/// Counts units of work: windows not yet divided into batches, and batches that are queued or running. Clones share the count.
 #[derive(Debug, Clone)]
 pub(super) struct Workload(Arc<watch::Sender<usize>>);
 
-/// A piece of work, until it is dropped.
+/// A unit of work, counted until it is dropped.
 #[derive(Debug)]
 pub(super) struct WorkUnit(Workload);
 
@@ -17,21 +17,21 @@ impl Workload {
         Self(Arc::new(watch::Sender::new(0)))
     }
 
-    /// One piece more.
+    /// Adds a unit.
     pub(super) fn unit(&self) -> WorkUnit {
         self.0.send_modify(|units| *units += 1);
         WorkUnit(self.clone())
     }
 
-    /// Resolves once there are fewer pieces than this.
+    /// Completes once there are fewer than `units` units.
     pub(super) async fn below(&self, units: usize) {
-        // Fails only without a sender, which is in `self`.
+        // Can't fail, because `self` holds the sender.
         let _ = self.0.subscribe().wait_for(|now| *now < units).await;
     }
 }
 
 impl WorkUnit {
-    /// One piece more.
+    /// Adds a unit to the same workload.
     pub(super) fn another(&self) -> Self {
         self.0.unit()
     }
@@ -52,7 +52,7 @@ mod tests {
     use super::*;
 
     #[tokio::test]
-    async fn waits_until_enough_is_done() {
+    async fn below_waits_for_units_to_be_dropped() {
         let workload = Workload::new();
         let first = workload.unit();
         let second = first.another();
