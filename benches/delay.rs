@@ -1,13 +1,13 @@
-//! How long a post takes from its record's time to a row that others can read, at a share of the rate that the service
-//! reaches under full load. Both are measured in one run, with a real broker, Postgres and model, and the service's own defaults.
+//! Measures the delay of a post from its record's timestamp to a visible row, at a share of the service's maximum rate. Both are
+//! measured in one run, with a real broker, Postgres and model, and the service's own defaults.
 //!
 //! ```text
 //! cargo bench --bench delay -- [--share 0.5] [--seconds N] [--lines N] [--rounds N] [--model FOLDER] [--against PROGRAM]
 //! ```
 //!
-//! With `--against`, the rounds alternate with those of another build's `moodstream`, so that the two can be compared on a
-//! machine that is shared. An observer reads the committed offsets every few milliseconds: rows and offsets are one
-//! transaction, so a row is visible when its offset is passed.
+//! With `--against`, rounds alternate with those of another build's `moodstream`, so that the two can be compared on a
+//! shared machine. An observer polls the committed offsets every few milliseconds. Rows and offsets are written in one
+//! transaction, so a row is visible once its offset is passed.
 
 #![allow(clippy::unwrap_used, clippy::expect_used, missing_docs)]
 
@@ -38,23 +38,23 @@ use sqlx::{Connection as _, PgConnection};
 use support::service::{Bench, Service, end_of, model, shared, terminate, wait_for, wait_within};
 
 const PARTITIONS: usize = 4;
-/// Between two looks of the observer; a delay is measured up to this much too long.
+/// The observer's polling interval, by which a delay may be overestimated.
 const LOOK: Duration = Duration::from_millis(4);
-/// The beginning of the feed, in which the service warms up, does not count.
+/// The share of the feed at its start that is excluded, because the service warms up.
 const WARM_UP: f64 = 0.15;
 const PATIENCE: Duration = Duration::from_secs(1_800);
-/// Postgres as it is installed, unlike in the tests: a commit waits for the disk.
+/// Postgres settings of a default installation, unlike in the tests: a commit waits for the disk.
 const POSTGRES: [&str; 2] = ["fsync=on", "full_page_writes=on"];
 
 #[derive(Parser)]
 struct Args {
-    /// The rate of the feed as a share of the rate under full load.
+    /// The feed rate as a share of the rate under full load.
     #[arg(long, default_value_t = 0.5)]
     share: f64,
-    /// How long to feed at that rate.
+    /// Seconds to feed at that rate.
     #[arg(long, default_value_t = 30.0)]
     seconds: f64,
-    /// Lines of the archive under full load.
+    /// The number of lines of the archive to use under full load.
     #[arg(long, default_value_t = 20_000)]
     lines: usize,
     #[arg(long, default_value_t = 1)]
@@ -131,7 +131,7 @@ fn main() {
     }
 }
 
-/// The lines of the real stream's archive.
+/// Returns the lines of the real stream's archive.
 fn archive(shared: &Path) -> Vec<Vec<u8>> {
     let file = fs::File::open(shared.join("stream/spritzer_2019-07-03_0629-0641.jsonl.zst")).unwrap();
     BufReader::new(zstd::Decoder::new(file).unwrap())
@@ -141,7 +141,7 @@ fn archive(shared: &Path) -> Vec<Vec<u8>> {
         .collect()
 }
 
-/// The service's command, of this build or of another program.
+/// Returns the service's command, of this build or of another program.
 fn command(service: &Service, program: Option<&Path>) -> Command {
     let own = service.command();
     let mut command = Command::new(program.map_or(own.get_program(), Path::as_os_str));
@@ -159,7 +159,7 @@ fn command(service: &Service, program: Option<&Path>) -> Command {
     command
 }
 
-/// Records a second while there is a backlog.
+/// Returns the records per second while there is a backlog.
 fn full_load(mut command: Command) -> f64 {
     let output = command
         .arg("--until-caught-up")
@@ -171,7 +171,7 @@ fn full_load(mut command: Command) -> f64 {
     summary["records_per_second"].as_f64().unwrap()
 }
 
-/// Feeds at that rate: each post's delay in milliseconds, ascending, the records a second that were fed, and `/metrics` at the end.
+/// Feeds at a rate. Returns each post's delay in milliseconds, ascending, the actual records per second, and the final `/metrics`.
 fn delays(
     bench: &Bench,
     service: &Service,
@@ -212,14 +212,14 @@ fn delays(
     (delays, fed, page)
 }
 
-/// Sends lines at random moments, so many a second in the mean. For each partition and offset: when, and whether it is a post.
+/// Sends lines at random moments at an average rate. Returns for each partition and offset the time, and whether it is a post.
 fn feed(bench: &Bench, topic: &str, lines: &[Vec<u8>], rate: f64, seconds: f64) -> Vec<Vec<(Instant, bool)>> {
     let count = ((rate * seconds) as usize).min(lines.len());
     let envelope = Envelope {
         timestamp: None,
         fallback_id: "none".try_into().ok(),
     };
-    // Looked at before, not while the clock runs.
+    // Parsed beforehand, so that it does not take time during the feed.
     let lines: Vec<(&[u8], bool)> = lines[..count]
         .iter()
         .map(|line| {
@@ -255,10 +255,10 @@ fn feed(bench: &Bench, topic: &str, lines: &[Vec<u8>], rate: f64, seconds: f64) 
     sent
 }
 
-/// A look at the committed offsets: when, and the next offset of each partition.
+/// A sample of the committed offsets: the time, and the next offset of each partition.
 type Look = (Instant, [i64; PARTITIONS]);
 
-/// Notes when offsets are passed, as any reader of the tables sees it.
+/// Records when offsets are passed, as any reader of the tables sees it.
 struct Observer {
     stop: Arc<AtomicBool>,
     looks: JoinHandle<Vec<Look>>,
@@ -312,7 +312,7 @@ impl Observer {
     }
 }
 
-/// Prints the means of what the service measured itself.
+/// Prints the averages of what the service measured itself.
 fn budget(page: &str) {
     let mean = |name: &str, label: Option<(&str, &str)>| {
         let of = |suffix: &str| -> f64 {
@@ -354,7 +354,7 @@ fn quantile(sorted: &[f64], share: f64) -> f64 {
         .unwrap_or(f64::NAN)
 }
 
-/// Ends the process should the bench fail.
+/// Kills the process if the bench fails.
 struct Guard(Child);
 
 impl Drop for Guard {
