@@ -301,22 +301,20 @@ impl Assignment {
     /// Notes the end and the high watermark from librdkafka's statistics. Returns the partition if its position is beyond
     /// the high watermark for the second time in a row: the first report may be from before the assignment.
     pub(super) fn observe_watermark(&self, topic: &str, partition: i32, end: i64, high: i64) -> Option<Partition> {
+        let key: Partition = (topic.into(), partition);
         let mut state = lock(&self.state);
-        let (key, slot) = state
-            .slots
-            .iter_mut()
-            .find(|(key, _)| key.1 == partition && *key.0 == *topic)?;
+        let slot = state.slots.get_mut(&key)?;
         let reading = slot.reading.as_mut()?;
         // The statistics repeat the latest fetch response; a refresh may have brought a later value since.
         let end = reading.end.map_or(end, |known| known.max(end));
         reading.end = Some(end);
-        lag_gauge(key, &mut slot.lag, end - reading.committed);
+        lag_gauge(&key, &mut slot.lag, end - reading.committed);
         reading.out_of_range = if high < reading.position {
             reading.out_of_range + 1
         } else {
             0
         };
-        (reading.out_of_range == 2).then(|| key.clone())
+        (reading.out_of_range == 2).then_some(key)
     }
 }
 

@@ -164,10 +164,12 @@ impl Task {
             .map(|(partition, _)| partition.clone())
             .filter(|partition| !stored.contains_key(partition))
             .collect();
-        if !unread.is_empty() {
-            self.begin(unread).await?;
-        }
-        self.replace(waiting, &stored, trust).await
+        let begun = match unread.is_empty() {
+            true => Ok(()),
+            false => self.begin(unread).await,
+        };
+        self.replace(waiting, &stored, trust).await?;
+        begun
     }
 
     /// Checks the stored offsets of those waiting against the broker, or has their partitions begin anew. Takes out those that
@@ -185,9 +187,11 @@ impl Task {
         }
         let partitions = known.iter().map(|(partition, _)| partition.clone()).collect();
         let watermarks = watermarks::log_watermarks(&self.options, partitions, TRY).await?;
+        let mut silent = Vec::new();
         for (partition, ticket) in known {
             let (Some(stored), Some(found)) = (stored.get(&partition), watermarks.get(&partition)) else {
-                return Err("the broker did not report the partition's watermarks".into());
+                silent.push(partition);
+                continue;
             };
             if trust == Trust::Nothing || self.foreign(stored).is_some() {
                 let to = start_of(*found, self.options.start);
@@ -197,7 +201,7 @@ impl Task {
                 waiting.retain(|(other, _)| *other != partition);
             }
         }
-        Ok(())
+        all_answer(&silent)
     }
 
     /// Starts a partition whose offset the broker has, and does with others what the settings say. Returns whether the
@@ -273,7 +277,13 @@ impl Task {
             }
         }
         let all: BTreeSet<Partition> = at_end.iter().cloned().chain(unread).collect();
-        let watermarks = watermarks::log_watermarks(&self.options, all.into_iter().collect(), TRY).await?;
+        let watermarks = watermarks::log_watermarks(&self.options, all.iter().cloned().collect(), TRY).await?;
+        let mut silent = all;
+        silent.retain(|partition| !watermarks.contains_key(partition));
+        if !at_end.is_empty() {
+            // Written down later, they would seem to have been added later.
+            all_answer(&silent)?;
+        }
         let starts: Vec<(Partition, i64)> = watermarks
             .into_iter()
             .map(|(partition, found)| {
@@ -285,7 +295,8 @@ impl Task {
                 (partition, start_of(found, from))
             })
             .collect();
-        self.offsets.begin(&starts, self.cluster.as_deref()).await
+        self.offsets.begin(&starts, self.cluster.as_deref()).await?;
+        all_answer(&silent)
     }
 
     /// The cluster of a stored offset, if it is not the one that the brokers belong to.
@@ -355,6 +366,18 @@ const fn start_of(found: Watermarks, from: StartFrom) -> i64 {
         StartFrom::Earliest => found.low,
         StartFrom::Latest => found.high,
     }
+}
+
+/// Names the partitions that no broker answers for; the others need not wait for them.
+fn all_answer<'a>(silent: impl IntoIterator<Item = &'a Partition>) -> Result<(), OffsetStoreError> {
+    let names: Vec<String> = silent
+        .into_iter()
+        .map(|(topic, partition)| format!("{topic}/{partition}"))
+        .collect();
+    if names.is_empty() {
+        return Ok(());
+    }
+    Err(format!("no broker answers for {}, which may have no leader", names.join(", ")).into())
 }
 
 async fn attempt(work: impl Future<Output = Result<(), OffsetStoreError>>) -> Result<(), OffsetStoreError> {

@@ -64,14 +64,15 @@ pub async fn watermarks(
     .await
 }
 
-/// Log start and end of the partitions, transaction markers included: where reading may start.
+/// Log start and end of the partitions, transaction markers included: where reading may start. Partitions that don't answer within
+/// `timeout`, having no leader for example, are absent.
 pub(super) async fn log_watermarks(
     options: &KafkaOptions,
     partitions: Vec<Partition>,
     timeout: Duration,
 ) -> Result<BTreeMap<Partition, Watermarks>, KafkaError> {
     let options = options.clone();
-    blocking(move || Probe::new(&options, Instant::now() + timeout)?.log_watermarks(&partitions)).await
+    blocking(move || Probe::new(&options, Instant::now() + timeout)?.answers(&partitions)).await
 }
 
 /// The ends of partitions that reach at least as far as given. Fetching starts there: earlier records would be read for
@@ -127,6 +128,19 @@ impl Probe {
         let offsets = partitions.iter().map(|partition| (partition, Offset::Beginning));
         self.find(offsets, &mut found)?;
         Ok(found)
+    }
+
+    /// The watermarks of those partitions that answer in time.
+    ///
+    /// # Errors
+    /// None does.
+    fn answers(&self, partitions: &[Partition]) -> Result<BTreeMap<Partition, Watermarks>, KafkaError> {
+        let mut found = BTreeMap::new();
+        let offsets = partitions.iter().map(|partition| (partition, Offset::Beginning));
+        match self.find(offsets, &mut found) {
+            Err(KafkaError::Unreachable { .. }) if !found.is_empty() => Ok(found),
+            other => other.map(|()| found),
+        }
     }
 
     fn ends(&self, known: &[(Partition, i64)]) -> Result<BTreeMap<Partition, i64>, KafkaError> {

@@ -217,3 +217,40 @@ async fn a_topic_that_is_not_there_is_told_and_read_once_it_is() {
     assert_eq!(complaint(), "");
     consumer.close().await.unwrap();
 }
+
+/// One that had no leader when a group began kept all others of its topic from beginning.
+#[tokio::test(flavor = "multi_thread")]
+async fn a_partition_without_a_leader_keeps_no_other_from_beginning() {
+    use rdkafka::producer::{BaseProducer, BaseRecord, DefaultProducerContext, Producer as _};
+    let mock: rdkafka::mocking::MockCluster<'static, DefaultProducerContext> =
+        rdkafka::mocking::MockCluster::new(1).unwrap();
+    mock.create_topic("posts", 3, 1).unwrap();
+    let producer: BaseProducer = rdkafka::ClientConfig::new()
+        .set("bootstrap.servers", mock.bootstrap_servers())
+        .create()
+        .unwrap();
+    for partition in 0..3 {
+        producer
+            .send(BaseRecord::<(), str>::to("posts").partition(partition).payload("text"))
+            .unwrap();
+    }
+    producer.flush(PATIENCE).unwrap();
+    mock.partition_leader("posts", 1, None).unwrap();
+    let options = KafkaOptions {
+        brokers: mock.bootstrap_servers(),
+        topics: vec!["posts".into()],
+        ..KafkaOptions::default()
+    };
+    let (consumer, mut records) = Consumer::start(&options, Offsets::with(&[])).unwrap();
+    let mut read: Vec<i32> = take(&mut records, 2)
+        .await
+        .iter()
+        .map(|record| record.origin.partition)
+        .collect();
+    read.sort_unstable();
+    assert_eq!(read, [0, 2]);
+    assert!(!consumer.assignment().settled(), "one is waited for");
+    mock.partition_leader("posts", 1, Some(1)).unwrap();
+    assert_eq!(next(&mut records).await.origin.partition, 1);
+    consumer.close().await.unwrap();
+}
