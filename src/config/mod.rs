@@ -209,7 +209,8 @@ pub struct WindowSettings {
     pub max_records: usize,
     /// ... or when its oldest record has waited this long, in milliseconds.
     pub max_delay_ms: u64,
-    /// The maximum number of windows in progress, not counting those that are classified and wait for the database.
+    /// The maximum number of windows in progress, from classification to the database. If windows are not full, there may be
+    /// more of them, with as many records in total as this many full ones.
     pub in_flight: usize,
 }
 

@@ -117,7 +117,7 @@ impl Committer {
             // Windows that are done by now go into the same transaction: the slower the database, the larger the batches.
             while records.len() < self.max_flush_records {
                 match windows.try_recv() {
-                    Ok(pending) if pending.is_finished() => match self.await_window(pending).await? {
+                    Ok(pending) if pending.task.is_finished() => match self.await_window(pending).await? {
                         Some(more) => records.extend(more),
                         None => return Ok(()),
                     },
@@ -138,12 +138,12 @@ impl Committer {
     /// its offsets would skip this one's records.
     async fn await_window(&self, mut pending: Pending) -> anyhow::Result<Option<Vec<Classified>>> {
         tokio::select! {
-            classified = &mut pending => {
+            classified = &mut pending.task => {
                 self.health.progress();
                 classified.context("a window's task ended")?.map(Some)
             }
             () = self.abandon.cancelled() => {
-                pending.abort();
+                pending.task.abort();
                 Ok(None)
             }
         }

@@ -34,7 +34,11 @@ use crate::{
 const CHUNK: usize = 256;
 
 /// A window in work; windows are awaited in the order they were closed.
-pub(super) type Pending = JoinHandle<anyhow::Result<Vec<Classified>>>;
+pub(super) struct Pending {
+    pub(super) task: JoinHandle<anyhow::Result<Vec<Classified>>>,
+    /// Its share of what may be in work.
+    _place: Option<OwnedSemaphorePermit>,
+}
 
 #[derive(Default)]
 struct Window {
@@ -61,13 +65,18 @@ impl Window {
         self.posts >= settings.max_posts || self.records.len() >= settings.max_records
     }
 
+    /// Its share of what may be in work, in records: a full one has `max_posts` of them.
+    fn share(&self, settings: &WindowSettings) -> u32 {
+        u32::try_from(self.records.len().clamp(1, settings.max_posts)).unwrap_or(u32::MAX)
+    }
+
     /// When it closes at the latest, if there is a place for it.
     fn deadline(&self, settings: &WindowSettings) -> Instant {
         self.opened.unwrap_or_else(Instant::now) + Duration::from_millis(settings.max_delay_ms)
     }
 }
 
-/// Resolves when a window that holds something is to be closed: once there is a place for it in work, as soon as it is full, a
+/// Resolves when a window that holds something is to be closed: once there is a place for its share in work, as soon as it is full, a
 /// session is idle, or its oldest record has waited until the deadline. Until then it goes on filling, which costs nothing while
 /// all sessions are busy, and makes better batches.
 async fn due(
@@ -75,9 +84,10 @@ async fn due(
     deadline: Instant,
     idle: impl Future<Output = ()>,
     places: Arc<Semaphore>,
+    share: u32,
 ) -> Option<OwnedSemaphorePermit> {
     // The semaphore is never closed.
-    let place = places.acquire_owned().await.ok();
+    let place = places.acquire_many_owned(share).await.ok();
     if !is_full {
         tokio::select! {
             () = idle => {}
@@ -102,7 +112,8 @@ pub(super) async fn gather(
     first_record: Arc<OnceLock<Instant>>,
 ) -> anyhow::Result<()> {
     let mut chunks = std::pin::pin!(decode_chunks(records, decoder, first_record));
-    let places = Arc::new(Semaphore::new(settings.in_flight));
+    // So much as that many full windows hold: small ones may be more.
+    let places = Arc::new(Semaphore::new(settings.in_flight * settings.max_posts));
     let mut window = Window::default();
     let mut more = true;
     while more || !window.is_empty() {
@@ -112,6 +123,7 @@ pub(super) async fn gather(
             window.deadline(&settings),
             classifier.idle(),
             Arc::clone(&places),
+            window.share(&settings),
         );
         let place = tokio::select! {
             // First, so that what is there already goes together.
@@ -186,11 +198,8 @@ async fn dispatch(
     // At once, so that the next window does not take the same session for idle.
     let announced = classifier.announce();
     let classifier = Arc::clone(classifier);
-    room.send(tokio::spawn(async move {
-        let classified = classify(window.records, &classifier, announced, unsupported).await;
-        drop(place);
-        classified
-    }));
+    let task = tokio::spawn(async move { classify(window.records, &classifier, announced, unsupported).await });
+    room.send(Pending { task, _place: place });
     Ok(())
 }
 
@@ -292,14 +301,14 @@ mod tests {
         runtime.block_on(async {
             let start = Instant::now();
             let after = move |millis| start + Duration::from_millis(millis);
-            let places = Arc::new(Semaphore::new(1));
+            let places = Arc::new(Semaphore::new(2));
             let held = Arc::clone(&places).acquire_owned().await.unwrap();
             tokio::spawn(async move {
                 tokio::time::sleep_until(after(place)).await;
                 drop(held);
             });
             let idle = tokio::time::sleep_until(after(idle));
-            assert!(due(is_full, after(deadline), idle, places).await.is_some());
+            assert!(due(is_full, after(deadline), idle, places, 2).await.is_some());
             u64::try_from(start.elapsed().as_millis()).unwrap()
         })
     }

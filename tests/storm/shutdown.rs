@@ -43,7 +43,9 @@ pub fn deletion(number: usize) -> Line {
     }
 }
 
-pub const ALL_AT_ONCE: [(&str, &str); 6] = [
+/// One transaction of all records that are there: what comes while the first window dawdles waits for it.
+pub const ALL_AT_ONCE: [(&str, &str); 7] = [
+    ("FAILPOINTS", "window-before=1*sleep(2000)"),
     ("MOODSTREAM_STORE__RETENTION_DAYS", "366"),
     ("MOODSTREAM_STORE__MAX_FLUSH_RECORDS", "4000"),
     ("MOODSTREAM_WINDOW__MAX_POSTS", "2000"),
