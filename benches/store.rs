@@ -72,7 +72,7 @@ fn post(topic: &Arc<str>, offset: i64) -> PostRow {
             score,
             scores: [score; 7].into(),
         },
-        topics: if n.is_multiple_of(10) {
+        subjects: if n.is_multiple_of(10) {
             vec!["work".into()]
         } else {
             Vec::new()

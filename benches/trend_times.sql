@@ -10,7 +10,7 @@ INSERT INTO question (name, call) VALUES
 ('trend 30d', 'emotion_trend(now() - interval ''30 days'', now())'),
 ('trend 30d en,ja', 'emotion_trend(now() - interval ''30 days'', now(), langs => ''{en,ja}'')'),
 ('trend 365d', 'emotion_trend(now() - interval ''365 days'', now())'),
-('trend 365d football', 'emotion_trend(now() - interval ''365 days'', now(), of_topic => ''football'')'),
+('trend 365d football', 'emotion_trend(now() - interval ''365 days'', now(), of_subject => ''football'')'),
 ('trend 365d bluesky', 'emotion_trend(now() - interval ''365 days'', now(), sources => ''{bluesky}'')'),
 ('group trend 365d', 'group_trend(now() - interval ''365 days'', now())'),
 ('rolling 5m over 6h', 'emotion_rolling(''5 minutes'', now() - interval ''6 hours'', now())'),
@@ -25,7 +25,7 @@ INSERT INTO question (name, call) VALUES
 ('by language 6h', 'emotion_by(''language'', now() - interval ''6 hours'', now())'),
 ('by language 24h', 'emotion_by(''language'', now() - interval ''24 hours'', now())'),
 ('by source 30d', 'emotion_by(''source'', now() - interval ''30 days'', now())'),
-('by topic 30d', 'emotion_by(''topic'', now() - interval ''30 days'', now())'),
+('by subject 30d', 'emotion_by(''subject'', now() - interval ''30 days'', now())'),
 ('by language 365d', 'emotion_by(''language'', now() - interval ''365 days'', now())'),
 ('drift 30d', 'label_drift(now() - interval ''60 days'', now() - interval ''30 days'', now(), ''1 day'')');
 CREATE TEMP TABLE taken (place integer, milliseconds double precision);

@@ -5,13 +5,13 @@
 \timing on
 SELECT setseed(0.5);
 CREATE TEMP TABLE dim AS
-SELECT l.lang, s.source, e.emotion, h.shard, t.topic,
+SELECT l.lang, s.source, e.emotion, h.shard, t.subject,
        l.w * s.w * e.w / 4 * t.w AS w, e.s AS score, row_number() OVER () AS n
 FROM (SELECT lang, w / sum(w) OVER () AS w FROM (SELECT lang, 1.0 / n ^ 1.3 AS w FROM unnest('{en,ja,es,pt,ar,id,th,ko,tr,fr,und,tl,ru,de,it,hi,pl,nl,fa,ca}'::text[]) WITH ORDINALITY AS l (lang, n)) x) l,
      (VALUES ('twitter', 0.7), ('bluesky', 0.2), ('mastodon', 0.1)) s (source, w),
      (VALUES ('neutral', 0.35, 0.7), ('joy', 0.25, 0.75), ('sadness', 0.12, 0.6), ('anger', 0.1, 0.6), ('surprise', 0.08, 0.5), ('fear', 0.05, 0.5), ('disgust', 0.05, 0.5)) e (emotion, w, s),
      generate_series(0, 3) h (shard),
-     (VALUES ('', 1.0), ('football', 0.08), ('music', 0.05), ('weather', 0.03), ('work', 0.02), ('food', 0.01)) t (topic, w);
+     (VALUES ('', 1.0), ('football', 0.08), ('music', 0.05), ('weather', 0.03), ('work', 0.02), ('food', 0.01)) t (subject, w);
 INSERT INTO emotion_group SELECT 'bench@00000000', e, g FROM (VALUES ('joy', 'positive'), ('anger', 'negative'), ('sadness', 'negative'), ('fear', 'negative'), ('disgust', 'negative'), ('surprise', 'ambiguous'), ('neutral', 'neutral')) v (e, g);
 DO $$
 DECLARE d timestamptz := date_trunc('day', now(), 'UTC');
@@ -29,18 +29,18 @@ END $$;
 -- the table, and the expected number of posts per bucket
 CREATE FUNCTION pg_temp.fill(target text, step interval, since timestamptz, until timestamptz, a_bucket float8) RETURNS void LANGUAGE plpgsql AS $$
 BEGIN
- EXECUTE format('INSERT INTO %I (bucket, topic, lang, source, emotion, model_id, shard, posts, score_sum, reposts, repost_score_sum)
-  SELECT bucket, topic, lang, source, emotion, ''bench@00000000'', shard, p, floor(p * score * 1048576) / 1048576, floor(p * 0.4), floor(floor(p * 0.4) * score * 1048576) / 1048576
+ EXECUTE format('INSERT INTO %I (bucket, subject, lang, source, emotion, model_id, shard, posts, score_sum, reposts, repost_score_sum)
+  SELECT bucket, subject, lang, source, emotion, ''bench@00000000'', shard, p, floor(p * score * 1048576) / 1048576, floor(p * 0.4), floor(floor(p * 0.4) * score * 1048576) / 1048576
   FROM (SELECT b AS bucket, d.*, floor($4 * d.w * (1 + 0.4 * sin(extract(epoch FROM b) / 13750)) * (0.9 + 0.2 * random()) + random())::bigint AS p
         FROM generate_series($1, $2 - interval ''1 microsecond'', $3) b, dim d) x WHERE p > 0', target) USING since, until, step, a_bucket;
 END $$;
 SELECT pg_temp.fill('emotion_rollup_day', '1 day', date_trunc('day', now() - interval '365 days', 'UTC'), now(), 100e6 / 365);
 SELECT pg_temp.fill('emotion_rollup_hour', '1 hour', date_trunc('day', now() - interval '92 days', 'UTC'), now(), 100e6 / 365 / 24);
 SELECT pg_temp.fill('emotion_rollup', '1 minute', date_trunc('day', now() - interval '8 days', 'UTC'), now(), 100e6 / 365 / 1440);
-INSERT INTO emotion_rollup_day SELECT bucket, topic, '', '', emotion, model_id, shard, sum(posts), sum(score_sum), sum(reposts), sum(repost_score_sum) FROM emotion_rollup_day GROUP BY 1,2,5,6,7;
-INSERT INTO emotion_rollup_hour SELECT bucket, topic, '', '', emotion, model_id, shard, sum(posts), sum(score_sum), sum(reposts), sum(repost_score_sum) FROM emotion_rollup_hour GROUP BY 1,2,5,6,7;
+INSERT INTO emotion_rollup_day SELECT bucket, subject, '', '', emotion, model_id, shard, sum(posts), sum(score_sum), sum(reposts), sum(repost_score_sum) FROM emotion_rollup_day GROUP BY 1,2,5,6,7;
+INSERT INTO emotion_rollup_hour SELECT bucket, subject, '', '', emotion, model_id, shard, sum(posts), sum(score_sum), sum(reposts), sum(repost_score_sum) FROM emotion_rollup_hour GROUP BY 1,2,5,6,7;
 VACUUM ANALYZE emotion_rollup, emotion_rollup_hour, emotion_rollup_day;
-SELECT 'day', count(*), sum(posts) FILTER (WHERE topic = '' AND lang <> '') FROM emotion_rollup_day UNION ALL SELECT 'hour', count(*), sum(posts) FILTER (WHERE topic = '' AND lang <> '') FROM emotion_rollup_hour UNION ALL SELECT 'minute', count(*), sum(posts) FILTER (WHERE topic = '') FROM emotion_rollup;
+SELECT 'day', count(*), sum(posts) FILTER (WHERE subject = '' AND lang <> '') FROM emotion_rollup_day UNION ALL SELECT 'hour', count(*), sum(posts) FILTER (WHERE subject = '' AND lang <> '') FROM emotion_rollup_hour UNION ALL SELECT 'minute', count(*), sum(posts) FILTER (WHERE subject = '') FROM emotion_rollup;
 -- The posts of those minutes: 274 thousand per day, 2.2 million in total; 40 % reposts; a quarter have hashtags, a few popular and many rare.
 DO $$
 DECLARE d timestamptz := date_trunc('day', now(), 'UTC');
@@ -49,7 +49,7 @@ BEGIN
   EXECUTE format('CREATE TABLE IF NOT EXISTS post_%s PARTITION OF post FOR VALUES FROM (%L) TO (%L)', to_char((d - i * interval '24 hours') AT TIME ZONE 'UTC', 'YYYYMMDD'), d - i * interval '24 hours', d - (i-1) * interval '24 hours');
  END LOOP;
 END $$;
-INSERT INTO post (source, post_id, created_at, author_id, lang, text, repost_of, emotion, score, scores, model_id, topics, hashtags, kafka_topic, kafka_partition, kafka_offset)
+INSERT INTO post (source, post_id, created_at, author_id, lang, text, repost_of, emotion, score, scores, model_id, subjects, hashtags, kafka_topic, kafka_partition, kafka_offset)
 SELECT ('{twitter,bluesky,mastodon}'::text[])[1 + width_bucket(r[1], '{0.7,0.9}'::float8[])], n::text, at, 'author-' || floor(1e6 * r[2] ^ 3),
        ('{en,ja,es,pt,ar,id,th,ko,tr,fr,und,tl,ru,de,it,hi,pl,nl,fa,ca}'::text[])[ceil(20 ^ r[3])::int],
        'post ' || n || repeat(' some words as people write them', 1 + (r[4] * 5)::int), CASE WHEN r[5] < 0.4 THEN floor(n * r[6])::text END, e.emotion,

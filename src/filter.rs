@@ -1,6 +1,6 @@
-//! Which posts are wanted: languages and tracked topics.
+//! Which posts are wanted: languages and tracked subjects.
 //!
-//! [`Languages`] and [`TopicSet`] are checked when they are built, so that a mistake in the settings
+//! [`Languages`] and [`SubjectSet`] are checked when they are built, so that a mistake in the settings
 //! ends before work starts; [`PostFilter`] joins them into the one question of the pipeline.
 
 use std::{
@@ -16,10 +16,10 @@ use unicode_normalization::{IsNormalized, UnicodeNormalization, is_nfc_quick};
 
 use crate::post::{Language, Post};
 
-/// Longest name of a topic, in characters: names are labels in tables and dashboards.
-pub const MAX_TOPIC_NAME: usize = 64;
-/// Most topics, as each costs a column entry of every rollup it touches.
-pub const MAX_TOPICS: usize = 1_000;
+/// The maximum length of a subject's name, in characters: names are labels in tables and dashboards.
+pub const MAX_SUBJECT_NAME: usize = 64;
+/// The maximum number of subjects. Each adds rows to every rollup that it occurs in.
+pub const MAX_SUBJECTS: usize = 1_000;
 /// The maximum memory for compiled patterns, in bytes.
 const MAX_PATTERN_BYTES: usize = 64 << 20;
 /// Scripts that are written without spaces or that attach particles to words. A keyword in one of them matches anywhere, and
@@ -33,51 +33,51 @@ pub enum FilterError {
     /// An unregistered language.
     #[error("`{0}` is not a language: use registered BCP 47 subtags, such as `en`, or `und` for posts without one")]
     Language(String),
-    /// A topic with an empty name: `''` stands for all posts.
-    #[error("topic {0} has an empty name, which stands for all posts: give it a name")]
+    /// A subject with an empty name: `''` stands for all posts.
+    #[error("subject {0} has an empty name, which stands for all posts: give it a name")]
     EmptyName(usize),
     /// A name that is too long, or that has spaces at its ends or control characters.
     #[error(
-        "topic `{name}`: a name has at most {MAX_TOPIC_NAME} characters, no spaces at its ends and no control characters"
+        "subject `{name}`: a name has at most {MAX_SUBJECT_NAME} characters, no spaces at its ends and no control characters"
     )]
     Name {
-        /// The topic's name.
+        /// The subject's name.
         name: String,
     },
-    /// Two topics of one name.
-    #[error("topic `{name}` is there twice: put its keywords together")]
+    /// Two subjects of one name.
+    #[error("subject `{name}` is there twice: put its keywords together")]
     Duplicate {
-        /// The topic's name.
+        /// The subject's name.
         name: String,
     },
-    /// A topic that nothing can match.
-    #[error("topic `{name}` has no keywords, no hashtags and no regex: it could never match")]
+    /// A subject that nothing can match.
+    #[error("subject `{name}` has no keywords, no hashtags and no regex: it could never match")]
     Nothing {
-        /// The topic's name.
+        /// The subject's name.
         name: String,
     },
     /// A blank keyword or hashtag.
-    #[error("topic `{name}`: a keyword or hashtag is empty")]
+    #[error("subject `{name}`: a keyword or hashtag is empty")]
     Blank {
-        /// The topic's name.
+        /// The subject's name.
         name: String,
     },
     /// A pattern that is no regular expression, or too large a one.
-    #[error("topic `{name}`: {detail}")]
+    #[error("subject `{name}`: {detail}")]
     Pattern {
-        /// The topic's name.
+        /// The subject's name.
         name: String,
         /// What the regex compiler says, on one line.
         detail: String,
     },
     /// All patterns together are too large.
-    #[error("the keywords and regexes of all topics are too large together: {0}")]
+    #[error("the keywords and regexes of all subjects are too large together: {0}")]
     TooLarge(String),
-    /// More than [`MAX_TOPICS`].
-    #[error("{0} topics are too many: at most {MAX_TOPICS}")]
+    /// More than [`MAX_SUBJECTS`].
+    #[error("{0} subjects are too many: at most {MAX_SUBJECTS}")]
     TooMany(usize),
     /// Only tracked posts are wanted, and nothing is tracked.
-    #[error("`only_tracked` without topics would drop every post: add topics, or set it to false")]
+    #[error("`only_tracked` without subjects would drop every post: add subjects, or set it to false")]
     NothingTracked,
 }
 
@@ -111,10 +111,10 @@ impl Languages {
     }
 }
 
-/// One `[[topics]]` of the settings. A post belongs to the topic if any of its parts matches.
+/// One `[[subjects]]` of the settings. A post belongs to the subject if any of its parts matches.
 #[derive(Debug, Clone, PartialEq, Eq, Default, Deserialize, Serialize)]
 #[serde(deny_unknown_fields)]
-pub struct TopicSettings {
+pub struct SubjectSettings {
     /// The name in tables and dashboards; `''` is taken: it stands for all posts.
     pub name: String,
     /// Words or phrases, found as whole words in any case; in scripts without spaces, anywhere.
@@ -128,43 +128,43 @@ pub struct TopicSettings {
     pub regex: Option<String>,
 }
 
-/// The tracked topics.
+/// The tracked subjects.
 #[derive(Debug, Clone)]
-pub struct TopicSet {
+pub struct SubjectSet {
     /// Sorted, so that ascending positions are sorted names.
     names: Vec<Arc<str>>,
     patterns: RegexSet,
-    /// The topic, as position in `names`, of each pattern.
-    topic_of: Vec<usize>,
-    /// The topics of each hashtag (NFC, lower case, without `#`).
+    /// The subject, as position in `names`, of each pattern.
+    subject_of: Vec<usize>,
+    /// The subjects of each hashtag (NFC, lower case, without `#`).
     hashtags: HashMap<String, Vec<usize>>,
 }
 
-impl Default for TopicSet {
+impl Default for SubjectSet {
     fn default() -> Self {
         Self {
             names: Vec::new(),
             patterns: RegexSet::empty(),
-            topic_of: Vec::new(),
+            subject_of: Vec::new(),
             hashtags: HashMap::new(),
         }
     }
 }
 
-impl TopicSet {
+impl SubjectSet {
     /// Builds the set.
     ///
     /// # Errors
     ///
-    /// [`FilterError`] naming the topic at fault.
-    pub fn new(topics: &[TopicSettings]) -> Result<Self, FilterError> {
-        if topics.len() > MAX_TOPICS {
-            return Err(FilterError::TooMany(topics.len()));
+    /// [`FilterError`] naming the subject at fault.
+    pub fn new(subjects: &[SubjectSettings]) -> Result<Self, FilterError> {
+        if subjects.len() > MAX_SUBJECTS {
+            return Err(FilterError::TooMany(subjects.len()));
         }
-        for (at, topic) in topics.iter().enumerate() {
-            check_name(&topic.name, at + 1)?;
+        for (at, subject) in subjects.iter().enumerate() {
+            check_name(&subject.name, at + 1)?;
         }
-        let mut sorted: Vec<&TopicSettings> = topics.iter().collect();
+        let mut sorted: Vec<&SubjectSettings> = subjects.iter().collect();
         sorted.sort_by(|a, b| a.name.cmp(&b.name));
         if let Some(pair) = sorted.windows(2).find(|pair| pair[0].name == pair[1].name) {
             return Err(FilterError::Duplicate {
@@ -173,29 +173,29 @@ impl TopicSet {
         }
 
         let mut patterns = Vec::new();
-        let mut topic_of = Vec::new();
+        let mut subject_of = Vec::new();
         let mut hashtags: HashMap<String, Vec<usize>> = HashMap::new();
-        for (at, topic) in sorted.iter().enumerate() {
-            for pattern in patterns_of(topic)? {
+        for (at, subject) in sorted.iter().enumerate() {
+            for pattern in patterns_of(subject)? {
                 patterns.push(pattern);
-                topic_of.push(at);
+                subject_of.push(at);
             }
-            for hashtag in &topic.hashtags {
+            for hashtag in &subject.hashtags {
                 let key = hashtag_key(hashtag.trim());
                 if key.is_empty() {
                     return Err(FilterError::Blank {
-                        name: topic.name.clone(),
+                        name: subject.name.clone(),
                     });
                 }
                 hashtags.entry(key).or_default().push(at);
             }
         }
         let patterns = compile(&patterns).map_err(FilterError::TooLarge)?;
-        let names = sorted.iter().map(|topic| topic.name.as_str().into()).collect();
+        let names = sorted.iter().map(|subject| subject.name.as_str().into()).collect();
         Ok(Self {
             names,
             patterns,
-            topic_of,
+            subject_of,
             hashtags,
         })
     }
@@ -206,7 +206,7 @@ impl TopicSet {
         &self.names
     }
 
-    /// The topics that a post touches by its text, the text it quotes or its hashtags: sorted,
+    /// The subjects that a post touches by its text, the text it quotes or its hashtags: sorted,
     /// without repeats.
     #[must_use]
     pub fn matches(&self, post: &Post) -> Vec<Arc<str>> {
@@ -220,7 +220,7 @@ impl TopicSet {
                     self.patterns
                         .matches(&nfc(text))
                         .iter()
-                        .map(|pattern| self.topic_of[pattern]),
+                        .map(|pattern| self.subject_of[pattern]),
                 );
             }
         }
@@ -231,43 +231,46 @@ impl TopicSet {
         }
         found.sort_unstable();
         found.dedup();
-        found.into_iter().map(|topic| Arc::clone(&self.names[topic])).collect()
+        found
+            .into_iter()
+            .map(|subject| Arc::clone(&self.names[subject]))
+            .collect()
     }
 }
 
-/// Languages and topics as one question.
+/// Languages and subjects as one question.
 #[derive(Debug, Clone, Default)]
 pub struct PostFilter {
     languages: Languages,
-    topics: TopicSet,
+    subjects: SubjectSet,
     only_tracked: bool,
 }
 
 impl PostFilter {
-    /// Joins the two; with `only_tracked`, posts that touch no topic are not wanted.
+    /// Joins the two; with `only_tracked`, posts that touch no subject are not wanted.
     ///
     /// # Errors
     ///
-    /// [`FilterError::NothingTracked`] for `only_tracked` without topics.
-    pub fn new(languages: Languages, topics: TopicSet, only_tracked: bool) -> Result<Self, FilterError> {
-        if only_tracked && topics.names.is_empty() {
+    /// [`FilterError::NothingTracked`] for `only_tracked` without subjects.
+    pub fn new(languages: Languages, subjects: SubjectSet, only_tracked: bool) -> Result<Self, FilterError> {
+        if only_tracked && subjects.names.is_empty() {
             return Err(FilterError::NothingTracked);
         }
         Ok(Self {
             languages,
-            topics,
+            subjects,
             only_tracked,
         })
     }
 
-    /// The topics of a wanted post (often none); `None` if it is not wanted.
+    /// The subjects of a wanted post (often none); `None` if it is not wanted.
     #[must_use]
     pub fn admit(&self, post: &Post) -> Option<Vec<Arc<str>>> {
         if !self.languages.allows(post.lang) {
             return None;
         }
-        let topics = self.topics.matches(post);
-        (!self.only_tracked || !topics.is_empty()).then_some(topics)
+        let subjects = self.subjects.matches(post);
+        (!self.only_tracked || !subjects.is_empty()).then_some(subjects)
     }
 }
 
@@ -275,25 +278,25 @@ fn check_name(name: &str, position: usize) -> Result<(), FilterError> {
     if name.trim().is_empty() {
         return Err(FilterError::EmptyName(position));
     }
-    let fits = name.chars().count() <= MAX_TOPIC_NAME && name.trim() == name && !name.chars().any(char::is_control);
+    let fits = name.chars().count() <= MAX_SUBJECT_NAME && name.trim() == name && !name.chars().any(char::is_control);
     if fits {
         Ok(())
     } else {
         Err(FilterError::Name {
-            name: name.escape_debug().take(2 * MAX_TOPIC_NAME).collect(),
+            name: name.escape_debug().take(2 * MAX_SUBJECT_NAME).collect(),
         })
     }
 }
 
 /// At most two patterns: one for all keywords, one for the regex. Each is compiled alone first, so
-/// that an error names its topic.
-fn patterns_of(topic: &TopicSettings) -> Result<Vec<String>, FilterError> {
-    let TopicSettings {
+/// that an error names its subject.
+fn patterns_of(subject: &SubjectSettings) -> Result<Vec<String>, FilterError> {
+    let SubjectSettings {
         name,
         keywords,
         hashtags,
         regex,
-    } = topic;
+    } = subject;
     if keywords.is_empty() && hashtags.is_empty() && regex.is_none() {
         return Err(FilterError::Nothing { name: name.clone() });
     }

@@ -8,7 +8,7 @@
 //!
 //! - [`post`]: parses a Kafka record into a [`post::Post`], a [`post::Deletion`] or a
 //!   [`post::Reject`] with its reason;
-//! - [`filter`]: which posts are wanted, and which tracked topics they touch;
+//! - [`filter`]: which posts are wanted, and which tracked subjects they touch;
 //! - [`clean`]: the cleaning profile that the model was trained with;
 //! - [`model`]: model folders: manifest, labels, groups, thresholds, tokenizer;
 //! - [`classify`]: tokenisation, micro-batching, ONNX sessions, decoding;

@@ -28,7 +28,7 @@ pub(super) async fn run(args: Args) -> anyhow::Result<ExitCode> {
             return Ok(ExitCode::from(2));
         }
     };
-    line("settings", &Ok("ok".to_owned()));
+    line("settings", &Ok(format!("ok{}", listed(&settings.deprecations))));
     let model =
         tokio::task::block_in_place(|| pipeline::start_classifier(&settings)).and_then(|(folder, _classifier)| {
             pipeline::profile(&settings, &folder)?;
@@ -99,10 +99,11 @@ fn describe_offsets(offsets: &anyhow::Result<OffsetsReport>) -> Result<String, S
             report.faults.join("; ")
         ));
     }
-    let warnings: String = report.warnings.iter().map(|warning| format!("; {warning}")).collect();
     Ok(format!(
-        "ok: {} partitions have an offset, {} records behind{warnings}",
-        report.known, report.lag
+        "ok: {} partitions have an offset, {} records behind{}",
+        report.known,
+        report.lag,
+        listed(&report.warnings)
     ))
 }
 
@@ -113,12 +114,17 @@ fn describe(report: &BrokerReport, warnings: &[String]) -> String {
         .iter()
         .map(|(topic, partitions)| format!("{topic} ({partitions} partitions)"))
         .collect();
-    let warnings: String = warnings.iter().map(|warning| format!("; {warning}")).collect();
     format!(
-        "ok: {}; topics {}{warnings}",
+        "ok: {}; topics {}{}",
         report.brokers.join(", "),
-        topics.join(", ")
+        topics.join(", "),
+        listed(warnings)
     )
+}
+
+/// Warnings as the rest of a line.
+fn listed(warnings: &[String]) -> String {
+    warnings.iter().map(|warning| format!("; {warning}")).collect()
 }
 
 fn line(what: &str, result: &Result<String, String>) {

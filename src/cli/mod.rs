@@ -46,7 +46,7 @@ enum Command {
 /// The settings file, and flags for common settings.
 #[derive(Debug, Clone, Args)]
 pub struct SettingsArgs {
-    /// Settings file (TOML). Every setting except topics and classify.session_config can also be set as an environment
+    /// Settings file (TOML). Every setting except subjects and classify.session_config can also be set as an environment
     /// variable: MOODSTREAM_SECTION__KEY.
     #[arg(long, short, env = "MOODSTREAM_CONFIG", value_name = "FILE")]
     config: Option<PathBuf>,

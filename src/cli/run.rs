@@ -25,6 +25,9 @@ pub(super) struct Args {
 pub(super) async fn run(args: Args) -> anyhow::Result<ExitCode> {
     let settings = args.settings.load()?;
     telemetry::init_logs(&settings.log).map_err(SettingsError::from)?;
+    for deprecation in &settings.deprecations {
+        tracing::warn!("{deprecation}");
+    }
     let metrics = telemetry::install_metrics()?;
     let health = Health::starting();
     let ended = CancellationToken::new();

@@ -97,6 +97,7 @@ pub fn merge_text(
         Some((name, text)) => read_text(name, text)?,
         None => Table::new(),
     };
+    let deprecations = deprecations(&table);
     let mut variables: Vec<_> = environment
         .into_iter()
         .filter(|(name, _)| name.starts_with(PREFIX) && !is_other(name))
@@ -113,13 +114,28 @@ pub fn merge_text(
         set(&mut table, &keys, value).map_err(|why| SettingsError(format!("flag for {key}: {why}")))?;
     }
     // Deserializing from text again would lose the layer at fault. The key path in the error message is sufficient.
-    Settings::deserialize_from(table).map_err(|error| {
+    let settings = Settings::deserialize_from(table).map_err(|error| {
         let origin = match file {
             None => "environment and flags".to_owned(),
             Some((name, _)) => format!("{name}, environment and flags"),
         };
         SettingsError(format!("{origin}: {}", describe(error, "")))
+    })?;
+    Ok(Settings {
+        deprecations,
+        ..settings
     })
+}
+
+/// The old names of settings that the file uses, a sentence each.
+fn deprecations(file: &Table) -> Vec<String> {
+    names::RENAMED
+        .iter()
+        .filter(|(old, _)| file.contains_key(*old))
+        .map(|(old, new)| {
+            format!("[[{old}]] in the settings file is now called [[{new}]]; a later version will refuse the old name")
+        })
+        .collect()
 }
 
 impl Settings {
@@ -131,9 +147,18 @@ impl Settings {
 
 fn read_text(name: &str, text: &str) -> Result<Table, SettingsError> {
     let fault = |error| SettingsError(format!("settings file {name}{}", describe(error, text)));
+    let table: Table = text.parse().map_err(fault)?;
+    if let Some((old, new)) = names::RENAMED
+        .iter()
+        .find(|(old, new)| table.contains_key(*old) && table.contains_key(*new))
+    {
+        return Err(SettingsError(format!(
+            "settings file {name} has both [[{new}]] and [[{old}]], which is its old name: write [[{new}]] for all of them"
+        )));
+    }
     // Deserialized here only to report errors with their line, which the merged table does not have.
     toml::from_str::<Settings>(text).map_err(fault)?;
-    text.parse::<Table>().map_err(fault)
+    Ok(table)
 }
 
 /// Describes an error and its position, without the line's content and the invalid value, which may be a password.
@@ -363,6 +388,28 @@ mod tests {
         assert!(error.contains("en xx") && !error.contains('\n'), "{error}");
     }
 
+    /// Tracked subjects were once called topics, as those of Kafka are.
+    #[test]
+    fn the_old_name_of_subjects_works_and_is_told() {
+        let subject = |section: &str, name: &str| format!("[[{section}]]\nname = \"{name}\"\nkeywords = [\"x\"]\n");
+        let read = |text: &str| merge_text(Some(("s.toml", text)), Vec::new(), &[]);
+        let old = read(&subject("topics", "a")).unwrap();
+        let new = read(&subject("subjects", "a")).unwrap();
+        assert_eq!(old.subjects, new.subjects);
+        assert_eq!(new.subjects[0].name, "a");
+        assert!(old.deprecations[0].contains("now called [[subjects]]"), "{old:?}");
+        assert_eq!(new.deprecations, [""; 0]);
+        let both = read(&(subject("topics", "a") + &subject("subjects", "b")))
+            .unwrap_err()
+            .0;
+        assert!(
+            both.contains("both [[subjects]] and [[topics]]") && both.contains("s.toml"),
+            "{both}"
+        );
+        let fault = read("[[topics]]\nname = 1\n").unwrap_err().0;
+        assert!(fault.contains("line 2"), "{fault}");
+    }
+
     #[test]
     fn empty_languages_keep_all() {
         let settings = merge(None, environment(&[("MOODSTREAM_POSTS__LANGUAGES", "")]), &[]).unwrap();
@@ -406,7 +453,8 @@ mod tests {
             ("MOODSTREAM_KAFKA__GRUOP", "did you mean MOODSTREAM_KAFKA__GROUP?"),
             ("MOODSTREAM_BROKERS", "did you mean MOODSTREAM_KAFKA__BROKERS?"),
             ("MOODSTREAM_FOO", "sections are kafka, posts"),
-            ("MOODSTREAM_TOPICS", "settings file alone"),
+            ("MOODSTREAM_SUBJECTS", "settings file alone"),
+            ("MOODSTREAM_TOPICS", "did you mean MOODSTREAM_KAFKA__TOPICS?"),
             ("MOODSTREAM_KAFKA__", "no such setting"),
         ] {
             let error = merge(None, environment(&[(name, "hunter2")]), &[]).unwrap_err().0;

@@ -15,7 +15,7 @@ use time::{Duration, OffsetDateTime};
 
 use crate::{
     classify::ClassifyOptions,
-    filter::{Languages, PostFilter, TopicSet, TopicSettings},
+    filter::{Languages, PostFilter, SubjectSet, SubjectSettings},
     http::HttpOptions,
     kafka::{self, KafkaOptions},
     model::{ModelOptions, Precision, ProblemType, Provider},
@@ -48,8 +48,12 @@ pub struct Settings {
     pub kafka: KafkaOptions,
     /// How records are parsed and which posts are kept.
     pub posts: PostSettings,
-    /// Tracked topics.
-    pub topics: Vec<TopicSettings>,
+    /// Tracked subjects.
+    #[serde(alias = "topics")]
+    pub subjects: Vec<SubjectSettings>,
+    /// Warnings about deprecated settings, one sentence each, with the replacement.
+    #[serde(skip)]
+    pub deprecations: Vec<String>,
     /// Which model to use.
     pub model: ModelSettings,
     /// How the model runs.
@@ -78,7 +82,7 @@ pub struct PostSettings {
     pub format: Format,
     /// Languages to keep (BCP 47 primary subtags); empty keeps all.
     pub languages: Vec<String>,
-    /// Keep only posts that match a tracked topic.
+    /// Keep only posts that match a tracked subject.
     pub only_tracked: bool,
     /// The maximum size of a record, in bytes; larger ones become dead letters.
     pub max_bytes: usize,
@@ -371,15 +375,15 @@ impl Default for ShutdownSettings {
 }
 
 impl Settings {
-    /// The filter of languages and tracked topics.
+    /// The filter of languages and tracked subjects.
     ///
     /// # Errors
-    /// Returns an error if a topic or a language is invalid.
+    /// Returns an error if a subject or a language is invalid.
     pub fn post_filter(&self) -> Result<PostFilter, SettingsError> {
         let languages = Languages::new(&self.posts.languages)
             .map_err(|error| SettingsError(format!("posts.languages: {error}")))?;
-        let topics = TopicSet::new(&self.topics).map_err(|error| SettingsError(error.to_string()))?;
-        PostFilter::new(languages, topics, self.posts.only_tracked).map_err(|error| SettingsError(error.to_string()))
+        let subjects = SubjectSet::new(&self.subjects).map_err(|error| SettingsError(error.to_string()))?;
+        PostFilter::new(languages, subjects, self.posts.only_tracked).map_err(|error| SettingsError(error.to_string()))
     }
 
     /// Checks what the types can't: ranges, and contradictions between settings.

@@ -10,6 +10,9 @@ use serde::{
 
 use super::Settings;
 
+/// Deprecated section names, which still work, and their replacements.
+pub(super) const RENAMED: &[(&str, &str)] = &[("topics", "subjects")];
+
 /// All settings by their keys, such as `["kafka", "brokers"]`, in the order of the types.
 pub(super) static NAMES: LazyLock<Vec<Vec<&'static str>>> = LazyLock::new(|| {
     let mut names = Vec::new();
@@ -27,6 +30,10 @@ fn collect(path: &mut Vec<&'static str>, names: &mut Vec<Vec<&'static str>>) {
         return;
     };
     for &field in fields {
+        // Old names are among the fields, as the type takes them.
+        if path.is_empty() && RENAMED.iter().any(|(old, _)| *old == field) {
+            continue;
+        }
         path.push(field);
         collect(path, names);
         path.pop();
@@ -125,7 +132,7 @@ mod tests {
             "kafka.properties",
             "posts.fields.created_at",
             "posts.time_zone",
-            "topics",
+            "subjects",
             "model.path",
             "classify.sessions",
             "database.url",
@@ -137,6 +144,7 @@ mod tests {
             assert!(dotted.iter().any(|known| known == name), "{name}: {dotted:?}");
         }
         assert!(dotted.len() > 60, "{dotted:?}");
+        assert!(!dotted.iter().any(|name| name == "topics"), "an old name: {dotted:?}");
     }
 
     #[test]

@@ -22,16 +22,16 @@ fn post(text: &str) -> Post {
     }
 }
 
-fn topic(name: &str, keywords: &[&str]) -> TopicSettings {
-    TopicSettings {
+fn subject(name: &str, keywords: &[&str]) -> SubjectSettings {
+    SubjectSettings {
         name: name.to_owned(),
         keywords: keywords.iter().map(|&k| k.to_owned()).collect(),
-        ..TopicSettings::default()
+        ..SubjectSettings::default()
     }
 }
 
 fn matches(keyword: &str, text: &str) -> bool {
-    !TopicSet::new(&[topic("t", &[keyword])])
+    !SubjectSet::new(&[subject("t", &[keyword])])
         .unwrap()
         .matches(&post(text))
         .is_empty()
@@ -87,32 +87,32 @@ fn keywords_are_whole_words_in_any_script() {
 }
 
 #[test]
-fn topics_are_found_by_text_quote_hashtag_and_regex_sorted_once() {
-    let topics = TopicSet::new(&[
-        TopicSettings {
+fn subjects_are_found_by_text_quote_hashtag_and_regex_sorted_once() {
+    let subjects = SubjectSet::new(&[
+        SubjectSettings {
             hashtags: vec!["#Rust".to_owned(), "ferris".to_owned()],
-            ..topic("rust", &["cargo", "rustc"])
+            ..subject("rust", &["cargo", "rustc"])
         },
-        TopicSettings {
+        SubjectSettings {
             regex: Some(r"\bv\d+\.\d+".to_owned()),
-            ..topic("release", &[])
+            ..subject("release", &[])
         },
-        topic("cats", &["cat"]),
+        subject("cats", &["cat"]),
     ])
     .unwrap();
     let mut post = post("Cargo and rustc v1.95, cargo!");
-    assert_eq!(topics.matches(&post), ["release".into(), "rust".into()]);
+    assert_eq!(subjects.matches(&post), ["release".into(), "rust".into()]);
     post.quoted_text = Text::new("my cat").ok();
     post.text = Text::new("x").unwrap();
     post.hashtags = vec![Hashtag::new("rust").unwrap(), Hashtag::new("ferris").unwrap()];
-    assert_eq!(topics.matches(&post), ["cats".into(), "rust".into()]);
+    assert_eq!(subjects.matches(&post), ["cats".into(), "rust".into()]);
 }
 
 #[test]
 fn a_regex_may_ask_for_case() {
-    let set = TopicSet::new(&[TopicSettings {
+    let set = SubjectSet::new(&[SubjectSettings {
         regex: Some("(?-i)US".to_owned()),
-        ..topic("us", &[])
+        ..subject("us", &[])
     }])
     .unwrap();
     assert_eq!(set.matches(&post("the US")).len(), 1);
@@ -120,38 +120,38 @@ fn a_regex_may_ask_for_case() {
 }
 
 #[test]
-fn settings_are_checked_and_errors_name_the_topic() {
-    let error = |topics: &[TopicSettings]| TopicSet::new(topics).unwrap_err().to_string();
-    assert!(error(&[topic("a", &["x"]), topic("", &["x"])]).starts_with("topic 2 has an empty name"));
-    assert!(error(&[topic("a", &["x"]), topic("a", &["y"])]).contains("`a` is there twice"));
-    assert!(error(&[topic("a", &[])]).contains("`a` has no keywords"));
-    assert!(error(&[topic("a", &["x", " "])]).contains("`a`: a keyword or hashtag is empty"));
-    assert!(error(&[topic(" a", &["x"])]).contains("` a`"));
-    assert!(error(&[topic(&"a".repeat(65), &["x"])]).contains("at most 64"));
-    let bad = TopicSettings {
+fn settings_are_checked_and_errors_name_the_subject() {
+    let error = |subjects: &[SubjectSettings]| SubjectSet::new(subjects).unwrap_err().to_string();
+    assert!(error(&[subject("a", &["x"]), subject("", &["x"])]).starts_with("subject 2 has an empty name"));
+    assert!(error(&[subject("a", &["x"]), subject("a", &["y"])]).contains("`a` is there twice"));
+    assert!(error(&[subject("a", &[])]).contains("`a` has no keywords"));
+    assert!(error(&[subject("a", &["x", " "])]).contains("`a`: a keyword or hashtag is empty"));
+    assert!(error(&[subject(" a", &["x"])]).contains("` a`"));
+    assert!(error(&[subject(&"a".repeat(65), &["x"])]).contains("at most 64"));
+    let bad = SubjectSettings {
         regex: Some("(".to_owned()),
-        ..topic("a", &[])
+        ..subject("a", &[])
     };
-    assert_eq!(error(&[bad]), "topic `a`: bad regex: unclosed group");
-    let huge = TopicSettings {
+    assert_eq!(error(&[bad]), "subject `a`: bad regex: unclosed group");
+    let huge = SubjectSettings {
         regex: Some(r"\w{1000}{1000}{10}".to_owned()),
-        ..topic("a", &[])
+        ..subject("a", &[])
     };
-    assert!(error(&[huge]).starts_with("topic `a`: "), "size");
-    let hashtag = TopicSettings {
+    assert!(error(&[huge]).starts_with("subject `a`: "), "size");
+    let hashtag = SubjectSettings {
         hashtags: vec!["#".to_owned()],
-        ..topic("a", &[])
+        ..subject("a", &[])
     };
     assert!(error(&[hashtag]).contains("is empty"));
-    assert!(toml::from_str::<TopicSettings>("name = 'a'\nkeyword = ['x']").is_err());
+    assert!(toml::from_str::<SubjectSettings>("name = 'a'\nkeyword = ['x']").is_err());
 }
 
 #[test]
 fn only_tracked_drops_the_rest() {
-    let topics = TopicSet::new(&[topic("cats", &["cat"])]).unwrap();
+    let subjects = SubjectSet::new(&[subject("cats", &["cat"])]).unwrap();
     let english = Languages::new(["en"]).unwrap();
-    let all = PostFilter::new(english.clone(), topics.clone(), false).unwrap();
-    let tracked = PostFilter::new(english.clone(), topics, true).unwrap();
+    let all = PostFilter::new(english.clone(), subjects.clone(), false).unwrap();
+    let tracked = PostFilter::new(english.clone(), subjects, true).unwrap();
     assert_eq!(all.admit(&post("dog")), Some(Vec::new()));
     assert_eq!(tracked.admit(&post("dog")), None);
     assert_eq!(tracked.admit(&post("cat")), Some(vec!["cats".into()]));
@@ -163,7 +163,7 @@ fn only_tracked_drops_the_rest() {
         None
     );
     assert_eq!(
-        PostFilter::new(english, TopicSet::default(), true).unwrap_err(),
+        PostFilter::new(english, SubjectSet::default(), true).unwrap_err(),
         FilterError::NothingTracked
     );
 }
@@ -186,14 +186,14 @@ proptest! {
 
     #[test]
     fn names_come_sorted_without_repeats(text in "[abc ]{0,12}", quoted in "[abc ]{0,12}") {
-        let set = TopicSet::new(&[topic("z", &["a", "b"]), topic("y", &["b"]), topic("x", &["c", "a"])]).unwrap();
+        let set = SubjectSet::new(&[subject("z", &["a", "b"]), subject("y", &["b"]), subject("x", &["c", "a"])]).unwrap();
         let found = set.matches(&Post { quoted_text: Text::new(quoted).ok(), ..post(&format!("{text}.")) });
         prop_assert!(found.windows(2).all(|pair| pair[0] < pair[1]));
     }
 
     #[test]
     fn building_never_panics(name in any::<String>(), keyword in any::<String>(), regex in any::<String>()) {
-        if let Ok(set) = TopicSet::new(&[TopicSettings { regex: Some(regex), ..topic(&name, &[&keyword]) }]) {
+        if let Ok(set) = SubjectSet::new(&[SubjectSettings { regex: Some(regex), ..subject(&name, &[&keyword]) }]) {
             let _ = set.matches(&post(&format!("{keyword}.")));
         }
     }

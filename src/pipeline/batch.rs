@@ -80,12 +80,12 @@ impl Batch {
             match &record.outcome {
                 Outcome::Post {
                     post,
-                    topics,
+                    subjects,
                     prediction,
                 } => flush.posts.push(PostRow {
                     post: Arc::clone(post),
                     prediction: prediction.clone(),
-                    topics: topics.clone(),
+                    subjects: subjects.clone(),
                     origin: record.origin.clone(),
                     timestamp: record.timestamp,
                 }),

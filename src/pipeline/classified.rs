@@ -79,12 +79,12 @@ pub(super) enum Outcome {
     /// The post is stored with its prediction.
     Post {
         post: Arc<Post>,
-        topics: Vec<Arc<str>>,
+        subjects: Vec<Arc<str>>,
         prediction: Prediction,
     },
     /// The post is taken out of the tables.
     Deletion(Deletion),
-    /// The post's language or topics are not among those asked for.
+    /// The post's language or subjects are not among those asked for.
     Filtered,
     /// The post is older than what is kept.
     Late,

@@ -33,14 +33,14 @@ pub enum Content {
     Post {
         /// The post.
         post: Arc<Post>,
-        /// The tracked topics it touches.
-        topics: Vec<Arc<str>>,
+        /// The tracked subjects it touches.
+        subjects: Vec<Arc<str>>,
         /// Its text as the model wants it.
         cleaned: Arc<str>,
     },
     /// A notice that a post was deleted.
     Deletion(Deletion),
-    /// A post whose language or topics are not among those asked for.
+    /// A post whose language or subjects are not among those asked for.
     Filtered,
     /// A post older than what is kept.
     Late,
@@ -83,7 +83,7 @@ impl FutureTimes {
 pub struct Decoder {
     /// How records are read.
     pub parsing: ParseOptions,
-    /// Which posts are wanted, and their tracked topics.
+    /// Which posts are wanted, and their tracked subjects.
     pub filter: PostFilter,
     /// The cleaning that the model was trained with.
     pub profile: Profile,
@@ -137,13 +137,13 @@ impl Decoder {
         {
             (post.lang, post.lang_identified) = (language, true);
         }
-        let Some(topics) = self.filter.admit(&post) else {
+        let Some(subjects) = self.filter.admit(&post) else {
             return Content::Filtered;
         };
         let cleaned = self.profile.clean(&post.text).into();
         Content::Post {
             post: Arc::from(post),
-            topics,
+            subjects,
             cleaned,
         }
     }

@@ -18,7 +18,7 @@ pub struct Totals {
     pub duplicates: u64,
     /// Deletion notices.
     pub deletions: u64,
-    /// Posts outside the languages or topics asked for.
+    /// Posts outside the languages or subjects asked for.
     pub filtered: u64,
     /// Posts older than what is kept.
     pub late: u64,

@@ -240,7 +240,7 @@ async fn classify(
         .into_iter()
         .map(|Decoded { record, content }| {
             let outcome = match content {
-                Content::Post { post, topics, .. } => match predictions.next() {
+                Content::Post { post, subjects, .. } => match predictions.next() {
                     Some(Ok(prediction)) => {
                         let is_unsupported = classifier.info().languages.support(post.lang) == Some(false);
                         if is_unsupported {
@@ -252,7 +252,7 @@ async fn classify(
                         };
                         Outcome::Post {
                             post,
-                            topics,
+                            subjects,
                             prediction,
                         }
                     }

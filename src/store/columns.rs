@@ -22,15 +22,15 @@ pub(super) fn sql_text(text: &str) -> Cow<'_, str> {
     }
 }
 
-/// A post's tracked topics as they are stored: without repeats, as each counts once in the rollups.
-pub(super) fn topics(row: &PostRow) -> Vec<&str> {
-    let mut topics: Vec<&str> = Vec::with_capacity(row.topics.len());
-    for topic in &row.topics {
-        if !topics.contains(&&**topic) {
-            topics.push(topic);
+/// A post's tracked subjects as they are stored: without repeats, as each counts once in the rollups.
+pub(super) fn subjects(row: &PostRow) -> Vec<&str> {
+    let mut subjects: Vec<&str> = Vec::with_capacity(row.subjects.len());
+    for subject in &row.subjects {
+        if !subjects.contains(&&**subject) {
+            subjects.push(subject);
         }
     }
-    topics
+    subjects
 }
 
 fn hashtags(row: &PostRow) -> Vec<&str> {
@@ -86,15 +86,15 @@ pub(super) async fn insert_posts(tx: &mut PgConnection, flush: &Flush, written: 
     rows.sort_by_key(|row| row.created_at());
     sqlx::query(
         "INSERT INTO post (source, post_id, created_at, author_id, lang, text, repost_of, emotion, score, scores,
-             model_id, topics, hashtags, kafka_topic, kafka_partition, kafka_offset, lang_identified, lang_supported)
+             model_id, subjects, hashtags, kafka_topic, kafka_partition, kafka_offset, lang_identified, lang_supported)
          SELECT source, post_id, created_at, author_id, lang, text, repost_of, emotion, score, scores,
-                $1, topics::text[], hashtags::text[], kafka_topic, kafka_partition, kafka_offset,
+                $1, subjects::text[], hashtags::text[], kafka_topic, kafka_partition, kafka_offset,
                 lang_identified, lang_supported
          FROM unnest($2::text[], $3::text[], $4::timestamptz[], $5::text[], $6::text[], $7::text[], $8::text[],
                      $9::text[], $10::float8[], $11::jsonb[], $12::text[], $13::text[], $14::text[], $15::int[],
                      $16::bigint[], $17::boolean[], $18::boolean[])
               AS n (source, post_id, created_at, author_id, lang, text, repost_of, emotion, score, scores,
-                    topics, hashtags, kafka_topic, kafka_partition, kafka_offset, lang_identified, lang_supported)",
+                    subjects, hashtags, kafka_topic, kafka_partition, kafka_offset, lang_identified, lang_supported)",
     )
     .bind(sql_text(&flush.model.id))
     .bind(column(&rows, |row| row.post.source.as_str()))
@@ -112,7 +112,7 @@ pub(super) async fn insert_posts(tx: &mut PgConnection, flush: &Flush, written: 
             row,
         })
     }))
-    .bind(column(&rows, |row| array_literal(&topics(row))))
+    .bind(column(&rows, |row| array_literal(&subjects(row))))
     .bind(column(&rows, |row| array_literal(&hashtags(row))))
     .bind(column(&rows, |row| &*row.origin.topic))
     .bind(column(&rows, |row| row.origin.partition))
@@ -172,7 +172,7 @@ mod tests {
                 score: 0.5,
                 scores: [0.5, 2f64.powi(-20)].into(),
             },
-            topics: vec!["t1".into(), "t2".into(), "t1".into()],
+            subjects: vec!["t1".into(), "t2".into(), "t1".into()],
             origin: Origin {
                 topic: "k".into(),
                 partition: 1,
@@ -183,8 +183,8 @@ mod tests {
     }
 
     #[test]
-    fn tracked_topics_are_stored_once_and_texts_without_nul() {
-        assert_eq!(topics(&row()), ["t1", "t2"]);
+    fn tracked_subjects_are_stored_once_and_texts_without_nul() {
+        assert_eq!(subjects(&row()), ["t1", "t2"]);
         assert_eq!(sql_text("a\0b"), "a\u{fffd}b");
     }
 

@@ -18,7 +18,7 @@ use crate::{
     post::{Deletion, Fingerprint, Origin, Post},
 };
 
-/// Longest name of an emotion, tracked topic or model, in bytes: they are parts of one index entry.
+/// Longest name of an emotion, tracked subject or model, in bytes: they are parts of one index entry.
 pub const MAX_NAME_BYTES: usize = 256;
 /// Most days that one flush may touch, by posts or by deletions of posts: each is a partition with indexes to lock,
 /// and the server's lock table has a fixed size.
@@ -31,8 +31,8 @@ pub struct PostRow {
     pub post: Arc<Post>,
     /// Its emotion.
     pub prediction: Prediction,
-    /// The tracked topics that it touches.
-    pub topics: Vec<Arc<str>>,
+    /// The tracked subjects that it touches.
+    pub subjects: Vec<Arc<str>>,
     /// The record that brought it.
     pub origin: Origin,
     /// That record's timestamp at the broker. Not stored: delays are measured from it.
@@ -59,7 +59,7 @@ pub struct OffsetRange {
     pub expected: i64,
     /// Its `next_offset` after this flush.
     pub next: i64,
-    /// Posts in it outside the wanted languages or topics.
+    /// Posts in it outside the wanted languages or subjects.
     pub filtered: u64,
     /// Posts in it older than the retention.
     pub late: u64,
@@ -211,8 +211,13 @@ impl Flush {
             if !is_exact(row.prediction.score) || !row.prediction.scores.iter().copied().all(is_exact) {
                 return invalid(format!("{} has a score that is no multiple of 2^-20 in 0..=1", at()));
             }
-            if row.topics.iter().any(|topic| topic.is_empty() || too_long(topic)) || too_long(&row.prediction.emotion) {
-                return invalid(format!("{} has an empty or overlong topic or emotion", at()));
+            if row
+                .subjects
+                .iter()
+                .any(|subject| subject.is_empty() || too_long(subject))
+                || too_long(&row.prediction.emotion)
+            {
+                return invalid(format!("{} has an empty or overlong subject or emotion", at()));
             }
         }
         for row in &self.deletions {
@@ -278,7 +283,7 @@ pub struct Tally {
     pub duplicates: u64,
     /// Deletion notices.
     pub deletions: u64,
-    /// Posts outside the wanted languages or topics.
+    /// Posts outside the wanted languages or subjects.
     pub filtered: u64,
     /// Posts older than the retention.
     pub late: u64,

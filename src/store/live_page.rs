@@ -1,4 +1,4 @@
-//! What of the tables is shown as it comes: the last minutes by emotion, the tracked topics, the newest posts, and
+//! What of the tables is shown as it comes: the last minutes by emotion, the tracked subjects, the newest posts, and
 //! what became of the records. Read apart from the pipeline, over a connection of its own that can't write.
 
 use std::time::Duration;
@@ -8,8 +8,8 @@ use time::OffsetDateTime;
 
 use super::{Fault, StoreError, StoreOptions};
 
-/// The most rows of tracked topics (a topic and an emotion) that are read.
-const MAX_TOPIC_ROWS: i64 = 4_000;
+/// The most rows of tracked subjects (a subject and an emotion) that are read.
+const MAX_SUBJECT_ROWS: i64 = 4_000;
 /// Longest text of a post, in characters; what is longer is cut.
 const MAX_TEXT_CHARS: i32 = 600;
 /// Statements here are cancelled early: the page asks again in a moment.
@@ -39,11 +39,11 @@ pub struct MinuteCount {
     pub score_sum: f64,
 }
 
-/// Posts of an emotion in a tracked topic, over all the minutes.
+/// Posts of an emotion in a tracked subject, over all the minutes.
 #[derive(Debug, Clone, PartialEq, sqlx::FromRow)]
-pub struct TopicCount {
-    /// The topic's name.
-    pub topic: String,
+pub struct SubjectCount {
+    /// The subject's name.
+    pub subject: String,
     /// The emotion.
     pub emotion: String,
     /// How many posts.
@@ -67,8 +67,8 @@ pub struct RecentPost {
     pub text: String,
     /// Whether it is a repost.
     pub repost: bool,
-    /// Tracked topics that it touches.
-    pub topics: Vec<String>,
+    /// Tracked subjects that it touches.
+    pub subjects: Vec<String>,
 }
 
 /// What became of the group's records, over all partitions: see the columns of `consumer_tally`.
@@ -97,8 +97,8 @@ pub struct Recent {
     pub end: OffsetDateTime,
     /// By minute and emotion; what is not listed has no posts.
     pub minutes: Vec<MinuteCount>,
-    /// By tracked topic and emotion.
-    pub topics: Vec<TopicCount>,
+    /// By tracked subject and emotion.
+    pub subjects: Vec<SubjectCount>,
     /// The newest first; `None` if none were asked for.
     pub posts: Option<Vec<RecentPost>>,
     /// The group's counts.
@@ -188,25 +188,26 @@ async fn read(connection: &mut PgConnection, ask: &Ask) -> Result<Recent, sqlx::
     let mut minutes = read_minutes(&mut snapshot, end - span, end).await?;
     if minutes.is_empty() {
         // An archive that is played back, or a stream that has stopped: show its last minutes.
-        let newest: Option<OffsetDateTime> =
-            sqlx::query_scalar("SELECT max(bucket) FROM emotion_rollup WHERE topic = '' AND posts > 0 AND bucket < $1")
-                .bind(end)
-                .fetch_one(&mut *snapshot)
-                .await?;
+        let newest: Option<OffsetDateTime> = sqlx::query_scalar(
+            "SELECT max(bucket) FROM emotion_rollup WHERE subject = '' AND posts > 0 AND bucket < $1",
+        )
+        .bind(end)
+        .fetch_one(&mut *snapshot)
+        .await?;
         if let Some(newest) = newest {
             end = newest + time::Duration::MINUTE;
             minutes = read_minutes(&mut snapshot, end - span, end).await?;
         }
     }
     let start = end - span;
-    let topics = sqlx::query_as(
-        "SELECT topic, emotion, sum(posts)::bigint AS posts FROM emotion_rollup
-         WHERE topic <> '' AND bucket >= $1 AND bucket < $2
-         GROUP BY topic, emotion HAVING sum(posts) > 0 ORDER BY topic, emotion LIMIT $3",
+    let subjects = sqlx::query_as(
+        "SELECT subject, emotion, sum(posts)::bigint AS posts FROM emotion_rollup
+         WHERE subject <> '' AND bucket >= $1 AND bucket < $2
+         GROUP BY subject, emotion HAVING sum(posts) > 0 ORDER BY subject, emotion LIMIT $3",
     )
     .bind(start)
     .bind(end)
-    .bind(MAX_TOPIC_ROWS)
+    .bind(MAX_SUBJECT_ROWS)
     .fetch_all(&mut *snapshot)
     .await?;
     let posts = if ask.posts == 0 {
@@ -230,7 +231,7 @@ async fn read(connection: &mut PgConnection, ask: &Ask) -> Result<Recent, sqlx::
         start,
         end,
         minutes,
-        topics,
+        subjects,
         posts,
         tally,
     })
@@ -243,7 +244,7 @@ async fn read_minutes(
 ) -> Result<Vec<MinuteCount>, sqlx::Error> {
     sqlx::query_as(
         "SELECT bucket, emotion, sum(posts)::bigint AS posts, sum(score_sum) AS score_sum FROM emotion_rollup
-         WHERE topic = '' AND bucket >= $1 AND bucket < $2
+         WHERE subject = '' AND bucket >= $1 AND bucket < $2
          GROUP BY bucket, emotion HAVING sum(posts) > 0 ORDER BY bucket, emotion",
     )
     .bind(start)
@@ -259,7 +260,7 @@ async fn read_posts(
     limit: u16,
 ) -> Result<Vec<RecentPost>, sqlx::Error> {
     sqlx::query_as(
-        "SELECT created_at, source, lang, emotion, score, left(text, $3) AS text, repost_of IS NOT NULL AS repost, topics
+        "SELECT created_at, source, lang, emotion, score, left(text, $3) AS text, repost_of IS NOT NULL AS repost, subjects
          FROM post WHERE created_at >= $1 AND created_at < $2
          ORDER BY created_at DESC, source, post_id LIMIT $4",
     )

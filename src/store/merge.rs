@@ -148,30 +148,30 @@ async fn merge(
     let (from, until) = (moment_literal(from), moment_literal(until));
     let sql = format!(
         "WITH crowded AS MATERIALIZED (
-             SELECT bucket, topic, lang, source, emotion, model_id FROM {table}
+             SELECT bucket, subject, lang, source, emotion, model_id FROM {table}
              WHERE bucket >= {from} AND bucket < {until}
              GROUP BY 1, 2, 3, 4, 5, 6 HAVING count(*) > 1),
          taken AS MATERIALIZED (
-             SELECT r.bucket, r.topic, r.lang, r.source, r.emotion, r.model_id, r.shard
-             FROM crowded c JOIN {table} r ON r.bucket = c.bucket AND r.topic = c.topic AND r.lang = c.lang
+             SELECT r.bucket, r.subject, r.lang, r.source, r.emotion, r.model_id, r.shard
+             FROM crowded c JOIN {table} r ON r.bucket = c.bucket AND r.subject = c.subject AND r.lang = c.lang
                   AND r.source = c.source AND r.emotion = c.emotion AND r.model_id = c.model_id
              WHERE r.shard <> {MERGED} AND r.bucket >= {from} AND r.bucket < {until}
              FOR UPDATE OF r SKIP LOCKED),
          gone AS (
              DELETE FROM {table} r USING taken t
-             WHERE r.bucket = t.bucket AND r.topic = t.topic AND r.lang = t.lang AND r.source = t.source
+             WHERE r.bucket = t.bucket AND r.subject = t.subject AND r.lang = t.lang AND r.source = t.source
                AND r.emotion = t.emotion AND r.model_id = t.model_id AND r.shard = t.shard
                AND r.bucket >= {from} AND r.bucket < {until}
              RETURNING r.*),
          merged AS (
-             INSERT INTO {table} AS r (bucket, topic, lang, source, emotion, model_id, shard,
+             INSERT INTO {table} AS r (bucket, subject, lang, source, emotion, model_id, shard,
                                        posts, score_sum, reposts, repost_score_sum)
-             SELECT bucket, topic, lang, source, emotion, model_id, {MERGED},
+             SELECT bucket, subject, lang, source, emotion, model_id, {MERGED},
                     sum(posts)::bigint, sum(score_sum), sum(reposts)::bigint, sum(repost_score_sum)
              FROM gone GROUP BY 1, 2, 3, 4, 5, 6
-             ORDER BY bucket, topic COLLATE \"C\", lang COLLATE \"C\", source COLLATE \"C\", emotion COLLATE \"C\",
+             ORDER BY bucket, subject COLLATE \"C\", lang COLLATE \"C\", source COLLATE \"C\", emotion COLLATE \"C\",
                       model_id COLLATE \"C\"
-             ON CONFLICT (bucket, topic, lang, source, emotion, model_id, shard)
+             ON CONFLICT (bucket, subject, lang, source, emotion, model_id, shard)
              DO UPDATE SET posts = r.posts + excluded.posts, score_sum = r.score_sum + excluded.score_sum,
                            reposts = r.reposts + excluded.reposts,
                            repost_score_sum = r.repost_score_sum + excluded.repost_score_sum)

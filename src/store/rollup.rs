@@ -50,7 +50,7 @@ impl fmt::Display for Resolution {
 #[derive(Debug, Clone, PartialEq, Eq, Hash, PartialOrd, Ord)]
 pub(super) struct RollupKey<'a> {
     pub(super) bucket: OffsetDateTime,
-    pub(super) topic: Cow<'a, str>,
+    pub(super) subject: Cow<'a, str>,
     pub(super) lang: Cow<'a, str>,
     pub(super) source: &'a str,
     pub(super) emotion: Cow<'a, str>,
@@ -81,7 +81,7 @@ pub(super) struct Deleted {
     pub(super) score: f64,
     pub(super) is_repost: bool,
     pub(super) model_id: String,
-    pub(super) topics: Vec<String>,
+    pub(super) subjects: Vec<String>,
     pub(super) kafka_partition: i32,
 }
 
@@ -119,7 +119,7 @@ impl<'a> Deltas<'a> {
     pub(super) fn add(&mut self, flush: &'a Flush, row: &'a PostRow) {
         let key = RollupKey {
             bucket: minute_of(row.created_at()),
-            topic: Cow::Borrowed(""),
+            subject: Cow::Borrowed(""),
             lang: Cow::Borrowed(row.post.lang.as_str()),
             source: row.post.source.as_str(),
             emotion: columns::sql_text(&row.prediction.emotion),
@@ -127,13 +127,13 @@ impl<'a> Deltas<'a> {
             shard: row.origin.partition,
         };
         let delta = Delta::of(1, row.prediction.score, row.post.repost_of.is_some());
-        self.apply(key, columns::topics(row).into_iter().map(columns::sql_text), delta);
+        self.apply(key, columns::subjects(row).into_iter().map(columns::sql_text), delta);
     }
 
     pub(super) fn take(&mut self, row: &'a Deleted) {
         let key = RollupKey {
             bucket: minute_of(row.created_at),
-            topic: Cow::Borrowed(""),
+            subject: Cow::Borrowed(""),
             lang: Cow::Borrowed(&row.lang),
             source: &row.source,
             emotion: Cow::Borrowed(&row.emotion),
@@ -141,12 +141,16 @@ impl<'a> Deltas<'a> {
             shard: row.kafka_partition,
         };
         let delta = Delta::of(-1, row.score, row.is_repost);
-        self.apply(key, row.topics.iter().map(|topic| Cow::Borrowed(topic.as_str())), delta);
+        self.apply(
+            key,
+            row.subjects.iter().map(|subject| Cow::Borrowed(subject.as_str())),
+            delta,
+        );
     }
 
-    fn apply(&mut self, key: RollupKey<'a>, topics: impl Iterator<Item = Cow<'a, str>>, delta: Delta) {
-        for topic in topics {
-            self.change(RollupKey { topic, ..key.clone() }, delta);
+    fn apply(&mut self, key: RollupKey<'a>, subjects: impl Iterator<Item = Cow<'a, str>>, delta: Delta) {
+        for subject in subjects {
+            self.change(RollupKey { subject, ..key.clone() }, delta);
         }
         self.change(key, delta);
     }

@@ -40,11 +40,11 @@ pub(super) async fn apply_deltas(
 async fn add(tx: &mut PgConnection, of: Resolution, deltas: &[Change<'_>]) -> Result<(), StoreError> {
     let columns = KeyColumns::new(deltas.iter().map(|(key, _)| key));
     let sql = format!(
-        "INSERT INTO {} AS r (bucket, topic, lang, source, emotion, model_id, shard,
+        "INSERT INTO {} AS r (bucket, subject, lang, source, emotion, model_id, shard,
                               posts, score_sum, reposts, repost_score_sum)
          SELECT * FROM unnest($1::timestamptz[], $2::text[], $3::text[], $4::text[], $5::text[], $6::text[],
                               $7::int[], $8::bigint[], $9::float8[], $10::bigint[], $11::float8[])
-         ON CONFLICT (bucket, topic, lang, source, emotion, model_id, shard)
+         ON CONFLICT (bucket, subject, lang, source, emotion, model_id, shard)
          DO UPDATE SET posts = r.posts + excluded.posts, score_sum = r.score_sum + excluded.score_sum,
                        reposts = r.reposts + excluded.reposts,
                        repost_score_sum = r.repost_score_sum + excluded.repost_score_sum",
@@ -52,7 +52,7 @@ async fn add(tx: &mut PgConnection, of: Resolution, deltas: &[Change<'_>]) -> Re
     );
     sqlx::query(AssertSqlSafe(sql))
         .bind(columns.buckets)
-        .bind(columns.topics)
+        .bind(columns.subjects)
         .bind(columns.langs)
         .bind(columns.sources)
         .bind(columns.emotions)
@@ -77,7 +77,7 @@ async fn add(tx: &mut PgConnection, of: Resolution, deltas: &[Change<'_>]) -> Re
 #[derive(Debug, sqlx::FromRow)]
 struct Short {
     bucket: OffsetDateTime,
-    topic: String,
+    subject: String,
     lang: String,
     source: String,
     emotion: String,
@@ -109,18 +109,18 @@ async fn take_empty(tx: &mut PgConnection, of: Resolution, deltas: &[Change<'_>]
         let sql = format!(
             "DELETE FROM {} r
              USING unnest($1::timestamptz[], $2::text[], $3::text[], $4::text[], $5::text[], $6::text[], $7::int[])
-                   AS k (bucket, topic, lang, source, emotion, model_id, shard)
-             WHERE r.bucket = k.bucket AND r.topic = k.topic AND r.lang = k.lang AND r.source = k.source
+                   AS k (bucket, subject, lang, source, emotion, model_id, shard)
+             WHERE r.bucket = k.bucket AND r.subject = k.subject AND r.lang = k.lang AND r.source = k.source
                AND r.emotion = k.emotion AND r.model_id = k.model_id AND r.shard = k.shard
                AND r.bucket >= {from} AND r.bucket < {until} AND r.posts <= 0
-             RETURNING r.bucket, r.topic, r.lang, r.source, r.emotion, r.model_id,
+             RETURNING r.bucket, r.subject, r.lang, r.source, r.emotion, r.model_id,
                        r.posts, r.score_sum, r.reposts, r.repost_score_sum",
             of.partitioned().table
         );
         let gone: Vec<Short> = sqlx::query_as(AssertSqlSafe(sql))
             .persistent(false)
             .bind(columns.buckets)
-            .bind(columns.topics)
+            .bind(columns.subjects)
             .bind(columns.langs)
             .bind(columns.sources)
             .bind(columns.emotions)
@@ -140,7 +140,7 @@ fn in_merged_rows(short: &[Short]) -> Vec<Change<'_>> {
     for row in short {
         let key = RollupKey {
             bucket: row.bucket,
-            topic: row.topic.as_str().into(),
+            subject: row.subject.as_str().into(),
             lang: row.lang.as_str().into(),
             source: &row.source,
             emotion: row.emotion.as_str().into(),
@@ -161,7 +161,7 @@ fn in_merged_rows(short: &[Short]) -> Vec<Change<'_>> {
 /// Rollup keys as the arrays that Postgres takes.
 struct KeyColumns<'a> {
     buckets: Vec<OffsetDateTime>,
-    topics: Vec<&'a str>,
+    subjects: Vec<&'a str>,
     langs: Vec<&'a str>,
     sources: Vec<&'a str>,
     emotions: Vec<&'a str>,
@@ -173,7 +173,7 @@ impl<'a> KeyColumns<'a> {
     fn new(keys: impl Iterator<Item = &'a RollupKey<'a>> + Clone) -> Self {
         Self {
             buckets: keys.clone().map(|key| key.bucket).collect(),
-            topics: keys.clone().map(|key| &*key.topic).collect(),
+            subjects: keys.clone().map(|key| &*key.subject).collect(),
             langs: keys.clone().map(|key| &*key.lang).collect(),
             sources: keys.clone().map(|key| key.source).collect(),
             emotions: keys.clone().map(|key| &*key.emotion).collect(),

@@ -277,7 +277,7 @@ async fn remove_posts(
              WHERE p.source = k.source AND p.post_id = k.post_id AND p.created_at = k.created_at
                AND p.created_at >= {from} AND p.created_at < {until}
              RETURNING p.source, p.post_id, p.created_at, p.lang, p.emotion, p.score,
-                       p.repost_of IS NOT NULL AS is_repost, p.model_id, p.topics, p.kafka_partition"
+                       p.repost_of IS NOT NULL AS is_repost, p.model_id, p.subjects, p.kafka_partition"
         );
         let rows: Vec<Deleted> = sqlx::query_as(AssertSqlSafe(sql))
             .persistent(false)

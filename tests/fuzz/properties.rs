@@ -12,7 +12,7 @@ use std::{
 use moodstream::{
     clean::Profile,
     config::{Settings, SettingsError, layers},
-    filter::{Languages, TopicSet},
+    filter::{Languages, SubjectSet},
     model::{ModelFolder, ModelOptions, Tokenizer},
     post::{self, Envelope, Format, Hashtag, Id, Language, Limits, ParseOptions, Parsed, Reject, Text},
     store::DatabaseUrl,
@@ -273,7 +273,7 @@ fn use_settings(settings: &Settings) {
         one_line(&error);
     }
     let _ = Languages::new(&settings.posts.languages);
-    if let Err(error) = TopicSet::new(&settings.topics) {
+    if let Err(error) = SubjectSet::new(&settings.subjects) {
         let error = error.to_string();
         assert!(!error.contains('\n'), "{error}");
     }

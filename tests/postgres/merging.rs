@@ -34,11 +34,11 @@ async fn a_closed_day_has_one_row_a_key() {
         }
     }
     harness.flush(&all).await;
-    let view = "SELECT string_agg(concat_ws('|', bucket, topic, lang, source, emotion, posts, mean_score, reposts), ',' ORDER BY bucket, topic)
+    let view = "SELECT string_agg(concat_ws('|', bucket, subject, lang, source, emotion, posts, mean_score, reposts), ',' ORDER BY bucket, subject)
                 FROM emotion_by_minute";
     let read = async || -> String { sqlx::query_scalar(view).fetch_one(&harness.pool).await.unwrap() };
     let before = read().await;
-    // By the minute: two minutes, all posts and one topic; by hour and by day: the same with totals.
+    // By the minute: two minutes, all posts and one subject; by hour and by day: the same with totals.
     assert_eq!(
         harness.count(&format!("{SHARDS} >= 0")).await,
         3 * (2 * 2 + 2 * 2 + 2 * 2)
@@ -151,8 +151,8 @@ async fn merging_beside_random_flushes_changes_no_sum() {
     assert_eq!(harness.count("rollup_unmerged").await, 0);
     let keys_of_several_rows = harness
         .count(
-            "(SELECT FROM emotion_rollup GROUP BY bucket, topic, lang, source, emotion, model_id HAVING count(*) > 1
-              UNION ALL SELECT FROM emotion_rollup_day GROUP BY bucket, topic, lang, source, emotion, model_id HAVING count(*) > 1) k",
+            "(SELECT FROM emotion_rollup GROUP BY bucket, subject, lang, source, emotion, model_id HAVING count(*) > 1
+              UNION ALL SELECT FROM emotion_rollup_day GROUP BY bucket, subject, lang, source, emotion, model_id HAVING count(*) > 1) k",
         )
         .await;
     assert_eq!(keys_of_several_rows, 0);

@@ -79,7 +79,7 @@ const CALLS: &[(&str, Answer)] = &[
     ("emotion_trend('-infinity', '2026-03-09', '1 hour')", Something),
     ("emotion_trend('2026-03-09', 'infinity', '1 minute')", Something),
     ("emotion_share('-infinity', 'infinity')", Something),
-    ("emotion_by('topic', '-infinity', 'infinity')", Something),
+    ("emotion_by('subject', '-infinity', 'infinity')", Something),
     ("label_drift('2026-03-01', '-infinity', 'infinity')", Something),
     ("newest_posts(NULL, '-infinity', 'infinity', 10)", Something),
     ("emotion_trend('4713-01-01 BC', '294276-12-31', '1 day')", Something),
@@ -128,13 +128,16 @@ const CALLS: &[(&str, Answer)] = &[
     // Words and lists.
     (
         "emotion_by('country', '2026-03-08', '2026-03-09')",
-        Refused("language, source or topic, not 'country'"),
+        Refused("language, source or subject, not 'country'"),
     ),
     ("emotion_by(NULL, '2026-03-08', '2026-03-09')", Refused("not NULL")),
     ("emotion_share('2026-03-08', '2026-03-09', langs => '{}')", Nothing),
     ("emotion_share('2026-03-08', '2026-03-09', langs => '{NULL}')", Nothing),
     ("emotion_share('2026-03-08', '2026-03-09', models => '{none}')", Nothing),
-    ("emotion_trend('2026-03-08', '2026-03-09', of_topic => 'none')", Nothing),
+    (
+        "emotion_trend('2026-03-08', '2026-03-09', of_subject => 'none')",
+        Nothing,
+    ),
     ("newest_posts('joy', '2026-03-08', '2026-03-09', 0)", Nothing),
     (
         "newest_posts('joy', '2026-03-08', '2026-03-09', -1)",
@@ -191,7 +194,7 @@ async fn a_history_counts_in_whole_windows() {
     let harness = seeded().await;
     let unusual = |history: &str| {
         format!(
-            "SELECT topic, emotion, usual_share, z FROM emotion_unusual('2 hours', '{history}', 3.5, '2026-03-09 14:00+00')"
+            "SELECT subject, emotion, usual_share, z FROM emotion_unusual('2 hours', '{history}', 3.5, '2026-03-09 14:00+00')"
         )
     };
     let same = crate::trends::assert_equal(

@@ -61,10 +61,10 @@ pub fn fill(
             all.deletions.push(deletion(&id, partition, offset));
             continue;
         }
-        // Copies of a post differ in their time, their day even, and in their topics.
+        // Copies of a post differ in their time, their day even, and in their subjects.
         let minutes = i64::try_from(random.below(5)).unwrap() + 1440 * i64::try_from(random.below(3)).unwrap();
         let mut row = post(&id, NOON + Duration::minutes(minutes), partition, offset);
-        row.topics = ["work", "play", "home"]
+        row.subjects = ["work", "play", "home"]
             .into_iter()
             .take(random.below(4) as usize)
             .map(Into::into)

@@ -49,7 +49,7 @@ async fn windows_of_any_width_equal_a_recount() {
     let mut random = Random(17);
     let filters = [
         ("", "true"),
-        (", of_topic => 'football'", "'football' = ANY (topics)"),
+        (", of_subject => 'football'", "'football' = ANY (subjects)"),
         (
             ", langs => '{en,pt}', with_reposts => false",
             "lang IN ('en', 'pt') AND repost_of IS NULL",

@@ -27,14 +27,14 @@ async fn a_row_comes_back_as_it_went_in() {
     Arc::make_mut(&mut row.post).hashtags = ["a,b", "\"q\"", "null", "b\\s", "\u{1f389}"]
         .map(|tag| tag.try_into().unwrap())
         .to_vec();
-    row.topics = vec!["t{1}".into(), "t 2".into(), "t{1}".into()];
+    row.subjects = vec!["t{1}".into(), "t 2".into(), "t{1}".into()];
     Arc::make_mut(&mut row.post).lang = Language::of_tag("pt-BR");
     all.posts.push(row);
     let mut row = post("2", NOON, 0, 1);
     Arc::make_mut(&mut row.post).text = long.as_str().try_into().unwrap();
     Arc::make_mut(&mut row.post).author_id = None;
     Arc::make_mut(&mut row.post).hashtags.clear();
-    row.topics.clear();
+    row.subjects.clear();
     Arc::make_mut(&mut row.post).lang = Language::UNDETERMINED;
     all.posts.push(row);
     let mut row = post("nul\0", NOON, 0, 2);
@@ -62,7 +62,7 @@ async fn a_row_comes_back_as_it_went_in() {
         first.get::<Vec<String>, _>("hashtags"),
         ["a,b", "\"q\"", "null", "b\\s", "\u{1f389}"]
     );
-    assert_eq!(first.get::<Vec<String>, _>("topics"), ["t{1}", "t 2"]);
+    assert_eq!(first.get::<Vec<String>, _>("subjects"), ["t{1}", "t 2"]);
     assert_eq!(first.get::<String, _>("lang"), "pt");
     assert_eq!(first.get::<String, _>("emotion"), "joy");
     assert_eq!(first.get::<String, _>("model_id"), "test@0badcafe");
@@ -81,7 +81,7 @@ async fn a_row_comes_back_as_it_went_in() {
     );
     assert_eq!(rows[1].get::<String, _>("text"), long);
     assert_eq!(rows[1].get::<Option<String>, _>("author_id"), None);
-    assert!(rows[1].get::<Vec<String>, _>("topics").is_empty());
+    assert!(rows[1].get::<Vec<String>, _>("subjects").is_empty());
     assert_eq!(rows[1].get::<String, _>("lang"), "und");
     assert_eq!(rows[2].get::<String, _>("post_id"), "nul");
     harness.assert_whole().await;
@@ -219,7 +219,7 @@ async fn deletions_take_out_what_they_name() {
     assert_eq!(
         harness.count("emotion_rollup").await,
         4,
-        "two minutes, each for all posts and for a topic"
+        "two minutes, each for all posts and for a subject"
     );
 
     let mut deletions = flush();

@@ -25,7 +25,7 @@ async fn assert_can_be_dumped_and_counted(harness: &Harness, posts: i64) {
     for rollup in ["emotion_by_minute", "emotion_by_hour", "emotion_by_day"] {
         assert_eq!(
             harness
-                .count(&format!("(SELECT FROM {rollup} WHERE topic = '' GROUP BY bucket) b"))
+                .count(&format!("(SELECT FROM {rollup} WHERE subject = '' GROUP BY bucket) b"))
                 .await
                 > 0,
             posts > 0,

@@ -58,7 +58,7 @@ async fn trends_equal_a_recount_of_the_posts() {
     let harness = seeded().await;
     let filters = [
         ("", "true"),
-        (", of_topic => 'football'", "'football' = ANY (topics)"),
+        (", of_subject => 'football'", "'football' = ANY (subjects)"),
         (", langs => '{en,pt}'", "lang IN ('en', 'pt')"),
         (", sources => '{bluesky}'", "source = 'bluesky'"),
         (", with_reposts => false", "repost_of IS NULL"),
@@ -128,13 +128,13 @@ async fn trends_equal_a_recount_of_the_posts() {
             assert_same(&harness, &format!("share since {since}{arguments}"), &left, &right).await;
         }
     }
-    for (dimension, by) in [("language", "lang"), ("source", "source"), ("topic", "topic")] {
+    for (dimension, by) in [("language", "lang"), ("source", "source"), ("subject", "subject")] {
         for since in ["2026-03-09 10:00+00", "2026-03-05 00:00+00", "2026-03-01 00:00+00"] {
             let left = format!("SELECT * FROM emotion_by('{dimension}', '{since}', '{until}')");
             let right = format!(
                 "SELECT {by}, emotion, count(*), (count(*) / sum(count(*)) OVER (PARTITION BY {by}))::float8, sum(score) / count(*)
                  FROM post{} WHERE created_at >= '{since}' AND created_at < '{until}' GROUP BY 1, 2",
-                if dimension == "topic" { ", unnest(topics) AS topic" } else { "" }
+                if dimension == "subject" { ", unnest(subjects) AS subject" } else { "" }
             );
             assert_same(&harness, &format!("by {dimension} since {since}"), &left, &right).await;
         }

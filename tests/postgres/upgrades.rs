@@ -2,8 +2,12 @@
 
 use moodstream::store::{Fault, FlushError, Schema, Store, schema_version};
 use sqlx::{AssertSqlSafe, Connection as _, PgConnection};
+use time::macros::datetime;
 
-use crate::support::store::{Harness, NOON, deletion, flush, post, run};
+use crate::{
+    support::store::{GROUP, Harness, NOON, TOPIC, deletion, flush, post, run},
+    trends::NOW,
+};
 
 /// What a later version of this program would apply; `min_writer` null where it says nothing.
 async fn apply_later_migration(harness: &Harness, min_writer: Option<i64>, sql: &str) {
@@ -168,5 +172,114 @@ async fn migrating_waits_for_flushes_under_way_and_holds_the_others() {
     assert_eq!(migrated.unwrap(), Schema::Behind);
     assert_eq!(harness.store.schema().await.unwrap(), Schema::Current);
     work(&harness.store, 0, 0..1).await;
+    harness.assert_whole().await;
+}
+
+/// Calls of all that knows of subjects; `{subject}` is the word that stands for them there.
+const ANSWERS: &[&str] = &[
+    "emotion_counts('hour', '2026-03-08', '2026-03-09', 'football', NULL, NULL, NULL, true, true)",
+    "emotion_steps('1 hour', '2026-03-08', '2026-03-09 13:30', NULL, NULL, NULL, NULL, true, true)",
+    "emotion_sum('2026-03-08', '2026-03-09', NULL, NULL, NULL, NULL, true)",
+    "emotion_share('2026-03-08', '2026-03-09', of_{subject} => 'football')",
+    "group_share('2026-03-08', '2026-03-09', of_{subject} => 'football')",
+    "emotion_trend('2026-03-08', '2026-03-09', of_{subject} => 'weather')",
+    "group_trend('2026-03-08', '2026-03-09', of_{subject} => 'weather')",
+    "emotion_rolling('1 hour', '2026-03-09 12:00+00', '2026-03-09 12:30+00', of_{subject} => 'football')",
+    "group_rolling('1 hour', '2026-03-09 12:00+00', '2026-03-09 12:30+00', of_{subject} => 'football')",
+    "emotion_change('1 day', '2026-03-09 14:00+00', of_{subject} => 'football')",
+    "emotion_unusual('1 hour', '7 days', 3.5, '2026-03-09 14:00+00', 1, of_{subject} => 'football')",
+    "emotion_by('{subject}', '2026-03-08', '2026-03-09')",
+    "newest_posts('joy', '2026-03-08', '2026-03-09', of_{subject} => 'football')",
+    "top_hashtags('joy', '2026-03-08', '2026-03-09', of_{subject} => 'football')",
+    "top_authors('joy', '2026-03-08', '2026-03-09', of_{subject} => 'football')",
+    "top_posts('joy', '2026-03-08', '2026-03-09', of_{subject} => 'football')",
+    "label_drift('2026-03-01', '2026-03-08', '2026-03-09', of_{subject} => 'football')",
+    "(SELECT * FROM emotion_by_minute WHERE {subject} = 'football')",
+    "(SELECT * FROM emotion_by_hour WHERE {subject} = 'football')",
+    "(SELECT * FROM emotion_by_day WHERE {subject} = 'football')",
+    "(SELECT * FROM post WHERE 'football' = ANY ({subject}s))",
+];
+
+/// The rows of each, as text and in order.
+async fn answers(harness: &Harness, subject: &str) -> Vec<String> {
+    let mut answers = Vec::new();
+    let mut connection = harness.pool.acquire().await.unwrap();
+    // Logarithms are added up in any order.
+    sqlx::raw_sql("SET extra_float_digits = -3")
+        .execute(&mut *connection)
+        .await
+        .unwrap();
+    for call in ANSWERS {
+        let call = call.replace("{subject}", subject);
+        let sql = format!(
+            "SELECT coalesce(string_agg(answer::text, E'\\n' ORDER BY answer::text), '') FROM {call} AS answer"
+        );
+        let rows: String = sqlx::query_scalar(AssertSqlSafe(sql))
+            .fetch_one(&mut *connection)
+            .await
+            .unwrap_or_else(|error| panic!("{call}: {error}"));
+        assert!(!rows.is_empty(), "{call}");
+        answers.push(rows);
+    }
+    answers
+}
+
+/// Migration 18 calls tracked topics subjects.
+#[tokio::test]
+async fn what_was_stored_of_topics_is_of_subjects_after_the_migration() {
+    let harness = Harness::at_migration(17).await;
+    // The seed as it was written before.
+    let seed = include_str!("../support/seed.sql").replace("{now}", NOW);
+    sqlx::raw_sql(AssertSqlSafe(seed.replace("subject", "topic")))
+        .execute(&harness.pool)
+        .await
+        .unwrap();
+    // A role that was granted a view by hand, as no setting names it.
+    harness
+        .execute("CREATE ROLE looks_at_now; GRANT SELECT ON emotion_now, emotion_by_minute TO looks_at_now")
+        .await;
+    let before = answers(&harness, "topic").await;
+    assert_eq!(harness.store.migrate().await.unwrap(), Schema::Behind);
+    assert_eq!(harness.store.schema().await.unwrap(), Schema::Current);
+    let after = answers(&harness, "subject").await;
+    for ((call, before), after) in ANSWERS.iter().zip(&before).zip(&after) {
+        assert!(before == after, "{call}: {before} became {after}");
+    }
+    let kept: bool = sqlx::query_scalar(
+        "SELECT has_table_privilege('looks_at_now', 'emotion_now', 'SELECT')
+                AND has_table_privilege('looks_at_now', 'emotion_by_minute', 'SELECT')",
+    )
+    .fetch_one(&harness.pool)
+    .await
+    .unwrap();
+    assert!(kept);
+    harness
+        .execute("DROP OWNED BY looks_at_now; DROP ROLE looks_at_now")
+        .await;
+    let left: Vec<String> = sqlx::query_scalar(
+        "SELECT p.oid::regprocedure::text FROM pg_proc p
+         WHERE p.pronamespace = current_schema()::regnamespace 
+           AND replace(pg_get_functiondef(p.oid), 'kafka_topic', '') ~* 'topic'
+         UNION ALL SELECT a.attrelid::regclass || '.' || a.attname FROM pg_attribute a JOIN pg_class c ON c.oid = a.attrelid
+         WHERE c.relnamespace = current_schema()::regnamespace AND a.attname IN ('topic', 'topics') AND c.relkind IN ('r', 'p', 'v')
+           AND c.relname NOT LIKE 'consumer_%'",
+    )
+    .fetch_all(&harness.pool)
+    .await
+    .unwrap();
+    assert_eq!(left, [""; 0]);
+
+    // What is written from now on joins what was there: here, the deletion of a post about football.
+    harness.store.begin_offset(GROUP, TOPIC, 0, 0).await.unwrap();
+    let mut next = flush();
+    next.ranges.push(run(0, 0, 2));
+    let mut row = post("new", datetime!(2026-03-09 13:00 UTC), 0, 0);
+    row.subjects = vec!["football".into(), "work".into()];
+    next.posts.push(row);
+    next.deletions.push(deletion("0", 0, 1));
+    let football = harness.count("post WHERE 'football' = ANY (subjects)").await;
+    harness.flush(&next).await;
+    assert_eq!(harness.count("post WHERE 'football' = ANY (subjects)").await, football);
+    assert_eq!(harness.count("post WHERE post_id = '0'").await, 0);
     harness.assert_whole().await;
 }

@@ -6,7 +6,7 @@ use time::{
     macros::{date, datetime},
 };
 
-use crate::support::store::{Harness, NOON, cluster, deletion, flush, options, post, run};
+use crate::support::store::{Harness, NOON, apply_migrations, cluster, deletion, flush, options, post, run};
 
 #[tokio::test]
 async fn migrations_apply_once_and_together() {
@@ -63,7 +63,7 @@ async fn the_view_adds_up_shards_and_models() {
     let sum = all.posts[0].prediction.score + all.posts[1].prediction.score;
     harness.flush(&all).await;
     let rows: Vec<(time::OffsetDateTime, String, i64, f64)> =
-        sqlx::query_as("SELECT bucket, topic, posts, mean_score FROM emotion_by_minute ORDER BY topic")
+        sqlx::query_as("SELECT bucket, subject, posts, mean_score FROM emotion_by_minute ORDER BY subject")
             .fetch_all(&harness.pool)
             .await
             .unwrap();
@@ -118,7 +118,7 @@ async fn retention_drops_whole_days_and_their_keys() {
 /// `(bucket, posts)` of the totals of a coarse rollup.
 async fn totals(harness: &Harness, table: &'static str) -> Vec<(time::OffsetDateTime, i64)> {
     let sql = format!(
-        "SELECT bucket, sum(posts)::bigint FROM {table} WHERE topic = '' AND lang = '' AND source = ''
+        "SELECT bucket, sum(posts)::bigint FROM {table} WHERE subject = '' AND lang = '' AND source = ''
          GROUP BY 1 ORDER BY 1"
     );
     sqlx::query_as(sqlx::AssertSqlSafe(sql))
@@ -149,7 +149,7 @@ async fn each_resolution_has_a_retention_of_its_own() {
     // Four days of posts, three of minutes, two months of hours; of 2018 a part is within 365 days.
     assert_eq!(retired.partitions, 4 + 3 + 2);
     assert_eq!(harness.ids().await, ["p0"]);
-    assert_eq!(harness.count("emotion_rollup WHERE topic = ''").await, 2);
+    assert_eq!(harness.count("emotion_rollup WHERE subject = ''").await, 2);
     assert_eq!(totals(&harness, "emotion_rollup_hour").await.len(), 3);
     assert_eq!(totals(&harness, "emotion_rollup_day").await.len(), 5);
     let differences: Vec<(String, String)> = sqlx::query_as(include_str!("../support/recount.sql"))
@@ -172,12 +172,8 @@ async fn each_resolution_has_a_retention_of_its_own() {
 
 #[tokio::test]
 async fn the_coarse_rollups_are_made_from_what_is_there() {
-    let url = cluster().database().unwrap();
-    let pool = sqlx::PgPool::connect(&url).await.unwrap();
-    sqlx::raw_sql(include_str!("../../migrations/0001_tables.sql"))
-        .execute(&pool)
-        .await
-        .unwrap();
+    let harness = Harness::at_migration(1).await;
+    let mut connection = harness.pool.acquire().await.unwrap();
     // Two kinds of half-hour offsets from UTC, to see that buckets don't follow the session's time zone.
     sqlx::raw_sql(
         "SET timezone = 'Asia/Kolkata';
@@ -194,25 +190,22 @@ async fn the_coarse_rollups_are_made_from_what_is_there() {
          SELECT date_trunc('minute', created_at), topic, lang, source, emotion, model_id, kafka_partition, count(*), sum(score)
          FROM post, unnest(topics || ''::text) AS topic GROUP BY 1, 2, 3, 4, 5, 6, 7",
     )
-    .execute(&mut *pool.acquire().await.unwrap())
+    .execute(&mut *connection)
     .await
     .unwrap();
-    sqlx::raw_sql(include_str!("../../migrations/0002_coarse_rollups.sql"))
-        .execute(&pool)
-        .await
-        .unwrap();
+    apply_migrations(&mut connection, i64::MAX).await;
     let differences: Vec<(String, String)> = sqlx::query_as(include_str!("../support/recount.sql"))
-        .fetch_all(&pool)
+        .fetch_all(&mut *connection)
         .await
         .unwrap();
     assert!(differences.is_empty(), "{differences:#?}");
     let hours: i64 = sqlx::query_scalar("SELECT count(DISTINCT bucket) FROM emotion_rollup_hour_201907")
-        .fetch_one(&pool)
+        .fetch_one(&mut *connection)
         .await
         .unwrap();
     assert_eq!(hours, 8);
     sqlx::query("SELECT FROM emotion_rollup_day_2019")
-        .execute(&pool)
+        .execute(&mut *connection)
         .await
         .unwrap();
 }

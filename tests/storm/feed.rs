@@ -12,8 +12,8 @@ pub const PARTITIONS: i32 = 4;
 pub const LANGUAGES: [&str; 2] = ["en", "es"];
 pub const RETENTION_DAYS: u32 = 30;
 pub const MAX_BYTES: usize = 8_192;
-/// Tracked topics, each with its one keyword.
-pub const TOPICS: [(&str, &str); 3] = [("drinks", "coffee"), ("rain", "umbrella"), ("work", "meeting")];
+/// Tracked subjects, each with its one keyword.
+pub const SUBJECTS: [(&str, &str); 3] = [("drinks", "coffee"), ("rain", "umbrella"), ("work", "meeting")];
 
 /// What identifies a post: source and id.
 pub type Key = (&'static str, String);
@@ -25,7 +25,7 @@ pub struct Post {
     pub created_at: OffsetDateTime,
     pub lang: &'static str,
     pub text: String,
-    pub topics: Vec<String>,
+    pub subjects: Vec<String>,
     pub hashtags: Vec<String>,
 }
 
@@ -183,12 +183,12 @@ impl Feed {
             text = format!("{text} #{tag}");
             hashtags.push(tag);
         }
-        let topics = TOPICS.iter().filter(|(_, keyword)| text.contains(keyword));
+        let subjects = SUBJECTS.iter().filter(|(_, keyword)| text.contains(keyword));
         Post {
             key,
             created_at: self.time(),
             lang: LANGUAGES[self.random.usize(..2)],
-            topics: topics.map(|(name, _)| (*name).to_owned()).collect(),
+            subjects: subjects.map(|(name, _)| (*name).to_owned()).collect(),
             text,
             hashtags,
         }

@@ -17,7 +17,7 @@ use sqlx::{AssertSqlSafe, Connection as _, PgConnection, postgres::PgRow};
 use tokio::runtime::Runtime;
 
 use crate::{
-    feed::{LANGUAGES, Line, MAX_BYTES, RETENTION_DAYS, TOPICS},
+    feed::{LANGUAGES, Line, MAX_BYTES, RETENTION_DAYS, SUBJECTS},
     support::{postgres::Postgres, proxy::Proxy, service::root},
 };
 
@@ -70,9 +70,9 @@ impl Harness {
 
     /// The settings of every member: short times, small transactions.
     fn settings(&self, brokers: &str, group: &str) -> String {
-        let topics: String = TOPICS
+        let subjects: String = SUBJECTS
             .iter()
-            .map(|(name, keyword)| format!("[[topics]]\nname = \"{name}\"\nkeywords = [\"{keyword}\"]\n"))
+            .map(|(name, keyword)| format!("[[subjects]]\nname = \"{name}\"\nkeywords = [\"{keyword}\"]\n"))
             .collect();
         // What librdkafka says of the group, among the members' logs: `STORM_DEBUG=cgrp make storm`.
         let debug = env::var("STORM_DEBUG").map_or_else(|_| String::new(), |what| format!("\"debug\" = \"{what}\"\n"));
@@ -86,7 +86,7 @@ impl Harness {
              [database]\nurl = \"{}\"\nlock_timeout_seconds = 1\nstatement_timeout_seconds = 3\n\
              connect_timeout_seconds = 2\n\
              [store]\nretention_days = {RETENTION_DAYS}\nmax_flush_records = 160\nmaintenance_interval_seconds = 2\n\
-             [shutdown]\ndeadline_seconds = 30\n[log]\nlevel = \"moodstream=debug,librdkafka=debug,info\"\n{topics}",
+             [shutdown]\ndeadline_seconds = 30\n[log]\nlevel = \"moodstream=debug,librdkafka=debug,info\"\n{subjects}",
             root().join("tests/fixtures/tiny-roberta"),
             self.url,
         )

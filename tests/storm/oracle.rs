@@ -111,11 +111,11 @@ impl Oracle {
             String,
         );
         let rows: Vec<Row> = harness.rows(
-            "SELECT source, post_id, created_at, lang, text, topics, hashtags, kafka_partition, kafka_offset, kafka_topic
+            "SELECT source, post_id, created_at, lang, text, subjects, hashtags, kafka_partition, kafka_offset, kafka_topic
              FROM post",
         );
         let mut found = BTreeSet::new();
-        for (source, id, created_at, lang, text, topics, hashtags, partition, offset, topic) in rows {
+        for (source, id, created_at, lang, text, subjects, hashtags, partition, offset, topic) in rows {
             let at = format!("{source} {id} from {partition}@{offset}");
             let Some((_, Meaning::Post(post))) = self.records.get(&(partition, offset)) else {
                 panic!("{at} is no post there");
@@ -126,7 +126,7 @@ impl Oracle {
                 created_at,
                 lang: post.lang,
                 text,
-                topics,
+                subjects,
                 hashtags,
             };
             assert_eq!(&row, post, "{at}");

@@ -24,7 +24,7 @@ pub fn post(number: usize, days_ago: i64) -> Line {
             created_at,
             lang: "en",
             text,
-            topics: Vec::new(),
+            subjects: Vec::new(),
             hashtags: Vec::new(),
         }),
     }

@@ -4,11 +4,11 @@ WITH kept AS (
     SELECT coalesce(min(to_date(rpad(substring(c.relname FROM '[0-9]+$'), 8, '0101'), 'YYYYMMDD')), 'infinity')::timestamp AT TIME ZONE 'UTC' AS since
     FROM pg_inherits i JOIN pg_class c ON c.oid = i.inhrelid WHERE i.inhparent = 'post'::regclass
 ), posts AS (
-    SELECT p.created_at, t.topic, p.lang, p.source, p.emotion, p.model_id, p.score,
+    SELECT p.created_at, t.subject, p.lang, p.source, p.emotion, p.model_id, p.score,
            p.repost_of IS NOT NULL AS is_repost
-    FROM post p CROSS JOIN LATERAL unnest(array_prepend('', p.topics)) AS t (topic)
+    FROM post p CROSS JOIN LATERAL unnest(array_prepend('', p.subjects)) AS t (subject)
 ), recount AS (
-    SELECT r.resolution, date_trunc(r.resolution, created_at, 'UTC') AS bucket, topic,
+    SELECT r.resolution, date_trunc(r.resolution, created_at, 'UTC') AS bucket, subject,
            CASE WHEN total THEN '' ELSE lang END AS lang, CASE WHEN total THEN '' ELSE source END AS source,
            emotion, model_id, count(*) AS posts, sum(score) AS score_sum,
            count(*) FILTER (WHERE is_repost) AS reposts,
@@ -18,16 +18,16 @@ WITH kept AS (
     GROUP BY 1, 2, 3, 4, 5, 6, 7
 ), rows AS (
     SELECT r.* FROM (
-        SELECT 'minute' AS resolution, bucket, topic, lang, source, emotion, model_id, posts, score_sum, reposts, repost_score_sum
+        SELECT 'minute' AS resolution, bucket, subject, lang, source, emotion, model_id, posts, score_sum, reposts, repost_score_sum
         FROM emotion_rollup
-        UNION ALL SELECT 'hour', bucket, topic, lang, source, emotion, model_id, posts, score_sum, reposts, repost_score_sum
+        UNION ALL SELECT 'hour', bucket, subject, lang, source, emotion, model_id, posts, score_sum, reposts, repost_score_sum
         FROM emotion_rollup_hour
-        UNION ALL SELECT 'day', bucket, topic, lang, source, emotion, model_id, posts, score_sum, reposts, repost_score_sum
+        UNION ALL SELECT 'day', bucket, subject, lang, source, emotion, model_id, posts, score_sum, reposts, repost_score_sum
         FROM emotion_rollup_day) r, kept
     WHERE r.bucket >= kept.since
 ), rollup AS (
     -- Shards of closed days are merged, and a deletion may be taken out of any of them: their sum is what must be right.
-    SELECT resolution, bucket, topic, lang, source, emotion, model_id, sum(posts)::bigint AS posts, sum(score_sum) AS score_sum,
+    SELECT resolution, bucket, subject, lang, source, emotion, model_id, sum(posts)::bigint AS posts, sum(score_sum) AS score_sum,
            sum(reposts)::bigint AS reposts, sum(repost_score_sum) AS repost_score_sum
     FROM rows GROUP BY 1, 2, 3, 4, 5, 6, 7
 )

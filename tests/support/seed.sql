@@ -27,7 +27,7 @@ BEGIN
     END LOOP;
 END
 $do$;
-INSERT INTO post (source, post_id, created_at, author_id, lang, text, repost_of, emotion, score, scores, model_id, topics,
+INSERT INTO post (source, post_id, created_at, author_id, lang, text, repost_of, emotion, score, scores, model_id, subjects,
                   hashtags, kafka_topic, kafka_partition, kafka_offset)
 SELECT source, n::text, created_at, 'author-' || dice % 40, lang, 'post ' || n || ' about nothing much',
        CASE WHEN dice % 5 = 0 THEN (n + 7)::text END, emotion, (262144 + dice / 2) / 1048576.0,
@@ -35,16 +35,16 @@ SELECT source, n::text, created_at, 'author-' || dice % 40, lang, 'post ' || n |
        CASE n % 3 WHEN 0 THEN ARRAY['tag' || dice % 9] ELSE '{}' END, 'posts', n % 3, n / 3
 FROM seed;
 INSERT INTO post_key (source, post_id, created_at) SELECT source, post_id, created_at FROM post;
-INSERT INTO emotion_rollup (bucket, topic, lang, source, emotion, model_id, shard, posts, score_sum, reposts, repost_score_sum)
-SELECT date_trunc('minute', created_at), topic, lang, source, emotion, model_id, kafka_partition, count(*), sum(score),
+INSERT INTO emotion_rollup (bucket, subject, lang, source, emotion, model_id, shard, posts, score_sum, reposts, repost_score_sum)
+SELECT date_trunc('minute', created_at), subject, lang, source, emotion, model_id, kafka_partition, count(*), sum(score),
        count(repost_of), coalesce(sum(score) FILTER (WHERE repost_of IS NOT NULL), 0)
-FROM post, unnest(topics || ''::text) AS topic GROUP BY 1, 2, 3, 4, 5, 6, 7;
-INSERT INTO emotion_rollup_hour (bucket, topic, lang, source, emotion, model_id, shard, posts, score_sum, reposts, repost_score_sum)
-SELECT date_trunc('hour', bucket, 'UTC'), topic, coalesce(lang, ''), coalesce(source, ''), emotion, model_id, shard,
+FROM post, unnest(subjects || ''::text) AS subject GROUP BY 1, 2, 3, 4, 5, 6, 7;
+INSERT INTO emotion_rollup_hour (bucket, subject, lang, source, emotion, model_id, shard, posts, score_sum, reposts, repost_score_sum)
+SELECT date_trunc('hour', bucket, 'UTC'), subject, coalesce(lang, ''), coalesce(source, ''), emotion, model_id, shard,
        sum(posts), sum(score_sum), sum(reposts), sum(repost_score_sum)
-FROM emotion_rollup GROUP BY 1, topic, emotion, model_id, shard, GROUPING SETS ((lang, source), ());
-INSERT INTO emotion_rollup_day (bucket, topic, lang, source, emotion, model_id, shard, posts, score_sum, reposts, repost_score_sum)
-SELECT date_trunc('day', bucket, 'UTC'), topic, lang, source, emotion, model_id, shard,
+FROM emotion_rollup GROUP BY 1, subject, emotion, model_id, shard, GROUPING SETS ((lang, source), ());
+INSERT INTO emotion_rollup_day (bucket, subject, lang, source, emotion, model_id, shard, posts, score_sum, reposts, repost_score_sum)
+SELECT date_trunc('day', bucket, 'UTC'), subject, lang, source, emotion, model_id, shard,
        sum(posts), sum(score_sum), sum(reposts), sum(repost_score_sum)
 FROM emotion_rollup_hour GROUP BY 1, 2, 3, 4, 5, 6, 7;
 INSERT INTO emotion_group VALUES ('emotion-roberta-6x384@seed', 'joy', 'positive'), ('emotion-roberta-6x384@seed', 'anger', 'negative'),

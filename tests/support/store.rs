@@ -2,6 +2,8 @@
 
 use std::{
     collections::BTreeMap,
+    fs,
+    path::Path,
     sync::{Arc, OnceLock},
 };
 
@@ -10,7 +12,7 @@ use moodstream::{
     post::{Deletion, Language, Origin, Post, Source, TimeSource},
     store::{DeletionRow, Flush, Flushed, OffsetRange, PostRow, Store, StoreOptions},
 };
-use sqlx::{AssertSqlSafe, PgPool};
+use sqlx::{AssertSqlSafe, PgConnection, PgPool};
 use time::{OffsetDateTime, macros::datetime};
 
 use super::postgres::Postgres;
@@ -23,6 +25,21 @@ static CLUSTER: OnceLock<Postgres> = OnceLock::new();
 
 pub fn cluster() -> &'static Postgres {
     CLUSTER.get_or_init(|| Postgres::start().unwrap())
+}
+
+/// Applies the migrations up to this one that are not applied yet.
+pub async fn apply_migrations(connection: &mut PgConnection, last: i64) {
+    let folder = tempfile::tempdir().unwrap();
+    for file in fs::read_dir(Path::new(env!("CARGO_MANIFEST_DIR")).join("migrations")).unwrap() {
+        let file = file.unwrap();
+        let name = file.file_name().into_string().unwrap();
+        let version: i64 = name.split('_').next().unwrap().parse().unwrap();
+        if version <= last {
+            fs::copy(file.path(), folder.path().join(name)).unwrap();
+        }
+    }
+    let migrator = sqlx::migrate::Migrator::new(folder.path()).await.unwrap();
+    migrator.run(connection).await.unwrap();
 }
 
 /// A migrated database, the store and a way to look beside it.
@@ -38,6 +55,15 @@ impl Harness {
         let store = Store::connect(&options(&url)).await.unwrap();
         store.migrate().await.unwrap();
         let pool = PgPool::connect(&url).await.unwrap();
+        Self { url, store, pool }
+    }
+
+    /// On a schema as the migrations up to this one leave it.
+    pub async fn at_migration(last: i64) -> Self {
+        let url = cluster().database().unwrap();
+        let pool = PgPool::connect(&url).await.unwrap();
+        apply_migrations(&mut pool.acquire().await.unwrap(), last).await;
+        let store = Store::connect(&options(&url)).await.unwrap();
         Self { url, store, pool }
     }
 
@@ -170,7 +196,7 @@ pub fn post(id: &str, created_at: OffsetDateTime, partition: i32, offset: i64) -
             score: joy,
             scores: [1.0 - joy, joy].into(),
         },
-        topics: vec!["work".into()],
+        subjects: vec!["work".into()],
         origin: origin(partition, offset),
         timestamp: None,
     }

@@ -131,7 +131,7 @@ async fn trend(pool: &PgPool, since: OffsetDateTime) -> Result<Trend, sqlx::Erro
     let start = start.replace_nanosecond(0).unwrap_or(start);
     let rows = sqlx::query(
         "SELECT bucket, emotion, sum(posts)::bigint AS posts, sum(mean_score * posts) AS score_sum \
-         FROM emotion_by_minute WHERE topic = '' AND bucket >= $1 AND bucket <= now() GROUP BY 1, 2",
+         FROM emotion_by_minute WHERE subject = '' AND bucket >= $1 AND bucket <= now() GROUP BY 1, 2",
     )
     .bind(start)
     .fetch_all(pool)

@@ -20,11 +20,11 @@ const QUESTIONS: [(&str, &str); 3] = [
     (
         "the last minutes by emotion",
         "SELECT bucket, emotion, sum(posts) AS posts FROM emotion_by_minute \
-         WHERE topic = '' AND bucket > now() - interval '5 minutes' GROUP BY 1, 2 ORDER BY 1 DESC, 3 DESC;",
+         WHERE subject = '' AND bucket > now() - interval '5 minutes' GROUP BY 1, 2 ORDER BY 1 DESC, 3 DESC;",
     ),
     (
-        "what people feel about each tracked topic",
-        "SELECT topic, emotion, sum(posts) AS posts FROM emotion_by_minute WHERE topic <> '' GROUP BY 1, 2 ORDER BY 1, 3 DESC;",
+        "what people feel about each tracked subject",
+        "SELECT subject, emotion, sum(posts) AS posts FROM emotion_by_minute WHERE subject <> '' GROUP BY 1, 2 ORDER BY 1, 3 DESC;",
     ),
     (
         "hashtags that go with joy",
@@ -45,18 +45,18 @@ pub(super) struct Setup {
     pub(super) onnxruntime: PathBuf,
 }
 
-/// Writes the settings that only a file can hold: the stories as tracked topics.
+/// Writes the settings that only a file can hold: the stories as tracked subjects.
 pub(super) fn write_settings(scratch: &Scratch) -> Result<PathBuf> {
-    let topics: Vec<toml::Table> = stories()
+    let subjects: Vec<toml::Table> = stories()
         .map(|(name, hashtags)| {
-            let mut topic = toml::Table::new();
-            topic.insert("name".to_owned(), name.into());
-            topic.insert("keywords".to_owned(), vec![name].into());
-            topic.insert("hashtags".to_owned(), hashtags.to_vec().into());
-            topic
+            let mut subject = toml::Table::new();
+            subject.insert("name".to_owned(), name.into());
+            subject.insert("keywords".to_owned(), vec![name].into());
+            subject.insert("hashtags".to_owned(), hashtags.to_vec().into());
+            subject
         })
         .collect();
-    let settings = toml::Table::from_iter([("topics".to_owned(), toml::Value::from(topics))]);
+    let settings = toml::Table::from_iter([("subjects".to_owned(), toml::Value::from(subjects))]);
     let path = scratch.path("moodstream.toml");
     std::fs::write(&path, settings.to_string()).context("the settings can't be written")?;
     Ok(path)

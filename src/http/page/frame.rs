@@ -43,7 +43,7 @@ pub(super) struct Figures {
     /// End of the last minute.
     end: i64,
     emotions: Vec<Emotion>,
-    topics: Vec<Topic>,
+    subjects: Vec<Subject>,
     /// `None` where posts are not shown.
     posts: Option<Vec<Post>>,
     tally: GroupTally,
@@ -63,7 +63,7 @@ struct Emotion {
 }
 
 #[derive(Debug, Clone, PartialEq, Serialize)]
-struct Topic {
+struct Subject {
     name: String,
     posts: i64,
     /// Pairs of an emotion and its posts, the most first.
@@ -79,7 +79,7 @@ struct Post {
     score: f64,
     text: String,
     repost: bool,
-    topics: Vec<String>,
+    subjects: Vec<String>,
 }
 
 /// Of one process alone.
@@ -185,7 +185,7 @@ impl Figures {
             start: recent.start.unix_timestamp(),
             end: recent.end.unix_timestamp(),
             emotions: emotions(&recent),
-            topics: topics(&recent),
+            subjects: subjects(&recent),
             posts: recent.posts.map(|posts| posts.into_iter().map(Post::from).collect()),
             tally: recent.tally,
             rate,
@@ -203,7 +203,7 @@ impl From<crate::store::live_page::RecentPost> for Post {
             score: post.score,
             text: post.text,
             repost: post.repost,
-            topics: post.topics,
+            subjects: post.subjects,
         }
     }
 }
@@ -237,27 +237,29 @@ fn emotions(recent: &Recent) -> Vec<Emotion> {
     emotions
 }
 
-fn topics(recent: &Recent) -> Vec<Topic> {
-    let mut topics: Vec<Topic> = Vec::new();
-    // They come in order of the topic.
-    for count in &recent.topics {
-        if topics.last().is_none_or(|topic| topic.name != count.topic) {
-            topics.push(Topic {
-                name: count.topic.clone(),
+fn subjects(recent: &Recent) -> Vec<Subject> {
+    let mut subjects: Vec<Subject> = Vec::new();
+    // They come in order of the subject.
+    for count in &recent.subjects {
+        if subjects.last().is_none_or(|subject| subject.name != count.subject) {
+            subjects.push(Subject {
+                name: count.subject.clone(),
                 posts: 0,
                 emotions: Vec::new(),
             });
         }
-        if let Some(topic) = topics.last_mut() {
-            topic.posts += count.posts;
-            topic.emotions.push((count.emotion.clone(), count.posts));
+        if let Some(subject) = subjects.last_mut() {
+            subject.posts += count.posts;
+            subject.emotions.push((count.emotion.clone(), count.posts));
         }
     }
-    for topic in &mut topics {
-        topic.emotions.sort_by(|a, b| b.1.cmp(&a.1).then_with(|| a.0.cmp(&b.0)));
+    for subject in &mut subjects {
+        subject
+            .emotions
+            .sort_by(|a, b| b.1.cmp(&a.1).then_with(|| a.0.cmp(&b.0)));
     }
-    topics.sort_by(|a, b| b.posts.cmp(&a.posts).then_with(|| a.name.cmp(&b.name)));
-    topics
+    subjects.sort_by(|a, b| b.posts.cmp(&a.posts).then_with(|| a.name.cmp(&b.name)));
+    subjects
 }
 
 #[cfg(test)]
@@ -266,7 +268,7 @@ mod tests {
     use time::macros::datetime;
 
     use super::*;
-    use crate::store::live_page::{MinuteCount, TopicCount};
+    use crate::store::live_page::{MinuteCount, SubjectCount};
 
     fn recent() -> Recent {
         let start = datetime!(2026-03-01 12:00 UTC);
@@ -276,8 +278,8 @@ mod tests {
             posts,
             score_sum: posts as f64 * 0.5,
         };
-        let topic = |topic: &str, emotion: &str, posts: i64| TopicCount {
-            topic: topic.to_owned(),
+        let subject = |subject: &str, emotion: &str, posts: i64| SubjectCount {
+            subject: subject.to_owned(),
             emotion: emotion.to_owned(),
             posts,
         };
@@ -286,7 +288,7 @@ mod tests {
             start,
             end: start + time::Duration::minutes(3),
             minutes: vec![count(0, "joy", 2), count(0, "anger", 7), count(2, "joy", 9)],
-            topics: vec![topic("a", "joy", 1), topic("b", "anger", 1), topic("b", "joy", 2)],
+            subjects: vec![subject("a", "joy", 1), subject("b", "anger", 1), subject("b", "joy", 2)],
             posts: None,
             tally: GroupTally::default(),
         }
@@ -298,9 +300,9 @@ mod tests {
         let names: Vec<_> = figures.emotions.iter().map(|one| (&*one.name, &*one.minutes)).collect();
         assert_eq!(names, [("joy", [2, 0, 9].as_slice()), ("anger", &[7, 0, 0])]);
         assert_eq!(figures.emotions[0].score, 0.5);
-        assert_eq!(figures.topics[0].name, "b");
+        assert_eq!(figures.subjects[0].name, "b");
         assert_eq!(
-            figures.topics[0].emotions,
+            figures.subjects[0].emotions,
             [("joy".to_owned(), 2), ("anger".to_owned(), 1)]
         );
     }

@@ -182,9 +182,9 @@ async fn every_sql_query_answers() {
     store.grant(&Roles { service: None, read }).await.unwrap();
     let pool = PgPool::connect(&url.replace("postgres@", "dashboards@")).await.unwrap();
 
-    let values = |topic: &str, lang: &str, source: &str, model: &str, reposts: &str| {
+    let values = |subject: &str, lang: &str, source: &str, model: &str, reposts: &str| {
         [
-            ("topic", topic),
+            ("subject", subject),
             ("lang", lang),
             ("source", source),
             ("model", model),

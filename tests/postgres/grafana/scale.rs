@@ -48,7 +48,7 @@ async fn every_sql_query_is_quick_on_a_year_of_posts() {
     let pool = PgPool::connect(&url).await.unwrap();
     let now = OffsetDateTime::now_utc();
     let all = [
-        ("topic", "''"),
+        ("subject", "''"),
         ("lang", "'*'"),
         ("source", "'*'"),
         ("model", "'*'"),
@@ -57,7 +57,7 @@ async fn every_sql_query_is_quick_on_a_year_of_posts() {
     ];
     let mut choices = vec![("all", all.map(|(name, value)| (name, value.to_owned())))];
     for (label, index, value) in [
-        ("a topic", 0, "'football'"),
+        ("a subject", 0, "'football'"),
         ("two languages", 1, "'en','ja'"),
         ("a rare language", 1, "'ca'"),
         ("a source", 2, "'mastodon'"),
@@ -69,7 +69,7 @@ async fn every_sql_query_is_quick_on_a_year_of_posts() {
         choices.push((label, choice));
     }
     let rare = [
-        ("topic", "'food'"),
+        ("subject", "'food'"),
         ("lang", "'ca'"),
         ("source", "'mastodon'"),
         ("model", "'*'"),
@@ -77,7 +77,7 @@ async fn every_sql_query_is_quick_on_a_year_of_posts() {
         ("reference", "'84 days'"),
     ];
     choices.push((
-        "a rare topic, language, source",
+        "a rare subject, language, source",
         rare.map(|(name, value)| (name, value.to_owned())),
     ));
     let mut slow = Vec::new();

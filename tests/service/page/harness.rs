@@ -17,7 +17,7 @@ pub const HOSTILE: [&str; 6] = [
     "Z̸̢̛̫̖̯̤͔̙͎̰̹̍̊̃͋̈́́a̷̡̢̛̛̲͔̯͉̫̱̓̈́͊l̵̨̛̛̙̮̳̩̙͓̐̈́̽g̶̢̛̫̳̺̝͖̈́̽͝o̵̧̢̪̠̦͎̾́̕ wide\u{feff}\u{2028}lines",
     "",
 ];
-pub const TOPIC: &str = "<b onclick='window.harmed=5'>\"tracked\" & more</b>";
+pub const SUBJECT: &str = "<b onclick='window.harmed=5'>\"tracked\" & more</b>";
 
 /// Posts of the last minutes, copies, deletions and damaged records, the hostile ones newest.
 fn stream(now: OffsetDateTime) -> Vec<Vec<u8>> {
@@ -86,8 +86,8 @@ impl Harness {
         let bench = Bench::start();
         let stream = stream(OffsetDateTime::now_utc());
         bench.feed(&stream, "seen", 2);
-        let topics = format!("[[topics]]\nname = '''{TOPIC}'''\nhashtags = [\"tracked\"]\n");
-        let service = bench.service("seen").with_config(&bench.write("page.toml", topics));
+        let subjects = format!("[[subjects]]\nname = '''{SUBJECT}'''\nhashtags = [\"tracked\"]\n");
+        let service = bench.service("seen").with_config(&bench.write("page.toml", subjects));
         let mut harness = Self {
             bench,
             service,

@@ -4,7 +4,7 @@ use serde_json::{Value, json};
 
 use super::{
     browser::{Browser, Tab},
-    harness::{HOSTILE, Harness, TOPIC},
+    harness::{HOSTILE, Harness, SUBJECT},
     installed,
 };
 use crate::support::service::wait_for;
@@ -71,12 +71,12 @@ async fn figures_equal_sql(browser: &mut Browser, tab: &Tab, harness: &Harness) 
         &format!(
             "({{ range: [...document.querySelectorAll('#range time')].map(time => time.dateTime), posts: Number(document.querySelector('#posts data').value),
                emotions: {}, minutes: {}, names: [...document.querySelectorAll('#minutes thead th')].slice(2).map(cell => cell.textContent),
-               topics: {}, tally: {}, newest: [...document.querySelectorAll('#newest .text')].map(text => text.textContent),
+               subjects: {}, tally: {}, newest: [...document.querySelectorAll('#newest .text')].map(text => text.textContent),
                scores: [...document.querySelectorAll('#newest data')].map(score => Number(score.value)), lag: Number(document.querySelector('#lag data').value),
                rejects: {} }})",
             table("#emotions"),
             table("#minutes table"),
-            table("#topics"),
+            table("#subjects"),
             table("#tally"),
             table("#rejects"),
         ),
@@ -137,16 +137,16 @@ async fn figures_equal_sql(browser: &mut Browser, tab: &Tab, harness: &Harness) 
         "minutes of SQL that the page has not"
     );
 
-    let topics = harness
+    let subjects = harness
         .sql(&format!(
-            "SELECT topic, count(*) AS posts FROM post, unnest(topics) AS topic WHERE {within} GROUP BY 1"
+            "SELECT subject, count(*) AS posts FROM post, unnest(subjects) AS subject WHERE {within} GROUP BY 1"
         ))
         .await;
     assert_eq!(
-        (&topics[0]["topic"], &topics[0]["posts"]),
-        (&shown["topics"][0][0], &shown["topics"][0][1])
+        (&subjects[0]["subject"], &subjects[0]["posts"]),
+        (&shown["subjects"][0][0], &shown["subjects"][0][1])
     );
-    assert_eq!(shown["topics"][0][0], TOPIC);
+    assert_eq!(shown["subjects"][0][0], SUBJECT);
 
     let newest = harness
         .sql(&format!("SELECT left(text, 600) AS text, score FROM post WHERE {within} ORDER BY created_at DESC, source, post_id LIMIT 20"))
@@ -182,7 +182,7 @@ async fn hostile_posts_are_inert(browser: &mut Browser, tab: &Tab, harness: &Har
     let seen = browser.value(
         tab,
         "({ harmed: window.harmed ?? null, texts: [...document.querySelectorAll('#newest .text')].map(text => text.textContent),
-            children: document.querySelectorAll('#newest .text *, #topics th bdi *').length,
+            children: document.querySelectorAll('#newest .text *, #subjects th bdi *').length,
             made: document.querySelectorAll('main img, iframe, main script, main a[href^=javascript]').length,
             apart: [...document.querySelectorAll('#newest .text')].every(text => getComputedStyle(text).unicodeBidi === 'isolate' && text.dir === 'auto') })",
     );
@@ -317,7 +317,7 @@ fn every_member_shows_the_same(browser: &mut Browser, tab: &Tab, harness: &Harne
     let mut child = other.command().args(["--page", "figures"]).spawn().unwrap();
     wait_for("the other member", || other.get("/live").is_some());
     let second = open(browser, &format!("http://{}/", other.address()), harness.records);
-    let totals = format!("[{}, {}]", table("#tally"), table("#topics"));
+    let totals = format!("[{}, {}]", table("#tally"), table("#subjects"));
     assert_eq!(browser.value(tab, &totals), browser.value(&second, &totals));
     let about = browser.value(&second, "[document.querySelector('#no-posts').textContent, document.querySelectorAll('#newest li').length, document.querySelector('#lag-note').textContent]");
     assert!(

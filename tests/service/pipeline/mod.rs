@@ -21,7 +21,7 @@ use sqlx::{AssertSqlSafe, Connection as _, PgConnection};
 /// Rows of `post` without the time of ingestion, which no two runs share, and without what the model says, which
 /// may differ in the last digits with the batch.
 const POSTS: &str = "SELECT concat_ws('|', source, post_id, created_at, author_id, lang, text, repost_of, model_id,
-    topics, hashtags, kafka_partition, kafka_offset) FROM post ORDER BY source, post_id";
+    subjects, hashtags, kafka_partition, kafka_offset) FROM post ORDER BY source, post_id";
 /// What the model says, in the order of [`POSTS`].
 const SCORES: &str = "SELECT score FROM post ORDER BY source, post_id";
 /// The whole archive takes longer than a test may otherwise.
@@ -409,12 +409,12 @@ async fn serves_metrics_and_health_and_stops_on_sigterm() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn keeps_the_languages_and_tracks_the_topics_of_the_settings() {
+async fn keeps_the_languages_and_tracks_the_subjects_of_the_settings() {
     let bench = Bench::start();
     bench.feed(&own_stream(300), "filtered", 2);
     let settings = "[posts]\nlanguages = [\"en\"]\n
-        [[topics]]\nname = \"joyful\"\nkeywords = [\"happy\"]\n
-        [[topics]]\nname = \"tagged\"\nhashtags = [\"tag4\"]\n";
+        [[subjects]]\nname = \"joyful\"\nkeywords = [\"happy\"]\n
+        [[subjects]]\nname = \"tagged\"\nhashtags = [\"tag4\"]\n";
     let service = bench
         .service("filtered")
         .with_config(&bench.write("filter.toml", settings));
@@ -427,7 +427,7 @@ async fn keeps_the_languages_and_tracks_the_topics_of_the_settings() {
     assert!(
         number(
             &service.url,
-            "SELECT count(*) FROM post WHERE topics = '{joyful}' AND text LIKE '%happy%'"
+            "SELECT count(*) FROM post WHERE subjects = '{joyful}' AND text LIKE '%happy%'"
         )
         .await
             > 0
@@ -435,7 +435,7 @@ async fn keeps_the_languages_and_tracks_the_topics_of_the_settings() {
     assert!(
         number(
             &service.url,
-            "SELECT sum(posts)::bigint FROM emotion_by_minute WHERE topic = 'tagged'"
+            "SELECT sum(posts)::bigint FROM emotion_by_minute WHERE subject = 'tagged'"
         )
         .await
             > 0
@@ -514,8 +514,7 @@ async fn a_retention_that_is_raised_lets_nothing_count_twice() {
     bench.feed(&stream, "raised", 2);
     let service = bench.service("raised");
     let posts = service.run_until_caught_up()["inserted"].as_u64().unwrap();
-    let counted =
-        "SELECT concat_ws('|', bucket, topic, lang, source, emotion, shard, posts) FROM emotion_rollup_day ORDER BY 1";
+    let counted = "SELECT concat_ws('|', bucket, subject, lang, source, emotion, shard, posts) FROM emotion_rollup_day ORDER BY 1";
     let days = lines(&service.url, counted).await;
     // Dropped, and then read again by a service that keeps everything.
     let short = bench.write("short.toml", "[store]\nretention_days = 1\n");

@@ -14,7 +14,7 @@ export interface Figures {
   start: number;
   end: number;
   emotions: Emotion[];
-  topics: Topic[];
+  subjects: Subject[];
   posts: Post[] | null;
   tally: Tally;
   rate: number | null;
@@ -27,7 +27,7 @@ export interface Emotion {
   minutes: number[];
 }
 
-export interface Topic {
+export interface Subject {
   name: string;
   posts: number;
   emotions: [string, number][];
@@ -41,7 +41,7 @@ export interface Post {
   score: number;
   text: string;
   repost: boolean;
-  topics: string[];
+  subjects: string[];
 }
 
 export interface Tally {

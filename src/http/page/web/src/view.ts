@@ -4,7 +4,7 @@ import { colour } from "./colours";
 import { byId, figure, make, numberCell, say, showFigure, swatch } from "./dom";
 import { count, date, iso, minute, percent, rate, score, second, span } from "./format";
 import { Plots, series } from "./plots";
-import type { Figures, Frame, Post, Process, Topic } from "./types";
+import type { Figures, Frame, Post, Process, Subject } from "./types";
 
 export class View {
   private readonly plots = new Plots(byId<HTMLCanvasElement>("share"), byId<HTMLCanvasElement>("count"));
@@ -50,7 +50,7 @@ export class View {
     this.plots.show(figures);
     this.showEmotions(figures, all);
     this.showMinutes();
-    this.showTopics(figures.topics);
+    this.showSubjects(figures.subjects);
     this.showPosts(figures.posts);
     const { tally } = figures;
     rows("tally", [
@@ -109,29 +109,29 @@ export class View {
     table?.tBodies[0]?.replaceChildren(...body.reverse());
   }
 
-  private showTopics(topics: Topic[]): void {
-    byId("topics").hidden = topics.length === 0;
-    byId("no-topics").hidden = topics.length > 0;
-    const body = topics.map((topic) => {
-      const words = topic.emotions.map(([name, posts]) => `${name} ${percent(posts, topic.posts)}`).join(", ");
+  private showSubjects(subjects: Subject[]): void {
+    byId("subjects").hidden = subjects.length === 0;
+    byId("no-subjects").hidden = subjects.length > 0;
+    const body = subjects.map((subject) => {
+      const words = subject.emotions.map(([name, posts]) => `${name} ${percent(posts, subject.posts)}`).join(", ");
       const bar = make("div", { class: "bar", role: "img", "aria-label": words, title: words });
-      for (const [name, posts] of topic.emotions) {
+      for (const [name, posts] of subject.emotions) {
         const part = make("span");
-        part.style.width = `${(100 * posts) / topic.posts}%`;
+        part.style.width = `${(100 * posts) / subject.posts}%`;
         part.style.background = colour(name, this.dark.matches);
         bar.append(part);
       }
-      const [first] = topic.emotions;
-      const lead = first ? `${first[0]} ${percent(first[1], topic.posts)}` : "";
+      const [first] = subject.emotions;
+      const lead = first ? `${first[0]} ${percent(first[1], subject.posts)}` : "";
       return make(
         "tr",
-        { "data-topic": topic.name },
-        make("th", { scope: "row" }, make("bdi", {}, topic.name)),
-        numberCell(topic.posts, count(topic.posts)),
+        { "data-subject": subject.name },
+        make("th", { scope: "row" }, make("bdi", {}, subject.name)),
+        numberCell(subject.posts, count(subject.posts)),
         make("td", {}, bar, make("span", { class: "note" }, lead)),
       );
     });
-    tbody("topics").replaceChildren(...body);
+    tbody("subjects").replaceChildren(...body);
   }
 
   private showPosts(posts: Post[] | null): void {
