@@ -16,8 +16,11 @@ use std::{
     time::{Duration, Instant},
 };
 
-use moodstream::{http::exposition, telemetry::metric};
-use support::service::{Bench, Service, wait_for};
+use moodstream::telemetry::metric;
+use support::{
+    exposition,
+    service::{Bench, Service, wait_for},
+};
 
 const POSTS: usize = 12_000;
 const SCRAPES: u32 = 2_000;

@@ -36,7 +36,6 @@ pub(super) async fn run(args: Args) -> anyhow::Result<ExitCode> {
             shows: settings.http.page,
             database: settings.database.clone(),
             group: settings.kafka.group.clone(),
-            metrics: metrics.clone(),
             health: health.clone(),
         });
         let (address, _task) = http::server::serve(

@@ -1,7 +1,6 @@
 //! The HTTP server: the live page, `/metrics`, `/live` and `/ready`.
 
 pub mod connections;
-pub mod exposition;
 mod options;
 pub mod page;
 pub mod server;

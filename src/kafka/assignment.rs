@@ -123,6 +123,13 @@ impl Assignment {
         held
     }
 
+    /// How many partitions are assigned, and how many of their records are not committed yet, as the gauges show them.
+    #[must_use]
+    pub fn totals(&self) -> (usize, i64) {
+        let state = lock(&self.state);
+        (state.slots.len(), state.slots.values().map(|slot| slot.lag).sum())
+    }
+
     /// Whether the group has answered and all partitions assigned to this member are being read, but for those in
     /// quarantine.
     #[must_use]
@@ -446,6 +453,7 @@ mod tests {
         assert_eq!(assignment.current()[0].lag(), None);
         assignment.observe_watermark("posts", 0, 25, 25);
         assert_eq!(assignment.current()[0].lag(), Some(15));
+        assert_eq!(assignment.totals(), (1, 15));
         assignment.committed(&partition(0), 20);
         assignment.committed(&partition(0), 18);
         assert_eq!(assignment.current()[0].lag(), Some(5));

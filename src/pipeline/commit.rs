@@ -366,7 +366,7 @@ impl Committer {
             }
             offsets.push((partition.0, partition.1, range.next));
         }
-        count(&self.totals, batch, flush, flushed);
+        count(&self.totals, self.health.status(), batch, flush, flushed);
         self.commit_to_kafka(&offsets);
     }
 

@@ -8,11 +8,17 @@ use tokio::sync::watch;
 use super::{batch::Batch, classified::StageDelays, summary::Totals};
 use crate::{
     store::{Flush, Flushed},
-    telemetry::metric,
+    telemetry::{ProcessStatus, metric},
 };
 
-/// Counts what one transaction has committed, in the metrics and in the totals.
-pub(super) fn count(totals: &watch::Sender<Totals>, batch: &Batch, flush: &Flush, flushed: &Flushed) {
+/// Counts what one transaction has committed, in the metrics, the process's status and the totals.
+pub(super) fn count(
+    totals: &watch::Sender<Totals>,
+    status: &ProcessStatus,
+    batch: &Batch,
+    flush: &Flush,
+    flushed: &Flushed,
+) {
     let (now, committed) = (OffsetDateTime::now_utc(), Instant::now());
     let (passages, stage_delays) = (batch.passages(), StageDelays::new());
     let mut emotions: HashMap<&str, u64> = HashMap::new();
@@ -20,6 +26,7 @@ pub(super) fn count(totals: &watch::Sender<Totals>, batch: &Batch, flush: &Flush
         metrics::histogram!(metric::EVENT_DELAY),
         metrics::histogram!(metric::BROKER_DELAY),
     );
+    let mut broker_delays = Vec::with_capacity(flushed.written.len());
     for place in &flushed.written {
         let Some(row) = flush.posts.get(*place) else {
             continue;
@@ -29,6 +36,7 @@ pub(super) fn count(totals: &watch::Sender<Totals>, batch: &Batch, flush: &Flush
         if let Some(timestamp) = row.timestamp {
             let delay = (now - timestamp).as_seconds_f64().max(0.0);
             broker_delay.record(delay);
+            broker_delays.push(delay);
             if let Some(passage) = passages.get(*place) {
                 stage_delays.record(*passage, delay, committed);
             }
@@ -51,10 +59,20 @@ pub(super) fn count(totals: &watch::Sender<Totals>, batch: &Batch, flush: &Flush
         metrics::counter!(metric::OUTCOMES, "outcome" => outcome).increment(count);
     }
     let reasons = batch.rejects();
+    for (reason, count) in &reasons {
+        metrics::counter!(metric::REJECTS, "reason" => *reason).increment(*count);
+    }
+    status.update(|status| {
+        for delay in broker_delays {
+            status.broker_delay.record(delay);
+        }
+        for (reason, count) in &reasons {
+            *status.rejects.entry(reason).or_default() += count;
+        }
+    });
     totals.send_modify(|totals| {
         totals.add(&total);
         for (reason, count) in reasons {
-            metrics::counter!(metric::REJECTS, "reason" => reason).increment(count);
             *totals.rejected_by_reason.entry(reason).or_default() += count;
         }
     });

@@ -166,6 +166,9 @@ pub async fn run_with(
     // Before the database is reached: a wrong setting must not wait for it.
     let (filter, profile) = (settings.post_filter()?, profile(settings, folder)?);
     health.well(Part::Model);
+    health
+        .status()
+        .update(|status| status.model = Some(folder.info().id.to_string()));
     let mut stop = std::pin::pin!(stop);
     if until == Until::Stopped {
         tokio::select! {
@@ -384,8 +387,8 @@ async fn finish(
     Ok(())
 }
 
-/// Reports whether the group has assigned this member its partitions, and which of them stand still; has these tried again when
-/// somebody asks for it.
+/// Reports whether the group has assigned partitions to this member, how far they are behind, and which of them are quarantined.
+/// Retries quarantined partitions when asked to.
 async fn readiness(assignment: Assignment, health: Health) {
     let mut ticks = tokio::time::interval(Duration::from_millis(500));
     loop {
@@ -395,6 +398,10 @@ async fn readiness(assignment: Assignment, health: Health) {
         }
         let quarantined = assignment.quarantined();
         health.set_quarantined(quarantined.into_iter().map(describe_quarantined).collect());
+        let (partitions, lag) = assignment.totals();
+        health
+            .status()
+            .update(|status| (status.partitions, status.lag) = (partitions, lag));
         let complaint = assignment.complaint();
         if assignment.settled() {
             health.well(Part::Kafka);

@@ -8,7 +8,7 @@ use std::{
 
 use tokio::sync::Notify;
 
-use super::metric;
+use super::{ProcessStatus, metric};
 
 use crate::sync::lock;
 
@@ -42,8 +42,8 @@ impl Part {
     }
 }
 
-/// The state behind `/ready` and `/live`: the fault of each part that has one, notes about parts that need attention, and
-/// whether work makes progress.
+/// The state behind `/ready`, `/live` and the live page: the fault of each part that has one, notes about parts that need
+/// attention, whether work makes progress, and the process's figures.
 #[derive(Debug, Clone, Default)]
 pub struct Health {
     faults: Arc<Mutex<BTreeMap<Part, String>>>,
@@ -55,6 +55,7 @@ pub struct Health {
     retry: Arc<Notify>,
     /// When work was last done or attempted; `None` while there is none to do.
     progress: Arc<Mutex<Option<Instant>>>,
+    status: ProcessStatus,
 }
 
 impl Health {
@@ -145,6 +146,12 @@ impl Health {
     pub fn stalled(&self, limit: Duration) -> Option<Duration> {
         let progress = *lock(&self.progress);
         progress.map(|at| at.elapsed()).filter(|since| *since > limit)
+    }
+
+    /// What the process does, in numbers.
+    #[must_use]
+    pub const fn status(&self) -> &ProcessStatus {
+        &self.status
     }
 
     fn change(&self, apply: impl FnOnce(&mut BTreeMap<Part, String>) -> bool) {

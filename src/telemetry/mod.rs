@@ -1,14 +1,20 @@
 //! Metrics, logs and health, reported by every stage. Depends only on `post`, for the reasons of rejects.
 
 pub mod health;
+mod histogram;
 mod logs;
 pub mod metric;
 pub(crate) mod quiet;
+mod status;
 
 use metrics_exporter_prometheus::{Matcher, PrometheusBuilder, PrometheusHandle};
 
-pub use self::logs::{LogFormat, LogLevelError, LogOptions, check_logs, init_logs};
 use self::metric::Kind;
+pub use self::{
+    histogram::Histogram,
+    logs::{LogFormat, LogLevelError, LogOptions, check_logs, init_logs},
+    status::{ProcessSnapshot, ProcessStatus},
+};
 
 /// Installs the metrics recorder with the names, help texts and buckets of [`metric::ALL`].
 ///

@@ -12,6 +12,7 @@
 mod bad_input;
 mod classify;
 mod example_settings;
+mod exposition;
 mod gpu_kit;
 mod irony;
 mod linear;

@@ -8,11 +8,11 @@ use std::{
     time::Duration,
 };
 
-use crate::support::service::{Bench, Service, root, wait_for};
-use moodstream::{
-    http::exposition::{self, Sample},
-    telemetry::metric::{self, ALL, Kind, Metric},
+use crate::support::{
+    exposition::{self, Sample},
+    service::{Bench, Service, root, wait_for},
 };
+use moodstream::telemetry::metric::{self, ALL, Kind, Metric};
 use rdkafka::{
     admin::{AdminClient, AdminOptions, NewTopic, TopicReplication},
     client::DefaultClientContext,

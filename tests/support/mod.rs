@@ -9,6 +9,7 @@
 )]
 
 pub mod broker;
+pub mod exposition;
 pub mod linear;
 pub mod postgres;
 pub mod proxy;

@@ -18,6 +18,8 @@ use tokio::{
     signal::unix::{SignalKind, signal},
 };
 
+#[path = "../../../tests/support/exposition.rs"]
+mod exposition;
 mod locate;
 mod plot;
 mod process;

@@ -9,7 +9,7 @@ use std::{
 
 use anyhow::{Context, Result, bail};
 use console::truncate_str;
-use moodstream::{http::exposition, telemetry::metric};
+use moodstream::telemetry::metric;
 use moodstream_demo::{Counts, Intent};
 use sqlx::{PgPool, Row};
 use time::OffsetDateTime;
@@ -18,7 +18,10 @@ use tokio::{
     net::TcpStream,
 };
 
-use super::plot::{Screen, Series, Trend, colour_of, render, thousands};
+use super::{
+    exposition,
+    plot::{Screen, Series, Trend, colour_of, render, thousands},
+};
 
 /// What became of the records, as the service tallied them.
 #[derive(Debug, Clone, Copy, Default)]

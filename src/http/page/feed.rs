@@ -170,7 +170,11 @@ impl Maker {
                 (None, Some(words(error.fault)), rest.clamp(RETRY, LONGEST_TICK))
             }
         };
-        let process = Process::read(&self.page.metrics.render(), self.page.health.report(), &mut self.memory);
+        let process = Process::new(
+            self.page.health.status().snapshot(),
+            self.page.health.report(),
+            &mut self.memory,
+        );
         let frame = Frame {
             version: env!("CARGO_PKG_VERSION"),
             at: OffsetDateTime::now_utc().unix_timestamp(),

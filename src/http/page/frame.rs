@@ -10,9 +10,8 @@ use time::OffsetDateTime;
 use tokio::time::Instant;
 
 use crate::{
-    http::exposition,
     store::live_page::{GroupTally, Recent},
-    telemetry::metric,
+    telemetry::{Histogram, ProcessSnapshot},
 };
 
 /// Delays and rates are those of the last minute.
@@ -90,13 +89,13 @@ pub(super) struct Process {
     /// The model in service.
     model: Option<String>,
     /// Partitions it holds.
-    partitions: f64,
+    partitions: usize,
     /// Records in those that are not committed yet.
-    lag: f64,
+    lag: i64,
     /// Seconds from a record's time at the broker to the commit of its row, over the last minute.
     delay: Option<Delay>,
     /// Rejected records since its start, by reason, the most first.
-    rejects: Vec<(String, f64)>,
+    rejects: Vec<(&'static str, u64)>,
 }
 
 #[derive(Debug, Clone, Copy, PartialEq, Serialize)]
@@ -109,7 +108,7 @@ struct Delay {
 #[derive(Debug, Default)]
 pub(super) struct Memory {
     records: VecDeque<(Instant, i64)>,
-    delays: VecDeque<(Instant, Vec<(f64, f64)>)>,
+    delays: VecDeque<(Instant, Histogram)>,
 }
 
 impl Memory {
@@ -126,23 +125,16 @@ impl Memory {
         (seconds >= 0.5).then(|| (records - earlier) as f64 / seconds)
     }
 
-    fn delay(&mut self, now: Instant, buckets: Vec<(f64, f64)>) -> Option<Delay> {
-        remember(&mut self.delays, now, buckets);
+    fn delay(&mut self, now: Instant, delays: Histogram) -> Option<Delay> {
+        remember(&mut self.delays, now, delays);
         let (_, newest) = self.delays.back()?;
         let (_, oldest) = self.delays.front()?;
-        let since: Vec<(f64, f64)> = newest
-            .iter()
-            .map(|(bound, count)| {
-                let earlier = oldest.iter().find(|(known, _)| known == bound);
-                (*bound, count - earlier.map_or(0.0, |(_, count)| *count))
-            })
-            .collect();
+        let since = newest.since(oldest);
         // Nothing lately: say what was, over all the time since the start.
-        let counted = since.last().is_some_and(|(_, count)| *count > 0.0);
-        let buckets = if counted { &since } else { newest };
+        let delays = if since.total() > 0 { &since } else { newest };
         Some(Delay {
-            p50: exposition::quantile(0.5, buckets)?,
-            p95: exposition::quantile(0.95, buckets)?,
+            p50: delays.quantile(0.5)?,
+            p95: delays.quantile(0.95)?,
         })
     }
 }
@@ -156,21 +148,15 @@ fn remember<T>(values: &mut VecDeque<(Instant, T)>, now: Instant, value: T) {
 }
 
 impl Process {
-    /// Reads what `/metrics` shows, so that the two can't differ.
-    pub(super) fn read(metrics: &str, faults: Vec<String>, memory: &mut Memory) -> Self {
-        let mut rejects: Vec<(String, f64)> = exposition::by_label(metrics, metric::REJECTS, "reason")
-            .into_iter()
-            .filter(|(_, records)| *records > 0.0)
-            .collect();
-        rejects.sort_by(|a, b| b.1.total_cmp(&a.1).then_with(|| a.0.cmp(&b.0)));
+    pub(super) fn new(snapshot: ProcessSnapshot, faults: Vec<String>, memory: &mut Memory) -> Self {
+        let mut rejects: Vec<(&'static str, u64)> = snapshot.rejects.into_iter().collect();
+        rejects.sort_by(|a, b| b.1.cmp(&a.1).then_with(|| a.0.cmp(b.0)));
         Self {
             faults,
-            model: exposition::by_label(metrics, metric::MODEL_INFO, "model_id")
-                .into_keys()
-                .next(),
-            partitions: exposition::total(metrics, metric::ASSIGNED),
-            lag: exposition::total(metrics, metric::LAG),
-            delay: memory.delay(Instant::now(), exposition::buckets(metrics, metric::BROKER_DELAY)),
+            model: snapshot.model,
+            partitions: snapshot.partitions,
+            lag: snapshot.lag,
+            delay: memory.delay(Instant::now(), snapshot.broker_delay),
             rejects,
         }
     }
@@ -325,12 +311,25 @@ mod tests {
     #[test]
     fn delays_are_those_of_the_last_minute() {
         let (mut memory, start) = (Memory::default(), Instant::now());
-        let buckets = |fast: f64, slow: f64| vec![(1.0, fast), (10.0, fast + slow), (f64::INFINITY, fast + slow)];
-        memory.delay(start, buckets(0.0, 100.0));
-        memory.delay(start + Duration::from_secs(90), buckets(0.0, 100.0));
-        let delay = memory
-            .delay(start + Duration::from_secs(120), buckets(40.0, 100.0))
-            .unwrap();
+        let mut delays = Histogram::new(&[1.0, 10.0]);
+        (0..100).for_each(|_| delays.record(5.0));
+        let delay = memory.delay(start, delays.clone()).unwrap();
+        assert!(delay.p50 > 1.0, "{delay:?}: nothing was before it");
+        memory.delay(start + Duration::from_secs(90), delays.clone());
+        (0..40).for_each(|_| delays.record(0.5));
+        let delay = memory.delay(start + Duration::from_secs(120), delays).unwrap();
         assert!(delay.p95 <= 1.0, "{delay:?}");
+    }
+
+    #[test]
+    fn the_reason_with_the_most_rejects_comes_first() {
+        let snapshot = ProcessSnapshot {
+            rejects: [("no_text", 3), ("not_json", 12), ("id", 3)].into(),
+            lag: 7,
+            ..ProcessSnapshot::default()
+        };
+        let process = Process::new(snapshot, Vec::new(), &mut Memory::default());
+        assert_eq!(process.rejects, [("not_json", 12), ("id", 3), ("no_text", 3)]);
+        assert_eq!((process.lag, process.delay), (7, None));
     }
 }

@@ -1,8 +1,8 @@
 //! The live page: `GET /` and the frames that it shows.
 //!
 //! What it says of posts and records comes from Postgres, in one query a tick for all who look ([`feed`]), so that the
-//! figures are those of SQL and the same on the page of every member of the group; lag, delay and reasons come from the
-//! process's own metrics. The browser's part is under `web/`, built by `make page` into `dist/`, which is part
+//! figures are those of SQL and the same on the page of every member of the group; lag, delay and reasons are the
+//! process's own ([`crate::telemetry::ProcessStatus`]). The browser's part is under `web/`, built by `make page` into `dist/`, which is part
 //! of the binary. It asks no other host for anything, and nothing of a post is ever taken for markup.
 
 mod feed;

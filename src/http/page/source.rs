@@ -1,7 +1,5 @@
 //! Where the live page's figures come from.
 
-use metrics_exporter_prometheus::PrometheusHandle;
-
 use crate::{http::PageContent, store::StoreOptions, telemetry::health::Health};
 
 /// The live page's settings and sources.
@@ -13,8 +11,6 @@ pub struct Page {
     pub database: StoreOptions,
     /// The consumer group whose records it counts.
     pub group: String,
-    /// The process's own metrics.
-    pub metrics: PrometheusHandle,
-    /// What keeps the process from being ready.
+    /// What the process says of itself.
     pub health: Health,
 }

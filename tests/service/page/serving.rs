@@ -12,7 +12,7 @@ use moodstream::{
     store::{Store, StoreOptions},
     telemetry::health::Health,
 };
-use serde_json::Value;
+use serde_json::{Value, json};
 use tokio_util::sync::CancellationToken;
 
 use crate::support::{postgres::Postgres, service::wait_for};
@@ -20,6 +20,7 @@ use crate::support::{postgres::Postgres, service::wait_for};
 struct Served {
     address: SocketAddr,
     stop: CancellationToken,
+    health: Health,
     postgres: Postgres,
     url: String,
 }
@@ -40,17 +41,24 @@ async fn serve(shows: PageContent) -> Served {
         shows,
         database,
         group: "g".to_owned(),
-        metrics: metrics.clone(),
         health: health.clone(),
     });
     let stop = CancellationToken::new();
     let listen = SocketAddr::from(([127, 0, 0, 1], 0));
-    let (address, _) = server::serve(listen, metrics, health, Duration::from_secs(600), page, stop.clone())
-        .await
-        .unwrap();
+    let (address, _) = server::serve(
+        listen,
+        metrics,
+        health.clone(),
+        Duration::from_secs(600),
+        page,
+        stop.clone(),
+    )
+    .await
+    .unwrap();
     Served {
         address,
         stop,
+        health,
         postgres,
         url,
     }
@@ -145,6 +153,24 @@ async fn posts_are_served_only_where_asked_for_and_to_no_site_that_was_led_here(
     for path in ["/events", "/page.js"] {
         assert!(served.ask(path, "localhost").0.starts_with("http/1.1 404"), "{path}");
     }
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn what_only_the_process_knows_is_shown_as_it_reports_it() {
+    let served = serve(PageContent::Figures).await;
+    served.health.status().update(|status| {
+        status.model = Some("test@0badcafe".to_owned());
+        (status.partitions, status.lag) = (3, 70);
+        status.rejects = [("id", 2), ("not_json", 5)].into();
+        status.broker_delay.record(0.4);
+    });
+    let (_, mut events) = served.ask("/events", "localhost");
+    let shown = &frame(&mut events)["process"];
+    assert_eq!(shown["model"], "test@0badcafe");
+    assert_eq!((&shown["partitions"], &shown["lag"]), (&json!(3), &json!(70)));
+    assert_eq!(shown["rejects"], json!([["not_json", 5], ["id", 2]]));
+    let delay = shown["delay"]["p95"].as_f64().unwrap();
+    assert!((0.25..=0.5).contains(&delay), "{delay}: the bucket of 0.4 s");
 }
 
 #[tokio::test(flavor = "multi_thread")]
