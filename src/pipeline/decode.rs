@@ -13,7 +13,7 @@ use crate::{
         self, Deletion, Envelope, EventTime, Id, Language, Origin, ParseOptions, Parsed, Post, Reason, Reject,
         TimeSource,
     },
-    store::Retention,
+    store::{LateBefore, Retention},
     telemetry::metric,
 };
 
@@ -93,9 +93,9 @@ pub struct Decoder {
     pub detect_language: bool,
     /// What is too old to keep.
     pub retention: Retention,
-    /// Posts before this moment were dropped by an earlier retention and are late for good, see
-    /// [`crate::store::Store::retired_until`].
-    pub retired_until: Option<OffsetDateTime>,
+    /// Posts that an earlier retention dropped are late for good, see [`crate::store::Store::retired_until`]. The flush looks
+    /// again, under its locks: here they are found before the model works on them.
+    pub retired: LateBefore,
 }
 
 impl Decoder {
@@ -124,8 +124,7 @@ impl Decoder {
             Err(reject) => return Content::Rejected(reject),
         }
         let created_at = post.created_at.get();
-        let retired = self.retired_until.is_some_and(|until| created_at < until);
-        if retired || self.retention.is_late(created_at, now) {
+        if self.retention.late_before(now).max(self.retired).is_late(created_at) {
             return Content::Late;
         }
         if post.time_source == TimeSource::Record {

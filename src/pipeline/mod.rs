@@ -50,7 +50,7 @@ use crate::{
     config::{Settings, SettingsError, StoreSettings},
     kafka::{Assignment, Cause, Consumer, DeadLetters, KafkaError, Partition},
     model::ModelFolder,
-    store::{Schema, Store, StoreError},
+    store::{LateBefore, Schema, Store, StoreError},
     telemetry::{
         health::{Health, Part},
         metric,
@@ -189,7 +189,7 @@ pub async fn run_with(
         },
         detect_language: settings.posts.detect_language,
         retention: settings.store.retention(),
-        retired_until: store.retired_until().await?,
+        retired: LateBefore(store.retired_until().await?),
     };
     health.well(Part::Database);
 

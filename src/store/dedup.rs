@@ -9,7 +9,8 @@ use time::OffsetDateTime;
 
 use super::{
     error::FlushError,
-    flush::{Flush, Flushed, PostRow, RangeIndex, Tally},
+    flush::{Flush, Flushed, RangeIndex, Tally},
+    retention::LateBefore,
 };
 
 /// What the records of one key do.
@@ -63,8 +64,8 @@ struct Event<'a> {
 }
 
 impl<'a> DedupPlan<'a> {
-    /// Posts before `retired_until` are late, as if they were not there.
-    pub(super) fn new(flush: &'a Flush, retired_until: Option<OffsetDateTime>) -> Result<Self, FlushError> {
+    /// Late posts are as if they were not there.
+    pub(super) fn new(flush: &'a Flush, retired: LateBefore) -> Result<Self, FlushError> {
         let index = flush.validate()?;
         let range_order: Vec<usize> = index.in_order().collect();
         let mut rank = vec![0; range_order.len()];
@@ -86,7 +87,7 @@ impl<'a> DedupPlan<'a> {
         events.retain(|event| {
             let late = event
                 .post
-                .is_some_and(|place| is_late(&flush.posts[place], retired_until));
+                .is_some_and(|place| retired.is_late(flush.posts[place].created_at()));
             tallies[event.range].late += u64::from(late);
             !late
         });
@@ -186,11 +187,6 @@ impl<'a> DedupPlan<'a> {
             replayed: false,
         }
     }
-}
-
-/// Whether retention has dropped the day of a post: see [`super::Store::retired_until`].
-pub(super) fn is_late(row: &PostRow, retired_until: Option<OffsetDateTime>) -> bool {
-    retired_until.is_some_and(|until| row.created_at() < until)
 }
 
 fn inserted(tally: &mut Tally) {

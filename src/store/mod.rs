@@ -54,7 +54,7 @@ pub use self::{
     offset::StoredOffset,
     options::{DatabaseUrl, StoreOptions},
     partition::day_of,
-    retention::{Retention, Retired},
+    retention::{LateBefore, Retention, Retired},
     roles::{Roles, SERVICE_FUNCTIONS, WRITES},
 };
 

@@ -19,6 +19,19 @@ const KEYS_AT_ONCE: usize = 20_000;
 /// The advisory lock of what one member does for all. The number has no meaning.
 const UPKEEP_LOCK: i64 = 0x6d6f_6f64_7570_6b65;
 
+/// Posts dated before this moment are late: they are counted and not stored. `None`: no post is late. The later of two is the
+/// greater one, and covers both.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Default)]
+pub struct LateBefore(pub Option<OffsetDateTime>);
+
+impl LateBefore {
+    /// Whether a post of this event time is late.
+    #[must_use]
+    pub fn is_late(self, created_at: OffsetDateTime) -> bool {
+        self.0.is_some_and(|moment| created_at < moment)
+    }
+}
+
 /// How many whole UTC days before today are kept; `None` keeps everything.
 ///
 /// Rollups must be kept at least as long as the posts that they count. Those by hour and by day go by whole months
@@ -53,10 +66,10 @@ impl Retention {
         start_of_kept(self.days, now)
     }
 
-    /// Whether a post is past retention: such a post is counted as late and not stored.
+    /// Which posts are past retention.
     #[must_use]
-    pub fn is_late(&self, created_at: OffsetDateTime, now: OffsetDateTime) -> bool {
-        self.cutoff(now).is_some_and(|cutoff| created_at < cutoff)
+    pub fn late_before(&self, now: OffsetDateTime) -> LateBefore {
+        LateBefore(self.cutoff(now))
     }
 
     pub(super) fn of(&self, table: Partitioned) -> Option<u32> {
@@ -292,10 +305,13 @@ mod tests {
         let now = datetime!(2019-07-03 15:00 UTC);
         let week = Retention::days(7);
         assert_eq!(week.cutoff(now), Some(datetime!(2019-06-26 00:00 UTC)));
-        assert!(week.is_late(datetime!(2019-06-25 23:59:59.999 UTC), now));
-        assert!(!week.is_late(datetime!(2019-06-26 00:00 UTC), now));
-        assert!(week.is_late(datetime!(2019-06-26 01:00 +02:00), now), "days are UTC");
-        assert!(!Retention::default().is_late(datetime!(1970-01-01 00:00 UTC), now));
+        let late = week.late_before(now);
+        assert!(late.is_late(datetime!(2019-06-25 23:59:59.999 UTC)));
+        assert!(!late.is_late(datetime!(2019-06-26 00:00 UTC)));
+        assert!(late.is_late(datetime!(2019-06-26 01:00 +02:00)), "days are UTC");
+        let never = Retention::default().late_before(now);
+        assert!(!never.is_late(datetime!(1970-01-01 00:00 UTC)));
+        assert_eq!(never.max(late), late);
         assert_eq!(Retention::days(u32::MAX).cutoff(now), None);
     }
 }

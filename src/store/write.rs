@@ -8,12 +8,13 @@ use time::{Date, OffsetDateTime};
 use super::{
     Store,
     columns::insert_posts,
-    dedup::{DedupPlan, KeyChange, KeyPlan, Removal, is_late},
+    dedup::{DedupPlan, KeyChange, KeyPlan, Removal},
     error::{Fault, FencedRange, FlushError, StoreError},
     flush::{Flush, Flushed, MAX_DAYS, Tally},
     merge::note_unmerged,
     migrate::{outdated, schema_version},
     partition::{POSTS, day_of},
+    retention::LateBefore,
     rollup::{Deleted, Deltas},
     rollup_rows::apply_deltas,
 };
@@ -29,7 +30,7 @@ impl Store {
     /// After an error that [`FlushError::is_transient`], flush the same value again: that is right also if the
     /// connection broke during the commit and nobody knows whether it took place, as the next try finds out.
     pub async fn flush(&self, flush: &Flush) -> Result<Flushed, FlushError> {
-        let plan = DedupPlan::new(flush, None)?;
+        let plan = DedupPlan::new(flush, LateBefore::default())?;
         self.ensure_days(&flush.days()?).await?;
         let result = self
             .with("storing a flush", async |connection| {
@@ -75,12 +76,12 @@ impl Store {
         flush: &Flush,
         mut plan: DedupPlan<'_>,
     ) -> Result<Option<Flushed>, FlushError> {
-        let Fence::Open { retired_until } = lock_fences(tx, flush, &plan).await? else {
+        let Fence::Open { retired } = lock_fences(tx, flush, &plan).await? else {
             return Ok(None);
         };
         // Seldom: the decoder drops late posts, except those of days that were dropped since.
-        if flush.posts.iter().any(|row| is_late(row, retired_until)) {
-            plan = DedupPlan::new(flush, retired_until)?;
+        if flush.posts.iter().any(|row| retired.is_late(row.created_at())) {
+            plan = DedupPlan::new(flush, retired)?;
         }
         fail_point!("flush-fences-after");
         fail_point!("flush-keys-before");
@@ -136,7 +137,7 @@ impl Store {
 
 enum Fence {
     /// Every partition stands where the flush expects it; and how far retention has come.
-    Open { retired_until: Option<OffsetDateTime> },
+    Open { retired: LateBefore },
     /// This very flush was committed before.
     Landed,
 }
@@ -179,8 +180,8 @@ async fn lock_fences(tx: &mut PgConnection, flush: &Flush, plan: &DedupPlan<'_>)
         })
         .collect();
     if fenced.is_empty() {
-        let retired_until = rows.first().and_then(|row| row.3);
-        return Ok(Fence::Open { retired_until });
+        let retired = LateBefore(rows.first().and_then(|row| row.3));
+        return Ok(Fence::Open { retired });
     }
     // A statement of its own, after the lock: so it sees what the transaction that held the lock has written.
     // One partition is enough, as a flush is stored whole; on others the offset may have moved on since.
