@@ -1,4 +1,4 @@
-//! The prediction cache, the texts in flight, and the windows waiting for them.
+//! The prediction cache, the texts in flight, and the answers waiting for them.
 
 use std::{
     collections::{HashMap, hash_map::Entry},
@@ -21,30 +21,30 @@ pub(super) type Answer = Result<Prediction, ModelFault>;
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
 pub(super) struct Key(u128);
 
-/// The texts of one call, with the answers so far.
+/// The answers to the texts of one call, as far as they are known.
 #[derive(Debug)]
-pub(super) struct Window {
-    state: Mutex<WindowState>,
-    /// Held until the last reference to the window is dropped, even if the caller is gone.
+pub(super) struct Answers {
+    state: Mutex<AnswersState>,
+    /// Held until the last reference to the answers is dropped, even if the caller is gone.
     _permit: Option<OwnedSemaphorePermit>,
 }
 
 #[derive(Debug)]
-struct WindowState {
+struct AnswersState {
     answers: Vec<Option<Answer>>,
     /// The number of outstanding answers and holds.
     missing: usize,
     done: Option<oneshot::Sender<Vec<Answer>>>,
 }
 
-impl Window {
-    /// Creates a window of `texts` texts, with the receiver of its answers.
+impl Answers {
+    /// Creates the answers to `texts` texts, with the receiver that gets them once they are complete.
     pub(super) fn new(
         texts: usize,
         permit: Option<OwnedSemaphorePermit>,
     ) -> (Arc<Self>, oneshot::Receiver<Vec<Answer>>) {
         let (done, answers) = oneshot::channel();
-        let state = WindowState {
+        let state = AnswersState {
             answers: vec![None; texts],
             missing: texts,
             done: Some(done),
@@ -58,8 +58,8 @@ impl Window {
         )
     }
 
-    /// Sets the answer of one text. The last answer completes the window.
-    pub(super) fn answer(&self, text: usize, answer: Answer) {
+    /// Sets the answer of one text. The last one completes the answers.
+    pub(super) fn set(&self, text: usize, answer: Answer) {
         let mut state = lock(&self.state);
         match state.answers.get_mut(text) {
             Some(slot) if slot.is_none() => *slot = Some(answer),
@@ -68,15 +68,15 @@ impl Window {
         state.complete_one();
     }
 
-    /// Delays the window's completion until the hold is dropped, so that its texts are counted before its caller continues.
+    /// Delays completion until the hold is dropped, so that the texts are counted before their caller continues.
     pub(super) fn hold(&self) -> Hold<'_> {
         lock(&self.state).missing += 1;
         Hold(self)
     }
 }
 
-/// See [`Window::hold`].
-pub(super) struct Hold<'a>(&'a Window);
+/// See [`Answers::hold`].
+pub(super) struct Hold<'a>(&'a Answers);
 
 impl Drop for Hold<'_> {
     fn drop(&mut self) {
@@ -84,7 +84,7 @@ impl Drop for Hold<'_> {
     }
 }
 
-impl WindowState {
+impl AnswersState {
     fn complete_one(&mut self) {
         self.missing -= 1;
         if self.missing == 0
@@ -97,10 +97,10 @@ impl WindowState {
     }
 }
 
-/// A text of a window that waits for an answer.
+/// A text that waits for the answer of an equal one.
 #[derive(Debug)]
 struct Waiter {
-    window: Arc<Window>,
+    answers: Arc<Answers>,
     text: usize,
 }
 
@@ -139,10 +139,10 @@ impl PredictionCache {
         Key(xxh3_128_with_seed(text.as_bytes(), self.seed))
     }
 
-    /// Answers a text from the cache, or registers the window as waiting for it.
-    pub(super) fn look_up(&self, key: Key, window: &Arc<Window>, text: usize) -> Lookup {
-        let waiter = |window: &Arc<Window>| Waiter {
-            window: Arc::clone(window),
+    /// Answers a text from the cache, or registers these answers as waiting for it.
+    pub(super) fn look_up(&self, key: Key, answers: &Arc<Answers>, text: usize) -> Lookup {
+        let waiter = |answers: &Arc<Answers>| Waiter {
+            answers: Arc::clone(answers),
             text,
         };
         // Both lookups happen under the lock, in this order. A text enters the cache before it leaves the map, so it is
@@ -150,22 +150,22 @@ impl PredictionCache {
         let mut in_flight = lock(&self.in_flight);
         match in_flight.entry(key) {
             Entry::Occupied(mut waiters) => {
-                waiters.get_mut().push(waiter(window));
+                waiters.get_mut().push(waiter(answers));
                 Lookup::Repeated
             }
             Entry::Vacant(place) => {
                 if let Some(prediction) = self.cache.as_ref().and_then(|cache| cache.get(&key)) {
                     drop(in_flight);
-                    window.answer(text, Ok(prediction));
+                    answers.set(text, Ok(prediction));
                     return Lookup::Cached;
                 }
-                place.insert(vec![waiter(window)]);
+                place.insert(vec![waiter(answers)]);
                 Lookup::New
             }
         }
     }
 
-    /// Passes a text's answer to all windows waiting for it.
+    /// Passes a text's answer to everything that waits for it.
     pub(super) fn answer(&self, key: Key, answer: Answer) {
         if let (Ok(prediction), Some(cache)) = (&answer, &self.cache) {
             cache.insert(key, prediction.clone());
@@ -173,11 +173,11 @@ impl PredictionCache {
         let Some(waiters) = lock(&self.in_flight).remove(&key) else {
             return;
         };
-        for Waiter { window, text } in waiters {
+        for Waiter { answers, text } in waiters {
             if answer.as_ref().is_err_and(ModelFault::is_of_the_text) {
                 self.counters.fault();
             }
-            window.answer(text, answer.clone());
+            answers.set(text, answer.clone());
         }
     }
 

@@ -23,11 +23,11 @@ mod probe;
 mod queue;
 mod runtime;
 mod session;
+mod session_thread;
 mod stats;
 #[cfg(test)]
 mod tests;
 mod tokenizer_thread;
-mod worker;
 mod workload;
 
 use std::{
@@ -41,12 +41,12 @@ use tokio::sync::Semaphore;
 use self::{
     backend::{Backend, Constant},
     batching::BatchLimits,
-    cache::{PredictionCache, Window},
+    cache::{Answers, PredictionCache},
     linear::LinearBackend,
     queue::Queue,
     session::OrtSession,
+    session_thread::{Buffers, SessionThread},
     tokenizer_thread::{Batch, Job, TokenizerThread},
-    worker::{Buffers, Worker},
     workload::{WorkUnit, Workload},
 };
 pub use self::{
@@ -186,9 +186,9 @@ impl Classifier {
             limits,
         };
         running.spawn("tokenizer", move || tokenizer_thread.run(&incoming))?;
-        let mut workers = Vec::with_capacity(backends.len());
+        let mut session_threads = Vec::with_capacity(backends.len());
         for backend in backends {
-            let mut worker = Worker {
+            let mut session_thread = SessionThread {
                 backend,
                 cache: Arc::clone(&cache),
                 queue: Arc::clone(&queue),
@@ -198,13 +198,13 @@ impl Classifier {
                 probe: probe.clone(),
                 buffers: Buffers::default(),
             };
-            worker
+            session_thread
                 .check()
                 .map_err(|reason| graph_error(folder, format!("it failed on a plain text: {reason}")))?;
-            workers.push(worker);
+            session_threads.push(session_thread);
         }
-        for (number, mut worker) in workers.into_iter().enumerate() {
-            running.spawn(&format!("session-{number}"), move || worker.run())?;
+        for (number, mut session_thread) in session_threads.into_iter().enumerate() {
+            running.spawn(&format!("session-{number}"), move || session_thread.run())?;
         }
         Ok(Self {
             info,
@@ -275,10 +275,10 @@ impl Running {
             return Vec::new();
         }
         let permit = Arc::clone(&self.windows).acquire_owned().await.ok();
-        let (window, answers) = Window::new(count, permit);
-        let sent = self.jobs.as_ref().map(|jobs| jobs.send(Job { texts, window, unit }));
+        let (answers, complete) = Answers::new(count, permit);
+        let sent = self.jobs.as_ref().map(|jobs| jobs.send(Job { texts, answers, unit }));
         if let Some(Ok(())) = sent
-            && let Ok(answers) = answers.await
+            && let Ok(answers) = complete.await
         {
             return answers;
         }

@@ -129,13 +129,13 @@ async fn answers_are_in_the_order_of_the_texts() {
 }
 
 #[test]
-fn a_window_completes_when_the_last_hold_is_dropped() {
-    let (window, mut answers) = cache::Window::new(1, None);
-    let held = window.hold();
-    window.answer(0, Err(ModelFault::Stopped("tested".into())));
-    assert!(answers.try_recv().is_err());
+fn answers_are_complete_when_the_last_hold_is_dropped() {
+    let (answers, mut complete) = cache::Answers::new(1, None);
+    let held = answers.hold();
+    answers.set(0, Err(ModelFault::Stopped("tested".into())));
+    assert!(complete.try_recv().is_err());
     drop(held);
-    assert_eq!(answers.try_recv().map(|answers| answers.len()), Ok(1));
+    assert_eq!(complete.try_recv().map(|answers| answers.len()), Ok(1));
 }
 
 #[tokio::test]

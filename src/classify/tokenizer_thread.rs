@@ -7,7 +7,7 @@ use std::{
 
 use super::{
     batching::{BatchLimits, plan},
-    cache::{Key, Lookup, PredictionCache, Window},
+    cache::{Answers, Key, Lookup, PredictionCache},
     fault::ModelFault,
     queue::Queue,
     workload::WorkUnit,
@@ -18,7 +18,7 @@ use crate::model::Tokenizer;
 #[derive(Debug)]
 pub(super) struct Job {
     pub(super) texts: Vec<Arc<str>>,
-    pub(super) window: Arc<Window>,
+    pub(super) answers: Arc<Answers>,
     pub(super) unit: WorkUnit,
 }
 
@@ -89,16 +89,16 @@ impl TokenizerThread {
         }
     }
 
-    fn handle(&self, Job { texts, window, unit }: Job) {
+    fn handle(&self, Job { texts, answers, unit }: Job) {
         if let Some(fault) = self.cache.stopped() {
             for text in 0..texts.len() {
-                window.answer(text, Err(fault.clone()));
+                answers.set(text, Err(fault.clone()));
             }
             return;
         }
         let start = Instant::now();
         // Texts that are cached or in flight may be answered before all of this window's texts are looked up.
-        let held = window.hold();
+        let held = answers.hold();
         let (mut cached, mut repeated) = (0, 0);
         let mut new = Batch {
             items: Vec::with_capacity(texts.len()),
@@ -107,7 +107,7 @@ impl TokenizerThread {
         };
         for (place, text) in texts.iter().enumerate() {
             let key = self.cache.key(text);
-            match self.cache.look_up(key, &window, place) {
+            match self.cache.look_up(key, &answers, place) {
                 Lookup::Cached => cached += 1,
                 Lookup::Repeated => repeated += 1,
                 Lookup::New => self.tokenize(key, text, &mut new),
@@ -131,7 +131,7 @@ impl TokenizerThread {
         self.cache.counters.window(texts.len(), cached, repeated);
         self.cache.counters.tokenized(start.elapsed());
         drop(held);
-        drop(window);
+        drop(answers);
         self.queue.push_all(batches);
     }
 

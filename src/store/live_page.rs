@@ -107,12 +107,12 @@ pub struct Recent {
 
 /// Reads [`Recent`]s, over one connection that is made when it is needed and can't write.
 #[derive(Debug)]
-pub struct Reader {
+pub struct LivePageReader {
     options: StoreOptions,
     connection: Option<PgConnection>,
 }
 
-impl Reader {
+impl LivePageReader {
     /// One that has not connected yet.
     #[must_use]
     pub fn new(options: &StoreOptions) -> Self {

@@ -22,30 +22,30 @@ const DOING: &str = "making partitions";
 
 /// A partitioned table, and what one partition of it holds.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
-pub(super) struct Partitioned {
+pub(super) struct PartitionedTable {
     pub(super) table: &'static str,
     pub(super) span: Span,
 }
 
-pub(super) const POSTS: Partitioned = Partitioned {
+pub(super) const POSTS: PartitionedTable = PartitionedTable {
     table: "post",
     span: Span::Day,
 };
-pub(super) const MINUTES: Partitioned = Partitioned {
+pub(super) const MINUTES: PartitionedTable = PartitionedTable {
     table: "emotion_rollup",
     span: Span::Day,
 };
-pub(super) const HOURS: Partitioned = Partitioned {
+pub(super) const HOURS: PartitionedTable = PartitionedTable {
     table: "emotion_rollup_hour",
     span: Span::Month,
 };
-pub(super) const DAYS: Partitioned = Partitioned {
+pub(super) const DAYS: PartitionedTable = PartitionedTable {
     table: "emotion_rollup_day",
     span: Span::Year,
 };
 
 /// All of them: a post needs a partition of each.
-pub(super) const PARTITIONED: [Partitioned; 4] = [POSTS, MINUTES, HOURS, DAYS];
+pub(super) const PARTITIONED: [PartitionedTable; 4] = [POSTS, MINUTES, HOURS, DAYS];
 
 /// A piece of the calendar (UTC). The coarser a rollup, the longer: a year's trend should meet few partitions.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
@@ -57,32 +57,32 @@ pub(super) enum Span {
 
 /// One partition.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
-pub(super) struct Partition {
-    pub(super) of: Partitioned,
+pub(super) struct TablePartition {
+    pub(super) of: PartitionedTable,
     pub(super) span: Span,
     /// Its first day.
     pub(super) from: Date,
 }
 
-impl Partitioned {
-    /// The partition of the table's own span that holds a day. A coarser one may do so: see [`Partitioned::missing`].
-    pub(super) fn partition(self, day: Date) -> Partition {
+impl PartitionedTable {
+    /// The partition of the table's own span that holds a day. A coarser one may do so: see [`PartitionedTable::missing`].
+    pub(super) fn partition(self, day: Date) -> TablePartition {
         self.partition_of(self.span, day)
     }
 
-    fn partition_of(self, span: Span, day: Date) -> Partition {
+    fn partition_of(self, span: Span, day: Date) -> TablePartition {
         let first = |month| Date::from_calendar_date(day.year(), month, 1).unwrap_or(day);
         let from = match span {
             Span::Day => day,
             Span::Month => first(day.month()),
             Span::Year => first(Month::January),
         };
-        Partition { of: self, span, from }
+        TablePartition { of: self, span, from }
     }
 
     /// The partition to make for a day, given those that there are: none if one of them holds it, and otherwise of the
     /// coarsest span, up to `most`, that overlaps none of them.
-    fn missing(self, day: Date, most: Span, there: &BTreeSet<Partition>) -> Option<Partition> {
+    fn missing(self, day: Date, most: Span, there: &BTreeSet<TablePartition>) -> Option<TablePartition> {
         if there.iter().any(|partition| partition.holds(day)) {
             return None;
         }
@@ -94,7 +94,7 @@ impl Partitioned {
     }
 
     /// The partition of that name, if it is one of this table's.
-    pub(super) fn parse(self, name: &str) -> Option<Partition> {
+    pub(super) fn parse(self, name: &str) -> Option<TablePartition> {
         let digits = name.strip_prefix(self.table)?.strip_prefix('_')?;
         let part = |range: std::ops::Range<usize>| digits.get(range)?.parse::<u8>().ok();
         let year = digits.get(0..4)?.parse::<u16>().ok()?;
@@ -104,11 +104,11 @@ impl Partitioned {
             _ => (Span::Day, part(4..6)?, part(6..8)?),
         };
         let from = Date::from_calendar_date(i32::from(year), Month::try_from(month).ok()?, day).ok()?;
-        Some(Partition { of: self, span, from }).filter(|partition| span >= self.span && partition.name() == name)
+        Some(TablePartition { of: self, span, from }).filter(|partition| span >= self.span && partition.name() == name)
     }
 }
 
-impl Partition {
+impl TablePartition {
     /// `post_20190703`, `emotion_rollup_hour_201907`, `emotion_rollup_day_2019`.
     pub(super) fn name(self) -> String {
         let (table, year, month) = (self.of.table, self.from.year(), u8::from(self.from.month()));
@@ -282,7 +282,7 @@ async fn make_days(
     let today = day_of(OffsetDateTime::now_utc());
     let mut made = 0;
     for table in PARTITIONED {
-        let mut there: BTreeSet<Partition> = partitions_of(&mut tx, table).await?.into_iter().collect();
+        let mut there: BTreeSet<TablePartition> = partitions_of(&mut tx, table).await?.into_iter().collect();
         for day in days.clone() {
             let most = match retention {
                 Some(retention) => coarsest(day, today, retention.of(table)),
@@ -302,8 +302,8 @@ async fn make_days(
 /// The partitions of a table.
 pub(super) async fn partitions_of(
     connection: &mut PgConnection,
-    table: Partitioned,
-) -> Result<Vec<Partition>, sqlx::Error> {
+    table: PartitionedTable,
+) -> Result<Vec<TablePartition>, sqlx::Error> {
     let names: Vec<String> = sqlx::query_scalar(
         "SELECT c.relname::text FROM pg_inherits i JOIN pg_class c ON c.oid = i.inhrelid
          WHERE i.inhparent = $1::text::regclass",
@@ -408,7 +408,7 @@ mod tests {
         assert_eq!(
             HOURS
                 .missing(date!(2020 - 02 - 29), Span::Day, &BTreeSet::new())
-                .map(Partition::name),
+                .map(TablePartition::name),
             name("emotion_rollup_hour_202002")
         );
     }

@@ -9,7 +9,8 @@ use super::{
     Store,
     error::StoreError,
     partition::{
-        DAYS, HOURS, MINUTES, PARTITIONED, POSTS, Partition, Partitioned, Span, day_of, lock_partitions, partitions_of,
+        DAYS, HOURS, MINUTES, PARTITIONED, POSTS, PartitionedTable, Span, TablePartition, day_of, lock_partitions,
+        partitions_of,
     },
 };
 
@@ -72,7 +73,7 @@ impl Retention {
         LateBefore(self.cutoff(now))
     }
 
-    pub(super) fn of(&self, table: Partitioned) -> Option<u32> {
+    pub(super) fn of(&self, table: PartitionedTable) -> Option<u32> {
         match table {
             MINUTES => self.minute_days,
             HOURS => self.hour_days,
@@ -108,7 +109,7 @@ impl Store {
         let mut retired = Retired::default();
         let mut keys_cutoff = retention.cutoff(now);
         // The finer tables first: if a rollup were dropped before the posts that it counts, their deletion would find no row.
-        let mut together: BTreeMap<(Span, Date), Vec<Partition>> = BTreeMap::new();
+        let mut together: BTreeMap<(Span, Date), Vec<TablePartition>> = BTreeMap::new();
         for table in PARTITIONED {
             let Some(cutoff) = start_of_kept(retention.of(table), now) else {
                 continue;
@@ -144,7 +145,11 @@ impl Store {
     }
 
     /// The partitions that begin before the cutoff.
-    async fn partitions_before(&self, table: Partitioned, cutoff: Date) -> Result<Vec<Partition>, StoreError> {
+    async fn partitions_before(
+        &self,
+        table: PartitionedTable,
+        cutoff: Date,
+    ) -> Result<Vec<TablePartition>, StoreError> {
         const DOING: &str = "listing partitions";
         let mut partitions = self
             .with(DOING, async |connection| {
@@ -156,7 +161,7 @@ impl Store {
     }
 
     /// In one transaction, so that a day's rollups never differ from a recount of its posts.
-    async fn drop_partitions(&self, partitions: &[Partition]) -> Result<(), StoreError> {
+    async fn drop_partitions(&self, partitions: &[TablePartition]) -> Result<(), StoreError> {
         const DOING: &str = "dropping partitions past retention";
         self.forget_days();
         self.with(DOING, async |connection| {
@@ -221,7 +226,7 @@ pub(super) async fn try_lock_upkeep(tx: &mut PgConnection) -> Result<bool, sqlx:
         .await
 }
 
-async fn drop_partitions(connection: &mut PgConnection, partitions: &[Partition]) -> Result<(), sqlx::Error> {
+async fn drop_partitions(connection: &mut PgConnection, partitions: &[TablePartition]) -> Result<(), sqlx::Error> {
     let mut tx = connection.begin().await?;
     lock_partitions(&mut tx).await?;
     // Dropping waits for every reader, and everybody else then waits for it: so only for a moment, and
@@ -234,7 +239,7 @@ async fn drop_partitions(connection: &mut PgConnection, partitions: &[Partition]
     }
     // Marked by what was dropped, not by the clock: one that is wrong must not make the future late. Last, as nobody who
     // waits here is waited for.
-    let until = |table: Partitioned| {
+    let until = |table: PartitionedTable| {
         let dropped = partitions.iter().filter(|partition| partition.of == table);
         dropped.map(|partition| partition.until().midnight().assume_utc()).max()
     };

@@ -12,7 +12,7 @@ use time::{Date, OffsetDateTime};
 use super::{
     columns,
     flush::{Flush, PostRow},
-    partition::{DAYS, HOURS, MINUTES, Partitioned, day_of, hour_of, minute_of},
+    partition::{DAYS, HOURS, MINUTES, PartitionedTable, day_of, hour_of, minute_of},
 };
 
 /// The shard of rows into which those of all partitions were merged.
@@ -27,7 +27,7 @@ pub(super) enum Resolution {
 }
 
 impl Resolution {
-    pub(super) const fn partitioned(self) -> Partitioned {
+    pub(super) const fn partitioned(self) -> PartitionedTable {
         match self {
             Self::Minute => MINUTES,
             Self::Hour => HOURS,

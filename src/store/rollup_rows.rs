@@ -11,7 +11,7 @@ use time::OffsetDateTime;
 
 use super::{
     error::{FlushError, StoreError},
-    partition::{Partition, day_of},
+    partition::{TablePartition, day_of},
     rollup::{Change, Delta, MERGED, Resolution, RollupKey},
 };
 
@@ -97,7 +97,7 @@ impl Short {
 /// Deletes the rows that were left without posts, and returns what they held. They are locked since [`add`], so no other
 /// transaction has counted on them in the meantime.
 async fn take_empty(tx: &mut PgConnection, of: Resolution, deltas: &[Change<'_>]) -> Result<Vec<Short>, StoreError> {
-    let mut by_partition: BTreeMap<Partition, Vec<&RollupKey<'_>>> = BTreeMap::new();
+    let mut by_partition: BTreeMap<TablePartition, Vec<&RollupKey<'_>>> = BTreeMap::new();
     for (key, _) in deltas.iter().filter(|(_, delta)| delta.taken) {
         let partition = of.partitioned().partition(day_of(key.bucket));
         by_partition.entry(partition).or_default().push(key);

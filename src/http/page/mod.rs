@@ -1,11 +1,11 @@
 //! The live page: `GET /` and the frames that it shows.
 //!
-//! What it says of posts and records comes from Postgres, in one query a tick for all who look ([`feed`]), so that the
+//! What it says of posts and records comes from Postgres, in one query a tick for all who look ([`broadcast`]), so that the
 //! figures are those of SQL and the same on the page of every member of the group; lag, delay and reasons are the
 //! process's own ([`crate::telemetry::ProcessStatus`]). The browser's part is under `web/`, built by `make page` into `dist/`, which is part
 //! of the binary. It asks no other host for anything, and nothing of a post is ever taken for markup.
 
-mod feed;
+mod broadcast;
 mod frame;
 mod source;
 
@@ -25,7 +25,7 @@ use axum::{
 use futures::stream;
 use tokio_util::sync::CancellationToken;
 
-use self::feed::Feed;
+use self::broadcast::Broadcast;
 pub use self::source::Page;
 
 const INDEX: &str = include_str!("dist/index.html");
@@ -54,7 +54,7 @@ const HEADERS: [(HeaderName, &str); 8] = [
 
 #[derive(Clone)]
 struct Shared {
-    feed: Feed,
+    broadcast: Broadcast,
     /// Only requests that name this machine are answered.
     local_only: bool,
 }
@@ -64,7 +64,7 @@ impl Page {
     pub fn router(self, listen: SocketAddr, stop: CancellationToken) -> Router {
         let local_only = listen.ip().is_loopback() && self.shows.posts();
         let shared = Shared {
-            feed: Feed::start(self, stop),
+            broadcast: Broadcast::start(self, stop),
             local_only,
         };
         Router::new()
@@ -99,7 +99,7 @@ async fn events(State(shared): State<Shared>, headers: HeaderMap) -> Response {
         let words = "this page is served for this machine alone: ask for it as localhost or by its address\n";
         return (StatusCode::MISDIRECTED_REQUEST, words).into_response();
     }
-    let Some(frames) = shared.feed.watch() else {
+    let Some(frames) = shared.broadcast.watch() else {
         let words = "too many are looking already\n";
         return (StatusCode::SERVICE_UNAVAILABLE, [(header::RETRY_AFTER, "10")], words).into_response();
     };

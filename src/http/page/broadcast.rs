@@ -15,7 +15,7 @@ use super::{
 };
 use crate::store::{
     Fault,
-    live_page::{Ask, Reader},
+    live_page::{Ask, LivePageReader},
 };
 
 /// The shortest time from one frame to the next.
@@ -40,7 +40,7 @@ pub(super) type Line = Arc<str>;
 
 /// Where frames are had.
 #[derive(Debug, Clone)]
-pub(super) struct Feed {
+pub(super) struct Broadcast {
     /// The newest frame; a slow watcher finds it instead of those that it has missed.
     frames: watch::Sender<Option<Line>>,
     places: Arc<Semaphore>,
@@ -49,18 +49,18 @@ pub(super) struct Feed {
     stop: CancellationToken,
 }
 
-impl Feed {
+impl Broadcast {
     /// Starts the task that makes frames; it ends with `stop`.
     pub(super) fn start(page: Page, stop: CancellationToken) -> Self {
-        let feed = Self {
+        let broadcast = Self {
             frames: watch::Sender::new(None),
             places: Arc::new(Semaphore::new(MAX_WATCHERS)),
             arrived: Arc::default(),
             patience: PATIENCE,
             stop,
         };
-        tokio::spawn(feed.clone().run(page));
-        feed
+        tokio::spawn(broadcast.clone().run(page));
+        broadcast
     }
 
     /// Frames from now on, until the receiver is dropped or the service stops. `None` where all places are taken.
@@ -128,7 +128,7 @@ async fn deliver(
 struct Maker {
     page: Page,
     ask: Ask,
-    reader: Reader,
+    reader: LivePageReader,
     memory: Memory,
     /// The fault that was logged last.
     known: Option<Fault>,
@@ -142,7 +142,7 @@ impl Maker {
                 minutes: MINUTES,
                 posts: if page.shows.posts() { POSTS } else { 0 },
             },
-            reader: Reader::new(&page.database),
+            reader: LivePageReader::new(&page.database),
             memory: Memory::default(),
             known: None,
             page,
@@ -207,8 +207,8 @@ mod tests {
     #![allow(clippy::unwrap_used)]
     use super::*;
 
-    fn feed(patience: Duration) -> Feed {
-        Feed {
+    fn broadcast(patience: Duration) -> Broadcast {
+        Broadcast {
             frames: watch::Sender::new(None),
             places: Arc::new(Semaphore::new(2)),
             arrived: Arc::default(),
@@ -219,11 +219,11 @@ mod tests {
 
     #[tokio::test]
     async fn a_slow_watcher_misses_frames_and_holds_nobody_up() {
-        let feed = feed(PATIENCE);
-        let (mut slow, mut quick) = (feed.watch().unwrap(), feed.watch().unwrap());
-        assert!(feed.watch().is_none(), "all places are taken");
+        let broadcast = broadcast(PATIENCE);
+        let (mut slow, mut quick) = (broadcast.watch().unwrap(), broadcast.watch().unwrap());
+        assert!(broadcast.watch().is_none(), "all places are taken");
         for number in 0..20 {
-            feed.frames.send_replace(Some(number.to_string().into()));
+            broadcast.frames.send_replace(Some(number.to_string().into()));
             assert_eq!(quick.recv().await.as_deref(), Some(&*number.to_string()));
         }
         // What was in its hands when it stopped taking, then the newest.
@@ -236,12 +236,12 @@ mod tests {
 
     #[tokio::test]
     async fn who_takes_nothing_loses_the_place() {
-        let feed = feed(Duration::from_millis(10));
-        let _stuck = (feed.watch().unwrap(), feed.watch().unwrap());
+        let broadcast = broadcast(Duration::from_millis(10));
+        let _stuck = (broadcast.watch().unwrap(), broadcast.watch().unwrap());
         let mut looks = tokio::time::interval(Duration::from_millis(5));
         let free = async {
-            while feed.watch().is_none() {
-                feed.frames.send_replace(Some("frame".into()));
+            while broadcast.watch().is_none() {
+                broadcast.frames.send_replace(Some("frame".into()));
                 looks.tick().await;
             }
         };
@@ -250,9 +250,9 @@ mod tests {
 
     #[tokio::test]
     async fn watchers_end_when_the_service_stops() {
-        let feed = feed(PATIENCE);
-        let mut watcher = feed.watch().unwrap();
-        feed.stop.cancel();
+        let broadcast = broadcast(PATIENCE);
+        let mut watcher = broadcast.watch().unwrap();
+        broadcast.stop.cancel();
         assert_eq!(watcher.recv().await, None);
     }
 }

@@ -13,7 +13,7 @@ use super::{
 use crate::model::{Decoder, Prediction};
 
 /// The state of a session's thread.
-pub(super) struct Worker<B> {
+pub(super) struct SessionThread<B> {
     pub(super) backend: B,
     pub(super) cache: Arc<PredictionCache>,
     pub(super) queue: Arc<Queue<Batch>>,
@@ -48,7 +48,7 @@ impl From<BatchError> for ModelFault {
     }
 }
 
-impl<B: Backend> Worker<B> {
+impl<B: Backend> SessionThread<B> {
     /// Runs batches until the queue closes.
     pub(super) fn run(&mut self) {
         while let Some(batch) = self.queue.pop() {
