@@ -15,7 +15,7 @@ use anyhow::Context as _;
 use tokio::sync::{mpsc, watch};
 use tokio_util::sync::CancellationToken;
 
-use super::{batch::Batch, classified::Classified, counts::count, summary::Totals, window::Pending};
+use super::{classified::Classified, commit_set::CommitSet, counts::count, summary::Totals, window::Pending};
 use crate::{
     backoff::Backoff,
     fail_point::fail_point,
@@ -30,7 +30,7 @@ use crate::{
 
 const FIRST_PAUSE: Duration = Duration::from_millis(100);
 const LONGEST_PAUSE: Duration = Duration::from_secs(5);
-/// A batch of so few records is not halved any more: it is not its size that the server can't handle.
+/// A set of so few records is not halved any more: it is not its size that the server can't handle.
 const FEW: usize = 32;
 
 /// How far a partition is committed under one assignment.
@@ -42,14 +42,14 @@ enum Position {
     Fenced,
 }
 
-/// How an attempt to commit a batch has ended.
+/// How an attempt to commit a set has ended.
 enum Attempt {
     /// It is committed, or none of its partitions is assigned to this member any more.
     Done,
     /// The deadline of the shutdown has passed.
     Abandoned,
     /// Nothing of it was stored; smaller parts may succeed.
-    TooLarge(Box<Batch>),
+    TooLarge(Box<CommitSet>),
 }
 
 /// Commits what was classified.
@@ -114,7 +114,7 @@ impl Committer {
             let Some(mut records) = self.await_window(pending).await? else {
                 return Ok(());
             };
-            // Windows that are done by now go into the same transaction: the slower the database, the larger the batches.
+            // Windows that are done by now go into the same transaction: the slower the database, the larger the sets.
             while records.len() < self.max_flush_records {
                 match windows.try_recv() {
                     Ok(pending) if pending.task.is_finished() => match self.await_window(pending).await? {
@@ -158,10 +158,10 @@ impl Committer {
             .into_iter()
             .map(|assigned| (((assigned.topic, assigned.partition), assigned.epoch), assigned.start))
             .collect();
-        let mut batch = Batch::default();
+        let mut set = CommitSet::default();
         for record in records {
-            if batch.is_full_for(&record) {
-                let full = std::mem::take(&mut batch);
+            if set.is_full_for(&record) {
+                let full = std::mem::take(&mut set);
                 if self.commit(full).await?.is_break() {
                     return Ok(ControlFlow::Break(()));
                 }
@@ -178,22 +178,22 @@ impl Committer {
             let Some(committed) = self.positions.expected(&read.0, record.epoch, *start) else {
                 continue;
             };
-            batch.push(record, committed);
+            set.push(record, committed);
         }
-        self.commit(batch).await
+        self.commit(set).await
     }
 
-    /// Commits the batch, in parts where it is too large for one transaction. Breaks off where the deadline of the
+    /// Commits the set, in parts where it is too large for one transaction. Breaks off where the deadline of the
     /// shutdown has passed: nothing that comes after may be committed then, as it would pass over what was given up.
-    async fn commit(&mut self, batch: Batch) -> anyhow::Result<ControlFlow<()>> {
-        let mut parts = vec![batch];
-        while let Some(batch) = parts.pop() {
-            match self.commit_whole(batch).await? {
+    async fn commit(&mut self, set: CommitSet) -> anyhow::Result<ControlFlow<()>> {
+        let mut parts = vec![set];
+        while let Some(set) = parts.pop() {
+            match self.commit_whole(set).await? {
                 Attempt::Done => {}
                 Attempt::Abandoned => return Ok(ControlFlow::Break(())),
-                Attempt::TooLarge(batch) => {
-                    tracing::debug!(records = batch.len(), "too large for one transaction: halving it");
-                    let (first, second) = batch.split();
+                Attempt::TooLarge(set) => {
+                    tracing::debug!(records = set.len(), "too large for one transaction: halving it");
+                    let (first, second) = set.split();
                     parts.extend([second, first]);
                 }
             }
@@ -201,13 +201,13 @@ impl Committer {
         Ok(ControlFlow::Continue(()))
     }
 
-    /// Tries until the batch is committed, none of its partitions is assigned any more, or the deadline has passed.
-    async fn commit_whole(&mut self, mut batch: Batch) -> anyhow::Result<Attempt> {
+    /// Tries until the set is committed, none of its partitions is assigned any more, or the deadline has passed.
+    async fn commit_whole(&mut self, mut set: CommitSet) -> anyhow::Result<Attempt> {
         let mut backoff = Backoff::new(FIRST_PAUSE, LONGEST_PAUSE);
         // Derived once: a commit whose answer was lost is recognised by trying the same flush again.
-        let mut flush = batch.flush(&self.group, &self.model);
+        let mut flush = set.flush(&self.group, &self.model);
         loop {
-            self.drop_stale(&mut batch, &mut flush);
+            self.drop_stale(&mut set, &mut flush);
             if flush.is_empty() {
                 // The faults concerned records that other members have now; the next flush tells how things are.
                 self.health.well(Part::Database);
@@ -216,8 +216,8 @@ impl Committer {
             }
             // Dead letters first: an offset must not pass a record that is neither stored nor written there. After a crash
             // between the two a letter is written again, with the same origin in its headers.
-            if !batch.dead_letters_sent {
-                let sent = self.send_dead_letters(&batch).await;
+            if !set.dead_letters_sent {
+                let sent = self.send_dead_letters(&set).await;
                 self.health.progress();
                 if let Err(error) = sent {
                     self.health.fault(Part::DeadLetters, &error);
@@ -226,7 +226,7 @@ impl Committer {
                     }
                     continue;
                 }
-                batch.dead_letters_sent = true;
+                set.dead_letters_sent = true;
                 // Also where those that could not be written went to another member with their partition.
                 self.health.well(Part::DeadLetters);
             }
@@ -238,36 +238,36 @@ impl Committer {
                     metrics::counter!(metric::TRANSACTIONS, "result" => "committed").increment(1);
                     metrics::histogram!(metric::TRANSACTION_SECONDS).record(begun.elapsed().as_secs_f64());
                     self.health.well(Part::Database);
-                    self.committed(&batch, &flush, &flushed);
+                    self.committed(&set, &flush, &flushed);
                     return Ok(Attempt::Done);
                 }
                 Err(FlushError::Fenced(fenced)) => {
                     metrics::counter!(metric::TRANSACTIONS, "result" => "fenced").increment(1);
-                    self.fenced(&mut batch, &mut flush, &fenced);
+                    self.fenced(&mut set, &mut flush, &fenced);
                 }
-                Err(FlushError::TooManyDays { .. }) if batch.len() > 1 => {
-                    return Ok(Attempt::TooLarge(Box::new(batch)));
+                Err(FlushError::TooManyDays { .. }) if set.len() > 1 => {
+                    return Ok(Attempt::TooLarge(Box::new(set)));
                 }
-                // The same batch again would fail the same way, however alive the server is.
+                // The same set again would fail the same way, however alive the server is.
                 Err(FlushError::Store(error))
-                    if matches!(error.fault, Fault::NoMemory | Fault::Slow) && batch.len() > FEW =>
+                    if matches!(error.fault, Fault::NoMemory | Fault::Slow) && set.len() > FEW =>
                 {
                     metrics::counter!(metric::TRANSACTIONS, "result" => "failed").increment(1);
                     self.health.fault(Part::Database, error.to_string());
-                    return Ok(Attempt::TooLarge(Box::new(batch)));
+                    return Ok(Attempt::TooLarge(Box::new(set)));
                 }
                 // Some record holds what the tables can't: found by halving, it becomes a dead letter.
-                Err(FlushError::Store(error)) if error.fault == Fault::Row && batch.has_rows() => {
+                Err(FlushError::Store(error)) if error.fault == Fault::Row && set.has_rows() => {
                     metrics::counter!(metric::TRANSACTIONS, "result" => "failed").increment(1);
-                    if batch.len() > 1 {
-                        return Ok(Attempt::TooLarge(Box::new(batch)));
+                    if set.len() > 1 {
+                        return Ok(Attempt::TooLarge(Box::new(set)));
                     }
                     let error = error.to_string();
                     let refused = match self.store.takes_plain_rows(&flush).await {
                         Ok(true) => {
                             tracing::warn!(error, "the database refuses a row: its record is rejected");
-                            batch.reject_all(&error);
-                            flush = batch.flush(&self.group, &self.model);
+                            set.reject_all(&error);
+                            flush = set.flush(&self.group, &self.model);
                             continue;
                         }
                         // Every record would become a dead letter, until the topic is empty.
@@ -287,10 +287,10 @@ impl Committer {
                     error @ (FlushError::Invalid(_) | FlushError::Inconsistent(_) | FlushError::TooManyDays { .. }),
                 ) => {
                     metrics::counter!(metric::TRANSACTIONS, "result" => "failed").increment(1);
-                    if batch.len() > 1 {
-                        return Ok(Attempt::TooLarge(Box::new(batch)));
+                    if set.len() > 1 {
+                        return Ok(Attempt::TooLarge(Box::new(set)));
                     }
-                    self.quarantine(&batch, &error);
+                    self.quarantine(&set, &error);
                 }
                 // Everything else may be repaired from outside (a disk, a right, a server): wait and try again.
                 Err(error) => {
@@ -306,23 +306,23 @@ impl Committer {
     }
 
     /// Drops the records of partitions that are no longer assigned to this member.
-    fn drop_stale(&self, batch: &mut Batch, flush: &mut Flush) {
-        let stale: Vec<Partition> = batch
+    fn drop_stale(&self, set: &mut CommitSet, flush: &mut Flush) {
+        let stale: Vec<Partition> = set
             .epochs()
             .filter(|((topic, partition), epoch)| !self.assignment.holds(topic, *partition, *epoch))
             .map(|(partition, _)| partition.clone())
             .collect();
         for partition in &stale {
-            batch.drop_partition(partition);
+            set.drop_partition(partition);
             flush.drop_partition(&partition.0, partition.1);
         }
     }
 
-    async fn send_dead_letters(&self, batch: &Batch) -> Result<(), String> {
+    async fn send_dead_letters(&self, set: &CommitSet) -> Result<(), String> {
         let Some(dead_letters) = &self.dead_letters else {
             return Ok(());
         };
-        let letters = batch.dead_letters(self.dead_letters_of_tombstones);
+        let letters = set.dead_letters(self.dead_letters_of_tombstones);
         if letters.is_empty() {
             return Ok(());
         }
@@ -332,41 +332,41 @@ impl Committer {
         Ok(())
     }
 
-    /// Stops the partition of a batch of one record, which can be neither stored nor rejected.
-    fn quarantine(&self, batch: &Batch, error: &FlushError) {
-        for ((topic, partition), epoch) in batch.epochs() {
-            let offset = batch.first_offset().unwrap_or_default();
+    /// Stops the partition of a set of one record, which can be neither stored nor rejected.
+    fn quarantine(&self, set: &CommitSet, error: &FlushError) {
+        for ((topic, partition), epoch) in set.epochs() {
+            let offset = set.first_offset().unwrap_or_default();
             let detail = format!("the record at offset {offset} can't be stored: {error}");
             self.consumer.quarantine(topic, *partition, epoch, &detail);
         }
     }
 
-    fn fenced(&mut self, batch: &mut Batch, flush: &mut Flush, fenced: &[FencedRange]) {
+    fn fenced(&mut self, set: &mut CommitSet, flush: &mut Flush, fenced: &[FencedRange]) {
         for range in fenced {
             metrics::counter!(metric::FENCED).increment(1);
             self.totals.send_modify(|totals| totals.fenced += 1);
             tracing::warn!(%range, "fenced: another consumer has moved the offset on; dropping the records and restarting the partition");
             let partition = (Arc::clone(&range.topic), range.partition);
-            if let Some(epoch) = batch.epoch(&partition) {
+            if let Some(epoch) = set.epoch(&partition) {
                 self.positions.set(&partition, epoch, Position::Fenced);
                 self.consumer.restart(&partition.0, partition.1, epoch);
             }
-            batch.drop_partition(&partition);
+            set.drop_partition(&partition);
             flush.drop_partition(&partition.0, partition.1);
         }
     }
 
     /// After COMMIT: notes the positions, counts, and commits the same offsets to Kafka.
-    fn committed(&mut self, batch: &Batch, flush: &Flush, flushed: &Flushed) {
+    fn committed(&mut self, set: &CommitSet, flush: &Flush, flushed: &Flushed) {
         let mut offsets = Vec::with_capacity(flush.ranges.len());
         for range in &flush.ranges {
             let partition = (Arc::clone(&range.topic), range.partition);
-            if let Some(epoch) = batch.epoch(&partition) {
+            if let Some(epoch) = set.epoch(&partition) {
                 self.positions.set(&partition, epoch, Position::At(range.next));
             }
             offsets.push((partition.0, partition.1, range.next));
         }
-        count(&self.totals, self.health.status(), batch, flush, flushed);
+        count(&self.totals, self.health.status(), set, flush, flushed);
         self.commit_to_kafka(&offsets);
     }
 

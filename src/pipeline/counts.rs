@@ -1,11 +1,11 @@
-//! What came of a batch, counted.
+//! What came of a commit set, counted.
 
 use std::{collections::HashMap, time::Instant};
 
 use time::OffsetDateTime;
 use tokio::sync::watch;
 
-use super::{batch::Batch, classified::StageDelays, summary::Totals};
+use super::{classified::StageDelays, commit_set::CommitSet, summary::Totals};
 use crate::{
     store::{Flush, Flushed},
     telemetry::{ProcessStatus, metric},
@@ -15,12 +15,12 @@ use crate::{
 pub(super) fn count(
     totals: &watch::Sender<Totals>,
     status: &ProcessStatus,
-    batch: &Batch,
+    set: &CommitSet,
     flush: &Flush,
     flushed: &Flushed,
 ) {
     let (now, committed) = (OffsetDateTime::now_utc(), Instant::now());
-    let (passages, stage_delays) = (batch.passages(), StageDelays::new());
+    let (passages, stage_delays) = (set.passages(), StageDelays::new());
     let mut emotions: HashMap<&str, u64> = HashMap::new();
     let (event_delay, broker_delay) = (
         metrics::histogram!(metric::EVENT_DELAY),
@@ -58,7 +58,7 @@ pub(super) fn count(
     ] {
         metrics::counter!(metric::OUTCOMES, "outcome" => outcome).increment(count);
     }
-    let reasons = batch.rejects();
+    let reasons = set.rejects();
     for (reason, count) in &reasons {
         metrics::counter!(metric::REJECTS, "reason" => *reason).increment(*count);
     }

@@ -9,10 +9,10 @@
 //! advance in order. Shutdown ranges the same way as the data: the consumer ends, its channel
 //! closes, each stage finishes what it holds and closes the next.
 
-mod batch;
 mod caught_up;
 mod classified;
 mod commit;
+mod commit_set;
 mod counts;
 mod decode;
 mod group_offsets;

@@ -18,13 +18,13 @@ use crate::{
 /// Records in the order in which they were read, so that those of a partition are one contiguous range of offsets.
 /// The store's [`Flush`] is derived from them.
 #[derive(Debug, Default)]
-pub(super) struct Batch {
+pub(super) struct CommitSet {
     records: Vec<Classified>,
     /// Where the range of each partition starts.
     starts: BTreeMap<Partition, Start>,
     /// The days of its posts.
     days: BTreeSet<Date>,
-    /// Whether its dead letters were sent. A crash sends them again; the halves of a batch need not.
+    /// Whether its dead letters were sent. A crash sends them again; the halves of a set need not.
     pub(super) dead_letters_sent: bool,
 }
 
@@ -37,7 +37,7 @@ struct Start {
     offset: i64,
 }
 
-impl Batch {
+impl CommitSet {
     /// Whether this record's post lies on one day more than a transaction may touch.
     pub(super) fn is_full_for(&self, record: &Classified) -> bool {
         day(record).is_some_and(|day| self.days.len() >= store::MAX_DAYS && !self.days.contains(&day))
@@ -169,7 +169,7 @@ impl Batch {
         self.records.len()
     }
 
-    /// Halves it: two batches that, one after the other, commit what it would have committed. Their flushes are others
+    /// Halves it: two sets that, one after the other, commit what it would have committed. Their flushes are others
     /// than its own, so it must be certain that it has not been committed.
     pub(super) fn split(mut self) -> (Self, Self) {
         let tail = self.records.split_off(self.records.len() / 2);
