@@ -1,5 +1,5 @@
-//! The connections of the HTTP server, each within limits: whoever sends nothing, takes nothing or comes in crowds costs
-//! a bounded number of sockets and a bounded amount of memory.
+//! The connections of the HTTP server, each within limits: idle, slow and too many clients cost a bounded number of sockets and a
+//! bounded amount of memory.
 
 use std::{
     collections::BTreeMap,
@@ -27,7 +27,7 @@ use crate::sync::lock;
 pub const MAX_CONNECTIONS: usize = 128;
 /// How long a request's head may take. A connection serves one request.
 pub const HEAD_TIMEOUT: Duration = Duration::from_secs(5);
-/// How long a client may take nothing of what it is sent.
+/// How long a client may leave unread what it is sent.
 pub const WRITE_TIMEOUT: Duration = Duration::from_secs(30);
 /// The longest head of a request, in bytes.
 pub const MAX_HEAD_BYTES: usize = 16 << 10;

@@ -1,4 +1,4 @@
-//! `/metrics`, `/live` and `/ready`, the retry of quarantined partitions, and where the live page is put.
+//! `/metrics`, `/live`, `/ready`, the retry of quarantined partitions, and the live page.
 
 use std::{net::SocketAddr, time::Duration};
 
@@ -17,7 +17,7 @@ use tokio_util::sync::CancellationToken;
 use super::{connections, page::Page};
 use crate::telemetry::health::Health;
 
-/// Histograms are folded into their buckets this often, so that memory stays flat where nobody scrapes.
+/// How often histograms are folded into their buckets, so that memory stays flat where nobody scrapes.
 const UPKEEP: Duration = Duration::from_secs(5);
 
 #[derive(Clone)]

@@ -25,7 +25,7 @@ const TIMEOUT: Duration = Duration::from_secs(30);
 pub(super) struct Target {
     ends: HashMap<Partition, i64>,
     /// Offsets beyond their partition's end: its topic was created again, and nothing of it is read until they change.
-    beyond: HashMap<Partition, i64>,
+    out_of_range: HashMap<Partition, i64>,
 }
 
 impl Target {
@@ -34,18 +34,18 @@ impl Target {
         let mut watermarks = watermarks(options).await?;
         let partitions: Vec<Partition> = watermarks.keys().cloned().collect();
         let stored = store.start_offsets(group, &partitions).await?;
-        if !beyond(&stored, &watermarks).is_empty() {
+        if !out_of_range(&stored, &watermarks).is_empty() {
             // Other members may have gone on since: an offset can't be beyond an end that was asked for after it.
             watermarks = self::watermarks(options).await?;
         }
-        let beyond = beyond(&stored, &watermarks);
+        let out_of_range = out_of_range(&stored, &watermarks);
         // An empty partition has nothing to wait for.
         let ends = watermarks
             .into_iter()
             .filter(|(_, watermarks)| !watermarks.is_empty())
             .map(|(partition, watermarks)| (partition, watermarks.high))
             .collect();
-        Ok(Self { ends, beyond })
+        Ok(Self { ends, out_of_range })
     }
 
     /// Waits until every partition is committed up to its end, by whichever member of the group.
@@ -59,7 +59,7 @@ impl Target {
         mut totals: watch::Receiver<Totals>,
         assignment: &Assignment,
     ) -> anyhow::Result<()> {
-        let partitions: Vec<Partition> = self.ends.keys().chain(self.beyond.keys()).cloned().collect();
+        let partitions: Vec<Partition> = self.ends.keys().chain(self.out_of_range.keys()).cloned().collect();
         loop {
             totals.mark_unchanged();
             // Asked for first: one that leaves quarantine meanwhile goes on.
@@ -86,11 +86,11 @@ impl Target {
 
     /// The partitions that are not committed up to their end.
     fn left(&mut self, known: &HashMap<Partition, i64>) -> BTreeSet<Partition> {
-        self.beyond
+        self.out_of_range
             .retain(|partition, stored| known.get(partition) == Some(stored));
         let before_end = |(partition, end): &(&Partition, &i64)| known.get(*partition).is_none_or(|next| next < *end);
         let before_end = self.ends.iter().filter(before_end).map(|(partition, _)| partition);
-        before_end.chain(self.beyond.keys()).cloned().collect()
+        before_end.chain(self.out_of_range.keys()).cloned().collect()
     }
 }
 
@@ -100,14 +100,17 @@ async fn watermarks(options: &KafkaOptions) -> anyhow::Result<BTreeMap<Partition
         .context("can't tell how far the topics reach")
 }
 
-fn beyond(stored: &HashMap<Partition, i64>, watermarks: &BTreeMap<Partition, Watermarks>) -> HashMap<Partition, i64> {
-    let mut beyond = stored.clone();
-    beyond.retain(|partition, next| {
+fn out_of_range(
+    stored: &HashMap<Partition, i64>,
+    watermarks: &BTreeMap<Partition, Watermarks>,
+) -> HashMap<Partition, i64> {
+    let mut out_of_range = stored.clone();
+    out_of_range.retain(|partition, next| {
         watermarks
             .get(partition)
             .is_some_and(|watermarks| *next > watermarks.high)
     });
-    beyond
+    out_of_range
 }
 
 #[cfg(test)]
@@ -118,7 +121,7 @@ mod tests {
     fn met_when_every_partition_is_at_its_end() {
         let mut target = Target {
             ends: HashMap::from([(("a".into(), 0), 10), (("a".into(), 1), 5)]),
-            beyond: HashMap::new(),
+            out_of_range: HashMap::new(),
         };
         assert!(!target.left(&HashMap::from([(("a".into(), 0), 10)])).is_empty());
         assert!(
@@ -138,10 +141,10 @@ mod tests {
         let partition: Partition = ("a".into(), 0);
         let stored = HashMap::from([(partition.clone(), 20)]);
         let watermarks = |end| BTreeMap::from([(partition.clone(), Watermarks { low: 0, high: end })]);
-        assert_eq!(beyond(&stored, &watermarks(20)), HashMap::new());
+        assert_eq!(out_of_range(&stored, &watermarks(20)), HashMap::new());
         let mut target = Target {
             ends: HashMap::from([(partition.clone(), 10)]),
-            beyond: beyond(&stored, &watermarks(10)),
+            out_of_range: out_of_range(&stored, &watermarks(10)),
         };
         assert!(!target.left(&stored).is_empty());
         assert!(!target.left(&HashMap::from([(partition.clone(), 0)])).is_empty());

@@ -67,7 +67,9 @@ impl Store {
                 rows += merged;
             }
             self.with(DOING, async |connection| {
-                settle(connection, day, since).await.map_err(StoreError::when(DOING))
+                mark_merged(connection, day, since)
+                    .await
+                    .map_err(StoreError::when(DOING))
             })
             .await?;
         }
@@ -185,8 +187,8 @@ async fn merge(
     Ok(Some(u64::try_from(merged).unwrap_or(0)))
 }
 
-/// The day is merged, unless it was claimed again since.
-async fn settle(connection: &mut PgConnection, day: Date, since: OffsetDateTime) -> Result<(), sqlx::Error> {
+/// Notes that the day is merged, unless it was claimed again since.
+async fn mark_merged(connection: &mut PgConnection, day: Date, since: OffsetDateTime) -> Result<(), sqlx::Error> {
     sqlx::query("DELETE FROM rollup_unmerged WHERE claimed AND day = $1 AND since = $2")
         .bind(day)
         .bind(since)

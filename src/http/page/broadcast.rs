@@ -1,4 +1,4 @@
-//! One query a tick for everybody who looks; none while nobody does.
+//! One query a tick for all clients together, and none without clients.
 
 use std::{sync::Arc, time::Duration};
 
@@ -20,28 +20,29 @@ use crate::store::{
 
 /// The shortest time from one frame to the next.
 const TICK: Duration = Duration::from_secs(1);
-/// The database is to be busy with the page for one part in so many: a slow query, or one given up, makes frames rarer.
+/// At most this fraction (one in so many) of the time is spent in queries for the page: after a slow one, also one that was given
+/// up, the next frame comes later.
 const SHARE: u32 = 10;
-/// Frames are never rarer than this.
+/// The longest time from one frame to the next.
 const LONGEST_TICK: Duration = Duration::from_secs(30);
-/// The shortest time to another try while the database is away.
+/// The shortest time before another attempt while the database is away.
 const RETRY: Duration = Duration::from_secs(2);
-/// Whoever takes no frame for so long is given up.
+/// A client that takes no frame for this long is disconnected.
 const PATIENCE: Duration = Duration::from_secs(30);
-/// The minutes that are shown, the current one included.
+/// How many minutes are shown, including the current one.
 pub(super) const MINUTES: u16 = 30;
-/// The newest posts that are shown.
+/// How many of the newest posts are shown.
 pub(super) const POSTS: u16 = 20;
-/// Who may look at once.
+/// Most clients at once.
 pub(super) const MAX_WATCHERS: usize = 32;
 
 /// A frame as it is sent.
 pub(super) type Line = Arc<str>;
 
-/// Where frames are had.
+/// Hands the newest frame to every client.
 #[derive(Debug, Clone)]
 pub(super) struct Broadcast {
-    /// The newest frame; a slow watcher finds it instead of those that it has missed.
+    /// The newest frame. Slow clients skip frames.
     frames: watch::Sender<Option<Line>>,
     places: Arc<Semaphore>,
     arrived: Arc<Notify>,
@@ -63,7 +64,7 @@ impl Broadcast {
         broadcast
     }
 
-    /// Frames from now on, until the receiver is dropped or the service stops. `None` where all places are taken.
+    /// Frames from now on, until the receiver is dropped or the service stops. `None` if there are [`MAX_WATCHERS`] already.
     pub(super) fn watch(&self) -> Option<mpsc::Receiver<Line>> {
         let place = Arc::clone(&self.places).try_acquire_owned().ok()?;
         let (sender, receiver) = mpsc::channel(1);
@@ -78,7 +79,7 @@ impl Broadcast {
         while !self.stop.is_cancelled() {
             if self.frames.receiver_count() == 0 {
                 maker.rest().await;
-                // Who comes next must not see what was true long ago.
+                // The next client must not get a frame from long ago.
                 self.frames.send_replace(None);
                 tokio::select! {
                     () = self.arrived.notified() => continue,
@@ -95,7 +96,7 @@ impl Broadcast {
     }
 }
 
-/// Hands frames to one watcher, the newest each time it has room for one.
+/// Sends frames to one client: the newest one each time it can take one.
 async fn deliver(
     mut frames: watch::Receiver<Option<Line>>,
     sender: mpsc::Sender<Line>,
@@ -165,7 +166,7 @@ impl Maker {
             Err(error) => {
                 // Once for each kind, not every tick.
                 if self.known.replace(error.fault) != Some(error.fault) {
-                    tracing::warn!(%error, "the live page can't read the database; it goes on trying while somebody looks");
+                    tracing::warn!(%error, "the live page can't read the database; it keeps trying while there are clients");
                 }
                 (None, Some(words(error.fault)), rest.clamp(RETRY, LONGEST_TICK))
             }
@@ -182,7 +183,7 @@ impl Maker {
             fault,
             process,
         };
-        // Maps of strings, numbers and lists: JSON has a form for all of them.
+        // It can't fail: a frame has only strings, numbers, lists and maps with string keys.
         (serde_json::to_string(&frame).unwrap_or_default().into(), pause)
     }
 
@@ -191,7 +192,7 @@ impl Maker {
     }
 }
 
-/// What the page says; addresses and names stay in the log.
+/// What the page says about a fault. Addresses and names stay in the log.
 const fn words(fault: Fault) -> &'static str {
     match fault {
         Fault::Unreachable => "the database does not answer",
@@ -226,7 +227,7 @@ mod tests {
             broadcast.frames.send_replace(Some(number.to_string().into()));
             assert_eq!(quick.recv().await.as_deref(), Some(&*number.to_string()));
         }
-        // What was in its hands when it stopped taking, then the newest.
+        // The frame on its way when it stopped reading, then the newest.
         let mut seen = Vec::new();
         while seen.last().map(String::as_str) != Some("19") {
             seen.push(slow.recv().await.unwrap().to_string());

@@ -20,11 +20,11 @@ const MEMORY: Duration = Duration::from_secs(60);
 /// All that the page shows at a moment. Times are seconds since 1970.
 #[derive(Debug, Clone, PartialEq, Serialize)]
 pub(super) struct Frame {
-    /// The version of the service: a page that was loaded from another loads itself anew.
+    /// The version of the service. A page that came from another version reloads itself.
     pub(super) version: &'static str,
     /// The service's clock.
     pub(super) at: i64,
-    /// What Postgres says: the same on the page of every member of the group. `None` while it does not answer.
+    /// What Postgres says: the same for every member of the group. `None` while it does not answer.
     pub(super) figures: Option<Figures>,
     /// Why there are no figures, in a few words.
     pub(super) fault: Option<&'static str>,
@@ -114,7 +114,7 @@ pub(super) struct Memory {
 impl Memory {
     /// Records a second since the oldest of the remembered counts.
     fn rate(&mut self, now: Instant, records: i64) -> Option<f64> {
-        // Another database, or another group's count: begin anew.
+        // Fewer than before: another database or group, so start over.
         if self.records.back().is_some_and(|(_, known)| *known > records) {
             self.records.clear();
         }
@@ -130,7 +130,7 @@ impl Memory {
         let (_, newest) = self.delays.back()?;
         let (_, oldest) = self.delays.front()?;
         let since = newest.since(oldest);
-        // Nothing lately: say what was, over all the time since the start.
+        // Nothing in the last minute: take everything since the start.
         let delays = if since.total() > 0 { &since } else { newest };
         Some(Delay {
             p50: delays.quantile(0.5)?,
@@ -139,7 +139,7 @@ impl Memory {
     }
 }
 
-/// Keeps one value older than [`MEMORY`] at most, so that the span covers it once it can.
+/// Keeps at most one value that is older than [`MEMORY`], so that the values span all of it.
 fn remember<T>(values: &mut VecDeque<(Instant, T)>, now: Instant, value: T) {
     values.push_back((now, value));
     while values.get(1).is_some_and(|(at, _)| now.duration_since(*at) >= MEMORY) {
@@ -225,7 +225,7 @@ fn emotions(recent: &Recent) -> Vec<Emotion> {
 
 fn subjects(recent: &Recent) -> Vec<Subject> {
     let mut subjects: Vec<Subject> = Vec::new();
-    // They come in order of the subject.
+    // The counts are sorted by subject.
     for count in &recent.subjects {
         if subjects.last().is_none_or(|subject| subject.name != count.subject) {
             subjects.push(Subject {

@@ -1,9 +1,9 @@
 //! The live page: `GET /` and the frames that it shows.
 //!
-//! What it says of posts and records comes from Postgres, in one query a tick for all who look ([`broadcast`]), so that the
-//! figures are those of SQL and the same on the page of every member of the group; lag, delay and reasons are the
-//! process's own ([`crate::telemetry::ProcessStatus`]). The browser's part is under `web/`, built by `make page` into `dist/`, which is part
-//! of the binary. It asks no other host for anything, and nothing of a post is ever taken for markup.
+//! Posts and records are counted in Postgres, by one query a tick for all clients ([`broadcast`]), so the figures equal those of SQL
+//! and are the same for every member of the group. Lag, delay and reasons are the process's own
+//! ([`crate::telemetry::ProcessStatus`]). The browser's part is in `web/`; `make page` builds it into `dist/`, which is compiled into
+//! the binary. The page loads nothing from other hosts, and nothing in a post is ever taken for markup.
 
 mod broadcast;
 mod frame;
@@ -34,7 +34,7 @@ const STYLE: &str = include_str!("dist/page.css");
 const ICON: &str = include_str!("dist/icon.svg");
 const LICENSES: &str = include_str!("dist/licenses.txt");
 
-/// Nothing but this service's own files and frames; no inline script or style, no markup made from strings.
+/// Only this service's own files and frames; no inline scripts or styles, no markup made from strings.
 const POLICY: &str = "default-src 'none'; script-src 'self'; style-src 'self'; img-src 'self'; connect-src 'self'; \
     base-uri 'none'; form-action 'none'; frame-ancestors 'none'; require-trusted-types-for 'script'; trusted-types 'none'";
 
@@ -95,7 +95,7 @@ async fn secure(mut response: Response) -> Response {
 async fn events(State(shared): State<Shared>, headers: HeaderMap) -> Response {
     let host = headers.get(header::HOST).and_then(|host| host.to_str().ok());
     if shared.local_only && !host.is_some_and(names_this_machine) {
-        // A site elsewhere whose name was made to lead here would otherwise read the posts through its visitor.
+        // DNS rebinding: another site could otherwise read the posts through a visitor's browser.
         let words = "this page is served for this machine alone: ask for it as localhost or by its address\n";
         return (StatusCode::MISDIRECTED_REQUEST, words).into_response();
     }
