@@ -11,6 +11,7 @@ use super::{
     dedup::DedupPlan,
     error::{Fault, FlushError, StoreError},
     flush::{DeletionRow, Flush, OffsetRange, PostRow},
+    retention::LateBefore,
 };
 use crate::{
     model::Prediction,
@@ -36,7 +37,8 @@ impl Store {
                     .await
                     .map_err(StoreError::when("starting to try a plain row"))?;
                 for flush in [Some(&plain.insert), plain.delete.as_ref()].into_iter().flatten() {
-                    self.write(&mut tx, flush, DedupPlan::new(flush, None)?).await?;
+                    self.write(&mut tx, flush, DedupPlan::new(flush, LateBefore::default())?)
+                        .await?;
                 }
                 tx.rollback()
                     .await
@@ -106,7 +108,7 @@ impl Plain {
                 score: SCORE,
                 scores: vec![SCORE; insert.model.labels.len()].into(),
             },
-            topics: Vec::new(),
+            subjects: Vec::new(),
             origin: origin.clone(),
             timestamp: None,
         });

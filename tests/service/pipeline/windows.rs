@@ -2,10 +2,13 @@
 
 use std::process::Child;
 
-use moodstream::{http::exposition, telemetry::metric};
+use moodstream::telemetry::metric;
 
 use super::number_now;
-use crate::support::service::{Bench, Service, wait_for};
+use crate::support::{
+    exposition,
+    service::{Bench, Service, wait_for},
+};
 
 const SETTINGS: &str = "[window]\nmax_delay_ms = 600000\nin_flight = 2\n[classify]\nsessions = 2\n";
 
