@@ -1,6 +1,6 @@
 //! `moodstream check`
 
-use std::{io::Write as _, process::ExitCode};
+use std::{fmt::Display, io::Write as _, process::ExitCode};
 
 use super::SettingsArgs;
 use crate::{
@@ -24,11 +24,11 @@ pub(super) async fn run(args: Args) -> anyhow::Result<ExitCode> {
     let settings = match args.settings.load() {
         Ok(settings) => settings,
         Err(error) => {
-            line("settings", &Err(error.to_string()));
+            line("settings", Err(anyhow::Error::new(error)));
             return Ok(ExitCode::from(2));
         }
     };
-    line("settings", &Ok(format!("ok{}", listed(&settings.deprecations))));
+    line("settings", Ok::<_, anyhow::Error>(&format!("ok{}", listed(&settings.deprecations))));
     let model =
         tokio::task::block_in_place(|| pipeline::start_classifier(&settings)).and_then(|(folder, _classifier)| {
             pipeline::profile(&settings, &folder)?;
@@ -41,30 +41,26 @@ pub(super) async fn run(args: Args) -> anyhow::Result<ExitCode> {
                 info.labels.join(", ")
             ))
         });
-    let model = model.map_err(|error| format!("{error:#}"));
-    line("model", &model);
-    let database = check_database(&settings).await.map_err(|error| format!("{error:#}"));
+    line("model", model.as_ref());
+    let database = check_database(&settings).await;
     let store = database.as_ref().ok().and_then(|(_, store)| store.as_ref());
     let found = Preflight::look(&settings, store, TIMEOUT, true).await;
-    let broker = match &found.broker {
-        Ok((report, warnings)) => {
-            let counted_only = (!settings.dead_letter.enabled).then(|| "dead letters are counted only".to_owned());
-            let warnings: Vec<String> = warnings.iter().cloned().chain(counted_only).collect();
-            Ok(describe(report, &warnings))
-        }
-        Err(error) => Err(error.to_string()),
-    };
-    line("broker", &broker);
+    let broker = found.broker.as_ref().map(|(report, warnings)| {
+        let counted_only = (!settings.dead_letter.enabled).then(|| "dead letters are counted only".to_owned());
+        let warnings: Vec<String> = warnings.iter().cloned().chain(counted_only).collect();
+        describe(report, &warnings)
+    });
+    line("broker", broker.as_ref());
     let database = database.and_then(|(text, _)| match (&found.lacking_rights, found.rights_warning()) {
-        (Some(Err(error)), _) => Err(error.to_string()),
-        (_, Some(warning)) => Err(warning),
+        (Some(Err(error)), _) => Err(anyhow::anyhow!("{error:#}")),
+        (_, Some(warning)) => Err(anyhow::anyhow!(warning)),
         _ => Ok(text),
     });
-    line("database", &database);
+    line("database", database.as_ref());
     let mut well = model.is_ok() && broker.is_ok() && database.is_ok();
     if let (Ok(_), Some(offsets)) = (&database, &found.offsets) {
         let offsets = describe_offsets(offsets);
-        line("offsets", &offsets);
+        line("offsets", offsets.as_ref());
         well &= offsets.is_ok();
     }
     Ok(if well { ExitCode::SUCCESS } else { ExitCode::FAILURE })
@@ -91,14 +87,13 @@ async fn check_database(settings: &Settings) -> anyhow::Result<(String, Option<S
     Ok((text, Some(store)))
 }
 
-fn describe_offsets(offsets: &anyhow::Result<OffsetsReport>) -> Result<String, String> {
-    let report = offsets.as_ref().map_err(|error| format!("{error:#}"))?;
-    if !report.faults.is_empty() {
-        return Err(format!(
-            "would be quarantined (docs/quarantine.md): {}",
-            report.faults.join("; ")
-        ));
-    }
+fn describe_offsets(offsets: &anyhow::Result<OffsetsReport>) -> anyhow::Result<String> {
+    let report = offsets.as_ref().map_err(|error| anyhow::anyhow!("{error:#}"))?;
+    anyhow::ensure!(
+        report.faults.is_empty(),
+        "would be quarantined (docs/quarantine.md): {}",
+        report.faults.join("; ")
+    );
     Ok(format!(
         "ok: {} partitions have an offset, {} records behind{}",
         report.known,
@@ -122,15 +117,16 @@ fn describe(report: &BrokerReport, warnings: &[String]) -> String {
     )
 }
 
-/// Warnings as the rest of a line.
+/// Formats warnings as the end of a line.
 fn listed(warnings: &[String]) -> String {
     warnings.iter().map(|warning| format!("; {warning}")).collect()
 }
 
-fn line(what: &str, result: &Result<String, String>) {
+/// Writes what was found, or the error with its causes, in one line.
+fn line(what: &str, result: Result<&String, impl Display>) {
     let (mark, text) = match result {
-        Ok(text) => ("+", text),
-        Err(text) => ("!", text),
+        Ok(text) => ("+", text.clone()),
+        Err(error) => ("!", format!("{error:#}")),
     };
     let text = text.split_whitespace().collect::<Vec<_>>().join(" ");
     // The reader (`head`, for example) may have exited already.

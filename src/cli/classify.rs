@@ -27,10 +27,7 @@ pub(super) struct Args {
 pub(super) async fn run(args: Args) -> anyhow::Result<ExitCode> {
     let settings = args.settings.merge()?;
     if settings.model.path.as_os_str().is_empty() {
-        return Err(SettingsError(
-            "no model: set --model DIR, MOODSTREAM_MODEL__PATH or model.path in the settings file".to_owned(),
-        )
-        .into());
+        return Err(SettingsError::NoModelGiven.into());
     }
     telemetry::init_logs(&settings.log).map_err(SettingsError::from)?;
     let (folder, classifier) = tokio::task::block_in_place(|| pipeline::start_classifier(&settings))?;

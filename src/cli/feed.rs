@@ -58,9 +58,7 @@ pub(super) async fn run(args: Args) -> anyhow::Result<ExitCode> {
         Source::File(args.file.clone())
     };
     if args.shift_timestamps && source == Source::Stdin {
-        return Err(
-            SettingsError("--shift-timestamps reads the input twice: use a file instead of -".to_owned()).into(),
-        );
+        return Err(SettingsError::ReadTwice.into());
     }
     let options = FeedOptions {
         topic: args.topic.clone(),

@@ -37,10 +37,7 @@ pub(super) async fn run(args: Args) -> anyhow::Result<ExitCode> {
     let mut settings = args.settings.merge()?;
     settings.store.service_role = args.service_role.or(settings.store.service_role);
     settings.store.read_role = args.read_role.or(settings.store.read_role);
-    settings
-        .database
-        .check()
-        .map_err(|error| SettingsError(error.to_string()))?;
+    settings.database.check().map_err(SettingsError::Database)?;
     let deadline = Instant::now() + Duration::from_secs(args.wait_seconds.into());
     let mut waits = false;
     let found = loop {

@@ -5,7 +5,7 @@ use std::{path::Path, sync::LazyLock};
 use regex::Regex;
 use toml::{Table, Value};
 
-use super::{Settings, SettingsError, names, one_line};
+use super::{Settings, SettingsError, ValueError, error::one_line, names};
 
 /// The prefix of environment variables with settings.
 pub const PREFIX: &str = "MOODSTREAM_";
@@ -79,8 +79,10 @@ pub fn merge(
         return merge_text(None, environment, flags);
     };
     let name = path.display().to_string();
-    let text =
-        std::fs::read_to_string(path).map_err(|error| SettingsError(format!("settings file {name}: {error}")))?;
+    let text = std::fs::read_to_string(path).map_err(|source| SettingsError::Read {
+        file: name.clone(),
+        source,
+    })?;
     merge_text(Some((&name, &text)), environment, flags)
 }
 
@@ -104,22 +106,29 @@ pub fn merge_text(
         .collect();
     variables.sort();
     for (name, value) in &variables {
-        let fault = |why: String| SettingsError(format!("environment variable {}: {why}", name.escape_debug()));
+        let fault = |fault| SettingsError::Variable {
+            name: name.clone(),
+            fault,
+        };
         let path = variable_path(name).map_err(fault)?;
         let keys: Vec<&str> = path.iter().map(String::as_str).collect();
         set(&mut table, &keys, value).map_err(fault)?;
     }
     for (key, value) in flags {
         let keys: Vec<&str> = key.split('.').collect();
-        set(&mut table, &keys, value).map_err(|why| SettingsError(format!("flag for {key}: {why}")))?;
+        set(&mut table, &keys, value).map_err(|fault| SettingsError::Flag {
+            key: (*key).to_owned(),
+            fault,
+        })?;
     }
     // Deserializing from text again would lose the layer at fault. The key path in the error message is sufficient.
     let settings = Settings::deserialize_from(table).map_err(|error| {
-        let origin = match file {
+        let place = match file {
             None => "environment and flags".to_owned(),
             Some((name, _)) => format!("{name}, environment and flags"),
         };
-        SettingsError(format!("{origin}: {}", describe(error, "")))
+        let fault = describe(error);
+        SettingsError::Parse { place, fault }
     })?;
     Ok(Settings {
         deprecations,
@@ -146,37 +155,40 @@ impl Settings {
 }
 
 fn read_text(name: &str, text: &str) -> Result<Table, SettingsError> {
-    let fault = |error| SettingsError(format!("settings file {name}{}", describe(error, text)));
+    let fault = |error: toml::de::Error| {
+        let place = match error.span().and_then(|span| text.get(..span.start)) {
+            Some(before) => {
+                let line = before.matches('\n').count() + 1;
+                let column = before.rsplit('\n').next().unwrap_or_default().chars().count() + 1;
+                format!("settings file {name}, line {line}, column {column}")
+            }
+            None => format!("settings file {name}"),
+        };
+        let fault = describe(error);
+        SettingsError::Parse { place, fault }
+    };
     let table: Table = text.parse().map_err(fault)?;
     if let Some((old, new)) = names::RENAMED
         .iter()
         .find(|(old, new)| table.contains_key(*old) && table.contains_key(*new))
     {
-        return Err(SettingsError(format!(
-            "settings file {name} has both [[{new}]] and [[{old}]], which is its old name: write [[{new}]] for all of them"
-        )));
+        return Err(SettingsError::Renamed {
+            file: name.to_owned(),
+            old,
+            new,
+        });
     }
     // Deserialized here only to report errors with their line, which the merged table does not have.
     toml::from_str::<Settings>(text).map_err(fault)?;
     Ok(table)
 }
 
-/// Describes an error and its position, without the line's content and the invalid value, which may be a password.
-fn describe(mut error: toml::de::Error, text: &str) -> String {
-    let place = error.span().and_then(|span| text.get(..span.start)).map(|before| {
-        let line = before.matches('\n').count() + 1;
-        let column = before.rsplit('\n').next().unwrap_or_default().chars().count() + 1;
-        format!(", line {line}, column {column}: ")
-    });
+/// Describes an error without the line's content and the invalid value, which may be a password.
+fn describe(mut error: toml::de::Error) -> String {
     // Without its input, the error shows the key instead of the line.
     error.set_input(None);
-    let fault = without_value(&one_line(&error.to_string()));
-    let fault = fault.replace("expected a sequence", "expected a list such as [\"a\", \"b\"]");
-    match place {
-        Some(place) => place + &fault,
-        None if text.is_empty() => fault,
-        None => format!(": {fault}"),
-    }
+    let fault = without_value(&one_line(&error));
+    fault.replace("expected a sequence", "expected a list such as [\"a\", \"b\"]")
 }
 
 /// Removes the quoted value from a message such as `invalid type: string "hunter2", expected u32`.
@@ -211,7 +223,7 @@ fn is_kubernetes(name: &str) -> bool {
 ///
 /// # Errors
 /// Returns an error if there is no such setting, suggesting a similar one.
-fn variable_path(name: &str) -> Result<Vec<String>, String> {
+fn variable_path(name: &str) -> Result<Vec<String>, ValueError> {
     let name = &name[PREFIX.len()..];
     let path: Vec<String> = name.split("__").map(str::to_ascii_lowercase).collect();
     if let [section, table, property @ ..] = path.as_slice()
@@ -224,31 +236,28 @@ fn variable_path(name: &str) -> Result<Vec<String>, String> {
     }
     if names::NAMES.iter().any(|keys| *keys == path) {
         return match path.as_slice() {
-            [only] => Err(format!("[[{only}]] can be set in the settings file alone")),
+            [only] => Err(ValueError::FileOnly(only.clone())),
             _ => Ok(path),
         };
     }
     let meant = names::meant(name).filter(|keys| keys.len() > 1);
     Err(match meant {
-        Some(keys) => format!(
-            "no such setting; did you mean {PREFIX}{}?",
-            keys.join("__").to_ascii_uppercase()
-        ),
+        Some(keys) => ValueError::Misspelt {
+            meant: format!("{PREFIX}{}", keys.join("__").to_ascii_uppercase()),
+        },
         None => {
             let mut sections: Vec<&str> = names::NAMES.iter().filter_map(|keys| keys.first().copied()).collect();
             sections.dedup();
-            format!(
-                "no such setting: they are written {PREFIX}SECTION__KEY with two underscores, and the sections are {}",
-                sections.join(", ")
-            )
+            let sections = sections.join(", ");
+            ValueError::Unknown { sections }
         }
     })
 }
 
-fn set(table: &mut Table, keys: &[&str], value: &str) -> Result<(), String> {
-    let (last, parents) = keys.split_last().ok_or("no key")?;
+fn set(table: &mut Table, keys: &[&str], value: &str) -> Result<(), ValueError> {
+    let (last, parents) = keys.split_last().ok_or(ValueError::EmptyPart)?;
     if keys.iter().any(|key| key.is_empty()) {
-        return Err("the name has an empty part: write SECTION__KEY".to_owned());
+        return Err(ValueError::EmptyPart);
     }
     let mut at = table;
     for key in parents {
@@ -256,13 +265,13 @@ fn set(table: &mut Table, keys: &[&str], value: &str) -> Result<(), String> {
             .entry((*key).to_owned())
             .or_insert_with(|| Value::Table(Table::new()))
             .as_table_mut()
-            .ok_or_else(|| format!("{key} is not a section"))?;
+            .ok_or_else(|| ValueError::NoSection((*key).to_owned()))?;
     }
     at.insert((*last).to_owned(), typed(keys, value)?);
     Ok(())
 }
 
-fn typed(keys: &[&str], value: &str) -> Result<Value, String> {
+fn typed(keys: &[&str], value: &str) -> Result<Value, ValueError> {
     if LISTS.contains(&keys) {
         return list(value);
     }
@@ -270,13 +279,13 @@ fn typed(keys: &[&str], value: &str) -> Result<Value, String> {
 }
 
 /// Parses a list as written in the environment and in flags, `a, b`, or as in the file, `["a", "b"]`.
-fn list(value: &str) -> Result<Value, String> {
+fn list(value: &str) -> Result<Value, ValueError> {
     let value = value.trim();
     if value.starts_with('[') {
         let parsed = format!("list = {value}").parse::<Table>().ok();
         return match parsed.and_then(|mut table| table.remove("list")) {
             Some(Value::Array(items)) if items.iter().all(Value::is_str) => Ok(Value::Array(items)),
-            _ => Err("write the names separated by commas and without brackets: a,b".to_owned()),
+            _ => Err(ValueError::List),
         };
     }
     let items = value.split(',').map(str::trim).filter(|item| !item.is_empty());
@@ -337,9 +346,11 @@ mod tests {
 
     #[test]
     fn unknown_keys_are_named() {
-        let error = merge_text(Some(("s.toml", "[kafka]\nbroker = \"b:2\"")), Vec::new(), &[]).unwrap_err();
-        assert!(error.0.contains("broker"), "{error}");
-        assert!(!error.0.contains('\n'), "{error}");
+        let error = merge_text(Some(("s.toml", "[kafka]\nbroker = \"b:2\"")), Vec::new(), &[])
+            .unwrap_err()
+            .to_string();
+        assert!(error.to_string().contains("broker"), "{error}");
+        assert!(!error.to_string().contains('\n'), "{error}");
     }
 
     #[test]
@@ -355,7 +366,9 @@ mod tests {
             ("[database]\nmax_connections = \"hunter2\"\n", "expected u32"),
             ("[kafka.properties]\n\"sasl.password\" = [\"hunter2\"]\n", "line 2"),
         ] {
-            let error = merge_text(Some(("s.toml", text)), Vec::new(), &[]).unwrap_err().0;
+            let error = merge_text(Some(("s.toml", text)), Vec::new(), &[])
+                .unwrap_err()
+                .to_string();
             assert!(
                 error.contains(words) && error.starts_with("settings file s.toml"),
                 "{error}"
@@ -363,7 +376,7 @@ mod tests {
             assert!(!error.contains("hunter2") && !error.contains('\n'), "{error}");
         }
         let vars = environment(&[("MOODSTREAM_DATABASE__MAX_CONNECTIONS", "hunter2")]);
-        let error = merge(None, vars, &[]).unwrap_err().0;
+        let error = merge(None, vars, &[]).unwrap_err().to_string();
         assert!(
             error.contains("max_connections") && !error.contains("hunter2"),
             "{error}"
@@ -374,17 +387,17 @@ mod tests {
     fn an_error_is_one_line_for_any_content() {
         let odd = environment(&[("MOODSTREAM___A\nB", "1"), ("MOODSTREAM_A__B\nC", "1")]);
         for variable in odd {
-            let error = merge(None, vec![variable], &[]).unwrap_err().0;
+            let error = merge(None, vec![variable], &[]).unwrap_err().to_string();
             assert!(!error.contains('\n'), "{error}");
         }
         let mut settings = merge(None, Vec::new(), &[]).unwrap();
         settings.kafka.topics = vec!["^(posts".to_owned()];
-        let error = settings.check().unwrap_err().0;
+        let error = settings.check().unwrap_err().to_string();
         assert!(error.contains("^(posts") && !error.contains('\n'), "{error}");
         settings.kafka.topics = vec!["posts".to_owned()];
         settings.model.path = "m".into();
         settings.posts.languages = vec!["en\nxx".to_owned()];
-        let error = settings.check().unwrap_err().0;
+        let error = settings.check().unwrap_err().to_string();
         assert!(error.contains("en xx") && !error.contains('\n'), "{error}");
     }
 
@@ -401,12 +414,12 @@ mod tests {
         assert_eq!(new.deprecations, [""; 0]);
         let both = read(&(subject("topics", "a") + &subject("subjects", "b")))
             .unwrap_err()
-            .0;
+            .to_string();
         assert!(
             both.contains("both [[subjects]] and [[topics]]") && both.contains("s.toml"),
             "{both}"
         );
-        let fault = read("[[topics]]\nname = 1\n").unwrap_err().0;
+        let fault = read("[[topics]]\nname = 1\n").unwrap_err().to_string();
         assert!(fault.contains("line 2"), "{fault}");
     }
 
@@ -457,7 +470,9 @@ mod tests {
             ("MOODSTREAM_TOPICS", "did you mean MOODSTREAM_KAFKA__TOPICS?"),
             ("MOODSTREAM_KAFKA__", "no such setting"),
         ] {
-            let error = merge(None, environment(&[(name, "hunter2")]), &[]).unwrap_err().0;
+            let error = merge(None, environment(&[(name, "hunter2")]), &[])
+                .unwrap_err()
+                .to_string();
             assert!(error.contains(words) && error.contains(name), "{error}");
             assert!(!error.contains("hunter2"), "{error}");
         }
@@ -474,10 +489,10 @@ mod tests {
             assert_eq!(settings.kafka.topics, topics, "{value}");
         }
         let error = merge(None, environment(&[("MOODSTREAM_KAFKA__TOPICS", "[a,b]")]), &[]).unwrap_err();
-        assert!(error.0.contains("without brackets: a,b"), "{error}");
+        assert!(error.to_string().contains("without brackets: a,b"), "{error}");
         let error = merge_text(Some(("s.toml", "[kafka]\ntopics = \"posts\"\n")), Vec::new(), &[]).unwrap_err();
         assert!(
-            error.0.contains("expected a list such as") && error.0.contains("line 2"),
+            error.to_string().contains("expected a list such as") && error.to_string().contains("line 2"),
             "{error}"
         );
     }

@@ -5,11 +5,13 @@
 //! ([`layers`]), deserialized into [`Settings`] (which refuses unknown keys), and then
 //! [checked](Settings::check), so that invalid input is reported before any work begins.
 
+mod error;
 pub mod layers;
 mod names;
 
 use std::path::PathBuf;
 
+pub use error::{SettingsError, ValueError};
 use serde::Deserialize;
 use time::{Duration, OffsetDateTime};
 
@@ -21,24 +23,8 @@ use crate::{
     model::{ModelOptions, Precision, ProblemType, Provider},
     post::{FieldPaths, Format, Limits, MissingTime, ParseOptions, Zone},
     store::{Retention, Roles, StoreOptions},
-    telemetry::{LogLevelError, LogOptions, check_logs},
+    telemetry::{LogOptions, check_logs},
 };
-
-/// An invalid setting. The message is one line that names the setting, the reason, and what to write instead.
-#[derive(Debug, thiserror::Error)]
-#[error("{0}")]
-pub struct SettingsError(pub String);
-
-impl From<LogLevelError> for SettingsError {
-    fn from(error: LogLevelError) -> Self {
-        Self(error.to_string())
-    }
-}
-
-/// Joins the lines of a message.
-fn one_line(text: &str) -> String {
-    text.split_whitespace().collect::<Vec<_>>().join(" ")
-}
 
 /// All settings. `deploy/moodstream.example.toml` documents each key.
 #[derive(Debug, Clone, Default, Deserialize)]
@@ -299,33 +285,26 @@ impl StoreSettings {
 
     fn check(&self) -> Result<(), SettingsError> {
         if self.unseen_deletion_days == 0 {
-            return Err(SettingsError(
-                "store.unseen_deletion_days is 0: a deletion may arrive before its post, so set it to at least 1"
-                    .to_owned(),
-            ));
+            return Err(SettingsError::Zero {
+                name: "store.unseen_deletion_days",
+                advice: "a deletion may arrive before its post, so set it to at least 1",
+            });
         }
         for (name, days) in [
-            ("retention_days", self.retention_days),
-            ("minute_retention_days", self.minute_retention_days),
-            ("hour_retention_days", self.hour_retention_days),
-            ("day_retention_days", self.day_retention_days),
+            ("store.retention_days", self.retention_days),
+            ("store.minute_retention_days", self.minute_retention_days),
+            ("store.hour_retention_days", self.hour_retention_days),
+            ("store.day_retention_days", self.day_retention_days),
         ] {
             let Some(days) = days else { continue };
             if days == 0 {
-                return Err(SettingsError(format!(
-                    "store.{name} is 0: set it to at least 1, or remove it"
-                )));
+                let advice = "set it to at least 1, or remove it";
+                return Err(SettingsError::Zero { name, advice });
             }
             // A late post or a deletion changes the rollups of its time, so they must still exist.
             if self.retention_days.is_none_or(|posts| days < posts) {
-                let posts = match self.retention_days {
-                    Some(posts) => format!("{posts} days"),
-                    None => "forever".to_owned(),
-                };
-                return Err(SettingsError(format!(
-                    "store.{name} is {days}, but posts are kept {posts}: rollups must be kept as long as what they \
-                     count, so give more days, or set store.retention_days lower"
-                )));
+                let posts = self.retention_days;
+                return Err(SettingsError::Retention { name, days, posts });
             }
         }
         Ok(())
@@ -380,10 +359,9 @@ impl Settings {
     /// # Errors
     /// Returns an error if a subject or a language is invalid.
     pub fn post_filter(&self) -> Result<PostFilter, SettingsError> {
-        let languages = Languages::new(&self.posts.languages)
-            .map_err(|error| SettingsError(format!("posts.languages: {error}")))?;
-        let subjects = SubjectSet::new(&self.subjects).map_err(|error| SettingsError(error.to_string()))?;
-        PostFilter::new(languages, subjects, self.posts.only_tracked).map_err(|error| SettingsError(error.to_string()))
+        let languages = Languages::new(&self.posts.languages).map_err(SettingsError::Languages)?;
+        let subjects = SubjectSet::new(&self.subjects).map_err(SettingsError::Filter)?;
+        PostFilter::new(languages, subjects, self.posts.only_tracked).map_err(SettingsError::Filter)
     }
 
     /// Checks what the types can't: ranges, and contradictions between settings.
@@ -391,15 +369,10 @@ impl Settings {
     /// # Errors
     /// Returns the first invalid setting.
     pub fn check(&self) -> Result<(), SettingsError> {
-        let fail = |text: &str| Err(SettingsError(text.to_owned()));
-        // The regex compiler's errors span several lines.
-        self.kafka
-            .check()
-            .map_err(|error| SettingsError(one_line(&error.to_string())))?;
+        const AT_LEAST_ONE: &str = "set it to at least 1";
+        self.kafka.check().map_err(SettingsError::Kafka)?;
         if self.model.path.as_os_str().is_empty() {
-            return fail(
-                "model.path is not set: name a model folder, for example models/emotion-xlm-roberta-12x384-multilingual",
-            );
+            return Err(SettingsError::NoModel);
         }
         for (name, value, least, most) in [
             ("posts.max_bytes", self.posts.max_bytes, 64, 1 << 30),
@@ -410,27 +383,29 @@ impl Settings {
             ("store.max_flush_records", self.store.max_flush_records, 1, 1 << 20),
         ] {
             if !(least..=most).contains(&value) {
-                return Err(SettingsError(format!(
-                    "{name} is {value}: set it to a number from {least} to {most}"
-                )));
+                return Err(SettingsError::Range {
+                    name,
+                    value,
+                    least,
+                    most,
+                });
             }
         }
         if self.http.stall_seconds == 0 {
-            return fail("http.stall_seconds is 0: set it to at least 1");
+            let name = "http.stall_seconds";
+            return Err(SettingsError::Zero { name, advice: AT_LEAST_ONE });
         }
         if self.posts.max_bytes > self.kafka.max_in_flight_bytes {
-            return fail("posts.max_bytes is larger than kafka.max_in_flight_bytes: a record must fit");
+            return Err(SettingsError::RecordSize);
         }
         check_logs(&self.log)?;
-        self.database
-            .check()
-            .map_err(|error| SettingsError(error.to_string()))?;
-        // These messages may contain arbitrary names from the settings.
-        self.post_filter().map_err(|error| SettingsError(one_line(&error.0)))?;
+        self.database.check().map_err(SettingsError::Database)?;
+        self.post_filter()?;
         self.store.check()?;
-        kafka::check_clients(&self.kafka).map_err(|error| SettingsError(one_line(&error.to_string())))?;
+        kafka::check_clients(&self.kafka).map_err(SettingsError::Kafka)?;
         if self.store.maintenance_interval_seconds == 0 {
-            return fail("store.maintenance_interval_seconds is 0: set it to at least 1");
+            let name = "store.maintenance_interval_seconds";
+            return Err(SettingsError::Zero { name, advice: AT_LEAST_ONE });
         }
         Ok(())
     }
@@ -457,7 +432,7 @@ mod tests {
     fn rollups_must_be_kept_as_long_as_posts() {
         let mut settings = valid();
         settings.store.hour_retention_days = Some(365);
-        let error = settings.check().unwrap_err().0;
+        let error = settings.check().unwrap_err().to_string();
         assert!(
             error.contains("hour_retention_days is 365, but posts are kept forever"),
             "{error}"
@@ -470,13 +445,19 @@ mod tests {
             (Some(30), Some(365), None)
         );
         settings.store.minute_retention_days = Some(7);
-        let error = settings.check().unwrap_err().0;
+        let error = settings.check().unwrap_err().to_string();
         assert!(
             error.contains("minute_retention_days is 7, but posts are kept 30 days"),
             "{error}"
         );
         settings.store.minute_retention_days = Some(0);
-        assert!(settings.check().unwrap_err().0.contains("minute_retention_days is 0"));
+        assert!(
+            settings
+                .check()
+                .unwrap_err()
+                .to_string()
+                .contains("minute_retention_days is 0")
+        );
     }
 
     #[test]
@@ -488,16 +469,34 @@ mod tests {
         settings.store.unseen_deletion_days = u32::MAX;
         assert_eq!(settings.store.unseen_deletions_before(now), None);
         settings.store.unseen_deletion_days = 0;
-        assert!(settings.check().unwrap_err().0.contains("unseen_deletion_days is 0"));
+        assert!(
+            settings
+                .check()
+                .unwrap_err()
+                .to_string()
+                .contains("unseen_deletion_days is 0")
+        );
     }
 
     #[test]
     fn ranges_are_checked_by_name() {
         let mut settings = valid();
         settings.window.max_posts = 0;
-        assert!(settings.check().unwrap_err().0.contains("window.max_posts is 0"));
+        assert!(
+            settings
+                .check()
+                .unwrap_err()
+                .to_string()
+                .contains("window.max_posts is 0")
+        );
         let mut settings = valid();
         settings.http.stall_seconds = 0;
-        assert!(settings.check().unwrap_err().0.contains("http.stall_seconds is 0"));
+        assert!(
+            settings
+                .check()
+                .unwrap_err()
+                .to_string()
+                .contains("http.stall_seconds is 0")
+        );
     }
 }

@@ -87,7 +87,7 @@ pub fn start_classifier(settings: &Settings) -> anyhow::Result<(ModelFolder, Cla
 /// No profile has that name.
 pub fn profile(settings: &Settings, folder: &ModelFolder) -> Result<Profile, SettingsError> {
     let name = settings.model.profile.as_deref().unwrap_or(&folder.info().profile);
-    Profile::from_name(name).map_err(|error| SettingsError(format!("model.profile: {error}")))
+    Profile::from_name(name).map_err(SettingsError::Profile)
 }
 
 /// Connects, and makes sure that the schema is current and the partitions exist.

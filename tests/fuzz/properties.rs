@@ -280,7 +280,8 @@ fn use_settings(settings: &Settings) {
 }
 
 fn one_line(error: &SettingsError) {
-    assert!(!error.0.is_empty() && !error.0.contains('\n'), "{error}");
+    let error = error.to_string();
+    assert!(!error.is_empty() && !error.contains('\n'), "{error}");
 }
 
 fn no_secret_comes_out(file: &str, mut variables: Vec<(String, String)>, merged: Result<Settings, SettingsError>) {
@@ -293,7 +294,7 @@ fn no_secret_comes_out(file: &str, mut variables: Vec<(String, String)>, merged:
     }
     let shown = match layers::merge_text(Some(("s.toml", file)), variables, &[]) {
         Ok(settings) => format!("{settings:?} {:?}", settings.check()),
-        Err(error) => error.0,
+        Err(error) => error.to_string(),
     };
     assert!(!shown.contains(SECRET), "the settings or the error show a secret");
     // Characters with a special meaning in URLs, unescaped.
