@@ -1,5 +1,7 @@
 //! The interface to whatever computes logits.
 
+use super::session::one_line;
+
 /// A padded batch: `rows` texts of `columns` tokens, in row-major order.
 #[derive(Debug, Default)]
 pub(super) struct Padded {
@@ -28,10 +30,25 @@ impl Padded {
     }
 }
 
+/// Why a batch has no logits.
+#[derive(Debug, thiserror::Error)]
+#[non_exhaustive]
+pub enum BackendError {
+    /// ONNX Runtime failed.
+    #[error("{}", one_line(&.0.to_string()))]
+    Runtime(ort::Error),
+    /// A token of a linear model is not one of its n-grams.
+    #[error("an n-gram's column is not below {features}")]
+    Ngram {
+        /// The number of n-grams of the model.
+        features: usize,
+    },
+}
+
 /// A session, used by one thread.
 pub(super) trait Backend: Send {
     /// Appends the batch's logits, one row per text, to `logits`, which is empty on entry.
-    fn run(&mut self, batch: &Padded, logits: &mut Vec<f32>) -> Result<(), String>;
+    fn run(&mut self, batch: &Padded, logits: &mut Vec<f32>) -> Result<(), BackendError>;
 }
 
 /// Computes nothing. Used to measure the cost of everything else.
@@ -41,7 +58,7 @@ pub(super) struct Constant {
 }
 
 impl Backend for Constant {
-    fn run(&mut self, batch: &Padded, logits: &mut Vec<f32>) -> Result<(), String> {
+    fn run(&mut self, batch: &Padded, logits: &mut Vec<f32>) -> Result<(), BackendError> {
         logits.resize(batch.rows * self.labels, 0.0);
         Ok(())
     }

@@ -2,7 +2,7 @@
 
 use std::sync::Arc;
 
-use super::backend::{Backend, Padded};
+use super::backend::{Backend, BackendError, Padded};
 use crate::model::linear::{LinearModel, Sums};
 
 /// A linear model shared by all threads, with the buffers of one thread. Padding is not computed.
@@ -23,7 +23,7 @@ impl LinearBackend {
 }
 
 impl Backend for LinearBackend {
-    fn run(&mut self, batch: &Padded, logits: &mut Vec<f32>) -> Result<(), String> {
+    fn run(&mut self, batch: &Padded, logits: &mut Vec<f32>) -> Result<(), BackendError> {
         let Self { model, columns, sums } = self;
         let features = model.vectorizer().features().len();
         for row in 0..batch.rows {
@@ -32,7 +32,7 @@ impl Backend for LinearBackend {
             columns.clear();
             columns.extend(tokens.filter(|(_, mask)| **mask == 1).map(|(&id, _)| id as u32));
             if columns.iter().any(|&column| column as usize >= features) {
-                return Err(format!("an n-gram's column is not below {features}"));
+                return Err(BackendError::Ngram { features });
             }
             model.logits(columns, sums, logits);
         }

@@ -16,6 +16,7 @@ mod backend;
 pub mod batching;
 mod cache;
 mod fault;
+mod graph;
 mod linear;
 mod options;
 mod prepared_batches;
@@ -38,6 +39,15 @@ use std::{
 
 use tokio::sync::Semaphore;
 
+pub use self::{
+    backend::BackendError,
+    fault::ModelFault,
+    graph::GraphError,
+    options::{ClassifyError, ClassifyOptions, Optimization},
+    prepared_batches::{Order, PreparedBatches, PreparedRun},
+    stats::Stats,
+    worker::BatchError,
+};
 use self::{
     backend::{Backend, Constant},
     batching::BatchLimits,
@@ -48,12 +58,6 @@ use self::{
     session_thread::{Buffers, SessionThread},
     tokenizer_thread::{Batch, Job, TokenizerThread},
     workload::{WorkUnit, Workload},
-};
-pub use self::{
-    fault::ModelFault,
-    options::{ClassifyError, ClassifyOptions, Optimization},
-    prepared_batches::{Order, PreparedBatches, PreparedRun},
-    stats::Stats,
 };
 use crate::model::{ModelFolder, ModelInfo, Prediction, Provider, Weights};
 
@@ -166,7 +170,7 @@ impl Classifier {
         let probe = folder
             .tokenizer()
             .encode("good morning")
-            .map_err(|error| graph_error(folder, error.to_string()))?;
+            .map_err(|error| graph_error(folder, GraphError::Tokenizer(error)))?;
         let cache = Arc::new(PredictionCache::new(options.cache_entries));
         let queue = Arc::new(Queue::new());
         let (jobs, incoming) = mpsc::channel();
@@ -200,7 +204,7 @@ impl Classifier {
             };
             session_thread
                 .check()
-                .map_err(|reason| graph_error(folder, format!("it failed on a plain text: {reason}")))?;
+                .map_err(|error| graph_error(folder, GraphError::Probe(error)))?;
             session_threads.push(session_thread);
         }
         for (number, mut session_thread) in session_threads.into_iter().enumerate() {
@@ -374,7 +378,7 @@ fn load_sessions(folder: &ModelFolder, options: &ClassifyOptions) -> Result<Vec<
             .into_iter()
             .map(|load| {
                 load.join()
-                    .unwrap_or_else(|_| Err(graph_error(folder, "loading it panicked".to_owned())))
+                    .unwrap_or_else(|_| Err(graph_error(folder, GraphError::Panic)))
             })
             .collect()
     });
@@ -412,9 +416,9 @@ fn fit_to_model(
     Ok((sessions, options))
 }
 
-fn graph_error(folder: &ModelFolder, detail: String) -> ClassifyError {
+fn graph_error(folder: &ModelFolder, fault: GraphError) -> ClassifyError {
     ClassifyError::Graph {
         path: folder.weights().file().to_owned(),
-        detail,
+        fault,
     }
 }

@@ -4,6 +4,7 @@ use std::{collections::BTreeMap, path::PathBuf, thread};
 
 use serde::{Deserialize, Serialize};
 
+use super::graph::GraphError;
 use crate::model::{Precision, Provider};
 
 /// ONNX Runtime's graph optimisation level. Another level may change the last digits of scores, and those of int8 models by
@@ -146,12 +147,12 @@ pub enum ClassifyError {
         reason: String,
     },
     /// The graph's inputs or outputs are not those of a sequence classifier.
-    #[error("{}: {detail}", path.display())]
+    #[error("{}: {fault}", path.display())]
     Graph {
         /// The ONNX file.
         path: PathBuf,
         /// What is wrong and how to fix it.
-        detail: String,
+        fault: GraphError,
     },
     /// The batch limits are too small for a single text.
     #[error(

@@ -12,6 +12,7 @@ use std::{
 use super::{
     backend::{Backend, Padded},
     batching::{arrival_plan, plan},
+    graph::GraphError,
     graph_error, limits, load_sessions,
     options::{ClassifyError, ClassifyOptions},
     session::OrtSession,
@@ -67,7 +68,7 @@ impl PreparedBatches {
             .iter()
             .map(|text| folder.tokenizer().encode(text))
             .collect::<Result<Vec<_>, _>>()
-            .map_err(|error| graph_error(folder, error.to_string()))?;
+            .map_err(|error| graph_error(folder, GraphError::Tokenizer(error)))?;
         let mut batches = Vec::new();
         for window in ids.chunks(window.max(1)) {
             let lengths: Vec<usize> = window.iter().map(Vec::len).collect();
@@ -113,7 +114,7 @@ impl PreparedBatches {
                         let mut logits = Vec::new();
                         while let Some(batch) = batches.get(next.fetch_add(1, Ordering::Relaxed)) {
                             logits.clear();
-                            session.run(batch, &mut logits)?;
+                            session.run(batch, &mut logits).map_err(GraphError::Run)?;
                         }
                         Ok(())
                     })
@@ -121,9 +122,9 @@ impl PreparedBatches {
                 .collect();
             passes
                 .into_iter()
-                .try_for_each(|pass| pass.join().unwrap_or_else(|_| Err("its thread panicked".to_owned())))
+                .try_for_each(|pass| pass.join().unwrap_or(Err(GraphError::Thread)))
         })
-        .map_err(|reason| graph_error(folder, reason))?;
+        .map_err(|fault| graph_error(folder, fault))?;
         Ok(PreparedRun {
             elapsed: start.elapsed(),
             texts: self.texts,

@@ -3,7 +3,9 @@
 
 use super::{
     backend::{Backend, Padded},
+    graph::GraphError,
     options::ClassifyError,
+    session_thread::BatchError,
 };
 use crate::model::{ModelFolder, ProblemType};
 
@@ -38,22 +40,24 @@ const TEXTS: [&str; 4] = [
 
 /// Runs the texts individually and in one batch.
 pub(super) fn examine(backend: &mut impl Backend, folder: &ModelFolder) -> Result<Properties, ClassifyError> {
-    let fault = |detail: String| ClassifyError::Graph {
+    let fault = |fault| ClassifyError::Graph {
         path: folder.weights().file().to_owned(),
-        detail,
+        fault,
     };
     let encode = |text| {
         folder
             .tokenizer()
             .encode(text)
-            .map_err(|error| fault(error.to_string()))
+            .map_err(|error| fault(GraphError::Tokenizer(error)))
     };
     let texts = TEXTS.into_iter().map(encode).collect::<Result<Vec<_>, _>>()?;
     let mut run = |texts: &[Vec<u32>]| {
         let columns = texts.iter().map(Vec::len).max().unwrap_or_default();
         let (mut padded, mut logits) = (Padded::default(), Vec::new());
         padded.fill(texts.iter().map(Vec::as_slice), columns, folder.pad_id());
-        backend.run(&padded, &mut logits).map_err(fault)?;
+        backend
+            .run(&padded, &mut logits)
+            .map_err(|error| fault(GraphError::Probe(BatchError::Backend(error))))?;
         Ok::<_, ClassifyError>(logits)
     };
     let labels = folder.info().labels.len();
@@ -65,7 +69,12 @@ pub(super) fn examine(backend: &mut impl Backend, folder: &ModelFolder) -> Resul
     };
     for (text, beside) in texts.iter().zip(together.chunks(labels)) {
         let alone = run(std::slice::from_ref(text))?;
-        let decode = |row: &[f32]| folder.decoder().decode(row).map_err(|error| fault(error.to_string()));
+        let decode = |row: &[f32]| {
+            folder
+                .decoder()
+                .decode(row)
+                .map_err(|error| fault(GraphError::Probe(BatchError::NotFinite(error))))
+        };
         let (alone, beside) = (decode(&alone)?, decode(beside)?);
         let differences = alone
             .scores

@@ -7,11 +7,12 @@ use ort::{
         Session, SessionInputValue,
         builder::{GraphOptimizationLevel, SessionBuilder},
     },
-    value::{TensorElementType, TensorRef, ValueType},
+    value::TensorRef,
 };
 
 use super::{
-    backend::{Backend, Padded},
+    backend::{Backend, BackendError, Padded},
+    graph::{Input, InputTensor, inputs, output},
     options::{ClassifyError, ClassifyOptions, Optimization},
 };
 use crate::model::{ModelFolder, Precision, Provider};
@@ -24,23 +25,6 @@ const DISABLED_OPTIMIZERS: &str = "optimization.disable_specified_optimizers";
 /// saturating 16-bit arithmetic. With this setting, ONNX Runtime uses unsigned bytes for both on such processors, which is
 /// slower but exact. It has no effect on other processors (`onnxruntime_session_options_config_keys.h`).
 const EXACT_BYTE_PRODUCTS: &str = "session.x64quantprecision";
-
-/// The meaning of a graph input.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-enum Input {
-    Ids,
-    Mask,
-    TokenTypes,
-    Positions,
-}
-
-/// An input of the graph.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-struct InputTensor {
-    input: Input,
-    /// Whether elements are 32-bit instead of 64-bit integers, as TensorFlow and OpenVINO exporters write them.
-    is_i32: bool,
-}
 
 /// A session with the buffers for a batch.
 pub(super) struct OrtSession {
@@ -72,9 +56,9 @@ impl OrtSession {
                 precision: folder.info().precision,
                 reason: load_reason(&error.to_string()),
             })?;
-        let graph = |detail: String| ClassifyError::Graph {
+        let graph = |fault| ClassifyError::Graph {
             path: file.to_owned(),
-            detail,
+            fault,
         };
         let labels = folder.info().labels.len();
         let inputs = inputs(&session).map_err(graph)?;
@@ -163,9 +147,8 @@ impl OrtSession {
 }
 
 impl Backend for OrtSession {
-    fn run(&mut self, batch: &Padded, logits: &mut Vec<f32>) -> Result<(), String> {
-        self.try_run(batch, logits)
-            .map_err(|error| one_line(&error.to_string()))
+    fn run(&mut self, batch: &Padded, logits: &mut Vec<f32>) -> Result<(), BackendError> {
+        self.try_run(batch, logits).map_err(BackendError::Runtime)
     }
 }
 
@@ -258,85 +241,6 @@ fn register(
         .map_err(|error| unavailable(one_line(error.message())))
 }
 
-fn inputs(session: &Session) -> Result<Vec<InputTensor>, String> {
-    let mut inputs = Vec::new();
-    for outlet in session.inputs() {
-        let input = match outlet.name() {
-            "input_ids" => Input::Ids,
-            "attention_mask" => Input::Mask,
-            "token_type_ids" => Input::TokenTypes,
-            "position_ids" => Input::Positions,
-            other => {
-                return Err(format!(
-                    "the graph has the input {other:?}, but an encoder has input_ids, attention_mask and optionally token_type_ids and position_ids: export it for text-classification"
-                ));
-            }
-        };
-        match outlet.dtype() {
-            ValueType::Tensor {
-                ty: ty @ (TensorElementType::Int64 | TensorElementType::Int32),
-                ..
-            } => inputs.push(InputTensor {
-                input,
-                is_i32: *ty == TensorElementType::Int32,
-            }),
-            other => {
-                return Err(format!(
-                    "the input {:?} is {other}, not a tensor of int64 or int32: export it again",
-                    outlet.name()
-                ));
-            }
-        }
-    }
-    for (input, name) in [(Input::Ids, "input_ids"), (Input::Mask, "attention_mask")] {
-        if !inputs.iter().any(|tensor| tensor.input == input) {
-            return Err(format!(
-                "the graph has no input {name:?}: export it for text-classification"
-            ));
-        }
-    }
-    Ok(inputs)
-}
-
-/// Returns the output's name, and whether it is fp16.
-fn output(session: &Session, labels: usize) -> Result<(String, bool), String> {
-    let outputs = session.outputs();
-    let outlet = match outputs {
-        [only] => only,
-        several => several.iter().find(|outlet| outlet.name() == "logits").ok_or_else(|| {
-            let names: Vec<&str> = several.iter().map(ort::value::Outlet::name).collect();
-            format!(
-                "none of the graph's outputs ({}) is called \"logits\": export it for text-classification",
-                names.join(", ")
-            )
-        })?,
-    };
-    let name = outlet.name();
-    let (half, shape) = match outlet.dtype() {
-        ValueType::Tensor {
-            ty: TensorElementType::Float32,
-            shape,
-            ..
-        } => (false, shape),
-        ValueType::Tensor {
-            ty: TensorElementType::Float16,
-            shape,
-            ..
-        } => (true, shape),
-        other => return Err(format!("the output {name:?} is {other}, not a tensor of floats")),
-    };
-    match shape[..] {
-        [] => Ok((name.to_owned(), half)),
-        [_, last] if last < 0 || last == labels as i64 => Ok((name.to_owned(), half)),
-        [_, last] => Err(format!(
-            "the output {name:?} has {last} logits per text, but id2label in config.json names {labels} labels"
-        )),
-        ref other => Err(format!(
-            "the output {name:?} has the shape {other:?}, not [texts, labels]: export it for text-classification"
-        )),
-    }
-}
-
 /// Returns why a file can't be loaded, given ONNX Runtime's message.
 fn load_reason(message: &str) -> String {
     match message.contains("Protobuf parsing failed") || message.contains("No graph was found") {
@@ -346,7 +250,7 @@ fn load_reason(message: &str) -> String {
 }
 
 /// Joins the lines of ONNX Runtime's long messages and truncates them.
-fn one_line(message: &str) -> String {
+pub(super) fn one_line(message: &str) -> String {
     const MOST: usize = 400;
     let mut line = message.split_whitespace().collect::<Vec<_>>().join(" ");
     if line.len() > MOST {

@@ -3,14 +3,14 @@
 use std::{sync::Arc, time::Instant};
 
 use super::{
-    backend::{Backend, Padded},
+    backend::{Backend, BackendError, Padded},
     batching::BatchLimits,
     cache::PredictionCache,
     fault::ModelFault,
     queue::Queue,
     tokenizer_thread::Batch,
 };
-use crate::model::{Decoder, Prediction};
+use crate::model::{Decoder, NotFinite, Prediction};
 
 /// The state of a session's thread.
 pub(super) struct SessionThread<B> {
@@ -33,17 +33,33 @@ pub(super) struct Buffers {
 }
 
 /// Why a batch has no predictions.
-#[derive(Debug)]
-enum BatchError {
-    Failed(String),
-    NotFinite(String),
+#[derive(Debug, thiserror::Error)]
+#[non_exhaustive]
+pub enum BatchError {
+    /// The model failed.
+    #[error("{0}")]
+    Backend(BackendError),
+    /// The number of logits is not that of texts and labels.
+    #[error("{logits} logits for {texts} texts of {labels} labels")]
+    Logits {
+        /// The number of logits.
+        logits: usize,
+        /// The number of texts in the batch.
+        texts: usize,
+        /// The number of the model's labels.
+        labels: usize,
+    },
+    /// A logit is NaN or infinite.
+    #[error("{0}")]
+    NotFinite(NotFinite),
 }
 
 impl From<BatchError> for ModelFault {
     fn from(error: BatchError) -> Self {
+        let reason = error.to_string().into();
         match error {
-            BatchError::Failed(reason) => Self::Inference(reason.into()),
-            BatchError::NotFinite(reason) => Self::NotFinite(reason.into()),
+            BatchError::Backend(_) | BatchError::Logits { .. } => Self::Inference(reason),
+            BatchError::NotFinite(_) => Self::NotFinite(reason),
         }
     }
 }
@@ -57,15 +73,12 @@ impl<B: Backend> SessionThread<B> {
     }
 
     /// Checks that the session can classify a plain text.
-    pub(super) fn check(&mut self) -> Result<(), String> {
+    pub(super) fn check(&mut self) -> Result<(), BatchError> {
         let columns = self.limits.padded(self.probe.len());
         let probe = std::mem::take(&mut self.probe);
         let result = self.predictions(&[&probe], columns);
         self.probe = probe;
-        match result {
-            Ok(_) => Ok(()),
-            Err(BatchError::Failed(reason) | BatchError::NotFinite(reason)) => Err(reason),
-        }
+        result.map(drop)
     }
 
     /// Runs a batch. A failing batch is halved repeatedly until each failing text is isolated.
@@ -116,22 +129,18 @@ impl<B: Backend> SessionThread<B> {
         let Buffers { padded, logits } = &mut self.buffers;
         padded.fill(texts.iter().copied(), columns, self.pad_id);
         logits.clear();
-        self.backend.run(padded, logits).map_err(BatchError::Failed)?;
+        self.backend.run(padded, logits).map_err(BatchError::Backend)?;
         let labels = self.decoder.labels();
         if logits.len() != texts.len() * labels {
-            return Err(BatchError::Failed(format!(
-                "{} logits for {} texts of {labels} labels",
-                logits.len(),
-                texts.len()
-            )));
+            return Err(BatchError::Logits {
+                logits: logits.len(),
+                texts: texts.len(),
+                labels,
+            });
         }
         logits
             .chunks_exact(labels)
-            .map(|row| {
-                self.decoder
-                    .decode(row)
-                    .map_err(|error| BatchError::NotFinite(error.to_string()))
-            })
+            .map(|row| self.decoder.decode(row).map_err(BatchError::NotFinite))
             .collect()
     }
 }

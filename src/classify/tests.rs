@@ -23,8 +23,8 @@ type Rows = Vec<Vec<i64>>;
 /// A fake session that applies a function to the texts of a batch.
 struct FakeSession<F>(F);
 
-impl<F: FnMut(&Rows) -> Result<(), String> + Send> Backend for FakeSession<F> {
-    fn run(&mut self, batch: &backend::Padded, logits: &mut Vec<f32>) -> Result<(), String> {
+impl<F: FnMut(&Rows) -> Result<(), &'static str> + Send> Backend for FakeSession<F> {
+    fn run(&mut self, batch: &backend::Padded, logits: &mut Vec<f32>) -> Result<(), backend::BackendError> {
         let rows: Rows = (0..batch.rows)
             .map(|row| {
                 let cells = row * batch.columns..(row + 1) * batch.columns;
@@ -36,7 +36,7 @@ impl<F: FnMut(&Rows) -> Result<(), String> + Send> Backend for FakeSession<F> {
                     .collect()
             })
             .collect();
-        (self.0)(&rows)?;
+        (self.0)(&rows).map_err(|reason| backend::BackendError::Runtime(ort::Error::new(reason)))?;
         for row in rows {
             if row.contains(&NAN) {
                 logits.extend([f32::NAN; 4]);
@@ -78,7 +78,7 @@ fn options() -> ClassifyOptions {
     }
 }
 
-fn start<F: FnMut(&Rows) -> Result<(), String> + Send + 'static>(
+fn start<F: FnMut(&Rows) -> Result<(), &'static str> + Send + 'static>(
     options: &ClassifyOptions,
     sessions: Vec<F>,
 ) -> Classifier {
@@ -167,7 +167,7 @@ async fn equal_texts_are_computed_once() {
 
 /// Returns a session that reports each batch it starts, and then waits until it is released.
 fn gated() -> (
-    impl FnMut(&Rows) -> Result<(), String> + Send + 'static,
+    impl FnMut(&Rows) -> Result<(), &'static str> + Send + 'static,
     mpsc::Sender<()>,
     mpsc::Receiver<Rows>,
 ) {
@@ -283,7 +283,7 @@ async fn a_failing_text_is_isolated_and_the_others_are_classified() {
         move |rows: &Rows| {
             runs.fetch_add(1, Ordering::Relaxed);
             if rows.iter().flatten().any(|&id| id == POISON) {
-                Err("out of range".to_owned())
+                Err("out of range")
             } else {
                 Ok(())
             }
@@ -325,7 +325,7 @@ async fn a_session_that_fails_on_every_text_stops_the_classifier() {
             if *healthy.lock().unwrap() {
                 Ok(())
             } else {
-                Err("device lost".to_owned())
+                Err("device lost")
             }
         }
     };

@@ -1,0 +1,171 @@
+//! Checks that a graph's inputs and outputs are those of a sequence classifier.
+
+use ort::{
+    session::Session,
+    value::{TensorElementType, ValueType},
+};
+
+use super::{backend::BackendError, session_thread::BatchError};
+use crate::model::TokenizeError;
+
+/// Why a graph is not usable as a sequence classifier.
+#[derive(Debug, thiserror::Error)]
+#[non_exhaustive]
+pub enum GraphError {
+    /// An unknown input.
+    #[error(
+        "the graph has the input {0:?}, but an encoder has input_ids, attention_mask and optionally token_type_ids and position_ids: export it for text-classification"
+    )]
+    Input(String),
+    /// An input of the wrong type.
+    #[error("the input {name:?} is {found}, not a tensor of int64 or int32: export it again")]
+    InputType {
+        /// The input.
+        name: String,
+        /// Its type.
+        found: String,
+    },
+    /// A required input is missing.
+    #[error("the graph has no input {0:?}: export it for text-classification")]
+    NoInput(&'static str),
+    /// There are several outputs, none of which is called `logits`.
+    #[error("none of the graph's outputs ({0}) is called \"logits\": export it for text-classification")]
+    NoLogits(String),
+    /// An output that is not a tensor of floats.
+    #[error("the output {name:?} is {found}, not a tensor of floats")]
+    OutputType {
+        /// The output.
+        name: String,
+        /// Its type.
+        found: String,
+    },
+    /// The numbers of logits and labels differ.
+    #[error("the output {name:?} has {found} logits per text, but id2label in config.json names {labels} labels")]
+    Labels {
+        /// The output.
+        name: String,
+        /// Logits per text.
+        found: i64,
+        /// Labels in `config.json`.
+        labels: usize,
+    },
+    /// Logits of an unexpected shape.
+    #[error("the output {name:?} has the shape {found}, not [texts, labels]: export it for text-classification")]
+    Shape {
+        /// The output.
+        name: String,
+        /// Its shape.
+        found: String,
+    },
+    /// ONNX Runtime panicked while loading it.
+    #[error("loading it panicked")]
+    Panic,
+    /// The model failed on a plain text, or its output is not valid scores.
+    #[error("it failed on a plain text: {0}")]
+    Probe(BatchError),
+    /// The model failed on a prepared batch.
+    #[error("{0}")]
+    Run(BackendError),
+    /// A thread that runs batches panicked.
+    #[error("its thread panicked")]
+    Thread,
+    /// The tokenizer failed on a text.
+    #[error("{0}")]
+    Tokenizer(TokenizeError),
+}
+
+/// The meaning of a graph input.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) enum Input {
+    Ids,
+    Mask,
+    TokenTypes,
+    Positions,
+}
+
+/// An input of the graph.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) struct InputTensor {
+    pub(super) input: Input,
+    /// Whether elements are 32-bit instead of 64-bit integers, as TensorFlow and OpenVINO exporters write them.
+    pub(super) is_i32: bool,
+}
+
+/// Returns the inputs if they are those of an encoder.
+pub(super) fn inputs(session: &Session) -> Result<Vec<InputTensor>, GraphError> {
+    let mut inputs = Vec::new();
+    for outlet in session.inputs() {
+        let input = match outlet.name() {
+            "input_ids" => Input::Ids,
+            "attention_mask" => Input::Mask,
+            "token_type_ids" => Input::TokenTypes,
+            "position_ids" => Input::Positions,
+            other => return Err(GraphError::Input(other.to_owned())),
+        };
+        match outlet.dtype() {
+            ValueType::Tensor {
+                ty: ty @ (TensorElementType::Int64 | TensorElementType::Int32),
+                ..
+            } => inputs.push(InputTensor {
+                input,
+                is_i32: *ty == TensorElementType::Int32,
+            }),
+            other => {
+                return Err(GraphError::InputType {
+                    name: outlet.name().to_owned(),
+                    found: other.to_string(),
+                });
+            }
+        }
+    }
+    for (input, name) in [(Input::Ids, "input_ids"), (Input::Mask, "attention_mask")] {
+        if !inputs.iter().any(|tensor| tensor.input == input) {
+            return Err(GraphError::NoInput(name));
+        }
+    }
+    Ok(inputs)
+}
+
+/// Returns the output's name, and whether it is fp16.
+pub(super) fn output(session: &Session, labels: usize) -> Result<(String, bool), GraphError> {
+    let outputs = session.outputs();
+    let outlet = match outputs {
+        [only] => only,
+        several => several.iter().find(|outlet| outlet.name() == "logits").ok_or_else(|| {
+            let names: Vec<&str> = several.iter().map(ort::value::Outlet::name).collect();
+            GraphError::NoLogits(names.join(", "))
+        })?,
+    };
+    let name = outlet.name();
+    let (half, shape) = match outlet.dtype() {
+        ValueType::Tensor {
+            ty: TensorElementType::Float32,
+            shape,
+            ..
+        } => (false, shape),
+        ValueType::Tensor {
+            ty: TensorElementType::Float16,
+            shape,
+            ..
+        } => (true, shape),
+        other => {
+            return Err(GraphError::OutputType {
+                name: name.to_owned(),
+                found: other.to_string(),
+            });
+        }
+    };
+    match shape[..] {
+        [] => Ok((name.to_owned(), half)),
+        [_, last] if last < 0 || last == labels as i64 => Ok((name.to_owned(), half)),
+        [_, last] => Err(GraphError::Labels {
+            name: name.to_owned(),
+            found: last,
+            labels,
+        }),
+        ref other => Err(GraphError::Shape {
+            name: name.to_owned(),
+            found: format!("{other:?}"),
+        }),
+    }
+}
