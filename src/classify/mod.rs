@@ -46,7 +46,7 @@ pub use self::{
     options::{ClassifyError, ClassifyOptions, Optimization},
     prepared_batches::{Order, PreparedBatches, PreparedRun},
     stats::Stats,
-    worker::BatchError,
+    session_thread::BatchError,
 };
 use self::{
     backend::{Backend, Constant},

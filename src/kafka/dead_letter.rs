@@ -217,6 +217,17 @@ impl DeadLetters {
         &self.topic
     }
 
+    /// What sending fails with where a test says so.
+    #[cfg(all(feature = "fail-points", debug_assertions))]
+    pub(crate) fn at_fail_point(&self, letters: &[DeadLetter]) -> DeadLetterError {
+        DeadLetterError::NotAcknowledged {
+            topic: self.topic.to_string(),
+            failed: letters.len(),
+            all: letters.len(),
+            detail: "at a fail point".to_owned(),
+        }
+    }
+
     /// Sends the letters and resolves when all in-sync replicas have them. If the broker refuses a letter as too large, its
     /// first bytes are sent, without the key if that is too large; headers say so: see [`header::TRUNCATED`] and [`header::KEY_OMITTED`].
     ///

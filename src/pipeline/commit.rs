@@ -19,7 +19,7 @@ use super::{classified::Classified, commit_set::CommitSet, counts::count, summar
 use crate::{
     backoff::Backoff,
     fail_point::fail_point,
-    kafka::{Assignment, Consumer, DeadLetters, Partition},
+    kafka::{Assignment, Consumer, DeadLetterError, DeadLetters, Partition},
     model::ModelInfo,
     store::{Fault, FencedRange, Flush, FlushError, Flushed, Store},
     telemetry::{
@@ -220,6 +220,7 @@ impl Committer {
                 let sent = self.send_dead_letters(&set).await;
                 self.health.progress();
                 if let Err(error) = sent {
+                    let error = error.to_string();
                     self.health.fault(Part::DeadLetters, &error);
                     if !self.pause("dead_letter", &error, &mut backoff).await {
                         return Ok(Attempt::Abandoned);
@@ -318,7 +319,7 @@ impl Committer {
         }
     }
 
-    async fn send_dead_letters(&self, set: &CommitSet) -> Result<(), String> {
+    async fn send_dead_letters(&self, set: &CommitSet) -> Result<(), DeadLetterError> {
         let Some(dead_letters) = &self.dead_letters else {
             return Ok(());
         };
@@ -326,9 +327,9 @@ impl Committer {
         if letters.is_empty() {
             return Ok(());
         }
-        fail_point!("dead-letters-before", Err("at a fail point".to_owned()));
-        dead_letters.send(&letters).await.map_err(|error| error.to_string())?;
-        fail_point!("dead-letters-after", Err("at a fail point".to_owned()));
+        fail_point!("dead-letters-before", Err(dead_letters.at_fail_point(&letters)));
+        dead_letters.send(&letters).await?;
+        fail_point!("dead-letters-after", Err(dead_letters.at_fail_point(&letters)));
         Ok(())
     }
 

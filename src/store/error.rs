@@ -4,6 +4,8 @@ use std::{fmt, io, sync::Arc};
 
 use sqlx::postgres::{PgConnectOptions, PgDatabaseError};
 
+use super::migrate::SchemaError;
+
 /// The kind of a failure.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Fault {
@@ -234,7 +236,7 @@ pub enum FlushError {
     Inconsistent(String),
     /// The schema was migrated to one that programs of this version write wrongly to.
     #[error("{0}")]
-    Outdated(String),
+    Outdated(SchemaError),
     /// The database failed.
     #[error(transparent)]
     Store(#[from] StoreError),

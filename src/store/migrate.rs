@@ -49,13 +49,31 @@ pub fn schema_version() -> i64 {
     MIGRATOR.iter().map(|migration| migration.version).max().unwrap_or(0)
 }
 
-/// Why a program of this version must not write to a schema that asks for `min_writer`.
-pub(super) fn outdated(min_writer: i64) -> String {
-    format!(
-        "the schema asks for programs of schema version {min_writer} or later, and this one's is {}: run the moodstream that \
-         migrated it",
-        schema_version()
-    )
+/// Why a program of this version must not write to a schema.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]
+#[non_exhaustive]
+pub enum SchemaError {
+    /// A migration is applied whose text is not this program's.
+    #[error(
+        "migration {0} is not this program's: the database belongs to another program, or to a version of this one that was \
+         never released"
+    )]
+    Foreign(i64),
+    /// A migration is applied that this program should know.
+    #[error("migration {0} is unknown to this program, which has later ones")]
+    Unknown(i64),
+    /// The schema asks for programs of that version or later.
+    #[error(
+        "the schema asks for programs of schema version {0} or later, and this one's is {own}: run the moodstream that migrated it",
+        own = schema_version()
+    )]
+    Outdated(i64),
+    /// A newer migration has no row in `schema_compat`.
+    #[error("migration {0} is newer than this program and doesn't say which programs it lets write")]
+    Silent(i64),
+    /// A newer migration is applied, earlier ones are not.
+    #[error("migration {0} is applied, and some of this program's earlier ones are not")]
+    Gap(i64),
 }
 
 /// A migration that is applied.
@@ -136,18 +154,14 @@ async fn hold_flushes(tx: &mut PgConnection, applied: &BTreeMap<i64, Applied>) -
 }
 
 /// How what is applied stands to this program's migrations; an error says why this program must not write.
-fn compare(applied: &BTreeMap<i64, Applied>) -> Result<Schema, String> {
+fn compare(applied: &BTreeMap<i64, Applied>) -> Result<Schema, SchemaError> {
     let mine = schema_version();
     let mut missing = false;
     for migration in MIGRATOR.iter() {
         match applied.get(&migration.version) {
             None => missing = true,
             Some(found) if *found.checksum != *migration.checksum => {
-                return Err(format!(
-                    "migration {} is not this program's: the database belongs to another program, or to a version of this one \
-                     that was never released",
-                    migration.version
-                ));
+                return Err(SchemaError::Foreign(migration.version));
             }
             Some(_) => {}
         }
@@ -158,24 +172,16 @@ fn compare(applied: &BTreeMap<i64, Applied>) -> Result<Schema, String> {
             continue;
         }
         if version < mine {
-            return Err(format!(
-                "migration {version} is unknown to this program, which has later ones"
-            ));
+            return Err(SchemaError::Unknown(version));
         }
         match found.min_writer {
             Some(least) if least <= mine => newest = Some(version),
-            Some(least) => return Err(outdated(least)),
-            None => {
-                return Err(format!(
-                    "migration {version} is newer than this program and doesn't say which programs it lets write"
-                ));
-            }
+            Some(least) => return Err(SchemaError::Outdated(least)),
+            None => return Err(SchemaError::Silent(version)),
         }
     }
     match newest {
-        Some(version) if missing => Err(format!(
-            "migration {version} is applied, and some of this program's earlier ones are not"
-        )),
+        Some(version) if missing => Err(SchemaError::Gap(version)),
         Some(version) => Ok(Schema::Ahead { version }),
         None if missing => Ok(Schema::Behind),
         None => Ok(Schema::Current),
@@ -241,10 +247,9 @@ mod tests {
         applied.insert(mine + 2, newer(Some(mine - 1)));
         assert_eq!(compare(&applied), Ok(Schema::Ahead { version: mine + 2 }));
         applied.insert(mine + 3, newer(Some(mine + 3)));
-        let why = compare(&applied).expect_err("not additive");
-        assert!(why.contains(&format!("version {} or later", mine + 3)), "{why}");
+        assert_eq!(compare(&applied), Err(SchemaError::Outdated(mine + 3)));
         applied.insert(mine + 3, newer(None));
-        assert!(compare(&applied).is_err(), "it says nothing");
+        assert_eq!(compare(&applied), Err(SchemaError::Silent(mine + 3)));
     }
 
     #[test]
@@ -252,11 +257,11 @@ mod tests {
         let mine = schema_version();
         let mut applied = current();
         applied.insert(mine, newer(Some(mine)));
-        assert!(compare(&applied).is_err(), "another checksum");
+        assert_eq!(compare(&applied), Err(SchemaError::Foreign(mine)));
         let mut applied = current();
         applied.remove(&1);
         applied.insert(mine + 1, newer(Some(mine)));
-        assert!(compare(&applied).is_err(), "a gap below");
+        assert_eq!(compare(&applied), Err(SchemaError::Gap(mine + 1)));
         let mut applied = current();
         applied.insert(5, newer(Some(5)));
         assert!(compare(&applied).is_err(), "an unknown one among the known");

@@ -50,7 +50,7 @@ use time::Date;
 pub use self::{
     error::{Fault, FencedRange, FlushError, StoreError},
     flush::{DeletionRow, Flush, FlushId, Flushed, MAX_DAYS, MAX_NAME_BYTES, OffsetRange, PostRow, Tally},
-    migrate::{Schema, schema_version},
+    migrate::{Schema, SchemaError, schema_version},
     offset::StoredOffset,
     options::{DatabaseUrl, StoreOptions},
     partition::day_of,

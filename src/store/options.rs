@@ -152,7 +152,8 @@ impl StoreOptions {
         }
         let parsed = url::Url::parse(url).ok();
         for (name, value) in parsed.iter().flat_map(url::Url::query_pairs) {
-            check_parameter(&name, &value).map_err(settings)?;
+            check_parameter(&name, &value)
+                .map_err(|error| StoreError::new(Fault::Settings, "reading the URL", error))?;
         }
         let mut options = PgConnectOptions::from_str(url).map_err(|e| match e {
             sqlx::Error::Configuration(why) => StoreError::new(Fault::Settings, "reading the URL", why),
@@ -204,8 +205,21 @@ impl StoreOptions {
     }
 }
 
+/// A parameter of the URL that can't be used.
+#[derive(Debug, PartialEq, Eq, thiserror::Error)]
+enum ParameterError {
+    #[error("`sslmode` is none of {}", SSL_MODES.join(", "))]
+    SslMode,
+    #[error("the parameter `ssl` is of other drivers: write sslmode=require, or sslmode=verify-full")]
+    Ssl,
+    #[error("`connect_timeout` is no parameter here: set database.connect_timeout_seconds")]
+    ConnectTimeout,
+    #[error("the parameter `{}` is not supported: take it out", .0.escape_debug())]
+    Unknown(String),
+}
+
 /// Refuses a parameter of the URL that the driver would leave out in silence: it may stand for security.
-fn check_parameter(name: &str, value: &str) -> Result<(), String> {
+fn check_parameter(name: &str, value: &str) -> Result<(), ParameterError> {
     const KNOWN: [&str; 16] = [
         "sslmode",
         "ssl-mode",
@@ -225,24 +239,15 @@ fn check_parameter(name: &str, value: &str) -> Result<(), String> {
         "options",
     ];
     match name {
-        "sslmode" | "ssl-mode" if !SSL_MODES.contains(&value) => {
-            Err(format!("`sslmode` is none of {}", SSL_MODES.join(", ")))
-        }
-        "ssl" => {
-            Err("the parameter `ssl` is of other drivers: write sslmode=require, or sslmode=verify-full".to_owned())
-        }
+        "sslmode" | "ssl-mode" if !SSL_MODES.contains(&value) => Err(ParameterError::SslMode),
+        "ssl" => Err(ParameterError::Ssl),
         _ if KNOWN.contains(&name) || name.starts_with("options[") => Ok(()),
         "application_name" | "statement-cache-capacity" => Ok(()),
         // What the driver does anyway.
         "channel_binding" if matches!(value, "prefer" | "disable") => Ok(()),
         "gssencmode" if matches!(value, "prefer" | "disable") => Ok(()),
-        "connect_timeout" => {
-            Err("`connect_timeout` is no parameter here: set database.connect_timeout_seconds".to_owned())
-        }
-        _ => Err(format!(
-            "the parameter `{}` is not supported: take it out",
-            name.chars().take(40).collect::<String>().escape_debug()
-        )),
+        "connect_timeout" => Err(ParameterError::ConnectTimeout),
+        _ => Err(ParameterError::Unknown(name.chars().take(40).collect())),
     }
 }
 

@@ -12,7 +12,7 @@ use super::{
     error::{Fault, FencedRange, FlushError, StoreError},
     flush::{Flush, Flushed, MAX_DAYS, Tally},
     merge::note_unmerged,
-    migrate::{outdated, schema_version},
+    migrate::{SchemaError, schema_version},
     partition::{POSTS, day_of},
     retention::LateBefore,
     rollup::{Deleted, Deltas},
@@ -164,7 +164,7 @@ async fn lock_fences(tx: &mut PgConnection, flush: &Flush, plan: &DedupPlan<'_>)
     if let Some(&min_writer) = rows.iter().map(|row| &row.4).max()
         && min_writer > schema_version()
     {
-        return Err(FlushError::Outdated(outdated(min_writer)));
+        return Err(FlushError::Outdated(SchemaError::Outdated(min_writer)));
     }
     let fenced: Vec<FencedRange> = flush
         .ranges

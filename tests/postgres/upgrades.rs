@@ -110,7 +110,7 @@ async fn a_schema_that_asks_for_newer_programs_ends_older_members() {
     next.posts.push(post("next", NOON, 0, 3));
     let error = harness.store.flush(&next).await.unwrap_err();
     assert!(
-        matches!(&error, FlushError::Outdated(why) if why.contains(says)) && !error.is_transient(),
+        matches!(&error, FlushError::Outdated(why) if why.to_string().contains(says)) && !error.is_transient(),
         "{error}"
     );
     assert_eq!(harness.count("post WHERE post_id = 'next'").await, 0);
