@@ -4,7 +4,10 @@ use std::path::Path;
 
 use serde_json::Value;
 
-use super::{assert_same_tables, number, own_stream, run_killed_ten_times};
+use super::{
+    exactly_once::{assert_same_tables, own_stream, run_killed_ten_times},
+    number,
+};
 use crate::support::{
     linear,
     service::{Bench, moodstream},
