@@ -45,6 +45,7 @@ pub use self::{
     graph::GraphError,
     options::{ClassifyError, ClassifyOptions, Optimization},
     prepared_batches::{Order, PreparedBatches, PreparedRun},
+    runtime::environment,
     stats::Stats,
     session_thread::BatchError,
 };
@@ -367,7 +368,7 @@ fn limits(folder: &ModelFolder, options: &ClassifyOptions) -> Result<BatchLimits
 
 /// Loads as many sessions as the resolved options specify.
 fn load_sessions(folder: &ModelFolder, options: &ClassifyOptions) -> Result<Vec<OrtSession>, ClassifyError> {
-    let environment = runtime::environment(options)?;
+    let environment = environment(options)?;
     // The first one is loaded alone, so that a faulty model is reported once. The others load in parallel.
     let mut sessions = vec![OrtSession::load(&environment, folder, options)?];
     let rest: Vec<Result<OrtSession, ClassifyError>> = thread::scope(|scope| {

@@ -14,8 +14,12 @@ use crate::{sync::lock, telemetry::quiet::Quiet};
 /// The loaded library. It is never unloaded.
 static LOADED: Mutex<Option<(PathBuf, Environment)>> = Mutex::new(None);
 
-/// Loads ONNX Runtime, or returns the environment if it is already loaded.
-pub(super) fn environment(options: &ClassifyOptions) -> Result<Environment, ClassifyError> {
+/// Loads ONNX Runtime, or returns the environment if it is already loaded. A process can have only one environment, so code that
+/// runs its own sessions next to a classifier gets it from here.
+///
+/// # Errors
+/// Returns an error if the library can't be loaded, or a different one is already loaded.
+pub fn environment(options: &ClassifyOptions) -> Result<Environment, ClassifyError> {
     let asked = library_path(options);
     // The loader resolves a relative path against the executable's folder, and searches the providers' libraries next to
     // the file itself rather than next to a symlink.

@@ -16,6 +16,8 @@ use tokenizers::{
     },
 };
 
+use super::subwords::SubwordsError;
+
 /// The normalisation step that prepends the space, in the library's version of `tokenizer.json`.
 const SPACES: &str = "MetaspaceNormalizer";
 
@@ -53,7 +55,7 @@ impl AddedTokens {
     /// Moves added tokens and normalisation out of a `tokenizer.json` in the library's version. Returns `None` and changes
     /// nothing if the library already produces the reference's ids: there is no added token to match, or no space is
     /// prepended.
-    pub(super) fn take(json: &mut Value) -> Result<Option<Self>, String> {
+    pub(super) fn take(json: &mut Value) -> Result<Option<Self>, SubwordsError> {
         let tokens = json
             .get("added_tokens")
             .and_then(Value::as_array)
@@ -76,7 +78,7 @@ impl AddedTokens {
                 .and_then(|id| u32::try_from(id).ok());
             let content = token.get("content").and_then(Value::as_str).map(str::to_owned);
             let (Some(id), Some(content)) = (id, content) else {
-                return Err("an added token has no id or no content".to_owned());
+                return Err(SubwordsError::AddedToken);
             };
             token["id"] = json!(ids.len());
             vocabulary.insert(content, json!(ids.len()));
@@ -89,11 +91,11 @@ impl AddedTokens {
                 "decoder": null, "normalizer": {"type": "Sequence", "normalizers": steps},
                 "model": {"type": "WordLevel", "vocab": vocabulary, "unk_token": ""},
             });
-            tokenizers::from_json(&finder.to_string()).map_err(|error| error.to_string())
+            tokenizers::from_json(&finder.to_string()).map_err(SubwordsError::Library)
         };
         let spaces = match finder(&steps)?.get_normalizers().last() {
             Some(PipelineNormalizer::Metaspace(spaces)) => spaces.clone(),
-            _ => return Err(format!("its {SPACES} step can't be read")),
+            _ => return Err(SubwordsError::Step(SPACES)),
         };
         steps.pop();
         let finder = finder(&steps)?;

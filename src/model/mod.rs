@@ -21,6 +21,7 @@ mod languages;
 pub mod linear;
 mod manifest;
 mod options;
+mod subwords;
 mod tokenize;
 mod tokenizer_files;
 
@@ -42,7 +43,8 @@ pub use self::{
     languages::{Languages, UNSUPPORTED},
     manifest::{Manifest, toml_mistake},
     options::{ModelOptions, Precision, ProblemType, Provider},
-    tokenize::{TokenizeError, Tokenizer},
+    subwords::{Subwords, SubwordsError, TokenizeError, largest_id},
+    tokenize::Tokenizer,
 };
 
 /// The cleaning profile of a model whose manifest names none: the one that the Twitter RoBERTa family was trained with.

@@ -8,11 +8,7 @@ use std::path::{Path, PathBuf};
 
 use anyhow::{Context, Result, ensure};
 
-use crate::{
-    checkpoint::{Checkpoint, Staging},
-    tokenizer,
-    training::Average,
-};
+use crate::{checkpoint::Checkpoint, files::Staging, tokenizer, training::Average};
 
 /// What the command line says.
 #[derive(Debug, clap::Args)]

@@ -7,13 +7,14 @@
 use std::{collections::HashSet, path::PathBuf};
 
 use anyhow::{Result, ensure};
-use moodstream::clean::Profile;
+use moodstream::{clean::Profile, model::Subwords};
 
 use crate::{
     carry::read_texts,
-    checkpoint::{Checkpoint, Staging},
+    checkpoint::Checkpoint,
     encoder::{Encoder, Shape},
-    tokenizer::Tokenizer,
+    files::Staging,
+    tokenizer,
     training::ensure_known_id,
     unigram::Unigram,
 };
@@ -56,7 +57,7 @@ pub fn run(args: Args) -> Result<()> {
     let vocabulary = Unigram::read(&args.source)?;
     let largest = vocabulary.pieces().len() as u64 - 1;
     ensure_known_id(largest, source.encoder.shape.vocabulary, &args.source)?;
-    let tokenizer = Tokenizer::read(&args.source)?;
+    let tokenizer = tokenizer::read(&args.source)?;
     let texts: Vec<String> = read_texts(&args.text)?
         .iter()
         .map(|text| args.profile.clean(text))
@@ -71,7 +72,7 @@ pub fn run(args: Args) -> Result<()> {
     let vocabulary = Unigram::new(pieces)?;
     source.write(staging.path())?;
     vocabulary.write(staging.path(), longest)?;
-    let (_, after) = count(&Tokenizer::read(staging.path())?, &texts, tokens)?;
+    let (_, after) = count(&tokenizer::read(staging.path())?, &texts, tokens)?;
     staging.finish()?;
     println!(
         "{}: {tokens} of {} tokens; {} texts are {after} tokens, {:+.2} %",
@@ -84,7 +85,7 @@ pub fn run(args: Args) -> Result<()> {
 }
 
 /// How often each id occurs in the texts, and how many tokens these are in all.
-fn count(tokenizer: &Tokenizer, texts: &[String], ids: usize) -> Result<(Vec<u64>, u64)> {
+fn count(tokenizer: &Subwords, texts: &[String], ids: usize) -> Result<(Vec<u64>, u64)> {
     let mut counts = vec![0; ids];
     for text in texts {
         for id in tokenizer.pieces(text)? {

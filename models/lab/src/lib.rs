@@ -29,6 +29,7 @@ pub mod data;
 pub mod encoder;
 pub mod evaluate;
 pub mod export;
+pub mod files;
 mod manifest;
 pub mod metrics;
 pub mod optim;

@@ -9,7 +9,7 @@ use anyhow::Context as _;
 use moodstream::model::toml_mistake;
 use toml_edit::{DocumentMut, Item, Table, value};
 
-use crate::data;
+use crate::files;
 
 /// The manifest as a document: what is not set stays as it was written, comments included.
 pub(crate) struct Manifest {
@@ -73,7 +73,7 @@ impl Manifest {
 
     /// Writes it into the folder.
     pub(crate) fn write(&self) -> anyhow::Result<()> {
-        Ok(data::write_whole(&self.path, self.document.to_string().as_bytes())?)
+        Ok(files::write(&self.path, self.document.to_string().as_bytes())?)
     }
 }
 

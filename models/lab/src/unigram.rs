@@ -5,7 +5,7 @@ use std::{fs, path::Path};
 use anyhow::{Context, Result, ensure};
 use serde_json::{Value, json};
 
-use crate::{carry, checkpoint};
+use crate::{carry, files};
 
 /// The special tokens that stand first; `<mask>` is the last of all.
 pub(crate) const FIXED: [&str; 4] = ["<s>", "<pad>", "</s>", "<unk>"];
@@ -101,9 +101,9 @@ impl Unigram {
     ///
     /// When one can't be written.
     pub(crate) fn write(&self, folder: &Path, longest: usize) -> Result<()> {
-        checkpoint::write(&folder.join("tokenizer.json"), self.to_json().to_string().as_bytes())?;
+        files::write(&folder.join("tokenizer.json"), self.to_json().to_string().as_bytes())?;
         let config = serde_json::to_string_pretty(&carry::tokenizer_config(longest))? + "\n";
-        checkpoint::write(&folder.join("tokenizer_config.json"), config.as_bytes())
+        Ok(files::write(&folder.join("tokenizer_config.json"), config.as_bytes())?)
     }
 
     /// The content of `tokenizer.json`.

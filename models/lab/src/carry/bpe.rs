@@ -261,7 +261,7 @@ mod tests {
     #![allow(clippy::unwrap_used)]
 
     use super::*;
-    use crate::tokenizer::Tokenizer;
+    use crate::tokenizer;
 
     #[test]
     fn words_are_split_as_gpt2_does() {
@@ -278,7 +278,7 @@ mod tests {
             .map(str::to_owned)
             .to_vec();
         let vocabulary = Vocabulary::train(&texts, 300, |word| Ok(vec![word.to_owned()])).unwrap();
-        let tokenizer = Tokenizer::parse(&vocabulary.to_json().to_string()).unwrap();
+        let tokenizer = tokenizer::parse(&vocabulary.to_json().to_string()).unwrap();
         let ids = tokenizer.encode("SO happy 😀", 64).unwrap();
         assert_eq!((ids[0], ids[ids.len() - 1]), (0, 2));
         assert_eq!(read(&vocabulary, &ids).concat(), " so happy 😀");
@@ -311,7 +311,7 @@ mod tests {
                 .collect())
         };
         let vocabulary = Vocabulary::train(&texts, 300, seams).unwrap();
-        let tokenizer = Tokenizer::parse(&vocabulary.to_json().to_string()).unwrap();
+        let tokenizer = tokenizer::parse(&vocabulary.to_json().to_string()).unwrap();
         let ids = tokenizer.encode("#Running run", 64).unwrap();
         assert_eq!(read(&vocabulary, &ids), [" #", " run", "ning", " run"]);
     }
@@ -320,7 +320,7 @@ mod tests {
     #[test]
     fn texts_are_normalised_as_the_tokenizer_does() {
         let vocabulary = Vocabulary::train(&["a a".to_owned()], 300, |word| Ok(vec![word.to_owned()])).unwrap();
-        let tokenizer = Tokenizer::parse(&vocabulary.to_json().to_string()).unwrap();
+        let tokenizer = tokenizer::parse(&vocabulary.to_json().to_string()).unwrap();
         for text in [
             "#Happy!!! it's 5pm",
             "Café, naïve",

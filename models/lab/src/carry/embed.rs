@@ -3,18 +3,19 @@
 use std::{collections::HashMap, fs, path::Path};
 
 use anyhow::{Context, Result};
+use moodstream::model::{Subwords, largest_id};
 use serde_json::Value;
 
 use super::bpe::{SPECIAL, Vocabulary};
 use crate::{
     encoder::Encoder,
-    tokenizer::{Tokenizer, largest_id},
+    tokenizer,
     training::{ensure_known, ensure_known_id},
 };
 
 /// The old vocabulary: a WordPiece tokenizer and the embeddings of its pieces.
 pub(super) struct Source<'a> {
-    tokenizer: Tokenizer,
+    tokenizer: Subwords,
     pieces: HashMap<String, u32>,
     /// What a piece stands for, by its id.
     surfaces: HashMap<u32, String>,
@@ -34,7 +35,7 @@ impl<'a> Source<'a> {
             .filter_map(|(piece, id)| Some((piece.clone(), u32::try_from(id.as_u64()?).ok()?)))
             .collect();
         // An empty text is the frame's special tokens alone, which the vocabulary need not list.
-        let tokenizer = Tokenizer::read(folder)?;
+        let tokenizer = tokenizer::read(folder)?;
         ensure_known_id(largest_id(&json).unwrap_or(0), encoder.shape.vocabulary, folder)?;
         ensure_known(tokenizer.encode("", 0)?.iter(), &encoder.shape, folder)?;
         let unknown = pieces.get("[UNK]").copied();
@@ -52,7 +53,7 @@ impl<'a> Source<'a> {
         })
     }
 
-    pub(super) fn tokenizer(&self) -> &Tokenizer {
+    pub(super) fn tokenizer(&self) -> &Subwords {
         &self.tokenizer
     }
 

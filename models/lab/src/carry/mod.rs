@@ -12,12 +12,13 @@ pub(crate) use bpe::{surface, tokenizer_config};
 use std::path::{Path, PathBuf};
 
 use anyhow::{Context, Result, ensure};
-use moodstream::clean::Profile;
+use moodstream::{clean::Profile, model::Subwords};
 
 use crate::{
-    checkpoint::{self, Checkpoint, Family, Staging},
+    checkpoint::{Checkpoint, Family},
     encoder::{Encoder, Packed, Pass, Rates, Shape},
-    tokenizer::Tokenizer,
+    files::{self, Staging},
+    tokenizer,
 };
 
 /// What the command line says.
@@ -75,7 +76,7 @@ pub fn run(args: Args) -> Result<()> {
     let seen: Vec<&String> = texts.iter().chain(pairs_as_often).collect();
     let vocabulary = bpe::Vocabulary::train(&seen, args.vocabulary, |word| old.cut(word))?;
     let json = vocabulary.to_json().to_string();
-    let tokenizer = Tokenizer::parse(&json).context("the vocabulary just trained can't be read")?;
+    let tokenizer = tokenizer::parse(&json).context("the vocabulary just trained can't be read")?;
     let words = old.embeddings(&vocabulary)?;
 
     let shape = Shape {
@@ -98,9 +99,9 @@ pub fn run(args: Args) -> Result<()> {
         family: Family::Roberta,
     }
     .write(staging.path())?;
-    checkpoint::write(&staging.path().join("tokenizer.json"), json.as_bytes())?;
+    files::write(&staging.path().join("tokenizer.json"), json.as_bytes())?;
     let config = serde_json::to_string_pretty(&bpe::tokenizer_config(longest))? + "\n";
-    checkpoint::write(&staging.path().join("tokenizer_config.json"), config.as_bytes())?;
+    files::write(&staging.path().join("tokenizer_config.json"), config.as_bytes())?;
     staging.finish()?;
     println!(
         "{}: {} tokens from {} texts, sentence cosine to the source {cosine:.3}",
@@ -175,7 +176,7 @@ fn cosine(
     source: &Encoder,
     old: &embed::Source<'_>,
     encoder: &Encoder,
-    tokenizer: &Tokenizer,
+    tokenizer: &Subwords,
     texts: &[String],
 ) -> Result<f64> {
     let mut sum = 0.0;

@@ -6,11 +6,11 @@
 //! `transformers` loads them as `MPNetForSequenceClassification` and the like, whose head sees the first state: one that was
 //! trained on the mean (`classifier_pooling`) is for `export` alone.
 
-mod staging;
+mod file;
 mod tensors;
 
-pub use staging::Staging;
-pub(crate) use staging::write;
+pub(crate) use file::File;
+pub use file::{TensorError, TensorFault};
 pub(crate) use tensors::{le_bytes, transposed, write_tensors};
 
 use std::{collections::BTreeMap, fs, path::Path};
@@ -19,8 +19,11 @@ use anyhow::{Context, Result, bail, ensure};
 use safetensors::SafeTensors;
 use serde::{Deserialize, Serialize};
 
-use self::tensors::{File, write_encoder};
-use crate::encoder::{BUCKETS, DEFAULT_BUCKETS, Encoder, Loss, Pooling, Shape};
+use self::tensors::write_encoder;
+use crate::{
+    encoder::{BUCKETS, DEFAULT_BUCKETS, Encoder, Loss, Pooling, Shape},
+    files,
+};
 
 /// An encoder with what its folder says beside the weights.
 #[derive(Debug, Clone)]
@@ -157,7 +160,7 @@ impl Checkpoint {
     /// When a file can't be written.
     pub fn write(&self, folder: &Path) -> Result<()> {
         let config = serde_json::to_string_pretty(&self.config())? + "\n";
-        write(&folder.join("config.json"), config.as_bytes())?;
+        files::write(&folder.join("config.json"), config.as_bytes())?;
         write_encoder(&self.encoder, &folder.join("model.safetensors"))
     }
 

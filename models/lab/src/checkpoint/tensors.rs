@@ -3,16 +3,13 @@
 use std::path::Path;
 
 use anyhow::{Context, Result, ensure};
-use safetensors::{Dtype, SafeTensors, tensor::TensorView};
+use safetensors::{Dtype, tensor::TensorView};
 
-use super::staging::write;
-use crate::encoder::{Encoder, Shape};
-
-/// A safetensors file with its name, for messages.
-pub(super) struct File<'a> {
-    pub(super) path: &'a Path,
-    pub(super) tensors: &'a SafeTensors<'a>,
-}
+use super::file::File;
+use crate::{
+    encoder::{Encoder, Shape},
+    files,
+};
 
 impl File<'_> {
     pub(super) fn encoder(&self, shape: Shape) -> Result<Encoder> {
@@ -80,40 +77,6 @@ impl File<'_> {
             )?;
         }
         Ok(())
-    }
-
-    fn tensor(&self, name: &str, shape: &[usize]) -> Result<TensorView<'_>> {
-        let path = self.path.display();
-        let tensor = self
-            .tensors
-            .tensor(name)
-            .ok()
-            .with_context(|| format!("{path}: tensor {name} is absent"))?;
-        ensure!(
-            tensor.shape() == shape,
-            "{path}: tensor {name} is {:?}, but config.json says {shape:?}",
-            tensor.shape()
-        );
-        ensure!(
-            tensor.dtype() == Dtype::F32,
-            "{path}: tensor {name} is {:?}, not F32",
-            tensor.dtype()
-        );
-        Ok(tensor)
-    }
-
-    fn values(&self, name: &str, shape: &[usize]) -> Result<Vec<f32>> {
-        let (path, tensor) = (self.path.display(), self.tensor(name, shape)?);
-        let values: Vec<f32> = tensor
-            .data()
-            .chunks_exact(4)
-            .map(|bytes| f32::from_le_bytes([bytes[0], bytes[1], bytes[2], bytes[3]]))
-            .collect();
-        ensure!(
-            values.iter().all(|value| value.is_finite()),
-            "{path}: tensor {name} holds a value that is no number"
-        );
-        Ok(values)
     }
 }
 
@@ -183,7 +146,7 @@ pub(crate) fn write_tensors(tensors: &[(String, Vec<usize>, Vec<u8>)], path: &Pa
         .collect::<Result<Vec<_>>>()?;
     let metadata = [("format".to_owned(), "pt".to_owned())].into();
     let bytes = safetensors::serialize(views, Some(metadata)).context("can't serialise the tensors")?;
-    write(path, &bytes)
+    Ok(files::write(path, &bytes)?)
 }
 
 pub(crate) fn le_bytes(values: &[f32]) -> Vec<u8> {

@@ -33,6 +33,32 @@ pub struct LabelMap {
     identity: bool,
 }
 
+/// Why a file maps no labels.
+#[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
+#[non_exhaustive]
+pub enum LabelMapError {
+    /// It is no TOML, or has other keys; the line and what is wrong there.
+    #[error("{0}")]
+    Form(String),
+    /// It names no labels.
+    #[error("`labels` is empty: name the labels there are in the end")]
+    Empty,
+    /// A label is named twice.
+    #[error("`{0}` is in `labels` twice")]
+    Twice(String),
+    /// A label becomes one that there is not.
+    #[error("`{from}` becomes `{to}`, which is not in `labels`")]
+    Unknown {
+        /// The label of the set.
+        from: String,
+        /// What it becomes.
+        to: String,
+    },
+    /// A label becomes another and is dropped.
+    #[error("`{0}` is both mapped and dropped")]
+    Both(String),
+}
+
 #[derive(Deserialize)]
 #[serde(deny_unknown_fields)]
 struct File {
@@ -63,31 +89,32 @@ impl LabelMap {
             file: path.to_owned(),
             source,
         })?;
-        Self::parse(&text).map_err(|detail| DataError::Unfit {
+        Self::parse(&text).map_err(|fault| DataError::LabelMap {
             file: path.to_owned(),
-            detail,
+            fault,
         })
     }
 
-    fn parse(text: &str) -> Result<Self, String> {
-        let File { labels, drop, map } =
-            toml::from_str(text).map_err(|error| toml_mistake(text, error.span(), error.message()))?;
+    fn parse(text: &str) -> Result<Self, LabelMapError> {
+        let File { labels, drop, map } = toml::from_str(text)
+            .map_err(|error| LabelMapError::Form(toml_mistake(text, error.span(), error.message())))?;
         if labels.is_empty() {
-            return Err("`labels` is empty: name the labels there are in the end".to_owned());
+            return Err(LabelMapError::Empty);
         }
         if let Some(label) = labels
             .iter()
             .enumerate()
             .find_map(|(at, label)| labels[..at].contains(label).then_some(label))
         {
-            return Err(format!("`{label}` is in `labels` twice"));
+            return Err(LabelMapError::Twice(label.clone()));
         }
         for (from, to) in &map {
             if !labels.contains(to) {
-                return Err(format!("`{from}` becomes `{to}`, which is not in `labels`"));
+                let (from, to) = (from.clone(), to.clone());
+                return Err(LabelMapError::Unknown { from, to });
             }
             if drop.contains(from) {
-                return Err(format!("`{from}` is both mapped and dropped"));
+                return Err(LabelMapError::Both(from.clone()));
             }
         }
         Ok(Self {
@@ -203,7 +230,7 @@ mod tests {
             ("labels = ['a']\ndrop = ['b']\n[map]\nb = 'a'", "both"),
             ("label = ['a']", "unknown field"),
         ] {
-            assert!(LabelMap::parse(text).unwrap_err().contains(word), "{text}");
+            assert!(LabelMap::parse(text).unwrap_err().to_string().contains(word), "{text}");
         }
     }
 }

@@ -15,8 +15,12 @@ use std::{
 
 use serde::{Deserialize, Serialize};
 
-pub use label_map::LabelMap;
+pub use label_map::{LabelMap, LabelMapError};
 pub use mend::mend;
+
+// `compare` writes its figures by this name.
+pub use crate::files::write as write_whole;
+use crate::files::{self, FileError};
 
 /// What stands before a label of which it is not known whether the text has it.
 pub const UNKNOWN: char = '?';
@@ -111,6 +115,9 @@ pub enum DataError {
         /// What went wrong.
         source: io::Error,
     },
+    /// It can't be written.
+    #[error(transparent)]
+    Write(#[from] FileError),
     /// A row does not have the form that its format asks for.
     #[error("{origin}: {detail}")]
     Row {
@@ -118,6 +125,14 @@ pub enum DataError {
         origin: Origin,
         /// What is wrong with it.
         detail: String,
+    },
+    /// A file of label mappings that can't be followed.
+    #[error("{}: {fault}", file.display())]
+    LabelMap {
+        /// The file.
+        file: PathBuf,
+        /// What is wrong with it.
+        fault: LabelMapError,
     },
     /// The file as a whole is unfit.
     #[error("{}: {detail}", file.display())]
@@ -197,28 +212,7 @@ pub fn write_tsv<'a>(path: &Path, examples: impl IntoIterator<Item = &'a Example
         }
         out.push('\n');
     }
-    write_whole(path, out.as_bytes())
-}
-
-/// Writes a file beside its place and moves it there, so that nobody finds half of it.
-///
-/// # Errors
-///
-/// [`DataError::Io`].
-pub fn write_whole(path: &Path, bytes: &[u8]) -> Result<(), DataError> {
-    let mut name = path.file_name().unwrap_or_default().to_owned();
-    name.push(".part");
-    let part = path.with_file_name(name);
-    fs::write(&part, bytes)
-        .and_then(|()| fs::rename(&part, path))
-        .map_err(|source| {
-            // What is left of it is of no use; that it can't be removed changes nothing.
-            let _ = fs::remove_file(&part);
-            DataError::Io {
-                file: path.to_owned(),
-                source,
-            }
-        })
+    Ok(files::write(path, out.as_bytes())?)
 }
 
 fn empty(path: &Path) -> DataError {

@@ -23,6 +23,7 @@ pub use self::{
 };
 use crate::{
     data::{self, Example, Format, LabelMap},
+    files,
     manifest::Manifest,
     metrics,
 };
@@ -83,8 +84,8 @@ pub struct Args {
 }
 
 /// A value by the name that the settings file uses for it.
-fn named<T: serde::de::DeserializeOwned>(name: &str) -> Result<T, String> {
-    serde_json::from_value(name.into()).map_err(|error| error.to_string())
+fn named<T: serde::de::DeserializeOwned>(name: &str) -> Result<T, serde_json::Error> {
+    serde_json::from_value(name.into())
 }
 
 impl ModelArgs {
@@ -153,7 +154,7 @@ pub fn run(args: Args) -> anyhow::Result<()> {
     evaluation.data = args.model.data.iter().map(|file| file_name(file)).collect();
     print!("{}", evaluation.table());
     if let Some(path) = &args.json {
-        data::write_whole(path, &serde_json::to_vec_pretty(&evaluation)?)?;
+        files::write(path, &serde_json::to_vec_pretty(&evaluation)?)?;
     }
     if let Some(least) = args.note_languages {
         ensure!(

@@ -8,12 +8,12 @@ use std::collections::BTreeMap;
 use std::fs;
 use std::path::{Path, PathBuf};
 
-use half::{bf16, f16};
 use ndarray::{Array1, Array2, Axis};
-use safetensors::{Dtype, SafeTensors};
+use safetensors::SafeTensors;
 use serde::Deserialize;
 
 use super::error::ExportError;
+use crate::checkpoint::File;
 use crate::encoder::{self, Pooling};
 
 /// What the names of a checkpoint's tensors, its positions and its head follow from.
@@ -106,7 +106,11 @@ impl Classifier {
             path: path.clone(),
             why: format!("not a safetensors file: {source}"),
         })?;
-        Weights { path, tensors }.classifier(&config)
+        let file = File {
+            path: &path,
+            tensors: &tensors,
+        };
+        Weights { file }.classifier(&config)
     }
 
     /// Entries of the vocabulary.
@@ -248,8 +252,7 @@ impl Config {
 }
 
 struct Weights<'a> {
-    path: PathBuf,
-    tensors: SafeTensors<'a>,
+    file: File<'a>,
 }
 
 impl Weights<'_> {
@@ -264,16 +267,16 @@ impl Weights<'_> {
         };
         let embeddings = format!("{prefix}.embeddings");
         let word_embeddings = self.matrix(&format!("{embeddings}.word_embeddings.weight"), raw.vocab_size, width)?;
-        let positions = self.rows(&format!("{embeddings}.position_embeddings.weight"))?;
+        let positions = self.file.rows(&format!("{embeddings}.position_embeddings.weight"))?;
         let mut position_embeddings =
             self.matrix(&format!("{embeddings}.position_embeddings.weight"), positions, width)?;
         let types_name = format!("{embeddings}.token_type_embeddings.weight");
         let type_embeddings = match config.family {
             Family::DistilBert | Family::MpNet => None,
-            Family::Bert => Some(self.matrix(&types_name, self.rows(&types_name)?, width)?),
+            Family::Bert => Some(self.matrix(&types_name, self.file.rows(&types_name)?, width)?),
             Family::Roberta => {
                 // Every token is of type 0, so its embedding is a constant of each position.
-                position_embeddings += &self.matrix(&types_name, self.rows(&types_name)?, width)?.row(0);
+                position_embeddings += &self.matrix(&types_name, self.file.rows(&types_name)?, width)?.row(0);
                 None
             }
         };
@@ -286,7 +289,7 @@ impl Weights<'_> {
             Family::Bert => ("bert.pooler.dense", "classifier", HeadActivation::Tanh),
             Family::DistilBert => ("pre_classifier", "classifier", HeadActivation::Relu),
         };
-        let labels = self.rows(&format!("{output}.weight"))?;
+        let labels = self.file.rows(&format!("{output}.weight"))?;
         if let Some(named) = raw
             .id2label
             .as_ref()
@@ -374,64 +377,15 @@ impl Weights<'_> {
     }
 
     fn matrix(&self, name: &str, rows: usize, columns: usize) -> Result<Array2<f32>, ExportError> {
-        let data = self.floats(name, &[rows, columns])?;
-        Array2::from_shape_vec((rows, columns), data).map_err(|e| self.bad_tensor(name, &e.to_string()))
+        let values = self.file.values(name, &[rows, columns])?;
+        // There are as many as the shape says, so this keeps it.
+        Ok(Array1::from_vec(values)
+            .into_shape_with_order((rows, columns))
+            .unwrap_or_default())
     }
 
     fn vector(&self, name: &str, len: usize) -> Result<Array1<f32>, ExportError> {
-        Ok(self.floats(name, &[len])?.into())
-    }
-
-    /// The first dimension of a tensor: what the checkpoint alone decides.
-    fn rows(&self, name: &str) -> Result<usize, ExportError> {
-        let view = self
-            .tensors
-            .tensor(name)
-            .map_err(|_| self.bad_tensor(name, "is absent"))?;
-        match view.shape().first() {
-            Some(&rows) if rows > 0 => Ok(rows),
-            _ => Err(self.bad_tensor(name, "is empty")),
-        }
-    }
-
-    fn floats(&self, name: &str, shape: &[usize]) -> Result<Vec<f32>, ExportError> {
-        let view = self
-            .tensors
-            .tensor(name)
-            .map_err(|_| self.bad_tensor(name, "is absent"))?;
-        if view.shape() != shape {
-            return Err(self.bad_tensor(
-                name,
-                &format!("has shape {:?}, config.json calls for {shape:?}", view.shape()),
-            ));
-        }
-        let data = view.data();
-        let values: Vec<f32> = match view.dtype() {
-            Dtype::F32 => data
-                .chunks_exact(4)
-                .map(|b| f32::from_le_bytes([b[0], b[1], b[2], b[3]]))
-                .collect(),
-            Dtype::F16 => data
-                .chunks_exact(2)
-                .map(|b| f16::from_le_bytes([b[0], b[1]]).to_f32())
-                .collect(),
-            Dtype::BF16 => data
-                .chunks_exact(2)
-                .map(|b| bf16::from_le_bytes([b[0], b[1]]).to_f32())
-                .collect(),
-            other => return Err(self.bad_tensor(name, &format!("holds {other:?}, not F32, F16 or BF16"))),
-        };
-        match values.iter().position(|value| !value.is_finite()) {
-            Some(at) => Err(self.bad_tensor(name, &format!("holds {} at element {at}", values[at]))),
-            None => Ok(values),
-        }
-    }
-
-    fn bad_tensor(&self, name: &str, why: &str) -> ExportError {
-        ExportError::Invalid {
-            path: self.path.clone(),
-            why: format!("tensor `{name}` {why}"),
-        }
+        Ok(self.file.values(name, &[len])?.into())
     }
 }
 

@@ -5,11 +5,14 @@ use std::path::PathBuf;
 
 use thiserror::Error;
 
+use crate::checkpoint::TensorError;
+use crate::files::FileError;
+
 /// Why a checkpoint could not be exported; each names the file, and the tensor or field where one is at fault.
 #[derive(Debug, Error)]
 pub enum ExportError {
     /// A file of the checkpoint, or the calibration texts, could not be read.
-    #[error("can't read {}: {source}", path.display())]
+    #[error("can't read {}", path.display())]
     Read {
         /// The file.
         path: PathBuf,
@@ -17,13 +20,8 @@ pub enum ExportError {
         source: io::Error,
     },
     /// A file or folder of the result could not be written.
-    #[error("can't write {}: {source}", path.display())]
-    Write {
-        /// The file or folder.
-        path: PathBuf,
-        /// What the system said.
-        source: io::Error,
-    },
+    #[error(transparent)]
+    Write(#[from] FileError),
     /// A file was read and does not hold what it should.
     #[error("{}: {why}", path.display())]
     Invalid {
@@ -32,6 +30,9 @@ pub enum ExportError {
         /// What is wrong in it.
         why: String,
     },
+    /// A tensor of the checkpoint is not as its configuration says.
+    #[error(transparent)]
+    Tensor(#[from] TensorError),
     /// A graph passed the 2 GiB that one ONNX file can hold.
     #[error("the {precision} graph passes the 2 GiB that one onnx file can hold: export a smaller precision")]
     TooLarge {

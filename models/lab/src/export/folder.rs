@@ -1,23 +1,21 @@
 //! The model folder, built beside its place and moved there when it is whole.
 
 use std::fs;
-use std::path::{Path, PathBuf};
+use std::path::Path;
 
 use moodstream::{clean::Profile, model::toml_mistake};
 
 use super::error::ExportError;
+use crate::files::{self, FileError};
 
 /// Files of the checkpoint that go with the model as they are.
 const NEEDED: [&str; 2] = ["config.json", "tokenizer.json"];
 const OPTIONAL: [&str; 2] = ["tokenizer_config.json", "special_tokens_map.json"];
 pub(crate) const MANIFEST: &str = "moodstream.toml";
 
-/// A folder under construction; dropped before [`Self::publish`], it leaves nothing.
+/// A model folder under construction; dropped before [`Self::publish`], it leaves nothing.
 #[derive(Debug)]
-pub(crate) struct Staging {
-    target: PathBuf,
-    folder: tempfile::TempDir,
-}
+pub(crate) struct Staging(files::Staging);
 
 impl Staging {
     /// Begins a folder that will be `target`.
@@ -25,29 +23,12 @@ impl Staging {
         if target.exists() {
             return Err(ExportError::Exists(target.to_owned()));
         }
-        // Beside the target, so that the last step is a rename within one file system.
-        let parent = match target.parent() {
-            Some(parent) if !parent.as_os_str().is_empty() => parent,
-            _ => Path::new("."),
-        };
-        let write = |path: &Path, source| ExportError::Write {
-            path: path.to_owned(),
-            source,
-        };
-        fs::create_dir_all(parent).map_err(|source| write(parent, source))?;
-        let folder = tempfile::Builder::new()
-            .prefix(".export-")
-            .tempdir_in(parent)
-            .map_err(|source| write(parent, source))?;
-        Ok(Self {
-            target: target.to_owned(),
-            folder,
-        })
+        Ok(Self(files::Staging::new(target)?))
     }
 
     /// Where it is until it is published.
     pub(crate) fn path(&self) -> &Path {
-        self.folder.path()
+        self.0.path()
     }
 
     /// Copies the configuration and the tokenizer, and writes the manifest.
@@ -64,26 +45,14 @@ impl Staging {
     }
 
     pub(crate) fn write_onnx(&self, file: &str, bytes: &[u8]) -> Result<(), ExportError> {
-        let onnx = self.folder.path().join("onnx");
-        fs::create_dir_all(&onnx).map_err(|source| ExportError::Write { path: onnx, source })?;
+        let onnx = self.path().join("onnx");
+        fs::create_dir_all(&onnx).map_err(FileError::when("make", &onnx))?;
         self.write(&format!("onnx/{file}"), bytes)
     }
 
     /// Puts the folder in its place.
     pub(crate) fn publish(self) -> Result<(), ExportError> {
-        let Self { target, folder } = self;
-        fs::rename(folder.path(), &target).map_err(|source| ExportError::Write {
-            path: target.clone(),
-            source,
-        })?;
-        // A temporary folder is its owner's alone; a model is for the service's account too.
-        #[cfg(unix)]
-        {
-            use std::os::unix::fs::PermissionsExt as _;
-            fs::set_permissions(&target, fs::Permissions::from_mode(0o755))
-                .map_err(|source| ExportError::Write { path: target, source })?;
-        }
-        Ok(())
+        Ok(self.0.finish()?)
     }
 
     fn copy(&self, checkpoint: &Path, file: &str) -> Result<(), ExportError> {
@@ -94,8 +63,7 @@ impl Staging {
 
     /// Writes a file at the folder's top.
     pub(crate) fn write(&self, file: &str, bytes: &[u8]) -> Result<(), ExportError> {
-        let path = self.folder.path().join(file);
-        fs::write(&path, bytes).map_err(|source| ExportError::Write { path, source })
+        Ok(files::write(&self.path().join(file), bytes)?)
     }
 }
 

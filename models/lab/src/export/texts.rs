@@ -7,12 +7,11 @@ use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
 use moodstream::clean::Profile;
+use moodstream::model::{Subwords, largest_id};
 use serde_json::Value;
-use tokenizers::pipeline::{EncodeOptions, Override, PipelineTokenizer};
 
 use super::checkpoint::Classifier;
 use super::error::ExportError;
-use crate::tokenizer::largest_id;
 
 /// Texts are cut here, as the service does unless told otherwise.
 const MAX_TOKENS: usize = 128;
@@ -55,7 +54,7 @@ impl CalibrationTexts {
 
 /// A tokenizer that was held against the model it is for.
 pub(crate) struct CheckpointTokenizer {
-    tokenizer: PipelineTokenizer,
+    tokenizer: Subwords,
     path: PathBuf,
     max_tokens: usize,
 }
@@ -89,9 +88,8 @@ impl CheckpointTokenizer {
                 model.pad_token_id
             )));
         }
-        let not_read = |error: &dyn std::fmt::Display| invalid(format!("not a tokenizer that can be read: {error}"));
-        tokenizers::canonicalize_value(&mut json).map_err(|error| not_read(&error))?;
-        let tokenizer = tokenizers::from_json(&json.to_string()).map_err(|error| not_read(&error))?;
+        let tokenizer = Subwords::from_json(&mut json)
+            .map_err(|error| invalid(format!("not a tokenizer that can be read: {error}")))?;
         Ok(Self {
             tokenizer,
             path,
@@ -106,24 +104,12 @@ impl CheckpointTokenizer {
 
     /// The ids of one text with its special tokens, cut to what the model takes.
     pub(crate) fn encode(&self, text: &str) -> Result<Vec<u32>, ExportError> {
-        let options = EncodeOptions {
-            add_special_tokens: true,
-            encode_special_tokens: true,
-            padding: Override::Off,
-            truncation: Override::Off,
-        };
-        let mut tokens = Vec::new();
         self.tokenizer
-            .encode_into(text, &options, &mut tokens)
+            .encode(text, self.max_tokens)
             .map_err(|error| ExportError::Invalid {
                 path: self.path.clone(),
                 why: error.to_string(),
-            })?;
-        Ok(tokens
-            .iter()
-            .take(self.max_tokens)
-            .map(|&token| u32::from(token))
-            .collect())
+            })
     }
 }
 

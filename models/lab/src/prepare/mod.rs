@@ -24,13 +24,13 @@ pub(crate) use self::{
 };
 pub use self::{
     duplicates::key,
-    recipe::{Recipe, Set, Several},
+    recipe::{Recipe, RecipeError, RecipeFault, Set, Several},
     report::{FileReport, Removed, Report},
     split::Part,
 };
 use crate::{
-    checkpoint::Staging,
     data::{self, Example, Format, LabelMap},
+    files::{self, Staging},
 };
 
 /// The files of the parts: training, validation, test.
@@ -109,7 +109,7 @@ impl Args {
         recipe.profile = self.profile.or(recipe.profile);
         recipe.oversample = self.oversample.or(recipe.oversample);
         recipe.seed = self.seed.unwrap_or(recipe.seed);
-        recipe.check().map_err(anyhow::Error::msg)?;
+        recipe.check()?;
         Ok((recipe, self.out))
     }
 }
@@ -351,7 +351,7 @@ impl Prepared {
             }
         }
         let json = serde_json::to_vec_pretty(&self.report)?;
-        data::write_whole(&staging.path().join(REPORT), &json)?;
+        files::write(&staging.path().join(REPORT), &json)?;
 
         fs::create_dir_all(folder).with_context(|| format!("can't make the folder {}", folder.display()))?;
         for name in [REPORT].iter().chain(&FILES) {

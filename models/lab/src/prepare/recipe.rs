@@ -2,14 +2,14 @@
 
 use std::{
     collections::BTreeMap,
-    fs,
+    fs, io,
     path::{Path, PathBuf},
 };
 
 use moodstream::{clean::Profile, model::toml_mistake};
 use serde::{Deserialize, Serialize};
 
-use crate::data::{DataError, Format, is_language};
+use crate::data::{Format, is_language};
 
 /// A recipe. As a TOML file, for example:
 ///
@@ -128,24 +128,84 @@ impl Set {
     }
 }
 
+/// Why a recipe can't be read or followed.
+#[derive(Debug, thiserror::Error)]
+#[non_exhaustive]
+pub enum RecipeError {
+    /// The system does not give the file.
+    #[error("{}: {source}", file.display())]
+    Read {
+        /// The recipe.
+        file: PathBuf,
+        /// What the system says.
+        source: io::Error,
+    },
+    /// It is no TOML, or has other keys.
+    #[error("{}: {detail}", file.display())]
+    Form {
+        /// The recipe.
+        file: PathBuf,
+        /// The line and what is wrong there.
+        detail: String,
+    },
+    /// It asks for the impossible.
+    #[error("{}: {fault}", file.display())]
+    Unfit {
+        /// The recipe.
+        file: PathBuf,
+        /// What it asks for.
+        fault: RecipeFault,
+    },
+}
+
+/// What of a recipe can't be followed.
+#[derive(Debug, Clone, PartialEq, thiserror::Error)]
+#[non_exhaustive]
+pub enum RecipeFault {
+    /// `near` is no similarity.
+    #[error("`near` is {0}: expected a similarity above 0, at most 1")]
+    Near(f64),
+    /// Nothing would be left to train on.
+    #[error("`valid_share` and `test_share` must leave something to train on")]
+    Shares,
+    /// `oversample` is no share.
+    #[error("`oversample` is a share of the largest class: expected 0 to 1")]
+    Oversample,
+    /// There are no sets.
+    #[error("no `[[sets]]`: nothing to prepare")]
+    NoSets,
+    /// A set, by its name, has no files.
+    #[error("set `{0}` has no files: give `train`, `valid`, `test`, `held_out` or `all`")]
+    NoFiles(String),
+    /// A set is in no known language.
+    #[error("set `{set}`: `{language}` names no language")]
+    Language {
+        /// The set's name.
+        set: String,
+        /// What it gives for its language.
+        language: String,
+    },
+    /// A set, by its name, has a weight or share out of range.
+    #[error("set `{0}`: weights and shares are from 0 to 100")]
+    Factor(String),
+}
+
 impl Recipe {
     /// Reads a recipe and points its paths to where the files are: mapping files beside the
     /// recipe, data under `data`.
     ///
     /// # Errors
     ///
-    /// [`DataError`] if it can't be read, is no recipe, or asks for the impossible.
-    pub fn read(path: &Path, data: &Path) -> Result<Self, DataError> {
-        let text = fs::read_to_string(path).map_err(|source| DataError::Io {
+    /// [`RecipeError`] if it can't be read, is no recipe, or asks for the impossible.
+    pub fn read(path: &Path, data: &Path) -> Result<Self, RecipeError> {
+        let text = fs::read_to_string(path).map_err(|source| RecipeError::Read {
             file: path.to_owned(),
             source,
         })?;
-        let unfit = |detail| DataError::Unfit {
+        let mut recipe: Self = toml::from_str(&text).map_err(|error| RecipeError::Form {
             file: path.to_owned(),
-            detail,
-        };
-        let mut recipe: Self =
-            toml::from_str(&text).map_err(|error| unfit(toml_mistake(&text, error.span(), error.message())))?;
+            detail: toml_mistake(&text, error.span(), error.message()),
+        })?;
         let beside = path.parent().unwrap_or(Path::new(""));
         for set in &mut recipe.sets {
             if let Some(map) = &mut set.labels_map {
@@ -155,7 +215,10 @@ impl Recipe {
                 *file = data.join(&*file);
             }
         }
-        recipe.check().map_err(unfit)?;
+        recipe.check().map_err(|fault| RecipeError::Unfit {
+            file: path.to_owned(),
+            fault,
+        })?;
         Ok(recipe)
     }
 
@@ -163,22 +226,19 @@ impl Recipe {
     ///
     /// # Errors
     ///
-    /// One line for a person.
-    pub fn check(&self) -> Result<(), String> {
+    /// The first setting that can't be followed.
+    pub fn check(&self) -> Result<(), RecipeFault> {
         if !(0.0..=1.0).contains(&self.near) || self.near == 0.0 {
-            return Err(format!(
-                "`near` is {}: expected a similarity above 0, at most 1",
-                self.near
-            ));
+            return Err(RecipeFault::Near(self.near));
         }
         if self.valid_share < 0.0 || self.test_share < 0.0 || self.valid_share + self.test_share >= 1.0 {
-            return Err("`valid_share` and `test_share` must leave something to train on".to_owned());
+            return Err(RecipeFault::Shares);
         }
         if self.oversample.is_some_and(|ratio| !(0.0..=1.0).contains(&ratio)) {
-            return Err("`oversample` is a share of the largest class: expected 0 to 1".to_owned());
+            return Err(RecipeFault::Oversample);
         }
         if self.sets.is_empty() {
-            return Err("no `[[sets]]`: nothing to prepare".to_owned());
+            return Err(RecipeFault::NoSets);
         }
         for Set {
             name,
@@ -194,19 +254,20 @@ impl Recipe {
         } in &self.sets
         {
             if [train, valid, test, held_out, all].into_iter().all(Vec::is_empty) {
-                return Err(format!(
-                    "set `{name}` has no files: give `train`, `valid`, `test`, `held_out` or `all`"
-                ));
+                return Err(RecipeFault::NoFiles(name.clone()));
             }
             if let Some(language) = language.as_ref().filter(|tag| !is_language(tag)) {
-                return Err(format!("set `{name}`: `{language}` names no language"));
+                return Err(RecipeFault::Language {
+                    set: name.clone(),
+                    language: language.clone(),
+                });
             }
             if ![weight]
                 .into_iter()
                 .chain(shares.values())
                 .all(|factor| (0.0..=100.0).contains(factor))
             {
-                return Err(format!("set `{name}`: weights and shares are from 0 to 100"));
+                return Err(RecipeFault::Factor(name.clone()));
             }
         }
         Ok(())

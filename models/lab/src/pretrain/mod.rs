@@ -19,10 +19,11 @@ use self::{
 };
 use crate::{
     carry,
-    checkpoint::{Checkpoint, Staging},
+    checkpoint::Checkpoint,
     encoder::{Encoder, Gradient, Masked, MaskedHead, Packed, Pass, Rates},
+    files::Staging,
     optim::Settings,
-    tokenizer::{self, Tokenizer},
+    tokenizer,
     training::{Training, ensure_known},
 };
 
@@ -40,7 +41,7 @@ pub fn run(args: Args) -> Result<()> {
     let Checkpoint {
         encoder: base, family, ..
     } = Checkpoint::read(&common.base)?;
-    let tokenizer = Tokenizer::read(&common.base)?;
+    let tokenizer = tokenizer::read(&common.base)?;
     let hider = Hider::read(&common.base, base.shape.vocabulary, args.mask, args.emoji)?;
     let teacher = args
         .teacher

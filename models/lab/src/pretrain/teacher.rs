@@ -7,17 +7,18 @@
 use std::path::Path;
 
 use anyhow::{Result, ensure};
+use moodstream::model::Subwords;
 
 use crate::{
     checkpoint::Checkpoint,
     encoder::{Encoder, Packed, Pass, Rates, Shape},
-    tokenizer::Tokenizer,
+    tokenizer,
 };
 
 /// An encoder to learn from, with its tokenizer.
 pub(super) struct Teacher {
     encoder: Encoder,
-    tokenizer: Tokenizer,
+    tokenizer: Subwords,
 }
 
 impl Teacher {
@@ -31,7 +32,7 @@ impl Teacher {
             pupil.hidden
         );
         Ok(Self {
-            tokenizer: Tokenizer::read(folder)?,
+            tokenizer: tokenizer::read(folder)?,
             encoder,
         })
     }

@@ -12,8 +12,9 @@ use anyhow::bail;
 use moodstream::model::{ModelFolder, ProblemType};
 
 use crate::{
-    data::{self, Example, LabelMap},
+    data::{Example, LabelMap},
     evaluate::{self, Evaluation, ModelArgs, Served},
+    files,
     manifest::Manifest,
 };
 
@@ -54,7 +55,7 @@ pub fn run(args: Args) -> anyhow::Result<()> {
     println!("written to {}", path.display());
     if let Some(path) = &args.json {
         let figures = serde_json::json!({ "before": before, "after": after });
-        data::write_whole(path, &serde_json::to_vec_pretty(&figures)?)?;
+        files::write(path, &serde_json::to_vec_pretty(&figures)?)?;
     }
     Ok(())
 }

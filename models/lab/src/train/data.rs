@@ -3,13 +3,10 @@
 use std::{collections::BTreeMap, fs, path::Path};
 
 use anyhow::{Context, Result, bail, ensure};
-use moodstream::clean::Profile;
+use moodstream::{clean::Profile, model::Subwords};
 use rand::{SeedableRng, rngs::StdRng, seq::SliceRandom};
 
-use crate::{
-    data::{UNKNOWN, is_language},
-    tokenizer::Tokenizer,
-};
+use crate::data::{UNKNOWN, is_language};
 
 /// One labelled post.
 #[derive(Debug, Clone)]
@@ -94,7 +91,7 @@ pub(super) fn label_names(rows: &[Row]) -> Vec<String> {
 pub(super) fn examples(
     rows: &[Row],
     names: &[String],
-    tokenizer: &Tokenizer,
+    tokenizer: &Subwords,
     longest: usize,
     path: &Path,
 ) -> Result<Vec<Example>> {

@@ -21,10 +21,11 @@ use self::{
     tune::Tuner,
 };
 use crate::{
-    checkpoint::{self, Checkpoint, Family, Staging},
+    checkpoint::{Checkpoint, Family},
     encoder::{Encoder, Frozen},
+    files::{self, Staging},
     optim::Settings,
-    tokenizer::{self, Tokenizer},
+    tokenizer,
     training::{Training, ensure_known},
 };
 
@@ -49,7 +50,7 @@ pub fn run(args: Args) -> Result<()> {
         base.shape.layers
     );
     base.shape.pooling = args.pooling.unwrap_or(base.shape.pooling);
-    let tokenizer = Tokenizer::read(&common.base)?;
+    let tokenizer = tokenizer::read(&common.base)?;
     let train_rows = data::read(&args.train, common.profile)?;
     let valid_rows = data::read(&args.valid, common.profile)?;
     let labels = data::label_names(&train_rows);
@@ -85,7 +86,7 @@ pub fn run(args: Args) -> Result<()> {
     tokenizer::copy(&common.base, staging.path())?;
     // Posts are to be cleaned as these were: `export` hands the manifest on to the service.
     let manifest = format!("profile = \"{}\"\n", common.profile);
-    checkpoint::write(&staging.path().join("moodstream.toml"), manifest.as_bytes())?;
+    files::write(&staging.path().join("moodstream.toml"), manifest.as_bytes())?;
     let report = Report {
         labels: &labels,
         train_posts: train.len(),

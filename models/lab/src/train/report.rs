@@ -6,7 +6,7 @@ use anyhow::{Context, Result};
 use serde::{Deserialize, Serialize};
 
 use super::judge::Figures;
-use crate::checkpoint::write;
+use crate::files::write;
 
 /// One epoch's figures.
 #[derive(Debug, Clone, Default, PartialEq, Serialize, Deserialize)]

@@ -94,7 +94,7 @@ impl Bench {
     fn examples(&self, args: &Args) -> (Vec<String>, Vec<Example>) {
         let rows = data::read(&args.train, args.common.profile).unwrap();
         let labels = data::label_names(&rows);
-        let tokenizer = Tokenizer::read(&args.common.base).unwrap();
+        let tokenizer = tokenizer::read(&args.common.base).unwrap();
         let examples = data::examples(&rows, &labels, &tokenizer, 18, &args.train).unwrap();
         (labels, examples)
     }

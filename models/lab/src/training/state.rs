@@ -8,8 +8,9 @@ use serde::{Deserialize, Serialize, de::DeserializeOwned};
 
 use super::average::Average;
 use crate::{
-    checkpoint::{le_bytes, write, write_tensors},
+    checkpoint::{le_bytes, write_tensors},
     encoder::Encoder,
+    files,
     optim::{AdamW, Settings},
 };
 
@@ -116,7 +117,7 @@ impl Model {
         let file = folder.join(tensors_file(progress.steps));
         write_tensors(&tensors, &file)?;
         let before = Progress::<J>::read(folder)?;
-        write(&folder.join(PROGRESS), &serde_json::to_vec_pretty(progress)?)?;
+        files::write(&folder.join(PROGRESS), &serde_json::to_vec_pretty(progress)?)?;
         if let Some(before) = before.filter(|before| before.steps != progress.steps) {
             // An old state left behind costs only space.
             let _ = fs::remove_file(folder.join(tensors_file(before.steps)));

@@ -11,8 +11,9 @@ use anyhow::{Context, Result, ensure};
 
 use self::file::{File, Header};
 use crate::{
-    checkpoint::{self, Checkpoint, Family, Staging},
+    checkpoint::{self, Checkpoint, Family},
     encoder::{Encoder, Pooling, Shape},
+    files::Staging,
     unigram::{FIXED, Unigram},
 };
 

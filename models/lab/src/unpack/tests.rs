@@ -3,7 +3,7 @@
 use half::f16;
 
 use super::{file::BLOCK, *};
-use crate::{testing::arguments, tokenizer::Tokenizer, unigram::Piece};
+use crate::{testing::arguments, tokenizer, unigram::Piece};
 
 const WIDTH: usize = 32;
 const INNER: usize = 64;
@@ -188,7 +188,7 @@ fn the_folder_is_a_checkpoint_with_its_tokenizer() {
     assert_eq!(read.family, Family::XlmRoberta);
     assert_eq!(Unigram::read(&out).unwrap(), vocabulary);
     // A joiner and a run of spaces part words; a wide letter is the plain one; control characters are nothing.
-    let tokenizer = Tokenizer::read(&out).unwrap();
+    let tokenizer = tokenizer::read(&out).unwrap();
     assert_eq!(tokenizer.encode("so\u{200d}so", 9).unwrap(), [0, 7, 7, 2]);
     assert_eq!(
         tokenizer.encode("  s\u{ff4f}so \u{1} z", 9).unwrap(),

@@ -1,16 +1,12 @@
 //! The recipe from labelled posts to a served model, in one go, on tiny posts and a tiny source.
 
-#![allow(clippy::unwrap_used, clippy::expect_used, clippy::panic)]
-
-mod support;
-
 use std::{
     fs,
     path::{Path, PathBuf},
     process::{Command, Output},
 };
 
-use support::{fixture, lab, posts, runtime};
+use crate::support::{fixture, lab, posts, runtime};
 
 fn recipe(folder: &Path, settings: &[(&str, &str)]) -> Output {
     let script = Path::new(env!("CARGO_MANIFEST_DIR")).join("../recipes/fine-tune");

@@ -1,17 +1,13 @@
 //! Model folders that the exporters in use wrote, in the service that shall serve them.
 
-#![allow(clippy::unwrap_used, clippy::expect_used, clippy::panic)]
-
-mod support;
-
 use std::{fs, path::Path, sync::Arc};
 
+use crate::support::{fixture, runtime};
 use moodstream::{
     classify::{Classifier, ClassifyOptions},
     model::{ModelFolder, ModelOptions, Precision, ProblemType},
 };
 use serde::Deserialize;
-use support::{fixture, runtime};
 
 #[derive(Deserialize)]
 struct Expected {

@@ -1,8 +1,5 @@
 //! What the black-box tests share.
 
-// Each test binary uses a part of it.
-#![allow(dead_code)]
-
 use std::{
     path::{Path, PathBuf},
     process::Command,

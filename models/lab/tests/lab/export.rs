@@ -1,11 +1,9 @@
 //! `export` against what `transformers` computes, in the runtime that serves the result.
 
-#![allow(clippy::unwrap_used, clippy::expect_used, clippy::panic)]
-
 use std::fs;
-use std::path::{Path, PathBuf};
-use std::sync::OnceLock;
+use std::path::Path;
 
+use moodstream::classify::{self, ClassifyOptions};
 use moodstream_lab::checkpoint::{Checkpoint, Family as CheckpointFamily};
 use moodstream_lab::encoder::{Encoder, Loss, Pooling, Shape};
 use moodstream_lab::export::{Args, Classifier, ExportError, GraphStyle, Precision, export};
@@ -14,6 +12,8 @@ use ort::environment::Environment;
 use ort::session::Session;
 use ort::value::TensorRef;
 use serde::Deserialize;
+
+use crate::support::{fixture, runtime};
 
 /// Tiny checkpoints of random weights that `transformers` wrote, with the logits it computes; `make.py` beside them
 /// is how they were made.
@@ -24,12 +24,6 @@ struct Expected {
     input_ids: Vec<Vec<i64>>,
     attention_mask: Vec<Vec<i64>>,
     logits: Vec<Vec<f32>>,
-}
-
-fn fixture(family: &str) -> PathBuf {
-    Path::new(env!("CARGO_MANIFEST_DIR"))
-        .join("tests/fixtures/parity")
-        .join(family)
 }
 
 fn expected(family: &str) -> Expected {
@@ -50,20 +44,13 @@ fn args(checkpoint: &Path, out: &Path, precision: &[Precision], graph: GraphStyl
     }
 }
 
-/// The runtime, where its library is here; says so where not.
-fn runtime() -> Option<&'static Environment> {
-    static RUNTIME: OnceLock<Option<Environment>> = OnceLock::new();
-    RUNTIME
-        .get_or_init(|| {
-            let here = Path::new(env!("CARGO_MANIFEST_DIR")).join("../../.runtime/lib/libonnxruntime.so");
-            let library = std::env::var_os("ORT_DYLIB_PATH").map_or(here, PathBuf::from);
-            if !library.is_file() {
-                eprintln!("skipped: no ONNX Runtime at {}", library.display());
-                return None;
-            }
-            Some(ort::init_from(&library).unwrap().build().unwrap())
-        })
-        .as_ref()
+/// The runtime, where its library is here: that of the service, as a process can have one environment alone.
+fn environment() -> Option<Environment> {
+    let options = ClassifyOptions {
+        onnxruntime: Some(runtime()?),
+        ..ClassifyOptions::default()
+    };
+    Some(classify::environment(&options).unwrap())
 }
 
 fn matrix(rows: &[Vec<i64>]) -> Array2<i64> {
@@ -106,7 +93,7 @@ fn largest_difference(a: &Array2<f32>, b: &[Vec<f32>]) -> f32 {
 
 #[test]
 fn fp32_has_the_logits_of_transformers_in_every_family_and_style() {
-    let Some(runtime) = runtime() else { return };
+    let Some(environment) = environment() else { return };
     let folder = tempfile::tempdir().unwrap();
     for family in FAMILIES {
         let truth = expected(family);
@@ -121,7 +108,7 @@ fn fp32_has_the_logits_of_transformers_in_every_family_and_style() {
             .unwrap();
             let run = |file: &str| {
                 logits(
-                    runtime,
+                    &environment,
                     &out.join("onnx").join(file),
                     &matrix(&truth.input_ids),
                     &matrix(&truth.attention_mask),
@@ -137,7 +124,7 @@ fn fp32_has_the_logits_of_transformers_in_every_family_and_style() {
 
 #[test]
 fn int8_is_near_and_blind_to_batch_mates_and_padding() {
-    let Some(runtime) = runtime() else { return };
+    let Some(environment) = environment() else { return };
     let folder = tempfile::tempdir().unwrap();
     let texts = folder.path().join("texts.tsv");
     let lines: Vec<String> = (0..200)
@@ -154,13 +141,13 @@ fn int8_is_near_and_blind_to_batch_mates_and_padding() {
         export(&wanted).unwrap();
         let onnx = out.join("onnx/model_int8.onnx");
         let (ids, mask) = (matrix(&truth.input_ids), matrix(&truth.attention_mask));
-        let together = logits(runtime, &onnx, &ids, &mask);
+        let together = logits(&environment, &onnx, &ids, &mask);
         let distance = largest_difference(&together, &truth.logits);
         assert!(distance < 0.15, "{family}: {distance}");
         for (index, row) in truth.attention_mask.iter().enumerate() {
             let length = row.iter().sum::<i64>() as usize;
             let part = |x: &Array2<i64>| Array2::from_shape_fn((1, length), |(_, column)| x[(index, column)]);
-            let alone = logits(runtime, &onnx, &part(&ids), &part(&mask));
+            let alone = logits(&environment, &onnx, &part(&ids), &part(&mask));
             let change = largest_difference(&alone, &[together.row(index).to_vec()]);
             assert!(change < 1e-4, "{family}, text {index}: {change}");
         }
@@ -213,7 +200,7 @@ fn wide_checkpoint(folder: &Path) {
 
 #[test]
 fn words_of_four_bits_are_as_blind_to_batch_mates_and_smaller() {
-    let Some(runtime) = runtime() else { return };
+    let Some(environment) = environment() else { return };
     let folder = tempfile::tempdir().unwrap();
     let checkpoint = folder.path().join("checkpoint");
     wide_checkpoint(&checkpoint);
@@ -234,15 +221,15 @@ fn words_of_four_bits_are_as_blind_to_batch_mates_and_smaller() {
     // Half the bytes of 96 words of 64, and two scales a word instead of one.
     let saved = size(&whole) - size(&half);
     assert!((2_400..=96 * 64 / 2).contains(&saved), "{saved}");
-    let exact = logits(runtime, &half.join("model.onnx"), &ids, &mask);
-    let together = logits(runtime, &half.join("model_int8.onnx"), &ids, &mask);
+    let exact = logits(&environment, &half.join("model.onnx"), &ids, &mask);
+    let together = logits(&environment, &half.join("model_int8.onnx"), &ids, &mask);
     let rows: Vec<Vec<f32>> = exact.rows().into_iter().map(|row| row.to_vec()).collect();
     let distance = largest_difference(&together, &rows);
     assert!(distance < 0.15, "{distance}");
     for (index, row) in truth.attention_mask.iter().enumerate() {
         let length = row.iter().sum::<i64>() as usize;
         let part = |x: &Array2<i64>| Array2::from_shape_fn((1, length), |(_, column)| x[(index, column)]);
-        let alone = logits(runtime, &half.join("model_int8.onnx"), &part(&ids), &part(&mask));
+        let alone = logits(&environment, &half.join("model_int8.onnx"), &part(&ids), &part(&mask));
         let change = largest_difference(&alone, &[together.row(index).to_vec()]);
         assert!(change < 1e-4, "text {index}: {change}");
     }
@@ -300,7 +287,7 @@ fn unfit_checkpoints_are_refused_in_one_line_and_leave_nothing() {
         [&bytes[..8], renamed.as_bytes(), &bytes[8 + header..]].concat()
     });
     assert!(
-        layers.contains("tensor `roberta.encoder.layer.1.output.dense.weight` is absent"),
+        layers.contains("tensor roberta.encoder.layer.1.output.dense.weight is absent"),
         "{layers}"
     );
 

@@ -1,18 +1,56 @@
 //! Files and folders that appear under their names only when they are complete.
 
 use std::{
-    fs,
+    fs, io,
     path::{Path, PathBuf},
 };
 
-use anyhow::{Context, Result, bail, ensure};
+/// A file or folder that can't be made.
+#[derive(Debug, thiserror::Error)]
+#[non_exhaustive]
+pub enum FileError {
+    /// The system refuses it.
+    #[error("can't {doing} {}", path.display())]
+    System {
+        /// What was tried: `write`, `make` and so on.
+        doing: &'static str,
+        /// The file or folder.
+        path: PathBuf,
+        /// What the system says.
+        source: io::Error,
+    },
+    /// A folder to make holds something already.
+    #[error("{} exists already: name another folder, or remove it", .0.display())]
+    Exists(PathBuf),
+    /// A path without a last part, such as `..`.
+    #[error("{}: this names no folder that can be made", .0.display())]
+    NoName(PathBuf),
+}
+
+impl FileError {
+    pub(crate) fn when(doing: &'static str, path: &Path) -> impl FnOnce(io::Error) -> Self {
+        move |source| Self::System {
+            doing,
+            path: path.to_owned(),
+            source,
+        }
+    }
+}
 
 /// Writes a file beside its place and renames it there, so that a kill leaves no half of it.
-pub(crate) fn write(path: &Path, bytes: &[u8]) -> Result<()> {
+///
+/// # Errors
+///
+/// When it can't be written; nothing is left of it then.
+pub fn write(path: &Path, bytes: &[u8]) -> Result<(), FileError> {
     let partial = path.with_added_extension("partial");
     fs::write(&partial, bytes)
         .and_then(|()| fs::rename(&partial, path))
-        .with_context(|| format!("can't write {}", path.display()))
+        .map_err(|source| {
+            // What is left of it is of no use; that it can't be removed changes nothing.
+            let _ = fs::remove_file(&partial);
+            FileError::when("write", path)(source)
+        })
 }
 
 /// A folder that appears under its name only when it is complete.
@@ -28,26 +66,24 @@ impl Staging {
     /// # Errors
     ///
     /// When `target` holds something or names no folder, or the folder can't be made.
-    pub fn new(target: &Path) -> Result<Self> {
+    pub fn new(target: &Path) -> Result<Self, FileError> {
         if fs::read_dir(target).is_ok_and(|mut entries| entries.next().is_some()) {
-            bail!("{} exists already: name another folder, or remove it", target.display());
+            return Err(FileError::Exists(target.to_owned()));
         }
         Self::beside(target)
     }
 
     /// The same where `target` may hold something, for files that are to be moved into it.
-    pub(crate) fn beside(target: &Path) -> Result<Self> {
-        ensure!(
-            target.file_name().is_some(),
-            "{}: this names no folder that can be made",
-            target.display()
-        );
+    pub(crate) fn beside(target: &Path) -> Result<Self, FileError> {
+        if target.file_name().is_none() {
+            return Err(FileError::NoName(target.to_owned()));
+        }
         // Unlike text put after the path, an extension is the name's even where a slash follows that.
         let partial = target.with_added_extension("partial");
         if partial.exists() {
-            fs::remove_dir_all(&partial).with_context(|| format!("can't remove {}", partial.display()))?;
+            fs::remove_dir_all(&partial).map_err(FileError::when("remove", &partial))?;
         }
-        fs::create_dir_all(&partial).with_context(|| format!("can't make {}", partial.display()))?;
+        fs::create_dir_all(&partial).map_err(FileError::when("make", &partial))?;
         Ok(Self {
             partial,
             target: target.to_owned(),
@@ -65,11 +101,11 @@ impl Staging {
     /// # Errors
     ///
     /// When it can't be renamed.
-    pub fn finish(self) -> Result<()> {
+    pub fn finish(self) -> Result<(), FileError> {
         if self.target.exists() {
-            fs::remove_dir(&self.target).with_context(|| format!("can't replace {}", self.target.display()))?;
+            fs::remove_dir(&self.target).map_err(FileError::when("replace", &self.target))?;
         }
-        fs::rename(&self.partial, &self.target).with_context(|| format!("can't make {}", self.target.display()))
+        fs::rename(&self.partial, &self.target).map_err(FileError::when("make", &self.target))
     }
 }
 
