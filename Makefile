@@ -32,7 +32,7 @@ demo: setup ## Run the whole service on sample posts, on a throwaway broker and 
 	@target/release/moodstream-demo $(ARGS)
 
 # Everything uses one profile, so that clippy and rustdoc share checked dependencies and nothing is compiled twice for the
-# tests. Nothing here is built in release mode.
+# tests. Nothing here is built in release mode. With `--examples`, rustdoc uses the features of the tests, as clippy does.
 .PHONY: test
 test: setup-tests lint ## Check format, lints and documentation, and run every test
 	cargo test --workspace
@@ -49,7 +49,7 @@ storm: setup ## Inject FAULTS=n faults drawn from SEED=n, and compare the tables
 lint: ## Check format, lints and documentation only
 	cargo fmt --all --check
 	cargo clippy --workspace --all-targets -- -D warnings
-	RUSTDOCFLAGS="-D warnings" cargo doc --workspace --no-deps --document-private-items
+	RUSTDOCFLAGS="-D warnings" cargo doc --workspace --no-deps --document-private-items --lib --examples
 
 .PHONY: fmt
 fmt: ## Format the sources
