@@ -29,13 +29,15 @@ use std::{
 
 use clap::Parser;
 use moodstream::{
-    http::exposition,
     post::{self, Envelope, ParseOptions, Parsed},
     telemetry::metric,
 };
 use rdkafka::producer::{BaseProducer, BaseRecord, Producer as _};
 use sqlx::{Connection as _, PgConnection};
-use support::service::{Bench, Service, end_of, model, shared, terminate, wait_for, wait_within};
+use support::{
+    exposition,
+    service::{Bench, Service, end_of, model, shared, terminate, wait_for, wait_within},
+};
 
 const PARTITIONS: usize = 4;
 /// The observer's polling interval, by which a delay may be overestimated.
