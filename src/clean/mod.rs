@@ -143,9 +143,15 @@ impl Steps {
         }
         // Only once, at the end: lemmas are plain words, which another pass would not change.
         match self.lemmas {
-            true => words::lemmatise(&text, self),
+            true => self.lemmatise(text),
             false => text,
         }
+    }
+
+    /// The last step by itself, on a text that the others have cleaned.
+    #[must_use]
+    pub fn lemmatise(&self, text: String) -> String {
+        words::lemmatise(text, self)
     }
 
     fn pass(&self, text: &str) -> String {

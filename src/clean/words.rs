@@ -2,11 +2,14 @@
 //!
 //! Words are reduced to their lemmas by WordNet's lists: see [`lemma`](super::lemma).
 
-use std::{collections::HashSet, sync::LazyLock};
+use std::{borrow::Cow, collections::HashSet, hash::BuildHasherDefault, sync::LazyLock};
 
 use unicode_normalization::{UnicodeNormalization, char::is_combining_mark};
 
-use super::{Steps, lemma::lemma};
+use super::{
+    Steps,
+    lemma::{WordHasher, lemma},
+};
 
 /// Stop words that are kept: each of them turns an emotion round (`not happy`, `nothing but
 /// love`), weakens it or heightens it.
@@ -26,18 +29,26 @@ const NEGATED: [&str; 19] = [
 
 static ENGLISH: LazyLock<English> = LazyLock::new(English::new);
 
+type WordSet = HashSet<&'static str, BuildHasherDefault<WordHasher>>;
+
 struct English {
-    stop: HashSet<&'static str>,
+    stop: WordSet,
+    kept: WordSet,
+    negated: WordSet,
 }
 
 impl English {
     fn new() -> Self {
-        let mut stop: HashSet<&str> = stop_words::lookup("en").unwrap_or_default().iter().copied().collect();
+        let mut stop: WordSet = stop_words::lookup("en").unwrap_or_default().iter().copied().collect();
         stop.extend(LEFTOVERS);
         for kept in KEPT {
             stop.remove(kept);
         }
-        Self { stop }
+        Self {
+            stop,
+            kept: KEPT.into_iter().collect(),
+            negated: NEGATED.into_iter().collect(),
+        }
     }
 
     /// Appends what is left of one lower-case word without apostrophes.
@@ -46,34 +57,57 @@ impl English {
         if word.is_empty() || word.chars().all(char::is_numeric) || stop(word) {
             return;
         }
-        if NEGATED.contains(&word) {
+        if self.negated.contains(word) {
             return push_word("not", out);
         }
         push_word(word, out);
     }
 
-    /// Appends the lemma of one word that [`English::push`] has left.
-    fn push_lemma(&self, word: &str, steps: &Steps, out: &mut String) {
+    /// What stands for one word that [`English::push`] has left: nothing where its lemma is a stop word. `None` for the word
+    /// itself.
+    fn lemma<'a>(&self, word: &'a str, steps: &Steps) -> Option<Cow<'a, str>> {
         // What is a form of a stop word is one (`doings`), and what is a form of a negation says it.
-        let lemma = lemma(word);
-        if lemma == word || KEPT.contains(&word) {
-            return push_word(word, out);
+        let lemma = lemma(word)?;
+        if self.kept.contains(word) {
+            return None;
         }
-        if NEGATED.contains(&&*lemma) {
-            push_word("not", out);
-        } else if !(steps.stop_words && self.stop.contains(&*lemma)) {
-            push_word(&lemma, out);
+        if self.negated.contains(&*lemma) {
+            return Some(Cow::Borrowed("not"));
+        }
+        match steps.stop_words && self.stop.contains(&*lemma) {
+            true => Some(Cow::Borrowed("")),
+            false => Some(lemma),
         }
     }
 }
 
 /// The lemmas of a text's words, which [`reduce`] has left, between single spaces.
-pub(super) fn lemmatise(text: &str, steps: &Steps) -> String {
+pub(super) fn lemmatise(text: String, steps: &Steps) -> String {
     let english = &*ENGLISH;
+    // Most words are their own lemmas: what lies between those that are not is copied at once.
     let mut out = String::with_capacity(text.len());
-    for word in text.split(' ') {
-        english.push_lemma(word, steps, &mut out);
+    let (mut copied, mut from) = (0, 0);
+    while from < text.len() {
+        // Words of other letters than a to z are their own lemmas as well.
+        let mut plain = true;
+        let word = text.as_bytes()[from..].iter().take_while(|&&byte| {
+            plain &= byte.is_ascii_lowercase() | (byte == b' ');
+            byte != b' '
+        });
+        let to = from + word.count();
+        if plain && let Some(lemma) = english.lemma(&text[from..to], steps) {
+            out.push_str(&text[copied..from]);
+            out.push_str(&lemma);
+            // With nothing in its place, a word goes with the space behind it.
+            copied = if lemma.is_empty() { text.len().min(to + 1) } else { to };
+        }
+        from = to + 1;
     }
+    if copied == 0 {
+        return text;
+    }
+    out.push_str(&text[copied..]);
+    out.truncate(out.trim_end_matches(' ').len());
     out
 }
 

@@ -42,7 +42,10 @@ impl Words {
             let bytes = at(bucket).and_then(|bytes| bytes.try_into().ok());
             bytes.map_or(0, u32::from_le_bytes) as usize
         };
-        let fingerprint = fingerprint.to_le_bytes();
-        (start(bucket)..start(bucket + 1)).any(|place| at(BUCKETS + 1 + place) == Some(&fingerprint[..]))
+        let fingerprints = self
+            .0
+            .get(4 * (BUCKETS + 1 + start(bucket))..4 * (BUCKETS + 1 + start(bucket + 1)));
+        let (fingerprints, _) = fingerprints.unwrap_or_default().as_chunks();
+        fingerprints.contains(&fingerprint.to_le_bytes())
     }
 }

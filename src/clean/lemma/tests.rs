@@ -5,6 +5,10 @@ use super::*;
 /// Words of our own and what NLTK 3.10.4 says of them, by `src/clean/wordnet/make.py pairs`.
 const OF_NLTK: &str = include_str!("nltk.tsv");
 
+fn lemma(word: &str) -> Cow<'_, str> {
+    super::lemma(word).unwrap_or(Cow::Borrowed(word))
+}
+
 fn rows(text: &str) -> impl Iterator<Item = (&str, &str)> {
     text.lines().map(|row| row.split_once('\t').unwrap())
 }
@@ -16,7 +20,7 @@ fn kind(word: &str, lemma: &str, of_nltk: &str) -> Option<&'static str> {
         () if lemma == of_nltk => None,
         () if preferred(word) || preferred(of_nltk) => Some("preferred"),
         () if word.len() <= 2 || word.ends_with("ss") => Some("of two letters or on ss"),
-        () if super::lemma(of_nltk) == lemma => Some("repeated"),
+        () if self::lemma(of_nltk) == lemma => Some("repeated"),
         () => Some("another"),
     }
 }
