@@ -9,10 +9,11 @@ use moodstream::clean::Steps;
 use serde::Serialize;
 
 use super::{
-    Args, Balance, Learnt,
+    Args, Learnt,
+    balance::Balance,
     candidate::Kind,
     cross_validate, features,
-    parts::{Parts, Source},
+    parts::{Parts, Post, Source},
     progress,
     report::{AgainstBest, Folds, Interval},
     significance,
@@ -159,8 +160,10 @@ fn try_one(
         true => cross_validate(args, parts, kinds, trial.balance, progress),
         false => Vec::new(),
     };
-    let posts = trial.balance.of(parts.train.iter().collect(), classes, args.seed);
-    let learnt = Learnt::from(&posts, classes, kinds, args, progress);
+    let posts: Vec<&Post> = parts.train.iter().collect();
+    let learnt = Learnt::from(&posts, classes, kinds, trial.balance, args, progress);
+    let trained_on: Vec<usize> = posts.iter().map(|post| post.class).collect();
+    let train_posts = trial.balance.positions(&trained_on, classes, args.seed).len();
     let texts: Vec<&str> = parts.test.iter().map(|post| post.cleaned.as_str()).collect();
     let truth: Vec<usize> = parts.test.iter().map(|post| post.class).collect();
     let rows = features::rows(&learnt.vectorizer, &texts);
@@ -179,7 +182,7 @@ fn try_one(
             name: trial.name.to_owned(),
             model: trained.kind.name().to_owned(),
             labels: classes,
-            train_posts: posts.len(),
+            train_posts,
             test_posts: truth.len(),
             cv: Spread::of(&folds).map(|spread| Folds {
                 mean: spread.mean,

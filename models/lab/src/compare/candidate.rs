@@ -6,6 +6,7 @@ use rayon::prelude::*;
 use serde::Serialize;
 
 use super::{
+    balance::Balance,
     bayes,
     forest::{Forest, Tuned, highest},
     linear::Linear,
@@ -27,10 +28,33 @@ const TREES: [usize; 2] = [50, 100];
 const DEPTHS: [Option<usize>; 3] = [Some(30), Some(100), None];
 /// Folds within a training part, on which linear models are tuned.
 const INNER_FOLDS: usize = 3;
-/// What tuning needs to know of a regression, is known at ten times the tolerance of the one that is kept.
-const TUNING_TOLERANCE: f64 = 1e-3;
 /// `C` of the regression on top of the stack: scikit-learn's default.
 const STACK_C: f64 = 1.0;
+
+/// How closely the optimum of a linear model is looked for.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) enum Effort {
+    /// Enough to choose between values.
+    Tuning,
+    /// As scikit-learn does it.
+    Kept,
+}
+
+impl Effort {
+    const fn logistic_tolerance(self) -> f64 {
+        match self {
+            Self::Tuning => 10.0 * logistic::TOLERANCE,
+            Self::Kept => logistic::TOLERANCE,
+        }
+    }
+
+    const fn svc_tolerance(self) -> f64 {
+        match self {
+            Self::Tuning => 100.0 * svc::TOLERANCE,
+            Self::Kept => svc::TOLERANCE,
+        }
+    }
+}
 
 /// A kind of classical model.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, PartialOrd, Ord, Serialize, clap::ValueEnum)]
@@ -185,6 +209,7 @@ pub(super) struct Training<'a> {
     pub(super) rows: &'a Rows,
     pub(super) truth: &'a [usize],
     pub(super) classes: usize,
+    pub(super) balance: Balance,
     pub(super) seed: u64,
 }
 
@@ -239,7 +264,7 @@ impl Training<'_> {
     pub(super) fn linear_with(&self, kind: Kind, grid: &[f64]) -> Trained {
         let start = Instant::now();
         let (value, unseen) = self.tune(kind, grid);
-        let model = self.linear_at(kind, value, logistic::TOLERANCE, None);
+        let model = self.linear_at(kind, value, Effort::Kept, None);
         let (c, smoothing) = match kind {
             Kind::Bayes => (None, Some(value)),
             _ => (Some(value), None),
@@ -257,16 +282,20 @@ impl Training<'_> {
         }
     }
 
-    /// A linear model with this `C` or smoothing; a regression to within this tolerance, beginning with `start`.
-    pub(super) fn linear_at(&self, kind: Kind, value: f64, tolerance: f64, start: Option<&Linear>) -> Linear {
-        let Self {
-            rows, truth, classes, ..
-        } = *self;
-        match kind {
-            Kind::Bayes => bayes::train(rows, truth, classes, value),
-            Kind::Svc => svc::train(rows, truth, classes, svc::Settings::new(value)),
-            _ => logistic::train(rows, truth, classes, logistic::Settings { c: value, tolerance }, start),
+    /// A linear model with this `C` or smoothing; a regression begins with `start`.
+    pub(super) fn linear_at(&self, kind: Kind, value: f64, effort: Effort, start: Option<&Linear>) -> Linear {
+        if self.balance == Balance::AsIs {
+            return fit(kind, self.rows, self.truth, self.classes, value, effort, start);
         }
+        let positions = self.positions();
+        let truth: Vec<usize> = positions.iter().map(|&at| self.truth[at]).collect();
+        let rows = self.rows.select(&positions);
+        fit(kind, &rows, &truth, self.classes, value, effort, start)
+    }
+
+    /// The rows that a model is trained on.
+    fn positions(&self) -> Vec<usize> {
+        self.balance.positions(self.truth, self.classes, self.seed)
     }
 
     /// The value of the grid with the best mean macro-F1 over inner folds, and the scores that its models give to the rows
@@ -282,7 +311,7 @@ impl Training<'_> {
                     .map(|&value| {
                         let linear = fold
                             .training(self)
-                            .linear_at(kind, value, TUNING_TOLERANCE, last.as_ref());
+                            .linear_at(kind, value, Effort::Tuning, last.as_ref());
                         let scores = linear.all_scores(&fold.left_out);
                         let said: Vec<usize> = scores.iter().map(|scores| highest(scores)).collect();
                         last = Some(linear);
@@ -328,7 +357,15 @@ impl Training<'_> {
         let start = Instant::now();
         let Tuned {
             forest, size, unseen, ..
-        } = Forest::tuned(self.rows, self.truth, self.classes, trees, depths, self.seed);
+        } = Forest::tuned(
+            self.rows,
+            self.truth,
+            self.classes,
+            &self.positions(),
+            trees,
+            depths,
+            self.seed,
+        );
         let unseen = unseen
             .iter()
             .map(|chances| chances.iter().copied().map(f64::from).collect());
@@ -380,6 +417,34 @@ impl Training<'_> {
     }
 }
 
+fn fit(
+    kind: Kind,
+    rows: &Rows,
+    truth: &[usize],
+    classes: usize,
+    value: f64,
+    effort: Effort,
+    start: Option<&Linear>,
+) -> Linear {
+    match kind {
+        Kind::Bayes => bayes::train(rows, truth, classes, value),
+        Kind::Svc => {
+            let settings = svc::Settings {
+                tolerance: effort.svc_tolerance(),
+                ..svc::Settings::new(value)
+            };
+            svc::train(rows, truth, classes, settings)
+        }
+        _ => {
+            let settings = logistic::Settings {
+                c: value,
+                tolerance: effort.logistic_tolerance(),
+            };
+            logistic::train(rows, truth, classes, settings, start)
+        }
+    }
+}
+
 /// A fold within a training part.
 struct Inner {
     rows: Rows,
@@ -396,6 +461,7 @@ impl Inner {
             rows: &self.rows,
             truth: &self.truth,
             classes: whole.classes,
+            balance: whole.balance,
             seed: whole.seed,
         }
     }
@@ -440,6 +506,7 @@ mod tests {
             rows: &rows,
             truth: &truth,
             classes: 4,
+            balance: Balance::AsIs,
             seed: 1,
         };
         let trained = training.train(&ALL, &|_| {});
@@ -468,11 +535,34 @@ mod tests {
             rows: &rows,
             truth: &truth,
             classes: 3,
+            balance: Balance::AsIs,
             seed: 1,
         };
         let alone = training.train(&[Kind::Stack], &|_| {});
         let beside = training.train(&ALL, &|_| {});
         assert_eq!(alone.len(), 1);
         assert_eq!(alone[0].model.predict(&rows), beside[5].model.predict(&rows));
+    }
+
+    #[test]
+    fn over_sampling_puts_no_copy_of_a_row_where_models_are_tuned() {
+        // Each row has a feature of its own: one that a model did not see is told from no other.
+        let truth: Vec<usize> = (0..60).map(|at| usize::from(at % 6 == 0)).collect();
+        let mut rows = Rows::new(60);
+        (0..60).for_each(|at| rows.push([(at, 1.0)]));
+        let training = Training {
+            rows: &rows,
+            truth: &truth,
+            classes: 2,
+            balance: Balance::OverSampled,
+            seed: 1,
+        };
+        for kind in [Kind::Svc, Kind::Lr] {
+            let mut unseen = training.linear_with(kind, &[0.1, 10.0]).unseen;
+            assert_eq!(unseen.len(), 60);
+            unseen.sort_by(|one, other| one[0].total_cmp(&other[0]));
+            unseen.dedup();
+            assert!(unseen.len() <= INNER_FOLDS, "{kind:?}: {unseen:?}");
+        }
     }
 }

@@ -7,6 +7,7 @@
 //! classifier.
 
 mod ablate;
+mod balance;
 mod bayes;
 mod candidate;
 mod export;
@@ -32,7 +33,6 @@ use std::{path::PathBuf, time::Instant};
 use anyhow::ensure;
 use indicatif::{ProgressBar, ProgressStyle};
 use moodstream::{clean::Steps, model::linear::Vectorizer};
-use rand::Rng as _;
 use rayon::prelude::*;
 
 pub use self::{
@@ -42,14 +42,12 @@ pub use self::{
     report::{AgainstBest, Data, Folds, Interval, Judged, Report, Test},
 };
 use self::{
+    balance::Balance,
     candidate::{Trained, Training},
     export::Export,
     parts::{Parts, Post, Source},
 };
-use crate::{
-    data::{self, Format, LabelMap},
-    prepare,
-};
+use crate::data::{self, Format, LabelMap};
 
 /// What the command line says.
 #[derive(Debug, Clone, clap::Args)]
@@ -196,7 +194,7 @@ fn compare(args: &Args, map: &LabelMap, parts: &Parts) -> anyhow::Result<(Report
     let reached = cross_validate(args, parts, &kinds, Balance::AsIs, &progress);
     progress.set_message("the whole training part");
     let all: Vec<&Post> = parts.train.iter().collect();
-    let learnt = Learnt::from(&all, parts.labels.len(), &kinds, args, &progress);
+    let learnt = Learnt::from(&all, parts.labels.len(), &kinds, Balance::AsIs, args, &progress);
     let mut entries = Vec::new();
     for (at, trained) in learnt.candidates.iter().enumerate() {
         let folds: Vec<f64> = reached.iter().map(|fold| fold[at]).collect();
@@ -221,8 +219,15 @@ struct Learnt {
 }
 
 impl Learnt {
-    /// Learns from posts; a post may be named more than once.
-    fn from(posts: &[&Post], classes: usize, kinds: &[Kind], args: &Args, progress: &ProgressBar) -> Self {
+    /// Learns from posts.
+    fn from(
+        posts: &[&Post],
+        classes: usize,
+        kinds: &[Kind],
+        balance: Balance,
+        args: &Args,
+        progress: &ProgressBar,
+    ) -> Self {
         let start = Instant::now();
         let texts: Vec<&str> = posts.iter().map(|post| post.cleaned.as_str()).collect();
         let vectorizer = features::fit(&texts, args.min_posts);
@@ -233,6 +238,7 @@ impl Learnt {
             rows: &rows,
             truth: &truth,
             classes,
+            balance,
             seed: args.seed,
         };
         Self {
@@ -264,7 +270,7 @@ fn cross_validate(
                 pairs.into_iter().map(|(post, _): (&Post, &usize)| post).collect()
             };
             let (left_out, kept) = (posts(left_out), posts(kept));
-            let learnt = Learnt::from(&balance.of(kept, classes, args.seed), classes, kinds, args, progress);
+            let learnt = Learnt::from(&kept, classes, kinds, balance, args, progress);
             let texts: Vec<&str> = left_out.iter().map(|post| post.cleaned.as_str()).collect();
             let truth: Vec<usize> = left_out.iter().map(|post| post.class).collect();
             let rows = features::rows(&learnt.vectorizer, &texts);
@@ -274,31 +280,6 @@ fn cross_validate(
                 .collect()
         })
         .collect()
-}
-
-/// How many posts of each class a training part has.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-enum Balance {
-    /// As many as there are.
-    AsIs,
-    /// As many as of the largest class: posts of the others are drawn at random once more.
-    OverSampled,
-}
-
-impl Balance {
-    fn of(self, mut posts: Vec<&Post>, classes: usize, seed: u64) -> Vec<&Post> {
-        if self == Self::AsIs {
-            return posts;
-        }
-        let mut random = prepare::random(seed, 48);
-        let mut members: Vec<Vec<&Post>> = vec![Vec::new(); classes];
-        posts.iter().for_each(|post| members[post.class].push(post));
-        let largest = members.iter().map(Vec::len).max().unwrap_or(0);
-        for of_class in members.iter().filter(|of_class| !of_class.is_empty()) {
-            posts.extend((of_class.len()..largest).map(|_| of_class[random.random_range(0..of_class.len())]));
-        }
-        posts
-    }
 }
 
 fn progress(length: u64) -> ProgressBar {

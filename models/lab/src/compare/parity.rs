@@ -15,8 +15,9 @@ use moodstream::clean::Steps;
 use serde::Deserialize;
 
 use super::{
-    candidate::{Kind, Model, Training, macro_f1},
-    features, logistic,
+    balance::Balance,
+    candidate::{Effort, Kind, Model, Training, macro_f1},
+    features,
     parts::{Parts, Source},
 };
 use crate::data::{Format, LabelMap};
@@ -108,6 +109,7 @@ fn hold(name: &str, train: PathBuf, test: Option<PathBuf>, map: &LabelMap) {
                 rows: &rows,
                 truth: &truth,
                 classes: parts.labels.len(),
+                balance: Balance::AsIs,
                 seed,
             };
             let start = Instant::now();
@@ -137,7 +139,7 @@ fn hold(name: &str, train: PathBuf, test: Option<PathBuf>, map: &LabelMap) {
 
 fn fit(training: &Training<'_>, figures: &Figures) -> Model {
     let Settings { c, smoothing, trees } = figures.settings;
-    let linear = |kind, value| Model::Linear(training.linear_at(kind, value, logistic::TOLERANCE, None));
+    let linear = |kind, value| Model::Linear(training.linear_at(kind, value, Effort::Kept, None));
     let forest = || training.forest_with(&[trees.unwrap()], &[None]);
     match figures.model.as_str() {
         "bayes" => linear(Kind::Bayes, smoothing.unwrap()),

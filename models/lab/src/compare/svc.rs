@@ -18,7 +18,7 @@ use super::{
 };
 
 /// A class is done when its projected gradients span no more than this; scikit-learn's default.
-const TOLERANCE: f64 = 1e-4;
+pub(super) const TOLERANCE: f64 = 1e-4;
 /// Passes over the rows at most; scikit-learn's default.
 const MAX_PASSES: usize = 1_000;
 

@@ -60,14 +60,20 @@ impl Forest {
     /// Grows a forest of this size on rows of the classes `truth`, each below `classes`.
     #[cfg(test)]
     pub(crate) fn train(rows: &Rows, truth: &[usize], classes: usize, size: Size, seed: u64) -> Self {
-        Self::grow(rows, truth, classes, size, &[], seed)
+        let positions: Vec<usize> = (0..rows.len()).collect();
+        let bags: Vec<Vec<u32>> = (0..size.trees)
+            .map(|tree| bag(rows.len(), &positions, tree_seed(seed, tree)))
+            .collect();
+        Self::grow(rows, truth, classes, size, &[], &bags, seed)
     }
 
-    /// Grows the forest of the size that is best out of bag: one of `trees` and of `depths`.
+    /// Grows the forest of the size that is best out of bag: one of `trees` and of `depths`. Each tree's rows are drawn from
+    /// those at `positions`, which may name a row more than once.
     pub(crate) fn tuned(
         rows: &Rows,
         truth: &[usize],
         classes: usize,
+        positions: &[usize],
         trees: &[usize],
         depths: &[Option<usize>],
         seed: u64,
@@ -82,8 +88,12 @@ impl Forest {
                 .flatten(),
         };
         let cuts: Vec<usize> = depths.iter().copied().flatten().collect();
-        let mut forest = Self::grow(rows, truth, classes, largest, &cuts, seed);
-        let (reached, said) = forest.out_of_bag(rows, truth, trees, depths, seed);
+        let bags: Vec<Vec<u32>> = (0..largest.trees)
+            .into_par_iter()
+            .map(|tree| bag(rows.len(), positions, tree_seed(seed, tree)))
+            .collect();
+        let mut forest = Self::grow(rows, truth, classes, largest, &cuts, &bags, seed);
+        let (reached, said) = forest.out_of_bag(rows, truth, trees, depths, &bags);
         let scores: Vec<f64> = reached.iter().map(|reached| reached.macro_f1).collect();
         let best = highest(&scores);
         let size = reached.get(best).map_or(largest, |reached| reached.size);
@@ -95,18 +105,25 @@ impl Forest {
         Tuned { forest, size, unseen }
     }
 
-    /// Keeps what every node at the depths `cuts` is made of, so that trees may be cut there.
-    fn grow(rows: &Rows, truth: &[usize], classes: usize, size: Size, cuts: &[usize], seed: u64) -> Self {
+    /// Grows a tree on each of `bags`, how often it counts each row. Keeps what every node at the depths `cuts` is made of, so
+    /// that trees may be cut there.
+    fn grow(
+        rows: &Rows,
+        truth: &[usize],
+        classes: usize,
+        size: Size,
+        cuts: &[usize],
+        bags: &[Vec<u32>],
+        seed: u64,
+    ) -> Self {
         let columns = rows.transposed();
         let grower = Grower::new(rows, &columns, truth, classes, size.depth, cuts);
-        let trees = (0..size.trees)
-            .into_par_iter()
+        let trees = bags
+            .par_iter()
+            .enumerate()
             .map_init(
                 || grower.scratch(),
-                |scratch, tree| {
-                    let seed = tree_seed(seed, tree);
-                    grower.grow(&bag(rows.len(), seed), seed, scratch)
-                },
+                |scratch, (tree, bag)| grower.grow(bag, tree_seed(seed, tree), scratch),
             )
             .collect();
         Self {
@@ -123,17 +140,8 @@ impl Forest {
         truth: &[usize],
         trees: &[usize],
         depths: &[Option<usize>],
-        seed: u64,
+        bags: &[Vec<u32>],
     ) -> (Vec<OutOfBag>, Vec<Vec<Vec<f32>>>) {
-        let bags: Vec<Vec<bool>> = (0..self.trees.len())
-            .into_par_iter()
-            .map(|tree| {
-                bag(rows.len(), tree_seed(seed, tree))
-                    .iter()
-                    .map(|&count| count > 0)
-                    .collect()
-            })
-            .collect();
         let sizes: Vec<Size> = trees
             .iter()
             .flat_map(|&trees| depths.iter().map(move |&depth| Size { trees, depth }))
@@ -143,8 +151,8 @@ impl Forest {
             let mut sums = vec![vec![0.0; self.classes]; depths.len()];
             let mut said = vec![Vec::new(); sizes.len()];
             let mut judges = 0.0;
-            for (number, (tree, bag)) in (1..).zip(self.trees.iter().zip(&bags)) {
-                if !bag[at] {
+            for (number, (tree, bag)) in (1..).zip(self.trees.iter().zip(bags)) {
+                if bag[at] == 0 {
                     judges += 1.0;
                     for (sum, &depth) in sums.iter_mut().zip(depths) {
                         tree.add_chances(dense, depth, sum);
@@ -259,12 +267,12 @@ fn tree_seed(seed: u64, tree: usize) -> u64 {
     Random::new(seed ^ (tree as u64).wrapping_mul(0xD129_0C4A_4E5A_4D35)).next()
 }
 
-/// How often each row was drawn.
-fn bag(rows: usize, seed: u64) -> Vec<u32> {
+/// How often each row was drawn, in as many draws as there are `positions`.
+fn bag(rows: usize, positions: &[usize], seed: u64) -> Vec<u32> {
     let mut random = Random::new(seed);
     let mut counts = vec![0; rows];
-    for _ in 0..rows {
-        counts[random.below(rows)] += 1;
+    for _ in positions {
+        counts[positions[random.below(positions.len())]] += 1;
     }
     counts
 }
@@ -347,7 +355,7 @@ mod tests {
         #[test]
         fn a_part_of_a_forest_is_the_smaller_forest(seed in any::<u64>()) {
             let (rows, truth) = random_rows(seed, 80, 30, 3);
-            let Tuned { forest: kept, size, unseen } = Forest::tuned(&rows, &truth, 3, &[3, 6], &[Some(2), Some(5), None], seed);
+            let Tuned { forest: kept, size, unseen } = Forest::tuned(&rows, &truth, 3, &(0..80).collect::<Vec<_>>(), &[3, 6], &[Some(2), Some(5), None], seed);
             prop_assert_eq!(unseen.len(), 80);
             for chances in unseen.iter().filter(|chances| !chances.is_empty()) {
                 prop_assert!((chances.iter().sum::<f32>() - 1.0).abs() < 1e-4);
