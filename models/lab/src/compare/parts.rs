@@ -10,7 +10,7 @@ use std::{
     path::{Path, PathBuf},
 };
 
-use anyhow::{Context as _, bail, ensure};
+use anyhow::{Context as _, bail};
 use moodstream::clean::{Profile, Steps};
 use rand::seq::SliceRandom as _;
 use serde::Serialize;
@@ -96,7 +96,9 @@ impl Parts {
                 read_file(file, source, part, &mut posts, &mut removed)?;
             }
         }
-        ensure!(!posts.is_empty(), "{}: no post is left to train on", first(source));
+        if posts.is_empty() {
+            bail!(nothing_left(source.train, "train", &removed));
+        }
         if source.deduplicate {
             posts = deduplicate(posts, &mut removed);
         }
@@ -170,8 +172,11 @@ impl Parts {
         let known = source.map.labels();
         labels.sort_by_key(|label| (known.iter().position(|known| known == label), label.clone()));
         match &labels[..] {
-            [] => bail!("{}: no post is left to train on", first(source)),
-            [label] => bail!("{}: the training posts have one label alone, `{label}`", first(source)),
+            [] => bail!(nothing_left(source.train, "train", &removed)),
+            [label] => bail!(
+                "{}: the training posts have one label alone, `{label}`",
+                first(source.train)
+            ),
             _ => {}
         }
         if let Some(open) = train.iter().find(|open| members[open.label()] < source.folds) {
@@ -190,7 +195,14 @@ impl Parts {
                 open.label()
             );
         }
-        ensure!(!test.is_empty(), "{}: no post is left to test on", first(source));
+        if test.is_empty() {
+            let files = if source.test.is_empty() {
+                source.train
+            } else {
+                source.test
+            };
+            bail!(nothing_left(files, "test", &removed));
+        }
         let numbers: HashMap<&str, usize> = labels.iter().map(String::as_str).zip(0..).collect();
         let close = |opens: Vec<Open>| -> Vec<Post> {
             let with_class = opens.into_iter().filter_map(|open| {
@@ -214,9 +226,22 @@ impl Parts {
 }
 
 /// A file to name where no row is to blame.
-fn first(source: &Source<'_>) -> String {
-    let file = source.train.first().map(|file| file.display().to_string());
+fn first(files: &[PathBuf]) -> String {
+    let file = files.first().map(|file| file.display().to_string());
     file.unwrap_or_default()
+}
+
+/// Says that no post is left for a part, and which posts were without words.
+fn nothing_left(files: &[PathBuf], part: &str, removed: &Removed) -> String {
+    let empty = removed.first_empty.as_ref().map(|first| {
+        let count = removed.empty;
+        format!(": {count} without words once cleaned, the first {first}")
+    });
+    format!(
+        "{}: no post is left to {part} on{}",
+        first(files),
+        empty.unwrap_or_default()
+    )
 }
 
 /// A post on its way.

@@ -170,8 +170,14 @@ fn posts_that_allow_no_comparison_are_refused_in_one_line() {
             "--train @posts.tsv --test @new.tsv",
             "new.tsv:2: the label `sad` is in the test part alone",
         ),
-        ("--train @silent.tsv", "silent.tsv: no post is left to train on"),
-        ("--train @posts.tsv --test @silent.tsv", "no post is left to test on"),
+        (
+            "--train @silent.tsv",
+            "silent.tsv: no post is left to train on: 2 without words once cleaned, the first ",
+        ),
+        (
+            "--train @posts.tsv --test @silent.tsv",
+            "silent.tsv: no post is left to test on: 2 without words once cleaned, the first ",
+        ),
         ("--train @columns.tsv", "columns.tsv:2: 1 columns"),
         ("--train @posts.tsv --labels-map @map.toml", "posts.tsv:2: "),
         ("--train @absent.tsv", "absent.tsv: "),
