@@ -46,8 +46,8 @@ pub use self::{
     options::{ClassifyError, ClassifyOptions, Optimization},
     prepared_batches::{Order, PreparedBatches, PreparedRun},
     runtime::environment,
-    stats::Stats,
     session_thread::BatchError,
+    stats::Stats,
 };
 use self::{
     backend::{Backend, Constant},

@@ -28,7 +28,10 @@ pub(super) async fn run(args: Args) -> anyhow::Result<ExitCode> {
             return Ok(ExitCode::from(2));
         }
     };
-    line("settings", Ok::<_, anyhow::Error>(&format!("ok{}", listed(&settings.deprecations))));
+    line(
+        "settings",
+        Ok::<_, anyhow::Error>(&format!("ok{}", listed(&settings.deprecations))),
+    );
     let model =
         tokio::task::block_in_place(|| pipeline::start_classifier(&settings)).and_then(|(folder, _classifier)| {
             pipeline::profile(&settings, &folder)?;

@@ -29,7 +29,9 @@ pub enum SettingsError {
         fault: String,
     },
     /// The file has a section by both its old and its new name.
-    #[error("settings file {file} has both [[{new}]] and [[{old}]], which is its old name: write [[{new}]] for all of them")]
+    #[error(
+        "settings file {file} has both [[{new}]] and [[{old}]], which is its old name: write [[{new}]] for all of them"
+    )]
     Renamed {
         /// Its path.
         file: String,

@@ -393,7 +393,10 @@ impl Settings {
         }
         if self.http.stall_seconds == 0 {
             let name = "http.stall_seconds";
-            return Err(SettingsError::Zero { name, advice: AT_LEAST_ONE });
+            return Err(SettingsError::Zero {
+                name,
+                advice: AT_LEAST_ONE,
+            });
         }
         if self.posts.max_bytes > self.kafka.max_in_flight_bytes {
             return Err(SettingsError::RecordSize);
@@ -405,7 +408,10 @@ impl Settings {
         kafka::check_clients(&self.kafka).map_err(SettingsError::Kafka)?;
         if self.store.maintenance_interval_seconds == 0 {
             let name = "store.maintenance_interval_seconds";
-            return Err(SettingsError::Zero { name, advice: AT_LEAST_ONE });
+            return Err(SettingsError::Zero {
+                name,
+                advice: AT_LEAST_ONE,
+            });
         }
         Ok(())
     }

@@ -59,8 +59,8 @@ impl Tokenizer {
                  cuts words that begin or end so otherwise than the one that trained the model; take one of the two out"
             )));
         }
-        let subwords = Subwords::from_json(&mut json)
-            .map_err(|error| invalid(format!("not a readable tokenizer: {error}")))?;
+        let subwords =
+            Subwords::from_json(&mut json).map_err(|error| invalid(format!("not a readable tokenizer: {error}")))?;
         let special = subwords.special_tokens();
         if max_tokens <= special {
             return Err(ModelError::MaxTokens { max_tokens, special });
