@@ -179,10 +179,10 @@ fn regular(word: &str) -> Option<Cow<'_, str>> {
 
 /// Whether a rule may be for the word: all are for forms on `s`, `ed`, `ing` or `men`.
 fn may_be_inflected(word: &str) -> bool {
-    match word.as_bytes() {
-        [.., b's'] | [.., b'e', b'd'] | [.., b'i', b'n', b'g'] | [.., b'm', b'e', b'n'] => true,
-        _ => false,
-    }
+    matches!(
+        word.as_bytes(),
+        [.., b's'] | [.., b'e', b'd'] | [.., b'i', b'n', b'g'] | [.., b'm', b'e', b'n']
+    )
 }
 
 /// As [`str::ends_with`]: most endings differ in their last letters, which a loop sees sooner than a call that compares memory.
