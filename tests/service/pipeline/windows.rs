@@ -3,6 +3,7 @@
 use std::process::Child;
 
 use moodstream::telemetry::metric;
+use sqlx::{Connection as _, PgConnection};
 
 use super::number_now;
 use crate::support::{
@@ -98,10 +99,15 @@ async fn a_window_does_not_wait_for_another_one_while_a_session_is_idle() {
 /// Windows that were classified and not yet stored counted as in work, so that sessions stood idle while the database was slow.
 #[tokio::test(flavor = "multi_thread")]
 async fn windows_that_wait_for_the_database_keep_no_session_idle() {
-    let mut running = Running::start("slow", "flush-begin=sleep(600000)");
+    let mut running = Running::start("slow", "");
+    let mut holder = PgConnection::connect(&running.service.url).await.unwrap();
+    sqlx::raw_sql("BEGIN; LOCK TABLE post IN EXCLUSIVE MODE")
+        .execute(&mut holder)
+        .await
+        .unwrap();
     for sent in 1..=8 {
         running.send("slow");
         wait_for("the post to be classified", || running.classified() == f64::from(sent));
     }
-    assert_eq!(running.stored(), 0, "the first flush has not ended");
+    assert_eq!(running.stored(), 0, "nothing can be written");
 }
