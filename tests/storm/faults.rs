@@ -1,12 +1,12 @@
 //! How each fault is thrown. Nothing here waits for a time: each fault lasts until something has been seen of it.
 
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use rustix::process::Signal;
 
 use crate::{
     plan::{Fault, Kind, MEMBERS},
-    storm::Storm,
+    storm::{STALLED, Storm},
     support::proxy::Cut,
 };
 
@@ -119,14 +119,21 @@ impl Storm {
             return;
         }
         let points = format!("{step}={after}*off->return(crash)");
-        let mut armed = Some(self.member(&[("FAILPOINTS", &points)]));
+        let mut member = self.member(&[("FAILPOINTS", &points)]);
+        let (begun, mut is_stuck) = (Instant::now(), false);
         self.wait("the crash at a fail point", |storm| {
             if storm.is_drained() {
                 storm.feed(50);
             }
-            armed.as_mut().is_some_and(|member| member.ended().is_some())
+            let has_ended = member.ended().is_some();
+            is_stuck = !has_ended && begun.elapsed() > STALLED && storm.is_stalled(Some(&member));
+            has_ended || is_stuck
         });
-        let member = armed.take().unwrap();
+        if is_stuck {
+            drop(member);
+            self.replace_group();
+            return;
+        }
         assert!(
             member.log().contains("fail point"),
             "{} did not crash there:\n{}",

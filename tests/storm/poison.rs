@@ -143,7 +143,7 @@ fn many_poisoned_texts_make_few_log_lines_that_tell_how_many_were_held_back() {
         let failed = answers
             .by_ref()
             .take(WINDOW)
-            .filter(|answer| answer.as_ref().unwrap().contains("the model fails"));
+            .filter(|answer| answer.as_ref().unwrap().contains("the model failed on this text"));
         assert_eq!(failed.count(), poisoned);
         let mut said = String::new();
         log.rewind().unwrap();

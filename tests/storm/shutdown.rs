@@ -140,12 +140,18 @@ fn deletions_of_more_days_than_the_server_can_lock_are_carried_out_in_parts() {
         storm.send(chunk.iter().map(|&n| post(n, i64::try_from(n).unwrap())).collect());
         storm.wait("the posts", Storm::is_drained);
     }
-    // All are there when the next member comes: one window, whatever else the machine does.
     for member in std::mem::take(&mut storm.members) {
         storm.end_well(member);
     }
+    // A post's window keeps the only session busy while all deletions gather in the next one.
+    let mut one_window = ALL_AT_ONCE;
+    one_window[0].1 = "window-before=1*sleep(5000)";
+    storm.join_with(&one_window);
+    storm.send(vec![post(days, 0)]);
+    storm.wait("the window of the post", |storm| {
+        storm.members[0].metric("moodstream_window_records_count") == Some(1.0)
+    });
     storm.send((0..days).map(deletion).collect());
-    storm.join_with(&ALL_AT_ONCE);
     storm.wait("the deletions", Storm::is_drained);
     let log = storm.members[0].log();
     assert!(log.contains("too large for one transaction"), "{log}");

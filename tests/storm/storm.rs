@@ -21,7 +21,7 @@ use crate::{
 };
 
 /// After which a group that hands out no partitions is taken to be stuck: some session timeouts.
-const STALLED: Duration = Duration::from_secs(40);
+pub const STALLED: Duration = Duration::from_secs(40);
 
 /// How long every member may take to be looked after while something else is waited for.
 const TEND: Duration = Duration::from_millis(300);
@@ -212,11 +212,16 @@ impl Storm {
         let mut met = false;
         self.wait(what, |storm| {
             met = condition(storm);
-            met || (begun.elapsed() > STALLED && storm.is_stalled())
+            met || (begun.elapsed() > STALLED && storm.is_stalled(None))
         });
-        if met {
-            return;
+        if !met {
+            self.replace_group();
+            self.wait(what, condition);
         }
+    }
+
+    /// Kills all members, and starts as many of a group with another name.
+    pub fn replace_group(&mut self) {
         println!("          the broker's coordinator is stuck: all members are killed and go on under another name");
         let count = self.members.len();
         self.members.clear();
@@ -224,7 +229,6 @@ impl Storm {
         for _ in 0..count {
             self.join();
         }
-        self.wait(what, condition);
     }
 
     /// What the group has settled goes on under another name, of which the broker's coordinator knows nothing yet. There
@@ -242,12 +246,13 @@ impl Storm {
     }
 
     /// Whether the group leaves a partition to nobody, or a member without an answer: what a member does with the
-    /// partitions that it has is not the coordinator's affair.
-    fn is_stalled(&self) -> bool {
+    /// partitions that it has is not the coordinator's affair. `guest` is in the group too, but not among the members.
+    pub fn is_stalled(&self, guest: Option<&Member>) -> bool {
+        let members = || self.members.iter().chain(guest);
         let waits = |member: &Member| member.complains_of("waiting for the group's assignment");
         let held = |member: &Member| member.metric("moodstream_assigned_partitions");
-        let all_held: f64 = self.members.iter().filter_map(held).sum();
-        self.broker.is_some() && (self.members.iter().any(waits) || all_held < f64::from(PARTITIONS))
+        let all_held: f64 = members().filter_map(held).sum();
+        self.broker.is_some() && (members().any(waits) || all_held < f64::from(PARTITIONS))
     }
 
     /// A member that was running must not end by itself; one that was starting may, and is started again.
