@@ -3,7 +3,7 @@
 #![allow(clippy::unwrap_used, clippy::panic)]
 
 use std::{
-    collections::BTreeSet,
+    collections::{BTreeMap, BTreeSet},
     fs,
     path::{Path, PathBuf},
 };
@@ -42,7 +42,7 @@ fn no_module_imports_one_above_itself() {
         let own =
             rank(&module).unwrap_or_else(|| panic!("add the module {module} to the order and to ARCHITECTURE.md"));
         seen.insert(module);
-        for import in imports(&fs::read_to_string(&file).unwrap()) {
+        for import in imports(&fs::read_to_string(&file).unwrap(), "crate::") {
             if rank(&import).is_some_and(|other| other > own) {
                 wrong.push(format!("{} imports {import}", file.display()));
             }
@@ -50,6 +50,28 @@ fn no_module_imports_one_above_itself() {
     }
     assert_eq!(wrong, [""; 0]);
     assert_eq!(seen.len(), ORDER.len(), "remove deleted modules from the order");
+}
+
+#[test]
+fn no_files_of_a_folder_import_each_other_in_a_loop() {
+    let root = Path::new(env!("CARGO_MANIFEST_DIR"));
+    for source in ["src", "models/lab/src", "examples/demo/src"] {
+        for folder in folders(&root.join(source)) {
+            assert_eq!(loops(&siblings(&folder)), BTreeSet::new(), "in {}", folder.display());
+        }
+    }
+}
+
+#[test]
+fn loops_are_found_behind_and_before_other_files() {
+    let imports = |of: &[&str]| of.iter().map(|name| (*name).to_owned()).collect::<BTreeSet<_>>();
+    let files = BTreeMap::from([
+        ("above".to_owned(), imports(&["error"])),
+        ("error".to_owned(), imports(&["graph"])),
+        ("graph".to_owned(), imports(&["error", "below"])),
+        ("below".to_owned(), imports(&[])),
+    ]);
+    assert_eq!(loops(&files), imports(&["error", "graph"]));
 }
 
 #[test]
@@ -67,8 +89,61 @@ fn the_table_in_architecture_has_the_same_order() {
 #[test]
 fn imports_are_found_in_every_spelling() {
     let text = "use crate::post::Post;\nuse crate::{\n    kafka::{Record, Partition},\n    model,\n};\n// crate::cli\nfn f() { crate::store::day_of(x) }";
-    let found: Vec<String> = imports(text).into_iter().collect();
+    let found: Vec<String> = imports(text, "crate::").into_iter().collect();
     assert_eq!(found, ["kafka", "model", "post", "store"]);
+}
+
+/// Returns the folder and all folders below it.
+fn folders(folder: &Path) -> Vec<PathBuf> {
+    let mut found = vec![folder.to_owned()];
+    for entry in fs::read_dir(folder).unwrap() {
+        let path = entry.unwrap().path();
+        if path.is_dir() {
+            found.extend(folders(&path));
+        }
+    }
+    found
+}
+
+/// Returns the modules of a folder, each with those beside it that it refers to outside its tests.
+fn siblings(folder: &Path) -> BTreeMap<String, BTreeSet<String>> {
+    let mut texts = BTreeMap::new();
+    for entry in fs::read_dir(folder).unwrap() {
+        let path = entry.unwrap().path();
+        let name = path.file_stem().unwrap().to_string_lossy().into_owned();
+        let face = if path.is_dir() {
+            path.join("mod.rs")
+        } else {
+            path.clone()
+        };
+        let is_module = !["mod", "lib", "main", "tests"].contains(&name.as_str());
+        if is_module && face.extension().is_some_and(|extension| extension == "rs") {
+            texts.insert(name, fs::read_to_string(face).unwrap_or_default());
+        }
+    }
+    texts
+        .iter()
+        .map(|(name, text)| {
+            let code = text.split("#[cfg(test)]\nmod tests {").next().unwrap_or_default();
+            let mut found = imports(&code.replace("super::super::", "above::"), "super::");
+            found.retain(|other| other != name && texts.contains_key(other));
+            (name.clone(), found)
+        })
+        .collect()
+}
+
+/// Returns the modules that are in a loop, or on a way between two loops.
+fn loops(imports: &BTreeMap<String, BTreeSet<String>>) -> BTreeSet<String> {
+    let mut left: BTreeSet<String> = imports.keys().cloned().collect();
+    loop {
+        let is_free =
+            |name: &String| imports[name].is_disjoint(&left) || !left.iter().any(|other| imports[other].contains(name));
+        let free: Vec<String> = left.iter().filter(|name| is_free(name)).cloned().collect();
+        if free.is_empty() {
+            return left;
+        }
+        left.retain(|name| !free.contains(name));
+    }
 }
 
 fn rust_files(folder: &Path) -> Vec<PathBuf> {
@@ -90,15 +165,15 @@ fn module_of(path: &Path) -> String {
     first.trim_end_matches(".rs").to_owned()
 }
 
-/// Returns the top-level modules that a source file refers to as `crate::...`.
-fn imports(text: &str) -> BTreeSet<String> {
+/// Returns the modules that a source file refers to by paths that start with `root` (`crate::` or `super::`).
+fn imports(text: &str, root: &str) -> BTreeSet<String> {
     let code: String = text
         .lines()
         .map(|line| line.split("//").next().unwrap_or_default())
         .collect::<Vec<_>>()
         .join("\n");
     let mut found = BTreeSet::new();
-    for rest in code.split("crate::").skip(1) {
+    for rest in code.split(root).skip(1) {
         match rest.strip_prefix('{') {
             None => found.extend(word(rest)),
             Some(list) => found.extend(heads(list)),

@@ -1,6 +1,6 @@
 //! The interface to whatever computes logits.
 
-use super::session::one_line;
+use super::error::BackendError;
 
 /// A padded batch: `rows` texts of `columns` tokens, in row-major order.
 #[derive(Debug, Default)]
@@ -28,21 +28,6 @@ impl Padded {
             self.mask.resize(row, 0);
         }
     }
-}
-
-/// Why a batch has no logits.
-#[derive(Debug, thiserror::Error)]
-#[non_exhaustive]
-pub enum BackendError {
-    /// ONNX Runtime failed.
-    #[error("{}", one_line(&.0.to_string()))]
-    Runtime(ort::Error),
-    /// A token of a linear model is not one of its n-grams.
-    #[error("an n-gram's column is not below {features}")]
-    Ngram {
-        /// The number of n-grams of the model.
-        features: usize,
-    },
 }
 
 /// A session, used by one thread.

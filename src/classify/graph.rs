@@ -5,74 +5,7 @@ use ort::{
     value::{TensorElementType, ValueType},
 };
 
-use super::{backend::BackendError, session_thread::BatchError};
-use crate::model::TokenizeError;
-
-/// Why a graph is not usable as a sequence classifier.
-#[derive(Debug, thiserror::Error)]
-#[non_exhaustive]
-pub enum GraphError {
-    /// An unknown input.
-    #[error(
-        "the graph has the input {0:?}, but an encoder has input_ids, attention_mask and optionally token_type_ids and position_ids: export it for text-classification"
-    )]
-    Input(String),
-    /// An input of the wrong type.
-    #[error("the input {name:?} is {found}, not a tensor of int64 or int32: export it again")]
-    InputType {
-        /// The input.
-        name: String,
-        /// Its type.
-        found: String,
-    },
-    /// A required input is missing.
-    #[error("the graph has no input {0:?}: export it for text-classification")]
-    NoInput(&'static str),
-    /// There are several outputs, none of which is called `logits`.
-    #[error("none of the graph's outputs ({0}) is called \"logits\": export it for text-classification")]
-    NoLogits(String),
-    /// An output that is not a tensor of floats.
-    #[error("the output {name:?} is {found}, not a tensor of floats")]
-    OutputType {
-        /// The output.
-        name: String,
-        /// Its type.
-        found: String,
-    },
-    /// The numbers of logits and labels differ.
-    #[error("the output {name:?} has {found} logits per text, but id2label in config.json names {labels} labels")]
-    Labels {
-        /// The output.
-        name: String,
-        /// Logits per text.
-        found: i64,
-        /// Labels in `config.json`.
-        labels: usize,
-    },
-    /// Logits of an unexpected shape.
-    #[error("the output {name:?} has the shape {found}, not [texts, labels]: export it for text-classification")]
-    Shape {
-        /// The output.
-        name: String,
-        /// Its shape.
-        found: String,
-    },
-    /// ONNX Runtime panicked while loading it.
-    #[error("loading it panicked")]
-    Panic,
-    /// The model failed on a plain text, or its output is not valid scores.
-    #[error("it failed on a plain text: {0}")]
-    Probe(BatchError),
-    /// The model failed on a prepared batch.
-    #[error("{0}")]
-    Run(BackendError),
-    /// A thread that runs batches panicked.
-    #[error("its thread panicked")]
-    Thread,
-    /// The tokenizer failed on a text.
-    #[error("{0}")]
-    Tokenizer(TokenizeError),
-}
+use super::error::GraphError;
 
 /// The meaning of a graph input.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]

@@ -2,7 +2,10 @@
 
 use std::sync::Arc;
 
-use super::backend::{Backend, BackendError, Padded};
+use super::{
+    backend::{Backend, Padded},
+    error::BackendError,
+};
 use crate::model::linear::{LinearModel, Sums};
 
 /// A linear model shared by all threads, with the buffers of one thread. Padding is not computed.

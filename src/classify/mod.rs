@@ -15,6 +15,7 @@
 mod backend;
 pub mod batching;
 mod cache;
+mod error;
 mod fault;
 mod graph;
 mod linear;
@@ -39,16 +40,6 @@ use std::{
 
 use tokio::sync::Semaphore;
 
-pub use self::{
-    backend::BackendError,
-    fault::ModelFault,
-    graph::GraphError,
-    options::{ClassifyError, ClassifyOptions, Optimization},
-    prepared_batches::{Order, PreparedBatches, PreparedRun},
-    runtime::environment,
-    session_thread::BatchError,
-    stats::Stats,
-};
 use self::{
     backend::{Backend, Constant},
     batching::BatchLimits,
@@ -59,6 +50,14 @@ use self::{
     session_thread::{Buffers, SessionThread},
     tokenizer_thread::{Batch, Job, TokenizerThread},
     workload::{WorkUnit, Workload},
+};
+pub use self::{
+    error::{BackendError, BatchError, GraphError},
+    fault::ModelFault,
+    options::{ClassifyError, ClassifyOptions, Optimization},
+    prepared_batches::{Order, PreparedBatches, PreparedRun},
+    runtime::environment,
+    stats::Stats,
 };
 use crate::model::{ModelFolder, ModelInfo, Prediction, Provider, Weights};
 

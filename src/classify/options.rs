@@ -4,7 +4,7 @@ use std::{collections::BTreeMap, path::PathBuf, thread};
 
 use serde::{Deserialize, Serialize};
 
-use super::graph::GraphError;
+use super::error::GraphError;
 use crate::model::{Precision, Provider};
 
 /// ONNX Runtime's graph optimisation level. Another level may change the last digits of scores, and those of int8 models by

@@ -12,7 +12,7 @@ use std::{
 use super::{
     backend::{Backend, Padded},
     batching::{arrival_plan, plan},
-    graph::GraphError,
+    error::GraphError,
     graph_error, limits, load_sessions,
     options::{ClassifyError, ClassifyOptions},
     session::OrtSession,

@@ -3,9 +3,8 @@
 
 use super::{
     backend::{Backend, Padded},
-    graph::GraphError,
+    error::{BatchError, GraphError},
     options::ClassifyError,
-    session_thread::BatchError,
 };
 use crate::model::{ModelFolder, ProblemType};
 

@@ -11,7 +11,8 @@ use ort::{
 };
 
 use super::{
-    backend::{Backend, BackendError, Padded},
+    backend::{Backend, Padded},
+    error::{BackendError, one_line},
     graph::{Input, InputTensor, inputs, output},
     options::{ClassifyError, ClassifyOptions, Optimization},
 };
@@ -247,15 +248,4 @@ fn load_reason(message: &str) -> String {
         true => "it is not an ONNX file, or it is damaged: fetch or export it again".to_owned(),
         false => one_line(message),
     }
-}
-
-/// Joins the lines of ONNX Runtime's long messages and truncates them.
-pub(super) fn one_line(message: &str) -> String {
-    const MOST: usize = 400;
-    let mut line = message.split_whitespace().collect::<Vec<_>>().join(" ");
-    if line.len() > MOST {
-        line.truncate(line.floor_char_boundary(MOST));
-        line.push_str(" ...");
-    }
-    line
 }

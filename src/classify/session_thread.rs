@@ -3,14 +3,15 @@
 use std::{sync::Arc, time::Instant};
 
 use super::{
-    backend::{Backend, BackendError, Padded},
+    backend::{Backend, Padded},
     batching::BatchLimits,
     cache::PredictionCache,
+    error::BatchError,
     fault::ModelFault,
     queue::Queue,
     tokenizer_thread::Batch,
 };
-use crate::model::{Decoder, NotFinite, Prediction};
+use crate::model::{Decoder, Prediction};
 
 /// The state of a session's thread.
 pub(super) struct SessionThread<B> {
@@ -30,38 +31,6 @@ pub(super) struct SessionThread<B> {
 pub(super) struct Buffers {
     padded: Padded,
     logits: Vec<f32>,
-}
-
-/// Why a batch has no predictions.
-#[derive(Debug, thiserror::Error)]
-#[non_exhaustive]
-pub enum BatchError {
-    /// The model failed.
-    #[error("{0}")]
-    Backend(BackendError),
-    /// The number of logits is not that of texts and labels.
-    #[error("{logits} logits for {texts} texts of {labels} labels")]
-    Logits {
-        /// The number of logits.
-        logits: usize,
-        /// The number of texts in the batch.
-        texts: usize,
-        /// The number of the model's labels.
-        labels: usize,
-    },
-    /// A logit is NaN or infinite.
-    #[error("{0}")]
-    NotFinite(NotFinite),
-}
-
-impl From<BatchError> for ModelFault {
-    fn from(error: BatchError) -> Self {
-        let reason = error.to_string().into();
-        match error {
-            BatchError::Backend(_) | BatchError::Logits { .. } => Self::Inference(reason),
-            BatchError::NotFinite(_) => Self::NotFinite(reason),
-        }
-    }
 }
 
 impl<B: Backend> SessionThread<B> {

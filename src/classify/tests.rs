@@ -24,7 +24,7 @@ type Rows = Vec<Vec<i64>>;
 struct FakeSession<F>(F);
 
 impl<F: FnMut(&Rows) -> Result<(), &'static str> + Send> Backend for FakeSession<F> {
-    fn run(&mut self, batch: &backend::Padded, logits: &mut Vec<f32>) -> Result<(), backend::BackendError> {
+    fn run(&mut self, batch: &backend::Padded, logits: &mut Vec<f32>) -> Result<(), error::BackendError> {
         let rows: Rows = (0..batch.rows)
             .map(|row| {
                 let cells = row * batch.columns..(row + 1) * batch.columns;
@@ -36,7 +36,7 @@ impl<F: FnMut(&Rows) -> Result<(), &'static str> + Send> Backend for FakeSession
                     .collect()
             })
             .collect();
-        (self.0)(&rows).map_err(|reason| backend::BackendError::Runtime(ort::Error::new(reason)))?;
+        (self.0)(&rows).map_err(|reason| error::BackendError::Runtime(ort::Error::new(reason)))?;
         for row in rows {
             if row.contains(&NAN) {
                 logits.extend([f32::NAN; 4]);

@@ -134,8 +134,7 @@ pub enum ValueError {
     },
     /// No setting has the variable's name or a similar one.
     #[error(
-        "no such setting: they are written {}SECTION__KEY with two underscores, and the sections are {sections}",
-        super::layers::PREFIX
+        "no such setting: they are written MOODSTREAM_SECTION__KEY with two underscores, and the sections are {sections}"
     )]
     Unknown {
         /// All sections, separated by commas.

@@ -16,7 +16,7 @@ use tokenizers::{
     },
 };
 
-use super::subwords::SubwordsError;
+use super::error::SubwordsError;
 
 /// The normalisation step that prepends the space, in the library's version of `tokenizer.json`.
 const SPACES: &str = "MetaspaceNormalizer";

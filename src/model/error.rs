@@ -1,4 +1,4 @@
-//! Errors of opening a model folder.
+//! Errors of opening a model folder and its tokenizer.
 
 use std::{io, path::PathBuf};
 
@@ -99,4 +99,22 @@ pub enum ModelError {
         /// The number of special tokens that the tokenizer adds to every text.
         special: usize,
     },
+}
+
+/// Why a `tokenizer.json` can't be used.
+#[derive(Debug, thiserror::Error)]
+#[non_exhaustive]
+pub enum SubwordsError {
+    /// The library does not accept it.
+    #[error("{0}")]
+    Library(tokenizers::Error),
+    /// An added token without id or content.
+    #[error("an added token has no id or no content")]
+    AddedToken,
+    /// A normalisation step that the library can't read.
+    #[error("its {0} step can't be read")]
+    Step(&'static str),
+    /// The library panicked.
+    #[error("the tokenizer library panicked on it")]
+    Panic,
 }

@@ -39,11 +39,11 @@ use self::{
 };
 pub use self::{
     decode::{Decoder, NotFinite},
-    error::ModelError,
+    error::{ModelError, SubwordsError},
     languages::{Languages, UNSUPPORTED},
     manifest::{Manifest, toml_mistake},
     options::{ModelOptions, Precision, ProblemType, Provider},
-    subwords::{Subwords, SubwordsError, TokenizeError, largest_id},
+    subwords::{Subwords, TokenizeError, largest_id},
     tokenize::Tokenizer,
 };
 

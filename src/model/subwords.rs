@@ -8,7 +8,10 @@ use std::{
 use serde_json::Value;
 use tokenizers::pipeline::{EncodeOptions, Override, PipelineToken, PipelineTokenizer};
 
-use super::added_tokens::{self, AddedTokens};
+use super::{
+    added_tokens::{self, AddedTokens},
+    error::SubwordsError,
+};
 
 /// How texts are encoded. The file's truncation and padding settings are ignored, since batching determines both.
 const OPTIONS: EncodeOptions = EncodeOptions {
@@ -27,24 +30,6 @@ pub struct Subwords {
     suffix: Vec<u32>,
     /// Set if the library would not produce the reference's ids. `pipeline` then has no added tokens.
     added: Option<AddedTokens>,
-}
-
-/// Why a `tokenizer.json` can't be used.
-#[derive(Debug, thiserror::Error)]
-#[non_exhaustive]
-pub enum SubwordsError {
-    /// The library does not accept it.
-    #[error("{0}")]
-    Library(tokenizers::Error),
-    /// An added token without id or content.
-    #[error("an added token has no id or no content")]
-    AddedToken,
-    /// A normalisation step that the library can't read.
-    #[error("its {0} step can't be read")]
-    Step(&'static str),
-    /// The library panicked.
-    #[error("the tokenizer library panicked on it")]
-    Panic,
 }
 
 /// The tokenizer failed on a text.

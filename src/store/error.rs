@@ -4,7 +4,7 @@ use std::{fmt, io, sync::Arc};
 
 use sqlx::postgres::{PgConnectOptions, PgDatabaseError};
 
-use super::migrate::SchemaError;
+use super::schema::SchemaError;
 
 /// The kind of a failure.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]

@@ -36,6 +36,7 @@ mod retention_mark;
 mod roles;
 mod rollup;
 mod rollup_rows;
+mod schema;
 mod server;
 mod write;
 
@@ -50,12 +51,12 @@ use time::Date;
 pub use self::{
     error::{Fault, FencedRange, FlushError, StoreError},
     flush::{DeletionRow, Flush, FlushId, Flushed, MAX_DAYS, MAX_NAME_BYTES, OffsetRange, PostRow, Tally},
-    migrate::{Schema, SchemaError, schema_version},
     offset::StoredOffset,
     options::{DatabaseUrl, StoreOptions},
     partition::day_of,
     retention::{LateBefore, Retention, Retired},
     roles::{Roles, SERVICE_FUNCTIONS, WRITES},
+    schema::{Schema, SchemaError, schema_version},
 };
 
 /// The database. Clones share their connections.

@@ -12,11 +12,11 @@ use super::{
     error::{Fault, FencedRange, FlushError, StoreError},
     flush::{Flush, Flushed, MAX_DAYS, Tally},
     merge::note_unmerged,
-    migrate::{SchemaError, schema_version},
     partition::{POSTS, day_of},
     retention::LateBefore,
     rollup::{Deleted, Deltas},
     rollup_rows::apply_deltas,
+    schema::{SchemaError, schema_version},
 };
 use crate::{fail_point::fail_point, sync::lock};
 
