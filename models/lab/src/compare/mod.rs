@@ -47,7 +47,10 @@ use self::{
     export::Export,
     parts::{Parts, Post, Source},
 };
-use crate::data::{self, Format, LabelMap};
+use crate::{
+    data::{Format, LabelMap},
+    files,
+};
 
 /// What the command line says.
 #[derive(Debug, Clone, clap::Args)]
@@ -160,7 +163,7 @@ pub fn run(args: Args) -> anyhow::Result<()> {
     if args.ablate {
         let ablation = ablate::run(&args, &map)?;
         print!("{}", ablation.table());
-        data::write_whole(&args.json, &serde_json::to_vec_pretty(&ablation)?)?;
+        files::write(&args.json, &serde_json::to_vec_pretty(&ablation)?)?;
         return Ok(());
     }
     let export = match (args.export, &args.out) {
@@ -176,8 +179,8 @@ pub fn run(args: Args) -> anyhow::Result<()> {
         export.write(&learnt, &parts, &report)?;
     }
     print!("{}", report.table());
-    data::write_whole(&args.json, &serde_json::to_vec_pretty(&report)?)?;
-    data::write_whole(&page, page::page(&report).as_bytes())?;
+    files::write(&args.json, &serde_json::to_vec_pretty(&report)?)?;
+    files::write(&page, page::page(&report).as_bytes())?;
     Ok(())
 }
 

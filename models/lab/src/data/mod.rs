@@ -18,8 +18,6 @@ use serde::{Deserialize, Serialize};
 pub use label_map::{LabelMap, LabelMapError};
 pub use mend::mend;
 
-// `compare` writes its figures by this name.
-pub use crate::files::write as write_whole;
 use crate::files::{self, FileError};
 
 /// What stands before a label of which it is not known whether the text has it.
@@ -108,7 +106,7 @@ pub enum Format {
 #[derive(Debug, thiserror::Error)]
 pub enum DataError {
     /// It can't be opened, decompressed or is not UTF-8.
-    #[error("{}: {source}", file.display())]
+    #[error("{} can't be read", file.display())]
     Io {
         /// The file.
         file: PathBuf,

@@ -12,7 +12,8 @@ fn folder(files: &[(&str, &str)]) -> tempfile::TempDir {
 
 fn read_one(name: &str, files: &[(&str, &str)]) -> Result<Vec<(String, Vec<String>, u64)>, String> {
     let folder = folder(files);
-    let examples = read(&folder.path().join(name), Format::Auto).map_err(|error| error.to_string())?;
+    let examples =
+        read(&folder.path().join(name), Format::Auto).map_err(|error| format!("{:#}", anyhow::Error::from(error)))?;
     Ok(examples
         .into_iter()
         .map(|example| (example.text, example.labels, example.origin.row))
@@ -104,7 +105,12 @@ fn what_is_wrong_is_said_with_file_and_row() {
             "t.tsv:2",
             "label numbers `7`",
         ),
-        ("t.tsv", &[("t.tsv", "x\t0\ta\n")], "labels.txt", "No such file"),
+        (
+            "t.tsv",
+            &[("t.tsv", "x\t0\ta\n")],
+            "labels.txt can't be read",
+            "No such file",
+        ),
         (
             "v_text.txt",
             &[

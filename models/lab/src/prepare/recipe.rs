@@ -133,7 +133,7 @@ impl Set {
 #[non_exhaustive]
 pub enum RecipeError {
     /// The system does not give the file.
-    #[error("{}: {source}", file.display())]
+    #[error("{} can't be read", file.display())]
     Read {
         /// The recipe.
         file: PathBuf,

@@ -180,7 +180,10 @@ fn posts_that_allow_no_comparison_are_refused_in_one_line() {
         ),
         ("--train @columns.tsv", "columns.tsv:2: 1 columns"),
         ("--train @posts.tsv --labels-map @map.toml", "posts.tsv:2: "),
-        ("--train @absent.tsv", "absent.tsv: "),
+        (
+            "--train @absent.tsv",
+            "absent.tsv can't be read: No such file or directory (os error 2)\n",
+        ),
     ] {
         let said = bench.refusal(&format!("compare --json @out.json {words}"));
         assert!(said.contains(place), "`{words}`: {said}");
