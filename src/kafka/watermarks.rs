@@ -133,7 +133,7 @@ impl Probe {
     /// The watermarks of those partitions that answer in time.
     ///
     /// # Errors
-    /// None does.
+    /// No partition answers.
     fn answers(&self, partitions: &[Partition]) -> Result<BTreeMap<Partition, Watermarks>, KafkaError> {
         let mut found = BTreeMap::new();
         let offsets = partitions.iter().map(|partition| (partition, Offset::Beginning));

@@ -43,6 +43,12 @@ async fn what_the_page_shows_is_what_sql_says_and_what_people_wrote_is_only_text
     let (url, records) = (harness.url(), harness.records);
     wait_for("the service to answer", || harness.service.get("/live").is_some());
     let tab = open(&mut browser, &url, records);
+    // The tally is read from the database, the lag from the process, which brings it up to date twice a second.
+    browser.wait(
+        &tab,
+        "the lag to follow",
+        "document.querySelector('#lag data')?.value === '0'",
+    );
 
     figures_equal_sql(&mut browser, &tab, &harness).await;
     hostile_posts_are_inert(&mut browser, &tab, &harness).await;

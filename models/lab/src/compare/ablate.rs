@@ -11,12 +11,12 @@ use serde::Serialize;
 use super::{
     Args, Learnt,
     balance::Balance,
-    candidate::Kind,
     cross_validate, features,
     parts::{Parts, Post, Source},
     progress,
     report::{AgainstBest, Folds, Interval},
     significance,
+    trained::Kind,
 };
 use crate::{data::LabelMap, metrics::Spread};
 

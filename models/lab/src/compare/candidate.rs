@@ -3,7 +3,6 @@
 use std::time::Instant;
 
 use rayon::prelude::*;
-use serde::Serialize;
 
 use super::{
     balance::Balance,
@@ -11,8 +10,9 @@ use super::{
     forest::{Forest, Tuned, highest},
     linear::Linear,
     logistic, parts,
-    sparse::{Row, Rows},
+    sparse::Rows,
     svc,
+    trained::{Chosen, Kind, Model, Stack, Trained, joined},
 };
 use crate::metrics;
 
@@ -54,153 +54,6 @@ impl Effort {
             Self::Kept => svc::TOLERANCE,
         }
     }
-}
-
-/// A kind of classical model.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, PartialOrd, Ord, Serialize, clap::ValueEnum)]
-#[serde(rename_all = "kebab-case")]
-pub enum Kind {
-    /// The most frequent label for every post: the floor.
-    #[value(skip)]
-    Majority,
-    /// Multinomial naive Bayes.
-    Bayes,
-    /// Multinomial logistic regression.
-    Lr,
-    /// Linear support vector machine, one label against all others.
-    Svc,
-    /// Random forest.
-    Forest,
-    /// Logistic regression on the scores of a forest and a support vector machine.
-    Stack,
-}
-
-impl Kind {
-    /// The name in tables and JSON.
-    pub(crate) const fn name(self) -> &'static str {
-        match self {
-            Self::Majority => "majority",
-            Self::Bayes => "bayes",
-            Self::Lr => "lr",
-            Self::Svc => "svc",
-            Self::Forest => "forest",
-            Self::Stack => "stack",
-        }
-    }
-}
-
-/// What tuning chose, or what was asked for.
-#[derive(Debug, Clone, Copy, PartialEq, Default, Serialize)]
-pub struct Chosen {
-    /// Of logistic regression and the support vector machine.
-    #[serde(skip_serializing_if = "Option::is_none")]
-    pub c: Option<f64>,
-    /// Of naive Bayes.
-    #[serde(skip_serializing_if = "Option::is_none")]
-    pub smoothing: Option<f64>,
-    /// Of a forest.
-    #[serde(skip_serializing_if = "Option::is_none")]
-    pub trees: Option<usize>,
-    /// Of a forest: `None` where leaves are pure.
-    #[serde(skip_serializing_if = "Option::is_none")]
-    pub depth: Option<usize>,
-}
-
-/// A trained model on rows.
-#[derive(Debug, Clone)]
-pub(super) enum Model {
-    /// Always the same class.
-    Majority(usize),
-    /// Scores by a weight for each feature and class.
-    Linear(Linear),
-    Forest(Forest),
-    Stack(Box<Stack>),
-}
-
-/// A forest and a machine, and the regression on their scores.
-#[derive(Debug, Clone)]
-pub(super) struct Stack {
-    forest: Forest,
-    svc: Linear,
-    top: Linear,
-}
-
-impl Model {
-    /// The class of each row.
-    pub(super) fn predict(&self, rows: &Rows) -> Vec<usize> {
-        match self {
-            Self::Majority(class) => vec![*class; rows.len()],
-            Self::Linear(linear) => linear.all_scores(rows).iter().map(|scores| highest(scores)).collect(),
-            Self::Forest(forest) => forest.chances(rows).iter().map(|chances| highest(chances)).collect(),
-            Self::Stack(stack) => {
-                let below = joined(&stack.forest.chances(rows), &stack.svc.all_scores(rows));
-                stack
-                    .top
-                    .all_scores(&below)
-                    .iter()
-                    .map(|scores| highest(scores))
-                    .collect()
-            }
-        }
-    }
-
-    /// The class of one row. `buffer` is used again from row to row.
-    pub(super) fn predict_one(&self, row: Row<'_>, buffer: &mut Buffer) -> usize {
-        let Buffer { dense, scores } = buffer;
-        match self {
-            Self::Majority(class) => *class,
-            Self::Linear(linear) => {
-                linear.scores(row, scores);
-                highest(scores)
-            }
-            Self::Forest(forest) => highest(&forest.chances_of(row, dense)),
-            Self::Stack(stack) => {
-                stack.svc.scores(row, scores);
-                let below = joined(&[stack.forest.chances_of(row, dense)], &[std::mem::take(scores)]);
-                stack.top.scores(below.row(0), scores);
-                highest(scores)
-            }
-        }
-    }
-
-    /// Bytes of what it has learnt, weights as 32-bit numbers, without the vocabulary.
-    pub(super) fn bytes(&self) -> usize {
-        let linear = |linear: &Linear, features: usize| 4 * linear.classes() * (features + 1);
-        match self {
-            Self::Majority(_) => 4,
-            Self::Linear(one) => linear(one, one.features()),
-            Self::Forest(forest) => forest.bytes(),
-            Self::Stack(stack) => {
-                stack.forest.bytes()
-                    + linear(&stack.svc, stack.svc.features())
-                    + linear(&stack.top, stack.top.features())
-            }
-        }
-    }
-
-    /// Whether it looks at the text at all.
-    pub(super) const fn has_features(&self) -> bool {
-        !matches!(self, Self::Majority(_))
-    }
-}
-
-/// Memory of [`Model::predict_one`].
-#[derive(Debug, Default)]
-pub(super) struct Buffer {
-    dense: Vec<f32>,
-    scores: Vec<f64>,
-}
-
-/// A trained candidate.
-#[derive(Debug, Clone)]
-pub(super) struct Trained {
-    pub(super) kind: Kind,
-    pub(super) model: Model,
-    pub(super) chosen: Chosen,
-    /// Seconds of wall clock, tuning included.
-    pub(super) seconds: f64,
-    /// The scores of each training row by models that did not see it; none of the floor and the stack.
-    pub(super) unseen: Vec<Vec<f64>>,
 }
 
 /// What candidates are trained on.
@@ -467,16 +320,6 @@ impl Inner {
     }
 }
 
-/// The scores of two models as features of a third.
-fn joined(one: &[Vec<f64>], other: &[Vec<f64>]) -> Rows {
-    let width = one.first().map_or(0, Vec::len) + other.first().map_or(0, Vec::len);
-    let mut rows = Rows::new(width);
-    for (one, other) in one.iter().zip(other) {
-        rows.push((0..).zip(one.iter().chain(other).map(|&score| score as f32)));
-    }
-    rows
-}
-
 /// The macro-F1 of the classes `said` against `truth`.
 pub(super) fn macro_f1(truth: &[usize], said: &[usize], classes: usize) -> f64 {
     let labels: Vec<String> = (0..classes).map(|class| class.to_string()).collect();
@@ -488,7 +331,7 @@ mod tests {
     #![allow(clippy::unwrap_used)]
 
     use super::*;
-    use crate::compare::testing::random_rows;
+    use crate::compare::{testing::random_rows, trained::Buffer};
 
     const ALL: [Kind; 6] = [
         Kind::Majority,

@@ -17,11 +17,10 @@ use moodstream::{
 };
 
 use super::{
-    Learnt, Report,
-    candidate::{Kind, Model, Trained},
-    features,
+    Learnt, Report, features,
     linear::Linear,
     parts::Parts,
+    trained::{Kind, Model, Trained},
 };
 use crate::{
     export::folder::{MANIFEST, Staging},

@@ -14,10 +14,10 @@ use moodstream::{
 
 use super::{
     Learnt,
-    candidate::{Buffer, Trained},
     parts::Parts,
     report::Entry,
     sparse::Rows,
+    trained::{Buffer, Trained},
 };
 use crate::{
     data::{Example, LabelMap},

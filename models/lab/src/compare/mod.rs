@@ -27,6 +27,7 @@ mod sparse;
 mod svc;
 #[cfg(test)]
 mod testing;
+mod trained;
 
 use std::{path::PathBuf, time::Instant};
 
@@ -37,15 +38,16 @@ use rayon::prelude::*;
 
 pub use self::{
     ablate::{Ablation, Variation},
-    candidate::{Chosen, Kind},
     parts::Removed,
     report::{AgainstBest, Data, Folds, Interval, Judged, Report, Test},
+    trained::{Chosen, Kind},
 };
 use self::{
     balance::Balance,
-    candidate::{Trained, Training},
+    candidate::Training,
     export::Export,
     parts::{Parts, Post, Source},
+    trained::Trained,
 };
 use crate::{
     data::{Format, LabelMap},

@@ -16,9 +16,10 @@ use serde::Deserialize;
 
 use super::{
     balance::Balance,
-    candidate::{Effort, Kind, Model, Training, macro_f1},
+    candidate::{Effort, Training, macro_f1},
     features,
     parts::{Parts, Source},
+    trained::{Kind, Model},
 };
 use crate::data::{Format, LabelMap};
 

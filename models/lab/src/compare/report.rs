@@ -6,9 +6,9 @@ use serde::Serialize;
 
 use super::{
     Args,
-    candidate::Chosen,
     parts::{Parts, Removed},
     significance::{self, Bootstrap},
+    trained::Chosen,
 };
 use crate::metrics::{self, ClassReport, Spread};
 
