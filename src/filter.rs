@@ -28,7 +28,7 @@ const UNSPACED: &str =
     r"\p{Han}\p{Hiragana}\p{Katakana}\p{Bopomofo}\p{Hangul}\p{Thai}\p{Lao}\p{Khmer}\p{Myanmar}\p{Tibetan}";
 
 /// A filter that can't be built from its settings.
-#[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
+#[derive(Debug, Clone, PartialEq, thiserror::Error)]
 pub enum FilterError {
     /// An unregistered language.
     #[error("`{0}` is not a language: use registered BCP 47 subtags, such as `en`, or `und` for posts without one")]
@@ -62,17 +62,23 @@ pub enum FilterError {
         /// The subject's name.
         name: String,
     },
-    /// A pattern that is no regular expression, or too large a one.
-    #[error("subject `{name}`: {detail}")]
-    Pattern {
+    /// A regex that is empty.
+    #[error("subject `{name}`: its regex is empty and would match every post")]
+    EmptyRegex {
         /// The subject's name.
         name: String,
-        /// What the regex compiler says, on one line.
-        detail: String,
+    },
+    /// A regex that is not valid, or too large.
+    #[error("subject `{name}`: {error}")]
+    Regex {
+        /// The subject's name.
+        name: String,
+        /// The compiler's error.
+        error: RegexError,
     },
     /// All patterns together are too large.
     #[error("the keywords and regexes of all subjects are too large together: {0}")]
-    TooLarge(String),
+    TooLarge(RegexError),
     /// More than [`MAX_SUBJECTS`].
     #[error("{0} subjects are too many: at most {MAX_SUBJECTS}")]
     TooMany(usize),
@@ -80,6 +86,11 @@ pub enum FilterError {
     #[error("`only_tracked` without subjects would drop every post: add subjects, or set it to false")]
     NothingTracked,
 }
+
+/// An error of the regex compiler, displayed on one line instead of several.
+#[derive(Debug, Clone, PartialEq, thiserror::Error)]
+#[error("{}", one_line(.0))]
+pub struct RegexError(regex::Error);
 
 /// The languages to keep.
 #[derive(Debug, Clone, PartialEq, Eq, Default)]
@@ -310,17 +321,14 @@ fn patterns_of(subject: &SubjectSettings) -> Result<Vec<String>, FilterError> {
     }
     if let Some(regex) = regex {
         if regex.trim().is_empty() {
-            return Err(FilterError::Pattern {
-                name: name.clone(),
-                detail: "its regex is empty and would match every post".to_owned(),
-            });
+            return Err(FilterError::EmptyRegex { name: name.clone() });
         }
         patterns.push(regex.clone());
     }
     for pattern in &patterns {
-        compile(std::slice::from_ref(pattern)).map_err(|detail| FilterError::Pattern {
+        compile(std::slice::from_ref(pattern)).map_err(|error| FilterError::Regex {
             name: name.clone(),
-            detail,
+            error,
         })?;
     }
     Ok(patterns)
@@ -360,15 +368,15 @@ fn has_borders(c: char) -> bool {
     (c.is_alphanumeric() || c == '_') && !unspaced
 }
 
-fn compile(patterns: &[String]) -> Result<RegexSet, String> {
+fn compile(patterns: &[String]) -> Result<RegexSet, RegexError> {
     RegexSetBuilder::new(patterns)
         .case_insensitive(true)
         .size_limit(MAX_PATTERN_BYTES)
         .build()
-        .map_err(|error| one_line(&error))
+        .map_err(RegexError)
 }
 
-/// The compiler draws its errors over several lines; the last says what is wrong.
+/// Formats a compiler's error, whose last line says what is wrong, on one line.
 fn one_line(error: &regex::Error) -> String {
     let text = error.to_string();
     let last = text.lines().last().unwrap_or_default();

@@ -3,6 +3,32 @@
 use super::fault::ModelFault;
 use crate::model::{NotFinite, TokenizeError};
 
+/// Why the ONNX Runtime library can't be used.
+#[derive(Debug, thiserror::Error)]
+#[non_exhaustive]
+pub enum LibraryError {
+    /// The path does not exist or can't be followed.
+    #[error("{0}")]
+    Path(std::io::Error),
+    /// The library can't be loaded, or is too old.
+    #[error("{}", loader_message(.0))]
+    Load(ort::LoadDynamicError),
+    /// The library's environment can't be created.
+    #[error("{0}")]
+    Environment(ort::Error),
+}
+
+/// The message of a dynamic loader's error omits its source, which says what is wrong.
+fn loader_message(error: &ort::LoadDynamicError) -> String {
+    match error {
+        ort::LoadDynamicError::Dlopen { error: cause, .. } => match std::error::Error::source(cause) {
+            Some(reason) => reason.to_string(),
+            None => cause.to_string(),
+        },
+        _ => error.to_string(),
+    }
+}
+
 /// Why a graph is not usable as a sequence classifier.
 #[derive(Debug, thiserror::Error)]
 #[non_exhaustive]

@@ -52,7 +52,7 @@ use self::{
     workload::{WorkUnit, Workload},
 };
 pub use self::{
-    error::{BackendError, BatchError, GraphError},
+    error::{BackendError, BatchError, GraphError, LibraryError},
     fault::ModelFault,
     options::{ClassifyError, ClassifyOptions, Optimization},
     prepared_batches::{Order, PreparedBatches, PreparedRun},

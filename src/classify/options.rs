@@ -4,7 +4,7 @@ use std::{collections::BTreeMap, path::PathBuf, thread};
 
 use serde::{Deserialize, Serialize};
 
-use super::error::GraphError;
+use super::error::{GraphError, LibraryError};
 use crate::model::{Precision, Provider};
 
 /// ONNX Runtime's graph optimisation level. Another level may change the last digits of scores, and those of int8 models by
@@ -105,12 +105,12 @@ impl ClassifyOptions {
 #[derive(Debug, thiserror::Error)]
 pub enum ClassifyError {
     /// The ONNX Runtime library does not exist or can't be loaded.
-    #[error("the ONNX Runtime library can't be loaded from {}: {reason}; set `onnxruntime` or ORT_DYLIB_PATH to libonnxruntime.so (1.24 or later)", path.display())]
+    #[error("the ONNX Runtime library can't be loaded from {}: {error}; set `onnxruntime` or ORT_DYLIB_PATH to libonnxruntime.so (1.24 or later)", path.display())]
     Library {
         /// The path that was tried.
         path: PathBuf,
         /// The cause.
-        reason: String,
+        error: LibraryError,
     },
     /// The process has already loaded another library.
     #[error("ONNX Runtime is already loaded from {}: a process can't load a second one from {}", loaded.display(), asked.display())]

@@ -8,7 +8,10 @@ use std::{
 
 use ort::{environment::Environment, logging::LogLevel};
 
-use super::options::{ClassifyError, ClassifyOptions};
+use super::{
+    error::LibraryError,
+    options::{ClassifyError, ClassifyOptions},
+};
 use crate::{sync::lock, telemetry::quiet::Quiet};
 
 /// The loaded library. It is never unloaded.
@@ -25,7 +28,7 @@ pub fn environment(options: &ClassifyOptions) -> Result<Environment, ClassifyErr
     // the file itself rather than next to a symlink.
     let path = asked.canonicalize().map_err(|error| ClassifyError::Library {
         path: asked,
-        reason: error.to_string(),
+        error: LibraryError::Path(error),
     })?;
     let mut loaded = lock(&LOADED);
     if let Some((loaded, environment)) = &*loaded {
@@ -37,31 +40,24 @@ pub fn environment(options: &ClassifyOptions) -> Result<Environment, ClassifyErr
         }
         return Ok(environment.clone());
     }
-    let environment = load(&path).map_err(|reason| ClassifyError::Library {
+    let environment = load(&path).map_err(|error| ClassifyError::Library {
         path: path.clone(),
-        reason,
+        error,
     })?;
     *loaded = Some((path, environment.clone()));
     Ok(environment)
 }
 
-fn load(path: &Path) -> Result<Environment, String> {
-    let builder = ort::init_from(path).map_err(|error| match &error {
-        // The error's message omits its source, which is the dynamic loader's message.
-        ort::LoadDynamicError::Dlopen { error: cause, .. } => match std::error::Error::source(cause) {
-            Some(reason) => reason.to_string(),
-            None => cause.to_string(),
-        },
-        _ => error.to_string(),
-    })?;
-    builder
+fn load(path: &Path) -> Result<Environment, LibraryError> {
+    ort::init_from(path)
+        .map_err(LibraryError::Load)?
         .with_name("moodstream")
         .with_telemetry(false)
         .with_logger(Arc::new(|level, _, id, location, message| {
             log(level, id, location, message);
         }))
         .build()
-        .map_err(|error| error.to_string())
+        .map_err(LibraryError::Environment)
 }
 
 /// Forwards ONNX Runtime's log messages. One poisoned text can make several batches fail, each with a message, so warnings

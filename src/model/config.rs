@@ -5,7 +5,7 @@ use std::{collections::BTreeMap, path::Path, sync::Arc};
 use serde::{Deserialize, de::DeserializeOwned};
 use serde_json::{Map, Value};
 
-use super::{ModelError, ProblemType};
+use super::{ModelError, ProblemType, error::ConfigError};
 
 /// Model families that number positions from `pad_token_id + 1`, so that two of the embedding's rows are never used.
 const OFFSET_POSITIONS: &[&str] = &[
@@ -25,28 +25,28 @@ const OFFSET_POSITIONS: &[&str] = &[
 struct Raw(Map<String, Value>);
 
 impl Raw {
-    fn parse(bytes: &[u8]) -> Result<Self, String> {
+    fn parse(bytes: &[u8]) -> Result<Self, ConfigError> {
         // Windows editors prepend a byte order mark.
         let bytes = bytes.strip_prefix(b"\xef\xbb\xbf").unwrap_or(bytes);
         if bytes.trim_ascii().is_empty() {
-            return Err("the file is empty: fetch it again".to_owned());
+            return Err(ConfigError::Empty);
         }
-        match serde_json::from_slice(bytes).map_err(|error| format!("not JSON: {error}"))? {
+        match serde_json::from_slice(bytes).map_err(ConfigError::Json)? {
             Value::Object(members) => Ok(Self(members)),
-            _ => Err("not a model configuration: that is a JSON object with id2label among its members".to_owned()),
+            _ => Err(ConfigError::NotAnObject),
         }
     }
 
     /// Returns a member, or `None` if it is absent or null.
-    fn member<T: DeserializeOwned>(&mut self, name: &str) -> Result<Option<T>, String> {
+    fn member<T: DeserializeOwned>(&mut self, name: &'static str) -> Result<Option<T>, ConfigError> {
         match self.0.remove(name) {
             None => Ok(None),
-            Some(value) => serde_json::from_value(value).map_err(|error| format!("{name}: {error}")),
+            Some(value) => serde_json::from_value(value).map_err(|source| ConfigError::Member { name, source }),
         }
     }
 
     /// Returns the labels by id, from `id2label` or else from the inverted `label2id`.
-    fn labels(&mut self) -> Result<BTreeMap<String, String>, String> {
+    fn labels(&mut self) -> Result<BTreeMap<String, String>, ConfigError> {
         if let Some(labels) = self.member::<Labels>("id2label")? {
             return Ok(labels.by_id());
         }
@@ -103,47 +103,39 @@ pub(super) struct Config {
 }
 
 impl Config {
+    /// Parses the content of the file at `path`.
     pub(super) fn parse(path: &Path, bytes: &[u8]) -> Result<Self, ModelError> {
-        let invalid = |detail: String| ModelError::Invalid {
-            path: path.to_owned(),
-            detail,
-        };
-        let mut raw = Raw::parse(bytes).map_err(&invalid)?;
-
-        let labels = raw.labels().and_then(labels).map_err(&invalid)?;
-        if labels.iter().all(|label| label.starts_with("LABEL_")) {
+        let config = Self::from_json(bytes).map_err(ModelError::invalid(path))?;
+        if config.labels.iter().all(|label| label.starts_with("LABEL_")) {
             tracing::warn!(
                 config = %path.display(),
                 "the labels have no names (LABEL_0 ...): write the emotion names into id2label"
             );
         }
-        let problem_type: Option<String> = raw.member("problem_type").map_err(&invalid)?;
-        let model_type: Option<String> = raw.member("model_type").map_err(&invalid)?;
+        Ok(config)
+    }
+
+    fn from_json(bytes: &[u8]) -> Result<Self, ConfigError> {
+        let mut raw = Raw::parse(bytes)?;
+        let labels = labels(raw.labels()?)?;
+        let problem_type: Option<String> = raw.member("problem_type")?;
+        let model_type: Option<String> = raw.member("model_type")?;
         let problem_type = match problem_type.as_deref() {
             None => None,
             Some("single_label_classification") => Some(ProblemType::SingleLabelClassification),
             Some("multi_label_classification") => Some(ProblemType::MultiLabelClassification),
-            Some(other) => {
-                return Err(invalid(format!(
-                    "problem_type {other:?} is not a classification: it must be \"single_label_classification\" or \"multi_label_classification\""
-                )));
-            }
+            Some(other) => return Err(ConfigError::ProblemType(other.to_owned())),
         };
         let offset = model_type
             .as_deref()
             .is_some_and(|family| OFFSET_POSITIONS.contains(&family));
         // Exporters omit the value if it is the family's default, 1.
-        let pad_id = raw
-            .member("pad_token_id")
-            .map_err(&invalid)?
-            .unwrap_or(u32::from(offset));
+        let pad_id = raw.member("pad_token_id")?.unwrap_or(u32::from(offset));
         let first_position = if offset { pad_id.saturating_add(1) } else { 0 };
-        let positions: Option<usize> = raw.member("max_position_embeddings").map_err(&invalid)?;
+        let positions: Option<usize> = raw.member("max_position_embeddings")?;
         let max_tokens = positions.map(|rows| rows.saturating_sub(first_position as usize));
         if max_tokens == Some(0) {
-            return Err(invalid(
-                "max_position_embeddings leaves no position for a token".to_owned(),
-            ));
+            return Err(ConfigError::NoPositions);
         }
         Ok(Self {
             labels,
@@ -151,16 +143,16 @@ impl Config {
             max_tokens,
             pad_id,
             first_position,
-            vocab_size: raw.member("vocab_size").map_err(&invalid)?,
+            vocab_size: raw.member("vocab_size")?,
             model_type,
         })
     }
 }
 
-fn labels(id2label: BTreeMap<String, String>) -> Result<Vec<Arc<str>>, String> {
+fn labels(id2label: BTreeMap<String, String>) -> Result<Vec<Arc<str>>, ConfigError> {
     let count = id2label.len();
     if count == 0 {
-        return Err("id2label is missing or empty: it must name the label of each logit".to_owned());
+        return Err(ConfigError::NoLabels);
     }
     let mut labels: Vec<Option<Arc<str>>> = vec![None; count];
     for (id, label) in id2label {
@@ -168,27 +160,22 @@ fn labels(id2label: BTreeMap<String, String>) -> Result<Vec<Arc<str>>, String> {
             .parse::<usize>()
             .ok()
             .and_then(|index| labels.get_mut(index))
-            .ok_or_else(|| {
-                format!(
-                    "id2label has the id {id:?}; with {count} labels the ids must be 0 to {}",
-                    count - 1
-                )
+            .ok_or_else(|| ConfigError::LabelId {
+                id: id.clone(),
+                labels: count,
             })?;
         if label.trim().is_empty() {
-            return Err(format!("id2label gives {id} an empty label"));
+            return Err(ConfigError::EmptyLabel(id));
         }
         *slot = Some(label.into());
     }
     let labels: Vec<Arc<str>> = labels.into_iter().flatten().collect();
     if labels.len() != count {
-        return Err(format!(
-            "id2label names an id twice; with {count} labels the ids must be 0 to {}",
-            count - 1
-        ));
+        return Err(ConfigError::RepeatedLabelId { labels: count });
     }
     for (index, label) in labels.iter().enumerate() {
         if labels[..index].contains(label) {
-            return Err(format!("id2label has the label {label:?} twice"));
+            return Err(ConfigError::RepeatedLabel(Arc::clone(label)));
         }
     }
     Ok(labels)
@@ -201,7 +188,8 @@ mod tests {
     use super::*;
 
     fn parse(json: &str) -> Result<Config, String> {
-        Config::parse(Path::new("config.json"), json.as_bytes()).map_err(|error| error.to_string())
+        Config::parse(Path::new("config.json"), json.as_bytes())
+            .map_err(|error| format!("{:#}", anyhow::Error::from(error)))
     }
 
     #[test]

@@ -4,7 +4,7 @@ use std::{collections::BTreeMap, ops::Range, path::Path, sync::Arc};
 
 use serde::Deserialize;
 
-use super::{ModelError, ProblemType};
+use super::{ModelError, ProblemType, error::ManifestError};
 use crate::post::Language;
 
 /// The manifest. All fields are optional; unknown fields are errors.
@@ -35,26 +35,26 @@ pub struct Manifest {
 
 impl Manifest {
     pub(super) fn parse(path: &Path, bytes: &[u8], labels: &[Arc<str>]) -> Result<Self, ModelError> {
-        let invalid = |detail: String| ModelError::Invalid {
-            path: path.to_owned(),
-            detail,
-        };
-        let text = std::str::from_utf8(bytes).map_err(|error| invalid(format!("not UTF-8: {error}")))?;
-        let manifest: Self =
-            toml::from_str(text).map_err(|error| invalid(toml_mistake(text, error.span(), error.message())))?;
-        manifest.check(labels).map_err(invalid)?;
+        let manifest = Self::from_toml(bytes).map_err(ModelError::invalid(path))?;
+        manifest.check(labels).map_err(ModelError::invalid(path))?;
         Ok(manifest)
     }
 
-    fn check(&self, labels: &[Arc<str>]) -> Result<(), String> {
+    fn from_toml(bytes: &[u8]) -> Result<Self, ManifestError> {
+        let text = std::str::from_utf8(bytes).map_err(ManifestError::Utf8)?;
+        toml::from_str(text).map_err(|error| ManifestError::Toml(toml_mistake(text, error.span(), error.message())))
+    }
+
+    fn check(&self, labels: &[Arc<str>]) -> Result<(), ManifestError> {
         let known = |label: &Arc<str>, place: &str| {
             if labels.contains(label) {
                 return Ok(());
             }
-            Err(format!(
-                "{place} names {label:?}, which is not a label of the model ({})",
-                labels.join(", ")
-            ))
+            Err(ManifestError::UnknownLabel {
+                place: place.to_owned(),
+                label: Arc::clone(label),
+                labels: labels.join(", "),
+            })
         };
         if let Some(fallback) = &self.fallback {
             known(fallback, "fallback")?;
@@ -67,25 +67,25 @@ impl Manifest {
         for (label, threshold) in &self.thresholds {
             known(label, "thresholds")?;
             if !(0.0..=1.0).contains(threshold) {
-                return Err(format!(
-                    "the threshold of {label:?} is {threshold}: it must be between 0 and 1"
-                ));
+                return Err(ManifestError::Threshold {
+                    label: Arc::clone(label),
+                    threshold: *threshold,
+                });
             }
         }
-        for (language, figure) in &self.languages {
+        for (language, &macro_f1) in &self.languages {
             if Language::registered(language).is_none() {
-                return Err(format!(
-                    "languages names {language:?}, which is not a registered BCP 47 tag"
-                ));
+                return Err(ManifestError::Language(Arc::clone(language)));
             }
-            if !(0.0..=1.0).contains(figure) {
-                return Err(format!(
-                    "languages gives {language:?} the macro-F1 {figure}: it must be between 0 and 1"
-                ));
+            if !(0.0..=1.0).contains(&macro_f1) {
+                return Err(ManifestError::MacroF1 {
+                    language: Arc::clone(language),
+                    macro_f1,
+                });
             }
         }
         if let Some(temperature) = self.temperature.filter(|t| !(t.is_finite() && *t > 0.0)) {
-            return Err(format!("temperature is {temperature}: it must be above 0"));
+            return Err(ManifestError::Temperature(temperature));
         }
         // The name is part of a row's model_id, where `@` separates it from the hash.
         if let Some(name) = self
@@ -93,9 +93,7 @@ impl Manifest {
             .as_deref()
             .filter(|name| name.is_empty() || name.contains('@') || name.contains(char::is_control))
         {
-            return Err(format!(
-                "name is {name:?}: it must not be empty or contain `@` or control characters"
-            ));
+            return Err(ManifestError::Name(name.to_owned()));
         }
         Ok(())
     }
@@ -117,7 +115,8 @@ mod tests {
 
     fn parse(text: &str) -> Result<Manifest, String> {
         let labels = ["joy".into(), "anger".into(), "neutral".into()];
-        Manifest::parse(Path::new("moodstream.toml"), text.as_bytes(), &labels).map_err(|error| error.to_string())
+        Manifest::parse(Path::new("moodstream.toml"), text.as_bytes(), &labels)
+            .map_err(|error| format!("{:#}", anyhow::Error::from(error)))
     }
 
     #[test]

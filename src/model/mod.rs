@@ -39,11 +39,14 @@ use self::{
 };
 pub use self::{
     decode::{Decoder, NotFinite},
-    error::{ModelError, SubwordsError},
+    error::{
+        ConfigError, InvalidFile, LinearFileError, ManifestError, ModelError, SubwordsError, TokenizeError,
+        TokenizerError,
+    },
     languages::{Languages, UNSUPPORTED},
     manifest::{Manifest, toml_mistake},
     options::{ModelOptions, Precision, ProblemType, Provider},
-    subwords::{Subwords, TokenizeError, largest_id},
+    subwords::{Subwords, largest_id},
     tokenize::Tokenizer,
 };
 
@@ -162,13 +165,9 @@ impl ModelFolder {
         if problem_type == ProblemType::SingleLabelClassification
             && let [only] = &*config.labels
         {
-            let detail = format!(
-                "softmax over the single label {only:?} always gives 1, so the model can't distinguish anything"
-            );
-            return Err(ModelError::Invalid {
-                path: config_path,
-                detail,
-            });
+            return Err(ModelError::invalid(&config_path)(ConfigError::SingleLabel(Arc::clone(
+                only,
+            ))));
         }
 
         let max_tokens = config
@@ -310,10 +309,9 @@ fn linear(
         || !matches!(options.precision, Precision::Auto | Precision::Fp32)
         || options.file.is_some()
     {
-        return Err(ModelError::Invalid {
-            path: folder.join("config.json"),
-            detail: "a linear model has no ONNX file and runs on the CPU in fp32: remove `model.file`, `model.provider` and `model.precision`".to_owned(),
-        });
+        return Err(ModelError::invalid(&folder.join("config.json"))(
+            ConfigError::LinearOptions,
+        ));
     }
     let file = folder.join(linear::FILE);
     let (model, bytes) = LinearModel::read(&file, config.labels.len())?;

@@ -10,7 +10,7 @@ use tokenizers::pipeline::{EncodeOptions, Override, PipelineToken, PipelineToken
 
 use super::{
     added_tokens::{self, AddedTokens},
-    error::SubwordsError,
+    error::{SubwordsError, TokenizeError},
 };
 
 /// How texts are encoded. The file's truncation and padding settings are ignored, since batching determines both.
@@ -30,13 +30,6 @@ pub struct Subwords {
     suffix: Vec<u32>,
     /// Set if the library would not produce the reference's ids. `pipeline` then has no added tokens.
     added: Option<AddedTokens>,
-}
-
-/// The tokenizer failed on a text.
-#[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
-#[error("the tokenizer failed on this text: {reason}")]
-pub struct TokenizeError {
-    pub(super) reason: String,
 }
 
 impl Subwords {

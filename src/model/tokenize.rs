@@ -5,9 +5,9 @@ use std::{path::Path, sync::Arc};
 use serde_json::Value;
 
 use super::{
-    ModelError,
+    error::{ModelError, TokenizeError, TokenizerError},
     linear::{LinearModel, Ngrams},
-    subwords::{Subwords, TokenizeError, largest_id},
+    subwords::{Subwords, largest_id},
 };
 
 /// The number of a text's bytes that are tokenised, per possible token. It is far above what any language needs
@@ -41,26 +41,24 @@ impl Tokenizer {
         max_tokens: usize,
         vocab_size: Option<usize>,
     ) -> Result<Self, ModelError> {
-        let invalid = |detail: String| ModelError::Invalid {
-            path: path.to_owned(),
-            detail,
-        };
-        let mut json: Value = serde_json::from_slice(bytes).map_err(|error| invalid(format!("not JSON: {error}")))?;
+        let invalid = ModelError::invalid(path);
+        let mut json: Value = serde_json::from_slice(bytes)
+            .map_err(TokenizerError::Json)
+            .map_err(&invalid)?;
         if let (Some(rows), Some(largest)) = (vocab_size, largest_id(&json))
             && largest >= rows as u64
         {
-            return Err(invalid(format!(
-                "the vocabulary has the id {largest}, but the model's embedding has {rows} rows (vocab_size in config.json): the tokenizer does not belong to this model"
-            )));
+            return Err(invalid(TokenizerError::VocabularySize { id: largest, rows }));
         }
-        if let Some((word, within)) = word_in_word(&json) {
-            return Err(invalid(format!(
-                "the added token {word:?} is for whole words (single_word) and holds another, {within:?}: the tokenizer library \
-                 cuts words that begin or end so otherwise than the one that trained the model; take one of the two out"
-            )));
+        if let Some((token, inner)) = word_in_word(&json) {
+            return Err(invalid(TokenizerError::AddedTokens {
+                token: token.to_owned(),
+                inner: inner.to_owned(),
+            }));
         }
-        let subwords =
-            Subwords::from_json(&mut json).map_err(|error| invalid(format!("not a readable tokenizer: {error}")))?;
+        let subwords = Subwords::from_json(&mut json)
+            .map_err(TokenizerError::Subwords)
+            .map_err(&invalid)?;
         let special = subwords.special_tokens();
         if max_tokens <= special {
             return Err(ModelError::MaxTokens { max_tokens, special });
@@ -71,12 +69,10 @@ impl Tokenizer {
             max_tokens,
         };
         // Some steps can be read but not run. Find out at startup rather than with the first post.
-        tokenizer.encode("so happy today, 24/7!").map_err(|TokenizeError { reason }| {
-            invalid(match reason.contains("system-regex") {
-                true => "its `Split` step has an expression that the tokenizer library can't run; it runs those of GPT-2, \
-                         cl100k, o200k and their like: use a tokenizer.json with one of these"
-                    .to_owned(),
-                false => format!("the tokenizer can't be run: {reason}"),
+        tokenizer.encode("so happy today, 24/7!").map_err(|error| {
+            invalid(match error.reason.contains("system-regex") {
+                true => TokenizerError::Split,
+                false => TokenizerError::Run(error),
             })
         })?;
         Ok(tokenizer)

@@ -7,7 +7,10 @@ use std::{collections::BTreeMap, path::Path};
 
 use serde_json::{Value, json};
 
-use super::{ModelError, files::read};
+use super::{
+    error::{ModelError, TokenizerError},
+    files::read,
+};
 
 /// Returns the folder's `tokenizer.json`, or one created from its vocabulary files.
 pub(super) fn tokenizer_json(folder: &Path, model_type: Option<&str>) -> Result<Vec<u8>, ModelError> {
@@ -44,15 +47,10 @@ pub(super) fn tokenizer_json(folder: &Path, model_type: Option<&str>) -> Result<
     Ok(made.to_string().into_bytes())
 }
 
-fn invalid(path: &Path, detail: String) -> ModelError {
-    ModelError::Invalid {
-        path: path.to_owned(),
-        detail,
-    }
-}
-
 fn json_of(path: &Path) -> Result<Value, ModelError> {
-    serde_json::from_slice(&read(path)?).map_err(|error| invalid(path, format!("not JSON: {error}")))
+    serde_json::from_slice(&read(path)?)
+        .map_err(TokenizerError::Json)
+        .map_err(ModelError::invalid(path))
 }
 
 /// Returns a setting of the optional `tokenizer_config.json`.
@@ -64,7 +62,9 @@ fn setting(folder: &Path, name: &str) -> Option<bool> {
 }
 
 fn text_of(path: &Path) -> Result<String, ModelError> {
-    String::from_utf8(read(path)?).map_err(|_| invalid(path, "not UTF-8".to_owned()))
+    String::from_utf8(read(path)?)
+        .map_err(TokenizerError::Utf8)
+        .map_err(ModelError::invalid(path))
 }
 
 /// Adds the tokens of the optional `added_tokens.json` to a vocabulary.
@@ -95,7 +95,8 @@ fn special(tokens: &[&str], vocabulary: &BTreeMap<String, u64>) -> Vec<Value> {
 fn byte_level_bpe(folder: &Path) -> Result<Value, ModelError> {
     let vocab_path = folder.join("vocab.json");
     let mut vocabulary: BTreeMap<String, u64> = serde_json::from_value(json_of(&vocab_path)?)
-        .map_err(|error| invalid(&vocab_path, format!("not a vocabulary of tokens and ids: {error}")))?;
+        .map_err(TokenizerError::Vocabulary)
+        .map_err(ModelError::invalid(&vocab_path))?;
     let model_vocabulary = vocabulary.clone();
     added(folder, &mut vocabulary);
     let merges_path = folder.join("merges.txt");
@@ -106,12 +107,10 @@ fn byte_level_bpe(folder: &Path) -> Result<Value, ModelError> {
         .filter(|(number, line)| !(line.trim().is_empty() || *number == 0 && line.starts_with("#version")))
         .map(|(number, line)| match line.trim_end().split_once(' ') {
             Some((left, right)) => Ok(json!([left, right])),
-            None => Err(invalid(
-                &merges_path,
-                format!("line {} is not a pair of tokens separated by a space", number + 1),
-            )),
+            None => Err(TokenizerError::Merge(number + 1)),
         })
-        .collect::<Result<Vec<Value>, _>>()?;
+        .collect::<Result<Vec<Value>, _>>()
+        .map_err(ModelError::invalid(&merges_path))?;
     let prefix_space = setting(folder, "add_prefix_space").unwrap_or(false);
     let frame = |token: &str| vocabulary.get(token).map(|id| json!([token, id]));
     let post_processor = match (frame("</s>"), frame("<s>")) {
@@ -147,8 +146,9 @@ fn word_piece(folder: &Path, model_type: Option<&str>) -> Result<Value, ModelErr
         _ => ("[CLS]", "[SEP]"),
     };
     let id = |token: &str| {
-        let missing = || invalid(&path, format!("it has no {token}, so it is not a WordPiece vocabulary"));
-        vocabulary.get(token).copied().ok_or_else(missing)
+        let id = vocabulary.get(token).copied();
+        id.ok_or_else(|| TokenizerError::NotWordPiece(token.to_owned()))
+            .map_err(ModelError::invalid(&path))
     };
     let (cls_id, sep_id) = (id(cls)?, id(sep)?);
     id("[UNK]")?;

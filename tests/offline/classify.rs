@@ -212,18 +212,22 @@ fn changed(file: &str, change: impl FnOnce(String) -> String) -> TempDir {
     copy
 }
 
-fn open_error(folder: &TempDir) -> String {
-    let error = ModelFolder::open(folder.path(), &ModelOptions::default())
-        .unwrap_err()
-        .to_string();
+/// Returns the error of opening a folder with its causes, as the command line prints it.
+pub fn open_error(folder: &Path, options: &ModelOptions) -> String {
+    let error = anyhow::Error::from(ModelFolder::open(folder, options).unwrap_err());
+    let error = format!("{error:#}");
     assert_eq!(error.lines().count(), 1, "{error}");
     error
+}
+
+fn refused(folder: &TempDir) -> String {
+    open_error(folder.path(), &ModelOptions::default())
 }
 
 #[test]
 fn errors_in_a_folder_are_reported_in_one_line() {
     let folder = changed("config.json", |text| text.replace("\"problem_type\"", "\"other\""));
-    assert!(open_error(&folder).contains("a wrong guess would give wrong scores"));
+    assert!(refused(&folder).contains("a wrong guess would give wrong scores"));
     let given = ModelOptions {
         problem_type: Some(ProblemType::MultiLabelClassification),
         ..ModelOptions::default()
@@ -233,13 +237,13 @@ fn errors_in_a_folder_are_reported_in_one_line() {
     let folder = changed("config.json", |text| {
         text.replace("\"vocab_size\": 263", "\"vocab_size\": 262")
     });
-    assert!(open_error(&folder).contains("has the id 262, but the model's embedding has 262 rows"));
+    assert!(refused(&folder).contains("has the id 262, but the model's embedding has 262 rows"));
 
     let folder = changed("tokenizer.json", |_| "{\"version\": \"1.0\"}".to_owned());
-    assert!(open_error(&folder).contains("tokenizer.json: not a readable tokenizer"));
+    assert!(refused(&folder).contains("tokenizer.json is not valid: not a readable tokenizer"));
 
     let folder = changed("moodstream.toml", |_| "fallback = \"calm\"".to_owned());
-    assert!(open_error(&folder).contains("moodstream.toml: fallback names \"calm\""));
+    assert!(refused(&folder).contains("moodstream.toml is not valid: fallback names \"calm\""));
 
     for file in ["config.json", "tokenizer.json", "model.onnx"] {
         let folder = changed("unused", |_| String::new());
@@ -248,7 +252,7 @@ fn errors_in_a_folder_are_reported_in_one_line() {
             "model.onnx" => "no ONNX file",
             file => file,
         };
-        assert!(open_error(&folder).contains(said), "{}", open_error(&folder));
+        assert!(refused(&folder).contains(said), "{}", refused(&folder));
     }
     let absent = ModelFolder::open("/nowhere", &ModelOptions::default()).unwrap_err();
     assert!(absent.to_string().contains("/nowhere is not a directory"));

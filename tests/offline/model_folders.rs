@@ -33,7 +33,7 @@ fn open(folder: &Path) -> Result<ModelFolder, String> {
             ..ModelOptions::default()
         },
     )
-    .map_err(|error| error.to_string())
+    .map_err(|error| format!("{:#}", anyhow::Error::from(error)))
 }
 
 fn json_of(path: &Path) -> Value {

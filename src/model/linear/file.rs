@@ -23,6 +23,7 @@ use safetensors::{Dtype, SafeTensorError, SafeTensors, tensor::TensorView};
 use super::{Feature, LinearModel, NgramKind, Vectorizer};
 use crate::model::{
     ModelError,
+    error::LinearFileError,
     files::{check_fetched, read},
 };
 
@@ -33,17 +34,12 @@ const MAX_BYTES: u64 = 1 << 30;
 impl LinearModel {
     /// Reads the weights file of a model with `labels` labels. Also returns the file's bytes.
     pub(in crate::model) fn read(path: &Path, labels: usize) -> Result<(Self, Vec<u8>), ModelError> {
-        let invalid = |detail: String| ModelError::Invalid {
-            path: path.to_owned(),
-            detail,
-        };
+        let invalid = ModelError::invalid(path);
         check_fetched(path)?;
         if let Ok(bytes) = fs::metadata(path).map(|data| data.len())
             && bytes > MAX_BYTES
         {
-            return Err(invalid(format!(
-                "it has {bytes} bytes, more than the supported maximum of {MAX_BYTES}"
-            )));
+            return Err(invalid(LinearFileError::TooLarge { bytes, max: MAX_BYTES }));
         }
         let bytes = read(path)?;
         let model = Self::parse(&bytes, labels).map_err(invalid)?;
@@ -51,31 +47,24 @@ impl LinearModel {
     }
 
     /// Parses the content of a weights file.
-    fn parse(bytes: &[u8], labels: usize) -> Result<Self, String> {
-        let broken = |error: SafeTensorError| format!("not a valid safetensors file: {error}");
-        let (_, header) = SafeTensors::read_metadata(bytes).map_err(broken)?;
+    fn parse(bytes: &[u8], labels: usize) -> Result<Self, LinearFileError> {
+        let (_, header) = SafeTensors::read_metadata(bytes)?;
         let format = header.metadata().as_ref().and_then(|metadata| metadata.get("format"));
         if format.is_none_or(|format| format != FORMAT) {
-            return Err(format!(
-                "its format is {}, not {FORMAT:?}: write it again with `moodstream-lab compare --export`",
-                format.map_or("not named".to_owned(), |format| format!("{format:?}"))
-            ));
+            return Err(LinearFileError::Format {
+                found: format.cloned(),
+                expected: FORMAT,
+            });
         }
-        let tensors = SafeTensors::deserialize(bytes).map_err(broken)?;
+        let tensors = SafeTensors::deserialize(bytes)?;
         let hashes = tensors
             .tensor("ngrams.hash")
-            .map_err(|_| "it has no tensor `ngrams.hash`".to_owned())?;
+            .map_err(|_| LinearFileError::NoTensor("ngrams.hash"))?;
         let &[features] = hashes.shape() else {
-            return Err(format!(
-                "`ngrams.hash` has the shape {:?}, not [features]",
-                hashes.shape()
-            ));
+            return Err(LinearFileError::HashShape(hashes.shape().to_vec()));
         };
         if u32::try_from(features).is_err() || features == 0 {
-            return Err(format!(
-                "it has {features} n-grams: the number must be 1 to {}",
-                u32::MAX
-            ));
+            return Err(LinearFileError::Ngrams(features));
         }
         let hashes = numbers(&tensors, "ngrams.hash", Dtype::U64, &[features], u64::from_le_bytes)?;
         let kinds = numbers(&tensors, "ngrams.kind", Dtype::U8, &[features], u8::from_le_bytes)?;
@@ -84,25 +73,29 @@ impl LinearModel {
         let intercepts = numbers(&tensors, "intercepts", Dtype::F32, &[labels], f32::from_le_bytes)?;
         for (name, numbers) in [("ngrams.idf", &idf), ("weights", &weights), ("intercepts", &intercepts)] {
             if let Some(at) = numbers.iter().position(|number| !number.is_finite()) {
-                return Err(format!("element {at} of `{name}` is {}", numbers[at]));
+                return Err(LinearFileError::NotFinite {
+                    name,
+                    at,
+                    value: numbers[at],
+                });
             }
         }
         if let Some(at) = idf.iter().position(|&idf| idf <= 0.0) {
-            return Err(format!("element {at} of `ngrams.idf` is {}, not above 0", idf[at]));
+            return Err(LinearFileError::Idf { at, value: idf[at] });
         }
         let mut seen = HashSet::with_capacity(features);
         if let Some(at) = hashes.iter().position(|hash| !seen.insert(hash)) {
-            return Err(format!("element {at} of `ngrams.hash` is a duplicate"));
+            return Err(LinearFileError::RepeatedNgram(at));
         }
         let features = hashes.into_iter().zip(kinds).zip(idf).enumerate();
         let features = features
             .map(|(at, ((hash, kind), idf))| {
                 let known = NgramKind::ALL.get(usize::from(kind));
-                let &kind = known.ok_or_else(|| format!("element {at} of `ngrams.kind` is {kind}, not 0 or 1"))?;
+                let &kind = known.ok_or(LinearFileError::Kind { at, kind })?;
                 Ok(Feature { kind, hash, idf })
             })
-            .collect::<Result<Vec<_>, String>>()?;
-        Self::new(Vectorizer::new(features), &weights, intercepts).ok_or_else(|| "it has no labels".to_owned())
+            .collect::<Result<Vec<_>, LinearFileError>>()?;
+        Self::new(Vectorizer::new(features), &weights, intercepts).ok_or(LinearFileError::NoLabels)
     }
 
     /// Serializes the model as the content of a weights file.
@@ -134,18 +127,20 @@ impl LinearModel {
 /// Returns the elements of a tensor, checking its type and shape.
 fn numbers<const BYTES: usize, N>(
     tensors: &SafeTensors<'_>,
-    name: &str,
+    name: &'static str,
     dtype: Dtype,
     shape: &[usize],
     number: fn([u8; BYTES]) -> N,
-) -> Result<Vec<N>, String> {
-    let tensor = tensors.tensor(name).map_err(|_| format!("it has no tensor `{name}`"))?;
+) -> Result<Vec<N>, LinearFileError> {
+    let tensor = tensors.tensor(name).map_err(|_| LinearFileError::NoTensor(name))?;
     if tensor.dtype() != dtype || tensor.shape() != shape {
-        return Err(format!(
-            "`{name}` is {:?} with the shape {:?}; given its n-grams and the labels of config.json it must be {dtype:?} with the shape {shape:?}",
-            tensor.dtype(),
-            tensor.shape()
-        ));
+        return Err(LinearFileError::Tensor {
+            name,
+            found: tensor.dtype(),
+            shape: tensor.shape().to_vec(),
+            expected: dtype,
+            expected_shape: shape.to_vec(),
+        });
     }
     Ok(tensor.data().as_chunks().0.iter().map(|&bytes| number(bytes)).collect())
 }

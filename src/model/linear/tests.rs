@@ -86,7 +86,8 @@ fn read(bytes: &[u8], labels: usize) -> Result<LinearModel, String> {
     let path = folder.path().join(FILE);
     fs::write(&path, bytes).unwrap();
     let read = LinearModel::read(&path, labels);
-    read.map(|(model, _)| model).map_err(|error| error.to_string())
+    read.map(|(model, _)| model)
+        .map_err(|error| format!("{:#}", anyhow::Error::from(error)))
 }
 
 #[test]
