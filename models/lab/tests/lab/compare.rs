@@ -127,6 +127,27 @@ fn an_exported_model_is_served_with_the_figures_of_the_comparison() {
     assert!(folder.info().id.starts_with("lr@") && &*folder.info().profile == "classical");
 }
 
+/// The service's tests run this folder: written again with `MOODSTREAM_RENEW=1`.
+#[test]
+fn the_tiny_linear_model_of_the_service_s_tests_is_what_compare_exports() {
+    const FILES: [&str; 3] = ["config.json", "moodstream.toml", "linear.safetensors"];
+    let fixture = Path::new(env!("CARGO_MANIFEST_DIR")).join("../../tests/fixtures/tiny-linear");
+    let bench = Bench::new();
+    for file in ["train.tsv", "test.tsv"] {
+        fs::copy(fixture.join(file), bench.path(file)).unwrap();
+    }
+    let words = "compare --train @train.tsv --test @test.tsv --folds 3 --models lr --export lr --out @tiny-linear --json @out.json";
+    let output = lab().args(bench.arguments(words)).output().unwrap();
+    assert!(output.status.success(), "{}", String::from_utf8_lossy(&output.stderr));
+    for file in FILES {
+        let written = fs::read(bench.path("tiny-linear").join(file)).unwrap();
+        if std::env::var_os("MOODSTREAM_RENEW").is_some() {
+            fs::write(fixture.join(file), &written).unwrap();
+        }
+        assert!(written == fs::read(fixture.join(file)).unwrap(), "{file} differs");
+    }
+}
+
 #[test]
 fn models_that_are_not_served_or_would_overwrite_are_refused_before_training() {
     let bench = Bench::new();
