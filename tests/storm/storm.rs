@@ -223,7 +223,7 @@ impl Storm {
     /// Kills all members, and starts as many of a group with another name.
     pub fn replace_group(&mut self) {
         println!("          the broker's coordinator is stuck: all members are killed and go on under another name");
-        let count = self.members.len();
+        let count = self.members.len().max(*MEMBERS.start());
         self.members.clear();
         self.rename_group();
         for _ in 0..count {
