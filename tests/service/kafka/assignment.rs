@@ -1,9 +1,9 @@
-//! What a member of the group is given, and what it makes of it.
+//! Assignment of partitions to members, restarts and draining.
 
 use super::*;
 
 #[tokio::test(flavor = "multi_thread")]
-async fn all_records_of_all_partitions_come_in_order() {
+async fn records_of_each_partition_arrive_in_order() {
     let broker = Broker::start();
     broker.create_topic("posts", 4);
     fill(&broker, "posts", 4, 500);
@@ -27,17 +27,17 @@ async fn all_records_of_all_partitions_come_in_order() {
         *number += 1;
     }
     assert_eq!(next_of, BTreeMap::from([(0, 500), (1, 500), (2, 500), (3, 500)]));
-    // The start was resolved to a real offset and written down.
+    // The start was resolved to an actual offset and stored.
     let mut begun = offsets.begun.lock().unwrap().clone();
     begun.sort_unstable();
     assert_eq!(begun, [(0, 0), (1, 0), (2, 0), (3, 0)]);
-    nothing_for(&mut records, Duration::from_millis(200)).await;
+    assert_no_record(&mut records, Duration::from_millis(200)).await;
     consumer.close().await.unwrap();
     assert!(records.recv().await.is_none());
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn rewinding_reads_anew_from_the_stored_offset_under_a_new_epoch() {
+async fn a_restart_reads_again_from_the_stored_offset_under_a_new_epoch() {
     let broker = Broker::start();
     broker.create_topic("posts", 2);
     fill(&broker, "posts", 2, 1_000);
@@ -54,29 +54,32 @@ async fn rewinding_reads_anew_from_the_stored_offset_under_a_new_epoch() {
     offsets.set("posts", 0, 123);
     let topic = fenced.origin.topic.clone();
     consumer.restart(&topic, 0, fenced.epoch);
-    assert!(!consumer.assignment().holds(&topic, 0, fenced.epoch), "stale at once");
-    // A second fence of the same epoch is the same event.
+    assert!(
+        !consumer.assignment().holds(&topic, 0, fenced.epoch),
+        "its records must be stale at once"
+    );
+    // A second restart of the same epoch has no effect.
     consumer.restart(&topic, 0, fenced.epoch);
 
-    let mut anew = Vec::new();
+    let mut reread = Vec::new();
     let mut epochs = std::collections::BTreeSet::new();
     let mut other = 0;
-    while anew.len() < 877 {
+    while reread.len() < 877 {
         let record = next(&mut records).await;
         if record.origin.partition == 1 {
             other += 1;
         } else if record.epoch != fenced.epoch {
             assert!(consumer.assignment().holds(&topic, 0, record.epoch));
             epochs.insert(record.epoch);
-            anew.push(record.origin.offset);
+            reread.push(record.origin.offset);
         }
     }
-    assert_eq!(anew, (123..1_000).collect::<Vec<_>>());
+    assert_eq!(reread, (123..1_000).collect::<Vec<_>>());
     assert_eq!(epochs.len(), 1);
-    assert!(other <= 1_000, "the other partition is not read twice");
+    assert!(other <= 1_000, "the other partition was read twice");
 }
 
-/// A member of the group that does as the pipeline: keeps what was read under a held epoch, then moves the offset.
+/// A group member that works like the pipeline: it keeps records of the current epoch, then advances the offset.
 struct Member {
     consumer: Consumer,
     records: Receiver<Record>,
@@ -88,7 +91,7 @@ impl Member {
         Self { consumer, records }
     }
 
-    /// Takes one record, if there is one, into the tables.
+    /// Commits one record, if there is one. Returns whether there was.
     fn step(&mut self, offsets: &Offsets, seen: &mut BTreeMap<(i32, i64), usize>) -> bool {
         let Ok(record) = self.records.try_recv() else {
             return false;
@@ -97,7 +100,7 @@ impl Member {
         if !self.consumer.assignment().holds(&origin.topic, origin.partition, epoch) {
             return true;
         }
-        // The fence: only the owner of the next offset moves it.
+        // The fence: only a record at the stored offset may advance it.
         let mut rows = offsets.rows.lock().unwrap();
         let row = rows.get_mut(&(origin.topic.to_string(), origin.partition)).unwrap();
         if row.next != origin.offset {
@@ -119,7 +122,7 @@ impl Member {
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn members_come_and_go_and_every_record_counts_once() {
+async fn every_record_is_counted_once_while_members_join_and_leave() {
     let broker = Broker::start();
     broker.create_topic("posts", 4);
     fill(&broker, "posts", 4, 2_000);
@@ -135,7 +138,7 @@ async fn members_come_and_go_and_every_record_counts_once() {
             tokio::time::sleep(Duration::from_millis(1)).await;
         }
     }
-    // A second member takes over a part, while the first keeps reading the rest.
+    // A second member takes over some partitions, while the first keeps reading the others.
     let before: BTreeMap<i32, u64> = first
         .consumer
         .positions()
@@ -155,7 +158,10 @@ async fn members_come_and_go_and_every_record_counts_once() {
         tokio::time::sleep(Duration::from_millis(5)).await;
     }
     for held in first.consumer.positions() {
-        assert_eq!(before[&held.partition], held.epoch, "what stays was not touched");
+        assert_eq!(
+            before[&held.partition], held.epoch,
+            "a partition that it kept has a new epoch"
+        );
     }
     let from_first = seen.len();
     let patience = Instant::now() + Duration::from_secs(60);
@@ -170,7 +176,7 @@ async fn members_come_and_go_and_every_record_counts_once() {
     let Member { consumer, .. } = first;
     timeout(PATIENCE, consumer.close())
         .await
-        .expect("leaves in time")
+        .expect("closing timed out")
         .unwrap();
     let patience = Instant::now() + Duration::from_secs(60);
     while seen.len() < 8_000 {
@@ -185,14 +191,14 @@ async fn members_come_and_go_and_every_record_counts_once() {
         }
     }
     assert!(seen.values().all(|times| *times == 1));
-    until("the lag is gone", || {
+    wait_until("the lag is 0", || {
         second.consumer.positions().len() == 4 && second.consumer.positions().iter().all(|held| held.lag() == Some(0))
     })
     .await;
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn every_codec_is_read() {
+async fn every_compression_codec_is_read() {
     let broker = Broker::start();
     broker.create_topic("posts", 1);
     let text = "the same words again and again ".repeat(100);
@@ -212,7 +218,7 @@ async fn every_codec_is_read() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn draining_ends_the_messages_but_keeps_the_partitions() {
+async fn draining_ends_the_records_but_keeps_the_partitions() {
     let broker = Broker::start();
     broker.create_topic("posts", 1);
     fill(&broker, "posts", 1, 1_000);
@@ -224,23 +230,23 @@ async fn draining_ends_the_messages_but_keeps_the_partitions() {
     let mut rest = 0;
     while timeout(PATIENCE, records.recv())
         .await
-        .expect("it ends in time")
+        .expect("the records did not end in time")
         .is_some()
     {
         rest += 1;
     }
-    assert!(rest < 999, "it went on");
+    assert!(rest < 999, "draining had no effect");
     assert!(consumer.assignment().holds(&first.origin.topic, 0, first.epoch));
     consumer.commit(&[(first.origin.topic.clone(), 0, 1)]);
     let group = options.group.clone();
     consumer.close().await.unwrap();
-    let asker: rdkafka::consumer::BaseConsumer = broker.config().set("group.id", group).create().unwrap();
+    let client: rdkafka::consumer::BaseConsumer = broker.config().set("group.id", group).create().unwrap();
     let mut list = rdkafka::TopicPartitionList::new();
     list.add_partition("posts", 0);
-    let committed = rdkafka::consumer::Consumer::committed_offsets(&asker, list, PATIENCE).unwrap();
+    let committed = rdkafka::consumer::Consumer::committed_offsets(&client, list, PATIENCE).unwrap();
     assert_eq!(
         committed.find_partition("posts", 0).unwrap().offset(),
         rdkafka::Offset::Offset(1),
-        "the last commit is sent before leaving"
+        "the last commit was not sent before leaving"
     );
 }

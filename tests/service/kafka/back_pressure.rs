@@ -3,7 +3,7 @@
 use super::*;
 
 #[tokio::test(flavor = "multi_thread")]
-async fn a_reader_that_does_not_read_holds_bounded_bytes_and_loses_nothing() {
+async fn a_blocked_reader_holds_bounded_bytes_and_loses_no_record() {
     let broker = Broker::start();
     broker.create_topic("posts", 2);
     let value = vec![b'x'; 10_000];
@@ -11,17 +11,17 @@ async fn a_reader_that_does_not_read_holds_bounded_bytes_and_loses_nothing() {
     let mut options = options(&broker, &["posts"]);
     options.max_in_flight_bytes = 100_000;
     let (consumer, mut records) = Consumer::start(&options, Offsets::with(&[])).unwrap();
-    until("the limit is reached", || consumer.in_flight().1 > 89_000).await;
-    // Longer than the session: a member that did not poll would be thrown out.
+    wait_until("the limit is reached", || consumer.in_flight().1 > 89_000).await;
+    // Longer than the session timeout: a member that did not poll would lose its place in the group.
     tokio::time::sleep(Duration::from_secs(7)).await;
     let (in_flight, bytes) = consumer.in_flight();
     assert!(in_flight == 9 && bytes <= 100_000, "{in_flight} records, {bytes} bytes");
     let epochs: Vec<u64> = consumer.positions().iter().map(|held| held.epoch).collect();
-    assert_eq!(epochs.len(), 2, "kept its place in the group");
+    assert_eq!(epochs.len(), 2, "the member lost its place in the group");
 
-    // Held back by the limit on records in flight, not by the channel alone.
+    // The limit on records in flight holds back the rest, not only the channel.
     let held = take(&mut records, 9).await;
-    nothing_for(&mut records, Duration::from_millis(300)).await;
+    assert_no_record(&mut records, Duration::from_millis(300)).await;
     let mut seen: Vec<(i32, i64)> = held
         .iter()
         .map(|record| (record.origin.partition, record.origin.offset))
@@ -37,11 +37,11 @@ async fn a_reader_that_does_not_read_holds_bounded_bytes_and_loses_nothing() {
         .flat_map(|partition| (0..500).map(move |offset| (partition, offset)))
         .collect();
     assert_eq!(seen, all);
-    until("all room is given back", || consumer.in_flight() == (0, 0)).await;
+    wait_until("nothing is in flight", || consumer.in_flight() == (0, 0)).await;
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn a_record_larger_than_the_limit_passes_alone() {
+async fn a_record_larger_than_the_byte_limit_is_delivered_alone() {
     let broker = Broker::start();
     broker.create_topic("posts", 1);
     let (small, huge) = (vec![b's'; 10], vec![b'h'; 3_000_000]);
@@ -58,7 +58,7 @@ async fn a_record_larger_than_the_limit_passes_alone() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn the_lag_is_true_also_while_nothing_is_fetched() {
+async fn the_lag_stays_correct_while_nothing_is_fetched() {
     let broker = Broker::start();
     broker.create_topic("posts", 1);
     let value = vec![b'x'; 10_000];
@@ -66,7 +66,7 @@ async fn the_lag_is_true_also_while_nothing_is_fetched() {
     let mut options = options(&broker, &["posts"]);
     (options.max_in_flight_records, options.prefetch_kib) = (1, 1);
     let (consumer, _messages) = Consumer::start(&options, Offsets::with(&[])).unwrap();
-    until("the first watermark", || consumer.lag() == 1_000).await;
+    wait_until("the first watermark is known", || consumer.lag() == 1_000).await;
     broker.produce("posts", (0..500).map(|_| (0, value.as_slice())));
     let patience = Instant::now() + Duration::from_secs(60);
     while consumer.lag() != 1_500 {

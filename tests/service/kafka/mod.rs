@@ -1,4 +1,4 @@
-//! The Kafka stage against a real broker.
+//! Tests of the Kafka stage with a real broker.
 
 mod assignment;
 mod back_pressure;
@@ -31,11 +31,11 @@ use tokio::{sync::mpsc::Receiver, time::timeout};
 
 const PATIENCE: Duration = Duration::from_secs(30);
 
-/// Offsets in memory, as the database keeps them.
+/// An in-memory `OffsetStore` that behaves like the database's.
 #[derive(Default)]
 struct Offsets {
     rows: Mutex<HashMap<(String, i32), StoredOffset>>,
-    away: AtomicBool,
+    unavailable: AtomicBool,
     refused: AtomicUsize,
     begun: Mutex<Vec<(i32, i64)>>,
 }
@@ -69,10 +69,10 @@ impl Offsets {
         self.rows.lock().unwrap().get(&(topic.to_owned(), partition)).cloned()
     }
 
-    fn here(&self) -> Result<(), OffsetStoreError> {
-        if self.away.load(Ordering::SeqCst) {
+    fn check_available(&self) -> Result<(), OffsetStoreError> {
+        if self.unavailable.load(Ordering::SeqCst) {
             self.refused.fetch_add(1, Ordering::SeqCst);
-            return Err("the database is away".into());
+            return Err("the database is unavailable".into());
         }
         Ok(())
     }
@@ -84,7 +84,7 @@ impl OffsetStore for Offsets {
         partitions: &'a [Partition],
     ) -> BoxFuture<'a, Result<HashMap<Partition, StoredOffset>, OffsetStoreError>> {
         Box::pin(async move {
-            self.here()?;
+            self.check_available()?;
             Ok(partitions
                 .iter()
                 .filter_map(|key| Some((key.clone(), self.stored(&key.0, key.1)?)))
@@ -94,7 +94,7 @@ impl OffsetStore for Offsets {
 
     fn begun_topics(&self) -> BoxFuture<'_, Result<Vec<String>, OffsetStoreError>> {
         Box::pin(async move {
-            self.here()?;
+            self.check_available()?;
             Ok(self
                 .rows
                 .lock()
@@ -111,7 +111,7 @@ impl OffsetStore for Offsets {
         cluster: Option<&'a str>,
     ) -> BoxFuture<'a, Result<(), OffsetStoreError>> {
         Box::pin(async move {
-            self.here()?;
+            self.check_available()?;
             for ((topic, partition), offset) in starts {
                 self.begun.lock().unwrap().push((*partition, *offset));
                 let mut rows = self.rows.lock().unwrap();
@@ -133,7 +133,7 @@ impl OffsetStore for Offsets {
         cluster: Option<&'a str>,
     ) -> BoxFuture<'a, Result<(), OffsetStoreError>> {
         Box::pin(async move {
-            self.here()?;
+            self.check_available()?;
             let mut rows = self.rows.lock().unwrap();
             let row = rows.get_mut(&(topic.to_string(), *partition)).ok_or("no such row")?;
             if row == from {
@@ -153,7 +153,7 @@ impl OffsetStore for Offsets {
         cluster: &'a str,
     ) -> BoxFuture<'a, Result<(), OffsetStoreError>> {
         Box::pin(async move {
-            self.here()?;
+            self.check_available()?;
             let mut rows = self.rows.lock().unwrap();
             for (topic, partition) in partitions {
                 if let Some(row) = rows.get_mut(&(topic.to_string(), *partition)) {
@@ -177,8 +177,8 @@ fn options(broker: &Broker, topics: &[&str]) -> KafkaOptions {
 async fn next(records: &mut Receiver<Record>) -> Record {
     timeout(PATIENCE, records.recv())
         .await
-        .expect("a record in time")
-        .expect("the consumer goes on")
+        .expect("no record in time")
+        .expect("the consumer ended")
 }
 
 async fn take(records: &mut Receiver<Record>, count: usize) -> Vec<Record> {
@@ -189,22 +189,22 @@ async fn take(records: &mut Receiver<Record>, count: usize) -> Vec<Record> {
     taken
 }
 
-/// Fails if a record comes within the time: for proofs that nothing comes.
-async fn nothing_for(records: &mut Receiver<Record>, time: Duration) {
+/// Fails if a record arrives within `time`.
+async fn assert_no_record(records: &mut Receiver<Record>, time: Duration) {
     if let Ok(record) = timeout(time, records.recv()).await {
         panic!("unexpected: {record:?}");
     }
 }
 
-async fn until(what: &str, mut holds: impl FnMut() -> bool) {
+async fn wait_until(what: &str, mut holds: impl FnMut() -> bool) {
     let deadline = Instant::now() + PATIENCE;
     while !holds() {
-        assert!(Instant::now() < deadline, "not in time: {what}");
+        assert!(Instant::now() < deadline, "timed out: {what}");
         tokio::time::sleep(Duration::from_millis(10)).await;
     }
 }
 
-/// `count` records a partition: `partition:number`, interleaved.
+/// Produces `count` records to each partition, interleaved, with the value `partition:number`.
 fn fill(broker: &Broker, topic: &str, partitions: i32, count: usize) {
     let texts: Vec<(i32, String)> = (0..count)
         .flat_map(|n| (0..partitions).map(move |p| (p, format!("{p}:{n}"))))

@@ -1,5 +1,4 @@
-//! Records and faults of a partition that no well-behaved client or broker makes: none may end the consumer, and none may make it
-//! pass over a record.
+//! Records and errors that no well-behaved client or broker produces. None may end the consumer or make it skip a record.
 
 use moodstream::kafka::read_dead_letters;
 use rdkafka::{
@@ -10,9 +9,9 @@ use rdkafka::{
 use super::{starts::mock, *};
 use crate::support::raw::{self, RawRecord};
 
-/// The client library panics over such a name; the consumer's thread once ended with it, at every start, on every member.
+/// The client library panics on such a name. This once ended the consumer's thread, at every start and on every member.
 #[tokio::test(flavor = "multi_thread")]
-async fn a_header_whose_name_is_not_utf_8_ends_nothing_and_stays_in_the_dead_letter() {
+async fn a_header_name_that_is_not_utf_8_is_kept_in_the_dead_letter() {
     let (mock, options) = mock();
     mock.create_topic("posts.dead-letter", 1, 1).unwrap();
     let odd = RawRecord {
@@ -60,12 +59,12 @@ async fn a_header_whose_name_is_not_utf_8_ends_nothing_and_stays_in_the_dead_let
     assert_eq!(
         stored[0].lacks,
         ["a header whose name is not UTF-8"],
-        "a replay leaves it out"
+        "a replay must report the header that it leaves out"
     );
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn times_and_values_of_any_kind_are_read_as_they_are() {
+async fn unusual_timestamps_and_values_are_read() {
     let (_mock, options) = mock();
     for (timestamp, value) in [
         (-1, Some(&b""[..])),
@@ -88,9 +87,9 @@ async fn times_and_values_of_any_kind_are_read_as_they_are() {
     assert_eq!(times, [false, false, false, true]);
 }
 
-/// The client library says so and goes on with the next batch: the offset once passed over what could not be read.
+/// The client library reports the error and continues with the next batch, so unreadable records were once skipped.
 #[tokio::test(flavor = "multi_thread")]
-async fn a_damaged_batch_stops_its_partition_and_no_record_is_passed_over() {
+async fn a_corrupt_batch_quarantines_its_partition_and_no_record_is_skipped() {
     let (_mock, options) = mock();
     let options = KafkaOptions {
         quarantine_retry_seconds: 1,
@@ -117,18 +116,18 @@ async fn a_damaged_batch_stops_its_partition_and_no_record_is_passed_over() {
             .next()
             .map(|(_, cause)| cause)
     };
-    until("the partition is in quarantine", || cause().is_some()).await;
+    wait_until("the partition is in quarantine", || cause().is_some()).await;
     let found = cause().unwrap();
     assert_eq!(found.reason, QuarantineReason::ConsumerError);
     assert!(found.detail.contains("posts/0 from offset 10"), "{}", found.detail);
-    // What was read before is committed, and that proves nothing.
+    // Committing the records before the batch must not end the quarantine.
     assert!(consumer.assignment().holds(&topic, 0, epoch));
     offsets.set("posts", 0, 10);
     consumer.commit(&[(topic, 0, 10)]);
-    nothing_for(&mut records, Duration::from_secs(3)).await;
-    assert!(cause().is_some(), "also after further tries");
+    assert_no_record(&mut records, Duration::from_secs(3)).await;
+    assert!(cause().is_some(), "further attempts must not end the quarantine");
     assert_eq!(offsets.get("posts", 0), Some(10));
-    // Somebody passes over it.
+    // An operator skips the batch.
     offsets.set("posts", 0, 11);
     let taken = take(&mut records, 5).await;
     assert_eq!(taken[0].origin.offset, 11);
@@ -136,9 +135,9 @@ async fn a_damaged_batch_stops_its_partition_and_no_record_is_passed_over() {
     consumer.close().await.unwrap();
 }
 
-/// The client library says it once, and then fetches nothing and says nothing.
+/// The client library reports the error only once, and then fetches nothing.
 #[tokio::test(flavor = "multi_thread")]
-async fn a_right_to_read_that_is_taken_away_is_told_and_the_partition_goes_on_once_it_is_given_back() {
+async fn a_partition_without_read_access_is_quarantined_until_access_is_restored() {
     let (mock, options) = mock();
     let options = KafkaOptions {
         quarantine_retry_seconds: 1,
@@ -157,7 +156,7 @@ async fn a_right_to_read_that_is_taken_away_is_told_and_the_partition_goes_on_on
             .next()
             .map(|(_, cause)| cause)
     };
-    until("the partition is in quarantine", || cause().is_some()).await;
+    wait_until("the partition is in quarantine", || cause().is_some()).await;
     let found = cause().unwrap();
     assert!(
         found.reason == QuarantineReason::ConsumerError && found.detail.contains("authorization"),
@@ -165,8 +164,8 @@ async fn a_right_to_read_that_is_taken_away_is_told_and_the_partition_goes_on_on
         found.detail
     );
     offsets.set("posts", 0, 10);
-    nothing_for(&mut records, Duration::from_secs(3)).await;
-    assert!(cause().is_some(), "it can't be read yet");
+    assert_no_record(&mut records, Duration::from_secs(3)).await;
+    assert!(cause().is_some(), "the quarantine ended while reading was denied");
     mock.clear_request_errors(RDKafkaApiKey::Fetch);
     let record = RawRecord {
         value: Some(b"new"),
@@ -175,11 +174,11 @@ async fn a_right_to_read_that_is_taken_away_is_told_and_the_partition_goes_on_on
     };
     raw::produce(&options.brokers, "posts", 0, &raw::batch(&record, false));
     assert_eq!(next(&mut records).await.origin.offset, 10);
-    until("the quarantine is over", || cause().is_none()).await;
+    wait_until("the quarantine is over", || cause().is_none()).await;
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn a_group_that_does_not_let_the_member_in_is_told_with_its_words() {
+async fn a_refusal_to_join_the_group_is_reported() {
     for (error, words) in [
         (
             RDKafkaRespErr::RD_KAFKA_RESP_ERR_INCONSISTENT_GROUP_PROTOCOL,
@@ -194,7 +193,7 @@ async fn a_group_that_does_not_let_the_member_in_is_told_with_its_words() {
         mock.request_errors(RDKafkaApiKey::JoinGroup, &[error; 200]);
         let (consumer, mut records) = Consumer::start(&options, Offsets::with(&[("posts", 0, 0)])).unwrap();
         let complaint = || consumer.assignment().complaint().unwrap_or_default();
-        until(words, || complaint().to_lowercase().contains(&words.to_lowercase())).await;
+        wait_until(words, || complaint().to_lowercase().contains(&words.to_lowercase())).await;
         mock.clear_request_errors(RDKafkaApiKey::JoinGroup);
         next(&mut records).await;
         assert_eq!(consumer.assignment().complaint(), None);
@@ -202,15 +201,18 @@ async fn a_group_that_does_not_let_the_member_in_is_told_with_its_words() {
     }
 }
 
-/// Deleting a topic under a consumer is not tried here: the client library (2.12.1) crashes over the answer of the tests' broker
-/// to the next fetch, which names a leader of a topic without an id.
+/// Deleting a topic while it is read is not tested: the client library (2.12.1) crashes on the test broker's response to the
+/// next fetch, which names a leader of a topic without an id.
 #[tokio::test(flavor = "multi_thread")]
-async fn a_topic_that_is_not_there_is_told_and_read_once_it_is() {
+async fn a_missing_topic_is_reported_and_read_once_it_exists() {
     let broker = Broker::start();
     let options = options(&broker, &["posts"]);
     let (consumer, mut records) = Consumer::start(&options, Offsets::with(&[])).unwrap();
     let complaint = || consumer.assignment().complaint().unwrap_or_default();
-    until("the topic's absence is told", || complaint().contains("Unknown topic")).await;
+    wait_until("the missing topic is reported", || {
+        complaint().contains("Unknown topic")
+    })
+    .await;
     broker.create_topic("posts", 1);
     fill(&broker, "posts", 1, 1);
     assert_eq!(next(&mut records).await.origin.offset, 0);
@@ -218,9 +220,9 @@ async fn a_topic_that_is_not_there_is_told_and_read_once_it_is() {
     consumer.close().await.unwrap();
 }
 
-/// One that had no leader when a group began kept all others of its topic from beginning.
+/// A partition without a leader once kept a new group from starting on all partitions of its topic.
 #[tokio::test(flavor = "multi_thread")]
-async fn a_partition_without_a_leader_keeps_no_other_from_beginning() {
+async fn a_partition_without_a_leader_does_not_delay_the_others() {
     use rdkafka::producer::{BaseProducer, BaseRecord, DefaultProducerContext, Producer as _};
     let mock: rdkafka::mocking::MockCluster<'static, DefaultProducerContext> =
         rdkafka::mocking::MockCluster::new(1).unwrap();
@@ -249,7 +251,10 @@ async fn a_partition_without_a_leader_keeps_no_other_from_beginning() {
         .collect();
     read.sort_unstable();
     assert_eq!(read, [0, 2]);
-    assert!(!consumer.assignment().settled(), "one is waited for");
+    assert!(
+        !consumer.assignment().settled(),
+        "settled while a partition has no leader"
+    );
     mock.partition_leader("posts", 1, Some(1)).unwrap();
     assert_eq!(next(&mut records).await.origin.partition, 1);
     consumer.close().await.unwrap();

@@ -44,15 +44,15 @@ async fn a_dead_letter_keeps_the_record_s_own_headers_and_a_null_value() {
         ..letter(7, b"")
     };
     letters.send(&[tombstone]).await.unwrap();
-    let reader = reader_of_letters(&broker.address(), 0);
-    let record = reader.poll(PATIENCE).expect("the letter in time").unwrap();
+    let reader = dead_letter_reader(&broker.address(), 0);
+    let record = reader.poll(PATIENCE).expect("no dead letter in time").unwrap();
     assert_eq!(record.payload(), None);
     let headers = record.headers().unwrap();
     assert_eq!(
         (headers.get(0).key, headers.get(0).value),
         ("trace", Some(&b"\xff1"[..]))
     );
-    // The last header of a name counts: clients' `lastHeader` finds the letter's.
+    // Of headers with the same name the last counts: clients' `lastHeader` returns the dead letter's own.
     let reasons: Vec<Option<&[u8]>> = headers
         .iter()
         .filter(|header| header.key == "reason")
@@ -62,7 +62,7 @@ async fn a_dead_letter_keeps_the_record_s_own_headers_and_a_null_value() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn dead_letters_carry_every_byte_and_where_it_came_from() {
+async fn dead_letters_keep_every_byte_and_name_their_origin() {
     use rdkafka::Message as _;
     let broker = Broker::start();
     broker.create_topic("posts.dead-letter", 1);
@@ -75,10 +75,10 @@ async fn dead_letters_carry_every_byte_and_where_it_came_from() {
         .collect();
     assert_eq!(letters.send(&all).await.unwrap(), Sent { whole: 4, truncated: 0 });
 
-    let reader = reader_of_letters(&broker.address(), 0);
+    let reader = dead_letter_reader(&broker.address(), 0);
     let mut found = BTreeMap::new();
     while found.len() < 4 {
-        let record = reader.poll(PATIENCE).expect("a letter in time").unwrap();
+        let record = reader.poll(PATIENCE).expect("no dead letter in time").unwrap();
         let headers = crate::support::broker::header_map(record.headers().unwrap());
         assert_eq!(record.key(), Some(&b"k\xff"[..]));
         assert_eq!(
@@ -102,8 +102,8 @@ async fn dead_letters_carry_every_byte_and_where_it_came_from() {
     }
 }
 
-/// Reads the dead letters from an offset on.
-fn reader_of_letters(brokers: &str, from: i64) -> rdkafka::consumer::BaseConsumer {
+/// Returns a consumer of the dead letters from the offset `from` on.
+fn dead_letter_reader(brokers: &str, from: i64) -> rdkafka::consumer::BaseConsumer {
     let reader: rdkafka::consumer::BaseConsumer = rdkafka::ClientConfig::new()
         .set("bootstrap.servers", brokers)
         .set("group.id", "check")
@@ -116,8 +116,8 @@ fn reader_of_letters(brokers: &str, from: i64) -> rdkafka::consumer::BaseConsume
     reader
 }
 
-/// A cluster that fails as it is told to, with a topic for dead letters, and a producer of them.
-fn letters_to_a_mock() -> (MockCluster<'static, DefaultProducerContext>, DeadLetters) {
+/// Returns a mock cluster with a dead-letter topic, and a producer for it.
+fn mock_dead_letters() -> (MockCluster<'static, DefaultProducerContext>, DeadLetters) {
     let mock = MockCluster::new(1).unwrap();
     mock.create_topic("posts.dead-letter", 1, 1).unwrap();
     let options = KafkaOptions {
@@ -130,9 +130,9 @@ fn letters_to_a_mock() -> (MockCluster<'static, DefaultProducerContext>, DeadLet
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn a_letter_that_the_broker_refuses_by_size_keeps_its_beginning_and_says_so() {
+async fn a_dead_letter_too_large_for_the_broker_is_truncated_and_marked() {
     use rdkafka::{Message as _, types::RDKafkaApiKey, types::RDKafkaRespErr};
-    let (mock, letters) = letters_to_a_mock();
+    let (mock, letters) = mock_dead_letters();
     let refuse = |times: usize| {
         mock.request_errors(
             RDKafkaApiKey::Produce,
@@ -140,7 +140,7 @@ async fn a_letter_that_the_broker_refuses_by_size_keeps_its_beginning_and_says_s
         );
     };
 
-    // Refused together with others, taken alone.
+    // Refused once, accepted at the second attempt.
     refuse(1);
     assert_eq!(
         letters.send(&[letter(0, b"small")]).await.unwrap(),
@@ -154,8 +154,8 @@ async fn a_letter_that_the_broker_refuses_by_size_keeps_its_beginning_and_says_s
         Sent { whole: 0, truncated: 1 }
     );
 
-    let reader = reader_of_letters(&mock.bootstrap_servers(), 1);
-    let record = reader.poll(PATIENCE).expect("a letter in time").unwrap();
+    let reader = dead_letter_reader(&mock.bootstrap_servers(), 1);
+    let record = reader.poll(PATIENCE).expect("no dead letter in time").unwrap();
     let headers = crate::support::broker::header_map(record.headers().unwrap());
     assert_eq!(
         (headers["truncated"].as_str(), headers["original_length"].as_str()),
@@ -167,14 +167,14 @@ async fn a_letter_that_the_broker_refuses_by_size_keeps_its_beginning_and_says_s
     );
     assert_eq!(record.payload().unwrap(), &value[..65_536]);
 
-    // Nothing fits: its own kind of error.
+    // Even the truncated dead letter is refused, which has its own error.
     refuse(6);
     let error = letters.send(&[letter(2, &value)]).await.unwrap_err();
     assert!(matches!(error, DeadLetterError::TooLarge { .. }), "{error}");
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn a_letter_whose_key_is_larger_than_the_broker_takes_goes_without_it_and_says_so() {
+async fn a_key_too_large_for_the_broker_is_omitted_and_marked() {
     use rdkafka::Message as _;
     let broker = Broker::start();
     broker.create_topic("posts.dead-letter", 1);
@@ -186,17 +186,17 @@ async fn a_letter_whose_key_is_larger_than_the_broker_takes_goes_without_it_and_
         key: Some(key.clone()),
         ..letter(offset, value)
     };
-    // The bytes stay as they are where only the key is too large; else they are cut as others are.
+    // The value stays whole if only the key is too large; otherwise it is truncated as usual.
     let (short, long) = (b"bad \xff bytes".to_vec(), vec![b'x'; 3_000_000]);
     let sent = letters
         .send(&[keyed(0, &short), letter(1, b"last"), keyed(2, &long)])
         .await;
     assert_eq!(sent.unwrap(), Sent { whole: 1, truncated: 2 });
 
-    let reader = reader_of_letters(&broker.address(), 0);
+    let reader = dead_letter_reader(&broker.address(), 0);
     let mut found = BTreeMap::new();
     while found.len() < 3 {
-        let record = reader.poll(PATIENCE).expect("a letter in time").unwrap();
+        let record = reader.poll(PATIENCE).expect("no dead letter in time").unwrap();
         let headers = crate::support::broker::header_map(record.headers().unwrap());
         let header = |name: &str| headers.get(name).cloned();
         let number: usize = headers["origin_offset"].parse().unwrap();
@@ -224,9 +224,9 @@ async fn a_letter_whose_key_is_larger_than_the_broker_takes_goes_without_it_and_
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn a_dead_letter_producer_that_was_fenced_or_failed_for_good_is_made_anew() {
+async fn a_fenced_or_failed_dead_letter_producer_is_replaced() {
     use rdkafka::types::{RDKafkaApiKey as Api, RDKafkaRespErr as E};
-    // The third and the last two are fatal to librdkafka's producer: it never writes again.
+    // The third and the last two are fatal errors, after which librdkafka's producer never writes again.
     for (api, error) in [
         (Api::Produce, E::RD_KAFKA_RESP_ERR_PRODUCER_FENCED),
         (Api::Produce, E::RD_KAFKA_RESP_ERR_INVALID_PRODUCER_EPOCH),
@@ -234,7 +234,7 @@ async fn a_dead_letter_producer_that_was_fenced_or_failed_for_good_is_made_anew(
         (Api::InitProducerId, E::RD_KAFKA_RESP_ERR_PRODUCER_FENCED),
         (Api::InitProducerId, E::RD_KAFKA_RESP_ERR_CLUSTER_AUTHORIZATION_FAILED),
     ] {
-        let (mock, letters) = letters_to_a_mock();
+        let (mock, letters) = mock_dead_letters();
         if api == Api::Produce {
             letters.send(&[letter(0, b"before")]).await.unwrap();
         }
@@ -251,7 +251,7 @@ async fn a_dead_letter_producer_that_was_fenced_or_failed_for_good_is_made_anew(
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn letters_that_are_not_acknowledged_are_an_error() {
+async fn unacknowledged_dead_letters_are_an_error() {
     let mut broker = Broker::start();
     let mut options = options(&broker, &["posts"]);
     options.properties = [("message.timeout.ms", "1500")].into_iter().collect();
@@ -264,7 +264,7 @@ async fn letters_that_are_not_acknowledged_are_an_error() {
     );
 }
 
-/// Feeds bytes from a file and gives back what lies in the topic, by partition.
+/// Feeds a file with these bytes; the first word of a line is its key.
 fn feed_bytes(broker: &Broker, options: &FeedOptions, name: &str, bytes: &[u8]) -> Result<FeedSummary, FeedError> {
     let folder = tempfile::tempdir().unwrap();
     let path = folder.path().join(name);
@@ -290,7 +290,7 @@ fn feed_bytes(broker: &Broker, options: &FeedOptions, name: &str, bytes: &[u8]) 
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn feeding_sends_each_line_once_keyed_whatever_the_packing() {
+async fn feed_sends_each_line_once_with_its_key_from_any_compression() {
     let broker = Broker::start();
     let text: String = (0..5_000)
         .map(|n| format!("key{} line {n}{}", n % 100, if n % 2 == 0 { "\r\n" } else { "\n" }))
@@ -346,7 +346,7 @@ async fn feeding_sends_each_line_once_keyed_whatever_the_packing() {
             assert_eq!(
                 *partition_of.entry(key).or_insert(record.origin.partition),
                 record.origin.partition,
-                "one key, one partition"
+                "a key went to two partitions"
             );
             numbers
                 .entry(record.origin.partition)
@@ -356,7 +356,7 @@ async fn feeding_sends_each_line_once_keyed_whatever_the_packing() {
         assert_eq!(numbers.len(), 3);
         assert!(
             numbers.values().all(|numbers| numbers.is_sorted()),
-            "order is kept within partitions"
+            "the order within a partition changed"
         );
         let mut all: Vec<usize> = numbers.into_values().flatten().collect();
         all.sort_unstable();
@@ -365,7 +365,7 @@ async fn feeding_sends_each_line_once_keyed_whatever_the_packing() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn feeding_keeps_its_rate_and_its_promises_about_topics() {
+async fn feed_keeps_its_rate_and_refuses_unsuitable_topics_and_damaged_files() {
     let broker = Broker::start();
     let lines = "k line\n".repeat(200);
     let mut options = FeedOptions {

@@ -1,9 +1,9 @@
-//! Partitions with which something is wrong: they stand still, and the others go on.
+//! Quarantine: a partition with an error stops, and the others continue.
 
 use super::{starts::mock, *};
 
-/// Two partitions with ten records each, of which the first one's offset is as given.
-fn two(stored: StoredOffset) -> (Broker, KafkaOptions, Arc<Offsets>) {
+/// Two partitions with ten records each; `stored` is the first one's stored offset.
+fn two_partitions(stored: StoredOffset) -> (Broker, KafkaOptions, Arc<Offsets>) {
     let broker = Broker::start();
     broker.create_topic("posts", 2);
     fill(&broker, "posts", 2, 10);
@@ -23,7 +23,7 @@ fn at(next: i64) -> StoredOffset {
     }
 }
 
-/// The reason for which the first partition is in quarantine, and the words.
+/// Why the first partition is in quarantine: the reason and its details.
 fn cause(consumer: &Consumer) -> Option<(QuarantineReason, String)> {
     let list = consumer.assignment().quarantined();
     let (partition, cause) = list.into_iter().next()?;
@@ -31,16 +31,17 @@ fn cause(consumer: &Consumer) -> Option<(QuarantineReason, String)> {
     Some((cause.reason, cause.detail))
 }
 
-async fn quarantined(consumer: &Consumer, reason: QuarantineReason) -> String {
-    until("the partition is in quarantine", || cause(consumer).is_some()).await;
+/// Waits until the first partition is in quarantine and returns the details.
+async fn wait_for_quarantine(consumer: &Consumer, reason: QuarantineReason) -> String {
+    wait_until("the partition is in quarantine", || cause(consumer).is_some()).await;
     let (found, detail) = cause(consumer).unwrap();
     assert_eq!(found, reason, "{detail}");
-    assert!(consumer.assignment().settled(), "nothing is waited for");
+    assert!(consumer.assignment().settled(), "the assignment is not settled");
     detail
 }
 
-/// All records of the second partition.
-async fn others_go_on(records: &mut Receiver<Record>) {
+/// Takes all records of the second partition.
+async fn take_second_partition(records: &mut Receiver<Record>) {
     for (offset, record) in take(records, 10).await.iter().enumerate() {
         assert_eq!(record.origin.partition, 1);
         assert_eq!(record.origin.offset, i64::try_from(offset).unwrap());
@@ -48,18 +49,18 @@ async fn others_go_on(records: &mut Receiver<Record>) {
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn an_offset_that_is_not_at_the_broker_stops_its_partition_alone_with_clear_words() {
-    let (broker, options, offsets) = two(at(5_000));
+async fn an_offset_out_of_range_stops_only_its_partition() {
+    let (broker, options, offsets) = two_partitions(at(5_000));
     let (consumer, mut records) = Consumer::start(&options, offsets.clone()).unwrap();
-    others_go_on(&mut records).await;
-    let words = quarantined(&consumer, QuarantineReason::OffsetOutOfRange).await;
+    take_second_partition(&mut records).await;
+    let words = wait_for_quarantine(&consumer, QuarantineReason::OffsetOutOfRange).await;
     for expected in ["offset 5000 of posts/0", "0 up to 10", "kafka.on_offset_out_of_range"] {
         assert!(words.contains(expected), "{words}");
     }
-    assert_eq!(offsets.get("posts", 0), Some(5_000), "untouched");
+    assert_eq!(offsets.get("posts", 0), Some(5_000), "the stored offset was changed");
 
-    // Tries that fail change nothing; somebody who sets the offset right is noticed, and the partition is known to be well.
-    nothing_for(&mut records, Duration::from_secs(3)).await;
+    // Failed attempts change nothing. Once the offset is corrected, reading continues and the quarantine ends.
+    assert_no_record(&mut records, Duration::from_secs(3)).await;
     assert!(cause(&consumer).is_some());
     offsets.set("posts", 0, 7);
     let taken = take(&mut records, 3).await;
@@ -72,7 +73,7 @@ async fn an_offset_that_is_not_at_the_broker_stops_its_partition_alone_with_clea
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn an_offset_that_kafka_refuses_stops_its_partition_too_and_is_tried_again_only_where_asked_for() {
+async fn without_automatic_retries_a_refused_offset_is_tried_again_only_at_the_next_start() {
     let (_mock, options) = mock();
     let options = KafkaOptions {
         quarantine_retry_seconds: 0,
@@ -80,31 +81,35 @@ async fn an_offset_that_kafka_refuses_stops_its_partition_too_and_is_tried_again
     };
     let offsets = Offsets::with(&[("posts", 0, 5_000)]);
     let (consumer, mut records) = Consumer::start(&options, offsets.clone()).unwrap();
-    quarantined(&consumer, QuarantineReason::OffsetOutOfRange).await;
+    wait_for_quarantine(&consumer, QuarantineReason::OffsetOutOfRange).await;
     offsets.set("posts", 0, 0);
-    nothing_for(&mut records, Duration::from_secs(2)).await;
+    assert_no_record(&mut records, Duration::from_secs(2)).await;
     consumer.close().await.unwrap();
 
     let (_consumer, mut records) = Consumer::start(&options, offsets).unwrap();
-    assert_eq!(next(&mut records).await.origin.offset, 0, "the next start tries it");
+    assert_eq!(
+        next(&mut records).await.origin.offset,
+        0,
+        "the next start did not try again"
+    );
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn a_partition_in_quarantine_is_tried_again_on_demand_also_where_it_never_is_by_itself() {
-    let (_broker, options, offsets) = two(at(5_000));
+async fn a_quarantined_partition_is_retried_on_request_without_automatic_retries() {
+    let (_broker, options, offsets) = two_partitions(at(5_000));
     let options = KafkaOptions {
         quarantine_retry_seconds: 0,
         ..options
     };
     let (consumer, mut records) = Consumer::start(&options, offsets.clone()).unwrap();
-    others_go_on(&mut records).await;
-    quarantined(&consumer, QuarantineReason::OffsetOutOfRange).await;
-    // A try that fails leaves it there, and costs the others nothing.
+    take_second_partition(&mut records).await;
+    wait_for_quarantine(&consumer, QuarantineReason::OffsetOutOfRange).await;
+    // A failed attempt leaves it in quarantine and does not affect the other partition.
     consumer.assignment().retry_quarantined();
-    nothing_for(&mut records, Duration::from_secs(3)).await;
-    quarantined(&consumer, QuarantineReason::OffsetOutOfRange).await;
+    assert_no_record(&mut records, Duration::from_secs(3)).await;
+    wait_for_quarantine(&consumer, QuarantineReason::OffsetOutOfRange).await;
     offsets.set("posts", 0, 7);
-    nothing_for(&mut records, Duration::from_secs(2)).await;
+    assert_no_record(&mut records, Duration::from_secs(2)).await;
     consumer.assignment().retry_quarantined();
     let taken = take(&mut records, 3).await;
     assert_eq!((taken[0].origin.partition, taken[0].origin.offset), (0, 7));
@@ -126,14 +131,14 @@ async fn fingerprint(options: &KafkaOptions, offset: i64) -> Fingerprint {
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn a_topic_made_anew_that_reaches_beyond_the_stored_offset_is_not_read_on_as_if_it_were_the_old_one() {
-    let (_broker, options, offsets) = two(at(0));
+async fn a_recreated_topic_that_is_longer_than_the_stored_offset_is_detected() {
+    let (_broker, options, offsets) = two_partitions(at(0));
     let seventh = fingerprint(&options, 6).await;
     let stored = |last| StoredOffset {
         last: Some(last),
         ..at(7)
     };
-    // The same topic: it goes on, and the record that was looked at is not handed out again.
+    // The same topic: reading continues, and the record that was compared is not delivered again.
     offsets.put("posts", 0, stored(seventh));
     offsets.set("posts", 1, 10);
     let (consumer, mut records) = Consumer::start(&options, offsets.clone()).unwrap();
@@ -148,13 +153,16 @@ async fn a_topic_made_anew_that_reaches_beyond_the_stored_offset_is_not_read_on_
     offsets.put("posts", 0, stored(other));
     offsets.set("posts", 1, 0);
     let (consumer, mut records) = Consumer::start(&options, offsets.clone()).unwrap();
-    others_go_on(&mut records).await;
-    let words = quarantined(&consumer, QuarantineReason::TopicChanged).await;
+    take_second_partition(&mut records).await;
+    let words = wait_for_quarantine(&consumer, QuarantineReason::TopicChanged).await;
     for expected in ["offset 6 of posts/0", "made anew", "kafka.on_topic_changed"] {
         assert!(words.contains(expected), "{words}");
     }
-    nothing_for(&mut records, Duration::from_secs(3)).await;
-    assert!(cause(&consumer).is_some(), "also after further tries");
+    assert_no_record(&mut records, Duration::from_secs(3)).await;
+    assert!(
+        cause(&consumer).is_some(),
+        "further attempts must not end the quarantine"
+    );
     let untouched = offsets.stored("posts", 0).unwrap();
     assert_eq!((untouched.next, untouched.last), (7, Some(other)));
     consumer.close().await.unwrap();
@@ -171,22 +179,26 @@ async fn a_topic_made_anew_that_reaches_beyond_the_stored_offset_is_not_read_on_
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn an_offset_of_another_cluster_is_used_only_where_the_settings_say_so() {
+async fn an_offset_of_another_cluster_is_used_only_if_the_settings_say_so() {
     let foreign = StoredOffset {
         cluster: Some("the-one-that-failed".into()),
         ..at(7)
     };
-    let (_broker, options, offsets) = two(foreign.clone());
+    let (_broker, options, offsets) = two_partitions(foreign.clone());
     let (consumer, mut records) = Consumer::start(&options, offsets.clone()).unwrap();
-    others_go_on(&mut records).await;
-    let words = quarantined(&consumer, QuarantineReason::TopicChanged).await;
+    take_second_partition(&mut records).await;
+    let words = wait_for_quarantine(&consumer, QuarantineReason::TopicChanged).await;
     assert!(
         words.contains("the-one-that-failed") && words.contains("kafka.on_topic_changed"),
         "{words}"
     );
-    assert_eq!(offsets.stored("posts", 0), Some(foreign.clone()), "untouched");
+    assert_eq!(
+        offsets.stored("posts", 0),
+        Some(foreign.clone()),
+        "the stored offset was changed"
+    );
     let ours = offsets.stored("posts", 1).unwrap().cluster;
-    assert!(ours.is_some(), "an offset without a cluster gets this one");
+    assert!(ours.is_some(), "the offset without a cluster did not get this one's id");
     consumer.close().await.unwrap();
 
     for (policy, expected) in [(OnTopicChanged::Restart, 0), (OnTopicChanged::Continue, 7)] {
@@ -203,10 +215,10 @@ async fn an_offset_of_another_cluster_is_used_only_where_the_settings_say_so() {
     }
 }
 
-/// Continuing is for a mirror with the same offsets. One that has others shows in the record before.
+/// `continue` is meant for a mirror with the same offsets. If the record before the offset differs, the offsets do too.
 #[tokio::test(flavor = "multi_thread")]
-async fn another_cluster_with_other_records_is_not_gone_on_with() {
-    let (_broker, options, offsets) = two(StoredOffset {
+async fn continue_refuses_a_cluster_with_other_records() {
+    let (_broker, options, offsets) = two_partitions(StoredOffset {
         cluster: Some("elsewhere".into()),
         last: Some(Fingerprint::of(None, None, Some(b"another record"))),
         ..at(7)
@@ -216,13 +228,13 @@ async fn another_cluster_with_other_records_is_not_gone_on_with() {
         ..options
     };
     let (consumer, mut records) = Consumer::start(&options, offsets).unwrap();
-    others_go_on(&mut records).await;
-    quarantined(&consumer, QuarantineReason::TopicChanged).await;
+    take_second_partition(&mut records).await;
+    wait_for_quarantine(&consumer, QuarantineReason::TopicChanged).await;
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn a_partition_whose_record_can_not_be_stored_stands_still_until_it_is_tried_again() {
-    let (_broker, options, offsets) = two(at(0));
+async fn a_partition_with_a_record_that_cannot_be_stored_stops_until_it_is_retried() {
+    let (_broker, options, offsets) = two_partitions(at(0));
     let (consumer, mut records) = Consumer::start(&options, offsets.clone()).unwrap();
     let taken = take(&mut records, 20).await;
     let faulty = taken.iter().find(|record| record.origin.partition == 0).unwrap();
@@ -230,14 +242,17 @@ async fn a_partition_whose_record_can_not_be_stored_stands_still_until_it_is_tri
     consumer.quarantine(&topic, 0, faulty.epoch, "the record at offset 0 can't be stored: why");
     assert!(
         !consumer.assignment().holds(&topic, 0, faulty.epoch),
-        "its records are stale at once"
+        "its records must be stale at once"
     );
-    let words = quarantined(&consumer, QuarantineReason::RecordRefused).await;
+    let words = wait_for_quarantine(&consumer, QuarantineReason::RecordRefused).await;
     assert!(words.contains("offset 0"));
     let again = next(&mut records).await;
     assert_eq!((again.origin.partition, again.origin.offset), (0, 0));
-    assert!(cause(&consumer).is_some(), "that it is read proves nothing");
-    consumer.quarantine(&topic, 0, faulty.epoch, "an epoch that is over");
+    assert!(
+        cause(&consumer).is_some(),
+        "reading the record again ended the quarantine"
+    );
+    consumer.quarantine(&topic, 0, faulty.epoch, "an old epoch");
     consumer.commit(&[(topic, 0, 1)]);
-    until("the quarantine is over", || cause(&consumer).is_none()).await;
+    wait_until("the quarantine is over", || cause(&consumer).is_none()).await;
 }

@@ -3,7 +3,7 @@
 use super::*;
 
 #[tokio::test(flavor = "multi_thread")]
-async fn end_offsets_are_those_of_all_partitions_also_empty_ones() {
+async fn watermarks_cover_all_partitions_including_empty_ones() {
     let broker = Broker::start();
     broker.create_topic("posts", 3);
     broker.create_topic("empty", 2);
@@ -31,7 +31,7 @@ async fn end_offsets_are_those_of_all_partitions_also_empty_ones() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn partitions_start_where_the_offsets_say() {
+async fn partitions_start_at_their_stored_offsets() {
     let broker = Broker::start();
     broker.create_topic("posts", 2);
     fill(&broker, "posts", 2, 100);
@@ -43,12 +43,12 @@ async fn partitions_start_where_the_offsets_say() {
         .map(|record| (record.origin.partition, record.origin.offset))
         .collect();
     assert_eq!(read, (90..100).map(|offset| (0, offset)).collect::<Vec<_>>());
-    until("all partitions are read", || consumer.assignment().settled()).await;
+    wait_until("the assignment is settled", || consumer.assignment().settled()).await;
     fill(&broker, "posts", 2, 1);
     assert_eq!(sorted(&take(&mut records, 2).await), [(0, 100), (1, 100)]);
 }
 
-/// The partition and offset of each record, in order.
+/// Returns the partition and offset of each record, sorted.
 fn sorted(records: &[Record]) -> Vec<(i32, i64)> {
     let places = records
         .iter()
@@ -69,19 +69,19 @@ async fn latest_skips_no_record_of_a_partition_that_was_added_later() {
     };
     let offsets = Offsets::with(&[]);
     let (consumer, mut records) = Consumer::start(&options, offsets.clone()).unwrap();
-    until("all partitions are read", || consumer.assignment().settled()).await;
+    wait_until("the assignment is settled", || consumer.assignment().settled()).await;
     for partition in 0..3 {
         assert_eq!(
             offsets.get("posts", partition),
             Some(20),
-            "latest is written down as a real offset"
+            "latest was not stored as an actual offset"
         );
     }
     fill(&broker, "posts", 3, 1);
     assert_eq!(sorted(&take(&mut records, 3).await), [(0, 20), (1, 20), (2, 20)]);
     consumer.close().await.unwrap();
 
-    // The group has begun with the topic, and the third partition was not there then.
+    // The group has already started on the topic; the third partition was added afterwards.
     let offsets = Offsets::with(&[("posts", 0, 21), ("posts", 1, 21)]);
     let (_consumer, mut records) = Consumer::start(&options, offsets.clone()).unwrap();
     let taken = take(&mut records, 21).await;
@@ -89,7 +89,7 @@ async fn latest_skips_no_record_of_a_partition_that_was_added_later() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn latest_skips_no_record_of_a_topic_that_a_pattern_comes_to_match() {
+async fn latest_skips_no_record_of_a_new_topic_that_matches_the_pattern() {
     let broker = Broker::start();
     for topic in ["posts-a", "posts-b"] {
         broker.create_topic(topic, 1);
@@ -99,7 +99,7 @@ async fn latest_skips_no_record_of_a_topic_that_a_pattern_comes_to_match() {
         start: StartFrom::Latest,
         ..options(&broker, &["^posts-.*"])
     };
-    // Begun with the pattern before the second topic was made.
+    // The group started with the pattern before the second topic was created.
     let offsets = Offsets::with(&[("posts-a", 0, 5)]);
     let (_consumer, mut records) = Consumer::start(&options, offsets.clone()).unwrap();
     let taken = take(&mut records, 5).await;
@@ -107,7 +107,8 @@ async fn latest_skips_no_record_of_a_topic_that_a_pattern_comes_to_match() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn the_first_to_begin_a_partition_is_right() {
+async fn the_first_start_offset_stored_for_a_partition_wins() {
+    /// Another member stores its start offset first.
     struct Other(Offsets);
     impl OffsetStore for Other {
         fn start_offsets<'a>(
@@ -152,7 +153,7 @@ async fn the_first_to_begin_a_partition_is_right() {
     assert_eq!(next(&mut records).await.origin.offset, 42);
 }
 
-/// Ten records in a mock of Kafka, which refuses offsets out of range as Kafka does.
+/// Returns a mock cluster with ten records, which refuses offsets out of range as Kafka does.
 pub(super) fn mock() -> (
     rdkafka::mocking::MockCluster<'static, rdkafka::producer::DefaultProducerContext>,
     KafkaOptions,
@@ -178,7 +179,7 @@ pub(super) fn mock() -> (
     (mock, options)
 }
 
-async fn goes_on_out_of_range(options: &KafkaOptions) {
+async fn assert_out_of_range_offsets_are_replaced(options: &KafkaOptions) {
     for (policy, expected) in [(OutOfRange::Earliest, 0), (OutOfRange::Latest, 10)] {
         let options = KafkaOptions {
             on_offset_out_of_range: policy,
@@ -187,11 +188,11 @@ async fn goes_on_out_of_range(options: &KafkaOptions) {
         };
         let offsets = Offsets::with(&[("posts", 0, 5_000)]);
         let (consumer, mut records) = Consumer::start(&options, offsets.clone()).unwrap();
-        until("it goes on elsewhere", || {
+        wait_until("reading continues at the new offset", || {
             consumer.positions().iter().any(|held| held.committed == expected)
         })
         .await;
-        assert_eq!(offsets.get("posts", 0), Some(expected), "written down");
+        assert_eq!(offsets.get("posts", 0), Some(expected), "the new offset was not stored");
         if policy == OutOfRange::Earliest {
             assert_eq!(next(&mut records).await.origin.offset, 0);
         }
@@ -200,17 +201,17 @@ async fn goes_on_out_of_range(options: &KafkaOptions) {
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn an_offset_that_is_not_at_the_broker_is_replaced_where_the_settings_say_so() {
+async fn an_offset_out_of_range_is_replaced_if_the_settings_say_so() {
     let broker = Broker::start();
     broker.create_topic("posts", 1);
     fill(&broker, "posts", 1, 10);
-    goes_on_out_of_range(&options(&broker, &["posts"])).await;
+    assert_out_of_range_offsets_are_replaced(&options(&broker, &["posts"])).await;
     let (_mock, options) = mock();
-    goes_on_out_of_range(&options).await;
+    assert_out_of_range_offsets_are_replaced(&options).await;
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn the_end_is_one_that_a_consumer_reaches_also_behind_a_transaction() {
+async fn the_end_offset_is_reachable_after_a_transaction() {
     use rdkafka::producer::Producer as _;
     let broker = Broker::start();
     broker.create_topic("posts", 1);
@@ -236,10 +237,14 @@ async fn the_end_is_one_that_a_consumer_reaches_also_behind_a_transaction() {
     let taken = take(&mut records, 5).await;
     assert_eq!(taken.last().unwrap().origin.offset + 1, end);
 
-    // The log itself goes on behind the last record: that is what makes the difference.
+    // The log itself ends one offset later, with the transaction's marker.
     (options.group, options.start) = ("others".into(), StartFrom::Latest);
     let offsets = Offsets::with(&[]);
     let (other, _messages) = Consumer::start(&options, offsets.clone()).unwrap();
-    until("the end of the log is written down", || other.assignment().settled()).await;
-    assert_eq!(offsets.get("posts", 0), Some(end + 1), "one marker");
+    wait_until("the end of the log is stored", || other.assignment().settled()).await;
+    assert_eq!(
+        offsets.get("posts", 0),
+        Some(end + 1),
+        "the log must end with one marker"
+    );
 }

@@ -1,9 +1,9 @@
-//! Brokers and topics that are unreachable, absent or refused.
+//! Brokers, topics and databases that are missing or unreachable, and refused properties.
 
 use super::*;
 
 #[tokio::test(flavor = "multi_thread")]
-async fn an_absent_topic_and_an_absent_broker_are_named() {
+async fn missing_topics_and_unreachable_brokers_are_named() {
     let mut broker = Broker::start();
     broker.create_topic("posts", 2);
     let mut options = options(&broker, &["posts", "nowhere", "^none-.*"]);
@@ -44,7 +44,7 @@ async fn an_absent_topic_and_an_absent_broker_are_named() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn a_refused_property_does_not_show_its_secret() {
+async fn the_error_for_a_refused_property_shows_no_secret() {
     let options = KafkaOptions {
         topics: vec!["posts".into()],
         properties: [("ssl.key.password", "hunter2"), ("security.protocol", "nonsense")]
@@ -61,22 +61,25 @@ async fn a_refused_property_does_not_show_its_secret() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn a_database_that_is_away_delays_and_loses_nothing() {
+async fn an_unavailable_database_delays_the_start_and_loses_no_record() {
     let broker = Broker::start();
     broker.create_topic("posts", 1);
     fill(&broker, "posts", 1, 10);
     let offsets = Offsets::with(&[]);
-    offsets.away.store(true, Ordering::SeqCst);
+    offsets.unavailable.store(true, Ordering::SeqCst);
     let (consumer, mut records) = Consumer::start(&options(&broker, &["posts"]), offsets.clone()).unwrap();
-    until("it has asked again", || offsets.refused.load(Ordering::SeqCst) >= 3).await;
+    wait_until("the offsets were requested again", || {
+        offsets.refused.load(Ordering::SeqCst) >= 3
+    })
+    .await;
     assert!(!consumer.assignment().settled());
     assert!(records.try_recv().is_err());
-    offsets.away.store(false, Ordering::SeqCst);
+    offsets.unavailable.store(false, Ordering::SeqCst);
     assert_eq!(take(&mut records, 10).await.len(), 10);
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn a_broker_that_was_away_needs_no_restart_of_the_consumer() {
+async fn the_consumer_recovers_from_a_broker_outage_without_a_restart() {
     let mock = rdkafka::mocking::MockCluster::new(1).unwrap();
     mock.create_topic("posts", 1, 1).unwrap();
     let producer: rdkafka::producer::BaseProducer = rdkafka::ClientConfig::new()
@@ -101,9 +104,9 @@ async fn a_broker_that_was_away_needs_no_restart_of_the_consumer() {
     let (_consumer, mut records) = Consumer::start(&options, offsets.clone()).unwrap();
     assert_eq!(next(&mut records).await.value.unwrap(), "before");
     offsets.set("posts", 0, 1);
-    // Longer than the session.
+    // Longer than the session timeout.
     mock.broker_down(1).unwrap();
-    nothing_for(&mut records, Duration::from_secs(8)).await;
+    assert_no_record(&mut records, Duration::from_secs(8)).await;
     mock.broker_up(1).unwrap();
     produce("after");
     let record = next(&mut records).await;
@@ -114,12 +117,12 @@ async fn a_broker_that_was_away_needs_no_restart_of_the_consumer() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn a_consumer_may_start_before_its_broker() {
+async fn a_consumer_can_start_before_its_broker() {
     let mut broker = Broker::start();
     broker.kill();
     let offsets = Offsets::with(&[]);
     let (_consumer, mut records) = Consumer::start(&options(&broker, &["posts"]), offsets).unwrap();
-    nothing_for(&mut records, Duration::from_millis(500)).await;
+    assert_no_record(&mut records, Duration::from_millis(500)).await;
     broker.restart();
     broker.create_topic("posts", 1);
     fill(&broker, "posts", 1, 3);
@@ -135,10 +138,10 @@ async fn closing_needs_no_broker() {
     let record = next(&mut records).await;
     broker.kill();
     consumer.commit(&[(record.origin.topic.clone(), record.origin.partition, 1)]);
-    // It can't be said how long librdkafka would take, but for the consumer it is bounded.
+    // librdkafka may take arbitrarily long, but the consumer bounds the wait.
     let closed = timeout(Consumer::LEAVING + Duration::from_secs(5), consumer.close())
         .await
-        .expect("in time");
+        .expect("closing timed out");
     if let Err(error) = closed {
         assert!(error.to_string().starts_with("kafka: leaving the group: "), "{error}");
     }
