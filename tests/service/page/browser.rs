@@ -1,6 +1,6 @@
-//! A headless Chromium, driven over the DevTools protocol by a pair of pipes.
+//! A headless Chromium, driven over the DevTools protocol through a pair of pipes.
 //!
-//! <https://chromedevtools.github.io/devtools-protocol/>: requests and answers are JSON, each ended by a NUL.
+//! <https://chromedevtools.github.io/devtools-protocol/>: requests and responses are JSON, each terminated by a NUL.
 
 use std::{
     fs,
@@ -17,7 +17,7 @@ use serde_json::{Value, json};
 use super::installed;
 use crate::support::service::wait_for;
 
-/// How long one answer may take.
+/// How long a response may take.
 const PATIENCE: Duration = Duration::from_secs(60);
 
 /// A running browser; killed when dropped.
@@ -25,7 +25,7 @@ pub struct Browser {
     child: Child,
     stdin: ChildStdin,
     messages: Receiver<Value>,
-    /// What happened, in all tabs, since it was last asked.
+    /// Events of all tabs since the last call of [`Self::take_activity`].
     events: Vec<Value>,
     last_id: u64,
     _profile: tempfile::TempDir,
@@ -36,14 +36,14 @@ pub struct Browser {
 pub struct Tab(String);
 
 impl Browser {
-    /// Starts the one that setup brought, or one of this machine; `None`, with a word, where there is none.
+    /// Starts the browser that `deploy/setup` installed, or the system's. Without one, prints so and returns `None`.
     pub fn start() -> Option<Self> {
         let Some((program, library, fonts)) = find() else {
             println!("skipped: no Chromium in .runtime, $MOODSTREAM_CHROMIUM or PATH; `deploy/setup --tests` says why");
             return None;
         };
         let profile = tempfile::tempdir().unwrap();
-        // The protocol's pipes are descriptors 3 and 4; a shell puts them there.
+        // The protocol uses the file descriptors 3 and 4, which a shell sets up.
         let mut command = Command::new("/bin/sh");
         command
             .args(["-c", "exec \"$@\" 3<&0 4>&1 </dev/null >/dev/null 2>&1", "chromium"])
@@ -102,7 +102,7 @@ impl Browser {
         })
     }
 
-    /// Opens a tab, everything in it listened to.
+    /// Opens a tab and enables its events.
     pub fn tab(&mut self) -> Tab {
         let target = self.send(None, "Target.createTarget", json!({"url": "about:blank"}));
         let attached = self.send(
@@ -112,13 +112,13 @@ impl Browser {
         );
         let tab = Tab(attached["sessionId"].as_str().unwrap().to_owned());
         for domain in ["Page", "Runtime", "Network", "Log", "DOM", "Accessibility"] {
-            self.ask(&tab, &format!("{domain}.enable"), json!({}));
+            self.call(&tab, &format!("{domain}.enable"), json!({}));
         }
         tab
     }
 
     /// Calls a method of the protocol in a tab.
-    pub fn ask(&mut self, tab: &Tab, method: &str, params: Value) -> Value {
+    pub fn call(&mut self, tab: &Tab, method: &str, params: Value) -> Value {
         self.send(Some(&tab.0), method, params)
     }
 
@@ -145,15 +145,15 @@ impl Browser {
         }
     }
 
-    /// Opens an address.
+    /// Opens a URL.
     pub fn open(&mut self, tab: &Tab, url: &str) {
-        let opened = self.ask(tab, "Page.navigate", json!({"url": url}));
+        let opened = self.call(tab, "Page.navigate", json!({"url": url}));
         assert!(opened.get("errorText").is_none(), "{url}: {opened}");
     }
 
-    /// The value of an expression in the page; a promise is waited for.
-    pub fn value(&mut self, tab: &Tab, expression: &str) -> Value {
-        let mut answer = self.ask(
+    /// Evaluates an expression in the page. Promises are awaited.
+    pub fn evaluate(&mut self, tab: &Tab, expression: &str) -> Value {
+        let mut answer = self.call(
             tab,
             "Runtime.evaluate",
             json!({"expression": expression, "returnByValue": true, "awaitPromise": true}),
@@ -164,7 +164,7 @@ impl Browser {
 
     /// Waits until an expression is true.
     pub fn wait(&mut self, tab: &Tab, what: &str, expression: &str) {
-        wait_for(what, || self.value(tab, expression) == true);
+        wait_for(what, || self.evaluate(tab, expression) == true);
     }
 
     /// Presses a key.
@@ -175,38 +175,38 @@ impl Browser {
             _ => "",
         };
         let event = |kind: &str| json!({"type": kind, "key": key, "windowsVirtualKeyCode": code, "text": if kind == "keyDown" { text } else { "" }});
-        self.ask(tab, "Input.dispatchKeyEvent", event("keyDown"));
-        self.ask(tab, "Input.dispatchKeyEvent", event("keyUp"));
+        self.call(tab, "Input.dispatchKeyEvent", event("keyDown"));
+        self.call(tab, "Input.dispatchKeyEvent", event("keyUp"));
     }
 
-    /// What the tabs asked for, and what went wrong in them, since this was last called.
-    pub fn happened(&mut self) -> Happened {
+    /// Returns the requests and errors of all tabs since the last call.
+    pub fn take_activity(&mut self) -> Activity {
         while let Ok(message) = self.messages.try_recv() {
             self.events.push(message);
         }
-        let mut happened = Happened::default();
+        let mut activity = Activity::default();
         for event in self.events.drain(..) {
             let params = &event["params"];
             match event["method"].as_str().unwrap_or_default() {
                 "Network.requestWillBeSent" => {
-                    happened
+                    activity
                         .requests
                         .push(params["request"]["url"].as_str().unwrap().to_owned());
                 }
-                "Runtime.exceptionThrown" | "Page.javascriptDialogOpening" => happened.faults.push(params.to_string()),
+                "Runtime.exceptionThrown" | "Page.javascriptDialogOpening" => activity.errors.push(params.to_string()),
                 "Runtime.consoleAPICalled"
                     if ["error", "warning", "assert"].contains(&params["type"].as_str().unwrap()) =>
                 {
-                    happened.faults.push(params["args"].to_string());
+                    activity.errors.push(params["args"].to_string());
                 }
-                // Among them what the Content-Security-Policy forbade.
+                // These include violations of the Content-Security-Policy.
                 "Log.entryAdded" if ["error", "warning"].contains(&params["entry"]["level"].as_str().unwrap()) => {
-                    happened.faults.push(params["entry"].to_string());
+                    activity.errors.push(params["entry"].to_string());
                 }
                 _ => {}
             }
         }
-        happened
+        activity
     }
 }
 
@@ -217,16 +217,16 @@ impl Drop for Browser {
     }
 }
 
-/// What happened in the tabs.
+/// What the tabs did.
 #[derive(Default)]
-pub struct Happened {
-    /// Addresses that were asked for.
+pub struct Activity {
+    /// URLs that were requested.
     pub requests: Vec<String>,
-    /// Errors and warnings of the console, exceptions, dialogs.
-    pub faults: Vec<String>,
+    /// Errors and warnings on the console, exceptions and dialogs.
+    pub errors: Vec<String>,
 }
 
-/// The program, the folder of its libraries and that of its fonts, where it brings them.
+/// Returns the program, and the folders of its libraries and fonts if it comes with them.
 fn find() -> Option<(PathBuf, Option<PathBuf>, Option<PathBuf>)> {
     if let Some(program) = std::env::var_os("MOODSTREAM_CHROMIUM") {
         return Some((program.into(), None, None));
@@ -252,7 +252,7 @@ fn find() -> Option<(PathBuf, Option<PathBuf>, Option<PathBuf>)> {
     Some((found, None, None))
 }
 
-/// The package holds what it brings as Brotli streams; unpacked once, as one step.
+/// Unpacks the package's Brotli files, once and atomically.
 fn unpack(package: &Path) -> PathBuf {
     let ready = package.join("unpacked");
     if ready.exists() {

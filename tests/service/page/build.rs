@@ -1,4 +1,4 @@
-//! The built page that is part of the binary comes from the sources beside it.
+//! Checks that the built page in the binary matches its sources.
 
 use std::{fs, path::Path, process::Command};
 
@@ -6,7 +6,7 @@ use crate::support::service::root;
 
 const BUILT: [&str; 5] = ["index.html", "page.js", "page.css", "icon.svg", "licenses.txt"];
 
-/// Runs a program of Node's and says whether it is there at all.
+/// Runs a program of Node.js. Returns whether it succeeded, or `None` if it is not installed.
 fn node(program: &str, args: &[&str], folder: &Path) -> Option<bool> {
     let output = Command::new(program).args(args).current_dir(folder).output().ok()?;
     if !output.status.success() {
@@ -20,7 +20,7 @@ fn node(program: &str, args: &[&str], folder: &Path) -> Option<bool> {
 }
 
 #[test]
-fn what_is_committed_is_what_its_sources_build() {
+fn the_committed_page_matches_its_sources() {
     let (web, dist) = (root().join("src/http/page/web"), root().join("src/http/page/dist"));
     let at = Path::new(env!("CARGO_TARGET_TMPDIR")).join("page");
     fs::create_dir_all(at.join("src")).unwrap();
@@ -36,25 +36,21 @@ fn what_is_committed_is_what_its_sources_build() {
     }
     if !fetched {
         match node("npm", &["ci", "--ignore-scripts", "--no-audit", "--no-fund"], &at) {
-            None => return println!("skipped: there is no npm here to build the page with"),
-            Some(false) => return println!("skipped: npm could not fetch what the page is built with, see above"),
+            None => return println!("skipped: npm, which builds the page, is not installed"),
+            Some(false) => return println!("skipped: npm could not fetch the page's dependencies, see above"),
             Some(true) => fs::write(at.join("fetched"), lock).unwrap(),
         }
     }
     assert_eq!(
         node("npm", &["run", "--silent", "check"], &at),
         Some(true),
-        "the types do not hold"
+        "the type check failed"
     );
-    assert_eq!(
-        node("node", &["build.mjs", "out"], &at),
-        Some(true),
-        "the page can't be built"
-    );
+    assert_eq!(node("node", &["build.mjs", "out"], &at), Some(true), "the build failed");
     for file in BUILT {
         assert!(
             fs::read(at.join("out").join(file)).unwrap() == fs::read(dist.join(file)).unwrap(),
-            "{file} is not what its sources build: run `make page` and commit src/http/page/dist"
+            "{file} differs from what its sources build: run `make page` and commit src/http/page/dist"
         );
     }
 }

@@ -1,4 +1,4 @@
-//! The service that the page is looked at before: with posts of the last minutes, some of them hostile.
+//! A service for the tests of the page, fed with recent posts, some of them hostile.
 
 use std::process::Child;
 
@@ -8,7 +8,7 @@ use time::{Duration, OffsetDateTime, format_description::well_known::Rfc3339};
 
 use crate::support::service::{Bench, Service, end_of, terminate};
 
-/// Texts that would do harm if they were ever taken for more than text.
+/// Texts that would do harm if they were interpreted as anything but text.
 pub const HOSTILE: [&str; 6] = [
     "<img src=x onerror=\"window.harmed=1\"><script>window.harmed=2</script>",
     "</p></li><iframe src=\"https://evil.example/\"></iframe><a href=\"javascript:alert(1)\">joy</a>",
@@ -19,7 +19,7 @@ pub const HOSTILE: [&str; 6] = [
 ];
 pub const SUBJECT: &str = "<b onclick='window.harmed=5'>\"tracked\" & more</b>";
 
-/// Posts of the last minutes, copies, deletions and damaged records, the hostile ones newest.
+/// Posts of the last minutes, duplicates, deletions and damaged records. The hostile posts are the newest.
 fn stream(now: OffsetDateTime) -> Vec<Vec<u8>> {
     let moods = [
         "i am so happy today",
@@ -42,7 +42,7 @@ fn stream(now: OffsetDateTime) -> Vec<Vec<u8>> {
             moods[n % moods.len()],
             if n % 4 == 0 { " #tracked" } else { "" }
         );
-        // From 20 minutes ago up to two: no minute of it leaves the window while the test looks.
+        // From 20 to 2 minutes ago, so that no minute leaves the page's range during the test.
         let record = post(n, &text, 1_200 - 3 * i64::try_from(n).unwrap());
         if n % 20 == 0 {
             out.push(record.clone());
@@ -73,7 +73,7 @@ fn stream(now: OffsetDateTime) -> Vec<Vec<u8>> {
     out
 }
 
-/// A running service and what it was fed.
+/// A running service and the number of records that it was fed.
 pub struct Harness {
     pub bench: Bench,
     pub service: Service,

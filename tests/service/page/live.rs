@@ -1,4 +1,4 @@
-//! The page as people see it: a real service with posts, in a real browser.
+//! The page as users see it: a running service with posts, in a real browser.
 
 use serde_json::{Value, json};
 
@@ -9,7 +9,7 @@ use super::{
 };
 use crate::support::service::wait_for;
 
-/// A table of the page: a list for each row, of the exact values of its figures and the words of its other cells.
+/// JavaScript that reads a table: a list per row, with the exact values of numeric cells and the text of the others.
 fn table(selector: &str) -> String {
     format!(
         "[...document.querySelectorAll('{selector} > tbody > tr')].map(row => [...row.cells].map(cell => \
@@ -19,7 +19,7 @@ fn table(selector: &str) -> String {
 
 fn open(browser: &mut Browser, url: &str, records: usize) -> Tab {
     let tab = browser.tab();
-    look(browser, &tab, 1_280, "light");
+    set_viewport(browser, &tab, 1_280, "light");
     browser.open(&tab, url);
     browser.wait(
         &tab,
@@ -29,50 +29,54 @@ fn open(browser: &mut Browser, url: &str, records: usize) -> Tab {
     tab
 }
 
-fn look(browser: &mut Browser, tab: &Tab, width: u32, scheme: &str) {
+fn set_viewport(browser: &mut Browser, tab: &Tab, width: u32, scheme: &str) {
     let metrics = json!({"width": width, "height": 900, "deviceScaleFactor": 1, "mobile": false});
-    browser.ask(tab, "Emulation.setDeviceMetricsOverride", metrics);
+    browser.call(tab, "Emulation.setDeviceMetricsOverride", metrics);
     let features = json!({"features": [{"name": "prefers-color-scheme", "value": scheme}]});
-    browser.ask(tab, "Emulation.setEmulatedMedia", features);
+    browser.call(tab, "Emulation.setEmulatedMedia", features);
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn what_the_page_shows_is_what_sql_says_and_what_people_wrote_is_only_text() {
+async fn the_page_shows_what_sql_returns_and_posts_only_as_text() {
     let Some(mut browser) = Browser::start() else { return };
     let mut harness = Harness::start();
     let (url, records) = (harness.url(), harness.records);
     wait_for("the service to answer", || harness.service.get("/live").is_some());
     let tab = open(&mut browser, &url, records);
-    // The tally is read from the database, the lag from the process, which brings it up to date twice a second.
+    // The tally comes from the database. The lag comes from the process, which updates it twice a second.
     browser.wait(
         &tab,
-        "the lag to follow",
+        "the lag to be 0",
         "document.querySelector('#lag data')?.value === '0'",
     );
 
-    figures_equal_sql(&mut browser, &tab, &harness).await;
+    figures_match_sql(&mut browser, &tab, &harness).await;
     hostile_posts_are_inert(&mut browser, &tab, &harness).await;
-    the_live_region_keeps_quiet(&mut browser, &tab);
-    the_keyboard_reaches_everything(&mut browser, &tab);
-    let happened = browser.happened();
-    assert_eq!(happened.faults, Vec::<String>::new());
-    assert!(happened.requests.len() >= 5, "{:?}", happened.requests);
-    let elsewhere: Vec<&String> = happened
+    the_live_region_stays_silent(&mut browser, &tab);
+    every_control_is_reachable_by_keyboard(&mut browser, &tab);
+    let activity = browser.take_activity();
+    assert_eq!(activity.errors, Vec::<String>::new());
+    assert!(activity.requests.len() >= 5, "{:?}", activity.requests);
+    let elsewhere: Vec<&String> = activity
         .requests
         .iter()
-        .filter(|asked| !asked.starts_with(&url) && *asked != "about:blank")
+        .filter(|request| !request.starts_with(&url) && *request != "about:blank")
         .collect();
-    assert_eq!(elsewhere, Vec::<&String>::new(), "the page asked another host");
+    assert_eq!(
+        elsewhere,
+        Vec::<&String>::new(),
+        "the page sent requests to other hosts"
+    );
 
-    nothing_is_wider_than_the_screen(&mut browser, &tab);
-    nobody_is_shut_out(&mut browser, &tab);
-    every_member_shows_the_same(&mut browser, &tab, &harness);
-    what_goes_away_comes_back(&mut browser, &tab, &mut harness);
+    the_page_fits_every_width(&mut browser, &tab);
+    axe_finds_no_violation(&mut browser, &tab);
+    every_member_shows_the_same_figures(&mut browser, &tab, &harness);
+    the_page_recovers_from_outages(&mut browser, &tab, &mut harness);
 }
 
-async fn figures_equal_sql(browser: &mut Browser, tab: &Tab, harness: &Harness) {
-    browser.value(tab, "document.querySelector('#minutes summary').click()");
-    let shown = browser.value(
+async fn figures_match_sql(browser: &mut Browser, tab: &Tab, harness: &Harness) {
+    browser.evaluate(tab, "document.querySelector('#minutes summary').click()");
+    let shown = browser.evaluate(
         tab,
         &format!(
             "({{ range: [...document.querySelectorAll('#range time')].map(time => time.dateTime), posts: Number(document.querySelector('#posts data').value),
@@ -140,7 +144,7 @@ async fn figures_equal_sql(browser: &mut Browser, tab: &Tab, harness: &Harness) 
     assert_eq!(
         cells,
         minutes.as_array().unwrap().len(),
-        "minutes of SQL that the page has not"
+        "the page lacks minutes that SQL returns"
     );
 
     let subjects = harness
@@ -185,32 +189,32 @@ async fn hostile_posts_are_inert(browser: &mut Browser, tab: &Tab, harness: &Har
     let stored = harness
         .sql("SELECT text FROM post WHERE post_id >= '1000' AND length(post_id) = 4")
         .await;
-    let seen = browser.value(
+    let seen = browser.evaluate(
         tab,
         "({ harmed: window.harmed ?? null, texts: [...document.querySelectorAll('#newest .text')].map(text => text.textContent),
             children: document.querySelectorAll('#newest .text *, #subjects th bdi *').length,
-            made: document.querySelectorAll('main img, iframe, main script, main a[href^=javascript]').length,
-            apart: [...document.querySelectorAll('#newest .text')].every(text => getComputedStyle(text).unicodeBidi === 'isolate' && text.dir === 'auto') })",
+            injected: document.querySelectorAll('main img, iframe, main script, main a[href^=javascript]').length,
+            isolated: [...document.querySelectorAll('#newest .text')].every(text => getComputedStyle(text).unicodeBidi === 'isolate' && text.dir === 'auto') })",
     );
     assert_eq!(seen["harmed"], Value::Null);
     assert_eq!(
-        (seen["children"].as_i64(), seen["made"].as_i64()),
+        (seen["children"].as_i64(), seen["injected"].as_i64()),
         (Some(0), Some(0)),
-        "markup was made of a post"
+        "a post was rendered as markup"
     );
-    assert_eq!(seen["apart"], true);
+    assert_eq!(seen["isolated"], true);
     let texts = seen["texts"].as_array().unwrap();
     for hostile in HOSTILE.iter().filter(|text| !text.is_empty()) {
-        let of_the_database = stored.as_array().unwrap().iter().any(|row| row["text"] == *hostile);
+        let is_stored = stored.as_array().unwrap().iter().any(|row| row["text"] == *hostile);
         assert!(
-            of_the_database && texts.iter().any(|text| text == hostile),
+            is_stored && texts.iter().any(|text| text == hostile),
             "{hostile:?} is not among {texts:?}"
         );
     }
 }
 
-fn the_live_region_keeps_quiet(browser: &mut Browser, tab: &Tab) {
-    let heard = browser.value(
+fn the_live_region_stays_silent(browser: &mut Browser, tab: &Tab) {
+    let changes = browser.evaluate(
         tab,
         "(async () => {
             let words = 0, frames = 0;
@@ -219,18 +223,18 @@ fn the_live_region_keeps_quiet(browser: &mut Browser, tab: &Tab) {
             return [words, document.querySelectorAll('[aria-live]').length, document.querySelector('[role=status]').textContent];
         })()",
     );
-    assert_eq!(heard, json!([0, 0, "Live"]));
+    assert_eq!(changes, json!([0, 0, "Live"]));
 }
 
-fn the_keyboard_reaches_everything(browser: &mut Browser, tab: &Tab) {
-    browser.value(tab, "document.activeElement.blur()");
+fn every_control_is_reachable_by_keyboard(browser: &mut Browser, tab: &Tab) {
+    browser.evaluate(tab, "document.activeElement.blur()");
     let mut order = Vec::new();
     for _ in 0..7 {
         browser.press(tab, "Tab", 9);
         let focused = "document.activeElement.id || document.activeElement.getAttribute('href') || document.activeElement.className || document.activeElement.tagName";
-        order.push(browser.value(tab, focused).as_str().unwrap().to_owned());
-        let ring = browser.value(tab, "getComputedStyle(document.activeElement).outlineStyle");
-        assert_eq!(ring, "solid", "no sign of the focus on {order:?}");
+        order.push(browser.evaluate(tab, focused).as_str().unwrap().to_owned());
+        let ring = browser.evaluate(tab, "getComputedStyle(document.activeElement).outlineStyle");
+        assert_eq!(ring, "solid", "the focus is not visible: {order:?}");
     }
     assert_eq!(
         order,
@@ -245,34 +249,38 @@ fn the_keyboard_reaches_everything(browser: &mut Browser, tab: &Tab) {
         ]
     );
 
-    browser.value(tab, "document.querySelector('#pause').focus()");
+    browser.evaluate(tab, "document.querySelector('#pause').focus()");
     browser.press(tab, " ", 32);
-    browser.wait(tab, "the pause", "document.querySelector('#state').textContent === 'Paused' && document.querySelector('#pause').textContent === 'Resume'");
+    browser.wait(tab, "the page to pause", "document.querySelector('#state').textContent === 'Paused' && document.querySelector('#pause').textContent === 'Resume'");
     browser.press(tab, "Enter", 13);
     browser.wait(
         tab,
-        "going on",
+        "the page to resume",
         "document.querySelector('#state').textContent === 'Live'",
     );
-    browser.value(tab, "document.querySelector('.skip').focus()");
+    browser.evaluate(tab, "document.querySelector('.skip').focus()");
     browser.press(tab, "Enter", 13);
-    browser.wait(tab, "the skip", "document.activeElement.id === 'main'");
+    browser.wait(
+        tab,
+        "the skip link to move the focus",
+        "document.activeElement.id === 'main'",
+    );
 }
 
-fn nothing_is_wider_than_the_screen(browser: &mut Browser, tab: &Tab) {
+fn the_page_fits_every_width(browser: &mut Browser, tab: &Tab) {
     for width in [1_280, 768, 390, 320] {
-        look(browser, tab, width, "dark");
+        set_viewport(browser, tab, width, "dark");
         let fits = format!("innerWidth === {width} && document.documentElement.scrollWidth <= {width}");
         browser.wait(tab, &format!("the page to fit into {width} pixels"), &fits);
     }
     let features = json!({"features": [{"name": "prefers-reduced-motion", "value": "reduce"}]});
-    browser.ask(tab, "Emulation.setEmulatedMedia", features);
-    assert_eq!(browser.value(tab, "document.getAnimations().length"), 0);
+    browser.call(tab, "Emulation.setEmulatedMedia", features);
+    assert_eq!(browser.evaluate(tab, "document.getAnimations().length"), 0);
 }
 
-/// Every interactive element and plot has a name; axe-core finds no violation, in light and dark, wide and narrow.
-fn nobody_is_shut_out(browser: &mut Browser, tab: &Tab) {
-    let tree = browser.ask(tab, "Accessibility.getFullAXTree", json!({}));
+/// Every interactive element and plot has a name, and axe-core finds no violation: light and dark, wide and narrow.
+fn axe_finds_no_violation(browser: &mut Browser, tab: &Tab) {
+    let tree = browser.call(tab, "Accessibility.getFullAXTree", json!({}));
     let mut named = 0;
     for node in tree["nodes"].as_array().unwrap() {
         let role = node["role"]["value"].as_str().unwrap_or_default();
@@ -302,30 +310,30 @@ fn nobody_is_shut_out(browser: &mut Browser, tab: &Tab) {
         return println!("skipped: no axe-core in .runtime/npm; `deploy/setup --tests` says why");
     };
     let axe = std::fs::read_to_string(axe.join("axe.min.js")).unwrap();
-    browser.value(tab, &format!("{axe}; true"));
+    browser.evaluate(tab, &format!("{axe}; true"));
     for (width, scheme) in [(1_280, "light"), (1_280, "dark"), (390, "light"), (390, "dark")] {
-        look(browser, tab, width, scheme);
-        let result = browser.value(
+        set_viewport(browser, tab, width, scheme);
+        let result = browser.evaluate(
             tab,
             "axe.run().then(result => [result.passes.length, result.violations.map(one => \
              [one.id, one.help, one.nodes.slice(0, 3).map(node => node.html + ' ' + node.failureSummary)])])",
         );
         let (rules, violations) = (&result[0], &result[1]);
-        assert!(rules.as_u64() > Some(25), "only {rules} rules had anything to judge");
+        assert!(rules.as_u64() > Some(25), "only {rules} rules applied");
         assert_eq!(*violations, json!([]), "{width} {scheme}: {violations:#}");
     }
-    // axe-core tries what the policy forbids; that is not the page's doing.
-    browser.happened();
+    // Discard the violations of the policy that axe-core itself causes.
+    browser.take_activity();
 }
 
-fn every_member_shows_the_same(browser: &mut Browser, tab: &Tab, harness: &Harness) {
+fn every_member_shows_the_same_figures(browser: &mut Browser, tab: &Tab, harness: &Harness) {
     let other = harness.service.another_member();
     let mut child = other.command().args(["--page", "figures"]).spawn().unwrap();
     wait_for("the other member", || other.get("/live").is_some());
     let second = open(browser, &format!("http://{}/", other.address()), harness.records);
     let totals = format!("[{}, {}]", table("#tally"), table("#subjects"));
-    assert_eq!(browser.value(tab, &totals), browser.value(&second, &totals));
-    let about = browser.value(&second, "[document.querySelector('#no-posts').textContent, document.querySelectorAll('#newest li').length, document.querySelector('#lag-note').textContent]");
+    assert_eq!(browser.evaluate(tab, &totals), browser.evaluate(&second, &totals));
+    let about = browser.evaluate(&second, "[document.querySelector('#no-posts').textContent, document.querySelectorAll('#newest li').length, document.querySelector('#lag-note').textContent]");
     assert!(
         about[0].as_str().unwrap().starts_with("Posts are not shown here"),
         "{about}"
@@ -336,9 +344,9 @@ fn every_member_shows_the_same(browser: &mut Browser, tab: &Tab, harness: &Harne
     child.wait().unwrap();
 }
 
-fn what_goes_away_comes_back(browser: &mut Browser, tab: &Tab, harness: &mut Harness) {
+fn the_page_recovers_from_outages(browser: &mut Browser, tab: &Tab, harness: &mut Harness) {
     let name = harness.service.url.rsplit('/').next().unwrap().to_owned();
-    let away = |word: &str| {
+    let allow_connections = |word: &str| {
         harness
             .bench
             .postgres
@@ -348,20 +356,20 @@ fn what_goes_away_comes_back(browser: &mut Browser, tab: &Tab, harness: &mut Har
         harness.bench.postgres.execute(&end).unwrap();
     };
     let says = |words: &str| format!("document.querySelector('#state').textContent.startsWith('{words}')");
-    away("false");
-    browser.wait(tab, "the page to miss the database", &says("No figures"));
-    assert_eq!(browser.value(tab, "document.querySelector('#banner').hidden"), false);
+    allow_connections("false");
+    browser.wait(tab, "the page to report the lost database", &says("No figures"));
+    assert_eq!(browser.evaluate(tab, "document.querySelector('#banner').hidden"), false);
     assert_ne!(
-        browser.value(tab, "document.querySelector('#posts').textContent"),
+        browser.evaluate(tab, "document.querySelector('#posts').textContent"),
         "–",
-        "what was known is still shown"
+        "the last figures are no longer shown"
     );
-    away("true");
-    browser.wait(tab, "the page to come back", &says("Live"));
-    assert_eq!(browser.value(tab, "document.querySelector('#banner').hidden"), true);
+    allow_connections("true");
+    browser.wait(tab, "the page to recover", &says("Live"));
+    assert_eq!(browser.evaluate(tab, "document.querySelector('#banner').hidden"), true);
 
     harness.stop();
-    browser.wait(tab, "the page to miss the service", &says("No connection"));
+    browser.wait(tab, "the page to report the lost connection", &says("No connection"));
     harness.run();
-    browser.wait(tab, "the page to come back", &says("Live"));
+    browser.wait(tab, "the page to recover", &says("Live"));
 }

@@ -1,4 +1,4 @@
-//! The live page: in a real Chromium before a real service, over HTTP, and as it was built.
+//! The live page: in Chromium with a running service, over HTTP, and its build.
 
 mod browser;
 mod build;
@@ -8,7 +8,7 @@ mod serving;
 
 use std::path::PathBuf;
 
-/// A package that `deploy/setup --tests` has put under `.runtime/npm`.
+/// Returns the folder of a package that `deploy/setup --tests` installed under `.runtime/npm`.
 fn installed(name: &str) -> Option<PathBuf> {
     let runtime = std::env::var_os("MOODSTREAM_RUNTIME")
         .map_or_else(|| crate::support::service::root().join(".runtime"), PathBuf::from);

@@ -1,4 +1,4 @@
-//! What is served, to whom, and to how many: the page in this process, without a pipeline behind it.
+//! The page's HTTP server, in this process and without a pipeline: files, headers, hosts and the number of clients.
 
 use std::{
     io::{BufRead as _, BufReader, Read as _, Write as _},
@@ -25,7 +25,7 @@ struct Served {
     url: String,
 }
 
-/// Serves a page over a fresh, migrated database.
+/// Serves the page with a fresh, migrated database.
 async fn serve(shows: PageContent) -> Served {
     let postgres = Postgres::start().unwrap();
     let url = postgres.database().unwrap();
@@ -65,8 +65,8 @@ async fn serve(shows: PageContent) -> Served {
 }
 
 impl Served {
-    /// Asks for a path and reads the head of the answer; what follows can be read on.
-    fn ask(&self, path: &str, host: &str) -> (String, BufReader<TcpStream>) {
+    /// Requests a path. Returns the response's head in lower case, and a reader of its body.
+    fn request(&self, path: &str, host: &str) -> (String, BufReader<TcpStream>) {
         let mut socket = TcpStream::connect(self.address).unwrap();
         socket.set_read_timeout(Some(Duration::from_secs(30))).unwrap();
         write!(
@@ -81,7 +81,7 @@ impl Served {
     }
 }
 
-/// The next frame of an event stream.
+/// Reads the next frame of an event stream.
 fn frame(events: &mut impl std::io::BufRead) -> Value {
     let mut line = String::new();
     loop {
@@ -94,7 +94,7 @@ fn frame(events: &mut impl std::io::BufRead) -> Value {
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn every_file_comes_with_its_kind_and_the_headers_that_keep_a_browser_safe() {
+async fn every_file_has_its_content_type_and_the_security_headers() {
     let served = serve(PageContent::Posts).await;
     for (path, kind) in [
         ("/", "text/html; charset=utf-8"),
@@ -104,7 +104,7 @@ async fn every_file_comes_with_its_kind_and_the_headers_that_keep_a_browser_safe
         ("/licenses.txt", "text/plain; charset=utf-8"),
         ("/events", "text/event-stream"),
     ] {
-        let (head, _) = served.ask(path, "localhost");
+        let (head, _) = served.request(path, "localhost");
         assert!(head.starts_with("http/1.1 200"), "{path}: {head}");
         assert!(head.contains(&format!("content-type: {kind}\r\n")), "{path}: {head}");
         for header in [
@@ -127,36 +127,39 @@ async fn every_file_comes_with_its_kind_and_the_headers_that_keep_a_browser_safe
             "{policy}"
         );
     }
-    let (_, mut licenses) = served.ask("/licenses.txt", "localhost");
+    let (_, mut licenses) = served.request("/licenses.txt", "localhost");
     let mut text = String::new();
     licenses.read_to_string(&mut text).unwrap();
     assert!(text.contains("chart.js") && text.contains("Permission is hereby granted"));
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn posts_are_served_only_where_asked_for_and_to_no_site_that_was_led_here() {
+async fn posts_are_served_only_if_enabled_and_not_under_foreign_host_names() {
     let served = serve(PageContent::Posts).await;
-    let (head, _) = served.ask("/events", "evil.example");
+    let (head, _) = served.request("/events", "evil.example");
     assert!(head.starts_with("http/1.1 421"), "{head}");
-    let (_, mut events) = served.ask("/events", "127.0.0.1:9464");
+    let (_, mut events) = served.request("/events", "127.0.0.1:9464");
     assert_eq!(frame(&mut events)["figures"]["posts"], Value::Array(Vec::new()));
 
     let served = serve(PageContent::Figures).await;
-    let (head, mut events) = served.ask("/events", "monitor.example");
+    let (head, mut events) = served.request("/events", "monitor.example");
     assert!(head.starts_with("http/1.1 200"), "{head}");
     let shown = frame(&mut events);
     assert_eq!(shown["figures"]["posts"], Value::Null);
     assert_eq!(shown["figures"]["tally"]["records"], 0);
 
     let served = serve(PageContent::Off).await;
-    assert!(served.ask("/", "localhost").0.starts_with("http/1.1 200"));
+    assert!(served.request("/", "localhost").0.starts_with("http/1.1 200"));
     for path in ["/events", "/page.js"] {
-        assert!(served.ask(path, "localhost").0.starts_with("http/1.1 404"), "{path}");
+        assert!(
+            served.request(path, "localhost").0.starts_with("http/1.1 404"),
+            "{path}"
+        );
     }
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn what_only_the_process_knows_is_shown_as_it_reports_it() {
+async fn events_contain_the_state_of_the_process() {
     let served = serve(PageContent::Figures).await;
     served.health.status().update(|status| {
         status.model = Some("test@0badcafe".to_owned());
@@ -164,51 +167,58 @@ async fn what_only_the_process_knows_is_shown_as_it_reports_it() {
         status.rejects = [("id", 2), ("not_json", 5)].into();
         status.broker_delay.record(0.4);
     });
-    let (_, mut events) = served.ask("/events", "localhost");
+    let (_, mut events) = served.request("/events", "localhost");
     let shown = &frame(&mut events)["process"];
     assert_eq!(shown["model"], "test@0badcafe");
     assert_eq!((&shown["partitions"], &shown["lag"]), (&json!(3), &json!(70)));
     assert_eq!(shown["rejects"], json!([["not_json", 5], ["id", 2]]));
     let delay = shown["delay"]["p95"].as_f64().unwrap();
-    assert!((0.25..=0.5).contains(&delay), "{delay}: the bucket of 0.4 s");
+    assert!((0.25..=0.5).contains(&delay), "{delay} is not in the bucket of 0.4 s");
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn a_bounded_number_of_watchers_share_one_connection_that_ends_with_the_last() {
+async fn a_limited_number_of_clients_share_one_connection_that_closes_with_the_last() {
     let served = serve(PageContent::Figures).await;
-    let mut watchers: Vec<_> = (0..32).map(|_| served.ask("/events", "localhost")).collect();
-    for (head, events) in &mut watchers {
+    let mut clients: Vec<_> = (0..32).map(|_| served.request("/events", "localhost")).collect();
+    for (head, events) in &mut clients {
         assert!(head.starts_with("http/1.1 200"), "{head}");
         frame(events);
     }
-    let (head, _) = served.ask("/events", "localhost");
+    let (head, _) = served.request("/events", "localhost");
     assert!(
         head.starts_with("http/1.1 503") && head.contains("retry-after: "),
         "{head}"
     );
     let connections = || {
         let count = "SELECT count(*)::text FROM pg_stat_activity WHERE application_name = 'moodstream-page'";
-        tokio::task::block_in_place(|| tokio::runtime::Handle::current().block_on(one(&served.url, count)))
+        tokio::task::block_in_place(|| tokio::runtime::Handle::current().block_on(query_text(&served.url, count)))
     };
     assert_eq!(connections(), "1");
-    // The connection reads, and reads alone.
+    // Only the page's own connection is read-only.
     let writing = "SELECT current_setting('default_transaction_read_only')";
-    assert_eq!(one(&served.url, writing).await, "off", "only the page's own");
-    drop(watchers);
-    wait_for("the last to leave", || connections() == "0");
-    let (head, mut events) = served.ask("/events", "localhost");
-    assert!(head.starts_with("http/1.1 200"), "a place is free again: {head}");
+    assert_eq!(
+        query_text(&served.url, writing).await,
+        "off",
+        "other connections must not be read-only"
+    );
+    drop(clients);
+    wait_for("the connection to close", || connections() == "0");
+    let (head, mut events) = served.request("/events", "localhost");
+    assert!(
+        head.starts_with("http/1.1 200"),
+        "no client was accepted after the others left: {head}"
+    );
     frame(&mut events);
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn a_database_that_goes_away_is_said_and_comes_back_by_itself() {
+async fn a_lost_database_is_reported_and_reconnected() {
     let served = serve(PageContent::Figures).await;
-    let (_, mut events) = served.ask("/events", "localhost");
+    let (_, mut events) = served.request("/events", "localhost");
     assert!(frame(&mut events)["figures"].is_object());
     let name = served.url.rsplit('/').next().unwrap();
-    let away = |away: bool| {
-        let word = if away { "false" } else { "true" };
+    let block_connections = |block: bool| {
+        let word = if block { "false" } else { "true" };
         served
             .postgres
             .execute(&format!("ALTER DATABASE {name} ALLOW_CONNECTIONS {word}"))
@@ -216,26 +226,26 @@ async fn a_database_that_goes_away_is_said_and_comes_back_by_itself() {
         let end = format!("SELECT pg_terminate_backend(pid) FROM pg_stat_activity WHERE datname = '{name}'");
         served.postgres.execute(&end).unwrap();
     };
-    away(true);
-    wait_for("the page to say so", || {
+    block_connections(true);
+    wait_for("the page to report the lost database", || {
         let frame = frame(&mut events);
         frame["figures"].is_null() && frame["fault"].as_str().is_some_and(|fault| fault.contains("database"))
     });
-    away(false);
-    wait_for("the page to come back", || frame(&mut events)["figures"].is_object());
+    block_connections(false);
+    wait_for("the page to recover", || frame(&mut events)["figures"].is_object());
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn who_looks_does_not_keep_the_service_from_stopping() {
+async fn an_open_event_stream_does_not_delay_the_shutdown() {
     let served = serve(PageContent::Figures).await;
-    let (_, mut events) = served.ask("/events", "localhost");
+    let (_, mut events) = served.request("/events", "localhost");
     frame(&mut events);
     served.stop.cancel();
     let mut rest = String::new();
     events.read_to_string(&mut rest).unwrap();
 }
 
-async fn one(url: &str, sql: &str) -> String {
+async fn query_text(url: &str, sql: &str) -> String {
     use sqlx::Connection as _;
     let mut connection = sqlx::PgConnection::connect(url).await.unwrap();
     sqlx::query_scalar(sqlx::AssertSqlSafe(sql.to_owned()))
