@@ -1,4 +1,4 @@
-//! The command line, black-box: answers, exit codes, one clear line for each fault.
+//! The command line as a black box: output, exit codes, and one clear line for each error.
 
 use std::{
     io::Write as _,
@@ -26,8 +26,8 @@ fn run(settings: &[(&str, &str)]) -> Output {
     command.output().unwrap()
 }
 
-/// One line on standard error that names the fault, and the exit code.
-fn assert_fault(output: &Output, code: i32, words: &[&str]) {
+/// Asserts that standard error is one line that contains all of `words`, and checks the exit code.
+fn assert_fails(output: &Output, code: i32, words: &[&str]) {
     let error = String::from_utf8_lossy(&output.stderr);
     assert_eq!(error.lines().count(), 1, "{error}");
     for word in words {
@@ -37,24 +37,24 @@ fn assert_fault(output: &Output, code: i32, words: &[&str]) {
 }
 
 #[test]
-fn a_wrong_setting_is_named_and_exits_with_2() {
-    assert_fault(
+fn an_invalid_setting_is_named_and_exits_with_2() {
+    assert_fails(
         &run(&[("MOODSTREAM_KAFKA__GRUOP", "x")]),
         2,
         &["MOODSTREAM_KAFKA__GRUOP", "MOODSTREAM_KAFKA__GROUP"],
     );
-    assert_fault(
+    assert_fails(
         &run(&[("MOODSTREAM_DATABASE_URL", "postgres://x")]),
         2,
         &["did you mean MOODSTREAM_DATABASE__URL?"],
     );
-    assert_fault(
+    assert_fails(
         &run(&[("MOODSTREAM_WINDOW__MAX_POSTS", "0")]),
         2,
         &["window.max_posts", "0"],
     );
-    assert_fault(&run(&[("MOODSTREAM_MODEL__PROVIDER", "tpu")]), 2, &["tpu"]);
-    assert_fault(
+    assert_fails(&run(&[("MOODSTREAM_MODEL__PROVIDER", "tpu")]), 2, &["tpu"]);
+    assert_fails(
         &run(&[("MOODSTREAM_KAFKA__PROPERTIES__ENABLE_AUTO_COMMIT", "true")]),
         2,
         &["enable.auto.commit"],
@@ -63,16 +63,16 @@ fn a_wrong_setting_is_named_and_exits_with_2() {
         .args(["run", "--config", "/nowhere.toml"])
         .output()
         .unwrap();
-    assert_fault(&output, 2, &["/nowhere.toml"]);
+    assert_fails(&output, 2, &["/nowhere.toml"]);
 }
 
 #[test]
-fn what_only_librdkafka_refuses_is_a_setting_too() {
+fn settings_that_only_librdkafka_refuses_exit_with_2() {
     let protocol = ("MOODSTREAM_KAFKA__PROPERTIES__SECURITY_PROTOCOL", "tls");
-    assert_fault(&run(&[protocol]), 2, &["security.protocol", "tls"]);
+    assert_fails(&run(&[protocol]), 2, &["security.protocol", "tls"]);
     let authority = ("MOODSTREAM_KAFKA__PROPERTIES__SSL_CA_LOCATION", "/nowhere");
     let protocol_ssl = ("MOODSTREAM_KAFKA__PROPERTIES__SECURITY_PROTOCOL", "ssl");
-    assert_fault(
+    assert_fails(
         &run(&[authority, protocol_ssl]),
         2,
         &["ssl.ca.location", "is the file there"],
@@ -82,7 +82,7 @@ fn what_only_librdkafka_refuses_is_a_setting_too() {
         .env(protocol.0, protocol.1)
         .output()
         .unwrap();
-    assert_fault(&output, 2, &["security.protocol"]);
+    assert_fails(&output, 2, &["security.protocol"]);
     let output = moodstream()
         .args(["check", "--topics", "posts"])
         .env(protocol.0, protocol.1)
@@ -98,30 +98,30 @@ fn what_only_librdkafka_refuses_is_a_setting_too() {
 }
 
 #[test]
-fn a_model_that_is_not_there_is_named() {
+fn a_missing_model_is_named() {
     let output = run(&[("MOODSTREAM_MODEL__PATH", "/nowhere")]);
-    assert_fault(&output, 1, &["/nowhere"]);
+    assert_fails(&output, 1, &["/nowhere"]);
 }
 
 #[test]
-fn a_provider_that_can_not_be_had_is_an_error_and_no_fall_back() {
-    assert_fault(&run(&[("MOODSTREAM_MODEL__PROVIDER", "cuda")]), 1, &["cuda"]);
+fn an_unavailable_provider_is_an_error_without_fallback() {
+    assert_fails(&run(&[("MOODSTREAM_MODEL__PROVIDER", "cuda")]), 1, &["cuda"]);
 }
 
 #[test]
-fn a_database_that_is_away_or_denies_is_named_without_its_password() {
-    let away = run(&[(
+fn database_errors_name_the_cause_without_the_password() {
+    let unreachable = run(&[(
         "MOODSTREAM_DATABASE__URL",
         "postgres://someone:hunter2@127.0.0.1:1/moods",
     )]);
-    assert_fault(&away, 1, &["database"]);
-    assert!(!String::from_utf8_lossy(&away.stderr).contains("hunter2"));
+    assert_fails(&unreachable, 1, &["database"]);
+    assert!(!String::from_utf8_lossy(&unreachable.stderr).contains("hunter2"));
 
     let postgres = Postgres::start().unwrap();
     let database = postgres.database().unwrap();
     postgres.execute("CREATE ROLE nobody_much LOGIN").unwrap();
     let denied = database.replace("postgres@", "nobody_much@");
-    assert_fault(
+    assert_fails(
         &run(&[("MOODSTREAM_DATABASE__URL", &denied)]),
         1,
         &["permission denied"],
@@ -129,7 +129,7 @@ fn a_database_that_is_away_or_denies_is_named_without_its_password() {
 }
 
 #[test]
-fn an_unreachable_broker_is_named_when_the_end_of_the_topics_is_asked_for() {
+fn until_caught_up_names_an_unreachable_broker() {
     let postgres = Postgres::start().unwrap();
     let output = moodstream()
         .args([
@@ -148,11 +148,11 @@ fn an_unreachable_broker_is_named_when_the_end_of_the_topics_is_asked_for() {
         .env("MOODSTREAM_DATABASE__URL", postgres.database().unwrap())
         .output()
         .unwrap();
-    assert_fault(&output, 1, &["127.0.0.1:1"]);
+    assert_fails(&output, 1, &["127.0.0.1:1"]);
 }
 
 #[test]
-fn check_says_a_line_for_each_part() {
+fn check_prints_a_line_for_each_component() {
     let postgres = Postgres::start().unwrap();
     let output = moodstream()
         .args(["check", "--topics", "posts", "--brokers", "127.0.0.1:1"])
@@ -174,9 +174,9 @@ fn check_says_a_line_for_each_part() {
     assert_eq!(output.status.code(), Some(1));
 }
 
-/// What would stall the service later is said before it starts.
+/// `check` reports what would stall the service later.
 #[test]
-fn check_sees_rights_that_are_missing_and_offsets_that_would_be_quarantined() {
+fn check_reports_missing_rights_and_offsets_that_would_be_quarantined() {
     let mut bench = Bench::start();
     let texts = |count: usize| -> Vec<Vec<u8>> { (0..count).map(|n| format!("the sea {n}").into_bytes()).collect() };
     bench.feed(&texts(10), "posts", 1);
@@ -273,7 +273,7 @@ fn classifies_texts_from_arguments_and_from_standard_input() {
 }
 
 #[test]
-fn migrating_twice_is_the_same_as_once() {
+fn migrating_twice_succeeds() {
     let postgres = Postgres::start().unwrap();
     let url = postgres.database().unwrap();
     for _ in 0..2 {
@@ -286,8 +286,8 @@ fn migrating_twice_is_the_same_as_once() {
     }
 }
 
-/// What `moodstream COMMAND` says on standard output and standard error, and its exit code.
-fn says(command: &[&str], url: &str) -> (String, Option<i32>) {
+/// Returns what `moodstream COMMAND` writes to standard output and standard error, and its exit code.
+fn output_of(command: &[&str], url: &str) -> (String, Option<i32>) {
     let output = moodstream()
         .args(command)
         .env("MOODSTREAM_DATABASE__URL", url)
@@ -301,10 +301,10 @@ fn says(command: &[&str], url: &str) -> (String, Option<i32>) {
 }
 
 #[test]
-fn a_newer_schema_is_left_as_it_is_or_refused_in_one_line() {
+fn a_newer_schema_is_left_unchanged_or_refused() {
     let postgres = Postgres::start().unwrap();
     let url = postgres.database().unwrap();
-    assert_eq!(says(&["migrate"], &url).1, Some(0));
+    assert_eq!(output_of(&["migrate"], &url).1, Some(0));
     let sql = |sql: &str| {
         let psql = postgres
             .client("psql")
@@ -316,12 +316,12 @@ fn a_newer_schema_is_left_as_it_is_or_refused_in_one_line() {
     };
     sql("INSERT INTO _sqlx_migrations (version, description, success, checksum, execution_time) VALUES (9001, 'later', true, '', 0);
          INSERT INTO schema_compat (version, min_writer) VALUES (9001, 1)");
-    let (text, code) = says(&["migrate"], &url);
+    let (text, code) = output_of(&["migrate"], &url);
     assert!(
         code == Some(0) && text.contains("at version 9001, newer than this program's"),
         "{text}"
     );
-    let (text, _) = says(&["check"], &url);
+    let (text, _) = output_of(&["check"], &url);
     assert!(
         text.contains("+ database  ok: the schema is at version 9001") && text.contains("it may write to it"),
         "{text}"
@@ -329,7 +329,7 @@ fn a_newer_schema_is_left_as_it_is_or_refused_in_one_line() {
 
     sql("UPDATE schema_compat SET min_writer = 9001 WHERE version = 9001");
     for command in ["migrate", "check", "run"] {
-        let (text, code) = says(&[command], &url);
+        let (text, code) = output_of(&[command], &url);
         assert!(
             code == Some(1) && text.contains("the schema asks for programs of schema version 9001 or later"),
             "{command}: {text}"

@@ -1,4 +1,4 @@
-//! Every PromQL query of dashboards and alerts, asked of a Prometheus that scrapes the running service.
+//! Runs every PromQL query of the dashboards and alerts on a Prometheus that scrapes the running service.
 
 use std::{
     fs,
@@ -11,10 +11,10 @@ use std::{
 use crate::support::service::{Bench, end_of, root, terminate, wait_for};
 use serde_json::Value;
 
-/// Ends with the test, however that ends.
-struct Ends(Child);
+/// A process that is killed when dropped.
+struct KillOnDrop(Child);
 
-impl Drop for Ends {
+impl Drop for KillOnDrop {
     fn drop(&mut self) {
         let _ = self.0.kill();
         let _ = self.0.wait();
@@ -31,13 +31,13 @@ fn prometheus() -> Option<PathBuf> {
         .find(|program| program.is_file())
 }
 
-/// The answer's series; none while Prometheus does not answer.
-fn ask(listen: &str, expr: &str) -> Result<Vec<Value>, String> {
-    let coded: String = expr.bytes().map(|byte| format!("%{byte:02X}")).collect();
+/// Returns the series of an instant query. Fails if Prometheus can't be reached or refuses the query.
+fn query(listen: &str, expr: &str) -> Result<Vec<Value>, String> {
+    let encoded: String = expr.bytes().map(|byte| format!("%{byte:02X}")).collect();
     let mut socket = TcpStream::connect(listen).map_err(|error| error.to_string())?;
     write!(
         socket,
-        "GET /api/v1/query?query={coded} HTTP/1.0\r\nhost: prometheus\r\n\r\n"
+        "GET /api/v1/query?query={encoded} HTTP/1.0\r\nhost: prometheus\r\n\r\n"
     )
     .unwrap();
     let mut page = String::new();
@@ -50,7 +50,7 @@ fn ask(listen: &str, expr: &str) -> Result<Vec<Value>, String> {
     Ok(answer["data"]["result"].as_array().cloned().unwrap_or_default())
 }
 
-/// Place and expression of every query, `$__rate_interval` as Grafana fills it in for the scrape interval here: four of them.
+/// Returns the title and expression of every query, with `$__rate_interval` set to four scrape intervals, as Grafana does.
 fn queries() -> Vec<(String, String)> {
     let read = |path: &Path| -> Value { serde_json::from_str(&fs::read_to_string(path).unwrap()).unwrap() };
     let mut found = Vec::new();
@@ -63,7 +63,7 @@ fn queries() -> Vec<(String, String)> {
     let alerts = read(&root().join("grafana/provisioning/alerting/moodstream.json"));
     for rule in alerts["groups"][0]["rules"].as_array().unwrap() {
         if let Some(expr) = rule["data"][0]["model"]["expr"].as_str() {
-            // There is no quarter of an hour to look back on.
+            // The test has no data from a quarter of an hour ago.
             found.push((rule["title"].to_string(), expr.replace("offset 15m", "offset 2s")));
         }
     }
@@ -75,9 +75,9 @@ fn queries() -> Vec<(String, String)> {
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn every_promql_query_answers_from_the_running_service() {
+async fn every_promql_query_returns_data_from_a_running_service() {
     let Some(program) = prometheus() else {
-        println!("skipped: no prometheus; deploy/setup installs it where there is apt-get");
+        println!("skipped: no prometheus; deploy/setup installs it if apt-get is available");
         return;
     };
     let bench = Bench::start();
@@ -106,7 +106,7 @@ async fn every_promql_query_answers_from_the_running_service() {
     );
     let config = bench.write("prometheus.yml", config);
     let data = tempfile::tempdir().unwrap();
-    let _prometheus = Ends(
+    let _prometheus = KillOnDrop(
         Command::new(program)
             .arg(format!("--config.file={}", config.display()))
             .arg(format!("--storage.tsdb.path={}", data.path().display()))
@@ -117,37 +117,37 @@ async fn every_promql_query_answers_from_the_running_service() {
             .unwrap(),
     );
     wait_for("posts in Prometheus", || {
-        ask(&listen, "moodstream_outcomes_total{outcome=\"inserted\"} > 0").is_ok_and(|series| !series.is_empty())
+        query(&listen, "moodstream_outcomes_total{outcome=\"inserted\"} > 0").is_ok_and(|series| !series.is_empty())
     });
-    // Quantiles and ratios need something that happens between two scrapes.
-    let mut left = queries();
-    assert!(left.len() > 12);
+    // Quantiles and ratios need new posts between two scrapes.
+    let mut pending = queries();
+    assert!(pending.len() > 12);
     let mut turn = 0;
     let mut last = String::new();
-    wait_for("an answer to every query", || {
+    wait_for("every query to return data", || {
         turn += 1;
         let line = format!(
             "{{\"id\":\"more-{turn}\",\"text\":\"so sad, number {turn}\",\"created_at\":\"2026-03-01T12:00:00Z\"}}"
         );
         bench.broker.produce("posts", [(0, line.as_bytes())]);
-        left.retain(|(place, expr)| match ask(&listen, expr) {
+        pending.retain(|(place, expr)| match query(&listen, expr) {
             Ok(series) => series.is_empty(),
             Err(error) => panic!("{place}: {error}: {expr}"),
         });
-        let now = format!("{left:?}");
+        let now = format!("{pending:?}");
         if now != last {
-            println!("without an answer yet: {now}");
+            println!("no data yet: {now}");
             last = now;
         }
-        left.is_empty()
+        pending.is_empty()
     });
     assert_eq!(
-        ask(&listen, "ALERTS{alertname=\"MoodstreamDown\"}").unwrap(),
+        query(&listen, "ALERTS{alertname=\"MoodstreamDown\"}").unwrap(),
         Vec::<Value>::new()
     );
     assert!(
-        !ask(&listen, "moodstream:records:rate5m").unwrap().is_empty(),
-        "the recording rules run"
+        !query(&listen, "moodstream:records:rate5m").unwrap().is_empty(),
+        "no data from the recording rules"
     );
     terminate(&running);
     assert!(end_of(&mut running).success());

@@ -1,4 +1,4 @@
-//! `/metrics` of a working service says what the one list says, no more and no less; `docs/metrics.md` is made from it.
+//! `/metrics` exports exactly the metrics of the list from which `docs/metrics.md` is generated.
 
 use std::{
     collections::{BTreeMap, BTreeSet},
@@ -20,7 +20,7 @@ use rdkafka::{
 };
 
 #[test]
-fn the_document_is_made_from_the_list() {
+fn the_document_is_up_to_date() {
     let path = root().join("docs/metrics.md");
     let text = metric::document();
     if std::env::var_os("MOODSTREAM_RENEW").is_some() {
@@ -32,7 +32,7 @@ fn the_document_is_made_from_the_list() {
     );
 }
 
-/// Posts, a copy, a deletion and records that can't be handled.
+/// Posts, a duplicate, a deletion and records that are rejected.
 fn stream() -> Vec<Vec<u8>> {
     let at = "\"created_at\":\"2026-03-01T12:00:00Z\"";
     let mut lines: Vec<String> = (0..60)
@@ -92,7 +92,7 @@ fn metric_of(sample: &Sample<'_>) -> Option<&'static Metric> {
     of_histogram.or_else(|| listed(sample.name).filter(|metric| !matches!(metric.kind, Kind::Histogram(_))))
 }
 
-fn each_sample_is_listed(page: &str) {
+fn assert_samples_are_listed(page: &str) {
     let mut bounds: BTreeMap<String, BTreeSet<String>> = BTreeMap::new();
     for sample in exposition::samples(page) {
         let metric = metric_of(&sample).unwrap_or_else(|| panic!("{} is not in the list", sample.name));
@@ -107,7 +107,11 @@ fn each_sample_is_listed(page: &str) {
         for label in metric.labels {
             let value = sample.label(label.name).unwrap();
             let known = label.values.is_empty() || label.values.contains(&value);
-            assert!(known, "{}: {}={value:?} is none of its values", sample.name, label.name);
+            assert!(
+                known,
+                "{}: {}={value:?} is not one of its values",
+                sample.name, label.name
+            );
         }
         if let Some(bound) = sample.label("le") {
             bounds
@@ -130,7 +134,7 @@ fn each_sample_is_listed(page: &str) {
     for line in page.lines().filter_map(|line| line.strip_prefix("# ")) {
         let (what, rest) = line.split_once(' ').unwrap();
         let (name, said) = rest.split_once(' ').unwrap();
-        let metric = listed(name).unwrap_or_else(|| panic!("{name} is described and not in the list"));
+        let metric = listed(name).unwrap_or_else(|| panic!("{name} is described but not in the list"));
         let expected = match (what, metric.kind) {
             ("HELP", _) => metric.help,
             (_, Kind::Counter) => "counter",
@@ -149,32 +153,28 @@ fn shown(page: &str) -> BTreeSet<&'static str> {
 }
 
 #[test]
-fn a_working_service_exports_the_list() {
+fn a_working_service_exports_every_listed_metric() {
     let bench = Bench::start();
     bench.feed(&stream(), "measured", 2);
     let service = bench.service("measured");
     let running = Running::start(bench, service);
 
-    // Before anything has happened: what is listed as there from the start.
+    // Before any record: the metrics that are listed as present from the start.
     let mut page = String::new();
     wait_for("the first answer", || {
         page = running.page().unwrap_or_default();
         !page.is_empty()
     });
-    each_sample_is_listed(&page);
+    assert_samples_are_listed(&page);
     let first = shown(&page);
     for metric in ALL.iter().filter(|metric| metric.once.is_empty()) {
-        assert!(
-            first.contains(metric.name),
-            "{} is not there from the start",
-            metric.name
-        );
+        assert!(first.contains(metric.name), "{} is missing at the start", metric.name);
         for label in metric.labels.iter().filter(|_| metric.labels.len() == 1) {
             let values = exposition::by_label(&page, metric.name, label.name);
             for value in label.values {
                 assert!(
                     values.contains_key(*value),
-                    "{}: {value} is not there from the start",
+                    "{}: {value} is missing at the start",
                     metric.name
                 );
             }
@@ -186,20 +186,20 @@ fn a_working_service_exports_the_list() {
         page = running.page().unwrap_or_default();
         exposition::total(&page, metric::OUTCOMES) >= records && page.contains(metric::LAG)
     });
-    each_sample_is_listed(&page);
+    assert_samples_are_listed(&page);
     let missing: Vec<&str> = ALL
         .iter()
         .map(|metric| metric.name)
         .filter(|name| !shown(&page).contains(name))
         .collect();
-    // Nothing is wrong with any of its partitions.
+    // No partition is in quarantine.
     assert_eq!(
         missing,
         [metric::QUARANTINED],
-        "listed and not exported by a service that has worked"
+        "listed but not exported by a working service"
     );
 
-    // What it counts is what was fed.
+    // The counts match what was fed.
     let outcomes = exposition::by_label(&page, metric::OUTCOMES, "outcome");
     let of = |outcome: &str| outcomes[outcome];
     assert_eq!(
@@ -210,15 +210,15 @@ fn a_working_service_exports_the_list() {
     assert_eq!((rejects["not_json"], rejects["bad_time"]), (1.0, 1.0));
     assert_eq!(exposition::total(&page, metric::EMOTIONS), 60.0);
     assert_eq!(exposition::total(&page, metric::DEAD_LETTERS), 2.0);
-    promtool_finds_nothing(&page);
+    assert_promtool_accepts(&page);
 }
 
-/// Prometheus's own look at names, units and help texts.
-fn promtool_finds_nothing(page: &str) {
+/// Checks names, units and help texts with Prometheus's own tool.
+fn assert_promtool_accepts(page: &str) {
     let runtime = std::env::var_os("MOODSTREAM_RUNTIME").map_or_else(|| root().join(".runtime"), PathBuf::from);
-    let brought = runtime.join("bin/promtool");
-    let program = if brought.exists() {
-        brought
+    let installed = runtime.join("bin/promtool");
+    let program = if installed.exists() {
+        installed
     } else {
         PathBuf::from("promtool")
     };
@@ -240,9 +240,9 @@ fn promtool_finds_nothing(page: &str) {
     );
 }
 
-/// A pattern takes in more topics than have series of their own.
+/// The pattern matches more topics than may have their own series.
 #[test]
-fn topics_without_end_do_not_make_series_without_end() {
+fn the_number_of_series_is_bounded_for_any_number_of_topics() {
     const TOPICS: usize = metric::MAX_TOPICS + 40;
     let bench = Bench::start();
     let names: Vec<String> = (0..TOPICS).map(|number| format!("many.{number}")).collect();
@@ -267,12 +267,12 @@ fn topics_without_end_do_not_make_series_without_end() {
         page = running.page().unwrap_or_default();
         exposition::total(&page, metric::OUTCOMES) >= TOPICS as f64
     });
-    each_sample_is_listed(&page);
+    assert_samples_are_listed(&page);
     let records = exposition::by_label(&page, metric::RECORDS, "topic");
     assert_eq!(records.len(), metric::MAX_TOPICS + 1);
     assert_eq!(records[metric::OTHER_TOPICS], 40.0);
     assert_eq!(records.values().sum::<f64>(), TOPICS as f64);
-    wait_for("no lag, of the others neither", || {
+    wait_for("the lag of all topics to be 0", || {
         page = running.page().unwrap_or_default();
         let lag = exposition::by_label(&page, metric::LAG, "topic");
         lag.len() <= metric::MAX_TOPICS + 1 && lag.values().all(|lag| *lag == 0.0)
