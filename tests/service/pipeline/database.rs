@@ -1,4 +1,4 @@
-//! A database that is alive and of no use.
+//! A database that is reachable, but slow, unresponsive, or refusing rows.
 
 use sqlx::{AssertSqlSafe, Connection as _, PgConnection};
 
@@ -8,7 +8,7 @@ use crate::support::{
     service::{Bench, Service, end_of, moodstream, terminate, wait_for},
 };
 
-/// Posts, all of one minute.
+/// Posts with these ids, all of one minute.
 fn posts(numbers: std::ops::Range<usize>) -> Vec<Vec<u8>> {
     let post = |n: String| {
         let post = serde_json::json!({
@@ -19,7 +19,7 @@ fn posts(numbers: std::ops::Range<usize>) -> Vec<Vec<u8>> {
     numbers.map(|n| post(n.to_string())).collect()
 }
 
-/// Makes the tables, and then does this to them.
+/// Applies the migrations, then executes `sql`.
 async fn migrate_and(service: &Service, sql: &str) {
     let migrated = moodstream()
         .arg("migrate")
@@ -35,10 +35,10 @@ async fn migrate_and(service: &Service, sql: &str) {
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn a_flush_too_slow_for_the_statement_timeout_is_halved_until_it_passes() {
+async fn a_flush_that_exceeds_the_statement_timeout_is_halved_until_it_succeeds() {
     let bench = Bench::start();
     bench.feed(&posts(0..200), "slow", 1);
-    // One window of them all, and statements that store more than 60 posts take longer than any may.
+    // One window for all posts. Statements that store more than 60 of them exceed the timeout.
     let settings = "[database]\nstatement_timeout_seconds = 2\n[window]\nmax_posts = 200\nmax_delay_ms = 60000\n";
     let service = bench.service("slow").with_config(&bench.write("slow.toml", settings));
     let dawdle = "
@@ -54,8 +54,8 @@ async fn a_flush_too_slow_for_the_statement_timeout_is_halved_until_it_passes() 
     let summary = service.run_until_caught_up();
     assert_eq!(summary["inserted"].as_u64(), Some(200), "{summary}");
     assert_eq!(number(&service.url, "SELECT count(*) FROM post").await, 200);
-    // Sequences don't roll back: some flush was too large, and each half committed its own records. How many there are
-    // depends on whether all records came in time for one window.
+    // Sequences don't roll back, so this shows that some flush was too large. The number of flushes depends on whether all
+    // records came in time for one window.
     let tried = "SELECT count(*) FROM too_large WHERE is_called";
     assert_eq!(number(&service.url, tried).await, 1);
     let too_large = "SELECT count(*) FROM (SELECT FROM post GROUP BY ingested_at HAVING count(*) > 60) AS flush";
@@ -63,9 +63,9 @@ async fn a_flush_too_slow_for_the_statement_timeout_is_halved_until_it_passes() 
     assert_rollups_equal_recount(&service.url).await;
 }
 
-/// Constraints that somebody adds stand for whatever the parser lets through and the tables can't hold.
+/// The added constraints stand for anything that the parser accepts but the tables can't store.
 #[tokio::test(flavor = "multi_thread")]
-async fn a_row_that_the_database_refuses_is_a_dead_letter_and_the_rest_is_stored() {
+async fn rows_that_the_database_refuses_become_dead_letters_and_the_rest_is_stored() {
     let bench = Bench::start();
     let refused = [17, 18, 140];
     bench.feed(&posts(0..200), "refused", 1);
@@ -97,31 +97,31 @@ async fn a_row_that_the_database_refuses_is_a_dead_letter_and_the_rest_is_stored
     assert_rollups_equal_recount(&service.url).await;
 }
 
-/// Each record would become a dead letter, until the topic is empty.
+/// Otherwise every record of the topic would become a dead letter.
 #[tokio::test(flavor = "multi_thread")]
-async fn a_database_that_refuses_every_row_is_waited_for_and_no_record_is_rejected() {
+async fn no_record_is_rejected_while_the_database_refuses_every_row() {
     let bench = Bench::start();
     bench.feed(&posts(0..200), "every", 1);
     let service = bench.service("every");
     migrate_and(&service, "ALTER TABLE post ADD COLUMN reviewed_by text NOT NULL").await;
     let mut child = service.command().spawn().unwrap();
     let page = |path: &str| service.get(path).unwrap_or_default();
-    wait_for("the word that every row is refused", || {
+    wait_for("/ready to report that every row is refused", || {
         let ready = page("/ready");
         ready.starts_with("HTTP/1.1 503") && ready.contains("every row is refused") && ready.contains("reviewed_by")
     });
-    // It is tried again and again, and nothing comes of it.
+    // Every retry fails and changes nothing.
     let retries = |page: &str| page.contains("moodstream_retries_total{what=\"database\"} 4");
-    wait_for("further tries", || retries(&page("/metrics")));
-    assert_eq!(number(&service.url, TALLY).await, 0, "no offset has moved");
+    wait_for("further retries", || retries(&page("/metrics")));
+    assert_eq!(number(&service.url, TALLY).await, 0, "an offset moved");
     let left = "SELECT (SELECT count(*) FROM post) + (SELECT count(*) FROM post_key)
                      + (SELECT count(*) FROM emotion_rollup)";
-    assert_eq!(number(&service.url, left).await, 0, "what was tried was rolled back");
+    assert_eq!(number(&service.url, left).await, 0, "a failed flush left rows behind");
     assert!(page("/metrics").contains("moodstream_dead_letters_total 0"));
 
     let mut connection = PgConnection::connect(&service.url).await.unwrap();
-    let mended = "ALTER TABLE post ALTER COLUMN reviewed_by DROP NOT NULL";
-    sqlx::raw_sql(mended).execute(&mut connection).await.unwrap();
+    let repair = "ALTER TABLE post ALTER COLUMN reviewed_by DROP NOT NULL";
+    sqlx::raw_sql(repair).execute(&mut connection).await.unwrap();
     wait_for("all posts", || {
         number_now(&service.url, "SELECT count(*) FROM post") == 200
     });
@@ -133,7 +133,7 @@ async fn a_database_that_refuses_every_row_is_waited_for_and_no_record_is_reject
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn a_database_that_falls_silent_makes_the_service_not_ready_and_loses_nothing() {
+async fn an_unresponsive_database_makes_the_service_not_ready_and_loses_no_record() {
     let bench = Bench::start();
     let (first, second) = (posts(0..50), posts(50..100));
     bench.feed(&first, "silent", 1);
@@ -152,10 +152,12 @@ async fn a_database_that_falls_silent_makes_the_service_not_ready_and_loses_noth
         number_now(&direct.url, "SELECT count(*) FROM post") == 50
     });
     wait_for("readiness", || ready("HTTP/1.1 200"));
-    // The flush of the second ones has sent all but its commit.
+    // The database becomes unresponsive just before the commit of the second posts.
     proxy.cut(Cut::SilentBefore);
     bench.feed(&second, "silent", 1);
-    wait_for("the word that the database is silent", || ready("no sign of life"));
+    wait_for("/ready to report the unresponsive database", || {
+        ready("no sign of life")
+    });
     assert!(proxy.has_swallowed());
     proxy.speak();
     wait_for("all posts", || {
@@ -164,6 +166,10 @@ async fn a_database_that_falls_silent_makes_the_service_not_ready_and_loses_noth
     wait_for("readiness", || ready("HTTP/1.1 200"));
     terminate(&child);
     assert!(end_of(&mut child).success());
-    assert_eq!(number(&direct.url, TALLY).await, 100, "each record once");
+    assert_eq!(
+        number(&direct.url, TALLY).await,
+        100,
+        "every record must be counted once"
+    );
     assert_rollups_equal_recount(&direct.url).await;
 }

@@ -1,4 +1,4 @@
-//! Records that can't be handled, and their way back.
+//! Records that can't be processed, and the replay of their dead letters.
 
 use std::{collections::BTreeMap, process::Stdio, time::Duration};
 
@@ -9,7 +9,7 @@ use super::{lines, number};
 use crate::support::service::{Bench, moodstream};
 
 #[tokio::test(flavor = "multi_thread")]
-async fn what_cannot_be_handled_becomes_a_dead_letter_and_the_rest_goes_on() {
+async fn records_that_cannot_be_processed_become_dead_letters_and_the_rest_is_stored() {
     let bench = Bench::start();
     let at = "\"created_at\":\"2026-03-01T12:00:00Z\"";
     let stream: Vec<(Vec<u8>, Option<&str>)> = vec![
@@ -57,7 +57,7 @@ async fn what_cannot_be_handled_becomes_a_dead_letter_and_the_rest_goes_on() {
         "poison",
         stream.iter().map(|(record, _)| (0, record.as_slice())),
     );
-    // A tombstone of a compacted topic: counted, and no letter.
+    // A tombstone of a compacted topic is counted but does not become a dead letter.
     let producer: rdkafka::producer::BaseProducer = bench.broker.config().create().unwrap();
     producer
         .send(
@@ -97,10 +97,7 @@ async fn what_cannot_be_handled_becomes_a_dead_letter_and_the_rest_goes_on() {
     let mut bytes: Vec<&[u8]> = letters.iter().map(|letter| &*letter.payload).collect();
     bytes.sort_unstable();
     wanted.sort_unstable();
-    assert!(
-        bytes == wanted,
-        "the dead letters are not the rejected records, byte for byte"
-    );
+    assert!(bytes == wanted, "the dead letters differ from the rejected records");
     for letter in &letters {
         assert!(
             reasons.contains_key(letter.headers["reason"].as_str()),
@@ -112,7 +109,7 @@ async fn what_cannot_be_handled_becomes_a_dead_letter_and_the_rest_goes_on() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn dead_letters_are_listed_and_sent_back_to_where_they_came_from() {
+async fn dead_letters_are_listed_and_replayed_to_their_origin() {
     let bench = Bench::start();
     let records: [&[u8]; 4] = [
         b"{\"broken",
@@ -157,8 +154,8 @@ async fn dead_letters_are_listed_and_sent_back_to_where_they_came_from() {
     assert!(dead_letters(&["list", "--since", "2100-01-01T00:00:00Z"]).0.is_empty());
     assert_eq!(dead_letters(&["list", "--limit", "2"]).0.len(), 2);
 
-    // Nothing is sent on trial. Read again as texts, the two that are no JSON are posts, in the partition that they came from.
-    // Their order is that of the dead-letter topic's partitions.
+    // A dry run sends nothing. Read again as text, the two records that are not JSON become posts, in their original partition.
+    // They arrive in the order of the dead-letter topic's partitions.
     let chosen = ["--reason", "not_json", "--reason", "unknown_format"];
     let (_, said) = dead_letters(&[&["replay", "--dry-run"], &chosen[..]].concat());
     assert!(said.starts_with("would send 2 records back"), "{said}");

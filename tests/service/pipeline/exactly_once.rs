@@ -1,4 +1,4 @@
-//! A group that is killed again and again, and a slice of the real archive: what stands in the tables at the end.
+//! The final contents of the tables after repeated kills, and for a slice of the real archive.
 
 use std::{
     collections::BTreeSet,
@@ -10,8 +10,8 @@ use serde_json::Value;
 use super::{PATIENCE, POSTS, TALLY, assert_rollups_equal_recount, lines, number, number_now, scores};
 use crate::support::service::{Bench, Service, shared, wait_within};
 
-/// A stream of the project's own making: posts, copies, deletions before and after their posts, and poison.
-pub(super) fn own_stream(posts: usize) -> Vec<Vec<u8>> {
+/// A synthetic stream: posts, duplicates, deletions before and after their posts, and damaged records.
+pub(super) fn synthetic_stream(posts: usize) -> Vec<Vec<u8>> {
     let moods = [
         "i am so happy today",
         "this makes me furious",
@@ -55,7 +55,7 @@ pub(super) fn own_stream(posts: usize) -> Vec<Vec<u8>> {
     out
 }
 
-/// Runs a group whose consumer is killed ten times, each a little further on, and then lets it finish.
+/// Runs a group whose consumer is killed ten times, each time a little further on, and then lets it finish.
 pub(super) fn run_killed_ten_times(service: &Service, total: i64) {
     for kill in 1..=10 {
         let mut child = service.command().spawn().unwrap();
@@ -70,8 +70,8 @@ pub(super) fn run_killed_ten_times(service: &Service, total: i64) {
     service.run_until_caught_up();
 }
 
-/// What a group read in peace and what another read under kills are the same to the last digit, but for scores,
-/// which may differ by the classifier's own tolerance.
+/// Asserts that an undisturbed group and one that was killed wrote the same tables, to the last digit. Only scores may differ,
+/// by the classifier's tolerance.
 pub(super) async fn assert_same_tables(calm: &Service, killed: &Service, total: i64) {
     assert_eq!(lines(&calm.url, POSTS).await, lines(&killed.url, POSTS).await);
     let apart = scores(&calm.url)
@@ -88,9 +88,9 @@ pub(super) async fn assert_same_tables(calm: &Service, killed: &Service, total: 
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn killed_at_any_moment_ends_in_the_same_tables() {
+async fn a_killed_group_writes_the_same_tables() {
     let bench = Bench::start();
-    let stream = own_stream(3_000);
+    let stream = synthetic_stream(3_000);
     let total = i64::try_from(stream.len()).unwrap();
     bench.feed(&stream, "posts", 4);
 
@@ -100,14 +100,14 @@ async fn killed_at_any_moment_ends_in_the_same_tables() {
     let posts = number(&calm.url, "SELECT count(*) FROM post").await;
     assert!(posts > 2_000, "{posts} posts");
 
-    // The same topic into another database, by a group whose consumer is killed again and again.
+    // A group whose consumer is killed repeatedly writes the same topic to another database.
     let killed = bench.service("posts").with_group("killed");
     run_killed_ten_times(&killed, total);
     assert_same_tables(&calm, &killed, total).await;
 }
 
-/// What the archive should come to, from its lines read as plain JSON: the posts that stand at the end,
-/// the deletion notices, and the posts seen.
+/// Computes the expected outcome from the lines as plain JSON: the ids of the remaining posts, the number of deletions, and the
+/// number of posts seen.
 fn expect(lines: &[Vec<u8>]) -> (BTreeSet<String>, u64, u64) {
     let (mut posts, mut deleted, mut deletions, mut seen) = (BTreeSet::new(), BTreeSet::new(), 0, 0);
     for line in lines {
@@ -123,13 +123,13 @@ fn expect(lines: &[Vec<u8>]) -> (BTreeSet<String>, u64, u64) {
     (posts.difference(&deleted).cloned().collect(), deletions, seen)
 }
 
-/// How much of the archive is fed: 8,000 lines, or as `MOODSTREAM_TEST_ARCHIVE_LINES` says.
+/// How many lines of the archive are fed: 8,000, or `MOODSTREAM_TEST_ARCHIVE_LINES`.
 fn archive_lines() -> usize {
     std::env::var("MOODSTREAM_TEST_ARCHIVE_LINES").map_or(8_000, |lines| lines.parse().expect("a number of lines"))
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn a_slice_of_the_real_archive_ends_exactly() {
+async fn a_slice_of_the_real_archive_is_stored_exactly() {
     let Some(shared) = shared() else { return };
     let archive = std::fs::File::open(shared.join("stream/spritzer_2019-07-03_0629-0641.jsonl.zst")).unwrap();
     let slice: Vec<Vec<u8>> = BufReader::new(zstd::Decoder::new(archive).unwrap())
@@ -159,13 +159,13 @@ async fn a_slice_of_the_real_archive_ends_exactly() {
     assert_eq!(ids, expected);
     assert_rollups_equal_recount(&service.url).await;
 
-    // The same topic into another database, by a group whose consumer is killed again and again.
+    // A group whose consumer is killed repeatedly writes the same topic to another database.
     let killed = bench.service("archive").with_group("killed");
     let total = i64::try_from(slice.len()).unwrap();
     run_killed_ten_times(&killed, total);
     assert_same_tables(&service, &killed, total).await;
 
-    // A second group reads it all again: nothing is new, nothing changes.
+    // A second group reads everything again and changes nothing.
     let again = service.with_group("again").run_until_caught_up();
     assert_eq!(again["inserted"].as_u64(), Some(0));
     assert_rollups_equal_recount(&service.url).await;

@@ -1,11 +1,11 @@
-//! A linear model in the place of an encoder: the same guarantees, without ONNX Runtime.
+//! A linear model instead of an encoder: the same guarantees, without ONNX Runtime.
 
 use std::path::Path;
 
 use serde_json::Value;
 
 use super::{
-    exactly_once::{assert_same_tables, own_stream, run_killed_ten_times},
+    exactly_once::{assert_same_tables, run_killed_ten_times, synthetic_stream},
     number,
 };
 use crate::support::{
@@ -13,15 +13,15 @@ use crate::support::{
     service::{Bench, moodstream},
 };
 
-/// A place where no ONNX Runtime is.
+/// A path where there is no ONNX Runtime.
 const NO_LIBRARY: &str = "/nowhere/libonnxruntime.so";
 
 #[tokio::test(flavor = "multi_thread")]
-async fn killed_with_a_linear_model_ends_in_the_same_tables() {
+async fn a_killed_group_with_a_linear_model_writes_the_same_tables() {
     let folder = tempfile::tempdir().unwrap();
     linear::write_folder(folder.path());
     let bench = Bench::start();
-    let stream = own_stream(3_000);
+    let stream = synthetic_stream(3_000);
     let total = i64::try_from(stream.len()).unwrap();
     bench.feed(&stream, "posts", 4);
 
@@ -84,7 +84,7 @@ fn a_linear_model_classifies_and_is_checked_without_onnx_runtime() {
 }
 
 #[test]
-fn a_linear_folder_that_is_not_whole_is_named_in_one_line() {
+fn a_damaged_linear_model_is_reported_in_one_line() {
     let folder = tempfile::tempdir().unwrap();
     linear::write_folder(folder.path());
     let file = folder.path().join("linear.safetensors");

@@ -1,4 +1,4 @@
-//! The whole service, black-box: the real binary on a real broker and a real Postgres, with the real model.
+//! The whole service as a black box: the binary with a real broker, Postgres and model.
 
 mod database;
 mod dead_letters;
@@ -10,18 +10,18 @@ mod windows;
 
 use std::{io::Read as _, process::Stdio, time::Duration};
 
-use exactly_once::own_stream;
+use exactly_once::synthetic_stream;
 
 use crate::support::service::{Bench, Service, end_of, model, terminate, wait_for};
 use sqlx::{AssertSqlSafe, Connection as _, PgConnection};
 
-/// Rows of `post` without the time of ingestion, which no two runs share, and without what the model says, which
-/// may differ in the last digits with the batch.
+/// Rows of `post` without the time of ingestion, which differs between runs, and without the predictions, whose last digits
+/// depend on the batch.
 const POSTS: &str = "SELECT concat_ws('|', source, post_id, created_at, author_id, lang, text, repost_of, model_id,
     subjects, hashtags, kafka_partition, kafka_offset) FROM post ORDER BY source, post_id";
-/// What the model says, in the order of [`POSTS`].
+/// The scores, in the order of [`POSTS`].
 const SCORES: &str = "SELECT score FROM post ORDER BY source, post_id";
-/// The whole archive takes longer than a test may otherwise.
+/// Longer than the usual limit, for the whole archive.
 const PATIENCE: Duration = Duration::from_secs(900);
 const TALLY: &str = "SELECT coalesce(sum(records), 0)::bigint FROM consumer_tally";
 
@@ -38,7 +38,7 @@ async fn scores(url: &str) -> Vec<f64> {
     sqlx::query_scalar(SCORES).fetch_all(&mut connection).await.unwrap()
 }
 
-/// A count; 0 while the table is not there yet.
+/// Returns a count, or 0 if the table does not exist yet.
 async fn number(url: &str, sql: &str) -> i64 {
     let mut connection = PgConnection::connect(url).await.unwrap();
     sqlx::query_scalar(AssertSqlSafe(sql.to_owned()))
@@ -51,7 +51,7 @@ fn number_now(url: &str, sql: &str) -> i64 {
     tokio::task::block_in_place(|| tokio::runtime::Handle::current().block_on(number(url, sql)))
 }
 
-/// By minute, hour and day.
+/// Compares the rollups by minute, hour and day with a recount.
 async fn assert_rollups_equal_recount(url: &str) {
     let mut connection = PgConnection::connect(url).await.unwrap();
     let differences: Vec<(String, String)> = sqlx::query_as(include_str!("../../support/recount.sql"))
@@ -87,7 +87,7 @@ async fn posts_in_languages_that_the_manifest_does_not_list_are_marked() {
             folder.display()
         );
         let config = bench.write(&format!("{policy}.toml"), config);
-        // Its own group and database: it reads all of the topic again.
+        // Its own group and database, so that it reads the whole topic again.
         let service = bench.service("languages").with_group(policy).with_config(&config);
         let output = service
             .command()
@@ -104,7 +104,7 @@ async fn posts_in_languages_that_the_manifest_does_not_list_are_marked() {
 #[tokio::test(flavor = "multi_thread")]
 async fn serves_metrics_and_health_and_stops_on_sigterm() {
     let bench = Bench::start();
-    bench.feed(&own_stream(200), "served", 2);
+    bench.feed(&synthetic_stream(200), "served", 2);
     let service = bench.service("served");
     let mut child = service.command().stderr(Stdio::piped()).spawn().unwrap();
     wait_for("readiness", || {
@@ -112,14 +112,14 @@ async fn serves_metrics_and_health_and_stops_on_sigterm() {
             .get("/ready")
             .is_some_and(|page| page.starts_with("HTTP/1.1 200"))
     });
-    // The series are there from the start, at 0.
+    // The series exist from the start, with the value 0.
     wait_for("stored posts", || {
         service.get("/metrics").is_some_and(|page| {
             let mut lines = page.lines().filter(|line| line.contains("outcome=\"inserted\""));
             lines.any(|line| !line.ends_with(" 0"))
         })
     });
-    // The lag comes with the broker's statistics, a moment later.
+    // The lag comes a little later, with librdkafka's statistics.
     for name in [
         "records_total",
         "batch_posts_bucket",
@@ -142,9 +142,9 @@ async fn serves_metrics_and_health_and_stops_on_sigterm() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn keeps_the_languages_and_tracks_the_subjects_of_the_settings() {
+async fn languages_are_filtered_and_subjects_tracked_as_configured() {
     let bench = Bench::start();
-    bench.feed(&own_stream(300), "filtered", 2);
+    bench.feed(&synthetic_stream(300), "filtered", 2);
     let settings = "[posts]\nlanguages = [\"en\"]\n
         [[subjects]]\nname = \"joyful\"\nkeywords = [\"happy\"]\n
         [[subjects]]\nname = \"tagged\"\nhashtags = [\"tag4\"]\n";
@@ -177,9 +177,9 @@ async fn keeps_the_languages_and_tracks_the_subjects_of_the_settings() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn a_start_while_posts_past_retention_are_read_goes_well() {
+async fn a_start_succeeds_while_a_query_reads_posts_past_retention() {
     let bench = Bench::start();
-    bench.feed(&own_stream(20), "read", 1);
+    bench.feed(&synthetic_stream(20), "read", 1);
     let service = bench.service("read");
     service.run_until_caught_up();
     let count = "SELECT count(*) FROM post";
@@ -197,7 +197,7 @@ async fn a_start_while_posts_past_retention_are_read_goes_well() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn a_topic_made_anew_or_of_another_cluster_is_read_whole_and_its_posts_are_of_their_own() {
+async fn posts_of_a_recreated_topic_or_another_cluster_are_not_duplicates() {
     let texts = |count| -> Vec<Vec<u8>> {
         (0..count)
             .map(|n| format!("nothing but the sea {n}").into_bytes())
@@ -213,10 +213,10 @@ async fn a_topic_made_anew_or_of_another_cluster_is_read_whole_and_its_posts_are
     let service = bench.service("anew").with_config(&settings);
     assert_eq!(counts(&service), [20, 0]);
 
-    // The broker forgets everything: the topic begins at offset 0 again, with the same texts.
+    // The broker forgets everything: the recreated topic begins at offset 0, with the same texts.
     bench.broker.restart();
     bench.feed(&texts(10), "anew", 1);
-    // By default it stops, rather than to say that it has caught up.
+    // By default the run fails instead of claiming that it has caught up.
     let stopped = bench
         .service("anew")
         .with_url(&service.url)
@@ -230,36 +230,32 @@ async fn a_topic_made_anew_or_of_another_cluster_is_read_whole_and_its_posts_are
         !stopped.status.success() && words.contains("the topic was made anew") && words.contains("in quarantine"),
         "{words}"
     );
-    assert_eq!(counts(&service), [10, 0], "they lie at offsets that others had");
+    assert_eq!(counts(&service), [10, 0], "posts at offsets that were used before");
     assert_eq!(counts(&service.with_group("again")), [0, 10], "the same, read again");
 
     let other = Bench::start();
     other.feed(&texts(10), "anew", 1);
     let elsewhere = other.service("anew").with_url(&service.url).with_group("elsewhere");
-    assert_eq!(counts(&elsewhere), [10, 0], "another cluster's topic");
+    assert_eq!(counts(&elsewhere), [10, 0], "posts of another cluster");
     assert_rollups_equal_recount(&service.url).await;
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn a_retention_that_is_raised_lets_nothing_count_twice() {
+async fn raising_the_retention_counts_no_post_twice() {
     let bench = Bench::start();
-    let stream = own_stream(200);
+    let stream = synthetic_stream(200);
     bench.feed(&stream, "raised", 2);
     let service = bench.service("raised");
     let posts = service.run_until_caught_up()["inserted"].as_u64().unwrap();
     let counted = "SELECT concat_ws('|', bucket, subject, lang, source, emotion, shard, posts) FROM emotion_rollup_day ORDER BY 1";
     let days = lines(&service.url, counted).await;
-    // Dropped, and then read again by a service that keeps everything.
+    // Retention drops the posts, then a service that keeps everything reads them again.
     let short = bench.write("short.toml", "[store]\nretention_days = 1\n");
     service.with_config(&short).run_until_caught_up();
     assert_eq!(number(&service.url, "SELECT count(*) FROM post").await, 0);
     let again = service.with_group("again").run_until_caught_up();
     assert_eq!(again["inserted"].as_u64(), Some(0), "{again}");
     assert!(again["late"].as_u64() >= Some(posts), "{again}");
-    assert_eq!(
-        again["texts"].as_u64(),
-        Some(0),
-        "what is late is not classified: {again}"
-    );
+    assert_eq!(again["texts"].as_u64(), Some(0), "late posts were classified: {again}");
     assert_eq!(lines(&service.url, counted).await, days);
 }

@@ -1,4 +1,4 @@
-//! A partition's fault stops that partition alone, and everybody is told.
+//! An error in a partition stops only that partition and is reported.
 
 use super::*;
 
@@ -37,14 +37,14 @@ async fn execute(url: &str, sql: &'static str) {
 const NEXT_OFFSET: &str = "SELECT next_offset FROM consumer_offset WHERE partition = 0";
 
 #[tokio::test(flavor = "multi_thread")]
-async fn a_record_that_contradicts_the_rollups_stops_its_partition_and_no_other() {
+async fn a_record_that_contradicts_the_rollups_stops_only_its_partition() {
     let bench = Bench::start();
     bench.broker.create_topic("posts", 2);
     produce(&bench, 0, &[&tweet(1, 10), &tweet(2, 11)]);
     let settings = bench.write("retry.toml", "[kafka]\nquarantine_retry_seconds = 1\n");
     let service = bench.service("posts").with_config(&settings);
     service.run_until_caught_up();
-    // Somebody changes a table by hand; then a post is deleted that the rollups no longer know.
+    // Someone empties a rollup by hand; then a post that it no longer contains is deleted.
     execute(
         &service.url,
         "CREATE TABLE kept AS SELECT * FROM emotion_rollup; TRUNCATE emotion_rollup",
@@ -57,12 +57,12 @@ async fn a_record_that_contradicts_the_rollups_stops_its_partition_and_no_other(
         page(&service, "/ready").contains("quarantined: posts/0: record_refused")
     });
     let ready = page(&service, "/ready");
-    assert!(ready.starts_with("HTTP/1.1 200"), "the others go on: {ready}");
+    assert!(ready.starts_with("HTTP/1.1 200"), "the member must stay ready: {ready}");
     assert!(ready.contains("the record at offset 3 can't be stored"), "{ready}");
     assert_eq!(
         number(&service.url, NEXT_OFFSET).await,
         3,
-        "up to the record at fault all is settled"
+        "the offset must be that of the refused record"
     );
     let metrics = page(&service, "/metrics");
     let sample = r#"moodstream_partition_quarantined{topic="posts",partition="0",reason="record_refused"} 1"#;
@@ -70,11 +70,15 @@ async fn a_record_that_contradicts_the_rollups_stops_its_partition_and_no_other(
 
     produce(&bench, 1, &[&tweet(5, 14)]);
     let stored = "SELECT count(*) FROM post WHERE kafka_partition = 1";
-    wait_for("the other partition to go on", || number_now(&service.url, stored) == 1);
+    wait_for("the other partition to continue", || {
+        number_now(&service.url, stored) == 1
+    });
 
-    // Set right, it goes on by itself, and nothing is lost or counted twice.
+    // Once the table is repaired, the partition continues by itself; no record is lost or counted twice.
     execute(&service.url, "INSERT INTO emotion_rollup SELECT * FROM kept").await;
-    wait_for("the partition to go on", || number_now(&service.url, NEXT_OFFSET) == 5);
+    wait_for("the partition to continue", || {
+        number_now(&service.url, NEXT_OFFSET) == 5
+    });
     wait_for("the quarantine to end", || {
         !page(&service, "/ready").contains("quarantined")
     });
@@ -84,9 +88,9 @@ async fn a_record_that_contradicts_the_rollups_stops_its_partition_and_no_other(
     assert_rollups_equal_recount(&service.url).await;
 }
 
-/// What an operator does who has set an offset right and will not wait.
+/// An operator has corrected an offset and doesn't want to wait for a retry.
 #[tokio::test(flavor = "multi_thread")]
-async fn a_quarantined_partition_is_tried_again_when_somebody_asks_and_not_when_a_foreign_page_does() {
+async fn a_quarantined_partition_is_retried_on_request_but_not_for_a_foreign_page() {
     let bench = Bench::start();
     bench.broker.create_topic("posts", 1);
     let service = bench.service("posts");
@@ -110,14 +114,16 @@ async fn a_quarantined_partition_is_tried_again_when_somebody_asks_and_not_when_
     assert!(foreign.starts_with("HTTP/1.1 403"), "{foreign}");
     assert!(
         page(&service, "/quarantine/retry").starts_with("HTTP/1.1 405"),
-        "reading asks for nothing"
+        "GET must not request a retry"
     );
     let asked = retry("content-length: 0\r\n");
     assert!(
         asked.starts_with("HTTP/1.1 202") && asked.contains("trying again: posts/0: offset_out_of_range"),
         "{asked}"
     );
-    wait_for("the partition to go on", || number_now(&service.url, NEXT_OFFSET) == 3);
+    wait_for("the partition to continue", || {
+        number_now(&service.url, NEXT_OFFSET) == 3
+    });
     wait_for("the quarantine to end", || {
         !page(&service, "/ready").contains("quarantined")
     });
@@ -126,7 +132,7 @@ async fn a_quarantined_partition_is_tried_again_when_somebody_asks_and_not_when_
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn a_longer_topic_made_anew_is_told_and_begins_anew_where_the_settings_say_so() {
+async fn a_longer_recreated_topic_is_reported_and_restarted_if_the_settings_say_so() {
     let texts = |count: usize, of: &str| -> Vec<Vec<u8>> {
         (0..count)
             .map(|n| format!("nothing but the {of} {n}").into_bytes())
@@ -146,7 +152,7 @@ async fn a_longer_topic_made_anew_is_told_and_begins_anew_where_the_settings_say
         .output()
         .unwrap();
     let words = String::from_utf8_lossy(&output.stderr);
-    assert!(!output.status.success(), "it has not caught up");
+    assert!(!output.status.success(), "the run claims to have caught up");
     let last = words.lines().find(|line| line.starts_with("moodstream: ")).unwrap();
     for expected in ["offset 9 of anew/0", "made anew", "kafka.on_topic_changed"] {
         assert!(last.contains(expected), "{words}");

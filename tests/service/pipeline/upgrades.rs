@@ -1,22 +1,22 @@
-//! A new version is rolled out: `/ready` says what is to be done, in which order. See docs/upgrades.md.
+//! Rolling upgrades: `/ready` says what to do, in which order. See docs/upgrades.md.
 
 use super::*;
 
 #[tokio::test(flavor = "multi_thread")]
-async fn ready_says_that_the_schema_is_older_and_the_member_goes_on_once_it_is_migrated() {
+async fn ready_reports_an_older_schema_and_the_member_continues_after_the_migration() {
     let bench = Bench::start();
-    bench.feed(&own_stream(20), "older", 1);
+    bench.feed(&synthetic_stream(20), "older", 1);
     let settings = bench.write("older.toml", "[store]\nmigrate = false\n");
     let service = bench.service("older").with_config(&settings);
     let mut child = service.command().spawn().unwrap();
     let ready = || service.get("/ready").unwrap_or_default();
-    wait_for("the word that the schema is older", || {
+    wait_for("/ready to report the older schema", || {
         let ready = ready();
         ready.starts_with("HTTP/1.1 503")
             && ready.contains("the schema is older than this program")
             && ready.contains("run this version's `moodstream migrate`")
     });
-    // One that ends by itself waits for nobody.
+    // With `--until-caught-up` it fails instead of waiting.
     let output = service
         .another_member()
         .command()
@@ -37,11 +37,11 @@ async fn ready_says_that_the_schema_is_older_and_the_member_goes_on_once_it_is_m
     );
     wait_for("readiness", || ready().starts_with("HTTP/1.1 200"));
     wait_for("posts", || number_now(&service.url, "SELECT count(*) FROM post") > 0);
-    assert!(!ready().contains("note:"), "the schema is its own");
+    assert!(!ready().contains("note:"), "a note about a schema of the same version");
     terminate(&child);
     assert!(end_of(&mut child).success());
 
-    // Later a newer version migrates, and lets this one go on.
+    // Later a newer version migrates the schema and lets this one continue.
     let mut connection = PgConnection::connect(&service.url).await.unwrap();
     sqlx::raw_sql(
         "INSERT INTO _sqlx_migrations (version, description, success, checksum, execution_time)
@@ -51,7 +51,7 @@ async fn ready_says_that_the_schema_is_older_and_the_member_goes_on_once_it_is_m
     .await
     .unwrap();
     let mut child = service.command().spawn().unwrap();
-    wait_for("the word that the schema is newer", || {
+    wait_for("/ready to report the newer schema", || {
         let ready = ready();
         ready.starts_with("HTTP/1.1 200")
             && ready.contains("note: database: the schema is at version 9001, newer than this program's")
@@ -61,14 +61,13 @@ async fn ready_says_that_the_schema_is_older_and_the_member_goes_on_once_it_is_m
     assert!(end_of(&mut child).success());
 }
 
-/// It waits for somebody, but not for ever.
 #[test]
-fn a_member_that_waits_for_a_migration_ends_when_it_is_told_to() {
+fn a_member_that_waits_for_a_migration_stops_on_sigterm() {
     let bench = Bench::start();
     let settings = bench.write("waits.toml", "[store]\nmigrate = false\n");
     let service = bench.service("waits").with_config(&settings);
     let mut child = service.command().spawn().unwrap();
-    wait_for("the word that the schema is older", || {
+    wait_for("/ready to report the older schema", || {
         service
             .get("/ready")
             .is_some_and(|ready| ready.contains("the schema is older"))

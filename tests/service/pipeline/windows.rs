@@ -1,4 +1,4 @@
-//! When windows close. What would wait for a timer waits for ten minutes here, longer than a test may take.
+//! When windows close. Their timer is set to ten minutes, longer than any test waits.
 
 use std::process::Child;
 
@@ -46,7 +46,7 @@ impl Running {
         }
     }
 
-    /// Sends a post that is like no other.
+    /// Sends a post with a unique text.
     fn send(&mut self, topic: &str) {
         let post = serde_json::json!({
             "id": self.next.to_string(), "text": format!("what a day, number {}", self.next),
@@ -78,13 +78,17 @@ async fn a_window_closes_as_soon_as_a_session_is_idle() {
     }
     let page = running.service.get("/metrics").unwrap();
     let count = |name: &str| exposition::total(&page, &format!("{name}_count"));
-    assert_eq!(count(metric::WINDOW_RECORDS), 5.0, "each post was a window of its own");
-    assert_eq!(count(metric::STAGE_DELAY), 20.0, "four parts of the delay of each post");
+    assert_eq!(count(metric::WINDOW_RECORDS), 5.0, "each post must have its own window");
+    assert_eq!(
+        count(metric::STAGE_DELAY),
+        20.0,
+        "the delay of each post has four parts"
+    );
 }
 
-/// Only where all sessions were idle did a window close: a post waited for the one before it.
+/// A window once closed only when all sessions were idle, so a post waited for the one before it.
 #[tokio::test(flavor = "multi_thread")]
-async fn a_window_does_not_wait_for_another_one_while_a_session_is_idle() {
+async fn a_window_does_not_wait_for_another_while_a_session_is_idle() {
     let mut running = Running::start("held", "window-before=1*sleep(600000)");
     running.send("held");
     wait_for("the first window to be held", || {
@@ -93,12 +97,12 @@ async fn a_window_does_not_wait_for_another_one_while_a_session_is_idle() {
     });
     running.send("held");
     wait_for("the second post to be classified", || running.classified() == 1.0);
-    assert_eq!(running.stored(), 0, "its row comes after the first post's");
+    assert_eq!(running.stored(), 0, "it must be stored after the first post");
 }
 
-/// Windows that were classified and not yet stored counted as in work, so that sessions stood idle while the database was slow.
+/// Windows that waited for the database once counted as being classified, so that sessions stood idle.
 #[tokio::test(flavor = "multi_thread")]
-async fn windows_that_wait_for_the_database_keep_no_session_idle() {
+async fn windows_that_wait_for_the_database_occupy_no_session() {
     let mut running = Running::start("slow", "");
     let mut holder = PgConnection::connect(&running.service.url).await.unwrap();
     sqlx::raw_sql("BEGIN; LOCK TABLE post IN EXCLUSIVE MODE")
@@ -109,5 +113,5 @@ async fn windows_that_wait_for_the_database_keep_no_session_idle() {
         running.send("slow");
         wait_for("the post to be classified", || running.classified() == f64::from(sent));
     }
-    assert_eq!(running.stored(), 0, "nothing can be written");
+    assert_eq!(running.stored(), 0, "a post was stored despite the lock");
 }
