@@ -1,4 +1,4 @@
-//! The HTTP server's limits, on the service itself.
+//! The limits of the service's HTTP server.
 
 use std::{
     io::{Read as _, Write as _},
@@ -8,7 +8,7 @@ use std::{
 
 use crate::support::service::{Bench, end_of, terminate, wait_for};
 
-/// Whether the server closes the connection, and after how long; what it says before is thrown away.
+/// Returns how long the server took to close the connection, or `None` if it stays open for 20 s. Discards the response.
 fn closed_after(mut socket: TcpStream) -> Option<Duration> {
     let begun = Instant::now();
     socket.set_read_timeout(Some(Duration::from_secs(20))).unwrap();
@@ -20,7 +20,7 @@ fn closed_after(mut socket: TcpStream) -> Option<Duration> {
 }
 
 #[test]
-fn clients_that_send_nothing_or_too_much_or_come_in_crowds_keep_nobody_out() {
+fn slow_oversized_or_numerous_clients_do_not_block_others() {
     let bench = Bench::start();
     bench.broker.create_topic("limits", 1);
     let service = bench.service("limits");
@@ -28,7 +28,7 @@ fn clients_that_send_nothing_or_too_much_or_come_in_crowds_keep_nobody_out() {
     wait_for("the server", || service.get("/live").is_some());
     let connect = || TcpStream::connect(service.listen()).unwrap();
 
-    // A head that is too long, or of too many fields, is refused in words.
+    // A head that is too long or has too many fields is refused.
     for head in [
         format!(
             "GET /live HTTP/1.1\r\nhost: x\r\ncookie: {}\r\n\r\n",
@@ -43,29 +43,26 @@ fn clients_that_send_nothing_or_too_much_or_come_in_crowds_keep_nobody_out() {
         assert!(!answer.starts_with("HTTP/1.1 200"), "{answer}");
     }
 
-    // Two that send nothing or half a head are closed, and so is one that sends no second request.
+    // Connections that send nothing, half a head, or no second request are closed.
     let silent = connect();
     let mut half = connect();
     half.write_all(b"GET /live HTTP/1.1\r\nhost: x\r\nx-slow: ").unwrap();
     let mut idle = connect();
     idle.write_all(b"GET /live HTTP/1.1\r\nhost: x\r\n\r\n").unwrap();
     for socket in [silent, half, idle] {
-        assert!(
-            closed_after(socket).is_some(),
-            "a connection that says nothing is kept for ever"
-        );
+        assert!(closed_after(socket).is_some(), "an idle connection was kept open");
     }
 
-    // A crowd: the places are taken, what comes then is closed at once, and after a while there is room again.
-    let crowd: Vec<TcpStream> = (0..400).map(|_| connect()).collect();
+    // Connections beyond the limit are closed at once. After a while new ones are accepted again.
+    let many: Vec<TcpStream> = (0..400).map(|_| connect()).collect();
     let files = std::fs::read_dir(format!("/proc/{}/fd", child.id())).unwrap().count();
     assert!(files < 128 + 100, "{files} open files for 400 connections");
-    wait_for("an answer after the crowd", || {
+    wait_for("an answer after 400 connections", || {
         service
             .get("/live")
             .is_some_and(|page| page.starts_with("HTTP/1.1 200"))
     });
-    drop(crowd);
+    drop(many);
     terminate(&child);
     assert!(end_of(&mut child).success());
 }

@@ -1,4 +1,4 @@
-//! What SECURITY.md promises, black-box.
+//! What SECURITY.md promises, tested as a black box.
 
 mod http;
 mod roles;

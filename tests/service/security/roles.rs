@@ -1,4 +1,4 @@
-//! The roles: one that owns, one that writes rows, one that reads.
+//! The database roles: owner, service and reader.
 
 use std::process::Output;
 
@@ -7,7 +7,7 @@ use sqlx::{AssertSqlSafe, Connection as _, PgConnection};
 
 use crate::support::service::{Bench, end_of, moodstream, terminate, wait_for};
 
-/// Makes the three roles in a cluster of their own, and a database that belongs to the first.
+/// Creates the three roles, and a database that belongs to the first. Returns its URL as superuser.
 fn roles(bench: &Bench) -> String {
     for role in ["moodstream_owner", "moodstream_service", "moodstream_read"] {
         bench.postgres.execute(&format!("CREATE ROLE {role} LOGIN")).unwrap();
@@ -44,7 +44,7 @@ async fn connect(url: &str, role: &str) -> PgConnection {
     PgConnection::connect(&url_as(url, role)).await.unwrap()
 }
 
-/// SQLSTATE of what the statement fails with, if it does; it is rolled back.
+/// Executes a statement and rolls it back. Returns the SQLSTATE if it fails.
 pub(super) async fn refused(connection: &mut PgConnection, sql: &str) -> Option<String> {
     let mut tx = connection.begin().await.unwrap();
     let done = sqlx::raw_sql(AssertSqlSafe(sql.to_owned())).execute(&mut *tx).await;
@@ -58,7 +58,7 @@ pub(super) async fn refused(connection: &mut PgConnection, sql: &str) -> Option<
 
 pub(super) const DENIED: &str = "42501";
 
-/// What would alter the schema, or go past the service's own rights.
+/// Statements that alter the schema or exceed the service's rights.
 pub(super) const ALTERATIONS: &[&str] = &[
     "CREATE TABLE mine (a int)",
     "CREATE VIEW mine AS SELECT 1 AS a",
@@ -91,7 +91,7 @@ pub(super) fn feed_days(bench: &Bench, topic: &str) -> usize {
     let record = |(n, day): (usize, &str)| {
         format!("{{\"id\":\"{n}\",\"text\":\"what a happy day\",\"lang\":\"en\",\"created_at\":\"{day}T12:00:00Z\"}}")
     };
-    // Days long past, that have no partition; and one deletion.
+    // Days long past, which have no partitions yet.
     let days = ["2019-07-01", "2019-07-02", "2020-02-29", "2021-12-31"];
     let records: Vec<Vec<u8>> = days
         .into_iter()
@@ -103,7 +103,7 @@ pub(super) fn feed_days(bench: &Bench, topic: &str) -> usize {
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn the_service_does_its_work_without_rights_over_the_schema() {
+async fn the_service_works_without_rights_to_alter_the_schema() {
     let bench = Bench::start();
     let url = roles(&bench);
     migrate_as_owner(&url);
@@ -120,7 +120,7 @@ async fn the_service_does_its_work_without_rights_over_the_schema() {
     .unwrap();
     assert_eq!(made, 3);
 
-    // Retention drops those days again, and forgets their keys.
+    // Retention drops those days and their keys.
     let config = bench.write("retention.toml", "[store]\nmigrate = false\nretention_days = 2\n");
     service.with_config(&config).run_until_caught_up();
     let mut owner = connect(&url, "moodstream_owner").await;
@@ -145,7 +145,7 @@ async fn the_service_does_its_work_without_rights_over_the_schema() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn the_functions_of_the_owner_make_and_drop_partitions_only() {
+async fn the_owner_s_functions_only_create_and_drop_partitions() {
     let bench = Bench::start();
     let url = roles(&bench);
     migrate_as_owner(&url);
@@ -176,7 +176,7 @@ async fn the_functions_of_the_owner_make_and_drop_partitions_only() {
         let dropped: bool = sqlx::query_scalar(nothing).fetch_one(&mut service).await.unwrap();
         assert!(!dropped, "{nothing}");
     }
-    // A table of the caller's own, in front of the owner's in the caller's path, is not what the function takes.
+    // The function ignores the caller's own table, although it comes first in the caller's search_path.
     sqlx::raw_sql("CREATE TEMPORARY TABLE post (created_at timestamptz) PARTITION BY RANGE (created_at)")
         .execute(&mut service)
         .await
@@ -197,7 +197,7 @@ async fn the_functions_of_the_owner_make_and_drop_partitions_only() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn the_reading_role_reads_everything_and_changes_nothing() {
+async fn the_read_role_reads_everything_and_changes_nothing() {
     let bench = Bench::start();
     let url = roles(&bench);
     migrate_as_owner(&url);
@@ -225,7 +225,7 @@ async fn the_reading_role_reads_everything_and_changes_nothing() {
             format!("INSERT INTO {relation} DEFAULT VALUES"),
         ] {
             let code = refused(&mut read, &change).await;
-            // A view that adds up refuses before anybody's rights are looked at.
+            // An aggregating view refuses changes before rights are checked.
             assert!(matches!(code.as_deref(), Some(DENIED | "55000")), "{change}: {code:?}");
         }
     }
@@ -237,7 +237,7 @@ async fn the_reading_role_reads_everything_and_changes_nothing() {
         let code = refused(&mut read, alteration).await;
         assert_eq!(code.as_deref(), Some(DENIED), "{alteration}");
     }
-    // What a later migration makes can be read at once.
+    // Tables of later migrations are readable at once.
     let mut owner = connect(&url, "moodstream_owner").await;
     sqlx::raw_sql("CREATE TABLE later (a int)")
         .execute(&mut owner)
@@ -246,9 +246,9 @@ async fn the_reading_role_reads_everything_and_changes_nothing() {
     assert_eq!(refused(&mut read, "SELECT * FROM later").await, None);
 }
 
-/// As `check` does, and without ending: rights can be granted while it runs.
+/// Like `check`, but the service keeps running, since rights can be granted meanwhile.
 #[tokio::test(flavor = "multi_thread")]
-async fn a_start_says_which_rights_its_role_lacks() {
+async fn missing_rights_are_logged_at_startup() {
     let bench = Bench::start();
     let url = roles(&bench);
     migrate_as_owner(&url);
@@ -277,9 +277,9 @@ async fn a_start_says_which_rights_its_role_lacks() {
     assert!(end_of(&mut child).success());
 }
 
-/// Each table, view and function with the rights of the two roles: what a migration adds must be decided on here.
+/// Checks the two roles' rights on every table, view and function, including those that later migrations add.
 #[tokio::test(flavor = "multi_thread")]
-async fn every_right_is_one_that_was_meant() {
+async fn the_roles_have_exactly_the_intended_rights() {
     let bench = Bench::start();
     let url = roles(&bench);
     migrate_as_owner(&url);
@@ -301,18 +301,18 @@ async fn every_right_is_one_that_was_meant() {
             .iter()
             .find(|(name, _)| name == relation)
             .map_or("", |(_, rights)| rights);
-        let mut meant: Vec<&str> = writes.split(", ").filter(|right| !right.is_empty()).collect();
+        let mut intended: Vec<&str> = writes.split(", ").filter(|right| !right.is_empty()).collect();
         if role == "moodstream_read" {
-            meant.clear();
+            intended.clear();
         }
-        meant.push("SELECT");
-        meant.sort_unstable();
-        assert_eq!(*granted, meant.join(", "), "{role} on {relation}");
+        intended.push("SELECT");
+        intended.sort_unstable();
+        assert_eq!(*granted, intended.join(", "), "{role} on {relation}");
     }
     for (name, _) in WRITES {
         assert!(
             rights.iter().any(|(relation, ..)| relation == name),
-            "{name} is no table"
+            "{name} is not a table"
         );
     }
     let functions: Vec<(String, bool, bool, bool, bool)> = sqlx::query_as(
@@ -326,7 +326,7 @@ async fn every_right_is_one_that_was_meant() {
     .unwrap();
     for (name, definer, fixed_path, service, read) in functions {
         let for_service = SERVICE_FUNCTIONS.contains(&name.as_str());
-        assert_eq!(definer, for_service, "{name} runs with the owner's rights");
+        assert_eq!(definer, for_service, "SECURITY DEFINER of {name}");
         assert!(
             !definer || fixed_path,
             "{name} runs with the owner's rights under the caller's search_path"
@@ -336,7 +336,7 @@ async fn every_right_is_one_that_was_meant() {
 }
 
 #[test]
-fn a_role_that_can_not_be_limited_is_refused() {
+fn a_role_that_cannot_be_limited_is_refused() {
     let bench = Bench::start();
     let url = roles(&bench);
     let owner = url_as(&url, "moodstream_owner");

@@ -1,5 +1,5 @@
-//! SASL to Kafka, with the real binary. The broker that setup fetches keeps no users, so a proxy of the test's own asks
-//! who is there, and passes on to the broker what comes then:
+//! SASL to Kafka, with the real binary. The broker that `deploy/setup` installs has no users, so a proxy authenticates clients
+//! before it forwards to the broker:
 //! <https://kafka.apache.org/protocol#sasl_handshake>, RFC 4616 (PLAIN) and RFC 5802 (SCRAM).
 
 use std::{net::Ipv4Addr, num::NonZeroU32, path::PathBuf};
@@ -24,7 +24,7 @@ const SASL_AUTHENTICATE: i16 = 36;
 const UNSUPPORTED_SASL_MECHANISM: i16 = 33;
 const SASL_AUTHENTICATION_FAILED: i16 = 58;
 
-/// Lets [`USER`] through to the broker at that port by [`SECRET`] alone; its own port.
+/// Starts a proxy that forwards to the port `target` once a client has logged in as [`USER`] with [`SECRET`]. Returns its port.
 async fn serve(target: u16) -> u16 {
     let listener = TcpListener::bind((Ipv4Addr::LOCALHOST, 0)).await.unwrap();
     let port = listener.local_addr().unwrap().port();
@@ -52,12 +52,12 @@ async fn write_frame(socket: &mut TcpStream, frame: &[u8]) -> Option<()> {
     socket.write_all(&sized(frame)).await.ok()
 }
 
-/// Bytes behind their number, as the protocol has both frames and fields.
+/// Prefixes bytes with their length, as the protocol's frames and fields do.
 fn sized(bytes: &[u8]) -> Vec<u8> {
     [&(bytes.len() as i32).to_be_bytes(), bytes].concat()
 }
 
-/// Reads requests until one proves who it is; whoever asks for something else before is cut off.
+/// Answers requests until the client has logged in. Returns `None` if it fails to, or requests anything else before.
 async fn admit(client: &mut TcpStream, broker: &mut TcpStream) -> Option<()> {
     let mut exchange = None;
     loop {
@@ -69,7 +69,7 @@ async fn admit(client: &mut TcpStream, broker: &mut TcpStream) -> Option<()> {
             write_frame(client, &read_frame(broker).await?).await?;
             continue;
         }
-        // The client's name may be null.
+        // The client id may be null.
         let body = request.get(10 + usize::try_from(field(8)?).unwrap_or(0)..)?;
         let mut answer = correlation.to_vec();
         let mut admitted = None;
@@ -120,7 +120,7 @@ enum Mechanism {
 
 struct Exchange {
     mechanism: Mechanism,
-    /// What both have said so far.
+    /// The messages of both sides so far.
     state: String,
 }
 
@@ -144,7 +144,7 @@ enum Step {
     Done(Vec<u8>),
 }
 
-/// One message of the client; none if it proves nothing.
+/// Handles one message of the client. Returns `None` if it is not a valid login.
 fn step(mechanism: Mechanism, state: String, message: &[u8]) -> Option<Step> {
     let message = std::str::from_utf8(message).ok()?;
     let Mechanism::Scram(derive, algorithm) = mechanism else {
@@ -161,27 +161,27 @@ fn step(mechanism: Mechanism, state: String, message: &[u8]) -> Option<Step> {
     if without_proof != format!("c=biws,r={nonce}") {
         return None;
     }
-    let said = format!("{state},{without_proof}");
+    let auth_message = format!("{state},{without_proof}");
     let mut salted = vec![0; algorithm.digest_algorithm().output_len()];
     pbkdf2::derive(derive, ITERATIONS, SALT, SECRET.as_bytes(), &mut salted);
     let sign = |key: &[u8], what: &str| hmac::sign(&hmac::Key::new(algorithm, key), what.as_bytes());
     let stored = digest::digest(algorithm.digest_algorithm(), sign(&salted, "Client Key").as_ref());
-    let signature = sign(stored.as_ref(), &said);
+    let signature = sign(stored.as_ref(), &auth_message);
     let proof = BASE64.decode(proof).ok()?;
     let client: Vec<u8> = proof.iter().zip(signature.as_ref()).map(|(a, b)| a ^ b).collect();
     if digest::digest(algorithm.digest_algorithm(), &client).as_ref() != stored.as_ref() {
         return None;
     }
-    let server = sign(sign(&salted, "Server Key").as_ref(), &said);
+    let server = sign(sign(&salted, "Server Key").as_ref(), &auth_message);
     Some(Step::Done(format!("v={}", BASE64.encode(server)).into_bytes()))
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn kafka_is_logged_in_to_and_a_refused_login_is_one_line_without_the_password() {
+async fn kafka_logins_succeed_and_a_refused_one_is_reported_without_the_password() {
     let proxy = Proxy::bind();
     let bench = Bench::with_broker(Broker::start_behind(Some(proxy.port())));
     let ca = bench.write("ca.pem", &proxy.ca);
-    // In TLS, as one would have it: a password in the clear is PLAIN's.
+    // Within TLS, as PLAIN sends the password in clear text.
     proxy.serve(serve(bench.broker.port()).await, |socket| {
         std::future::ready(Some(socket))
     });
@@ -194,7 +194,7 @@ async fn kafka_is_logged_in_to_and_a_refused_login_is_one_line_without_the_passw
         bench.write(&name, format!("[kafka.properties]\n{properties}"))
     };
     let posts = bench.write("posts.jsonl", posts().join(&b'\n'));
-    // Wrong, and a secret all the same.
+    // A wrong password is a secret too.
     let wrong = SECRET.replace('2', "3") + "!";
 
     for mechanism in ["PLAIN", "SCRAM-SHA-256", "SCRAM-SHA-512"] {
@@ -204,7 +204,7 @@ async fn kafka_is_logged_in_to_and_a_refused_login_is_one_line_without_the_passw
         assert_refused(&output, &output.stderr, "refuses the login");
         assert!(!String::from_utf8_lossy(&output.stderr).contains(&wrong));
     }
-    // The group's consumer, and what is asked of the broker before.
+    // The consumer, and the checks of the broker before it starts.
     let service = bench.service("SCRAM-SHA-512");
     let right = service.with_config(&settings("SCRAM-SHA-512", SECRET));
     let summary = right.run_until_caught_up();

@@ -1,4 +1,4 @@
-//! Secrets are planted in every setting that may hold one, and looked for in everything that comes out.
+//! Puts a secret into every setting that may contain one, and searches all output for it.
 
 use std::fs::{self, File};
 
@@ -7,7 +7,7 @@ use crate::support::service::{Bench, end_of, model, moodstream, terminate, wait_
 const SECRET: &str = "hunter2hunter2";
 
 #[test]
-fn planted_secrets_are_in_no_output() {
+fn no_command_prints_a_secret() {
     let url = format!("postgres://me:{SECRET}@127.0.0.1:1/moods");
     let folder = tempfile::tempdir().unwrap();
     let broken = folder.path().join("broken.toml");
@@ -39,13 +39,13 @@ fn planted_secrets_are_in_no_output() {
             .unwrap();
         let said = [output.stdout, output.stderr].concat();
         let said = String::from_utf8_lossy(&said);
-        assert!(!said.is_empty(), "{arguments:?} says nothing");
-        assert!(!said.contains(SECRET), "{arguments:?} shows a secret");
+        assert!(!said.is_empty(), "{arguments:?} prints nothing");
+        assert!(!said.contains(SECRET), "{arguments:?} prints a secret");
     }
 }
 
 #[test]
-fn planted_secrets_are_on_no_page_of_the_service_well_or_not() {
+fn no_page_or_log_of_the_service_contains_a_secret() {
     let bench = Bench::start();
     bench.broker.create_topic("secrets", 1);
     let service = bench.service("secrets");
@@ -61,7 +61,7 @@ fn planted_secrets_are_on_no_page_of_the_service_well_or_not() {
         .spawn()
         .unwrap();
     let mut seen = Vec::new();
-    let mut look = |readiness: &str| {
+    let mut check_pages = |readiness: &str| {
         wait_for(readiness, || {
             service.get("/ready").is_some_and(|page| page.contains(readiness))
         });
@@ -74,14 +74,14 @@ fn planted_secrets_are_on_no_page_of_the_service_well_or_not() {
             seen.push(page);
         }
     };
-    look("HTTP/1.1 200");
-    // Without its database it says why: at the next thing to write.
+    check_pages("HTTP/1.1 200");
+    // Without its database the service reports the error at the next flush.
     bench.postgres.crash().unwrap();
     let record = r#"{"id":"1","text":"what a happy day","created_at":"2026-03-01T12:00:00Z"}"#;
     bench.broker.produce("secrets", [(0, record.as_bytes())]);
-    look("database: ");
+    check_pages("database: ");
     bench.postgres.come_back().unwrap();
-    look("HTTP/1.1 200");
+    check_pages("HTTP/1.1 200");
     terminate(&child);
     assert!(end_of(&mut child).success());
     assert!(seen.iter().any(|page| page.contains("moodstream_build_info")));

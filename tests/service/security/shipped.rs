@@ -1,5 +1,4 @@
-//! What is shipped to run the service keeps to least rights: the very script, arguments and addresses of `deploy/`, on
-//! a real Postgres.
+//! The files in `deploy/` grant least privilege: the tests run their script, arguments and URLs with a real Postgres.
 
 use std::{fs, process::Output};
 
@@ -18,7 +17,7 @@ fn deploy(file: &str) -> String {
     fs::read_to_string(root().join("deploy").join(file)).unwrap()
 }
 
-/// The script that makes the roles, as the image of Postgres runs what lies in its folder for such.
+/// Runs the script that creates the roles, as the Postgres image runs its init scripts.
 fn make_roles(bench: &Bench, passwords: &[(&str, &str)]) -> Output {
     let mut psql = bench.postgres.client("psql").unwrap();
     psql.args([
@@ -36,8 +35,8 @@ fn make_roles(bench: &Bench, passwords: &[(&str, &str)]) -> Output {
     .unwrap()
 }
 
-/// From now on the cluster lets the three roles in by their passwords alone.
-async fn ask_for_passwords(bench: &Bench) {
+/// Makes the cluster require passwords of the three roles.
+async fn require_passwords(bench: &Bench) {
     let hba = "COPY (VALUES ('host all moodstream_owner,moodstream_service,moodstream_read all scram-sha-256'),
                             ('host all all all trust')) TO PROGRAM 'cat > pg_hba.conf'";
     bench.postgres.execute(hba).unwrap();
@@ -51,8 +50,8 @@ async fn ask_for_passwords(bench: &Bench) {
     }
 }
 
-/// The values of that name in the compose file, from top to bottom, with its variables from [`PASSWORDS`] and its
-/// Postgres at this bench.
+/// Returns the values of a key in the compose file, in order, with the variables from [`PASSWORDS`] and the address of the
+/// bench's Postgres filled in.
 fn values(bench: &Bench, name: &str) -> Vec<String> {
     let text = deploy("compose.yaml");
     let found = text
@@ -75,7 +74,7 @@ async fn compose_migrates_serves_and_reads_as_three_roles() {
     let bench = Bench::start();
     let output = make_roles(&bench, &PASSWORDS);
     assert!(output.status.success(), "{}", String::from_utf8_lossy(&output.stderr));
-    ask_for_passwords(&bench).await;
+    require_passwords(&bench).await;
 
     let commands = values(&bench, "command");
     let command = commands
@@ -85,7 +84,7 @@ async fn compose_migrates_serves_and_reads_as_three_roles() {
     let arguments: Vec<&str> = command.trim_matches(['[', ']']).split(", ").collect();
     let urls = values(&bench, "MOODSTREAM_DATABASE__URL");
     let [owner, service] = &urls[..] else {
-        panic!("one to migrate, one to serve: {urls:?}");
+        panic!("expected one URL to migrate and one to serve: {urls:?}");
     };
     let output = moodstream()
         .args(&arguments)
@@ -135,10 +134,10 @@ async fn compose_migrates_serves_and_reads_as_three_roles() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn the_job_of_the_kubernetes_manifest_migrates_for_its_service() {
+async fn the_kubernetes_job_migrates_for_the_service() {
     let bench = Bench::start();
     assert!(make_roles(&bench, &PASSWORDS).status.success());
-    // The block of the ConfigMap.
+    // The settings in the ConfigMap.
     let manifest = deploy("kubernetes/moodstream.yaml");
     let settings: Vec<&str> = manifest
         .lines()
@@ -162,7 +161,11 @@ async fn the_job_of_the_kubernetes_manifest_migrates_for_its_service() {
             .unwrap()
     };
     let output = migrate("moodstream_service");
-    assert_eq!(output.status.code(), Some(1), "the service's role can't make tables");
+    assert_eq!(
+        output.status.code(),
+        Some(1),
+        "the service's role must not create tables"
+    );
     let output = migrate("moodstream_owner");
     assert!(output.status.success(), "{}", String::from_utf8_lossy(&output.stderr));
     let posts = feed_days(&bench, "kubernetes");
@@ -171,12 +174,12 @@ async fn the_job_of_the_kubernetes_manifest_migrates_for_its_service() {
     assert_eq!(summary["inserted"].as_u64(), Some(posts as u64), "{summary}");
 }
 
-/// The lines of the compose file's head by which one makes the passwords.
+/// Runs the lines at the top of the compose file that create the passwords.
 #[test]
-fn the_passwords_of_compose_are_made_once_and_survive_a_new_shell() {
+fn compose_passwords_are_created_once_and_survive_a_new_shell() {
     let compose = deploy("compose.yaml");
     let lines = compose.lines().map_while(|line| line.strip_prefix('#'));
-    let making: Vec<&str> = lines
+    let script: Vec<&str> = lines
         .skip_while(|line| !line.contains("deploy/.env ]"))
         .take_while(|line| !line.contains("docker compose"))
         .collect();
@@ -186,14 +189,14 @@ fn the_passwords_of_compose_are_made_once_and_survive_a_new_shell() {
     let mut made = Vec::new();
     for _ in 0..2 {
         let shell = std::process::Command::new("sh")
-            .args(["-euc", &making.join("\n")])
+            .args(["-euc", &script.join("\n")])
             .current_dir(folder.path())
             .output()
             .unwrap();
         assert!(shell.status.success(), "{}", String::from_utf8_lossy(&shell.stderr));
         made.push(fs::read_to_string(&file).unwrap());
     }
-    assert_eq!(made[0], made[1], "the second shell keeps them");
+    assert_eq!(made[0], made[1], "the second shell changed the passwords");
     let mode = std::os::unix::fs::PermissionsExt::mode(&fs::metadata(&file).unwrap().permissions());
     assert_eq!(mode & 0o777, 0o600);
     for part in compose.split("${").skip(1) {
@@ -205,9 +208,9 @@ fn the_passwords_of_compose_are_made_once_and_survive_a_new_shell() {
     }
 }
 
-/// As the Job of the manifest does, where Postgres comes up after it.
+/// Like the manifest's Job when Postgres starts after it.
 #[test]
-fn migrating_waits_for_postgres_as_long_as_it_is_told() {
+fn migrate_waits_for_postgres_up_to_wait_seconds() {
     let socket = std::net::TcpListener::bind("127.0.0.1:0").unwrap();
     let port = socket.local_addr().unwrap().port();
     drop(socket);
@@ -224,7 +227,7 @@ fn migrating_waits_for_postgres_as_long_as_it_is_told() {
         command.spawn().unwrap()
     };
     let output = migrate("0").wait_with_output().unwrap();
-    assert_eq!(output.status.code(), Some(1), "without waiting it says so at once");
+    assert_eq!(output.status.code(), Some(1), "without waiting it must fail at once");
 
     let waiting = migrate("120");
     let bench = Bench::start();
@@ -232,7 +235,7 @@ fn migrating_waits_for_postgres_as_long_as_it_is_told() {
     let address = ("127.0.0.1", bench.postgres.port());
     let listener = std::net::TcpListener::bind(("127.0.0.1", port)).unwrap();
     std::thread::spawn(move || {
-        // The port that was refused until now leads to Postgres.
+        // The port that refused connections now leads to Postgres.
         for client in listener.incoming() {
             let (Ok(client), Ok(server)) = (client, std::net::TcpStream::connect(address)) else {
                 return;
@@ -252,7 +255,7 @@ fn migrating_waits_for_postgres_as_long_as_it_is_told() {
 }
 
 #[test]
-fn no_role_is_made_without_its_password() {
+fn no_role_is_created_without_its_password() {
     let bench = Bench::start();
     for (absent, _) in PASSWORDS {
         let passwords: Vec<_> = PASSWORDS.into_iter().filter(|(name, _)| *name != absent).collect();

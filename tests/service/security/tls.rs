@@ -1,5 +1,5 @@
-//! TLS to Postgres and to Kafka, with the real binary. The servers that setup fetches are built or run without TLS, so
-//! a proxy of the test's own terminates it in front of them.
+//! TLS to Postgres and to Kafka, with the real binary. The servers that `deploy/setup` installs run without TLS, so a proxy
+//! terminates it in front of them.
 
 use std::{
     net::Ipv4Addr,
@@ -33,9 +33,9 @@ fn authority(name: &str) -> CertifiedIssuer<'static, KeyPair> {
     CertifiedIssuer::self_signed(params, KeyPair::generate().unwrap()).unwrap()
 }
 
-/// A proxy that speaks TLS alone, with a certificate for 127.0.0.1.
+/// A proxy that accepts only TLS, with a certificate for 127.0.0.1.
 pub(super) struct Proxy {
-    /// Bound, and closed to clients until the server behind it is there.
+    /// Bound, but not listening until the server behind it is running.
     socket: TcpSocket,
     acceptor: TlsAcceptor,
     pub(super) ca: String,
@@ -64,13 +64,13 @@ impl Proxy {
         self.socket.local_addr().unwrap().port()
     }
 
-    /// Passes on to the port `target` what comes, each connection after `greet`; returns how many have spoken TLS.
+    /// Forwards each connection to the port `target`, after `greet` and a TLS handshake. Returns the number of handshakes.
     pub(super) fn serve<G>(self, target: u16, greet: fn(TcpStream) -> G) -> Arc<AtomicUsize>
     where
         G: Future<Output = Option<TcpStream>> + Send + 'static,
     {
-        let spoken = Arc::new(AtomicUsize::new(0));
-        let count = Arc::clone(&spoken);
+        let handshakes = Arc::new(AtomicUsize::new(0));
+        let count = Arc::clone(&handshakes);
         let listener = self.socket.listen(64).unwrap();
         tokio::spawn(async move {
             while let Ok((socket, _)) = listener.accept().await {
@@ -84,11 +84,11 @@ impl Proxy {
                 });
             }
         });
-        spoken
+        handshakes
     }
 }
 
-/// Postgres's way into TLS, and its answer as of `hostnossl all all all reject` to who does not take it:
+/// Answers Postgres's SSLRequest. Clients that don't send one get the error of `hostnossl all all all reject`:
 /// <https://www.postgresql.org/docs/current/protocol-flow.html#PROTOCOL-FLOW-SSL>.
 async fn ssl_request(mut socket: TcpStream) -> Option<TcpStream> {
     let length = socket.read_u32().await.ok()?;
@@ -114,7 +114,7 @@ pub(super) fn posts() -> Vec<Vec<u8>> {
     (0..5).map(|n| post(n).into_bytes()).collect()
 }
 
-/// What becomes of feeding a file, with settings from another.
+/// Runs `moodstream feed` on the file `posts` with the settings in `config`.
 pub(super) fn feed(bench: &Bench, topic: &str, config: &Path, posts: &Path) -> Output {
     moodstream()
         .args([
@@ -133,7 +133,7 @@ pub(super) fn feed(bench: &Bench, topic: &str, config: &Path, posts: &Path) -> O
         .unwrap()
 }
 
-/// What becomes of a run, and the last line that it says.
+/// Runs the service. Returns its output, and the last line of standard error.
 pub(super) fn run(service: &Service) -> (Output, String) {
     let output = service
         .command()
@@ -146,7 +146,8 @@ pub(super) fn run(service: &Service) -> (Output, String) {
     (output, last)
 }
 
-/// Ended by itself, with status 1 and one line, which says the reason once.
+/// Asserts that the program exited with status 1, that `line` is a single line which contains `words` once, and that no
+/// output contains the secret.
 pub(super) fn assert_refused(output: &Output, line: &[u8], words: &str) {
     let line = String::from_utf8_lossy(line);
     assert_eq!(output.status.code(), Some(1), "{line}");
@@ -159,7 +160,7 @@ pub(super) fn assert_refused(output: &Output, line: &[u8], words: &str) {
     assert!(!String::from_utf8_lossy(&said).contains(SECRET), "{line}");
 }
 
-/// Lets the role `guarded` in by its password alone, into a database of its own; returns the database's name.
+/// Creates the role `guarded`, which needs a password, and its database. Returns the database's name.
 async fn guarded_database(bench: &Bench) -> String {
     let plain = bench.postgres.database().unwrap();
     let name = plain.rsplit('/').next().unwrap();
@@ -180,7 +181,7 @@ async fn guarded_database(bench: &Bench) -> String {
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn postgres_is_spoken_to_under_a_certificate_that_holds_or_not_at_all() {
+async fn postgres_is_only_used_with_a_valid_certificate() {
     let bench = Bench::start();
     let database = guarded_database(&bench).await;
     let proxy = Proxy::bind();
@@ -188,7 +189,7 @@ async fn postgres_is_spoken_to_under_a_certificate_that_holds_or_not_at_all() {
     let own = format!("127.0.0.1:{}", bench.postgres.port());
     let ca = bench.write("ca.pem", &proxy.ca);
     let wrong_ca = bench.write("wrong.pem", authority("somebody else").pem());
-    let spoken = proxy.serve(bench.postgres.port(), ssl_request);
+    let handshakes = proxy.serve(bench.postgres.port(), ssl_request);
     let url = |password: &str, address: &str, query: &str| {
         format!("postgres://guarded:{password}@{address}/{database}?{query}")
     };
@@ -198,7 +199,7 @@ async fn postgres_is_spoken_to_under_a_certificate_that_holds_or_not_at_all() {
     let service = bench.service("tls").with_url(&url(SECRET, &address, &verified(&ca)));
     let summary = service.run_until_caught_up();
     assert_eq!(summary["inserted"].as_u64(), Some(5), "{summary}");
-    assert!(spoken.load(Ordering::Relaxed) > 0);
+    assert!(handshakes.load(Ordering::Relaxed) > 0);
 
     let other_name = address.replace("127.0.0.1", "localhost");
     for (url, words) in [
@@ -220,7 +221,7 @@ async fn postgres_is_spoken_to_under_a_certificate_that_holds_or_not_at_all() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn kafka_is_spoken_to_under_a_certificate_that_holds_or_not_at_all() {
+async fn kafka_is_only_used_with_a_valid_certificate() {
     let proxy = Proxy::bind();
     let bench = Bench::with_broker(Broker::start_behind(Some(proxy.port())));
     let ca = bench.write("ca.pem", &proxy.ca);
@@ -230,20 +231,20 @@ async fn kafka_is_spoken_to_under_a_certificate_that_holds_or_not_at_all() {
         bench.write(name, format!("[kafka.properties]\n{properties}"))
     };
     let (right, wrong) = (settings("right.toml", &ca), settings("wrong.toml", &wrong_ca));
-    let spoken = proxy.serve(bench.broker.port(), |socket| std::future::ready(Some(socket)));
+    let handshakes = proxy.serve(bench.broker.port(), |socket| std::future::ready(Some(socket)));
     let posts = bench.write("posts.jsonl", posts().join(&b'\n'));
     let feed = |config: &PathBuf| feed(&bench, "tls", config, &posts);
 
     let output = feed(&wrong);
     assert_refused(&output, &output.stderr, "certificate verify failed");
-    assert_eq!(spoken.load(Ordering::Relaxed), 0);
+    assert_eq!(handshakes.load(Ordering::Relaxed), 0);
     let output = feed(&right);
     assert!(output.status.success(), "{}", String::from_utf8_lossy(&output.stderr));
 
     let service = bench.service("tls");
     let summary = service.with_config(&right).run_until_caught_up();
     assert_eq!(summary["inserted"].as_u64(), Some(5), "{summary}");
-    assert!(spoken.load(Ordering::Relaxed) > 0);
+    assert!(handshakes.load(Ordering::Relaxed) > 0);
 
     let (output, last) = run(&service.with_config(&wrong));
     assert_refused(&output, last.as_bytes(), "certificate verify failed");
