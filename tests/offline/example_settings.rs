@@ -16,7 +16,7 @@ fn load(text: &str) -> Settings {
 }
 
 /// Returns the example with every commented-out setting enabled: `#key = value`, but not `# words`.
-fn in_force() -> String {
+fn with_every_setting() -> String {
     Regex::new(r#"(?m)^#([a-z_"\[])"#)
         .unwrap()
         .replace_all(&example(), "$1")
@@ -24,7 +24,7 @@ fn in_force() -> String {
 }
 
 #[test]
-fn unchanged_it_sets_only_the_topics_and_the_model() {
+fn the_example_sets_only_the_topics_and_the_model() {
     let mut expected = Settings::default();
     expected.kafka.topics = vec!["posts".to_owned()];
     expected.model.path = "models/emotion-xlm-roberta-12x384-multilingual".into();
@@ -32,8 +32,8 @@ fn unchanged_it_sets_only_the_topics_and_the_model() {
 }
 
 #[test]
-fn every_default_in_it_is_the_default() {
-    let (named, default) = (load(&in_force()), Settings::default());
+fn the_defaults_in_the_example_match_the_code() {
+    let (named, default) = (load(&with_every_setting()), Settings::default());
     let mut posts = named.posts.clone();
     assert!(posts.fields.text.is_some() && posts.fields.quoted_text.is_some());
     posts.fields = default.posts.fields.clone();
@@ -76,8 +76,8 @@ fn default_dead_letters(topics: &[String]) -> String {
 }
 
 #[test]
-fn every_setting_is_in_it() {
-    let text = in_force();
+fn the_example_contains_every_setting() {
+    let text = with_every_setting();
     let shown = format!("{:#?}", load(&text));
     let field = Regex::new(r"(?m)^ {4,8}([a-z_]+): ").unwrap();
     let fields: BTreeSet<&str> = field
@@ -87,7 +87,7 @@ fn every_setting_is_in_it() {
     assert!(fields.len() > 40, "found too few fields: {fields:?}");
     let missing: Vec<&str> = fields
         .into_iter()
-        // What was found in the file, and no setting.
+        // Found while reading the file; not a setting.
         .filter(|field| *field != "deprecations")
         .filter(|field| {
             !Regex::new(&format!(r"(?m)^(?:{field} = |\[+(?:\w+\.)?{field}\]+$)"))

@@ -1,4 +1,4 @@
-//! The tests' own reader of `/metrics`.
+//! Tests the reader of `/metrics` that other tests use.
 
 #[path = "../support/exposition.rs"]
 mod reader;
@@ -15,7 +15,7 @@ const PAGE: &str = "# HELP rejects_total Rejected records by reason.\n\
     broken{reason=\"x\n";
 
 #[test]
-fn samples_are_read_by_label_and_in_all() {
+fn samples_are_read_by_label_and_in_total() {
     let rejects = by_label(PAGE, "rejects_total", "reason");
     let expected = [("a \"b\\\n,c}", 1.0), ("no_text", 3.0), ("not_json", 12.0)];
     assert_eq!(rejects, expected.map(|(name, value)| (name.to_owned(), value)).into());
@@ -31,11 +31,11 @@ proptest::proptest! {
     }
 
     #[test]
-    fn any_label_comes_back(value in "[^\r\n]{0,40}") {
+    fn any_label_value_is_read_back(value in "[^\r\n]{0,40}") {
         let escaped = value.replace('\\', "\\\\").replace('"', "\\\"");
         let page = format!("m{{a=\"{escaped}\",b=\"1\"}} 4\n");
         let read: Vec<_> = samples(&page).collect();
-        // Other line breaks than \n end no line of the format, but do one of str::lines: only \r\n and \n.
+        // In the format, as for str::lines, other line breaks than \n don't end a line.
         proptest::prop_assert_eq!(read.len(), 1);
         proptest::prop_assert_eq!(read[0].label("a"), Some(value.as_str()));
     }

@@ -3,7 +3,7 @@
 use std::{collections::BTreeSet, fs, path::Path};
 
 #[test]
-fn the_ironic_posts_are_sixty_distinct_ones_with_known_emotions() {
+fn there_are_sixty_distinct_posts_with_known_emotions() {
     let folder = Path::new(env!("CARGO_MANIFEST_DIR")).join("tests/fixtures/irony");
     let mut texts = BTreeSet::new();
     let files = fs::read_dir(folder).unwrap().map(|entry| entry.unwrap().path());

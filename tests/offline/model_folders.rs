@@ -100,7 +100,7 @@ fn a_word_piece_vocabulary_is_read_like_bert_s() {
 }
 
 #[test]
-fn a_folder_without_a_tokenizer_says_how_to_make_one() {
+fn the_error_for_a_missing_tokenizer_says_how_to_make_one() {
     let folder = copy();
     fs::remove_file(folder.path().join("tokenizer.json")).unwrap();
     let error = open(folder.path()).unwrap_err();

@@ -325,13 +325,13 @@ fn reported_cases_are_read_as_expected() {
     assert!(seen >= 14, "{seen} cases");
 }
 
-/// Twitter specifies the language of its posts. docs/benchmarks.md has how often identification agrees.
+/// Twitter specifies the language of its posts. docs/benchmarks.md reports how often identification agrees.
 #[test]
 fn identified_languages_agree_with_twitter_s() {
     let Some(folder) = shared("stream") else { return };
     let archive = fs::read_dir(folder).unwrap().next().unwrap().unwrap().path();
     let decoder = zstd::stream::read::Decoder::new(fs::File::open(&archive).unwrap()).unwrap();
-    let (mut judged, mut said, mut right) = (0.0, 0.0, 0.0);
+    let (mut posts, mut identified, mut right) = (0.0, 0.0, 0.0);
     let mut seen = std::collections::HashSet::new();
     for line in BufReader::new(decoder).lines().map_while(Result::ok) {
         let Ok(Parsed::Post(post)) = read(line.as_bytes()) else {
@@ -340,9 +340,9 @@ fn identified_languages_agree_with_twitter_s() {
         if post.lang == Language::UNDETERMINED || !seen.insert(post.text.clone()) {
             continue;
         }
-        judged += 1.0;
+        posts += 1.0;
         if let Some(language) = Language::identify(&post.text) {
-            said += 1.0;
+            identified += 1.0;
             right += f64::from(u8::from(language == post.lang));
         }
         if seen.len() == 4_000 {
@@ -350,12 +350,12 @@ fn identified_languages_agree_with_twitter_s() {
         }
     }
     println!(
-        "a language for {:.1} % of {judged} posts, of which {:.1} % are right",
-        100.0 * said / judged,
-        100.0 * right / said
+        "identified {:.1} % of {posts} posts, of these {:.1} % correctly",
+        100.0 * identified / posts,
+        100.0 * right / identified
     );
     assert!(
-        said / judged > 0.7 && right / said > 0.95,
-        "{said} of {judged}, {right} right"
+        identified / posts > 0.7 && right / identified > 0.95,
+        "{identified} of {posts} identified, {right} correctly"
     );
 }
