@@ -1,4 +1,4 @@
-//! Records that can't be handled, each broken in its own way.
+//! Damaged records of several kinds.
 
 use fastrand::Rng;
 
@@ -8,7 +8,7 @@ pub(crate) fn record(rng: &mut Rng) -> Vec<u8> {
     match rng.u8(..10) {
         // Cut off in the middle of a value.
         0 => format!(r#"{{"id":"{id}","text":"the connection broke while I was writ"#).into_bytes(),
-        // Latin-1 where UTF-8 was promised.
+        // Latin-1 instead of UTF-8.
         1 => [br#"{"id":"9"#, id.to_string().as_bytes(), b"\",\"text\":\"caf\xe9 cr\xe8me\",\"created_at\":\"2026-01-01T00:00:00Z\"}"].concat(),
         2 => format!(r#"{{"id":"{id}","text":{}{}}}"#, "[".repeat(2_000), "]".repeat(2_000)).into_bytes(),
         3 => format!(r#"{{"id":"{id}","text":"an hour ago, I think","created_at":"yesterday"}}"#).into_bytes(),

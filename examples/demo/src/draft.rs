@@ -5,7 +5,7 @@ use time::OffsetDateTime;
 
 use crate::phrases::Mood;
 
-/// One post before it is put into a wire format.
+/// A post before it is encoded in a wire format.
 #[derive(Debug, Clone)]
 pub(crate) struct Draft {
     pub(crate) wire: Wire,
@@ -20,7 +20,7 @@ pub(crate) struct Draft {
     pub(crate) relation: Relation,
 }
 
-/// What a post has to do with an earlier one.
+/// How a post relates to an earlier one.
 #[derive(Debug, Clone)]
 pub(crate) enum Relation {
     Original,

@@ -6,7 +6,7 @@ use crate::phrases::Mood::{self, Anger, Fear, Joy, Love, Neutral, Sadness, Surpr
 pub(crate) struct Language {
     /// BCP 47.
     pub(crate) code: &'static str,
-    /// How often, against the others of the list.
+    /// How often it is drawn, relative to the others of the list.
     pub(crate) weight: u32,
     pub(crate) phrases: &'static [(Mood, &'static [&'static str])],
 }

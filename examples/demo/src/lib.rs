@@ -1,4 +1,4 @@
-//! Sample posts, as `moodstream-demo` feeds them: a small, made-up social network, half an hour at a time.
+//! The sample posts of `moodstream-demo`: half an hour of a small, made-up social network.
 
 mod damage;
 mod draft;
@@ -9,7 +9,7 @@ mod writer;
 
 pub use writer::{Counts, Intent, Sample, Writer};
 
-/// The stories that the samples tell: each one's name and hashtags.
+/// The name and hashtags of each story in the samples.
 pub fn stories() -> impl Iterator<Item = (&'static str, &'static [&'static str])> {
     phrases::STORIES.iter().map(|story| (story.name, story.hashtags))
 }

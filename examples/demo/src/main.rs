@@ -1,4 +1,4 @@
-//! `moodstream-demo`: the whole service on sample posts, on a throwaway broker and PostgreSQL.
+//! `moodstream-demo`: runs the whole service on sample posts, with a throwaway broker and PostgreSQL.
 
 use std::{
     path::PathBuf,
@@ -35,7 +35,7 @@ use process::{Running, Scratch};
 use progress::Progress;
 use report::Timing;
 use setup::Setup;
-use terminal::{colours, in_ci, print, stdout_is_watched};
+use terminal::{colours, in_ci, print, stdout_is_terminal};
 
 const TOPIC: &str = "posts";
 const GROUP: &str = "moodstream-demo";
@@ -48,7 +48,7 @@ const POLL: Duration = Duration::from_millis(100);
 /// The interval between live posts.
 const TRICKLE: Duration = Duration::from_millis(350);
 
-/// Run the whole service on sample posts, on a throwaway broker and PostgreSQL.
+/// Run the whole service on sample posts, with a throwaway broker and PostgreSQL.
 #[derive(Debug, clap::Parser)]
 #[command(version)]
 struct Args {
@@ -58,16 +58,16 @@ struct Args {
     /// The seed of the sample: the same seed writes the same posts.
     #[arg(long, value_name = "N", default_value_t = 7)]
     seed: u64,
-    /// The model folder; if absent the multilingual one under models/, or the first there that has a config.json.
+    /// The model folder. By default the multilingual one under models/, or else the first there with a config.json.
     #[arg(long, value_name = "FOLDER")]
     model: Option<PathBuf>,
-    /// Where `make setup` has put the broker, PostgreSQL and ONNX Runtime; .runtime here or further up if absent.
+    /// The folder with the broker, PostgreSQL and ONNX Runtime of `make setup`. By default .runtime, here or in a parent folder.
     #[arg(long, value_name = "FOLDER", env = "MOODSTREAM_RUNTIME")]
     runtime: Option<PathBuf>,
-    /// The service's program; `moodstream` beside this one if absent.
+    /// The service's program. By default `moodstream` beside this one.
     #[arg(long, value_name = "FILE")]
     service: Option<PathBuf>,
-    /// End after the summary, as without a terminal or with CI=true.
+    /// Exit after the summary, as without a terminal or with CI=true.
     #[arg(long)]
     once: bool,
 }
@@ -86,9 +86,9 @@ fn main() -> ExitCode {
 /// Runs the demo: until Ctrl-C on a terminal, else until the summary is written.
 async fn run(args: Args) -> Result<ExitCode> {
     let started = Instant::now();
-    let mut interrupt = signal(SignalKind::interrupt()).context("Ctrl-C can't be watched for")?;
-    let mut terminate = signal(SignalKind::terminate()).context("SIGTERM can't be watched for")?;
-    let mut hangup = signal(SignalKind::hangup()).context("SIGHUP can't be watched for")?;
+    let mut interrupt = signal(SignalKind::interrupt()).context("can't handle SIGINT")?;
+    let mut terminate = signal(SignalKind::terminate()).context("can't handle SIGTERM")?;
+    let mut hangup = signal(SignalKind::hangup()).context("can't handle SIGHUP")?;
     let scratch = Scratch::new()?;
     let mut stack = Stack::default();
     let result = tokio::select! {
@@ -100,8 +100,8 @@ async fn run(args: Args) -> Result<ExitCode> {
     let summed_up = stack.summed_up;
     stack.stop().await;
     scratch.close()?;
-    if stdout_is_watched() {
-        print("\n  Stopped, and nothing left behind.\n")?;
+    if stdout_is_terminal() {
+        print("\n  Stopped; all temporary data is removed.\n")?;
     }
     let ended_by_itself = result?;
     Ok(if ended_by_itself || summed_up {
@@ -123,7 +123,7 @@ impl Stack {
         self.running.iter_mut().try_for_each(Running::check)
     }
 
-    /// Stops the last started first, so that the service shuts down while the broker and the database still answer.
+    /// Stops the processes in reverse order, so that the service shuts down while the broker and the database still answer.
     async fn stop(self) {
         for running in self.running.into_iter().rev() {
             running.stop(Duration::from_secs(10)).await;
@@ -153,7 +153,7 @@ async fn show(args: &Args, started: Instant, scratch: &Scratch, stack: &mut Stac
         services::start_broker(&runtime, scratch),
         services::start_postgres(&runtime, scratch)
     );
-    // Whatever has started goes onto the stack before a failure of the other ends this.
+    // If only one of them started, the stack gets it before the other's error is returned.
     let (broker, postgres) = match (broker, postgres) {
         (Ok(broker), Ok(postgres)) => (broker, postgres),
         (Ok((running, _)), Err(error)) | (Err(error), Ok((running, _))) => {
@@ -202,7 +202,7 @@ async fn show(args: &Args, started: Instant, scratch: &Scratch, stack: &mut Stac
     progress.clear();
     print(&report.render(&sample.counts, &timing, screen))?;
     stack.summed_up = true;
-    let goes_on = !(args.once || !stdout_is_watched() || in_ci());
+    let goes_on = !(args.once || !stdout_is_terminal() || in_ci());
     print(&setup.where_to_look(&runtime, goes_on, screen))?;
     if !goes_on {
         pool.close().await;
@@ -212,7 +212,7 @@ async fn show(args: &Args, started: Instant, scratch: &Scratch, stack: &mut Stac
     Ok(false)
 }
 
-/// Waits until all that was fed is settled.
+/// Waits until all records that were fed are committed.
 async fn catch_up(
     pool: &PgPool,
     setup: &Setup,
@@ -224,7 +224,7 @@ async fn catch_up(
     let all = fed.records() as u64;
     let mut ready = None;
     let mut first_results = None;
-    let mut settled = 0;
+    let mut committed = 0;
     let mut moved = Instant::now();
     loop {
         stack.check()?;
@@ -236,23 +236,23 @@ async fn catch_up(
             .fetch_one(pool)
             .await
             .context("consumer_offset can't be read")?;
-        let now_settled = u64::try_from(row.try_get::<i64, _>(0)?).unwrap_or(0);
-        if now_settled > settled {
-            (settled, moved) = (now_settled, Instant::now());
+        let now_committed = u64::try_from(row.try_get::<i64, _>(0)?).unwrap_or(0);
+        if now_committed > committed {
+            (committed, moved) = (now_committed, Instant::now());
             first_results.get_or_insert_with(|| started.elapsed());
-            progress.settled(settled, all);
+            progress.committed(committed, all);
         }
-        if settled >= all {
-            // Committed before the first look at /ready: then the wait was not worth measuring.
-            let settling = ready.unwrap_or(moved).elapsed();
+        if committed >= all {
+            // If all was committed before the first successful check of /ready, the time was too short to measure.
+            let catch_up = ready.unwrap_or(moved).elapsed();
             return Ok(Timing {
                 first_results: first_results.unwrap_or_default(),
-                settling,
+                catch_up,
             });
         }
         if moved.elapsed() > STALL {
             bail!(
-                "{settled} of {all} records are settled, and no more for {} s",
+                "{committed} of {all} records are committed, without progress for {} s",
                 STALL.as_secs()
             );
         }
@@ -260,7 +260,7 @@ async fn catch_up(
     }
 }
 
-/// Goes on with a trickle of posts until it is interrupted or something fails.
+/// Keeps feeding posts at a slow rate until it is interrupted or something fails.
 async fn live(
     pool: &PgPool,
     setup: &Setup,
@@ -276,7 +276,7 @@ async fn live(
         .start(scratch)?;
     let mut input = feed.stdin()?;
     stack.running.push(feed);
-    print("\n  Posts keep coming; Ctrl-C ends it all and removes every trace.\n\n")?;
+    print("\n  Posts keep coming. Ctrl-C stops the demo and removes its data.\n\n")?;
     let bar = ProgressBar::new_spinner().with_style(ProgressStyle::with_template("  {spinner} {wide_msg}")?);
     bar.enable_steady_tick(Duration::from_millis(120));
     let mut tick = tokio::time::interval(TRICKLE);

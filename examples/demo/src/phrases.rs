@@ -1,9 +1,9 @@
-//! What the samples say: stories, moods and hand-written phrases.
+//! The contents of the samples: stories, moods and hand-written phrases.
 //!
 //! A post is an opener, a core and a closer, each drawn from the lists here; `{x}` stands for the story's name. The
 //! stories, names and people are made up.
 
-/// What a sample post is meant to express. The model is free to hear something else.
+/// What a sample post is meant to express. The model may predict something else.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) enum Mood {
     Joy,
@@ -23,11 +23,11 @@ pub(crate) struct Story {
     /// The proper name put where a phrase says `{x}`.
     pub(crate) name: &'static str,
     pub(crate) hashtags: &'static [&'static str],
-    /// When most is said, as a share of the whole span: 0 is its start, 1 is now.
+    /// The time of the peak, as a share of the whole span: 0 is its start, 1 is now.
     pub(crate) peak: f64,
     /// How long it lasts, as a share of the span (one standard deviation).
     pub(crate) width: f64,
-    /// Posts at the peak, against 1 of everyday talk.
+    /// Posts at the peak, relative to 1 for everyday talk.
     pub(crate) height: f64,
     /// Moods with their weights.
     pub(crate) moods: &'static [(Mood, u32)],
@@ -110,7 +110,7 @@ pub(crate) const EVERYDAY_HASHTAGS: &[&str] = &[
     "rustlang",
 ];
 
-/// What everyday talk is about, put where a phrase says `{x}`.
+/// The subjects of everyday talk, put where a phrase says `{x}`.
 pub(crate) const EVERYDAY_NAMES: &[&str] = &[
     "my sister's exam",
     "the new bakery",
@@ -163,7 +163,7 @@ pub(crate) const EMOJI: &[(Mood, &[&str])] = &[
     (Neutral, &["📌", "🗓️", "👇", "☕️", "📷", "🧵"]),
 ];
 
-/// English, by mood; two posts in three are.
+/// English phrases by mood. About two posts in three are English.
 pub(crate) const ENGLISH: &[(Mood, &[&str])] = &[
     (
         Joy,
@@ -324,7 +324,7 @@ impl Mood {
     }
 }
 
-/// The phrases of `mood` in `of`, and their mood: a language that lacks a mood borrows its nearest.
+/// Returns the phrases of `mood` in `of`, and their mood: that of the nearest mood if a language lacks it.
 pub(crate) fn of_mood(of: &'static [(Mood, &'static [&'static str])], mood: Mood) -> (Mood, &'static [&'static str]) {
     let nearest = match mood {
         Hope | Amusement => Joy,

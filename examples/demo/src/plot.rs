@@ -1,17 +1,17 @@
-//! Emotions over time as text: a stacked plot, and a sparkline an emotion.
+//! Emotions over time as text: a stacked plot, and a sparkline per emotion.
 
 use std::fmt::Write;
 
 use console::{pad_str, truncate_str};
 use time::{Duration, OffsetDateTime, macros::format_description};
 
-/// How many emotions get a colour and a row of their own; the others are added up.
+/// How many emotions get their own colour and row; the others are combined.
 const SHOWN: usize = 9;
 /// Rows of the stacked plot.
 const HEIGHT: usize = 10;
-/// What stands left of the plot: a number and the axis.
+/// The width left of the plot, for a number and the axis.
 const AXIS: usize = 7;
-/// What stands right of the last time.
+/// Shown right of the last time.
 const UNIT: &str = " UTC";
 
 /// What the terminal can show.
@@ -62,12 +62,12 @@ impl Series {
 pub(super) struct Trend {
     /// The first minute.
     pub(super) start: OffsetDateTime,
-    /// The most frequent first; each as long as the others.
+    /// The most frequent first. All have the same length.
     pub(super) series: Vec<Series>,
 }
 
 impl Trend {
-    /// Adds up what would not get a row.
+    /// Combines the series that would not get a row.
     fn shown(&self) -> Vec<Series> {
         let mut shown = self.series.clone();
         if shown.len() > SHOWN {
@@ -92,7 +92,7 @@ impl Trend {
     }
 }
 
-/// The stacked plot and the rows under it; empty without posts.
+/// Renders the stacked plot and the rows under it; empty without posts.
 pub(super) fn render(trend: &Trend, screen: Screen) -> String {
     let series = trend.shown();
     let minutes = trend.minutes();
@@ -100,16 +100,16 @@ pub(super) fn render(trend: &Trend, screen: Screen) -> String {
         return String::new();
     }
     let room = screen.width.saturating_sub(AXIS + UNIT.len()).max(8);
-    // Narrow: several minutes a column. Wide: several columns a minute.
-    let minutes_a_column = minutes.div_ceil(room);
-    let columns = minutes.div_ceil(minutes_a_column);
+    // Narrow: several minutes per column. Wide: several columns per minute.
+    let minutes_per_column = minutes.div_ceil(room);
+    let columns = minutes.div_ceil(minutes_per_column);
     let column_width = (room / columns).clamp(1, 3);
     let grouped: Vec<Vec<u64>> = series
         .iter()
         .map(|series| {
             series
                 .by_minute
-                .chunks(minutes_a_column)
+                .chunks(minutes_per_column)
                 .map(|chunk| chunk.iter().sum())
                 .collect()
         })
@@ -128,7 +128,7 @@ fn stacked(out: &mut String, series: &[Series], grouped: &[Vec<u64>], column_wid
         .map(|column| grouped.iter().map(|counts| counts[column]).sum())
         .collect();
     let most = totals.iter().copied().max().unwrap_or(0).max(1);
-    // Half a row is the smallest step where colour tells the halves apart.
+    // With colours, the halves of a row can differ, so half a row is the smallest step.
     let steps = if screen.colour { HEIGHT * 2 } else { HEIGHT };
     let at = |column: usize, step: usize| -> Option<usize> {
         let wanted = (step as f64 + 0.5) / steps as f64 * most as f64;
@@ -152,7 +152,7 @@ fn stacked(out: &mut String, series: &[Series], grouped: &[Vec<u64>], column_wid
                 match (upper, lower) {
                     (None, None) => " ".repeat(column_width),
                     (None, Some(lower)) => screen.paint(colour(lower), &"▄".repeat(column_width)),
-                    // The upper step can't be filled above an empty lower one.
+                    // Does not occur: steps are filled from below.
                     (Some(upper), None) => screen.paint(colour(upper), &"▀".repeat(column_width)),
                     (Some(upper), Some(lower)) if upper == lower => {
                         screen.paint(colour(upper), &"█".repeat(column_width))
@@ -233,7 +233,7 @@ fn rows(out: &mut String, series: &[Series], screen: Screen) {
     }
 }
 
-/// What stands for a series where there is no colour.
+/// The letter for a series in a plot without colours.
 fn letter(index: usize) -> char {
     char::from(b'a' + u8::try_from(index).unwrap_or(25).min(25))
 }
@@ -251,7 +251,7 @@ pub(super) fn thousands(n: u64) -> String {
     out
 }
 
-/// A colour of the 256 that suits the emotion; one of its own also for labels nobody thought of.
+/// One of the 256 terminal colours for an emotion. Unknown labels get one derived from their bytes.
 pub(super) fn colour_of(emotion: &str) -> u8 {
     const SPARE: [u8; 8] = [109, 139, 143, 67, 174, 72, 137, 104];
     match emotion.to_lowercase().as_str() {
@@ -337,7 +337,7 @@ mod tests {
     }
 
     #[test]
-    fn many_emotions_are_added_up() {
+    fn rare_emotions_are_combined() {
         let trend = trend(28, 10);
         let shown = trend.shown();
         assert_eq!(shown.len(), SHOWN);
@@ -349,7 +349,7 @@ mod tests {
     }
 
     #[test]
-    fn nothing_gives_nothing() {
+    fn an_empty_trend_renders_as_nothing() {
         assert_eq!(
             render(
                 &trend(0, 0),
@@ -363,7 +363,7 @@ mod tests {
     }
 
     #[test]
-    fn numbers_are_grouped() {
+    fn digits_are_grouped_by_thousands() {
         assert_eq!(
             [0, 999, 1_000, 1_234_567].map(thousands),
             ["0", "999", "1,000", "1,234,567"]

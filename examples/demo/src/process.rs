@@ -1,4 +1,4 @@
-//! Child processes that end with the demo, however it ends.
+//! Child processes that end with the demo, even if it is killed.
 
 use std::{
     ffi::{OsStr, OsString},
@@ -15,7 +15,7 @@ use rustix::process::{Pid, Signal, geteuid, kill_process};
 use tempfile::TempDir;
 use tokio::process::{Child, ChildStdin, Command};
 
-/// The user that processes run as which refuse to run as root: `nobody` on every Linux.
+/// The user for processes that refuse to run as root: `nobody` on every Linux.
 const NOBODY: u32 = 65_534;
 
 /// A temporary folder with the logs and data of everything that the demo starts. Removed when dropped.
@@ -25,13 +25,13 @@ pub(super) struct Scratch {
 
 impl Scratch {
     pub(super) fn new() -> Result<Self> {
-        // Root's database runs as another user, who must be able to pass through.
+        // As root, the database runs as another user, which must be able to traverse the folder.
         let mode = if geteuid().is_root() { 0o711 } else { 0o700 };
         let dir = tempfile::Builder::new()
             .prefix("moodstream-demo-")
             .permissions(Permissions::from_mode(mode))
             .tempdir()
-            .with_context(|| format!("no temporary folder can be made in {}", std::env::temp_dir().display()))?;
+            .with_context(|| format!("can't create a temporary folder in {}", std::env::temp_dir().display()))?;
         Ok(Self { dir })
     }
 
@@ -39,18 +39,18 @@ impl Scratch {
         self.dir.path().join(name)
     }
 
-    /// A folder, handed to the user that [`Job::unprivileged`] runs as.
+    /// Creates a folder that the user of [`Job::unprivileged`] owns.
     pub(super) fn unprivileged_folder(&self, name: &str) -> Result<PathBuf> {
         let path = self.path(name);
-        std::fs::create_dir(&path).with_context(|| format!("{} can't be made", path.display()))?;
+        std::fs::create_dir(&path).with_context(|| format!("{} can't be created", path.display()))?;
         if geteuid().is_root() {
             chown(&path, Some(NOBODY), Some(NOBODY))
-                .with_context(|| format!("{} can't be handed to user {NOBODY}", path.display()))?;
+                .with_context(|| format!("{} can't be given to user {NOBODY}", path.display()))?;
         }
         Ok(path)
     }
 
-    /// A file that only the user of [`Job::unprivileged`] can read.
+    /// Writes a file that only the user of [`Job::unprivileged`] can read.
     pub(super) fn unprivileged_secret(&self, name: &str, secret: &str) -> Result<PathBuf> {
         let path = self.path(name);
         let written = OpenOptions::new()
@@ -73,7 +73,7 @@ impl Scratch {
     }
 }
 
-/// What is to be started, and how it is asked to stop.
+/// A program to start, and the signal that stops it.
 pub(super) struct Job {
     name: &'static str,
     program: OsString,
@@ -112,13 +112,13 @@ impl Job {
         self
     }
 
-    /// Stops on SIGINT: what PostgreSQL calls a fast shutdown, which does not wait for clients.
+    /// Stops by SIGINT, PostgreSQL's fast shutdown, which does not wait for clients.
     pub(super) fn stops_on_interrupt(mut self) -> Self {
         self.stop = Signal::INT;
         self
     }
 
-    /// Runs without root's rights, where this process has them.
+    /// Runs as an unprivileged user if this process is root.
     pub(super) fn unprivileged(mut self) -> Self {
         self.unprivileged = true;
         self
@@ -133,14 +133,14 @@ impl Job {
     pub(super) fn start(self, scratch: &Scratch) -> Result<Running> {
         let log = scratch.path(&format!("{}.log", self.name));
         let out = File::create(&log).with_context(|| format!("{} can't be written", log.display()))?;
-        // The kernel sends this signal when the demo dies without a chance to say so (SIGKILL).
-        let last_will = if self.stop == Signal::INT { "INT" } else { "TERM" };
+        // The kernel sends this signal if the demo is killed by SIGKILL.
+        let death_signal = if self.stop == Signal::INT { "INT" } else { "TERM" };
         let mut command = Command::new("setpriv");
         command
-            .args(["--pdeathsig", last_will, "--"])
+            .args(["--pdeathsig", death_signal, "--"])
             .arg(&self.program)
             .args(&self.args);
-        // The demo's own settings must not leak into what it starts, nor a moodstream.toml lying about.
+        // Neither this process's settings nor a moodstream.toml in its working folder may affect the children.
         for (key, _) in std::env::vars_os() {
             if key.to_string_lossy().starts_with("MOODSTREAM_") {
                 command.env_remove(key);
@@ -153,9 +153,9 @@ impl Job {
             .envs(self.envs)
             .current_dir(scratch.dir.path())
             .stdin(if self.piped { Stdio::piped() } else { Stdio::null() })
-            .stdout(out.try_clone().context("a log file can't be shared")?)
+            .stdout(out.try_clone().context("can't duplicate the handle of a log file")?)
             .stderr(out)
-            // A group of its own: Ctrl-C reaches the demo alone, which then stops all in order.
+            // Its own process group: Ctrl-C reaches only the demo, which then stops all in order.
             .process_group(0)
             .kill_on_drop(true);
         let child = command
@@ -169,14 +169,10 @@ impl Job {
         })
     }
 
-    /// Starts it and waits for its success.
+    /// Starts the program and waits until it succeeds.
     pub(super) async fn run(self, scratch: &Scratch) -> Result<()> {
         let mut running = self.start(scratch)?;
-        let status = running
-            .child
-            .wait()
-            .await
-            .context("a child process can't be waited for")?;
+        let status = running.child.wait().await.context("can't wait for a child process")?;
         if !status.success() {
             bail!(running.failure(status));
         }
@@ -193,9 +189,9 @@ pub(super) struct Running {
 }
 
 impl Running {
-    /// An error if the process has ended, which none may before it is asked to.
+    /// Fails if the process has ended, which it must not do by itself.
     pub(super) fn check(&mut self) -> Result<()> {
-        match self.child.try_wait().context("a child process can't be watched")? {
+        match self.child.try_wait().context("can't check a child process")? {
             None => Ok(()),
             Some(status) => bail!(self.failure(status)),
         }
@@ -208,21 +204,21 @@ impl Running {
             .with_context(|| format!("{} has no standard input to write to", self.name))
     }
 
-    /// Asks it to stop, and makes it after `patience`.
+    /// Asks the process to stop, and kills it after `patience`.
     pub(super) async fn stop(mut self, patience: Duration) {
         let pid = self.child.id().and_then(|id| Pid::from_raw(i32::try_from(id).ok()?));
-        // Without an id it has ended already, and the number may be another's by now.
+        // Without an id it has ended already, and the number may have been reused.
         let Some(pid) = pid else { return };
         let asked = kill_process(pid, self.stop).is_ok();
         if !asked || tokio::time::timeout(patience, self.child.wait()).await.is_err() {
-            // Both fail only when it is gone, which is what is wanted.
+            // This fails only if the process has ended.
             let _ = self.child.kill().await;
         }
     }
 
-    /// What the error says; the process's own last words go to standard error as they are.
+    /// Prints the last lines of the log to standard error, and returns the error message.
     fn failure(&self, status: ExitStatus) -> String {
-        eprintln!("demo: the last words of {}:\n{}", self.name, tail(&self.log));
+        eprintln!("demo: the last output of {}:\n{}", self.name, tail(&self.log));
         format!("{} ended with {status}", self.name)
     }
 }
@@ -243,7 +239,7 @@ fn tail(log: &Path) -> String {
     let text = String::from_utf8_lossy(&bytes);
     let lines: Vec<&str> = text.lines().collect();
     if lines.is_empty() {
-        return "  (it said nothing)".to_owned();
+        return "  (no output)".to_owned();
     }
     lines[lines.len().saturating_sub(LINES)..]
         .iter()

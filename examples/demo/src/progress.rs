@@ -1,4 +1,4 @@
-//! What the demo is doing: a bar on a terminal, plain lines elsewhere.
+//! Shows the demo's progress: a bar on a terminal, plain lines elsewhere.
 
 use std::{io::IsTerminal as _, time::Duration};
 
@@ -6,7 +6,7 @@ use indicatif::{ProgressBar, ProgressStyle};
 
 use super::{plot::Screen, terminal::print};
 
-/// Shows what is being done.
+/// Shows the current step and the number of committed records.
 pub(super) struct Progress {
     bar: Option<ProgressBar>,
     plain: std::cell::Cell<u64>,
@@ -33,12 +33,12 @@ impl Progress {
         }
     }
 
-    pub(super) fn settled(&self, settled: u64, all: u64) {
+    pub(super) fn committed(&self, committed: u64, all: u64) {
         let Some(bar) = &self.bar else {
-            // A line each tenth is enough for a log.
-            let tenth = settled * 10 / all.max(1);
+            // One line per tenth is enough for a log.
+            let tenth = committed * 10 / all.max(1);
             if tenth > self.plain.replace(tenth) {
-                eprintln!("demo: {settled} of {all} records are settled");
+                eprintln!("demo: {committed} of {all} records are committed");
             }
             return;
         };
@@ -49,7 +49,7 @@ impl Progress {
                 bar.set_style(style);
             }
         }
-        bar.set_position(settled);
+        bar.set_position(committed);
     }
 
     pub(super) fn clear(&self) {

@@ -1,4 +1,4 @@
-//! What the demo tells at its end, read from where users would read it: SQL and `/metrics`.
+//! The demo's summary, read as users would: by SQL and from `/metrics`.
 
 use std::{
     collections::{BTreeMap, HashMap},
@@ -23,7 +23,7 @@ use super::{
     plot::{Screen, Series, Trend, colour_of, render, thousands},
 };
 
-/// What became of the records, as the service tallied them.
+/// The outcomes of all records, as the service counted them.
 #[derive(Debug, Clone, Copy, Default)]
 struct Tally {
     records: u64,
@@ -36,7 +36,7 @@ struct Tally {
     removed: u64,
 }
 
-/// An emotion with its most used hashtags.
+/// Emotions with their most frequent hashtags.
 type Hashtags = Vec<(String, Vec<(String, u64)>)>;
 
 struct Example {
@@ -46,10 +46,10 @@ struct Example {
     text: String,
 }
 
-/// How many posts of each language were given the emotion that they were written with, of how many.
-type Heard = BTreeMap<&'static str, (u64, u64)>;
+/// By language: how many posts got the emotion that they were written to express, and how many posts there are.
+type Agreement = BTreeMap<&'static str, (u64, u64)>;
 
-/// Everything that is shown.
+/// The contents of the summary.
 pub(super) struct Report {
     trend: Trend,
     tally: Tally,
@@ -60,16 +60,16 @@ pub(super) struct Report {
     examples: Vec<Example>,
     sources: Vec<(String, u64)>,
     languages: Vec<(String, u64)>,
-    heard: Heard,
+    agreement: Agreement,
     model: String,
 }
 
-/// What the demo itself measured.
+/// Times that the demo measured.
 pub(super) struct Timing {
     /// From the start of the demo to the first committed posts.
     pub(super) first_results: Duration,
     /// From the service's readiness to the last record of the sample.
-    pub(super) settling: Duration,
+    pub(super) catch_up: Duration,
 }
 
 pub(super) async fn gather(
@@ -104,7 +104,9 @@ pub(super) async fn gather(
             "SELECT lang, count(*) FROM post GROUP BY 1 ORDER BY 2 DESC, 1 LIMIT 8",
         )
         .await?,
-        heard: heard(pool, intents).await.context("emotions by text can't be read")?,
+        agreement: agreement(pool, intents)
+            .await
+            .context("emotions by text can't be read")?,
         model: sqlx::query("SELECT model_id FROM post LIMIT 1")
             .fetch_optional(pool)
             .await?
@@ -112,7 +114,7 @@ pub(super) async fn gather(
     })
 }
 
-/// The newest post, in one line.
+/// Returns the newest post as one line.
 pub(super) async fn newest(pool: &PgPool, screen: Screen) -> Result<String> {
     let row = sqlx::query(
         "SELECT emotion, score, text FROM post WHERE created_at > now() - interval '10 minutes' ORDER BY created_at DESC LIMIT 1",
@@ -213,9 +215,9 @@ async fn hashtags(pool: &PgPool) -> Result<Hashtags, sqlx::Error> {
     Ok(hashtags)
 }
 
-/// Compares what posts were written to express with what the model says of them. Posts whose language the sample doesn't tell
-/// (texts without any field) are left out.
-async fn heard(pool: &PgPool, intents: &[Intent]) -> Result<Heard, sqlx::Error> {
+/// Compares the emotions that posts were written to express with the model's predictions. Leaves out posts without a language
+/// (plain texts).
+async fn agreement(pool: &PgPool, intents: &[Intent]) -> Result<Agreement, sqlx::Error> {
     let rows = sqlx::query("SELECT text, emotion FROM post WHERE repost_of IS NULL")
         .fetch_all(pool)
         .await?;
@@ -225,20 +227,20 @@ async fn heard(pool: &PgPool, intents: &[Intent]) -> Result<Heard, sqlx::Error> 
         let words: Vec<&str> = text.split_whitespace().collect();
         given.insert(words.join(" "), row.try_get("emotion")?);
     }
-    let mut heard = Heard::new();
+    let mut agreement = Agreement::new();
     for intent in intents.iter().filter(|intent| intent.lang != "und") {
-        // A post that was deleted again is not there.
+        // The post may have been deleted.
         let Some(emotion) = given.get(&intent.text) else {
             continue;
         };
-        let (right, all) = heard.entry(intent.lang).or_default();
+        let (right, all) = agreement.entry(intent.lang).or_default();
         *right += u64::from(emotion == intent.emotion);
         *all += 1;
     }
-    Ok(heard)
+    Ok(agreement)
 }
 
-/// `each` posts of each emotion, of those in which the model is surest; of two alike the first.
+/// Returns the `each` posts with the highest scores of each emotion, each text once.
 async fn examples(pool: &PgPool, each: i64) -> Result<Vec<Example>, sqlx::Error> {
     let rows = sqlx::query(
         "SELECT emotion, score, lang, text FROM ( \
@@ -276,12 +278,12 @@ fn count(n: i64) -> u64 {
     u64::try_from(n).unwrap_or(0)
 }
 
-/// The body of a page of the service.
+/// Returns the body of a page of the service.
 pub(super) async fn http_get(address: SocketAddr, path: &str) -> Result<String> {
     const PATIENCE: Duration = Duration::from_secs(5);
     let exchange = async {
         let mut stream = TcpStream::connect(address).await?;
-        // HTTP/1.0: the body ends where the connection does.
+        // HTTP/1.0: the body ends with the connection.
         stream
             .write_all(format!("GET {path} HTTP/1.0\r\nHost: {address}\r\n\r\n").as_bytes())
             .await?;
@@ -302,7 +304,7 @@ pub(super) async fn http_get(address: SocketAddr, path: &str) -> Result<String> 
     }
 }
 
-/// A text without line breaks and without anything that steers a terminal.
+/// Returns the text without line breaks and other control characters.
 fn one_line(text: &str) -> String {
     let clean: String = text.chars().map(|c| if c.is_control() { ' ' } else { c }).collect();
     clean.split_whitespace().collect::<Vec<_>>().join(" ")
@@ -312,7 +314,7 @@ impl Report {
     pub(super) fn render(&self, fed: &Counts, timing: &Timing, screen: Screen) -> String {
         let mut out = String::new();
         self.plot(&mut out, screen);
-        self.people(&mut out, screen);
+        self.posts(&mut out, screen);
         self.accounts(&mut out, fed, timing, screen);
         out
     }
@@ -322,7 +324,7 @@ impl Report {
         out.push_str(&render(&self.trend, screen));
     }
 
-    fn people(&self, out: &mut String, screen: Screen) {
+    fn posts(&self, out: &mut String, screen: Screen) {
         let name = |emotion: &str| screen.paint(colour_of(emotion), &format!("{:<14}", truncate_str(emotion, 14, "…")));
         let line = |text: String| truncate_str(&text, screen.width, "…").into_owned();
         let _ = writeln!(out, "\n{}", screen.bold("  Hashtags"));
@@ -333,7 +335,7 @@ impl Report {
                 .collect();
             let _ = writeln!(out, "{}", line(format!("  {} {}", name(emotion), tags.join("  "))));
         }
-        let _ = writeln!(out, "\n{}", screen.bold("  Posts that the model is surest of"));
+        let _ = writeln!(out, "\n{}", screen.bold("  Posts with the highest scores"));
         for Example {
             emotion,
             score,
@@ -367,17 +369,17 @@ impl Report {
         );
         let percent = |&(right, all): &(u64, u64)| 100.0 * right as f64 / all.max(1) as f64;
         let total = self
-            .heard
+            .agreement
             .values()
             .fold((0, 0), |sum, one| (sum.0 + one.0, sum.1 + one.1));
         let each = self
-            .heard
+            .agreement
             .iter()
             .map(|(lang, one)| format!("{lang} {:.0} %", percent(one)));
         let _ = writeln!(
             out,
-            "  {}  {:.0} % of the posts were given the emotion that they were written with\n             {}",
-            screen.bold("Heard    "),
+            "  {}  {:.0} % of the posts got the emotion that they were written to express\n             {}",
+            screen.bold("Agreement"),
             percent(&total),
             each.collect::<Vec<_>>().join(" · ")
         );
@@ -394,11 +396,11 @@ impl Report {
             rejected,
             removed,
         } = self.tally;
-        let seconds = timing.settling.as_secs_f64();
+        let seconds = timing.catch_up.as_secs_f64();
         let _ = writeln!(out, "\n{}", screen.bold("  Every record accounted for"));
         let _ = writeln!(
             out,
-            "  fed        {} records\n             {} posts · {} reposts · {} quotes, {} of all these late\n             \
+            "  fed        {} records\n             {} posts · {} reposts · {} quotes, {} of these late\n             \
              {} duplicates · {} deletions · {} damaged",
             thousands(fed.records() as u64),
             thousands(fed.posts as u64),
@@ -411,14 +413,14 @@ impl Report {
         );
         let _ = writeln!(
             out,
-            "  settled    {} records\n             {} inserted · {duplicates} duplicates · {deletions} deletions · \
+            "  committed  {} records\n             {} inserted · {duplicates} duplicates · {deletions} deletions · \
              {filtered} filtered · {late} too late · {rejected} rejected",
             thousands(records),
             thousands(inserted),
         );
         let _ = writeln!(
             out,
-            "  stored     {} rows in post: inserted less {removed} that deletions took out again",
+            "  stored     {} rows in post: inserted minus {removed} that deletions removed",
             thousands(self.rows),
         );
         let mut reasons: Vec<_> = self.rejects.iter().collect();
@@ -439,7 +441,7 @@ impl Report {
         );
         let _ = writeln!(
             out,
-            "  speed      {} records in {seconds:.1} s ({} a second); first results {:.1} s after the start",
+            "  speed      {} records in {seconds:.1} s ({} per second); first results {:.1} s after the start",
             thousands(records),
             thousands((records as f64 / seconds.max(0.001)) as u64),
             timing.first_results.as_secs_f64(),
@@ -455,7 +457,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn a_text_can_not_steer_the_terminal() {
+    fn control_characters_are_removed_from_texts() {
         assert_eq!(one_line("a\x1b[2Jb\n\n c\r\td\u{7}"), "a [2Jb c d");
     }
 }

@@ -1,4 +1,4 @@
-//! The throwaway broker and PostgreSQL, on loopback ports of their own.
+//! The throwaway broker and PostgreSQL, on free loopback ports.
 
 use std::{
     fs,
@@ -14,7 +14,7 @@ use tokio::net::TcpStream;
 
 use super::process::{Job, Running, Scratch};
 
-/// How long a service may take to answer at all.
+/// How long a server may take to start.
 const START_LIMIT: Duration = Duration::from_secs(60);
 const POLL: Duration = Duration::from_millis(40);
 
@@ -25,7 +25,7 @@ pub(super) fn free_address() -> Result<SocketAddr> {
         .context("no free port on 127.0.0.1")
 }
 
-/// Starts the broker; it keeps its topics in memory.
+/// Starts the broker, which keeps its topics in memory.
 pub(super) async fn start_broker(runtime: &Path, scratch: &Scratch) -> Result<(Running, SocketAddr)> {
     let address = free_address()?;
     let url = format!("tcp://{address}");
@@ -54,15 +54,15 @@ pub(super) async fn start_broker(runtime: &Path, scratch: &Scratch) -> Result<(R
     Ok((broker, address))
 }
 
-/// Makes a fresh cluster with one database, and starts it. The URL holds the password.
+/// Creates and starts a cluster with one database. The returned URL contains the password.
 pub(super) async fn start_postgres(runtime: &Path, scratch: &Scratch) -> Result<(Running, String)> {
-    // The link may lie where root alone passes; setup has seen to it that what it leads to does not.
+    // The link may be in a folder that only root can enter; `deploy/setup` makes sure that its target is not.
     let install = runtime
         .join("pg")
         .canonicalize()
         .with_context(|| format!("there is no PostgreSQL in {}: run `make setup`", runtime.display()))?;
     let data = scratch.unprivileged_folder("postgres")?;
-    // Other users of this machine can reach the port too.
+    // A password is needed, as other users of this machine can reach the port too.
     let password = format!("{:016x}", RandomState::new().hash_one("password"));
     let password_file = scratch.unprivileged_secret("postgres.password", &password)?;
     let cluster = data.join("cluster");
@@ -86,7 +86,7 @@ pub(super) async fn start_postgres(runtime: &Path, scratch: &Scratch) -> Result<
         .unprivileged()
         .stops_on_interrupt()
         .arg_path("-D", &cluster)
-        // Nothing of this outlives the demo: it need not survive a power cut.
+        // The data is discarded with the demo, so it need not survive a power cut.
         .args(["-c", "fsync=off", "-c", "full_page_writes=off"])
         .args(["-c", "listen_addresses=127.0.0.1", "-c", "unix_socket_directories="])
         .args(["-c".to_owned(), format!("port={}", address.port())])
@@ -109,8 +109,11 @@ pub(super) async fn start_postgres(runtime: &Path, scratch: &Scratch) -> Result<
     sqlx::query("CREATE DATABASE moodstream")
         .execute(&mut connection)
         .await
-        .context("the database can't be made")?;
-    connection.close().await.context("PostgreSQL broke off")?;
+        .context("the database can't be created")?;
+    connection
+        .close()
+        .await
+        .context("the connection to PostgreSQL failed")?;
     Ok((postgres, format!("{server}/moodstream")))
 }
 
@@ -123,7 +126,7 @@ mod tests {
     use super::*;
 
     #[tokio::test]
-    async fn the_services_answer_and_leave_nothing_behind() {
+    async fn the_servers_start_and_leave_nothing_behind() {
         let runtime = std::env::var_os("MOODSTREAM_RUNTIME").map_or_else(
             || Path::new(env!("CARGO_MANIFEST_DIR")).join("../../.runtime"),
             std::path::PathBuf::from,
@@ -141,12 +144,15 @@ mod tests {
         assert_eq!(
             sorted,
             ["A", "z", "é"],
-            "code points decide the order, on every machine"
+            "the order must be by code point on every machine"
         );
         let wrong = url.replacen("moodstream:", "moodstream:x", 1);
-        assert!(PgConnection::connect(&wrong).await.is_err(), "the password counts");
+        assert!(
+            PgConnection::connect(&wrong).await.is_err(),
+            "a wrong password was accepted"
+        );
 
-        // A client that is still connected does not keep it from stopping.
+        // A connected client does not delay the shutdown.
         postgres.stop(START_LIMIT).await;
         broker.stop(START_LIMIT).await;
         assert!(sqlx::query("SELECT 1").execute(&mut connection).await.is_err());

@@ -1,4 +1,4 @@
-//! Where everything of the demo is, what its service is told, and where a user looks next.
+//! The demo's addresses and settings, and what users can do next.
 
 use std::{
     fmt::Write as _,
@@ -15,7 +15,7 @@ use super::{
     process::{Job, Scratch},
 };
 
-/// What to ask in SQL, with what it tells: to paste into `psql`, so each is one line.
+/// Queries with their descriptions. Each is one line, to paste into `psql`.
 const QUESTIONS: [(&str, &str); 3] = [
     (
         "the last minutes by emotion",
@@ -33,7 +33,7 @@ const QUESTIONS: [(&str, &str); 3] = [
     ),
 ];
 
-/// Where everything is.
+/// Paths and addresses of everything that the demo runs.
 pub(super) struct Setup {
     pub(super) binary: PathBuf,
     pub(super) brokers: String,
@@ -63,7 +63,7 @@ pub(super) fn write_settings(scratch: &Scratch) -> Result<PathBuf> {
 }
 
 impl Setup {
-    /// A run of the service with the settings of the demo, as a user would give them.
+    /// A run of the service's program with the demo's settings, given as a user would.
     pub(super) fn job(&self, name: &'static str) -> Job {
         Job::new(name, &self.binary)
             .env("MOODSTREAM_KAFKA__BROKERS", &self.brokers)
@@ -75,7 +75,7 @@ impl Setup {
             .env("ORT_DYLIB_PATH", &self.onnxruntime)
     }
 
-    /// The service itself. Its posts are made up: the live page may show them.
+    /// The service itself. The live page may show its posts, as they are made up.
     pub(super) fn service(&self) -> Job {
         self.job("run").args([
             "run".as_ref(),
@@ -86,7 +86,7 @@ impl Setup {
         ])
     }
 
-    /// Where all of it is at hand, if the demo goes on, and what to do with a Kafka and a Postgres of one's own.
+    /// Returns what users can look at (links if the demo goes on), and how to use their own Kafka and Postgres.
     pub(super) fn where_to_look(&self, runtime: &Path, goes_on: bool, screen: Screen) -> String {
         let Self {
             http,
@@ -104,14 +104,14 @@ impl Setup {
                 "\n{}\n  live page  http://{http}/\n  metrics    http://{http}/metrics\n  \
                  health     http://{http}/ready   http://{http}/live\n  broker     {brokers}, topic {TOPIC}\n  \
                  SQL        {} {database}\n",
-                screen.bold("  Look further, while this runs"),
+                screen.bold("  To explore while the demo runs"),
                 psql.display(),
             );
         } else {
             let _ = writeln!(
                 out,
-                "\n{}\n  On a terminal the demo goes on, with the live page and a psql line to ask such things:",
-                screen.bold("  Look further")
+                "\n{}\n  On a terminal the demo keeps running, with the live page and a psql command for queries like these:",
+                screen.bold("  To explore")
             );
         }
         for (what, sql) in QUESTIONS {
@@ -124,7 +124,7 @@ impl Setup {
              export MOODSTREAM_MODEL__PATH={} ORT_DYLIB_PATH={}\n  \
              {program} check      # settings, model, broker and database: a line each\n  \
              {program} migrate    # the tables\n  {program} run        # the live page is on http://127.0.0.1:9464/\n  \
-             Every setting is in deploy/moodstream.example.toml; more ways to run it in the README.\n",
+             Every setting is in deploy/moodstream.example.toml. The README has more ways to run the service.\n",
             screen.bold("  With your own Kafka and Postgres"),
             self.model.display(),
             self.onnxruntime.display(),

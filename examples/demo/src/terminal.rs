@@ -1,4 +1,4 @@
-//! Standard output, and what may be written there.
+//! Writing to standard output, and checks of what it is.
 
 use std::io::{ErrorKind, IsTerminal as _, Write as _};
 
@@ -10,7 +10,7 @@ pub(super) fn colours() -> bool {
     std::io::stdout().is_terminal() && !refused && std::env::var_os("TERM").is_none_or(|term| term != "dumb")
 }
 
-pub(super) fn stdout_is_watched() -> bool {
+pub(super) fn stdout_is_terminal() -> bool {
     std::io::stdout().is_terminal()
 }
 
@@ -18,7 +18,7 @@ pub(super) fn in_ci() -> bool {
     std::env::var("CI").is_ok_and(|value| !matches!(value.as_str(), "" | "0" | "false"))
 }
 
-/// Writes to standard output; a reader that has gone away is no error.
+/// Writes to standard output. A closed pipe is not an error.
 pub(super) fn print(text: &str) -> Result<()> {
     match std::io::stdout().lock().write_all(text.as_bytes()) {
         Err(error) if error.kind() != ErrorKind::BrokenPipe => Err(error).context("the output can't be written"),

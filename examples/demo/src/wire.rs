@@ -1,4 +1,4 @@
-//! Drafts in the wire formats of the platforms, shaped as their servers send them.
+//! Encodes drafts in the platforms' wire formats, as their servers send them.
 
 use fastrand::Rng;
 use serde_json::{Value, json};
@@ -6,7 +6,7 @@ use time::{OffsetDateTime, format_description::well_known::Rfc3339, macros::form
 
 use crate::draft::{Draft, Relation, Wire};
 
-/// The bytes of a post.
+/// Encodes a post in its wire format.
 pub(crate) fn encode(draft: &Draft, rng: &mut Rng) -> Vec<u8> {
     let value = match draft.wire {
         Wire::TwitterV1 => twitter_v1(draft),
@@ -23,7 +23,7 @@ pub(crate) fn encode(draft: &Draft, rng: &mut Rng) -> Vec<u8> {
     value.to_string().into_bytes()
 }
 
-/// The notice that the post was deleted, where its format has one.
+/// Returns the post's deletion notice, if its format has one.
 pub(crate) fn deletion(draft: &Draft) -> Option<Vec<u8>> {
     let id = id(draft);
     let value = match draft.wire {
@@ -41,7 +41,7 @@ pub(crate) fn deletion(draft: &Draft) -> Option<Vec<u8>> {
     Some(value.to_string().into_bytes())
 }
 
-/// An id as the platform makes them, from the draft's serial number: posts that were moved in time keep theirs apart.
+/// An id as the platform creates it. It contains the serial number, so posts that were moved in time keep distinct ids.
 fn id(draft: &Draft) -> String {
     let serial = draft.serial;
     match draft.wire {
@@ -239,7 +239,7 @@ fn hashtags(text: &str) -> impl Iterator<Item = &str> {
         .filter(|tag| !tag.is_empty())
 }
 
-/// As the first streams cut a text for old clients.
+/// Shortens a text as Twitter's early streams did for old clients.
 fn shortened(text: &str) -> String {
     if text.chars().count() <= 140 {
         text.to_owned()
@@ -260,7 +260,7 @@ fn did(author: u32) -> String {
     format!("did:plc:{}", tid(u64::from(author).wrapping_mul(0x9e37_79b9_7f4a_7c15)))
 }
 
-/// A numeric id as JSON has it: a number, also past 2^53.
+/// A numeric id as a JSON number, also above 2^53.
 fn number(id: &str) -> Value {
     id.parse::<u64>().map_or(Value::Null, Value::from)
 }

@@ -1,7 +1,7 @@
 //! Sample posts from a seed: the same seed and time give the same bytes.
 //!
-//! Half an hour of a small, made-up social network: stories come and go and with them the moods, people repost, quote
-//! and answer, delete what they wrote, clients send a post twice, some of it comes late and some of it is damaged.
+//! A sample is half an hour of a small, made-up social network: stories and their moods come and go, people repost, quote and
+//! delete posts, clients send posts twice or late, and some records are damaged.
 
 use std::collections::VecDeque;
 
@@ -31,7 +31,7 @@ pub struct Counts {
     pub duplicates: usize,
     /// Deletion notices.
     pub deletions: usize,
-    /// Records that no parser can read.
+    /// Records that the parser rejects.
     pub damaged: usize,
 }
 
@@ -59,17 +59,17 @@ pub struct Intent {
 pub struct Sample {
     /// The records.
     pub records: Vec<Vec<u8>>,
-    /// What its posts were written to express, reposts left out.
+    /// What its posts were written to express, without reposts.
     pub intents: Vec<Intent>,
     /// How many of each kind there are.
     pub counts: Counts,
 }
 
-/// Reposts and quotes refer to one of so many posts before them.
+/// Reposts and quotes refer to one of this many previous posts.
 const RECENT: usize = 300;
 const AUTHORS: u32 = 700;
 
-/// Writes sample records without end: posts in every wire format, reposts, duplicates, deletions, late posts and damage.
+/// Generates sample records: posts in every wire format, reposts, duplicates, deletions, late posts and damaged records.
 #[derive(Debug)]
 pub struct Writer {
     rng: Rng,
@@ -88,7 +88,7 @@ impl Writer {
         }
     }
 
-    /// About `records` records whose posts were written in the `span` before `now`.
+    /// Generates about `records` records whose posts were written in the `span` before `now`.
     pub fn sample(&mut self, records: usize, span: Duration, now: OffsetDateTime) -> Sample {
         let mut counts = Counts::default();
         let mut intents = Vec::with_capacity(records);
@@ -114,7 +114,7 @@ impl Writer {
                 });
             }
             let mut arrival = at + Duration::milliseconds(self.rng.i64(50..4_000));
-            // A client that was offline sends what it holds hours after it was written.
+            // A client that was offline sends posts hours after they were written.
             if self.rng.u8(..) < 4 && draft.wire.has_time() {
                 counts.late += 1;
                 draft.at = at - Duration::seconds(self.rng.i64(3_600..10_800));
@@ -141,14 +141,14 @@ impl Writer {
         }
     }
 
-    /// The next record of a stream that goes on: stories come round again every ten minutes.
+    /// Generates the next record of a continuous stream, in which the stories repeat every ten minutes.
     pub fn next_live(&mut self, now: OffsetDateTime) -> Vec<u8> {
         let phase = (now.unix_timestamp().rem_euclid(600)) as f64 / 600.0;
         let draft = self.draft(phase, now);
         wire::encode(&draft, &mut self.rng)
     }
 
-    /// `n` moments between 0 (the start of the span) and 1 (now), ascending; more of them where a story is told.
+    /// Draws `n` times between 0 (the start of the span) and 1 (now), ascending, and more of them near the stories' peaks.
     fn phases(&mut self, n: usize) -> Vec<f64> {
         let most = 1.0 + STORIES.iter().map(|story| story.height).fold(0.0, f64::max);
         let mut phases = Vec::with_capacity(n);
@@ -220,7 +220,7 @@ impl Writer {
         }
     }
 
-    /// A text with its language and what it expresses.
+    /// Generates a text, with its language and what it expresses.
     fn text(&mut self, phase: f64) -> (&'static str, Mood, String) {
         let story = self.story(phase);
         let mood = weighted(
@@ -236,7 +236,7 @@ impl Writer {
         let name = match (story, lang) {
             (Some(story), _) => story.name,
             (None, "en") => pick(&mut self.rng, EVERYDAY_NAMES),
-            // "Our garden" does not translate itself; a name of a story does.
+            // Everyday names such as "our garden" are English; the stories' names fit every language.
             (None, _) => STORIES[self.rng.usize(..STORIES.len())].name,
         };
         let (expressed, phrases) = of_mood(lists, mood);
@@ -287,7 +287,7 @@ impl Writer {
     }
 }
 
-/// How much is said of a story at a moment, against 1 of everyday talk.
+/// The share of a story at a time, relative to 1 for everyday talk.
 fn loudness(story: &Story, phase: f64) -> f64 {
     let off = (phase - story.peak) / story.width;
     story.height * (-0.5 * off * off).exp()
@@ -371,7 +371,7 @@ mod tests {
     }
 
     #[test]
-    fn the_parser_finds_in_the_records_what_was_put_there() {
+    fn the_parser_s_outcomes_match_the_counts() {
         let Sample { records, counts, .. } = sample(8, 3_000);
         let (mut posts, mut reposts, mut deletions, mut rejects) = (0, 0, 0, 0);
         for record in records {
@@ -391,7 +391,7 @@ mod tests {
     }
 
     #[test]
-    fn a_text_comes_through_its_wire_format_whole() {
+    fn texts_survive_their_wire_format() {
         let mut writer = Writer::new(9);
         for i in 0..2_000 {
             let draft = writer.draft(f64::from(i) / 2_000.0, NOW);
@@ -415,7 +415,7 @@ mod tests {
     }
 
     #[test]
-    fn what_a_post_is_to_express_is_told_for_every_post_but_reposts() {
+    fn every_post_but_reposts_has_an_intent() {
         let Sample { counts, intents, .. } = sample(8, 3_000);
         assert_eq!(intents.len(), counts.posts + counts.quotes);
         let mut languages: Vec<&str> = intents.iter().map(|intent| intent.lang).collect();

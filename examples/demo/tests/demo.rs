@@ -24,7 +24,7 @@ fn root() -> &'static Path {
     folder.unwrap()
 }
 
-/// The demo, with none of this process's settings, and ONNX Runtime where setup put it.
+/// The demo without this process's settings, and with the ONNX Runtime of `deploy/setup`.
 fn demo() -> Command {
     let mut command = Command::new(env!("CARGO_BIN_EXE_moodstream-demo"));
     for (name, _) in std::env::vars() {
@@ -49,7 +49,7 @@ fn wait_for(what: &str, mut condition: impl FnMut() -> bool) {
     }
 }
 
-#[allow(clippy::disallowed_methods)] // between two looks at a condition
+#[allow(clippy::disallowed_methods)] // between two checks of a condition
 fn pause() {
     thread::sleep(Duration::from_millis(10));
 }
@@ -63,13 +63,13 @@ fn end_of(child: &mut Child) -> ExitStatus {
     status.unwrap()
 }
 
-/// Where setup has put the broker and PostgreSQL.
+/// The folder in which `deploy/setup` installed the broker and PostgreSQL.
 fn runtime() -> String {
     std::env::var("MOODSTREAM_RUNTIME").unwrap_or_else(|_| root().join(".runtime").display().to_string())
 }
 
 #[test]
-fn without_a_terminal_it_ends_by_itself_and_says_everything() {
+fn without_a_terminal_it_prints_the_summary_and_exits() {
     let output = demo()
         .args(["--posts", "200", "--runtime", &runtime()])
         .output()
@@ -90,10 +90,13 @@ fn without_a_terminal_it_ends_by_itself_and_says_everything() {
     ] {
         assert!(said.contains(needle), "{needle:?} is missing in\n{said}");
     }
-    assert!(!said.contains("live page  http"), "a link to what has ended:\n{said}");
+    assert!(
+        !said.contains("live page  http"),
+        "a link to a stopped service:\n{said}"
+    );
 }
 
-/// The demo on a terminal of `script`'s, and what it has written there.
+/// The demo on a terminal that `script` provides, and its output.
 struct Terminal {
     child: Child,
     seen: Arc<Mutex<String>>,
@@ -131,7 +134,7 @@ impl Terminal {
         Self { child, seen }
     }
 
-    /// What has been written, without colours, as lines.
+    /// The lines of the output, without colours.
     fn lines(&self) -> Vec<String> {
         let escapes = Regex::new("\u{1b}\\[[0-9;?]*[A-Za-z]").unwrap();
         let seen = self.seen.lock().unwrap();
@@ -161,7 +164,7 @@ fn get(url: &str) -> String {
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn on_a_terminal_what_it_says_can_be_opened_and_pasted() {
+async fn on_a_terminal_its_link_and_queries_work() {
     let mut terminal = Terminal::start();
     wait_for("posts that keep coming", || {
         assert!(
