@@ -17,7 +17,10 @@ pub(super) fn find_runtime(named: Option<&Path>) -> Result<PathBuf> {
             .find(|folder| complete(folder)),
     };
     let found = found.with_context(|| match named {
-        Some(folder) => format!("{} has no broker and PostgreSQL: run `make setup`", folder.display()),
+        Some(folder) => format!(
+            "{} does not contain a broker and PostgreSQL: run `make setup`",
+            folder.display()
+        ),
         None => {
             "no .runtime folder with a broker and PostgreSQL here or in a parent folder: run `make setup`".to_owned()
         }

@@ -122,7 +122,7 @@ impl Terminal {
             .stdout(Stdio::piped())
             .stderr(Stdio::inherit())
             .spawn()
-            .expect("script, of bsdutils or util-linux");
+            .expect("needs `script` of bsdutils or util-linux");
         let (mut stdout, seen) = (child.stdout.take().unwrap(), Arc::new(Mutex::new(String::new())));
         let into = Arc::clone(&seen);
         thread::spawn(move || {
@@ -166,7 +166,7 @@ fn get(url: &str) -> String {
 #[tokio::test(flavor = "multi_thread")]
 async fn on_a_terminal_its_link_and_queries_work() {
     let mut terminal = Terminal::start();
-    wait_for("posts that keep coming", || {
+    wait_for("the live posts", || {
         assert!(
             terminal.child.try_wait().unwrap().is_none(),
             "{}",

@@ -31,7 +31,7 @@ pub struct Browser {
     _profile: tempfile::TempDir,
 }
 
-/// A tab of it.
+/// A tab of the browser.
 #[derive(Clone)]
 pub struct Tab(String);
 
