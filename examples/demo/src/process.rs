@@ -133,7 +133,7 @@ impl Job {
     pub(super) fn start(self, scratch: &Scratch) -> Result<Running> {
         let log = scratch.path(&format!("{}.log", self.name));
         let out = File::create(&log).with_context(|| format!("{} can't be written", log.display()))?;
-        // The kernel sends this signal if the demo is killed by SIGKILL.
+        // The kernel sends this signal when the demo dies, even by SIGKILL.
         let death_signal = if self.stop == Signal::INT { "INT" } else { "TERM" };
         let mut command = Command::new("setpriv");
         command
