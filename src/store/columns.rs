@@ -1,9 +1,9 @@
-//! Rows of `post` as one array a column, which is how a flush hands them to Postgres.
+//! Rows of `post` as one array for each column, which is how a flush sends them to Postgres.
 //!
-//! Not COPY: the driver sends its data and its end as two packets on a connection without `TCP_NODELAY`, so
-//! each COPY waits some 40 ms for a delayed acknowledgement. Arrays cost the server a tenth more work and no
-//! wait: measured with `cargo bench --bench store`, ten times as many rows a second in flushes of 100, half as
-//! many again in flushes of 1,000, the same in flushes of 8,000.
+//! COPY is not used: the driver sends its data and its end as two packets on a connection without `TCP_NODELAY`, so
+//! each COPY waits some 40 ms for a delayed acknowledgement. Arrays cost the server a tenth more work but no
+//! wait. Measured with `cargo bench --bench store`, they write ten times as many rows a second in flushes of 100, half
+//! as many again in flushes of 1,000, and the same in flushes of 8,000.
 
 use std::borrow::Cow;
 
@@ -13,7 +13,7 @@ use sqlx::{PgConnection, types::Json};
 use super::flush::{Flush, PostRow};
 use crate::{model::ModelInfo, post::Hashtag};
 
-/// The text as Postgres can hold it: it has no NUL character.
+/// The text as Postgres can store it: without NUL characters.
 pub(super) fn sql_text(text: &str) -> Cow<'_, str> {
     if text.as_bytes().contains(&0) {
         Cow::Owned(text.replace('\0', "\u{fffd}"))
@@ -22,7 +22,7 @@ pub(super) fn sql_text(text: &str) -> Cow<'_, str> {
     }
 }
 
-/// A post's tracked subjects as they are stored: without repeats, as each counts once in the rollups.
+/// A post's tracked subjects as they are stored: without duplicates, because each counts once in the rollups.
 pub(super) fn subjects(row: &PostRow) -> Vec<&str> {
     let mut subjects: Vec<&str> = Vec::with_capacity(row.subjects.len());
     for subject in &row.subjects {
@@ -54,8 +54,8 @@ impl Serialize for Scores<'_> {
     }
 }
 
-/// An array of texts as Postgres reads it. Arrays of different lengths can't be the elements of an array, so
-/// they travel as text: <https://www.postgresql.org/docs/current/arrays.html#ARRAYS-IO>.
+/// An array of texts as a Postgres array literal. Arrays of different lengths can't be elements of one array, so
+/// they are sent as text: <https://www.postgresql.org/docs/current/arrays.html#ARRAYS-IO>.
 fn array_literal(items: &[&str]) -> String {
     let mut literal = String::with_capacity(2 + items.iter().map(|item| item.len() + 3).sum::<usize>());
     literal.push('{');
@@ -82,7 +82,7 @@ pub(super) async fn insert_posts(tx: &mut PgConnection, flush: &Flush, written: 
         return Ok(());
     }
     let mut rows: Vec<&PostRow> = written.iter().map(|&place| &flush.posts[place]).collect();
-    // Partition by partition, and neighbours in the indexes on time.
+    // Inserts partition by partition, in the order of the indexes on time.
     rows.sort_by_key(|row| row.created_at());
     sqlx::query(
         "INSERT INTO post (source, post_id, created_at, author_id, lang, text, repost_of, emotion, score, scores,
@@ -183,13 +183,13 @@ mod tests {
     }
 
     #[test]
-    fn tracked_subjects_are_stored_once_and_texts_without_nul() {
+    fn subjects_are_stored_once_and_texts_without_nul() {
         assert_eq!(subjects(&row()), ["t1", "t2"]);
         assert_eq!(sql_text("a\0b"), "a\u{fffd}b");
     }
 
     #[test]
-    fn scores_read_back_as_they_were() {
+    fn scores_survive_a_round_trip_through_json() {
         let model = model();
         let json = serde_json::to_string(&Scores {
             model: &model,

@@ -1,8 +1,8 @@
-//! The one way to the server: a connection of the pool that is closed where the server falls silent.
+//! All statements go through a pooled connection that is closed when the server falls silent.
 //!
-//! The server's own timeouts bound what it does, and nothing once it is gone without a word: its host lost power, a
-//! firewall forgot the connection. What was sent is acknowledged, so TCP has nothing left to try and never notices; the
-//! driver waits for an answer for ever.
+//! The server's own timeouts don't help once it disappears without closing the connection: its host lost power, or a
+//! firewall dropped the connection. What was sent is acknowledged, so TCP has nothing to retransmit and never notices,
+//! and the driver would wait for an answer for ever.
 
 use std::{
     future::{Future, poll_fn},
@@ -28,11 +28,11 @@ use super::{
 };
 
 impl Store {
-    /// Does this with a connection of the pool. All statements but those of migrations and grants go through here.
+    /// Runs `work` on a connection of the pool. All statements except those of migrations and grants go through here.
     ///
-    /// Where the server falls silent for longer than [`super::StoreOptions::patience`], the work is dropped and its
-    /// connection closed: an error of the kind [`Fault::Unreachable`]. Whether a commit among it took place is not known
-    /// then, as with every connection that breaks.
+    /// If the server is silent for longer than [`super::StoreOptions::patience`], the work is dropped, its connection is
+    /// closed, and an error of the kind [`Fault::Unreachable`] is returned. As with any broken connection, it is then not
+    /// known whether a commit took place.
     pub(super) async fn with<T, E: From<StoreError>>(
         &self,
         doing: &'static str,
@@ -49,12 +49,12 @@ impl Store {
         }
         bounded.broken = true;
         let seconds = patience.unwrap_or_default().as_secs();
-        let why = format!("the server gave no sign of life for {seconds} s: the connection is given up");
+        let why = format!("the server has been silent for {seconds} s: closing the connection");
         Err(StoreError::new(Fault::Unreachable, doing, why).into())
     }
 }
 
-/// A connection that finds its way back into the pool, or out of it.
+/// A connection that is returned to the pool when dropped, or closed if it is broken.
 struct BoundedConnection {
     connection: PoolConnection<Postgres>,
     patience: Option<Duration>,
@@ -66,15 +66,15 @@ impl Drop for BoundedConnection {
         if self.broken {
             self.connection.close_on_drop();
         } else if let Ok(runtime) = Handle::try_current() {
-            // Dropped, it would go back by itself, and first ask the server for a sign of life, without a timeout: a server
-            // that falls silent just then would keep a place of the pool for ever.
+            // Its own drop would ping the server first, without a timeout: a server that falls silent at that moment would
+            // take a slot of the pool for ever.
             runtime.spawn(unless_silent(self.patience, self.connection.return_to_pool()));
         }
     }
 }
 
-/// What the work brings; `None` where nothing stirs in it for so long. All that work on a connection waits for is the
-/// connection, so what stirs it has come from the server, or went out to it.
+/// The output of `work`, or `None` if nothing woke it for this long. Such work waits only for its connection, so each wake
+/// means that bytes came from the server or went out to it.
 async fn unless_silent<F: Future>(patience: Option<Duration>, work: F) -> Option<F::Output> {
     let Some(patience) = patience else {
         return Some(work.await);
@@ -98,7 +98,7 @@ async fn unless_silent<F: Future>(patience: Option<Duration>, work: F) -> Option
     .await
 }
 
-/// Distinguishes what woke the task: the work itself, or something else that the same task waits for.
+/// Tells whether the work itself woke the task, or something else that the same task waits for.
 struct Stir {
     stirred: AtomicBool,
     task: AtomicWaker,
@@ -124,7 +124,7 @@ mod tests {
     const PATIENCE: Duration = Duration::from_millis(50);
 
     #[tokio::test(start_paused = true)]
-    async fn silence_ends_the_work_and_signs_of_life_prolong_it() {
+    async fn silence_ends_the_work_and_received_bytes_prolong_it() {
         let (mut server, mut client) = duplex(1);
         let begun = Instant::now();
         let server = async move {
@@ -148,7 +148,7 @@ mod tests {
     }
 
     #[tokio::test(start_paused = true)]
-    async fn what_else_the_task_waits_for_is_no_sign_of_life() {
+    async fn other_wakeups_of_the_task_do_not_count_as_progress() {
         let mut ticks = tokio::time::interval(PATIENCE / 10);
         let mut work = pin!(unless_silent(Some(PATIENCE), std::future::pending::<()>()));
         let ended = loop {
@@ -161,7 +161,7 @@ mod tests {
     }
 
     #[tokio::test]
-    async fn work_that_is_done_is_not_given_up() {
+    async fn finished_work_returns_its_output() {
         assert_eq!(unless_silent(Some(Duration::ZERO), async { 7 }).await, Some(7));
         assert_eq!(unless_silent(None, async { 7 }).await, Some(7));
     }

@@ -1,4 +1,4 @@
-//! What a flush means, worked out before the database is asked: for each key, what its records together do.
+//! What a flush does to each key, worked out from all records of the key before the database is queried.
 //!
 //! A key's records take effect in the order of topic, partition and offset: the first copy of a post wins,
 //! and a deletion is final. The result is the same however a stream is cut into flushes.
@@ -18,13 +18,13 @@ use super::{
 pub(super) struct KeyPlan<'a> {
     pub(super) source: &'static str,
     pub(super) id: &'a str,
-    /// The first copy of the post, unless a deletion came before it: place in [`Flush::posts`], and event time.
+    /// The first copy of the post, unless a deletion came before it: index in [`Flush::posts`], and event time.
     pub(super) post: Option<(usize, OffsetDateTime)>,
-    /// The first deletion's range.
+    /// The range of the first deletion.
     pub(super) deletion: Option<usize>,
 }
 
-/// What the database says of a key that it changed: a row of the key statement's answer.
+/// A key that the database changed: one row returned by the key statement.
 #[derive(Debug, Clone)]
 pub(super) struct KeyChange {
     pub(super) source: String,
@@ -35,7 +35,7 @@ pub(super) struct KeyChange {
     pub(super) fresh: bool,
 }
 
-/// A post to be taken out of the tables, and the range whose deletion does so.
+/// A post to be deleted from the tables, and the range whose deletion notice does so.
 #[derive(Debug, Clone)]
 pub(super) struct Removal<'a> {
     pub(super) source: &'static str,
@@ -46,9 +46,9 @@ pub(super) struct Removal<'a> {
 
 #[derive(Debug)]
 pub(super) struct DedupPlan<'a> {
-    /// In the order in which keys are locked: by source and id, bytewise.
+    /// In lock order: by source and id, bytewise.
     pub(super) keys: Vec<KeyPlan<'a>>,
-    /// Ranges in the order in which fences are locked.
+    /// Ranges in the order in which their offsets are locked.
     pub(super) range_order: Vec<usize>,
     tallies: Vec<Tally>,
     post_ranges: Vec<usize>,
@@ -57,14 +57,14 @@ pub(super) struct DedupPlan<'a> {
 struct Event<'a> {
     source: &'static str,
     id: &'a str,
-    /// Topic and partition as a place in lock order, and offset.
+    /// Position of the topic and partition in lock order, and offset.
     order: (usize, i64),
     range: usize,
     post: Option<usize>,
 }
 
 impl<'a> DedupPlan<'a> {
-    /// Late posts are as if they were not there.
+    /// Late posts are counted and otherwise ignored.
     pub(super) fn new(flush: &'a Flush, retired: LateBefore) -> Result<Self, FlushError> {
         let index = flush.validate()?;
         let range_order: Vec<usize> = index.in_order().collect();
@@ -92,7 +92,7 @@ impl<'a> DedupPlan<'a> {
             !late
         });
         for event in &events {
-            // A post is a duplicate until the database says that its key is new.
+            // A post counts as a duplicate until the database reports its key as new.
             let tally = &mut tallies[event.range];
             *(if event.post.is_some() {
                 &mut tally.duplicates
@@ -140,7 +140,7 @@ impl<'a> DedupPlan<'a> {
         })
     }
 
-    /// Sorts the database's answer into posts to write and posts to remove.
+    /// Splits the changed keys into posts to write and posts to remove.
     pub(super) fn resolve(&mut self, changes: &[KeyChange]) -> (Vec<usize>, Vec<Removal<'_>>) {
         let mut written = Vec::with_capacity(changes.len());
         let mut removals = Vec::new();
@@ -157,7 +157,7 @@ impl<'a> DedupPlan<'a> {
                     written.push(place);
                     inserted(&mut self.tallies[self.post_ranges[place]]);
                 }
-                // Came and went within the flush: counted as both, never written.
+                // Inserted and deleted within the flush: counted as both, never written.
                 (true, Some((place, _)), Some(range)) => {
                     inserted(&mut self.tallies[self.post_ranges[place]]);
                     self.tallies[range].removed += 1;

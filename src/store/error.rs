@@ -1,4 +1,4 @@
-//! What can go wrong with Postgres, sorted by what the caller can do about it.
+//! Errors from Postgres, classified by what the caller can do about them.
 
 use std::{fmt, io, sync::Arc};
 
@@ -9,34 +9,34 @@ use super::schema::SchemaError;
 /// The kind of a failure.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Fault {
-    /// No connection, or it broke, or the server is starting, stopping or full of clients.
+    /// There is no connection, or it broke, or the server is starting, stopping or out of connection slots.
     Unreachable,
-    /// Deadlock, serialization failure, a lock timeout, a partition dropped meanwhile.
+    /// A deadlock, a serialization failure, a lock timeout, or a partition that was dropped in the meantime.
     Busy,
-    /// The server gave the statement up: it took longer than the statement timeout, or somebody cancelled it. A
-    /// smaller transaction may pass.
+    /// The server cancelled the statement, because it exceeded the statement timeout or somebody asked for it. A smaller
+    /// transaction may succeed.
     Slow,
-    /// The server has no disk space left.
+    /// The server is out of disk space.
     NoSpace,
-    /// The server has no memory left, or no room for locks: a smaller transaction may pass.
+    /// The server is out of memory, or its lock table is full: a smaller transaction may succeed.
     NoMemory,
-    /// The server takes reads alone: a standby, or a primary that was demoted.
+    /// The server accepts only reads: it is a standby, or a demoted primary.
     ReadOnly,
-    /// Wrong user or password, or a missing privilege.
+    /// The user or password is wrong, or a privilege is missing.
     Denied,
-    /// The database or a table or column is not there: not migrated, or another schema.
+    /// The database, a table or a column does not exist: it was not migrated, or it is another schema.
     Schema,
-    /// The settings of the connection.
+    /// The connection settings are invalid.
     Settings,
-    /// A row is refused: a value out of range, an index entry that is too long, a constraint or a trigger that somebody added.
-    /// [`super::Store::takes_plain_rows`] tells whether it is that row's fault.
+    /// A row was refused: a value is out of range, an index entry is too long, or a constraint or trigger that somebody
+    /// added rejects it. [`super::Store::takes_plain_rows`] tells whether the row itself is the cause.
     Row,
-    /// Anything else, among it faults of this program.
+    /// Anything else, including bugs in this program.
     Other,
 }
 
 impl Fault {
-    /// Whether the same call may well succeed later without anybody changing its input.
+    /// Whether the same call may succeed later with the same input.
     #[must_use]
     pub const fn is_transient(self) -> bool {
         matches!(
@@ -53,7 +53,7 @@ pub struct StoreError {
     /// The kind of failure.
     pub fault: Fault,
     doing: &'static str,
-    /// Says what sqlx says: as a source beside it, that would be shown again.
+    /// Includes sqlx's message, which is therefore not also the `source`: it would be shown twice.
     detail: String,
 }
 
@@ -66,13 +66,13 @@ impl StoreError {
         }
     }
 
-    /// What a step of a flush fails with where a test says so.
+    /// The error of a step of a flush at an armed fail point.
     #[cfg(all(feature = "fail-points", debug_assertions))]
     pub(crate) fn at_fail_point(name: &str) -> Self {
         Self::new(Fault::Unreachable, "at a fail point", name)
     }
 
-    /// Whether the same call may well succeed later: try again, with backoff.
+    /// Whether the same call may succeed later: retry it with backoff.
     #[must_use]
     pub const fn is_transient(&self) -> bool {
         self.fault.is_transient()
@@ -82,20 +82,20 @@ impl StoreError {
         let fault = classify(error);
         let hint = match fault {
             Fault::NoSpace => " (the server is out of disk space)",
-            Fault::NoMemory => " (the server is out of memory or of room for locks)",
-            Fault::ReadOnly => " (the server is read-only: a standby, or a demoted primary)",
+            Fault::NoMemory => " (the server is out of memory, or its lock table is full)",
+            Fault::ReadOnly => " (the server is read-only: it is a standby or a demoted primary)",
             Fault::Denied => " (check user, password and grants)",
-            Fault::Schema if is_code(error, "3D000") => " (make it with CREATE DATABASE)",
+            Fault::Schema if is_code(error, "3D000") => " (create it with CREATE DATABASE)",
             Fault::Schema => " (run `moodstream migrate`)",
             _ if behind_pooler(error) => {
-                " (is there a pooler? It must keep a session for each connection: pool_mode = session)"
+                " (is there a connection pooler? It must give each connection its own session: pool_mode = session)"
             }
             _ => "",
         };
         let detail = match error {
             sqlx::Error::Database(db) => {
                 let code = db.code().unwrap_or_default();
-                // Above all the one that names max_locks_per_transaction, which no text of ours knows better.
+                // Most useful for a full lock table, where it names max_locks_per_transaction.
                 let server_hint = db.try_downcast_ref::<PgDatabaseError>().and_then(PgDatabaseError::hint);
                 let server_hint = server_hint.map(|hint| format!(" ({hint})")).unwrap_or_default();
                 format!("{} [{code}]{hint}{server_hint}", db.message()).replace('\n', " ")
@@ -106,14 +106,14 @@ impl StoreError {
         Self { fault, doing, detail }
     }
 
-    /// Names the server that could not be connected to.
+    /// Adds the server that could not be connected to.
     pub(super) fn to(mut self, options: &PgConnectOptions) -> Self {
         let (host, port, user) = (options.get_host(), options.get_port(), options.get_username());
         self.detail = format!("{} (server {host}, port {port}, user {user})", self.detail);
         self
     }
 
-    /// For `map_err`: what was being done when it failed.
+    /// For `map_err`: adds what was being done when it failed.
     pub(super) fn when(doing: &'static str) -> impl FnOnce(sqlx::Error) -> Self {
         move |error| Self::sql(doing, &error)
     }
@@ -123,8 +123,8 @@ fn is_code(error: &sqlx::Error, code: &str) -> bool {
     matches!(error, sqlx::Error::Database(db) if db.code().as_deref() == Some(code))
 }
 
-/// Whether a prepared statement is not there or there already, or a parameter of the start is refused: what is seen of a
-/// pooler that gives a connection another session.
+/// Whether a prepared statement is missing or exists already, or a startup parameter is refused: the symptoms of a pooler
+/// that gives a connection another session.
 fn behind_pooler(error: &sqlx::Error) -> bool {
     match error {
         sqlx::Error::Database(db) => match db.code().as_deref() {
@@ -138,11 +138,11 @@ fn behind_pooler(error: &sqlx::Error) -> bool {
 
 fn classify(error: &sqlx::Error) -> Fault {
     match error {
-        // A check constraint has a name; a missing partition has the same code and none.
+        // A missing partition has the same code, but no constraint name.
         sqlx::Error::Database(db) if db.is_check_violation() && db.constraint().is_some() => Fault::Row,
         sqlx::Error::Database(db) => db.code().map_or(Fault::Other, |code| classify_code(&code)),
         sqlx::Error::Io(io) if io.kind() == io::ErrorKind::InvalidInput => Fault::Settings,
-        // A protocol error is what is left of a conversation that was cut in the middle.
+        // A connection cut in the middle of a message causes a protocol error.
         sqlx::Error::Io(_)
         | sqlx::Error::Protocol(_)
         | sqlx::Error::PoolTimedOut
@@ -159,10 +159,10 @@ fn classify_code(code: &str) -> Fault {
     match code {
         // serialization_failure, deadlock_detected, lock_not_available
         "40001" | "40P01" | "55P03" => Fault::Busy,
-        // query_canceled: by statement_timeout or by pg_cancel_backend, which only the translated message tells apart
+        // query_canceled: by statement_timeout or by pg_cancel_backend, which differ only in the localized message
         "57014" => Fault::Slow,
-        // check_violation: of our writes only "no partition of relation found for row" raises it, when
-        // retention dropped the day between the check and the write. The next attempt creates it again.
+        // check_violation without a constraint: "no partition of relation found for row", when retention dropped the
+        // day between the check and the write. The next attempt creates it again.
         "23514" => Fault::Busy,
         "25006" => Fault::ReadOnly,
         // invalid_authorization_specification, invalid_password, insufficient_privilege
@@ -171,10 +171,10 @@ fn classify_code(code: &str) -> Fault {
         "3D000" | "42P01" | "42703" | "42704" | "42883" => Fault::Schema,
         // idle_in_transaction_session_timeout, idle_session_timeout, too_many_connections
         "25P03" | "53300" => Fault::Unreachable,
-        // out_of_memory: also of a full table of locks
+        // out_of_memory: also raised when the lock table is full
         "53200" => Fault::NoMemory,
         _ if code.starts_with("53") => Fault::NoSpace,
-        // raise_exception, assert_failure: a trigger of the users' own
+        // raise_exception, assert_failure: a trigger that a user added
         "P0001" | "P0004" => Fault::Row,
         // data exception, integrity constraint violation, program limit exceeded
         _ if ["22", "23", "54"].iter().any(|class| code.starts_with(class)) => Fault::Row,
@@ -192,7 +192,7 @@ pub struct FencedRange {
     pub partition: i32,
     /// The partition's offset as this consumer knew it.
     pub expected: i64,
-    /// Its offset in the database; `None` if the group has none.
+    /// The partition's offset in the database; `None` if the group has none.
     pub found: Option<i64>,
 }
 
@@ -210,17 +210,17 @@ impl fmt::Display for FencedRange {
     }
 }
 
-/// Why a flush was not stored. In every case nothing of it was stored.
+/// Why a flush was not stored. No part of it was stored.
 #[derive(Debug, thiserror::Error)]
 pub enum FlushError {
-    /// Another consumer has moved on with these partitions: drop their ranges ([`super::Flush::drop_ranges`])
+    /// Another consumer has moved the offsets of these partitions on: drop their ranges ([`super::Flush::drop_ranges`])
     /// and flush the rest.
     #[error("another consumer has moved on with {}", list(.0))]
     Fenced(Vec<FencedRange>),
-    /// Posts and deletions touch more days than one transaction may: flush a part of them at a time. Nothing of this
-    /// flush was ever stored, by an earlier try neither.
+    /// Posts and deletions touch more days than one transaction may: split the flush. No earlier attempt has stored any
+    /// of it.
     #[error(
-        "a flush that touches posts of {found} days: at most {limit} at a time, as each day is a partition to lock"
+        "the flush touches posts of {found} days, but at most {limit} are allowed, as each day is a partition to lock"
     )]
     TooManyDays {
         /// Days in the flush.
@@ -228,13 +228,13 @@ pub enum FlushError {
         /// The most there may be.
         limit: usize,
     },
-    /// The flush contradicts itself or the limits of the tables: a fault of the caller.
-    #[error("flush not valid: {0}")]
+    /// The flush is inconsistent or exceeds the limits of the tables: a bug in the caller.
+    #[error("invalid flush: {0}")]
     Invalid(String),
-    /// Something else has changed the rollups, and they no longer match the posts.
+    /// The rollups no longer match the posts, because something else has changed one of them.
     #[error("emotion_rollup does not match post in {0}: somebody changed one of the tables by hand")]
     Inconsistent(String),
-    /// The schema was migrated to one that programs of this version write wrongly to.
+    /// The schema was migrated to a version that this program must not write to.
     #[error("{0}")]
     Outdated(SchemaError),
     /// The database failed.
@@ -243,8 +243,8 @@ pub enum FlushError {
 }
 
 impl FlushError {
-    /// Whether the very same flush may well succeed later: try it again, with backoff. Also right after
-    /// a commit whose answer was lost: the next try finds out whether it took place.
+    /// Whether the same flush may succeed later: retry it with backoff. This is also safe after a commit whose response
+    /// was lost, because the next attempt finds out whether it took place.
     #[must_use]
     pub const fn is_transient(&self) -> bool {
         matches!(self, Self::Store(error) if error.is_transient())
@@ -260,7 +260,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn codes_are_sorted_by_what_helps() {
+    fn sqlstates_are_classified() {
         let cases = [
             ("40P01", Fault::Busy),
             ("53100", Fault::NoSpace),
@@ -301,14 +301,14 @@ mod tests {
     }
 
     #[test]
-    fn fenced_names_what_was_found() {
-        let run = |found| FencedRange {
+    fn a_fenced_range_names_the_offset_found() {
+        let range = |found| FencedRange {
             topic: "posts".into(),
             partition: 3,
             expected: 10,
             found,
         };
-        let error = FlushError::Fenced(vec![run(Some(20)), run(None)]);
+        let error = FlushError::Fenced(vec![range(Some(20)), range(None)]);
         assert_eq!(
             error.to_string(),
             "another consumer has moved on with posts/3 (expected offset 10, found 20), posts/3 (expected offset 10, found none)"

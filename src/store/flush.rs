@@ -1,4 +1,4 @@
-//! What goes into one transaction, and what came of it.
+//! The contents of one transaction, and its result.
 
 use std::{
     collections::BTreeMap,
@@ -18,10 +18,10 @@ use crate::{
     post::{Deletion, Fingerprint, Origin, Post},
 };
 
-/// Longest name of an emotion, tracked subject or model, in bytes: they are parts of one index entry.
+/// Maximum length of the name of an emotion, tracked subject or model, in bytes: they are parts of one index entry.
 pub const MAX_NAME_BYTES: usize = 256;
-/// Most days that one flush may touch, by posts or by deletions of posts: each is a partition with indexes to lock,
-/// and the server's lock table has a fixed size.
+/// Maximum number of days that one flush may touch, by posts or by deletions of posts. Each is a partition with indexes
+/// to lock, and the server's lock table has a fixed size.
 pub const MAX_DAYS: usize = 256;
 
 /// A post with its emotion, ready to be stored.
@@ -35,11 +35,11 @@ pub struct PostRow {
     pub subjects: Vec<Arc<str>>,
     /// The record that brought it.
     pub origin: Origin,
-    /// That record's timestamp at the broker. Not stored: delays are measured from it.
+    /// The record's timestamp at the broker. It is not stored; delays are measured from it.
     pub timestamp: Option<OffsetDateTime>,
 }
 
-/// A deletion notice, ready to be carried out.
+/// A deletion notice, ready to be applied.
 #[derive(Debug, Clone)]
 pub struct DeletionRow {
     /// What to delete.
@@ -59,23 +59,23 @@ pub struct OffsetRange {
     pub expected: i64,
     /// Its `next_offset` after this flush.
     pub next: i64,
-    /// Posts in it outside the wanted languages or subjects.
+    /// Posts in it that the filter for languages or subjects dropped.
     pub filtered: u64,
     /// Posts in it older than the retention.
     pub late: u64,
     /// Records in it that went to the dead-letter topic.
     pub rejected: u64,
-    /// The record before `next`: kept beside the offset, to know its log again.
+    /// The record before `next`: stored with the offset, to recognise the log that it belongs to.
     pub last: Option<Fingerprint>,
 }
 
-/// Identifies a flush, so that a commit whose answer was lost is recognised.
+/// Identifies a flush, so that a commit whose response was lost is recognised.
 #[derive(Clone, Copy, PartialEq, Eq, Hash)]
 pub struct FlushId(u128);
 
 impl FlushId {
     fn fresh() -> Self {
-        // Each `RandomState` has keys of its own, seeded by the operating system.
+        // Each `RandomState` has its own keys, seeded by the operating system.
         let half = || u128::from(RandomState::new().hash_one(0_u8));
         Self(half() << 64 | half())
     }
@@ -103,19 +103,19 @@ impl fmt::Debug for FlushId {
     }
 }
 
-/// Everything that one transaction writes: posts, deletions, and the offsets that they reach.
+/// Everything that one transaction writes: posts, deletions, and the offsets that they settle.
 ///
-/// Trying again after a transient failure means flushing the same value again, unchanged.
+/// To retry after a transient failure, flush the same value again, unchanged.
 #[derive(Debug)]
 pub struct Flush {
     id: FlushId,
-    /// How often something was dropped from it.
+    /// How many times something was dropped from it.
     drops: u32,
     /// The consumer group.
     pub group: Arc<str>,
-    /// The model that gave the predictions.
+    /// The model that made the predictions.
     pub model: Arc<ModelInfo>,
-    /// At most one range a partition; each post and deletion belongs to one.
+    /// At most one range for each partition. Each post and deletion belongs to one.
     pub ranges: Vec<OffsetRange>,
     /// Posts, in any order.
     pub posts: Vec<PostRow>,
@@ -144,7 +144,7 @@ impl Flush {
         self.id
     }
 
-    /// Its identity and state: two flushes that are equal in this are equal in everything.
+    /// Its identity and state: two flushes with the same version are equal.
     pub(super) const fn version(&self) -> (FlushId, u32) {
         (self.id, self.drops)
     }
@@ -163,8 +163,8 @@ impl Flush {
         self.posts.retain(|row| other(&row.origin.topic, row.origin.partition));
         self.deletions
             .retain(|row| other(&row.origin.topic, row.origin.partition));
-        // The identity stays: an earlier try may have been committed with its answer lost, and then what is left
-        // must still be recognised.
+        // The identity stays: an earlier attempt may have been committed and its response lost, and then the rest of the
+        // flush must still be recognised.
         self.drops += 1;
     }
 
@@ -174,8 +174,8 @@ impl Flush {
         self.ranges.is_empty()
     }
 
-    /// Checks what the database could only refuse, and finds each record's range: by topic and partition, their
-    /// places in `ranges`.
+    /// Checks the flush for errors that the database would refuse. Returns the index of each partition's range in
+    /// `ranges`.
     pub(super) fn validate(&self) -> Result<RangeIndex<'_>, FlushError> {
         let invalid = |why: String| Err(FlushError::Invalid(why));
         let mut index = RangeIndex(BTreeMap::new());
@@ -193,7 +193,7 @@ impl Flush {
         let too_long = |name: &str| name.len() > MAX_NAME_BYTES;
         if too_long(&self.model.id) || self.model.labels.iter().any(|label| too_long(label)) {
             return invalid(format!(
-                "the model's id or a label of it is longer than {MAX_NAME_BYTES} bytes"
+                "the model's id or one of its labels is longer than {MAX_NAME_BYTES} bytes"
             ));
         }
         for (row, place) in self.posts.iter().map(|row| (row, index.find(&row.origin))) {
@@ -206,10 +206,13 @@ impl Flush {
             }
             if row.prediction.scores.len() != self.model.labels.len() {
                 let (scores, labels) = (row.prediction.scores.len(), self.model.labels.len());
-                return invalid(format!("{} has {scores} scores, the model {labels} labels", at()));
+                return invalid(format!(
+                    "{} has {scores} scores, but the model has {labels} labels",
+                    at()
+                ));
             }
             if !is_exact(row.prediction.score) || !row.prediction.scores.iter().copied().all(is_exact) {
-                return invalid(format!("{} has a score that is no multiple of 2^-20 in 0..=1", at()));
+                return invalid(format!("{} has a score that is not a multiple of 2^-20 in 0..=1", at()));
             }
             if row
                 .subjects
@@ -268,28 +271,28 @@ impl RangeIndex<'_> {
         self.0.get(&(&*origin.topic, origin.partition)).copied()
     }
 
-    /// Places in `ranges`, by topic and partition: the order in which fences are locked.
+    /// Indexes in `ranges`, by topic and partition: the order in which offsets are locked.
     pub(super) fn in_order(&self) -> impl Iterator<Item = usize> {
         self.0.values().copied()
     }
 }
 
-/// What became of the records of one range. Every record is in exactly one of the first six.
+/// Counts of the records of one range by outcome. Every record is in exactly one of the first six.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
 pub struct Tally {
     /// Posts that were new.
     pub inserted: u64,
-    /// Posts whose key was there before: from an earlier copy, or from their deletion.
+    /// Posts whose key existed already, from an earlier copy or from their deletion.
     pub duplicates: u64,
     /// Deletion notices.
     pub deletions: u64,
-    /// Posts outside the wanted languages or subjects.
+    /// Posts that the filter for languages or subjects dropped.
     pub filtered: u64,
     /// Posts older than the retention.
     pub late: u64,
     /// Records sent to the dead-letter topic.
     pub rejected: u64,
-    /// Posts that the deletion notices took out again, in this flush or an earlier one.
+    /// Posts, of this flush or an earlier one, that the deletion notices removed.
     pub removed: u64,
 }
 
@@ -316,19 +319,19 @@ impl std::ops::AddAssign for Tally {
 /// A stored flush.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
 pub struct Flushed {
-    /// What became of each range, in the order of [`Flush::ranges`].
+    /// Counts for each range, in the order of [`Flush::ranges`].
     pub tallies: Vec<Tally>,
-    /// The posts that were written, as places in [`Flush::posts`], ascending.
+    /// The posts that were written, as indexes in [`Flush::posts`], ascending.
     pub written: Vec<usize>,
-    /// Rollup rows touched.
+    /// Number of rollup rows changed.
     pub rollups: usize,
-    /// An earlier try had been committed after all, and this one only found that out. If that try was made
-    /// through another [`super::Store`], or ranges were dropped since, `tallies` and `written` are not known and empty.
+    /// An earlier attempt had been committed after all, and this one only found that out. If that attempt was made
+    /// through another [`super::Store`], or ranges were dropped since, `tallies` and `written` are unknown and empty.
     pub replayed: bool,
 }
 
 impl Flushed {
-    /// Over all ranges.
+    /// The sum over all ranges.
     #[must_use]
     pub fn total(&self) -> Tally {
         let mut total = Tally::default();

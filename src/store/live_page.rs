@@ -1,5 +1,5 @@
-//! What of the tables is shown as it comes: the last minutes by emotion, the tracked subjects, the newest posts, and
-//! what became of the records. Read apart from the pipeline, over a connection of its own that can't write.
+//! What the live page shows of the tables: the last minutes by emotion, the tracked subjects, the newest posts, and the
+//! counts of records by outcome. It is read over a separate read-only connection, not the pipeline's pool.
 
 use std::time::Duration;
 
@@ -8,11 +8,11 @@ use time::OffsetDateTime;
 
 use super::{Fault, StoreError, StoreOptions};
 
-/// The most rows of tracked subjects (a subject and an emotion) that are read.
+/// Maximum number of rows of tracked subjects (a subject and an emotion) that are read.
 const MAX_SUBJECT_ROWS: i64 = 4_000;
-/// Longest text of a post, in characters; what is longer is cut.
+/// Maximum length of a post's text, in characters; longer texts are truncated.
 const MAX_TEXT_CHARS: i32 = 600;
-/// Statements here are cancelled early: the page asks again in a moment.
+/// Short, because the page will ask again in a moment.
 const STATEMENT_TIMEOUT: Duration = Duration::from_secs(5);
 
 /// What to read.
@@ -20,33 +20,33 @@ const STATEMENT_TIMEOUT: Duration = Duration::from_secs(5);
 pub struct Ask {
     /// The consumer group whose records are counted.
     pub group: String,
-    /// How many minutes, the current one included.
+    /// Number of minutes, including the current one.
     pub minutes: u16,
-    /// How many of the newest posts; 0: no post is read at all.
+    /// Number of newest posts; 0 reads none.
     pub posts: u16,
 }
 
-/// Posts of an emotion in a minute.
+/// Number of posts with an emotion in a minute.
 #[derive(Debug, Clone, PartialEq, sqlx::FromRow)]
 pub struct MinuteCount {
     /// Start of the minute.
     pub bucket: OffsetDateTime,
     /// The emotion.
     pub emotion: String,
-    /// How many posts.
+    /// Number of posts.
     pub posts: i64,
     /// Sum of their scores.
     pub score_sum: f64,
 }
 
-/// Posts of an emotion in a tracked subject, over all the minutes.
+/// Number of posts with an emotion in a tracked subject, over all the minutes.
 #[derive(Debug, Clone, PartialEq, sqlx::FromRow)]
 pub struct SubjectCount {
     /// The subject's name.
     pub subject: String,
     /// The emotion.
     pub emotion: String,
-    /// How many posts.
+    /// Number of posts.
     pub posts: i64,
 }
 
@@ -59,11 +59,11 @@ pub struct RecentPost {
     pub source: String,
     /// BCP 47 language; `und` where unknown.
     pub lang: String,
-    /// The emotion that the model decided on.
+    /// The emotion that the model predicted.
     pub emotion: String,
     /// Its score, 0 to 1.
     pub score: f64,
-    /// The text as its author wrote it, cut after 600 characters. Not to be trusted.
+    /// The text as its author wrote it, truncated to 600 characters. Untrusted.
     pub text: String,
     /// Whether it is a repost.
     pub repost: bool,
@@ -71,7 +71,7 @@ pub struct RecentPost {
     pub subjects: Vec<String>,
 }
 
-/// What became of the group's records, over all partitions: see the columns of `consumer_tally`.
+/// Counts of the group's records by outcome, over all partitions: see the columns of `consumer_tally`.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq, serde::Serialize, sqlx::FromRow)]
 #[allow(missing_docs)]
 pub struct GroupTally {
@@ -85,27 +85,27 @@ pub struct GroupTally {
     pub removed: i64,
 }
 
-/// What was read: all of it as of one moment.
+/// What was read, all from one snapshot.
 #[derive(Debug, Clone, PartialEq)]
 pub struct Recent {
-    /// The database's clock at that moment.
+    /// The database's clock at the snapshot.
     pub now: OffsetDateTime,
     /// Start of the first minute.
     pub start: OffsetDateTime,
-    /// End of the last minute: now, or, where nothing was posted in the minutes up to now, the end of the
-    /// newest minute that holds posts.
+    /// End of the last minute: that of the current minute, or, if there are no posts in the minutes up to now, of the
+    /// newest minute that has posts.
     pub end: OffsetDateTime,
-    /// By minute and emotion; what is not listed has no posts.
+    /// Counts by minute and emotion; combinations that are not listed have no posts.
     pub minutes: Vec<MinuteCount>,
-    /// By tracked subject and emotion.
+    /// Counts by tracked subject and emotion.
     pub subjects: Vec<SubjectCount>,
-    /// The newest first; `None` if none were asked for.
+    /// Newest first; `None` if none were requested.
     pub posts: Option<Vec<RecentPost>>,
     /// The group's counts.
     pub tally: GroupTally,
 }
 
-/// Reads [`Recent`]s, over one connection that is made when it is needed and can't write.
+/// Reads [`Recent`]s over one read-only connection, which is opened when it is needed.
 #[derive(Debug)]
 pub struct LivePageReader {
     options: StoreOptions,
@@ -113,7 +113,7 @@ pub struct LivePageReader {
 }
 
 impl LivePageReader {
-    /// One that has not connected yet.
+    /// A reader that has not connected yet.
     #[must_use]
     pub fn new(options: &StoreOptions) -> Self {
         Self {
@@ -122,18 +122,18 @@ impl LivePageReader {
         }
     }
 
-    /// Reads what is asked for in one snapshot of the database. After an error the next call connects anew.
+    /// Reads what is asked for in one snapshot of the database. After an error the next call reconnects.
     ///
     /// # Errors
-    /// The database is away, slow, or denies it; or its schema is not there yet.
+    /// The database is unreachable, too slow or denies access, or its schema does not exist yet.
     pub async fn read(&mut self, ask: &Ask) -> Result<Recent, StoreError> {
-        // What is left half-way, by an error or because this future was dropped, is not used again.
+        // Taken out, so that a connection is not reused after an error or after this future was dropped half-way.
         let mut connection = match self.connection.take() {
             Some(connection) => connection,
             None => self.connect().await?,
         };
         let recent = read(&mut connection, ask);
-        // The server's own timeout is the rule; this one is for a server that does not answer at all.
+        // Normally the server's own timeout applies; this one is for a server that does not answer at all.
         let recent = tokio::time::timeout(STATEMENT_TIMEOUT * 2, recent)
             .await
             .map_err(|_| StoreError::new(Fault::Unreachable, READING, "no answer in time"))?
@@ -145,7 +145,7 @@ impl LivePageReader {
     /// Closes the connection, if there is one.
     pub async fn rest(&mut self) {
         if let Some(connection) = self.connection.take() {
-            // Said goodbye to or not, it ends with this value.
+            // If this times out, dropping the connection closes it.
             let _ = tokio::time::timeout(Duration::from_secs(1), connection.close()).await;
         }
     }
@@ -155,7 +155,7 @@ impl LivePageReader {
         let session = format!(
             "SET statement_timeout = '{}s'; SET lock_timeout = '1s'; SET idle_in_transaction_session_timeout = '10s';
              SET default_transaction_read_only = on; SET timezone = 'UTC'; SET client_min_messages = warning;
-             -- Leave the processors to the pipeline, and look at the days that are named alone.
+             -- No parallel workers: the pipeline needs the CPUs. Custom plans: they prune partitions.
              SET max_parallel_workers_per_gather = 0; SET jit = off; SET plan_cache_mode = force_custom_plan",
             STATEMENT_TIMEOUT.as_secs()
         );
@@ -173,7 +173,7 @@ impl LivePageReader {
     }
 }
 
-const READING: &str = "reading what is recent";
+const READING: &str = "reading recent counts and posts";
 
 async fn read(connection: &mut PgConnection, ask: &Ask) -> Result<Recent, sqlx::Error> {
     let mut snapshot = connection
@@ -187,7 +187,7 @@ async fn read(connection: &mut PgConnection, ask: &Ask) -> Result<Recent, sqlx::
     let mut end: OffsetDateTime = row.try_get("coming")?;
     let mut minutes = read_minutes(&mut snapshot, end - span, end).await?;
     if minutes.is_empty() {
-        // An archive that is played back, or a stream that has stopped: show its last minutes.
+        // An archive is being replayed, or the stream has stopped: show its last minutes.
         let newest: Option<OffsetDateTime> = sqlx::query_scalar(
             "SELECT max(bucket) FROM emotion_rollup WHERE subject = '' AND posts > 0 AND bucket < $1",
         )

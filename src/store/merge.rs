@@ -1,12 +1,13 @@
-//! Merges the rollup rows of closed days that differ in their shard alone.
+//! Merges the rollup rows of closed days that differ only in their shard.
 //!
-//! While a day is written, each partition of the topic has rows of its own, so that consumers don't wait for each other. Once the
-//! day is closed that is only more to read, and shards of partitions that a topic no longer has would stay for ever. Scores
-//! are multiples of 2^-20, so the sums are the same in any order: at every moment the sum over the shards equals a recount.
+//! While a day is written, each partition of the topic has its own rows, so that consumers don't wait for each other. Once
+//! the day is closed, the shards only make reads slower, and shards of partitions that a topic no longer has would stay
+//! for ever. Scores are multiples of 2^-20, so the sums are the same in any order: at every moment the sum over the shards
+//! equals a recount.
 //!
-//! Each flush notes its days in `rollup_unmerged`, which costs nothing where they are noted already. To take a day up, its
-//! note is replaced by a claim under a lock that waits for the flushes that may have relied on the note; what they wrote is
-//! seen by the merging, and later flushes note the day anew.
+//! Each flush records its days in `rollup_unmerged`, which is free where they are recorded already. To merge a day, its
+//! row there is replaced by a claim, under a lock that waits for the flushes that may have relied on the row. Merging then
+//! sees what they wrote, and later flushes record the day again.
 
 use sqlx::{AssertSqlSafe, Connection, PgConnection};
 use time::{Date, Duration, OffsetDateTime};
@@ -21,13 +22,13 @@ use super::{
 
 const DOING: &str = "merging shards";
 
-/// How long after the first change of a closed day it is merged: a backfill should be through with it.
+/// How long after the first change of a closed day it is merged: a backfill should be done with it by then.
 const SETTLED: Duration = Duration::hours(1);
 
-/// Days merged in one round; the next one goes on.
+/// Maximum number of days merged in one round; the next round continues.
 const DAYS_AT_ONCE: i64 = 64;
 
-/// Notes that the rollups of these days, in order, are changed.
+/// Records that the rollups of these days were changed. The days must be sorted.
 pub(super) async fn note_unmerged(tx: &mut PgConnection, days: &[Date]) -> Result<(), sqlx::Error> {
     if days.is_empty() {
         return Ok(());
@@ -43,8 +44,8 @@ pub(super) async fn note_unmerged(tx: &mut PgConnection, days: &[Date]) -> Resul
 }
 
 impl Store {
-    /// Merges the shards of the days before yesterday (UTC) that were changed, the first time at least an
-    /// hour ago. Returns how many rows were merged into others. May be called by several consumers at once: one of them works.
+    /// Merges the shards of the days before yesterday (UTC) whose first change was at least an hour ago. Returns how many
+    /// rows were merged into others. Several consumers may call it at once: one of them does the work.
     pub async fn merge_shards(&self, now: OffsetDateTime) -> Result<u64, StoreError> {
         let claimed = self
             .with(DOING, async |connection| {
@@ -77,7 +78,8 @@ impl Store {
     }
 }
 
-/// Claims the days that are due; returns claimed ones, also those that a member left behind, with when they were claimed.
+/// Claims the days that are due. Returns the claimed days, including those that another member left behind, each with the
+/// time of its claim.
 async fn claim(connection: &mut PgConnection, now: OffsetDateTime) -> Result<Vec<(Date, OffsetDateTime)>, sqlx::Error> {
     let closed_before = day_of(now - Duration::days(1));
     let due: bool =
@@ -91,7 +93,7 @@ async fn claim(connection: &mut PgConnection, now: OffsetDateTime) -> Result<Vec
         if !try_lock_upkeep(&mut tx).await? {
             return Ok(Vec::new());
         }
-        // Waits for the flushes that have noted their days, and everybody else then waits for it: so only for a moment.
+        // Waits for the flushes that have recorded their days. Others then queue behind it, so only for a moment.
         sqlx::raw_sql("SET LOCAL lock_timeout = '500ms'; LOCK TABLE rollup_unmerged IN SHARE ROW EXCLUSIVE MODE")
             .execute(&mut *tx)
             .await?;
@@ -112,8 +114,8 @@ async fn claim(connection: &mut PgConnection, now: OffsetDateTime) -> Result<Vec
         .await
 }
 
-/// What is merged in a transaction each: ten minutes, an hour, the day. So one stays within the statement timeout also where a
-/// busy stream has many partitions.
+/// The ranges to merge, one transaction each: ten minutes, an hour, or the day. So each stays within the statement timeout
+/// even if a busy stream has many partitions.
 fn pieces(day: Date) -> Vec<(Resolution, OffsetDateTime, OffsetDateTime)> {
     let (from, until) = (day.midnight().assume_utc(), next_day(day).midnight().assume_utc());
     let mut pieces = Vec::new();
@@ -131,11 +133,11 @@ fn pieces(day: Date) -> Vec<(Resolution, OffsetDateTime, OffsetDateTime)> {
     pieces
 }
 
-/// Merges the buckets from `from` up to `until`; `None` while another member is at it. Rows that a flush is busy with stay as
-/// they are: it has noted the day.
+/// Merges the buckets from `from` up to `until`; `None` while another member is merging. Rows locked by a flush are skipped:
+/// that flush has recorded the day.
 ///
-/// Deadlocks with no flush: it waits for merged rows alone, in their order, and whoever holds one is through with the
-/// shards' rows of that rollup (see [`super::rollup_rows`]).
+/// It can't deadlock with a flush: it waits only for merged rows, in lock order, and a flush that holds one has already
+/// finished with the shards' rows of that rollup (see [`super::rollup_rows`]).
 async fn merge(
     connection: &mut PgConnection,
     resolution: Resolution,
@@ -187,7 +189,7 @@ async fn merge(
     Ok(Some(u64::try_from(merged).unwrap_or(0)))
 }
 
-/// Notes that the day is merged, unless it was claimed again since.
+/// Records that the day is merged, unless it was claimed again since.
 async fn mark_merged(connection: &mut PgConnection, day: Date, since: OffsetDateTime) -> Result<(), sqlx::Error> {
     sqlx::query("DELETE FROM rollup_unmerged WHERE claimed AND day = $1 AND since = $2")
         .bind(day)
@@ -197,7 +199,8 @@ async fn mark_merged(connection: &mut PgConnection, day: Date, since: OffsetDate
         .map(drop)
 }
 
-/// A whole minute (UTC) as an SQL literal: with it in the statement's text, the planner looks at, and locks, its partition alone.
+/// A whole minute (UTC) as an SQL literal: with a constant in the statement's text, the planner prunes all other partitions,
+/// so that they are not locked.
 fn moment_literal(at: OffsetDateTime) -> String {
     let day = day_of(at);
     format!(

@@ -1,9 +1,9 @@
-//! The schema: numbered migrations, embedded in the program, and which programs may write beside which migrations.
+//! The schema: numbered migrations, embedded in the program, and which programs may write to which schema version.
 //!
 //! A schema's version is the number of its last migration, and a program's that of the last migration that it has. Each
-//! migration from 14 on says in `schema_compat` which programs may go on writing once it is applied. So a new version is rolled
-//! out by migrating first and replacing the members one after the other, where the migration is additive; the others end
-//! the members that are too old, at their start and at their next flush.
+//! migration from 14 on states in `schema_compat` which programs may continue to write once it is applied. If a migration
+//! is additive, a new version is rolled out by migrating first and then replacing the members one by one. Other migrations
+//! stop members that are too old, at their start and at their next flush.
 
 use std::collections::BTreeMap;
 
@@ -19,22 +19,22 @@ use super::{
 /// The advisory lock for migrating. The number has no meaning.
 const MIGRATION_LOCK: i64 = 0x6d6f_6f64_6d69_6772;
 
-/// A migration that is applied.
+/// An applied migration.
 #[derive(Debug, Clone)]
 struct Applied {
     checksum: Vec<u8>,
-    /// What it says in `schema_compat`.
+    /// Its value in `schema_compat`.
     min_writer: Option<i64>,
 }
 
 impl Store {
-    /// Brings the schema up to date. A schema that is newer already, and lets this program write, is left as it is. Safe to call
-    /// at any time, from several processes at once.
+    /// Brings the schema up to date. A newer schema that lets this program write is left as it is. Safe to call at any
+    /// time, from several processes at once. Returns the state found before.
     ///
     /// # Errors
-    /// As [`Self::schema`]; or a migration fails, and then nothing of it is applied.
+    /// As [`Self::schema`]; or a migration fails, and then none is applied.
     pub async fn migrate(&self) -> Result<Schema, StoreError> {
-        // A connection of its own: migrations may take longer than a statement of a flush.
+        // A separate connection without timeouts: migrations may take longer than a statement of a flush.
         let connect = self.options.connect_options()?;
         let mut connection = PgConnection::connect_with(&connect)
             .await
@@ -44,11 +44,11 @@ impl Store {
         result
     }
 
-    /// How the schema stands to this program's.
+    /// Compares the database's schema with this program's.
     ///
     /// # Errors
-    /// [`Fault::Schema`] where this program must not write to it: it is another program's, or so new that programs of this
-    /// version would write what is wrong.
+    /// [`Fault::Schema`] if this program must not write to it: it belongs to another program, or it is too new for programs
+    /// of this version.
     pub async fn schema(&self) -> Result<Schema, StoreError> {
         const DOING: &str = "reading the schema's version";
         let applied = self
@@ -60,7 +60,7 @@ impl Store {
     }
 }
 
-/// All of them or none: what fails leaves the schema as it was.
+/// Applies all missing migrations in one transaction.
 async fn migrate(connection: &mut PgConnection) -> Result<Schema, StoreError> {
     const DOING: &str = "migrating";
     let mut transaction = connection.begin().await.map_err(StoreError::when(DOING))?;
@@ -84,8 +84,8 @@ async fn migrate(connection: &mut PgConnection) -> Result<Schema, StoreError> {
     Ok(found)
 }
 
-/// Waits for the flushes under way and keeps others waiting: they lock offsets first, so none comes to hold a table that a migration
-/// is to alter while it waits for another that is altered already. Later ones see what the migrations say.
+/// Waits for running flushes and blocks new ones. Flushes lock offsets first, so none can hold a table that a migration is
+/// about to alter while it waits for another that is already altered. Blocked flushes then read the new `schema_compat`.
 async fn hold_flushes(tx: &mut PgConnection, applied: &BTreeMap<i64, Applied>) -> Result<(), sqlx::Error> {
     if applied.is_empty() {
         return Ok(());
@@ -96,7 +96,7 @@ async fn hold_flushes(tx: &mut PgConnection, applied: &BTreeMap<i64, Applied>) -
     lock_partitions(tx).await
 }
 
-/// How what is applied stands to this program's migrations; an error says why this program must not write.
+/// Compares the applied migrations with this program's; an error says why this program must not write.
 fn compare(applied: &BTreeMap<i64, Applied>) -> Result<Schema, SchemaError> {
     let mine = schema_version();
     let mut missing = false;
@@ -181,7 +181,7 @@ mod tests {
     }
 
     #[test]
-    fn a_newer_schema_is_written_to_where_it_says_so() {
+    fn a_newer_schema_is_accepted_if_its_min_writer_allows_it() {
         let mine = schema_version();
         assert_eq!(compare(&BTreeMap::new()), Ok(Schema::Behind));
         assert_eq!(compare(&current()), Ok(Schema::Current));
@@ -207,11 +207,11 @@ mod tests {
         assert_eq!(compare(&applied), Err(SchemaError::Gap(mine + 1)));
         let mut applied = current();
         applied.insert(5, newer(Some(5)));
-        assert!(compare(&applied).is_err(), "an unknown one among the known");
+        assert!(compare(&applied).is_err(), "an unknown migration between known ones");
     }
 
     #[test]
-    fn every_migration_says_which_programs_it_lets_write() {
+    fn every_migration_states_its_min_writer() {
         for migration in MIGRATOR.iter().filter(|migration| migration.version >= 14) {
             let says = format!(
                 "INSERT INTO schema_compat (version, min_writer) VALUES ({}, ",

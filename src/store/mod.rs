@@ -1,22 +1,22 @@
 //! Rows, rollups, offsets, deletions, partitions and retention in Postgres.
 //!
-//! [`Store::flush`] does all that a [`Flush`] says in one transaction: posts, deletions, rollups and the
-//! offsets that they settle. The first thing it does is to lock the offsets of its partitions and compare them
-//! with what the consumer expects; another consumer that has moved on shows there, and one that is just about
-//! to commit is waited for. So a record's effects happen once, however often and by whichever member it is processed.
+//! [`Store::flush`] applies a [`Flush`] in one transaction: posts, deletions, rollups and the offsets that they settle.
+//! It first locks the offsets of its partitions and compares them with what the consumer expects. If another consumer has
+//! moved an offset on, the flush is refused; if one is about to commit, the flush waits for it. So a record takes effect
+//! once, however often and by whichever member it is processed.
 //!
 //! All transactions take their locks in one order (offsets, then keys, then the days of `post`, then rollup rows,
-//! each sorted), so consumers don't deadlock. `post_key` decides what is new, over all days; no staging
-//! table is between, as the program knows which posts are new before it sends them.
+//! each sorted), so consumers don't deadlock. `post_key` decides which posts are new, over all days. There is no staging
+//! table, because the program knows which posts are new before it sends their rows.
 //!
-//! The rollups by hour and by day are kept in the same transaction, made from the same changes. Rows of closed days that
-//! differ in their shard alone are merged later: see [`Store::merge_shards`].
+//! The rollups by hour and by day are updated in the same transaction, from the same changes. Rows of closed days that
+//! differ only in their shard are merged later: see [`Store::merge_shards`].
 //!
-//! `post` and `emotion_rollup` have a partition a day where retention drops days within a year; otherwise one a month, and one
-//! a year for the years before the last one, so that their number stays bounded (see [`Store::keeping`]). A partition of
-//! `emotion_rollup_hour` holds a month, one of `emotion_rollup_day` a year. There is no default partition: with one, making
-//! a day's partition would mean to search it for that day's rows under a lock that stops all writers.
-//! [`Store::ensure_partitions`] makes the coming days ahead, and a flush makes what it lacks.
+//! `post` and `emotion_rollup` have a partition for each day where retention drops days within a year. Otherwise they have
+//! one for each month, and one for each year before the last, so that their number stays bounded (see [`Store::keeping`]).
+//! A partition of `emotion_rollup_hour` holds a month, one of `emotion_rollup_day` a year. There is no default partition:
+//! with one, creating a day's partition would scan it for that day's rows under a lock that blocks all writers.
+//! [`Store::ensure_partitions`] creates the partitions of the coming days, and a flush creates those that it lacks.
 
 mod columns;
 mod connection;
@@ -64,25 +64,25 @@ pub use self::{
 pub struct Store {
     pool: PgPool,
     options: Arc<StoreOptions>,
-    /// Decides how long a time one partition holds; without it, the finest.
+    /// Decides how much time a new partition covers; `None` means the table's shortest span.
     retention: Option<Retention>,
     state: Arc<State>,
 }
 
-/// What one process remembers of the database.
+/// What one process remembers about the database.
 #[derive(Debug, Default)]
 struct State {
-    /// Days known to have their partitions.
+    /// Days whose partitions are known to exist.
     days: Mutex<HashSet<Date>>,
-    /// Flushes whose commit was sent and not answered, with what came of them if it took place.
+    /// Flushes whose COMMIT was sent but not answered, with their result if it took place.
     unanswered: Mutex<HashMap<(FlushId, u32), Flushed>>,
 }
 
 impl Store {
-    /// Connects, and so finds out at once whether the settings are right and the database is there.
+    /// Connects, so that wrong settings and an unreachable database are reported at once.
     pub async fn connect(options: &StoreOptions) -> Result<Self, StoreError> {
         let connect = options.connect_options()?;
-        // One connection outside the pool first: the pool would try until its timeout and not say what was wrong.
+        // One connection outside the pool first: the pool would retry until its timeout and not report the cause.
         match tokio::time::timeout(options.connect_timeout(), server::check(&connect)).await {
             Ok(checked) => checked?,
             Err(_) => return Err(StoreError::sql("connecting", &sqlx::Error::PoolTimedOut)),
@@ -112,8 +112,8 @@ impl Store {
         Ok(store)
     }
 
-    /// Makes partitions for posts that are kept so long: by day where they are dropped within a year, otherwise by month,
-    /// and by year for posts from before last year.
+    /// Sizes new partitions for this retention: by day where posts are dropped within a year, otherwise by month, and by
+    /// year for posts from before last year.
     #[must_use]
     pub fn keeping(mut self, retention: Retention) -> Self {
         self.retention = Some(retention);
@@ -122,14 +122,14 @@ impl Store {
 
     /// Checks that the database answers.
     pub async fn ping(&self) -> Result<(), StoreError> {
-        const DOING: &str = "asking for a sign of life";
+        const DOING: &str = "pinging the server";
         self.with(DOING, async |connection| {
             connection.ping().await.map_err(StoreError::when(DOING))
         })
         .await
     }
 
-    /// Ends all connections, once they are idle.
+    /// Closes all connections, once they are idle.
     pub async fn close(&self) {
         self.pool.close().await;
     }

@@ -1,4 +1,4 @@
-//! What the model's manifest says, so that SQL knows it: emotion groups and languages.
+//! The emotion groups and languages of the model's manifest, stored for use in SQL.
 
 use std::collections::BTreeSet;
 
@@ -6,13 +6,13 @@ use super::{Store, columns::sql_text, error::StoreError};
 use crate::{model::ModelInfo, post::Language};
 
 impl Store {
-    /// Writes down the groups of the model's manifest, in place of what was known of that model.
+    /// Replaces the stored emotion groups of the model by those of its manifest.
     ///
     /// # Errors
     /// The database fails.
     pub async fn keep_groups(&self, model: &ModelInfo) -> Result<(), StoreError> {
         const DOING: &str = "writing emotion_group";
-        // Sorted, so that several services that start at once don't deadlock.
+        // Sorted, so that services that start at the same time don't deadlock.
         let pairs: BTreeSet<(&str, &str)> = model
             .groups
             .iter()
@@ -42,7 +42,7 @@ impl Store {
         .await
     }
 
-    /// Writes down the languages of the model's manifest, in place of what was known of that model.
+    /// Replaces the stored languages of the model by those of its manifest.
     ///
     /// # Errors
     /// The database fails.

@@ -1,4 +1,4 @@
-//! Where each partition stands.
+//! The stored offset of each partition.
 
 use std::{collections::HashMap, sync::Arc};
 
@@ -10,14 +10,14 @@ use crate::post::Fingerprint;
 
 const DOING: &str = "reading offsets";
 
-/// A partition's offset, and what tells the log that it is of from another one.
+/// A partition's offset, and what identifies the log that it refers to.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct StoredOffset {
     /// Offset of the first record that is not settled.
     pub next: i64,
-    /// The Kafka cluster that it was read from, where known.
+    /// The id of the Kafka cluster that it was read from, if known.
     pub cluster: Option<String>,
-    /// The record at the offset before `next`, where that is the last one settled.
+    /// The record at the offset before `next`, if that is the last one settled.
     pub last: Option<Fingerprint>,
 }
 
@@ -34,7 +34,7 @@ struct Row {
 
 impl From<Row> for StoredOffset {
     fn from(row: Row) -> Self {
-        // Somebody may have moved the offset by hand, or a version that knew no fingerprints.
+        // The offset may have been moved by hand, or by a version without fingerprints.
         let is_last = row.record_offset.and_then(|offset| offset.checked_add(1)) == Some(row.next_offset);
         Self {
             next: row.next_offset,
@@ -48,7 +48,7 @@ impl From<Row> for StoredOffset {
 }
 
 impl Store {
-    /// What is stored for each of these partitions that the group has an offset for.
+    /// The stored offsets of these partitions. Those without one are absent from the map.
     pub async fn stored_offsets(
         &self,
         group: &str,
@@ -74,7 +74,7 @@ impl Store {
             .collect())
     }
 
-    /// The next offset of each of these partitions that the group has one for.
+    /// The next offsets of these partitions. Those without one are absent from the map.
     pub async fn start_offsets(
         &self,
         group: &str,
@@ -87,7 +87,7 @@ impl Store {
             .collect())
     }
 
-    /// The topics that the group has offsets of.
+    /// The topics for which the group has offsets.
     pub async fn begun_topics(&self, group: &str) -> Result<Vec<String>, StoreError> {
         let query =
             sqlx::query_scalar("SELECT DISTINCT topic FROM consumer_offset WHERE consumer_group = $1").bind(group);
@@ -97,17 +97,17 @@ impl Store {
         .await
     }
 
-    /// Writes down where the group starts with partitions of a cluster, all at once, except those that it has an
-    /// offset of already.
+    /// Stores the group's start offsets for partitions of a cluster, in one statement. Partitions that have an offset
+    /// already keep it.
     pub async fn begin_offsets(
         &self,
         group: &str,
         starts: &[((Arc<str>, i32), i64)],
         cluster: Option<&str>,
     ) -> Result<(), StoreError> {
-        const DOING: &str = "writing down start offsets";
+        const DOING: &str = "writing start offsets";
         let mut starts: Vec<_> = starts.iter().collect();
-        // In order, so that two members which begin at once can't deadlock.
+        // Sorted, so that two members that begin at the same time can't deadlock.
         starts.sort();
         let (topics, numbers) = columns(starts.iter().map(|(partition, _)| partition));
         let insert = sqlx::query(
@@ -128,8 +128,7 @@ impl Store {
         Ok(())
     }
 
-    /// Writes down where the group starts with a partition, unless it has an offset already; returns the one
-    /// that holds.
+    /// Stores the group's start offset for a partition, unless it has an offset already. Returns the offset in force.
     pub async fn begin_offset(&self, group: &str, topic: &str, partition: i32, start: i64) -> Result<i64, StoreError> {
         let partition: (Arc<str>, i32) = (topic.into(), partition);
         self.begin_offsets(group, &[(partition.clone(), start)], None).await?;
@@ -137,8 +136,7 @@ impl Store {
         Ok(offsets.get(&partition).copied().unwrap_or(start))
     }
 
-    /// Moves a group's offset of a partition from where it stands to `to`, of this cluster, unless it has changed in
-    /// the meantime.
+    /// Changes a group's offset of a partition from `from` to `to`, in this cluster, unless it was changed in the meantime.
     pub async fn reset_offset(
         &self,
         group: &str,
@@ -169,14 +167,14 @@ impl Store {
         Ok(())
     }
 
-    /// Notes that the offsets of these partitions are of this cluster.
+    /// Records that the offsets of these partitions belong to this cluster.
     pub async fn adopt_offsets(
         &self,
         group: &str,
         partitions: &[(Arc<str>, i32)],
         cluster: &str,
     ) -> Result<(), StoreError> {
-        const DOING: &str = "noting the cluster of offsets";
+        const DOING: &str = "writing the cluster id of offsets";
         let (topics, numbers) = columns(partitions);
         let update = sqlx::query(
             "UPDATE consumer_offset SET cluster_id = $4
@@ -194,7 +192,7 @@ impl Store {
     }
 }
 
-/// Partitions as the arrays that Postgres takes.
+/// Partitions as arrays, to be bound as parameters.
 fn columns<'a>(partitions: impl IntoIterator<Item = &'a (Arc<str>, i32)>) -> (Vec<&'a str>, Vec<i32>) {
     partitions
         .into_iter()

@@ -12,7 +12,7 @@ use super::error::{Fault, StoreError};
 pub struct DatabaseUrl(String);
 
 impl DatabaseUrl {
-    /// The whole URL, with its password.
+    /// The whole URL, including its password.
     #[must_use]
     pub fn expose(&self) -> &str {
         &self.0
@@ -31,7 +31,7 @@ impl From<&str> for DatabaseUrl {
     }
 }
 
-/// Shows what is of use in a message and can't hold a password: user, host, port, database and `sslmode`.
+/// Shows only parts that are useful in a message and can't contain a password: user, host, port, database and `sslmode`.
 impl fmt::Display for DatabaseUrl {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         let Ok(mut url) = url::Url::parse(&self.0) else {
@@ -53,8 +53,8 @@ impl fmt::Display for DatabaseUrl {
 
 const SSL_MODES: [&str; 6] = ["disable", "allow", "prefer", "require", "verify-ca", "verify-full"];
 
-/// Whether a password holds a sign that ends it in a URL: what comes after the user is then taken for a host, and the
-/// rest of the password for a path, a query or a fragment.
+/// Whether the password seems to contain an unescaped character that ends it: the URL parser then takes the first part for
+/// a host and port, and the rest for a path, a query or a fragment.
 fn misread(url: &url::Url) -> bool {
     url.path().contains('@') || url.query().is_some_and(|query| query.contains('@')) || url.fragment().is_some()
 }
@@ -70,20 +70,20 @@ impl fmt::Debug for DatabaseUrl {
 #[serde(default, deny_unknown_fields)]
 pub struct StoreOptions {
     /// `postgres://user:password@host:port/database?sslmode=verify-full`: `sslmode`, `sslrootcert`, `sslcert`
-    /// and `sslkey` as libpq has them.
+    /// and `sslkey` as in libpq.
     pub url: DatabaseUrl,
-    /// Most connections. A flush holds one; partitions, retention and pings share the others.
+    /// Maximum number of connections. A flush holds one; partitions, retention and pings share the others.
     pub max_connections: u32,
     /// Seconds to wait for a connection.
     pub connect_timeout_seconds: u64,
-    /// Seconds after which the server gives a statement up; also how long it keeps a transaction whose client
-    /// has fallen silent, and with it the partitions' fences. A server that is silent for 5 seconds longer is taken for
-    /// gone. 0: never; then a connection that is lost without a word is waited for until TCP gives it up, which may be never.
+    /// Seconds after which the server cancels a statement. Also how long it keeps a transaction whose client is silent,
+    /// and with it the locks on the partitions' offsets. If the server is silent for 5 seconds longer, the connection is
+    /// closed. 0: no limit; then a connection that is lost silently is kept until TCP gives up, which may be never.
     pub statement_timeout_seconds: u64,
     /// Seconds to wait for a lock. 0: for ever.
     pub lock_timeout_seconds: u64,
-    /// Whether a commit waits until it is on disk. Without it, a crash of the server may lose the last commits,
-    /// whole: the records are then read again from Kafka, so nothing is lost or doubled while Kafka has them.
+    /// Whether a commit waits until its WAL is on disk. If false, a crash of the server may lose the last transactions as a
+    /// whole. Their records are then read again from Kafka, so nothing is lost or doubled while Kafka retains them.
     pub synchronous_commit: bool,
 }
 
@@ -100,13 +100,13 @@ impl Default for StoreOptions {
     }
 }
 
-/// How much longer than a statement may take an answer is waited for: what it takes the server to give it up and say so.
+/// Time beyond the statement timeout for the server to cancel the statement and report it.
 const GRACE: Duration = Duration::from_secs(5);
-/// The longest statement timeout that Postgres takes: it counts milliseconds in 32 bits.
+/// The longest statement timeout that Postgres accepts: it counts milliseconds in 32 bits.
 const LONGEST_STATEMENT_SECONDS: u64 = i32::MAX as u64 / 1000;
 
 impl StoreOptions {
-    /// How long the server may be silent while it works on something before it is taken for gone.
+    /// How long the server may be silent during a statement before its connection is closed; `None` for no limit.
     pub(super) fn patience(&self) -> Option<Duration> {
         let statement = self.statement_timeout_seconds.min(LONGEST_STATEMENT_SECONDS);
         (statement > 0).then(|| Duration::from_secs(statement) + GRACE)
@@ -116,28 +116,27 @@ impl StoreOptions {
         Duration::from_secs(self.connect_timeout_seconds.max(1))
     }
 
-    /// Checks the URL without a server.
+    /// Checks the settings without connecting.
     ///
     /// # Errors
-    /// [`Fault::Settings`] with what is wrong with it.
+    /// [`Fault::Settings`] with what is wrong.
     pub fn check(&self) -> Result<(), StoreError> {
         if self.max_connections == 0 {
-            let why = "database.max_connections is 0: give at least 1";
+            let why = "database.max_connections is 0: set it to at least 1";
             return Err(StoreError::new(Fault::Settings, "reading the settings", why));
         }
         self.connect_options().map(drop)
     }
 
     pub(super) fn connect_options(&self) -> Result<PgConnectOptions, StoreError> {
-        // sqlx takes other schemes and reads them as Postgres.
+        // sqlx accepts other schemes and treats them as Postgres.
         let url = self.url.expose();
         if !(url.starts_with("postgres://") || url.starts_with("postgresql://")) {
             let why = "the URL must start with postgres:// or postgresql://: write postgres://USER:PASSWORD@HOST:5432/DATABASE";
             return Err(StoreError::new(Fault::Settings, "reading the URL", why));
         }
         if url::Url::parse(url).is_ok_and(|url| misread(&url)) {
-            let why =
-                "an @ or # stands where a URL has none: in a password write # as %23, / as %2F, ? as %3F, @ as %40";
+            let why = "there is an @ or # where a URL can't have one: in a password, write # as %23, / as %2F, ? as %3F, @ as %40";
             return Err(StoreError::new(Fault::Settings, "reading the URL", why));
         }
         let settings = |why: String| StoreError::new(Fault::Settings, "reading the URL", why);
@@ -147,7 +146,7 @@ impl StoreOptions {
             .and_then(|rest| rest.split(['/', '?', '#']).next());
         if authority.is_some_and(|authority| authority.rsplit('@').next().unwrap_or_default().contains(',')) {
             return Err(settings(
-                "it names several hosts: give one, or a name or proxy that leads to the primary".to_owned(),
+                "it names several hosts: give one, which may be a DNS name or proxy for the primary".to_owned(),
             ));
         }
         let parsed = url::Url::parse(url).ok();
@@ -159,7 +158,7 @@ impl StoreOptions {
             sqlx::Error::Configuration(why) => StoreError::new(Fault::Settings, "reading the URL", why),
             other => StoreError::new(Fault::Settings, "reading the URL", other),
         })?;
-        // The driver takes the brackets for a part of the name.
+        // The driver takes the brackets as part of the host name.
         if let Some(url::Host::Ipv6(address)) = parsed.as_ref().and_then(url::Url::host).filter(|_| {
             !parsed
                 .iter()
@@ -173,19 +172,18 @@ impl StoreOptions {
             .is_some_and(|url| !url.username().is_empty() || url.query_pairs().any(|(name, _)| name == "user"));
         if !names_user && std::env::var_os("PGUSER").is_none() && whoami::username().is_err() {
             return Err(settings(
-                "it names no user, and the system has no name for the user of this process: write postgres://USER@HOST/DATABASE"
+                "it has no user, and the user of this process has no name on this system: write postgres://USER@HOST/DATABASE"
                     .to_owned(),
             ));
         }
-        // Floats travel in binary, so their digits in text don't matter; poolers refuse the parameter.
+        // Floats are sent in binary, so their text format doesn't matter, and poolers refuse the parameter.
         if options.get_application_name().is_none() {
             options = options.application_name("moodstream");
         }
         Ok(options.extra_float_digits(None))
     }
 
-    /// What each new connection sets for itself. Statements rather than startup parameters, which poolers
-    /// between here and the server refuse.
+    /// Statements that each new connection executes. Startup parameters would be refused by poolers.
     pub(super) fn session(&self) -> String {
         let Self {
             statement_timeout_seconds: statement,
@@ -198,8 +196,8 @@ impl StoreOptions {
              SET lock_timeout = '{lock}s'; SET synchronous_commit = {commit}; SET timezone = 'UTC';
              SET client_min_messages = warning;
              SET tcp_keepalives_idle = 30; SET tcp_keepalives_interval = 10; SET tcp_keepalives_count = 3;
-             -- Every look-up here is of a few keys out of millions; on tables without statistics, fresh day
-             -- partitions above all, the planner may think otherwise.
+             -- Every lookup is of a few keys out of millions, but without statistics, above all on new day
+             -- partitions, the planner may choose otherwise.
              SET enable_seqscan = off; SET enable_hashjoin = off; SET enable_mergejoin = off"
         )
     }
@@ -208,17 +206,17 @@ impl StoreOptions {
 /// A parameter of the URL that can't be used.
 #[derive(Debug, PartialEq, Eq, thiserror::Error)]
 enum ParameterError {
-    #[error("`sslmode` is none of {}", SSL_MODES.join(", "))]
+    #[error("`sslmode` must be one of {}", SSL_MODES.join(", "))]
     SslMode,
-    #[error("the parameter `ssl` is of other drivers: write sslmode=require, or sslmode=verify-full")]
+    #[error("the parameter `ssl` is not supported: write sslmode=require, or sslmode=verify-full")]
     Ssl,
-    #[error("`connect_timeout` is no parameter here: set database.connect_timeout_seconds")]
+    #[error("the parameter `connect_timeout` is not supported: set database.connect_timeout_seconds")]
     ConnectTimeout,
-    #[error("the parameter `{}` is not supported: take it out", .0.escape_debug())]
+    #[error("the parameter `{}` is not supported: remove it", .0.escape_debug())]
     Unknown(String),
 }
 
-/// Refuses a parameter of the URL that the driver would leave out in silence: it may stand for security.
+/// Refuses parameters that the driver would silently ignore, because they may matter for security.
 fn check_parameter(name: &str, value: &str) -> Result<(), ParameterError> {
     const KNOWN: [&str; 16] = [
         "sslmode",
@@ -243,7 +241,7 @@ fn check_parameter(name: &str, value: &str) -> Result<(), ParameterError> {
         "ssl" => Err(ParameterError::Ssl),
         _ if KNOWN.contains(&name) || name.starts_with("options[") => Ok(()),
         "application_name" | "statement-cache-capacity" => Ok(()),
-        // What the driver does anyway.
+        // These match what the driver does anyway.
         "channel_binding" if matches!(value, "prefer" | "disable") => Ok(()),
         "gssencmode" if matches!(value, "prefer" | "disable") => Ok(()),
         "connect_timeout" => Err(ParameterError::ConnectTimeout),
@@ -257,12 +255,12 @@ mod tests {
     use super::*;
 
     #[test]
-    fn passwords_do_not_show() {
+    fn passwords_are_not_shown() {
         for url in [
             "postgres://user:hunter2@db.example:5432/moods?sslmode=require",
             "postgres://user@db.example/moods?password=hunter2&sslmode=require",
             "hunter2",
-            // Signs that end a password in a URL, not escaped.
+            // Unescaped characters that end a password in a URL.
             "postgres://user:12/hunter2@db.example/moods",
             "postgres://user:12?hunter2@db.example/moods",
             "postgres://user:12#hunter2@db.example/moods",
@@ -282,7 +280,7 @@ mod tests {
     }
 
     #[test]
-    fn a_password_that_is_not_escaped_is_named_as_the_fault() {
+    fn an_unescaped_password_is_reported_as_the_cause() {
         for url in [
             "postgres://user:12/x@db/moods",
             "postgres://user:12?x@db/moods",
@@ -298,7 +296,7 @@ mod tests {
     }
 
     #[test]
-    fn a_url_without_a_user_means_the_user_of_the_process() {
+    fn a_url_without_a_user_connects_as_the_user_of_the_process() {
         let options = StoreOptions {
             url: "postgres://localhost/db".into(),
             ..StoreOptions::default()
@@ -356,7 +354,7 @@ mod tests {
             options.connect_options().unwrap_err().to_string()
         };
         assert!(fault("postgres://h/x?channel_binding=require").contains("`channel_binding`"));
-        assert!(fault("postgres://h/x?sslmode=on").contains("none of disable, allow, prefer"));
+        assert!(fault("postgres://h/x?sslmode=on").contains("one of disable, allow, prefer"));
         assert!(fault("postgres://h/x?ssl=true").contains("sslmode=require"));
         assert!(fault("jdbc:postgresql://h/x").contains("postgres://USER:PASSWORD@HOST"));
         let none = StoreOptions {

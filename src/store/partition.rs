@@ -12,15 +12,15 @@ use crate::sync::lock;
 /// The advisory lock for creating and dropping partitions. The number has no meaning.
 const PARTITION_LOCK: i64 = 0x6d6f_6f64_7374_7265;
 
-/// Days made in one transaction: a bound on the locks it holds.
+/// Days whose partitions are created in one transaction: this bounds its locks.
 const DAYS_AT_ONCE: usize = 32;
 
-/// Days that retention may keep in partitions of their own.
+/// Longest retention, in days, for which each day has its own partition.
 const MOST_DAY_PARTITIONS: u32 = 366;
 
-const DOING: &str = "making partitions";
+const DOING: &str = "creating partitions";
 
-/// A partitioned table, and what one partition of it holds.
+/// A partitioned table, and the shortest span of its partitions.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
 pub(super) struct PartitionedTable {
     pub(super) table: &'static str,
@@ -44,10 +44,11 @@ pub(super) const DAYS: PartitionedTable = PartitionedTable {
     span: Span::Year,
 };
 
-/// All of them: a post needs a partition of each.
+/// All partitioned tables: a post needs a partition of each.
 pub(super) const PARTITIONED: [PartitionedTable; 4] = [POSTS, MINUTES, HOURS, DAYS];
 
-/// A piece of the calendar (UTC). The coarser a rollup, the longer: a year's trend should meet few partitions.
+/// The time that a partition covers (UTC). The coarser a rollup, the longer its span: a year's trend should touch few
+/// partitions.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
 pub(super) enum Span {
     Day,
@@ -65,7 +66,8 @@ pub(super) struct TablePartition {
 }
 
 impl PartitionedTable {
-    /// The partition of the table's own span that holds a day. A coarser one may do so: see [`PartitionedTable::missing`].
+    /// The partition for a day at the table's own span. The day may be in one with a longer span instead: see
+    /// [`PartitionedTable::missing`].
     pub(super) fn partition(self, day: Date) -> TablePartition {
         self.partition_of(self.span, day)
     }
@@ -80,8 +82,8 @@ impl PartitionedTable {
         TablePartition { of: self, span, from }
     }
 
-    /// The partition to make for a day, given those that there are: none if one of them holds it, and otherwise of the
-    /// coarsest span, up to `most`, that overlaps none of them.
+    /// The partition to create for a day, given the existing ones. `None` if one of them covers the day; otherwise the
+    /// longest span, up to `most`, that overlaps none of them.
     fn missing(self, day: Date, most: Span, there: &BTreeSet<TablePartition>) -> Option<TablePartition> {
         if there.iter().any(|partition| partition.holds(day)) {
             return None;
@@ -93,7 +95,7 @@ impl PartitionedTable {
             .find(|new| !there.iter().any(|partition| partition.overlaps(*new)))
     }
 
-    /// The partition of that name, if it is one of this table's.
+    /// Parses a partition's name; `None` if it is not one of this table's.
     pub(super) fn parse(self, name: &str) -> Option<TablePartition> {
         let digits = name.strip_prefix(self.table)?.strip_prefix('_')?;
         let part = |range: std::ops::Range<usize>| digits.get(range)?.parse::<u8>().ok();
@@ -121,7 +123,7 @@ impl TablePartition {
 
     /// The first day after it.
     pub(super) fn until(self) -> Date {
-        // A year has one month that is followed by another year, and a month at most 31 days.
+        // A month has at most 31 days and a year at most 366, so these days are in the next one.
         let holding = |day| self.of.partition_of(self.span, day).from;
         match self.span {
             Span::Day => next_day(self.from),
@@ -138,19 +140,19 @@ impl TablePartition {
         self.from < other.until() && other.from < self.until()
     }
 
-    /// Its bounds as SQL literals, for a condition that lets the planner use this partition alone.
+    /// Its bounds as SQL literals, for a condition with which the planner prunes all other partitions.
     pub(super) fn bounds(self) -> (String, String) {
         (day_literal(self.from), day_literal(self.until()))
     }
 
-    /// What its name has after the table's.
+    /// The part of its name after the table's name.
     fn suffix(self) -> String {
         self.name()[self.of.table.len() + 1..].to_owned()
     }
 
-    /// Makes it, through a function of the owner's: see `migrations/0010_least_rights.sql`. Rows of the coarse rollups
-    /// are changed by every flush of their hour or day: with room in the page, their indexes are left alone (a
-    /// heap-only tuple).
+    /// Creates it, through a `SECURITY DEFINER` function: see `migrations/0010_least_rights.sql`. Rows of the coarse
+    /// rollups are updated by every flush of their hour or day: with free space in the page, updates don't touch the
+    /// indexes (heap-only tuples).
     async fn make(self, tx: &mut PgConnection) -> Result<(), sqlx::Error> {
         let fill = if matches!(self.of.span, Span::Day) { 100 } else { 50 };
         sqlx::query("SELECT add_partition($1, $2, $3, $4, $5)")
@@ -164,7 +166,7 @@ impl TablePartition {
             .map(drop)
     }
 
-    /// Drops it, with all that is in it, if it is there.
+    /// Drops it with all its rows, if it exists.
     pub(super) async fn drop(self, tx: &mut PgConnection) -> Result<(), sqlx::Error> {
         sqlx::query("SELECT drop_partition($1, $2)")
             .bind(self.of.table)
@@ -175,7 +177,7 @@ impl TablePartition {
     }
 }
 
-/// The UTC day of a moment: its partition.
+/// The UTC day of a moment, which determines its partition.
 #[must_use]
 pub fn day_of(at: OffsetDateTime) -> Date {
     at.to_offset(UtcOffset::UTC).date()
@@ -203,12 +205,12 @@ pub(super) fn day_literal(day: Date) -> String {
     )
 }
 
-/// The day after. The years are bounded to 1970..=2200 by the parser; time's own end is the same day again.
+/// The day after. The parser bounds years to 1970..=2200; for the last day of `time`'s calendar, the same day.
 pub(super) fn next_day(day: Date) -> Date {
     day.next_day().unwrap_or(day)
 }
 
-/// Waits until no other transaction creates or drops partitions, and keeps others waiting until this one ends.
+/// Waits until no other transaction creates or drops partitions, and blocks others until this one ends.
 pub(super) async fn lock_partitions(connection: &mut PgConnection) -> Result<(), sqlx::Error> {
     sqlx::query("SELECT pg_advisory_xact_lock($1)")
         .bind(PARTITION_LOCK)
@@ -218,7 +220,8 @@ pub(super) async fn lock_partitions(connection: &mut PgConnection) -> Result<(),
 }
 
 impl Store {
-    /// Makes the partitions of today (UTC) and of as many days after it; returns how many were missing.
+    /// Creates the missing partitions of today (UTC) and of the next `days_ahead` days. Returns how many of `post` were
+    /// missing.
     pub async fn ensure_partitions(&self, now: OffsetDateTime, days_ahead: u16) -> Result<usize, StoreError> {
         let days: Vec<Date> = (0..=i64::from(days_ahead))
             .map(|ahead| day_of(now + Duration::days(ahead)))
@@ -226,8 +229,8 @@ impl Store {
         self.ensure_days(&days).await
     }
 
-    /// Makes the partitions of these days as far as they are missing; returns how many were. Those of days that
-    /// retention has dropped are not made again: nothing is to be stored on them.
+    /// Creates the missing partitions of these days. Returns how many of `post` were missing. Partitions of days that
+    /// retention has dropped are not created again, because posts of those days are late.
     pub(super) async fn ensure_days(&self, days: &[Date]) -> Result<usize, StoreError> {
         let unknown: Vec<Date> = {
             let known = lock(&self.state.days);
@@ -247,17 +250,17 @@ impl Store {
         Ok(made)
     }
 
-    /// Forgets which days have partitions: another process may have dropped some.
+    /// Clears the cache of days with partitions: another process may have dropped some.
     pub(super) fn forget_days(&self) {
         lock(&self.state.days).clear();
     }
 }
 
-/// The coarsest span that a partition for a day may have.
+/// The longest span that a partition for a day may have.
 ///
-/// An unpruned query locks every partition of a table and its indexes, and a stock Postgres has room for 6,400 locks. So
-/// days have partitions of their own only where retention soon drops them: for days kept longer than a year there is one a
-/// month, and of years before the last one a year, whatever dates the posts bear.
+/// A query without pruning locks every partition of a table and its indexes, and the lock table of a stock Postgres has
+/// room for 6,400 locks. So days have their own partitions only if retention drops them within a year. Otherwise there is
+/// one partition for each month, and one for each year before the last, whatever dates the posts have.
 fn coarsest(day: Date, today: Date, days_kept: Option<u32>) -> Span {
     match days_kept {
         Some(days) if days <= MOST_DAY_PARTITIONS => Span::Day,
@@ -273,7 +276,7 @@ async fn make_days(
 ) -> Result<usize, sqlx::Error> {
     let mut tx = connection.begin().await?;
     lock_partitions(&mut tx).await?;
-    // Under the lock that dropping takes too, so a flush that doesn't know of it yet finds no partition.
+    // Read under the lock that dropping takes too, so a partition dropped a moment ago is not created again.
     let retired = retired_until(&mut tx).await?;
     let days = days
         .iter()
@@ -299,7 +302,7 @@ async fn make_days(
     Ok(made)
 }
 
-/// The partitions of a table.
+/// The existing partitions of a table.
 pub(super) async fn partitions_of(
     connection: &mut PgConnection,
     table: PartitionedTable,
@@ -353,7 +356,7 @@ mod tests {
     }
 
     #[test]
-    fn partition_names_are_read_back() {
+    fn partition_names_are_parsed() {
         for day in [date!(2019 - 07 - 03), date!(2020 - 12 - 31)] {
             for table in PARTITIONED {
                 let partition = table.partition(day);
@@ -381,7 +384,7 @@ mod tests {
     }
 
     #[test]
-    fn days_kept_for_long_share_partitions() {
+    fn days_kept_longer_than_a_year_share_partitions() {
         let today = date!(2026 - 11 - 27);
         assert_eq!(coarsest(date!(1970 - 01 - 01), today, Some(30)), Span::Day);
         assert_eq!(coarsest(today, today, Some(367)), Span::Month);
@@ -390,7 +393,7 @@ mod tests {
     }
 
     #[test]
-    fn a_new_partition_overlaps_none_that_is_there() {
+    fn a_new_partition_overlaps_no_existing_one() {
         let mut there = BTreeSet::new();
         let mut make = |day, most| {
             let new = POSTS.missing(day, most, &there)?;

@@ -1,5 +1,5 @@
-//! Tells a record whose row the database refuses from a database that refuses every row: one with a column, a constraint or a
-//! trigger that somebody added and that this program doesn't know of.
+//! Distinguishes a record whose row the database refuses from a database that refuses every row, because somebody added a
+//! column, a constraint or a trigger that this program doesn't know about.
 
 use std::sync::Arc;
 
@@ -18,12 +18,12 @@ use crate::{
     post::{Deletion, EventTime, FieldError, Id, Language, Origin, Post, Source, Text, TimeSource},
 };
 
-/// Neither the best nor the worst, and exact.
+/// A valid score: a multiple of 2^-20.
 const SCORE: f64 = 0.5;
 
 impl Store {
-    /// Whether the database takes a plain post in place of the records of this flush, which it refused for a row; and where
-    /// the flush has deletions, whether it lets the post be deleted again. All of it is rolled back.
+    /// Whether the database accepts a plain post in place of the records of this flush, of which it refused a row. If the
+    /// flush has deletions, also whether that post can be deleted again. Everything is rolled back.
     ///
     /// # Errors
     /// The database failed in another way than by refusing a row.
@@ -54,7 +54,7 @@ impl Store {
     }
 }
 
-/// What is tried, one after the other.
+/// The flushes to try, one after the other.
 struct Plain {
     insert: Flush,
     delete: Option<Flush>,
@@ -76,7 +76,7 @@ impl Plain {
             .iter()
             .find_map(|range| Some((range, at(range)?)))
             .ok_or_else(|| FlushError::Invalid("no row was refused".to_owned()))?;
-        // The same partition of the table, which may have constraints of its own.
+        // In the same partition of the table, because a partition may have its own constraints.
         let created_at = match refused.posts.first() {
             Some(row) => row.post.created_at,
             None => EventTime::new(OffsetDateTime::now_utc()).map_err(invalid)?,

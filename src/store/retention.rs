@@ -14,14 +14,14 @@ use super::{
     },
 };
 
-/// Keys forgotten in one transaction.
+/// Keys deleted in one transaction.
 const KEYS_AT_ONCE: usize = 20_000;
 
-/// The advisory lock of what one member does for all. The number has no meaning.
+/// The advisory lock for maintenance, which one member does for all. The number has no meaning.
 const UPKEEP_LOCK: i64 = 0x6d6f_6f64_7570_6b65;
 
-/// Posts dated before this moment are late: they are counted and not stored. `None`: no post is late. The later of two is the
-/// greater one, and covers both.
+/// Posts dated before this moment are late: they are counted but not stored. `None`: no post is late. The greater of two
+/// values covers both.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Default)]
 pub struct LateBefore(pub Option<OffsetDateTime>);
 
@@ -35,22 +35,22 @@ impl LateBefore {
 
 /// How many whole UTC days before today are kept; `None` keeps everything.
 ///
-/// Rollups must be kept at least as long as the posts that they count. Those by hour and by day go by whole months
-/// and years, once all of it is past retention.
+/// Rollups must be kept at least as long as the posts that they count. Those by hour and by day are dropped in whole months
+/// and years, once all of the month or year is past retention.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
 pub struct Retention {
-    /// Of posts.
+    /// Days of posts.
     pub days: Option<u32>,
-    /// Of the rollups by minute.
+    /// Days of the rollups by minute.
     pub minute_days: Option<u32>,
-    /// Of the rollups by hour.
+    /// Days of the rollups by hour.
     pub hour_days: Option<u32>,
-    /// Of the rollups by day.
+    /// Days of the rollups by day.
     pub day_days: Option<u32>,
 }
 
 impl Retention {
-    /// Posts and their rollups by minute so many days, the coarser rollups for ever.
+    /// Keeps posts and their rollups by minute for `days`, and the coarser rollups for ever.
     #[must_use]
     pub const fn days(days: u32) -> Self {
         Self {
@@ -85,30 +85,33 @@ impl Retention {
 
 fn start_of_kept(days: Option<u32>, now: OffsetDateTime) -> Option<OffsetDateTime> {
     let start = day_of(now).midnight().assume_utc();
-    // More days than the calendar has keep everything.
+    // More days than the calendar has: everything is kept.
     start.checked_sub(Duration::days(i64::from(days?)))
 }
 
-/// What was past retention.
+/// What was dropped as past retention.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
 pub struct Retired {
-    /// The first days of the partitions of posts that were dropped.
+    /// The first days of the partitions of `post` that were dropped.
     pub days: Vec<Date>,
-    /// Partitions dropped, of posts and of rollups.
+    /// Number of partitions dropped, of posts and of rollups.
     pub partitions: usize,
-    /// Keys forgotten: of posts of those days, and of deletions stored before the cutoff.
+    /// Number of keys deleted: of posts of those days, and of deletions stored before the cutoff.
     pub keys: u64,
 }
 
 impl Store {
-    /// Drops what is past retention: a partition at a time, posts and rollups of a day together, then the keys, piece by
-    /// piece. What it drops is marked as dropped for good: see [`Self::retired_until`]. May be called by several consumers at
-    /// once: one of them forgets the keys. A partition that is in use for longer than a moment is an error of the kind
-    /// [`super::Fault::Busy`]; the rest waits for the next call.
+    /// Drops what is past retention: first the partitions, posts and rollups of a day together, then the keys in batches.
+    /// How far it has come is recorded: see [`Self::retired_until`]. Several consumers may call it at once: one of them
+    /// deletes the keys.
+    ///
+    /// # Errors
+    /// [`super::Fault::Busy`] if a partition is in use for longer than a moment; the rest is left to the next call. Or the
+    /// database fails.
     pub async fn apply_retention(&self, retention: &Retention, now: OffsetDateTime) -> Result<Retired, StoreError> {
         let mut retired = Retired::default();
         let mut keys_cutoff = retention.cutoff(now);
-        // The finer tables first: if a rollup were dropped before the posts that it counts, their deletion would find no row.
+        // Shorter spans first: if a rollup were dropped before the posts that it counts, deleting them would find no row.
         let mut together: BTreeMap<(Span, Date), Vec<TablePartition>> = BTreeMap::new();
         for table in PARTITIONED {
             let Some(cutoff) = start_of_kept(retention.of(table), now) else {
@@ -116,7 +119,7 @@ impl Store {
             };
             let cutoff = day_of(cutoff);
             for partition in self.partitions_before(table, cutoff).await? {
-                // One that the cutoff cuts stays, and with it the keys of its posts: their deletions need them.
+                // A partition that contains the cutoff stays, and with it the keys of its posts: their deletions need them.
                 if partition.until() > cutoff {
                     if table == POSTS {
                         keys_cutoff = keys_cutoff.min(Some(partition.from.midnight().assume_utc()));
@@ -160,7 +163,7 @@ impl Store {
         Ok(partitions)
     }
 
-    /// In one transaction, so that a day's rollups never differ from a recount of its posts.
+    /// Drops them in one transaction, so that a day's rollups never differ from a recount of its posts.
     async fn drop_partitions(&self, partitions: &[TablePartition]) -> Result<(), StoreError> {
         const DOING: &str = "dropping partitions past retention";
         self.forget_days();
@@ -172,14 +175,15 @@ impl Store {
         .await
     }
 
-    /// Forgets deletions of posts never seen that were stored before this moment; returns how many. A post that comes after
-    /// that is stored as if it had not been deleted. May be called by several consumers at once: one of them works.
+    /// Deletes the keys of deleted posts that were never seen, if the deletion was stored before this moment. Returns how
+    /// many. If such a post arrives later, it is stored as if it had not been deleted. Several consumers may call this at
+    /// once: one of them does the work.
     pub async fn forget_unseen_deletions(&self, before: OffsetDateTime) -> Result<u64, StoreError> {
         self.prune_keys(Keys::Unseen { late: false }, before).await
     }
 
     async fn prune_keys(&self, keys: Keys, cutoff: OffsetDateTime) -> Result<u64, StoreError> {
-        const DOING: &str = "forgetting keys";
+        const DOING: &str = "deleting old keys";
         self.with(DOING, async |connection| {
             prune_keys(connection, keys, cutoff)
                 .await
@@ -189,20 +193,20 @@ impl Store {
     }
 }
 
-/// Keys by how they age: each kind has an index of its own.
+/// Keys by what determines their age: each kind has its own partial index.
 #[derive(Debug, Clone, Copy)]
 enum Keys {
-    /// Of posts: as old as the post or its deletion, whichever is later. Those forgotten mark their days as dropped.
+    /// Keys of posts: as old as the post or its deletion, whichever is later. Deleting them marks their days as dropped.
     Seen,
-    /// Of posts never seen: as old as their deletion.
+    /// Keys of posts never seen: as old as their deletion.
     Unseen {
-        /// Whether posts as old as that are late, so that those forgotten mark their days as dropped.
+        /// Whether posts of that age are late, so that deleting the keys marks their days as dropped.
         late: bool,
     },
 }
 
 impl Keys {
-    /// Its index's condition and its age, as the index has it.
+    /// The predicate of its index, and the expression for the age that the index is on.
     const fn index(self) -> (&'static str, &'static str) {
         match self {
             Self::Seen => (
@@ -218,7 +222,7 @@ impl Keys {
     }
 }
 
-/// Whether no other member does now what one does for all; until the transaction ends.
+/// Takes the lock for maintenance until the transaction ends; false if another member holds it.
 pub(super) async fn try_lock_upkeep(tx: &mut PgConnection) -> Result<bool, sqlx::Error> {
     sqlx::query_scalar("SELECT pg_try_advisory_xact_lock($1)")
         .bind(UPKEEP_LOCK)
@@ -229,16 +233,16 @@ pub(super) async fn try_lock_upkeep(tx: &mut PgConnection) -> Result<bool, sqlx:
 async fn drop_partitions(connection: &mut PgConnection, partitions: &[TablePartition]) -> Result<(), sqlx::Error> {
     let mut tx = connection.begin().await?;
     lock_partitions(&mut tx).await?;
-    // Dropping waits for every reader, and everybody else then waits for it: so only for a moment, and
-    // less than the deadlock detector's second.
+    // Dropping waits for every reader, and everybody else then queues behind it. So only for a moment, which is also
+    // shorter than deadlock_timeout (1 s).
     sqlx::raw_sql("SET LOCAL lock_timeout = '500ms'")
         .execute(&mut *tx)
         .await?;
     for partition in partitions {
         partition.drop(&mut tx).await?;
     }
-    // Marked by what was dropped, not by the clock: one that is wrong must not make the future late. Last, as nobody who
-    // waits here is waited for.
+    // The mark follows from what was dropped, not from the clock: a wrong clock must not make future posts late. It is
+    // updated last, because nobody waits for a transaction that waits here.
     let until = |table: PartitionedTable| {
         let dropped = partitions.iter().filter(|partition| partition.of == table);
         dropped.map(|partition| partition.until().midnight().assume_utc()).max()
@@ -257,11 +261,11 @@ async fn drop_partitions(connection: &mut PgConnection, partitions: &[TableParti
     tx.commit().await
 }
 
-/// Forgets the keys that are older, oldest first, and reads no others. Keys that a flush is busy with are left for the next
-/// time, so it never waits while it holds locks.
+/// Deletes the keys older than the cutoff, oldest first, without reading others. Keys locked by a flush are skipped until
+/// the next call, so it never waits while it holds locks.
 async fn prune_keys(connection: &mut PgConnection, keys: Keys, cutoff: OffsetDateTime) -> Result<u64, sqlx::Error> {
     let (condition, age) = keys.index();
-    // What was forgotten stays in the index until the server cleans up: each piece begins where the last one ended.
+    // Dead entries stay in the index until vacuum, so each batch begins where the last one ended.
     let sql = format!(
         "WITH gone AS (
              DELETE FROM post_key WHERE ctid = ANY (ARRAY(

@@ -1,4 +1,4 @@
-//! How far retention has ever come: the table `retention_mark`.
+//! The table `retention_mark`: up to which day posts were ever dropped.
 
 use sqlx::PgConnection;
 use time::OffsetDateTime;
@@ -6,10 +6,11 @@ use time::OffsetDateTime;
 use super::{Store, error::StoreError};
 
 impl Store {
-    /// How far retention has ever come: posts before this moment are late for good, as the coarse rollups count what was
-    /// dropped while nothing is left to tell a second copy by. `None` while nothing was dropped.
+    /// The moment up to which retention has ever dropped posts. Posts before it are late for good: the coarse
+    /// rollups still count the dropped posts, but a second copy of one can no longer be recognised. `None` if nothing was
+    /// dropped yet.
     pub async fn retired_until(&self) -> Result<Option<OffsetDateTime>, StoreError> {
-        const DOING: &str = "reading how far retention has come";
+        const DOING: &str = "reading retention_mark";
         self.with(DOING, async |connection| {
             retired_until(connection).await.map_err(StoreError::when(DOING))
         })

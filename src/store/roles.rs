@@ -1,4 +1,4 @@
-//! Who may do what: the service writes rows and makes partitions, readers read. Neither can alter the schema, which
+//! Privileges: the service writes rows and creates partitions, readers read. Neither can alter the schema, which
 //! belongs to the role that migrates.
 
 use sqlx::{AssertSqlSafe, Connection, PgConnection};
@@ -9,7 +9,7 @@ use super::{
     partition::lock_partitions,
 };
 
-/// What the service does to each table beside reading it. What is not named here it only reads.
+/// The privileges of the service on each table, besides `SELECT`. On tables that are not listed it has only `SELECT`.
 pub const WRITES: &[(&str, &str)] = &[
     ("post", "INSERT, DELETE"),
     ("post_key", "INSERT, UPDATE, DELETE"),
@@ -24,40 +24,40 @@ pub const WRITES: &[(&str, &str)] = &[
     ("rollup_unmerged", "INSERT, UPDATE, DELETE"),
 ];
 
-/// The functions that only the service may call: they run with the owner's rights.
+/// The `SECURITY DEFINER` functions, which only the service may execute.
 pub const SERVICE_FUNCTIONS: &[&str] = &["add_partition", "drop_partition"];
 
-/// The roles that work with the tables, where the role that migrates is another one. They must exist.
+/// The roles that use the tables, if they are not the role that migrates. They must exist.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
 pub struct Roles<'a> {
     /// The role that `moodstream run` connects as.
     pub service: Option<&'a str>,
-    /// The role of dashboards and of whoever queries.
+    /// The role of dashboards and of users who query.
     pub read: Option<&'a str>,
 }
 
-const DOING: &str = "granting rights";
+const DOING: &str = "granting privileges";
 
 impl Store {
-    /// Gives each role what it needs, and takes from it what it does not, in one transaction. To be called by the
+    /// Grants each role the privileges that it needs and revokes all others, in one transaction. Must be called as the
     /// role that owns the tables.
     ///
     /// # Errors
-    /// A role is absent, is the owner itself or may act as it, or has more rights than can be taken from it here.
+    /// A role does not exist, is a superuser, is the owner or a member of it, or has `CREATE` on the schema by another grant.
     pub async fn grant(&self, roles: &Roles<'_>) -> Result<(), StoreError> {
         let connect = self.options.connect_options()?;
         let mut connection = PgConnection::connect_with(&connect)
             .await
-            .map_err(StoreError::when("connecting to grant rights"))?;
+            .map_err(StoreError::when("connecting to grant privileges"))?;
         let granted = async {
             let mut tx = connection.begin().await.map_err(StoreError::when(DOING))?;
-            // Two that change the rights of a table at once fail; partitions are made meanwhile.
+            // Two transactions that change a table's privileges at once fail, and members create partitions meanwhile.
             lock_partitions(&mut tx).await.map_err(StoreError::when(DOING))?;
             for (role, writes) in [(roles.service, true), (roles.read, false)] {
                 let Some(role) = role else { continue };
                 check_role(&mut tx, role).await?;
                 for statement in statements(&mut tx, role, writes).await? {
-                    // Written by the server's own quoting, from names in its catalogue.
+                    // Built and quoted by the server, from names in its catalogs.
                     sqlx::raw_sql(AssertSqlSafe(statement))
                         .execute(&mut *tx)
                         .await
@@ -74,12 +74,12 @@ impl Store {
 }
 
 impl Store {
-    /// The rights that the service lacks to run as the role that it is connected as: `INSERT on post`, for example.
+    /// The privileges that the service needs and the connected role lacks, such as `INSERT on post`.
     ///
     /// # Errors
-    /// The database can't be asked.
+    /// The database fails.
     pub async fn lacking_rights(&self) -> Result<Vec<String>, StoreError> {
-        const DOING: &str = "looking at rights";
+        const DOING: &str = "checking privileges";
         let (tables, rights): (Vec<&str>, Vec<&str>) = WRITES.iter().copied().unzip();
         let query = sqlx::query_scalar(
             "SELECT needed || ' on ' || relname
@@ -110,15 +110,15 @@ async fn check_role(tx: &mut PgConnection, role: &str) -> Result<(), StoreError>
     .await
     .map_err(StoreError::when(DOING))?;
     let why = match found {
-        None => format!("there is no role {role:?}: an administrator makes it with CREATE ROLE ... LOGIN"),
-        Some((true, _)) => format!("{role:?} is a superuser, whom no grant limits: name another role"),
-        Some((_, true)) => format!("{role:?} owns the tables or may act as their owner: name another role"),
+        None => format!("there is no role {role:?}: ask an administrator to create it with CREATE ROLE ... LOGIN"),
+        Some((true, _)) => format!("{role:?} is a superuser, which grants can't restrict: name another role"),
+        Some((_, true)) => format!("{role:?} owns the tables or is a member of the role that does: name another role"),
         Some((false, false)) => return Ok(()),
     };
     Err(StoreError::new(Fault::Settings, DOING, why))
 }
 
-/// The schema is the owner's: who may create in it could put something in the way of the tables.
+/// Checks that the role can't create objects in the schema: they could shadow those of the service.
 async fn check_schema(tx: &mut PgConnection, role: &str) -> Result<(), StoreError> {
     let (schema, creates): (String, bool) =
         sqlx::query_as("SELECT current_schema()::text, has_schema_privilege($1, current_schema(), 'CREATE')")
@@ -127,14 +127,15 @@ async fn check_schema(tx: &mut PgConnection, role: &str) -> Result<(), StoreErro
             .await
             .map_err(StoreError::when(DOING))?;
     if creates {
-        let why = format!("{role:?} may create in the schema {schema}: REVOKE CREATE ON SCHEMA {schema} FROM PUBLIC");
+        let why =
+            format!("{role:?} has CREATE on the schema {schema}: execute REVOKE CREATE ON SCHEMA {schema} FROM PUBLIC");
         return Err(StoreError::new(Fault::Settings, DOING, why));
     }
     Ok(())
 }
 
-/// All of it is taken away first, so that what a later version needs no more is gone. Partitions are left alone:
-/// whoever goes through their table needs no rights on them.
+/// Revokes everything first, so that privileges that a later version no longer needs are gone. Partitions are skipped:
+/// access through their parent table needs no privileges on them.
 async fn statements(tx: &mut PgConnection, role: &str, writes: bool) -> Result<Vec<String>, StoreError> {
     let (tables, rights): (Vec<&str>, Vec<&str>) = WRITES.iter().copied().unzip();
     sqlx::query_scalar(
@@ -155,7 +156,7 @@ async fn statements(tx: &mut PgConnection, role: &str, writes: bool) -> Result<V
                        FROM mine m JOIN unnest($3::text[], $4::text[]) AS w (relname, rights) USING (relname) WHERE $2
              UNION ALL SELECT 2, format('GRANT EXECUTE ON FUNCTION %s TO %I', name, $1) FROM functions
                        WHERE $2 OR NOT proname = ANY ($5)
-             -- What a later migration makes can be read without another grant.
+             -- Tables of later migrations can be read without another grant.
              UNION ALL SELECT 3, format('ALTER DEFAULT PRIVILEGES IN SCHEMA %I GRANT SELECT ON TABLES TO %I',
                                         current_schema(), $1))
          SELECT statement FROM statements ORDER BY place",

@@ -1,4 +1,4 @@
-//! What a flush adds to the rollups and takes out of them, merged to one change a row.
+//! The changes of a flush to the rollups, combined to one change for each row.
 
 use std::{
     borrow::Cow,
@@ -15,10 +15,10 @@ use super::{
     partition::{DAYS, HOURS, MINUTES, PartitionedTable, day_of, hour_of, minute_of},
 };
 
-/// The shard of rows into which those of all partitions were merged.
+/// The shard of merged rows.
 pub(super) const MERGED: i32 = -1;
 
-/// The rollups, from fine to coarse: also the order in which they are locked.
+/// The rollups, from fine to coarse, which is also their lock order.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(super) enum Resolution {
     Minute,
@@ -46,7 +46,7 @@ impl fmt::Display for Resolution {
     }
 }
 
-/// The key of a rollup row. Its order is the order in which rows are locked.
+/// The key of a rollup row. Its order is the lock order.
 #[derive(Debug, Clone, PartialEq, Eq, Hash, PartialOrd, Ord)]
 pub(super) struct RollupKey<'a> {
     pub(super) bucket: OffsetDateTime,
@@ -58,19 +58,19 @@ pub(super) struct RollupKey<'a> {
     pub(super) shard: i32,
 }
 
-/// The change of a rollup row.
+/// The change to a rollup row.
 #[derive(Debug, Clone, Copy, Default, PartialEq)]
 pub(super) struct Delta {
     pub(super) posts: i64,
     pub(super) score_sum: f64,
-    /// Of the posts, the reposts.
+    /// Those of `posts` that are reposts.
     pub(super) reposts: i64,
     pub(super) repost_score_sum: f64,
-    /// Posts were taken out: the row may be left empty.
+    /// Whether posts were removed, so that the row may be left empty.
     pub(super) taken: bool,
 }
 
-/// A row that was deleted from `post`, as far as the rollups need it.
+/// The columns of a row deleted from `post` that the rollups need.
 #[derive(Debug, sqlx::FromRow)]
 pub(super) struct Deleted {
     pub(super) source: String,
@@ -109,7 +109,7 @@ impl AddAssign for Delta {
     }
 }
 
-/// A change of a row.
+/// A change to one row.
 pub(super) type Change<'a> = (RollupKey<'a>, Delta);
 
 #[derive(Debug, Default)]
@@ -159,7 +159,7 @@ impl<'a> Deltas<'a> {
         *self.0.entry(key).or_default() += delta;
     }
 
-    /// The days that are changed, in order.
+    /// The changed days, sorted.
     pub(super) fn days(&self) -> Vec<Date> {
         let days: BTreeSet<Date> = self.0.keys().map(|key| day_of(key.bucket)).collect();
         days.into_iter().collect()
@@ -174,7 +174,7 @@ impl<'a> Deltas<'a> {
                 bucket: hour_of(key.bucket),
                 ..key.clone()
             };
-            // Totals over all languages and sources: of most questions they are all that is read.
+            // Totals over all languages and sources: most queries read nothing else.
             let (lang, source) = (Cow::Borrowed(""), "");
             hours.change(
                 RollupKey {

@@ -1,8 +1,9 @@
-//! Changes of rollup rows, in the transaction of a flush.
+//! Changes to rollup rows, in the transaction of a flush.
 //!
-//! A flush changes the row of its own partition's shard. Where that row was merged into the one of [`MERGED`] since (see
-//! [`super::merge`]), a deletion leaves a shard's row without posts, or with fewer than none: what it is short of is taken out
-//! of the merged row. So the sum over the shards is right whatever was merged, and every row that stays has posts.
+//! A flush changes the row of its own partition's shard. If that row was merged into the row of [`MERGED`] in the meantime
+//! (see [`super::merge`]), a deletion leaves the shard's row with a count of zero or less. That row is deleted, and what it
+//! was short of is subtracted from the merged row. So the sum over the shards is right whatever was merged, and every
+//! remaining row has posts.
 
 use std::collections::BTreeMap;
 
@@ -36,7 +37,7 @@ pub(super) async fn apply_deltas(
     }
 }
 
-/// Adds to the rows, which are locked in the order of the deltas.
+/// Adds the deltas to the rows, which are locked in the order of the deltas.
 async fn add(tx: &mut PgConnection, of: Resolution, deltas: &[Change<'_>]) -> Result<(), StoreError> {
     let columns = KeyColumns::new(deltas.iter().map(|(key, _)| key));
     let sql = format!(
@@ -73,7 +74,7 @@ async fn add(tx: &mut PgConnection, of: Resolution, deltas: &[Change<'_>]) -> Re
     Ok(())
 }
 
-/// A row that had no posts left, or fewer than none, as far as it was not all zero.
+/// A deleted row whose count of posts was zero or negative.
 #[derive(Debug, sqlx::FromRow)]
 struct Short {
     bucket: OffsetDateTime,
@@ -94,8 +95,8 @@ impl Short {
     }
 }
 
-/// Deletes the rows that were left without posts, and returns what they held. They are locked since [`add`], so no other
-/// transaction has counted on them in the meantime.
+/// Deletes the rows without posts, and returns those that were not all zero. They are locked since [`add`], so no other
+/// transaction has changed them in the meantime.
 async fn take_empty(tx: &mut PgConnection, of: Resolution, deltas: &[Change<'_>]) -> Result<Vec<Short>, StoreError> {
     let mut by_partition: BTreeMap<TablePartition, Vec<&RollupKey<'_>>> = BTreeMap::new();
     for (key, _) in deltas.iter().filter(|(_, delta)| delta.taken) {
@@ -134,7 +135,7 @@ async fn take_empty(tx: &mut PgConnection, of: Resolution, deltas: &[Change<'_>]
     Ok(short)
 }
 
-/// The same as changes of the merged rows, in lock order.
+/// The same amounts as changes to the merged rows, in lock order.
 fn in_merged_rows(short: &[Short]) -> Vec<Change<'_>> {
     let mut changes: BTreeMap<RollupKey<'_>, Delta> = BTreeMap::new();
     for row in short {
@@ -158,7 +159,7 @@ fn in_merged_rows(short: &[Short]) -> Vec<Change<'_>> {
     changes.into_iter().collect()
 }
 
-/// Rollup keys as the arrays that Postgres takes.
+/// Rollup keys as arrays, to be bound as parameters.
 struct KeyColumns<'a> {
     buckets: Vec<OffsetDateTime>,
     subjects: Vec<&'a str>,

@@ -1,10 +1,10 @@
-//! The schema's version, and how the database's schema stands to this program's.
+//! The schema's version, and how the database's schema compares with this program's.
 
 use std::sync::LazyLock;
 
 use sqlx::migrate::Migrator;
 
-/// Without the migrator's own lock, which belongs to the session: [`super::Store::migrate`] takes one that ends with its
+/// Without the migrator's own lock, which is a session-level one: [`super::Store::migrate`] takes a lock that ends with its
 /// transaction.
 pub(super) static MIGRATOR: LazyLock<Migrator> = LazyLock::new(|| {
     let mut migrator = sqlx::migrate!();
@@ -12,14 +12,14 @@ pub(super) static MIGRATOR: LazyLock<Migrator> = LazyLock::new(|| {
     migrator
 });
 
-/// How the database's schema stands to this program's.
+/// How the database's schema compares with this program's.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Schema {
-    /// Migrations are still to be applied.
+    /// Some of this program's migrations are not applied yet.
     Behind,
-    /// All of this program's migrations are applied, and no other.
+    /// Exactly this program's migrations are applied.
     Current,
-    /// Newer migrations are applied as well, and each of them lets programs of this version go on writing.
+    /// Newer migrations are applied as well, and each of them lets programs of this version write.
     Ahead {
         /// The last of them.
         version: i64,
@@ -36,25 +36,25 @@ pub fn schema_version() -> i64 {
 #[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]
 #[non_exhaustive]
 pub enum SchemaError {
-    /// A migration is applied whose text is not this program's.
+    /// A migration is applied whose checksum is not that of this program's.
     #[error(
-        "migration {0} is not this program's: the database belongs to another program, or to a version of this one that was \
-         never released"
+        "migration {0} differs from this program's: the database belongs to another program, or to an unreleased version of \
+         this one"
     )]
     Foreign(i64),
     /// A migration is applied that this program should know.
     #[error("migration {0} is unknown to this program, which has later ones")]
     Unknown(i64),
-    /// The schema asks for programs of that version or later.
+    /// The schema requires programs of that version or later.
     #[error(
-        "the schema asks for programs of schema version {0} or later, and this one's is {own}: run the moodstream that migrated it",
+        "the schema requires programs of schema version {0} or later, but this one's is {own}: run the version that migrated it",
         own = schema_version()
     )]
     Outdated(i64),
     /// A newer migration has no row in `schema_compat`.
-    #[error("migration {0} is newer than this program and doesn't say which programs it lets write")]
+    #[error("migration {0} is newer than this program and has no row in schema_compat")]
     Silent(i64),
-    /// A newer migration is applied, earlier ones are not.
-    #[error("migration {0} is applied, and some of this program's earlier ones are not")]
+    /// A newer migration is applied, but not all earlier ones are.
+    #[error("migration {0} is applied, but some of this program's earlier migrations are not")]
     Gap(i64),
 }

@@ -1,4 +1,4 @@
-//! Whether the server is one that the service can work with: found out before anything is written.
+//! Checks that the service can work with the server, before anything is written.
 
 use sqlx::{Connection as _, PgConnection, Row as _, postgres::PgConnectOptions};
 
@@ -9,14 +9,14 @@ const DOING: &str = "connecting";
 /// Connects and checks the server.
 ///
 /// # Errors
-/// It can't be reached, is a standby, keeps texts in another encoding than UTF-8, or stands behind a pooler that gives
-/// each transaction another session.
+/// The server can't be reached, is a standby or read-only, has another encoding than UTF-8, or is behind a pooler that shares
+/// sessions between connections.
 pub(super) async fn check(options: &PgConnectOptions) -> Result<(), StoreError> {
     let sql = StoreError::when;
     let mut connection = PgConnection::connect_with(options)
         .await
         .map_err(|error| StoreError::sql(DOING, &error).to(options))?;
-    // Text protocol throughout: a prepared statement is just what a pooler may lose.
+    // Simple queries only: behind a pooler a prepared statement may be missing.
     let row = sqlx::raw_sql(
         "SELECT pg_backend_pid()::text, pg_is_in_recovery()::text, current_setting('transaction_read_only'),
                 current_setting('server_encoding')",
@@ -27,35 +27,33 @@ pub(super) async fn check(options: &PgConnectOptions) -> Result<(), StoreError> 
     let text = |column| row.try_get_unchecked::<String, _>(column).map_err(sql(DOING));
     let refuse = |why: &str| Err(StoreError::new(Fault::Settings, DOING, why));
     if text(1)? == "true" {
-        return refuse("the server is a standby, which can't be written to: connect to the primary");
+        return refuse("the server is a standby, which is read-only: connect to the primary");
     }
     if text(2)? == "on" {
-        return refuse(
-            "transactions are read-only for this user or database (default_transaction_read_only): switch that off",
-        );
+        return refuse("transactions are read-only for this user or database: turn default_transaction_read_only off");
     }
     let encoding = text(3)?;
     if encoding != "UTF8" {
         return refuse(&format!(
-            "the database keeps texts as {encoding}, but posts are in any language: create one with \
+            "the database's encoding is {encoding}, but posts may be in any language: create a database with \
              ENCODING 'UTF8' TEMPLATE template0"
         ));
     }
     if shares_sessions(options, &mut connection, &text(0)?).await? {
         return refuse(
-            "a pooler gives every transaction another session (pool_mode = transaction), but the service keeps settings \
-             and prepared statements in its sessions: use pool_mode = session, or connect to the server itself",
+            "a connection pooler shares sessions between connections (pool_mode = transaction), but the service needs its \
+             sessions' settings and prepared statements: use pool_mode = session, or connect to the server directly",
         );
     }
-    // The connection ends here even if the server does not answer.
+    // Dropping the connection closes it even if the server does not answer.
     let _ = connection.close().await;
     Ok(())
 }
 
-/// Whether two connections are served by one session in turn. `connection` was served by the session `pid` last.
+/// Whether two connections share a session. `connection` was last served by the session with this `pid`.
 ///
-/// A pooler that shares sessions gives a new transaction the one that was used last, which is `connection`'s; or, where it
-/// goes round, `connection` has another one now than before.
+/// A pooler that shares sessions gives a new transaction the most recently used one, which is `connection`'s. If it uses
+/// sessions in turn, `connection` now has another one than before.
 async fn shares_sessions(
     options: &PgConnectOptions,
     connection: &mut PgConnection,
@@ -70,7 +68,7 @@ async fn shares_sessions(
     Ok(shares)
 }
 
-/// The session that serves a connection.
+/// The pid of the session that serves a connection.
 async fn backend(connection: &mut PgConnection, statements: &'static str) -> Result<String, StoreError> {
     let row = sqlx::raw_sql(statements)
         .fetch_one(connection)

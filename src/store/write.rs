@@ -1,4 +1,4 @@
-//! The transaction.
+//! The transaction of a flush.
 
 use std::collections::{BTreeMap, BTreeSet};
 
@@ -20,15 +20,18 @@ use super::{
 };
 use crate::{fail_point::fail_point, sync::lock};
 
-/// Unanswered commits remembered: a caller tries one flush again until it is settled, so more than its
-/// consumers means that somebody gave up.
+/// Maximum number of unanswered commits remembered. A caller retries a flush until it is settled, so more of them than
+/// there are callers means that some were abandoned.
 const MAX_UNANSWERED: usize = 256;
 
 impl Store {
-    /// Does all that the flush says in one transaction, or nothing of it.
+    /// Applies the whole flush in one transaction, or none of it.
     ///
-    /// After an error that [`FlushError::is_transient`], flush the same value again: that is right also if the
-    /// connection broke during the commit and nobody knows whether it took place, as the next try finds out.
+    /// After an error that [`FlushError::is_transient`], flush the same value again. This is also safe if the connection
+    /// broke during the commit: the next attempt finds out whether it took place.
+    ///
+    /// # Errors
+    /// [`FlushError`]; nothing is stored then, except by a commit whose response was lost.
     pub async fn flush(&self, flush: &Flush) -> Result<Flushed, FlushError> {
         let plan = DedupPlan::new(flush, LateBefore::default())?;
         self.ensure_days(&flush.days()?).await?;
@@ -69,7 +72,7 @@ impl Store {
         Ok(flushed)
     }
 
-    /// All that is before the commit. `None` if this very flush was committed before.
+    /// Everything before the commit. `None` if this flush was committed before.
     pub(super) async fn write(
         &self,
         tx: &mut PgConnection,
@@ -79,7 +82,7 @@ impl Store {
         let Fence::Open { retired } = lock_fences(tx, flush, &plan).await? else {
             return Ok(None);
         };
-        // Seldom: the decoder drops late posts, except those of days that were dropped since.
+        // Rare: the decoder drops late posts, except those of days that were dropped since.
         if flush.posts.iter().any(|row| retired.is_late(row.created_at())) {
             plan = DedupPlan::new(flush, retired)?;
         }
@@ -116,7 +119,7 @@ impl Store {
         }
         note_unmerged(&mut *tx, &days)
             .await
-            .map_err(StoreError::when("noting days to merge"))?;
+            .map_err(StoreError::when("writing rollup_unmerged"))?;
         fail_point!("flush-rollup-after");
         let order = plan.range_order.clone();
         let flushed = plan.finish(written, &removed, rollups);
@@ -136,17 +139,17 @@ impl Store {
 }
 
 enum Fence {
-    /// Every partition stands where the flush expects it; and how far retention has come.
+    /// Every partition has the offset that the flush expects. `retired`: up to where retention has dropped posts.
     Open { retired: LateBefore },
-    /// This very flush was committed before.
+    /// This flush was committed before.
     Landed,
 }
 
-/// Locks the offsets of all ranges, in order, and compares. No other transaction moves them until this one ends, and one that
-/// was about to has finished.
+/// Locks the offsets of all ranges, in order, and compares them. No other transaction can move them until this one ends;
+/// one that was about to has finished.
 async fn lock_fences(tx: &mut PgConnection, flush: &Flush, plan: &DedupPlan<'_>) -> Result<Fence, FlushError> {
     const DOING: &str = "locking offsets";
-    let (topics, partitions) = run_keys(flush, &plan.range_order);
+    let (topics, partitions) = partition_columns(flush, &plan.range_order);
     let rows: Vec<(String, i32, i64, Option<OffsetDateTime>, i64)> = sqlx::query_as(
         "SELECT o.topic, o.partition, o.next_offset, (SELECT m.retired_until FROM retention_mark m),
                 (SELECT max(c.min_writer) FROM schema_compat c)
@@ -183,8 +186,8 @@ async fn lock_fences(tx: &mut PgConnection, flush: &Flush, plan: &DedupPlan<'_>)
         let retired = LateBefore(rows.first().and_then(|row| row.3));
         return Ok(Fence::Open { retired });
     }
-    // A statement of its own, after the lock: so it sees what the transaction that held the lock has written.
-    // One partition is enough, as a flush is stored whole; on others the offset may have moved on since.
+    // A separate statement after the lock, so that it sees what the transaction that held the lock has written.
+    // One partition is enough, because a flush is stored as a whole; others may have moved on since.
     let landed: bool = sqlx::query_scalar(
         "SELECT EXISTS (SELECT FROM consumer_tally t
          WHERE t.consumer_group = $1 AND (t.topic, t.partition) IN (SELECT * FROM unnest($2::text[], $3::int[]))
@@ -204,11 +207,11 @@ async fn lock_fences(tx: &mut PgConnection, flush: &Flush, plan: &DedupPlan<'_>)
     }
 }
 
-/// Claims new keys and marks deleted ones, each key once and in order, in one statement: two statements, each in
-/// order, could deadlock with another consumer's two.
+/// Inserts new keys and marks deleted ones, each key once and in order. It is one statement, because two, each in order,
+/// could deadlock with those of another consumer.
 ///
-/// The answer holds the keys that changed, except deletions of posts never seen: of the real stream these are
-/// three lines in four, and there is nothing more to do for them.
+/// Returns the keys that changed, except deletions of posts never seen: they are three quarters of the real stream, and
+/// need no further work.
 async fn claim_keys(tx: &mut PgConnection, keys: &[KeyPlan<'_>]) -> Result<Vec<KeyChange>, sqlx::Error> {
     if keys.is_empty() {
         return Ok(Vec::new());
@@ -217,7 +220,7 @@ async fn claim_keys(tx: &mut PgConnection, keys: &[KeyPlan<'_>]) -> Result<Vec<K
     let ids: Vec<&str> = keys.iter().map(|key| key.id).collect();
     let created: Vec<Option<OffsetDateTime>> = keys.iter().map(|key| key.post.map(|(_, at)| at)).collect();
     let deleted: Vec<bool> = keys.iter().map(|key| key.deletion.is_some()).collect();
-    // A row that was there keeps a mark of the lock that ON CONFLICT took on it, its xmax; a new one has none.
+    // An existing row has an xmax, set by the row lock that ON CONFLICT took; in a new row it is 0.
     let rows: Vec<(String, String, OffsetDateTime, bool)> = sqlx::query_as(
         "WITH changed AS (
              INSERT INTO post_key AS k (source, post_id, created_at, deleted_at)
@@ -246,7 +249,7 @@ async fn claim_keys(tx: &mut PgConnection, keys: &[KeyPlan<'_>]) -> Result<Vec<K
         .collect())
 }
 
-/// The days of deletions are known only now, and each is a partition to lock as well.
+/// Checks [`MAX_DAYS`] again: the days of deletions are known only now, and each is a partition to lock as well.
 fn bound_days(flush: &Flush, written: &[usize], removals: &[Removal<'_>]) -> Result<(), FlushError> {
     let posts = written.iter().map(|&place| day_of(flush.posts[place].created_at()));
     let gone = removals.iter().map(|removal| day_of(removal.created_at));
@@ -257,8 +260,8 @@ fn bound_days(flush: &Flush, written: &[usize], removals: &[Removal<'_>]) -> Res
     Ok(())
 }
 
-/// Deletes posts, a day at a time: with the day in the statement's text, the planner looks at, and locks, that
-/// partition alone. Returns the rows, and how many of them each run's deletions took out.
+/// Deletes posts, a day at a time: with the day as a constant in the statement's text, the planner prunes all other
+/// partitions, so that they are not locked. Returns the deleted rows, and their number for each range.
 async fn remove_posts(
     tx: &mut PgConnection,
     removals: &[Removal<'_>],
@@ -298,21 +301,21 @@ async fn remove_posts(
     Ok((deleted, removed))
 }
 
-fn run_keys<'a>(flush: &'a Flush, order: &[usize]) -> (Vec<&'a str>, Vec<i32>) {
+fn partition_columns<'a>(flush: &'a Flush, order: &[usize]) -> (Vec<&'a str>, Vec<i32>) {
     order
         .iter()
         .map(|&place| (&*flush.ranges[place].topic, flush.ranges[place].partition))
         .unzip()
 }
 
-/// Moves the offsets, and counts what became of the records.
+/// Moves the offsets, and adds to the counts of records by outcome.
 async fn move_offsets(
     tx: &mut PgConnection,
     flush: &Flush,
     order: &[usize],
     tallies: &[Tally],
 ) -> Result<(), FlushError> {
-    let (topics, partitions) = run_keys(flush, order);
+    let (topics, partitions) = partition_columns(flush, order);
     let numbers = |of: fn(&Tally) -> u64| -> Vec<i64> {
         order
             .iter()
@@ -345,8 +348,8 @@ async fn move_offsets(
     .await
     .map_err(StoreError::when("moving offsets"))?;
     if moved.rows_affected() != order.len() as u64 {
-        // Locked and compared at the start, so only a trigger or a rule could have come between.
-        let why = format!("{} of {} offsets moved", moved.rows_affected(), order.len());
+        // They were locked and compared at the start, so only a trigger or a rule can have prevented it.
+        let why = format!("only {} of {} offsets were moved", moved.rows_affected(), order.len());
         return Err(StoreError::new(Fault::Other, "moving offsets", why).into());
     }
     sqlx::query(

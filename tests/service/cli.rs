@@ -331,7 +331,7 @@ fn a_newer_schema_is_left_unchanged_or_refused() {
     for command in ["migrate", "check", "run"] {
         let (text, code) = output_of(&[command], &url);
         assert!(
-            code == Some(1) && text.contains("the schema asks for programs of schema version 9001 or later"),
+            code == Some(1) && text.contains("the schema requires programs of schema version 9001 or later"),
             "{command}: {text}"
         );
     }

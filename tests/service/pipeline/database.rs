@@ -156,7 +156,7 @@ async fn an_unresponsive_database_makes_the_service_not_ready_and_loses_no_recor
     proxy.cut(Cut::SilentBefore);
     bench.feed(&second, "silent", 1);
     wait_for("/ready to report the unresponsive database", || {
-        ready("no sign of life")
+        ready("has been silent")
     });
     assert!(proxy.has_swallowed());
     proxy.speak();
