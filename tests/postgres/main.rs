@@ -14,6 +14,7 @@ mod keys;
 mod merging;
 mod odd_calls;
 mod oracle;
+mod refusals;
 mod rolling;
 mod rows;
 mod scale;

@@ -1,11 +1,11 @@
-//! What a flush writes: rows, duplicates, deletions, partitions.
+//! What a flush writes: rows, duplicates, deletions, partitions, and facts about the model.
 
 use std::sync::Arc;
 
 use moodstream::{
     model::Languages,
     post::{self as parser, Envelope, Hashtag, Id, Language, ParseOptions, Parsed, Source},
-    store::{DeletionRow, Fault, Flush, FlushError, MAX_DAYS, Retention, Tally},
+    store::{DeletionRow, Flush, Tally},
 };
 use sqlx::Row;
 use time::{Duration, OffsetDateTime, macros::datetime};
@@ -13,7 +13,7 @@ use time::{Duration, OffsetDateTime, macros::datetime};
 use crate::support::store::{GROUP, Harness, NOON, Random, deletion, flush, origin, post, run};
 
 #[tokio::test]
-async fn a_row_comes_back_as_it_went_in() {
+async fn a_row_is_read_back_as_it_was_written() {
     let harness = Harness::with_partitions(1).await;
     let nasty =
         "tab\t newline\n cr\r quote' \"double\" back\\slash {braces,} \\N \u{1f602}\u{200d}\u{202e}rtl é \u{7f} end";
@@ -87,7 +87,7 @@ async fn a_row_comes_back_as_it_went_in() {
     harness.assert_whole().await;
 }
 
-/// A record whose every field is as long as its limit, one byte shorter, one longer, or nothing.
+/// A record with fields around their limits: empty, one byte, one byte below the limit, at it, one above it, or twice it.
 fn record_at_the_limits(random: &mut Random) -> Vec<u8> {
     let mut field = |most: usize| {
         let filling = ["x", "é", "日", "\u{1f389}", "İ", "\\u0000", "'", "#"][random.below(8) as usize];
@@ -118,10 +118,10 @@ fn record_at_the_limits(random: &mut Random) -> Vec<u8> {
     record.into_bytes()
 }
 
-/// A deletion whose `did` and `rkey` were each short enough, and the id made of them too long, once ended the process at
-/// every start.
+/// A deletion whose `did` and `rkey` were within their limits, but whose combined id was too long, once made the process
+/// exit at every start.
 #[tokio::test]
-async fn what_is_parsed_can_be_stored_however_long_its_fields_are() {
+async fn every_parsed_record_can_be_stored_however_long_its_fields_are() {
     let mut random = Random(7);
     let harness = Harness::with_partitions(1).await;
     let mut all = flush();
@@ -156,14 +156,14 @@ async fn what_is_parsed_can_be_stored_however_long_its_fields_are() {
 }
 
 #[tokio::test]
-async fn the_first_copy_wins_over_all_days() {
+async fn the_first_copy_of_a_post_wins_across_days() {
     let harness = Harness::with_partitions(2).await;
     let mut first = flush();
     first.ranges.extend([run(0, 0, 10), run(1, 0, 10)]);
     first.posts.push(post("a", NOON + Duration::hours(1), 1, 2));
     first.posts.push(post("a", NOON + Duration::hours(2), 0, 7));
     first.posts.push(post("a", NOON, 0, 3));
-    // The same id at another source is another post.
+    // The same id from another source is another post.
     let mut other = post("a", NOON, 0, 4);
     Arc::make_mut(&mut other.post).source = Source::Plain;
     first.posts.push(other);
@@ -206,7 +206,7 @@ async fn the_first_copy_wins_over_all_days() {
 }
 
 #[tokio::test]
-async fn deletions_take_out_what_they_name() {
+async fn deletions_remove_posts_and_are_final() {
     let harness = Harness::with_partitions(2).await;
     let mut posts = flush();
     posts.ranges.push(run(0, 0, 10));
@@ -219,7 +219,7 @@ async fn deletions_take_out_what_they_name() {
     assert_eq!(
         harness.count("emotion_rollup").await,
         4,
-        "two minutes, each for all posts and for a subject"
+        "two minutes, each with a row for all posts and one for a subject"
     );
 
     let mut deletions = flush();
@@ -240,11 +240,11 @@ async fn deletions_take_out_what_they_name() {
     assert_eq!(
         harness.count("emotion_rollup").await,
         2,
-        "rows left without posts are gone"
+        "rows without posts are deleted"
     );
     harness.assert_whole().await;
 
-    // A deletion is final: neither a post seen before it nor one that comes later is written again.
+    // A deletion is final: a copy of a deleted post is not written again, nor is a post that comes after its deletion.
     let mut later = flush();
     later.ranges.push(run(0, 10, 20));
     later.posts.extend([
@@ -266,7 +266,7 @@ async fn deletions_take_out_what_they_name() {
 }
 
 #[tokio::test]
-async fn posts_and_deletions_of_one_key_in_one_flush() {
+async fn posts_and_deletions_of_one_key_in_one_flush_apply_in_order() {
     let harness = Harness::with_partitions(1).await;
     let mut first = flush();
     first.ranges.push(run(0, 0, 1));
@@ -286,7 +286,7 @@ async fn posts_and_deletions_of_one_key_in_one_flush() {
         deletion("stored", 0, 6),
     ]);
     let flushed = harness.flush(&mixed).await;
-    // `after` came and went, `before` came too late, `stored` was a copy whose original is now deleted.
+    // `after` was inserted and deleted, `before` came after its deletion, `stored` is a copy of a post that is now deleted.
     assert_eq!(
         flushed.total(),
         Tally {
@@ -346,89 +346,7 @@ async fn every_day_gets_its_partition() {
 }
 
 #[tokio::test]
-async fn days_of_a_flush_are_bounded() {
-    let harness = Harness::with_partitions(1).await;
-    let of_days = |days: usize| {
-        let mut all = flush();
-        all.ranges.push(run(0, 0, 1000));
-        all.posts = (0..days)
-            .map(|day| {
-                let day = i64::try_from(day).unwrap();
-                post(&day.to_string(), NOON + Duration::days(day), 0, day)
-            })
-            .collect();
-        all
-    };
-    let error = harness.store.flush(&of_days(MAX_DAYS + 1)).await.unwrap_err();
-    assert!(
-        matches!(error, FlushError::TooManyDays { .. }) && !error.is_transient(),
-        "{error}"
-    );
-    assert_eq!(harness.count("pg_inherits").await, 0, "nothing was made for it");
-    harness.flush(&of_days(MAX_DAYS)).await;
-    assert_eq!(harness.count("post").await, i64::try_from(MAX_DAYS).unwrap());
-    harness.assert_whole().await;
-}
-
-#[tokio::test]
-async fn contradictions_are_refused_before_anything_is_written() {
-    let harness = Harness::with_partitions(1).await;
-    type Spoil = fn(&mut Flush);
-    let cases: [(&str, Spoil); 9] = [
-        ("belongs to no range", |f| f.posts.push(post("a", NOON, 9, 0))),
-        ("belongs to no range", |f| f.deletions.push(deletion("a", 9, 0))),
-        ("lies outside its range", |f| f.posts.push(post("a", NOON, 0, 10))),
-        ("two ranges of posts/0", |f| f.ranges.push(run(0, 0, 1))),
-        ("goes from 5 to 4", |f| f.ranges.push(run(1, 5, 4))),
-        ("1 scores, the model 2 labels", |f| {
-            f.posts.push(post("a", NOON, 0, 0));
-            f.posts[0].prediction.scores = [0.5].into();
-        }),
-        ("no multiple of 2^-20", |f| {
-            f.posts.push(post("a", NOON, 0, 0));
-            f.posts[0].prediction.score = 0.1;
-        }),
-        ("no multiple of 2^-20", |f| {
-            f.posts.push(post("a", NOON, 0, 0));
-            f.posts[0].prediction.scores = [f64::NAN, 0.5].into();
-        }),
-        ("settles 11 records between offsets 0 and 10", |f| {
-            f.ranges[0].rejected = 11;
-        }),
-    ];
-    for (expected, spoil) in cases {
-        let mut bad = flush();
-        bad.ranges.push(run(0, 0, 10));
-        spoil(&mut bad);
-        let error = harness.store.flush(&bad).await.unwrap_err();
-        assert!(matches!(error, FlushError::Invalid(_)), "{error}");
-        assert!(error.to_string().contains(expected), "{error}");
-        assert!(!error.is_transient());
-    }
-    assert_eq!(harness.count("post_key").await, 0);
-}
-
-#[tokio::test]
-async fn a_rollup_changed_by_hand_is_found_out() {
-    let harness = Harness::with_partitions(1).await;
-    let mut all = flush();
-    all.ranges.push(run(0, 0, 1));
-    all.posts.push(post("a", NOON, 0, 0));
-    harness.flush(&all).await;
-    harness.execute("TRUNCATE emotion_rollup").await;
-    let mut gone = flush();
-    gone.ranges.push(run(0, 1, 2));
-    gone.deletions.push(deletion("a", 0, 1));
-    let error = harness.store.flush(&gone).await.unwrap_err();
-    assert!(
-        matches!(error, FlushError::Inconsistent(_)) && !error.is_transient(),
-        "{error}"
-    );
-    assert_eq!(harness.ids().await, ["a"], "nothing was done");
-}
-
-#[tokio::test]
-async fn groups_of_the_model_replace_what_was_known_of_it() {
+async fn the_models_groups_replace_those_stored_before() {
     let harness = Harness::new().await;
     let mut model = (*crate::support::store::model()).clone();
     model.groups = [
@@ -458,34 +376,8 @@ async fn groups_of_the_model_replace_what_was_known_of_it() {
     assert_eq!(read().await, ["test@0badcafe joy positive"]);
 }
 
-/// 3,000 days that people made up once made 21,371 relations, and a query over all of them found no room for its locks.
 #[tokio::test]
-async fn posts_of_any_days_make_a_bounded_number_of_partitions() {
-    let harness = Harness::with_partitions(1).await;
-    let store = harness.another_store().await.keeping(Retention::default());
-    let mut first = 0;
-    for chunk in 0..12_i64 {
-        let mut odd = flush();
-        for offset in first..first + 250 {
-            let day = datetime!(1970-01-01 12:00 UTC) + Duration::days(offset * 7 % 20_000);
-            odd.posts.push(post(&format!("{chunk}-{offset}"), day, 0, offset));
-        }
-        odd.ranges.push(run(0, first, first + 250));
-        store.flush(&odd).await.unwrap();
-        first += 250;
-    }
-    assert_eq!(harness.count("post").await, first);
-    let partitions = harness.count("pg_inherits WHERE inhparent = 'post'::regclass").await;
-    assert!((50..=90).contains(&partitions), "{partitions} partitions");
-    let relations = harness
-        .count("pg_class WHERE relnamespace = current_schema()::regnamespace")
-        .await;
-    assert!(relations < 3_000, "{relations} relations");
-    harness.assert_whole().await;
-}
-
-#[tokio::test]
-async fn rows_say_whether_the_model_supports_their_language() {
+async fn rows_record_whether_the_model_supports_their_language() {
     let harness = Harness::with_partitions(1).await;
     let mut model = (*crate::support::store::model()).clone();
     model.languages = Languages::new(&[("en".into(), 0.66), ("pt-BR".into(), 0.4)].into());
@@ -528,54 +420,4 @@ async fn rows_say_whether_the_model_supports_their_language() {
     model.languages = Languages::new(&[("pt".into(), 0.5)].into());
     harness.store.keep_languages(&model).await.unwrap();
     assert_eq!(read().await, "test@0badcafe pt 0.5");
-}
-
-/// The store tells a record whose row is refused from a database that refuses all of them, and leaves nothing behind.
-#[tokio::test]
-async fn a_plain_row_tells_whose_fault_a_refusal_is() {
-    let harness = Harness::with_partitions(1).await;
-    let mut first = flush();
-    first.ranges.push(run(0, 0, 1));
-    first.posts.push(post("kept", NOON, 0, 0));
-    harness.flush(&first).await;
-    let mut posted = flush();
-    posted.ranges.push(run(0, 1, 2));
-    posted.posts.push(post("refused", NOON, 0, 1));
-    let mut deleted = flush();
-    deleted.ranges.push(run(0, 1, 2));
-    deleted.deletions.push(deletion("kept", 0, 1));
-    let refuses = async |all: &Flush| {
-        let error = harness.store.flush(all).await.unwrap_err();
-        assert!(
-            matches!(&error, FlushError::Store(error) if error.fault == Fault::Row),
-            "{error}"
-        );
-        !harness.store.takes_plain_rows(all).await.unwrap()
-    };
-    let all_posts = "ALTER TABLE post ADD CHECK (text = '') NOT VALID";
-    for (change, undone, all, every_row) in [
-        ("ALTER TABLE post ADD CONSTRAINT c CHECK (post_id <> 'refused')", "ALTER TABLE post DROP CONSTRAINT c", &posted, false),
-        ("CREATE FUNCTION no() RETURNS trigger LANGUAGE plpgsql AS $$ BEGIN RAISE 'not here'; END $$;
-          CREATE TRIGGER no BEFORE INSERT ON post FOR EACH ROW EXECUTE FUNCTION no()", "DROP TRIGGER no ON post", &posted, true),
-        ("CREATE TRIGGER no BEFORE INSERT ON post_key FOR EACH ROW EXECUTE FUNCTION no()", "DROP TRIGGER no ON post_key", &posted, true),
-        ("CREATE TRIGGER no BEFORE DELETE ON post FOR EACH ROW EXECUTE FUNCTION no()", "DROP TRIGGER no ON post", &deleted, true),
-        ("CREATE TABLE mine (source text, post_id text, created_at timestamptz, FOREIGN KEY (source, post_id, created_at)
-          REFERENCES post (source, post_id, created_at)); INSERT INTO mine SELECT source, post_id, created_at FROM post",
-         "DROP TABLE mine", &deleted, false),
-        (all_posts, "SELECT 1", &posted, true),
-    ] {
-        harness.execute(change).await;
-        assert_eq!(refuses(all).await, every_row, "{change}");
-        harness.execute(undone).await;
-        assert_eq!(harness.ids().await, ["kept"]);
-        harness.assert_whole().await;
-    }
-    assert_eq!(harness.count("post_key").await, 1);
-    assert_eq!(harness.count("consumer_offset WHERE next_offset = 1").await, 1);
-    // Not refused for a row: the fence comes first.
-    deleted.ranges[0].expected = 0;
-    assert!(matches!(
-        harness.store.takes_plain_rows(&deleted).await,
-        Err(FlushError::Fenced(_))
-    ));
 }

@@ -96,3 +96,29 @@ async fn ten_honest_years_can_be_dumped_and_counted() {
         assert_can_be_dumped_and_counted(&harness, 100).await;
     }
 }
+
+/// 3,000 made-up days once created 21,371 relations, and a query over all of them ran out of locks.
+#[tokio::test]
+async fn posts_of_arbitrary_days_create_a_bounded_number_of_partitions() {
+    let harness = Harness::with_partitions(1).await;
+    let store = harness.another_store().await.keeping(Retention::default());
+    let mut first = 0;
+    for chunk in 0..12_i64 {
+        let mut odd = flush();
+        for offset in first..first + 250 {
+            let day = time::macros::datetime!(1970-01-01 12:00 UTC) + Duration::days(offset * 7 % 20_000);
+            odd.posts.push(post(&format!("{chunk}-{offset}"), day, 0, offset));
+        }
+        odd.ranges.push(run(0, first, first + 250));
+        store.flush(&odd).await.unwrap();
+        first += 250;
+    }
+    assert_eq!(harness.count("post").await, first);
+    let partitions = harness.count("pg_inherits WHERE inhparent = 'post'::regclass").await;
+    assert!((50..=90).contains(&partitions), "{partitions} partitions");
+    let relations = harness
+        .count("pg_class WHERE relnamespace = current_schema()::regnamespace")
+        .await;
+    assert!(relations < 3_000, "{relations} relations");
+    harness.assert_whole().await;
+}
