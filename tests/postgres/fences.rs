@@ -1,4 +1,4 @@
-//! Offsets, fences, commits whose answer is lost, and faults of the database.
+//! Offsets, fences, commits whose response is lost, and database errors.
 
 use std::{sync::Arc, time::Duration};
 
@@ -21,12 +21,12 @@ fn batch(partition: i32, from: i64) -> Flush {
 fn fault(error: &FlushError) -> Fault {
     match error {
         FlushError::Store(error) => error.fault,
-        other => panic!("not a failure of the database: {other}"),
+        other => panic!("not a database error: {other}"),
     }
 }
 
 #[tokio::test]
-async fn offsets_begin_once() {
+async fn start_offsets_are_stored_once() {
     let harness = Harness::new().await;
     let asked: Vec<(Arc<str>, i32)> = vec![(TOPIC.into(), 0), (TOPIC.into(), 1), ("other".into(), 0)];
     assert!(harness.store.start_offsets(GROUP, &asked).await.unwrap().is_empty());
@@ -42,10 +42,10 @@ async fn offsets_begin_once() {
 }
 
 #[tokio::test]
-async fn a_slow_owner_is_fenced_and_keeps_the_rest() {
+async fn a_slow_owner_is_fenced_and_can_flush_its_other_partitions() {
     let harness = Harness::with_partitions(3).await;
     harness.flush(&batch(1, 0)).await;
-    // This one still believes that it owns all of them; the group has no offset for partition 9.
+    // This consumer still assumes that it owns all partitions; the group has no offset for partition 9.
     let mut slow = flush();
     for partition in [0, 1, 2, 9] {
         slow.ranges.push(run(partition, 0, 2));
@@ -80,7 +80,7 @@ async fn a_slow_owner_is_fenced_and_keeps_the_rest() {
 }
 
 #[tokio::test]
-async fn who_comes_second_to_a_partition_waits_and_is_fenced() {
+async fn a_second_flush_of_the_same_offsets_waits_and_is_fenced() {
     let harness = Harness::with_partitions(1).await;
     let mut owner = harness.pool.begin().await.unwrap();
     sqlx::query("UPDATE consumer_offset SET next_offset = 5")
@@ -89,7 +89,7 @@ async fn who_comes_second_to_a_partition_waits_and_is_fenced() {
         .unwrap();
     let store = harness.store.clone();
     let second = tokio::spawn(async move { store.flush(&batch(0, 0)).await });
-    // The server itself says when the second one waits.
+    // Until the second one waits for the lock.
     while harness.count("pg_locks WHERE NOT granted").await == 0 {
         tokio::task::yield_now().await;
     }
@@ -102,7 +102,7 @@ async fn who_comes_second_to_a_partition_waits_and_is_fenced() {
 }
 
 #[tokio::test]
-async fn a_commit_whose_answer_was_lost_is_settled_by_the_next_try() {
+async fn a_commit_whose_response_was_lost_is_settled_by_the_next_attempt() {
     let harness = Harness::with_partitions(2).await;
     let proxy = Proxy::start(cluster().port()).await;
     let through = harness
@@ -110,7 +110,7 @@ async fn a_commit_whose_answer_was_lost_is_settled_by_the_next_try() {
         .replace(&cluster().port().to_string(), &proxy.port.to_string());
     let store = Store::connect(&options(&through)).await.unwrap();
 
-    // It did not take place: the next try does it.
+    // The commit did not take place: the next attempt does it.
     let lost = batch(0, 0);
     proxy.cut(Cut::Before);
     let error = store.flush(&lost).await.unwrap_err();
@@ -120,7 +120,7 @@ async fn a_commit_whose_answer_was_lost_is_settled_by_the_next_try() {
     assert!(!flushed.replayed);
     assert_eq!(flushed.written, [0]);
 
-    // It took place: the next try finds that out, and still knows what came of it.
+    // The commit took place: the next attempt finds that out, and still knows its result.
     let landed = batch(0, 2);
     proxy.cut(Cut::After);
     let error = store.flush(&landed).await.unwrap_err();
@@ -136,24 +136,24 @@ async fn a_commit_whose_answer_was_lost_is_settled_by_the_next_try() {
             ..Tally::default()
         }
     );
-    // The fence holds for everybody else's flush of the same records.
+    // Any other flush of the same records is fenced.
     assert!(matches!(
         store.flush(&batch(0, 2)).await.unwrap_err(),
         FlushError::Fenced(_)
     ));
 
-    // It took place in two partitions, and another consumer has moved on with one of them since.
+    // The commit covered two partitions, and another consumer has moved one of them on since.
     let mut both = batch(0, 4);
     both.ranges.push(run(1, 0, 1));
     proxy.cut(Cut::After);
     store.flush(&both).await.unwrap_err();
     harness.flush(&batch(1, 1)).await;
     assert!(store.flush(&both).await.unwrap().replayed);
-    // Known also to a process that did not send it.
+    // A process that did not send it recognises it too.
     let flushed = harness.another_store().await.flush(&both).await.unwrap();
     assert!(flushed.replayed && flushed.tallies.is_empty());
 
-    // It took place, and before the next try one of its partitions was taken away.
+    // The commit took place, and before the next attempt one of its partitions was revoked.
     let mut shrunk = batch(0, 6);
     shrunk.ranges.push(run(1, 3, 4));
     proxy.cut(Cut::After);
@@ -164,8 +164,8 @@ async fn a_commit_whose_answer_was_lost_is_settled_by_the_next_try() {
     harness.assert_whole().await;
 }
 
-/// A store that has a single connection, and a proxy before its database that loses the connection without a word.
-/// The flush's result then, and what the next try that is answered brings once the database speaks again.
+/// Flushes through a store with a single connection and a proxy that silently loses it. Returns the result of that flush,
+/// and of the first successful retry once the proxy forwards bytes again.
 async fn flush_into_silence(harness: &Harness, cut: Cut, flush: &Flush) -> (Result<Flushed, FlushError>, Flushed) {
     let proxy = Proxy::start(cluster().port()).await;
     let through = harness
@@ -193,19 +193,19 @@ async fn flush_into_silence(harness: &Harness, cut: Cut, flush: &Flush) -> (Resu
 }
 
 #[tokio::test]
-async fn a_database_that_falls_silent_before_a_commit_is_given_up_and_the_next_try_does_it() {
+async fn a_flush_whose_database_falls_silent_before_the_commit_is_stored_by_a_retry() {
     let harness = Harness::with_partitions(1).await;
     let (result, flushed) = flush_into_silence(&harness, Cut::SilentBefore, &batch(0, 0)).await;
     let error = result.unwrap_err();
     assert_eq!(fault(&error), Fault::Unreachable, "{error}");
-    assert!(error.to_string().contains("no sign of life"), "{error}");
+    assert!(error.to_string().contains("has been silent"), "{error}");
     assert!(!flushed.replayed);
     assert_eq!(harness.ids().await, ["0-0"]);
     harness.assert_whole().await;
 }
 
 #[tokio::test]
-async fn a_database_that_falls_silent_after_a_commit_is_given_up_and_the_next_try_finds_it_done() {
+async fn a_flush_whose_database_falls_silent_after_the_commit_is_recognised_by_a_retry() {
     let harness = Harness::with_partitions(1).await;
     let (result, flushed) = flush_into_silence(&harness, Cut::SilentAfter, &batch(0, 0)).await;
     let error = result.unwrap_err();
@@ -216,7 +216,7 @@ async fn a_database_that_falls_silent_after_a_commit_is_given_up_and_the_next_tr
 }
 
 #[tokio::test]
-async fn a_database_that_falls_silent_as_its_connection_goes_back_costs_no_place_in_the_pool() {
+async fn a_database_that_falls_silent_as_its_connection_is_returned_costs_no_slot_of_the_pool() {
     let harness = Harness::with_partitions(1).await;
     let (result, flushed) = flush_into_silence(&harness, Cut::SilentAnswered, &batch(0, 0)).await;
     assert!(!result.unwrap().replayed && flushed.replayed);
@@ -224,7 +224,7 @@ async fn a_database_that_falls_silent_as_its_connection_goes_back_costs_no_place
 }
 
 #[tokio::test]
-async fn what_others_settled_shows_in_the_tally() {
+async fn filtered_late_and_rejected_records_are_tallied() {
     let harness = Harness::with_partitions(1).await;
     let mut all = flush();
     all.ranges.push(moodstream::store::OffsetRange {
@@ -244,7 +244,7 @@ async fn what_others_settled_shows_in_the_tally() {
     assert_eq!(
         harness.flush(&empty).await.total().records(),
         0,
-        "a gap of a compacted topic"
+        "a gap in a compacted topic"
     );
     let tally: (i64, i64, i64, i64, i64) =
         sqlx::query_as("SELECT records, inserted, filtered, late, rejected FROM consumer_tally")
@@ -255,7 +255,7 @@ async fn what_others_settled_shows_in_the_tally() {
 }
 
 #[tokio::test]
-async fn faults_are_told_apart() {
+async fn faults_are_classified() {
     let harness = Harness::with_partitions(1).await;
     let impatient = StoreOptions {
         lock_timeout_seconds: 1,
@@ -289,7 +289,7 @@ async fn faults_are_told_apart() {
         .execute(&format!("ALTER DATABASE {name} RESET default_transaction_read_only"))
         .unwrap();
 
-    // Connections that the server ends are replaced without a word.
+    // Connections that the server closes are replaced without an error.
     cluster().execute(&kill).unwrap();
     store.flush(&batch(0, 0)).await.unwrap();
 
@@ -306,7 +306,7 @@ async fn faults_are_told_apart() {
 }
 
 #[tokio::test]
-async fn a_connection_that_can_not_be_had_says_why() {
+async fn a_failed_connection_reports_the_cause() {
     let cluster = cluster();
     let closed = {
         std::net::TcpListener::bind("127.0.0.1:0")
@@ -341,7 +341,7 @@ async fn a_connection_that_can_not_be_had_says_why() {
         assert!(error.to_string().contains(word), "{url}: {error}");
         assert!(
             started.elapsed() < Duration::from_secs(5),
-            "{url} took the whole timeout"
+            "{url}: waited for the whole timeout"
         );
     }
 }

@@ -1,4 +1,4 @@
-//! How keys and deletions of posts never seen are forgotten.
+//! How old keys are deleted, including those of deletions of posts never seen.
 
 use moodstream::store::{Fault, Retention};
 use sqlx::{Connection as _, PgConnection};
@@ -6,7 +6,7 @@ use time::{Duration, OffsetDateTime};
 
 use crate::support::store::{Harness, NOON, deletion, flush, post, run};
 
-/// A post that stands, one that was deleted, and a deletion of a post never seen; the deletions stored on 1 July 2019.
+/// A stored post, a deleted one, and the deletion of a post never seen. Both deletions were stored on 1 July 2019.
 async fn three_keys() -> Harness {
     let harness = Harness::with_partitions(1).await;
     let mut all = flush();
@@ -23,7 +23,7 @@ async fn three_keys() -> Harness {
 }
 
 #[tokio::test]
-async fn deletions_of_posts_never_seen_are_forgotten_and_nothing_else() {
+async fn only_deletions_of_posts_never_seen_are_forgotten() {
     let harness = three_keys().await;
     let stored = NOON - Duration::days(2) - Duration::hours(12);
     assert_eq!(harness.store.forget_unseen_deletions(stored).await.unwrap(), 0);
@@ -31,7 +31,7 @@ async fn deletions_of_posts_never_seen_are_forgotten_and_nothing_else() {
     assert_eq!(harness.store.forget_unseen_deletions(after).await.unwrap(), 1);
     assert_eq!(harness.store.forget_unseen_deletions(NOON).await.unwrap(), 0);
     assert_eq!(harness.count("post_key").await, 2);
-    // The documented price: the post comes after all. No post is late for it, and copies count once as ever.
+    // As documented, such a post is now stored when it arrives. No post is late, and copies still count once.
     assert_eq!(harness.store.retired_until().await.unwrap(), None);
     let mut late = flush();
     late.ranges.push(run(0, 4, 8));
@@ -44,7 +44,7 @@ async fn deletions_of_posts_never_seen_are_forgotten_and_nothing_else() {
 }
 
 #[tokio::test]
-async fn one_member_forgets_keys_for_all() {
+async fn one_member_at_a_time_forgets_keys() {
     let harness = three_keys().await;
     let mut other = PgConnection::connect(&harness.url).await.unwrap();
     let mut busy = other.begin().await.unwrap();
@@ -57,9 +57,9 @@ async fn one_member_forgets_keys_for_all() {
     assert_eq!(harness.store.forget_unseen_deletions(NOON).await.unwrap(), 1);
 }
 
-/// Every member once read the whole table, at its start and once a day.
+/// Every member used to read the whole table, at its start and once a day.
 #[tokio::test]
-async fn forgetting_reads_what_it_forgets_and_no_other_keys() {
+async fn forgetting_keys_reads_only_the_old_ones() {
     let harness = Harness::with_partitions(1).await;
     harness
         .execute(
@@ -87,14 +87,14 @@ async fn forgetting_reads_what_it_forgets_and_no_other_keys() {
         tokio::time::sleep(std::time::Duration::from_millis(50)).await;
     }
     let (before, size) = pages().await;
-    // 30 days ago the last of the old ones was stored: the retention's cutoff is 3 July.
+    // The cutoff is 3 July: all old keys are before it, and all young ones after it.
     let retired = harness
         .store
         .apply_retention(&Retention::days(30), NOON + Duration::days(30))
         .await
         .unwrap();
     assert_eq!((retired.keys, retired.partitions), (100, 0));
-    // The server counts what a connection did once it is idle for a second.
+    // A backend reports its statistics only when it is idle, at most once a second.
     while harness.count(&format!("{deleted} = 100")).await == 0 {
         harness.store.ping().await.unwrap();
         tokio::time::sleep(std::time::Duration::from_millis(50)).await;
@@ -104,7 +104,7 @@ async fn forgetting_reads_what_it_forgets_and_no_other_keys() {
 }
 
 #[tokio::test]
-async fn more_keys_than_one_transaction_takes_are_forgotten_in_one_call() {
+async fn one_call_forgets_keys_in_several_transactions() {
     let harness = Harness::with_partitions(1).await;
     harness
         .execute(
@@ -124,9 +124,9 @@ async fn more_keys_than_one_transaction_takes_are_forgotten_in_one_call() {
     assert_eq!(harness.count("post_key").await, 0);
 }
 
-/// A key that a flush holds is left for the next time, and the flush does not wait either.
+/// A key that a flush has locked is skipped until the next call.
 #[tokio::test]
-async fn keys_in_use_are_left_for_the_next_time() {
+async fn locked_keys_are_left_for_the_next_call() {
     let harness = three_keys().await;
     let mut flushing = harness.pool.begin().await.unwrap();
     sqlx::query("SELECT FROM post_key WHERE post_id = 'unseen' FOR UPDATE")
@@ -145,7 +145,7 @@ async fn keys_in_use_are_left_for_the_next_time() {
     );
 }
 
-/// Retention that drops minutes says so, and windows that would need them are refused.
+/// Windows that would need the dropped minutes are refused by this mark.
 #[tokio::test]
 async fn dropped_minutes_are_marked() {
     let harness = Harness::with_partitions(1).await;

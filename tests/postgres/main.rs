@@ -1,4 +1,4 @@
-//! Tests that need a Postgres and nothing else: the store, and the dashboards' queries.
+//! Tests that need only Postgres: the store, and the dashboards' queries.
 
 #![allow(
     clippy::unwrap_used,

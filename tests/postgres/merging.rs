@@ -1,4 +1,4 @@
-//! Shards of closed days become one, and every sum stays what a recount says.
+//! Merging the shards of closed days: every sum still equals a recount.
 
 use std::sync::{
     Arc,
@@ -13,7 +13,7 @@ use crate::{
     support::store::{Harness, NOON, Random, deletion, flush, post, run},
 };
 
-/// A moment at which all that was written until now is due.
+/// A moment at which everything written until now is due for merging.
 fn due() -> OffsetDateTime {
     OffsetDateTime::now_utc() + Duration::hours(2)
 }
@@ -22,7 +22,7 @@ const SHARDS: &str = "(SELECT shard FROM emotion_rollup UNION ALL SELECT shard F
                        UNION ALL SELECT shard FROM emotion_rollup_day) r WHERE shard";
 
 #[tokio::test]
-async fn a_closed_day_has_one_row_a_key() {
+async fn a_closed_day_has_one_row_for_each_key() {
     let harness = Harness::with_partitions(3).await;
     let mut all = flush();
     for partition in 0..3 {
@@ -38,7 +38,8 @@ async fn a_closed_day_has_one_row_a_key() {
                 FROM emotion_by_minute";
     let read = async || -> String { sqlx::query_scalar(view).fetch_one(&harness.pool).await.unwrap() };
     let before = read().await;
-    // By the minute: two minutes, all posts and one subject; by hour and by day: the same with totals.
+    // By minute: two minutes, each for all posts and one subject. By hour and by day: all posts and one subject, each also as
+    // totals.
     assert_eq!(
         harness.count(&format!("{SHARDS} >= 0")).await,
         3 * (2 * 2 + 2 * 2 + 2 * 2)
@@ -56,7 +57,7 @@ async fn a_closed_day_has_one_row_a_key() {
     harness.assert_whole().await;
     assert_eq!(harness.store.merge_shards(due()).await.unwrap(), 0);
 
-    // What comes later for that day: a post, and deletions of posts that were merged, the last one with its row.
+    // Later records of that day: a post, its deletion, and deletions of posts that were merged.
     let mut later = flush();
     later.ranges.push(run(1, 2, 6));
     later.posts.push(post("late", NOON, 1, 2));
@@ -75,9 +76,9 @@ async fn a_closed_day_has_one_row_a_key() {
     assert_eq!(harness.count("emotion_rollup_day").await, 0);
 }
 
-/// A deletion takes out of its own shard what a late post has put there, though its post was merged.
+/// The deletion of a merged post is subtracted from a late post's row, because both belong to the same shard.
 #[tokio::test]
-async fn scores_stay_exact_where_a_late_post_and_a_merged_one_share_a_shard() {
+async fn scores_stay_exact_if_a_late_post_and_a_merged_one_share_a_shard() {
     let harness = Harness::with_partitions(1).await;
     let step = async |first: i64, posts: &[&str], gone: &[&str]| {
         let mut all = flush();
@@ -92,7 +93,7 @@ async fn scores_stay_exact_where_a_late_post_and_a_merged_one_share_a_shard() {
         harness.assert_whole().await;
     };
     step(0, &["merged", "merged too"], &[]).await;
-    // With one shard there is nothing to merge: as another partition's rows would be.
+    // A single shard would not be merged, so this sets what merging with another partition's rows would leave.
     harness
         .execute("UPDATE emotion_rollup SET shard = -1; UPDATE emotion_rollup_hour SET shard = -1; UPDATE emotion_rollup_day SET shard = -1")
         .await;
@@ -101,7 +102,7 @@ async fn scores_stay_exact_where_a_late_post_and_a_merged_one_share_a_shard() {
     assert_eq!(
         harness.count(&format!("{SHARDS} >= 0")).await,
         0,
-        "its row was left without posts"
+        "rows without posts are deleted"
     );
     step(30, &["later"], &["late", "merged too"]).await;
     step(40, &[], &["later"]).await;
@@ -109,7 +110,7 @@ async fn scores_stay_exact_where_a_late_post_and_a_merged_one_share_a_shard() {
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 4)]
-async fn merging_beside_random_flushes_changes_no_sum() {
+async fn merging_concurrently_with_random_flushes_changes_no_sum() {
     let harness = Harness::with_partitions(4).await;
     let stop = Arc::new(AtomicBool::new(false));
     let merging = {
@@ -119,7 +120,7 @@ async fn merging_beside_random_flushes_changes_no_sum() {
             while !stop.load(Ordering::Relaxed) {
                 match store.merge_shards(due()).await {
                     Ok(merged) => rows += merged,
-                    // A moment's wait for the flushes that have noted their days; never a deadlock.
+                    // A lock timeout while flushes that have recorded their days are running, but never a deadlock.
                     Err(error) => assert!(error.to_string().contains("55P03"), "{error}"),
                 }
             }
@@ -158,9 +159,10 @@ async fn merging_beside_random_flushes_changes_no_sum() {
     assert_eq!(keys_of_several_rows, 0);
 }
 
-/// A flush that found its day noted has not committed yet: were the day taken up now, its rows would stay as they are.
+/// A running flush has found its day in `rollup_unmerged`. If the day were claimed before that flush commits, its rows
+/// would never be merged.
 #[tokio::test]
-async fn a_day_is_not_taken_up_while_a_flush_relies_on_its_note() {
+async fn a_day_is_not_claimed_while_a_flush_relies_on_its_row() {
     let harness = Harness::with_partitions(2).await;
     let mut all = flush();
     all.ranges.extend([run(0, 0, 1), run(1, 0, 1)]);

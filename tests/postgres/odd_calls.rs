@@ -1,24 +1,24 @@
-//! What the functions answer where nobody in their right mind would ask: rows that are right, none, or a refusal that says why.
+//! SQL functions called with unusual arguments: they return correct rows, no rows, or an error that says what is wrong.
 
 use sqlx::AssertSqlSafe;
 
 use crate::{support::store::Harness, trends::seeded};
 
-/// What a call does.
+/// The result of a call.
 #[derive(Clone, Copy)]
 enum Answer {
     /// No rows.
     Nothing,
-    /// Rows, whichever.
+    /// At least one row.
     Something,
-    /// An error with these words.
+    /// An error that contains these words.
     Refused(&'static str),
 }
 use Answer::{Nothing, Refused, Something};
 
 /// Calls on nine days of posts that end on 2026-03-09 at 14:00 UTC.
 const CALLS: &[(&str, Answer)] = &[
-    // Ranges that end before they begin, or at once.
+    // Ranges that are empty or end before they begin.
     ("emotion_trend('2026-03-09', '2026-03-08')", Nothing),
     ("emotion_trend('2026-03-09', '2026-03-09')", Nothing),
     ("group_trend('2026-03-09', '2026-03-08', '1 hour')", Nothing),
@@ -32,7 +32,7 @@ const CALLS: &[(&str, Answer)] = &[
     ("group_rolling('1 hour', '2026-03-09', '2026-03-08')", Nothing),
     ("top_hashtags('joy', '2026-03-09', '2026-03-08')", Nothing),
     ("label_drift('2026-03-01', '2026-03-09', '2026-03-08')", Nothing),
-    // Nulls: a trend without a start once counted the day of its end.
+    // NULLs: a trend without a start once counted the day of its end.
     ("emotion_trend(NULL, '2026-03-09 13:30+00')", Nothing),
     ("emotion_trend(NULL, '2026-03-09 13:30+00', '1 hour')", Nothing),
     ("emotion_trend('2026-03-08', NULL)", Nothing),
@@ -45,7 +45,7 @@ const CALLS: &[(&str, Answer)] = &[
     ("emotion_change('1 hour', NULL)", Nothing),
     ("emotion_unusual(NULL)", Nothing),
     ("emotion_unusual('1 hour', NULL, 3.5, '2026-03-09 14:00+00')", Nothing),
-    // A window without a width never took anything out.
+    // A window without a width once only grew.
     (
         "emotion_rolling(NULL, '2026-03-09 12:00+00', '2026-03-09 13:00+00')",
         Refused("give a width"),
@@ -62,7 +62,7 @@ const CALLS: &[(&str, Answer)] = &[
         "emotion_rolling('1 hour', '2026-03-09 13:00+00', NULL)",
         Refused("a range"),
     ),
-    // Without an end: it once ran until it was stopped.
+    // Unbounded ranges: these once ran until they were cancelled.
     (
         "emotion_rolling('1 hour', '-infinity', '2026-03-09')",
         Refused("366 days"),
@@ -161,7 +161,7 @@ async fn rows(harness: &Harness, zone: &str, call: &str) -> Result<i64, sqlx::Er
 }
 
 #[tokio::test]
-async fn odd_calls_are_answered_or_refused_in_every_zone() {
+async fn odd_calls_are_answered_or_refused_in_every_time_zone() {
     let harness = seeded().await;
     for zone in ["UTC", "America/New_York", "Pacific/Apia"] {
         for &(call, answer) in CALLS {
@@ -175,9 +175,8 @@ async fn odd_calls_are_answered_or_refused_in_every_zone() {
     }
 }
 
-/// The same calls where nothing was stored yet.
 #[tokio::test]
-async fn odd_calls_on_empty_tables_have_no_rows() {
+async fn odd_calls_on_empty_tables_return_no_rows() {
     let harness = Harness::new().await;
     for &(call, answer) in CALLS {
         match (answer, rows(&harness, "UTC", call).await) {
@@ -188,7 +187,7 @@ async fn odd_calls_on_empty_tables_have_no_rows() {
     }
 }
 
-/// The first window of a history that is no whole number of widths was a part, taken for a whole one.
+/// If the history was not a multiple of the width, its first window was partial but was compared as a whole one.
 #[tokio::test]
 async fn a_history_counts_in_whole_windows() {
     let harness = seeded().await;

@@ -1,4 +1,4 @@
-//! Random streams against an independent oracle, in one consumer and in several at once.
+//! Random streams against an independent oracle, with one consumer and with several at once.
 
 use std::{
     collections::{BTreeMap, BTreeSet},
@@ -18,7 +18,7 @@ const PARTITIONS: i32 = 3;
 /// What the tables should hold, computed record by record.
 #[derive(Default)]
 struct Oracle {
-    /// Offset and partition of the copy that stands.
+    /// Partition and offset of the stored copy.
     posts: BTreeMap<String, (i32, i64)>,
     deleted: BTreeSet<String>,
     tally: Tally,
@@ -43,7 +43,7 @@ impl Oracle {
     }
 }
 
-/// Fills a flush with random records of a partition; tells the oracle about each.
+/// Fills a flush with random records of a partition and calls `tell` for each. Returns the next offset.
 pub fn fill(
     all: &mut Flush,
     random: &mut Random,
@@ -61,7 +61,7 @@ pub fn fill(
             all.deletions.push(deletion(&id, partition, offset));
             continue;
         }
-        // Copies of a post differ in their time, their day even, and in their subjects.
+        // Copies of a post differ in their time, even in their day, and in their subjects.
         let minutes = i64::try_from(random.below(5)).unwrap() + 1440 * i64::try_from(random.below(3)).unwrap();
         let mut row = post(&id, NOON + Duration::minutes(minutes), partition, offset);
         row.subjects = ["work", "play", "home"]
@@ -78,7 +78,7 @@ pub fn fill(
 }
 
 #[tokio::test]
-async fn tables_equal_an_oracle_record_by_record() {
+async fn tables_equal_those_of_an_oracle() {
     for seed in 1..=6 {
         let harness = Harness::with_partitions(PARTITIONS).await;
         let mut random = Random(seed);
@@ -97,7 +97,7 @@ async fn tables_equal_an_oracle_record_by_record() {
                     }
                 });
             }
-            // The order within a flush means nothing; offsets do.
+            // The order within a flush must not matter, only offsets do.
             all.posts.reverse();
             all.ranges.reverse();
             total += harness.flush(&all).await.total();
@@ -115,7 +115,7 @@ async fn tables_equal_an_oracle_record_by_record() {
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 4)]
-async fn consumers_with_the_same_keys_at_once() {
+async fn concurrent_consumers_of_the_same_keys_neither_deadlock_nor_double() {
     let harness = Harness::with_partitions(4).await;
     let mut consumers = Vec::new();
     for partition in 0..4 {
@@ -133,7 +133,7 @@ async fn consumers_with_the_same_keys_at_once() {
                         posted.insert(id.to_owned())
                     };
                 });
-                // No retries: a deadlock here would be a fault of the lock order.
+                // No retries: a deadlock here would be a bug in the lock order.
                 store.flush(&all).await.unwrap();
             }
             (posted, deleted, next)

@@ -1,4 +1,4 @@
-//! Windows that slide by the minute: of any width, and where minutes are past retention.
+//! Windows that slide by the minute: of any width, and reaching into minutes past retention.
 
 use moodstream::store::Retention;
 use sqlx::AssertSqlSafe;
@@ -9,7 +9,7 @@ use crate::{
     trends::{assert_equal, seeded},
 };
 
-/// `emotion_rolling` and `group_rolling` against plain recounts.
+/// Compares `emotion_rolling` and `group_rolling` with plain recounts.
 async fn assert_windows(
     harness: &crate::support::store::Harness,
     since: &str,
@@ -67,7 +67,7 @@ async fn windows_of_any_width_equal_a_recount() {
     }
 }
 
-/// A window wider than the minutes that are kept began with what the hours count and took nothing out again.
+/// A window wider than the kept minutes once began with counts from the hours, and never subtracted them.
 #[tokio::test]
 async fn windows_that_reach_into_minutes_past_retention_are_refused() {
     let harness = seeded().await;
@@ -90,7 +90,7 @@ async fn windows_that_reach_into_minutes_past_retention_are_refused() {
             assert!(error.to_string().contains("minutes before 2026-03-06"), "{error}");
         }
     }
-    // As wide as what is kept.
+    // As wide as the kept minutes.
     assert_windows(
         &harness,
         "timestamptz '2026-03-09 13:30+00'",

@@ -1,4 +1,5 @@
-//! A stock Postgres has room for 6,400 locks: a dump takes one a table, an unpruned query one a partition and index.
+//! A stock Postgres has room for 6,400 locks: a dump takes one for each table, and a query without pruning one for each
+//! partition and index.
 
 use std::process::Stdio;
 
@@ -9,7 +10,7 @@ use crate::support::store::{Harness, cluster, flush, post, run};
 
 const RECORDS: i64 = 100_000;
 
-/// `pg_dump` of the whole database, and a count that looks at every partition.
+/// Runs `pg_dump` of the whole database, and counts that read every partition.
 async fn assert_can_be_dumped_and_counted(harness: &Harness, posts: i64) {
     let database = harness.url.rsplit('/').next().unwrap().to_owned();
     let dump = tokio::task::spawn_blocking(move || {
@@ -35,12 +36,12 @@ async fn assert_can_be_dumped_and_counted(harness: &Harness, posts: i64) {
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-async fn a_hundred_thousand_posts_of_any_days_can_be_dumped_and_counted() {
+async fn a_hundred_thousand_posts_of_arbitrary_days_can_be_dumped_and_counted() {
     let harness = Harness::with_partitions(1).await;
     let store = harness.another_store().await.keeping(Retention::default());
     let now = OffsetDateTime::now_utc();
     let days = (now - OffsetDateTime::UNIX_EPOCH).whole_days();
-    // As many posts a flush as days that it may touch, spread over all that the parser believes.
+    // Each flush touches almost as many days as it may, spread over all days from 1970 to today.
     let at_once = 250;
     for first in (0..RECORDS).step_by(at_once) {
         let mut odd = flush();
@@ -55,9 +56,10 @@ async fn a_hundred_thousand_posts_of_any_days_can_be_dumped_and_counted() {
     assert_can_be_dumped_and_counted(&harness, RECORDS).await;
 }
 
-/// Partitions as they are made day by day: where posts are kept for ever a month each, and otherwise the last year's days.
+/// Partitions as they are created day by day: one a month if posts are kept for ever, and one for each day of the last year
+/// otherwise.
 #[tokio::test]
-async fn ten_honest_years_can_be_dumped_and_counted() {
+async fn ten_years_of_regular_partitions_can_be_dumped_and_counted() {
     for (post_span, posts) in [("1 month", 120), ("1 day", 366)] {
         let harness = Harness::with_partitions(1).await;
         let sql = format!(

@@ -1,4 +1,4 @@
-//! Servers that the service can't work with, or only as they are set up: each is named at start.
+//! Servers that the service refuses to work with, and poolers that it accepts or refuses.
 
 use std::{
     env, fs,
@@ -60,7 +60,7 @@ async fn a_standby_is_refused() {
     assert!(refused(&url).await.contains("a standby"));
 }
 
-/// A PgBouncer before the cluster; it ends with this value.
+/// A PgBouncer in front of the cluster; killed when dropped.
 struct Pooler {
     process: Child,
     port: u16,
@@ -75,7 +75,7 @@ impl Drop for Pooler {
 }
 
 impl Pooler {
-    /// None where PgBouncer can't be had.
+    /// Starts it; `None` if PgBouncer is not installed.
     fn start(settings: &str) -> Option<Self> {
         let runtime = env::var_os("MOODSTREAM_RUNTIME")
             .map_or_else(|| Path::new(env!("CARGO_MANIFEST_DIR")).join(".runtime"), PathBuf::from);
@@ -89,7 +89,7 @@ impl Pooler {
             return None;
         };
         let folder = tempfile::tempdir().unwrap();
-        // As root it changes to another user, who must get at its files.
+        // If started as root, it switches to another user, who must be able to read its files.
         cluster().give(folder.path()).unwrap();
         let port = TcpListener::bind((Ipv4Addr::LOCALHOST, 0))
             .unwrap()
@@ -129,7 +129,7 @@ impl Pooler {
         };
         let begun = Instant::now();
         while TcpStream::connect((Ipv4Addr::LOCALHOST, port)).is_err() {
-            assert!(begun.elapsed() < Duration::from_secs(20), "PgBouncer does not listen");
+            assert!(begun.elapsed() < Duration::from_secs(20), "PgBouncer is not listening");
             thread::yield_now();
         }
         Some(pooler)
@@ -142,7 +142,7 @@ impl Pooler {
 }
 
 #[tokio::test]
-async fn a_pooler_that_shares_sessions_is_recognised_before_anything_is_written() {
+async fn a_pooler_that_shares_sessions_is_refused() {
     for pool in [
         "default_pool_size = 2",
         "default_pool_size = 1",
@@ -160,7 +160,7 @@ async fn a_pooler_that_shares_sessions_is_recognised_before_anything_is_written(
 }
 
 #[tokio::test]
-async fn a_pooler_that_keeps_sessions_is_no_hindrance() {
+async fn a_pooler_that_keeps_sessions_is_accepted() {
     let Some(pooler) = Pooler::start("pool_mode = session\ndefault_pool_size = 20") else {
         return;
     };

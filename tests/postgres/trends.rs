@@ -1,4 +1,4 @@
-//! The trend functions against plain recounts of the posts, and docs/sql.md against what the database answers.
+//! The trend functions against plain recounts of the posts, and the examples of docs/sql.md against the database's results.
 
 use std::fmt::Write as _;
 
@@ -8,7 +8,7 @@ use time::Duration;
 
 use crate::support::store::{Harness, NOON, Random, flush, post, run};
 
-/// The moment at which the seeded posts end: what the examples call now.
+/// The moment at which the seeded posts end: "now" in the examples.
 pub const NOW: &str = "2026-03-09 14:00:00+00";
 
 pub async fn seeded() -> Harness {
@@ -28,12 +28,12 @@ pub async fn seeded() -> Harness {
     harness
 }
 
-/// Fails with the rows in which two queries differ, or if they have none.
+/// Fails with the rows in which two queries differ, or if they return none.
 async fn assert_same(harness: &Harness, name: &str, left: &str, right: &str) {
     assert!(assert_equal(harness, name, left, right).await > 0, "{name}: no rows");
 }
 
-/// Fails with the rows in which two queries differ; returns how many they have.
+/// Fails with the rows in which two queries differ; returns the number of rows.
 pub async fn assert_equal(harness: &Harness, name: &str, left: &str, right: &str) -> i64 {
     let sql = format!(
         "WITH l AS ({left}), r AS ({right})
@@ -151,13 +151,13 @@ async fn trends_equal_a_recount_of_the_posts() {
     assert_same(&harness, "change", &format!("{change} WHERE posts > 0"), &right).await;
 }
 
-/// A trend by the hour until 04:30 once counted to 05:00: the rollup by hour has no halves.
+/// A trend by the hour until 04:30 once counted until 05:00, because the rollup by hour has no half hours.
 #[tokio::test]
-async fn ranges_of_any_ends_and_steps_equal_a_recount() {
+async fn trends_of_any_range_and_step_equal_a_recount() {
     let harness = seeded().await;
     let mut random = Random(3);
     for case in 0..60 {
-        // Minutes of the nine days before the seed's end; the last cases end where hours and days do.
+        // Minutes of the nine days before the seed's end. Half of the cases end on a whole hour or day.
         let mut until = 12_960 - i64::try_from(random.below(9_000)).unwrap();
         until -= [0, 0, until % 60, until % 1_440][random.below(4) as usize];
         let since = (until - 1 - i64::try_from(random.below(5_000)).unwrap()).max(0);
@@ -186,7 +186,7 @@ async fn ranges_of_any_ends_and_steps_equal_a_recount() {
 }
 
 #[tokio::test]
-async fn steps_and_widths_that_minutes_do_not_make_are_refused() {
+async fn steps_and_widths_other_than_whole_minutes_are_refused() {
     let harness = seeded().await;
     for (span, says) in [
         ("90 seconds", "whole minutes"),
@@ -213,9 +213,9 @@ async fn steps_and_widths_that_minutes_do_not_make_are_refused() {
     }
 }
 
-/// On the day after the clocks change, `timestamptz - interval '1 day'` is no start of a bucket.
+/// On the day after the clocks change, `timestamptz - interval '1 day'` is not the start of a bucket.
 #[tokio::test]
-async fn days_are_24_hours_where_the_clocks_change() {
+async fn days_have_24_hours_even_when_the_clocks_change() {
     let harness = seeded().await;
     // New York's clocks went forward on 8 March 2026.
     let unusual = |zone: &str| {
@@ -243,9 +243,9 @@ async fn days_are_24_hours_where_the_clocks_change() {
     assert_eq!(other, 0);
 }
 
-/// A history without any spread once gave no score at all.
+/// A history without any variance once gave no score at all.
 #[tokio::test]
-async fn an_emotion_that_was_never_there_and_is_all_there_is_now_is_unusual() {
+async fn an_emotion_that_goes_from_no_posts_to_all_posts_is_unusual() {
     let harness = Harness::with_partitions(1).await;
     let mut all = flush();
     all.ranges.push(run(0, 0, 200));
@@ -271,9 +271,9 @@ async fn an_emotion_that_was_never_there_and_is_all_there_is_now_is_unusual() {
     );
 }
 
-/// It read every post of the range: a dashboard that asked for a rare language waited for seconds.
+/// It once read every post of the range: a dashboard that filtered by a rare language took seconds.
 #[tokio::test]
-async fn a_filter_that_few_posts_pass_looks_among_the_newest_posts_only() {
+async fn a_selective_filter_searches_only_the_newest_posts() {
     let harness = seeded().await;
     sqlx::raw_sql(
         "INSERT INTO post SELECT 'plain', 'new-' || n, timestamptz '2026-03-09 14:00:01+00' + n * interval '1 microsecond', NULL,
@@ -295,11 +295,11 @@ async fn a_filter_that_few_posts_pass_looks_among_the_newest_posts_only() {
     assert_eq!(
         count("10, langs => '{pt}'").await,
         0,
-        "all of these lie before the newest"
+        "all of these are older than the posts searched"
     );
     assert!(
         count("200000, langs => '{pt}'").await > 10,
-        "as many as are asked for are looked at"
+        "at least as many posts as requested are searched"
     );
     assert_eq!(count("100005").await, 100_005);
 }
@@ -391,9 +391,9 @@ async fn table(harness: &Harness, sql: &str) -> String {
     out
 }
 
-/// Runs every example. `MOODSTREAM_WRITE_DOCS=1` writes the answers in place of what stands there.
+/// Runs every example. `MOODSTREAM_WRITE_DOCS=1` replaces the results in the file.
 #[tokio::test]
-async fn the_answers_in_the_docs_are_the_databases() {
+async fn the_results_in_the_docs_match_the_database() {
     let harness = seeded().await;
     let docs = docs();
     let mut out = String::new();
@@ -403,7 +403,7 @@ async fn the_answers_in_the_docs_are_the_databases() {
         let (sql, after) = after.split_once("```\n").unwrap();
         let after = after
             .strip_prefix("\n```text\n")
-            .unwrap_or_else(|| panic!("no answer after {sql}"));
+            .unwrap_or_else(|| panic!("no result after {sql}"));
         let (_, after) = after.split_once("```\n").unwrap();
         write!(
             out,

@@ -1,4 +1,4 @@
-//! Programs beside a schema that a newer one has migrated.
+//! Programs on a schema that a newer version has migrated.
 
 use moodstream::store::{Fault, FlushError, Schema, Store, schema_version};
 use sqlx::{AssertSqlSafe, Connection as _, PgConnection};
@@ -9,11 +9,11 @@ use crate::{
     trends::NOW,
 };
 
-/// What a later version of this program would apply; `min_writer` null where it says nothing.
+/// Applies a migration of a later version; without `min_writer` it has no row in `schema_compat`.
 async fn apply_later_migration(harness: &Harness, min_writer: Option<i64>, sql: &str) {
     let mut connection = PgConnection::connect(&harness.url).await.unwrap();
     let mut tx = connection.begin().await.unwrap();
-    // As `migrate` does first.
+    // As `migrate` does.
     sqlx::raw_sql("LOCK TABLE consumer_offset IN EXCLUSIVE MODE")
         .execute(&mut *tx)
         .await
@@ -57,7 +57,7 @@ async fn work(store: &Store, partition: i32, flushes: std::ops::Range<i64>) {
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-async fn members_go_on_while_and_after_a_newer_schema_is_applied() {
+async fn members_keep_writing_during_and_after_an_additive_migration() {
     let harness = Harness::with_partitions(2).await;
     let (old, new) = (harness.another_store().await, harness.another_store().await);
     work(&old, 0, 0..5).await;
@@ -65,7 +65,7 @@ async fn members_go_on_while_and_after_a_newer_schema_is_applied() {
         work(&old, 0, 5..40).await;
         old
     });
-    // All kinds of what is additive: a column, a table, an index, a column of the schema's own.
+    // Every kind of additive change: a column with a default, a table, an index, a nullable column.
     apply_later_migration(
         &harness,
         Some(schema_version()),
@@ -74,7 +74,7 @@ async fn members_go_on_while_and_after_a_newer_schema_is_applied() {
          ALTER TABLE emotion_rollup ADD COLUMN mood_sum float8 NOT NULL DEFAULT 0",
     )
     .await;
-    // The newer member writes beside the old one, and what is new to the other.
+    // The newer member writes at the same time, including to the new column.
     work(&new, 1, 0..40).await;
     harness
         .execute("UPDATE post SET mood = 1 WHERE kafka_partition = 1")
@@ -84,7 +84,7 @@ async fn members_go_on_while_and_after_a_newer_schema_is_applied() {
     harness.assert_whole().await;
     assert_eq!(harness.count("post WHERE kafka_partition = 0 AND mood = 0").await, 50);
 
-    // One of this version that starts now runs, and its `migrate` leaves all as it is.
+    // A member of this version can still start, and its `migrate` changes nothing.
     let starting = harness.another_store().await;
     let ahead = Schema::Ahead { version: 9001 };
     assert_eq!(starting.schema().await.unwrap(), ahead);
@@ -95,7 +95,7 @@ async fn members_go_on_while_and_after_a_newer_schema_is_applied() {
 }
 
 #[tokio::test]
-async fn a_schema_that_asks_for_newer_programs_ends_older_members() {
+async fn a_schema_that_requires_newer_programs_stops_older_members() {
     let harness = Harness::with_partitions(2).await;
     work(&harness.store, 0, 0..1).await;
     apply_later_migration(
@@ -127,7 +127,7 @@ async fn a_schema_that_asks_for_newer_programs_ends_older_members() {
 }
 
 #[tokio::test]
-async fn a_newer_migration_that_does_not_say_whom_it_lets_write_is_refused() {
+async fn a_newer_migration_without_a_min_writer_is_refused() {
     let harness = Harness::new().await;
     apply_later_migration(&harness, None, "SELECT 1").await;
     let error = harness.store.schema().await.unwrap_err();
@@ -137,11 +137,12 @@ async fn a_newer_migration_that_does_not_say_whom_it_lets_write_is_refused() {
     );
 }
 
-/// A migration that alters one table and waits for another, which a flush holds that waits for the first, once met a deadlock.
+/// A migration that had altered one table and waited for another once deadlocked with a flush that held the second and waited
+/// for the first.
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-async fn migrating_waits_for_flushes_under_way_and_holds_the_others() {
+async fn migrating_waits_for_running_flushes_and_blocks_new_ones() {
     let harness = Harness::with_partitions(1).await;
-    // As if migration 15 were still to come.
+    // As if migration 15 were not applied yet.
     harness
         .execute(
             "DELETE FROM _sqlx_migrations WHERE version = 15; DELETE FROM schema_compat WHERE version = 15;
@@ -157,7 +158,7 @@ async fn migrating_waits_for_flushes_under_way_and_holds_the_others() {
         while harness.count("pg_locks WHERE NOT granted").await == 0 {
             tokio::task::yield_now().await;
         }
-        // The flush goes on to the tables that are to be altered.
+        // The flush continues with the tables that are to be altered.
         sqlx::query("DELETE FROM post_key")
             .execute(&mut *flushing)
             .await
@@ -175,7 +176,7 @@ async fn migrating_waits_for_flushes_under_way_and_holds_the_others() {
     harness.assert_whole().await;
 }
 
-/// Calls of all that knows of subjects; `{subject}` is the word that stands for them there.
+/// Queries of everything that has subjects; `{subject}` is the word for them in that schema version.
 const ANSWERS: &[&str] = &[
     "emotion_counts('hour', '2026-03-08', '2026-03-09', 'football', NULL, NULL, NULL, true, true)",
     "emotion_steps('1 hour', '2026-03-08', '2026-03-09 13:30', NULL, NULL, NULL, NULL, true, true)",
@@ -200,11 +201,11 @@ const ANSWERS: &[&str] = &[
     "(SELECT * FROM post WHERE 'football' = ANY ({subject}s))",
 ];
 
-/// The rows of each, as text and in order.
+/// The rows of each query, as sorted text.
 async fn answers(harness: &Harness, subject: &str) -> Vec<String> {
     let mut answers = Vec::new();
     let mut connection = harness.pool.acquire().await.unwrap();
-    // Logarithms are added up in any order.
+    // Sums of logarithms depend on the order of addition.
     sqlx::raw_sql("SET extra_float_digits = -3")
         .execute(&mut *connection)
         .await
@@ -224,17 +225,17 @@ async fn answers(harness: &Harness, subject: &str) -> Vec<String> {
     answers
 }
 
-/// Migration 18 calls tracked topics subjects.
+/// Migration 18 renames tracked topics to subjects.
 #[tokio::test]
-async fn what_was_stored_of_topics_is_of_subjects_after_the_migration() {
+async fn data_about_topics_is_kept_as_subjects_after_the_migration() {
     let harness = Harness::at_migration(17).await;
-    // The seed as it was written before.
+    // The seed in the old schema.
     let seed = include_str!("../support/seed.sql").replace("{now}", NOW);
     sqlx::raw_sql(AssertSqlSafe(seed.replace("subject", "topic")))
         .execute(&harness.pool)
         .await
         .unwrap();
-    // A role that was granted a view by hand, as no setting names it.
+    // A role that was granted views by hand.
     harness
         .execute("CREATE ROLE looks_at_now; GRANT SELECT ON emotion_now, emotion_by_minute TO looks_at_now")
         .await;
@@ -269,7 +270,7 @@ async fn what_was_stored_of_topics_is_of_subjects_after_the_migration() {
     .unwrap();
     assert_eq!(left, [""; 0]);
 
-    // What is written from now on joins what was there: here, the deletion of a post about football.
+    // New records apply to the migrated data: here, the deletion of a post about football.
     harness.store.begin_offset(GROUP, TOPIC, 0, 0).await.unwrap();
     let mut next = flush();
     next.ranges.push(run(0, 0, 2));

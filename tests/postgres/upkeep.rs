@@ -1,4 +1,4 @@
-//! Migrations, retention, and the schema as users meet it.
+//! Migrations, retention, and the schema as users see it.
 
 use moodstream::store::{Fault, FlushError, Retention, Retired, Schema, Store};
 use time::{
@@ -29,14 +29,14 @@ async fn migrations_apply_once_and_together() {
 }
 
 #[tokio::test]
-async fn a_missing_schema_says_what_to_do() {
+async fn the_error_for_a_missing_schema_says_what_to_do() {
     let store = Store::connect(&options(&cluster().database().unwrap())).await.unwrap();
     let error = store.start_offsets("g", &[("t".into(), 0)]).await.unwrap_err();
     assert!(error.to_string().contains("moodstream migrate"), "{error}");
 }
 
 #[tokio::test]
-async fn everything_has_a_comment() {
+async fn every_table_view_and_column_has_a_comment() {
     let harness = Harness::with_partitions(1).await;
     let bare: Vec<String> = sqlx::query_scalar(
         "SELECT c.relname || coalesce('.' || a.attname, '')
@@ -115,7 +115,7 @@ async fn retention_drops_whole_days_and_their_keys() {
     );
 }
 
-/// `(bucket, posts)` of the totals of a coarse rollup.
+/// The totals of a coarse rollup, as `(bucket, posts)`.
 async fn totals(harness: &Harness, table: &'static str) -> Vec<(time::OffsetDateTime, i64)> {
     let sql = format!(
         "SELECT bucket, sum(posts)::bigint FROM {table} WHERE subject = '' AND lang = '' AND source = ''
@@ -128,7 +128,7 @@ async fn totals(harness: &Harness, table: &'static str) -> Vec<(time::OffsetDate
 }
 
 #[tokio::test]
-async fn each_resolution_has_a_retention_of_its_own() {
+async fn each_resolution_has_its_own_retention() {
     let harness = Harness::with_partitions(1).await;
     let now = datetime!(2019-07-10 08:00 UTC);
     let mut all = flush();
@@ -146,7 +146,7 @@ async fn each_resolution_has_a_retention_of_its_own() {
     };
     let retired = harness.store.apply_retention(&retention, now).await.unwrap();
     assert_eq!(retired.days.len(), 4);
-    // Four days of posts, three of minutes, two months of hours; of 2018 a part is within 365 days.
+    // Four days of posts, three of minutes, and two months of hours. 2018 is partly within the 365 days.
     assert_eq!(retired.partitions, 4 + 3 + 2);
     assert_eq!(harness.ids().await, ["p0"]);
     assert_eq!(harness.count("emotion_rollup WHERE subject = ''").await, 2);
@@ -167,14 +167,14 @@ async fn each_resolution_has_a_retention_of_its_own() {
         .iter()
         .map(|&(_, posts)| posts)
         .collect();
-    assert_eq!(days, [1, 1, 1, 1], "2018 is gone, 2019 is not");
+    assert_eq!(days, [1, 1, 1, 1], "2018 is dropped, 2019 is kept");
 }
 
 #[tokio::test]
-async fn the_coarse_rollups_are_made_from_what_is_there() {
+async fn migrating_creates_the_coarse_rollups_from_existing_data() {
     let harness = Harness::at_migration(1).await;
     let mut connection = harness.pool.acquire().await.unwrap();
-    // Two kinds of half-hour offsets from UTC, to see that buckets don't follow the session's time zone.
+    // A time zone with a half-hour offset, to check that buckets don't depend on the session's time zone.
     sqlx::raw_sql(
         "SET timezone = 'Asia/Kolkata';
          CREATE TABLE post_20190703 PARTITION OF post FOR VALUES FROM ('2019-07-03 00:00+00') TO ('2019-07-04 00:00+00');
@@ -211,7 +211,7 @@ async fn the_coarse_rollups_are_made_from_what_is_there() {
 }
 
 #[tokio::test]
-async fn a_partition_dropped_by_somebody_else_is_made_again() {
+async fn a_partition_dropped_by_another_process_is_created_again() {
     let harness = Harness::with_partitions(1).await;
     let mut first = flush();
     first.ranges.push(run(0, 0, 1));
@@ -223,7 +223,7 @@ async fn a_partition_dropped_by_somebody_else_is_made_again() {
              TRUNCATE emotion_rollup_hour, emotion_rollup_day; DELETE FROM post_key",
         )
         .await;
-    // This store still believes in the partition, once.
+    // This store still assumes that the partition exists, so its first attempt fails.
     let mut second = flush();
     second.ranges.push(run(0, 1, 3));
     second.posts.push(post("b", NOON, 0, 1));
@@ -235,7 +235,7 @@ async fn a_partition_dropped_by_somebody_else_is_made_again() {
 }
 
 #[tokio::test]
-async fn retention_gives_way_to_whoever_reads() {
+async fn retention_does_not_wait_for_readers() {
     let harness = Harness::with_partitions(1).await;
     let mut all = flush();
     all.ranges.push(run(0, 0, 1));
@@ -261,14 +261,14 @@ async fn retention_gives_way_to_whoever_reads() {
 }
 
 #[tokio::test]
-async fn a_rollup_stays_until_the_posts_that_it_counts_are_gone() {
+async fn a_rollup_is_kept_until_the_posts_that_it_counts_are_dropped() {
     let harness = Harness::with_partitions(1).await;
     let day = datetime!(2019-06-30 12:00 UTC);
     let mut all = flush();
     all.ranges.push(run(0, 0, 1));
     all.posts.push(post("a", day, 0, 0));
     harness.flush(&all).await;
-    // Hours go by months: June is past retention together with its last day, whose posts are being read.
+    // Rollups by hour are dropped by month: June is past retention, and so are the posts of its last day, which are being read.
     let retention = Retention {
         hour_days: Some(1),
         day_days: Some(1),
@@ -289,7 +289,7 @@ async fn a_rollup_stays_until_the_posts_that_it_counts_are_gone() {
 }
 
 #[tokio::test]
-async fn posts_of_days_that_retention_has_dropped_are_late_for_good_and_count_once() {
+async fn posts_of_dropped_days_are_late_for_good_and_count_once() {
     let harness = Harness::with_partitions(1).await;
     let now = datetime!(2019-07-10 08:00 UTC);
     let batch = |first: i64| {
@@ -299,7 +299,7 @@ async fn posts_of_days_that_retention_has_dropped_are_late_for_good_and_count_on
             all.posts
                 .push(post(&format!("p{days}"), now - Duration::days(days), 0, offset));
         }
-        // One that was not there, on a day that was dropped; and one gone before, of which only the day tells.
+        // A new post on a dropped day, and the deletion of a dropped post.
         let unseen = now - Duration::days(4) + Duration::hours(1);
         all.posts.push(post(&format!("unseen{first}"), unseen, 0, first + 3));
         all.deletions.push(deletion("p9", 0, first + 4));
@@ -311,7 +311,7 @@ async fn posts_of_days_that_retention_has_dropped_are_late_for_good_and_count_on
     let counted = totals(&harness, "emotion_rollup_day").await;
     assert_eq!(harness.store.retired_until().await.unwrap(), None);
 
-    // Another process drops them; this one does not know, and has a longer retention now.
+    // Another process drops them. This one doesn't know, as if it had a longer retention.
     let another = harness.another_store().await;
     another.apply_retention(&Retention::days(2), now).await.unwrap();
     let until = datetime!(2019-07-07 00:00 UTC);
@@ -337,7 +337,7 @@ async fn posts_of_days_that_retention_has_dropped_are_late_for_good_and_count_on
     assert_eq!(totals(&harness, "emotion_rollup_day").await, counted);
     assert_eq!(harness.count("pg_class WHERE relname = 'post_20190706'").await, 0);
 
-    // Raised or taken back, the retention moves the mark no more; what is kept is stored as ever.
+    // A longer retention, or none, leaves the mark as it is. Posts of kept days are still stored.
     harness.store.apply_retention(&Retention::days(9), now).await.unwrap();
     harness.store.apply_retention(&Retention::default(), now).await.unwrap();
     assert_eq!(harness.store.retired_until().await.unwrap(), Some(until));
@@ -348,26 +348,26 @@ async fn posts_of_days_that_retention_has_dropped_are_late_for_good_and_count_on
 }
 
 #[tokio::test]
-async fn forgotten_keys_alone_move_the_mark() {
+async fn deleting_keys_alone_moves_the_mark() {
     let harness = Harness::with_partitions(1).await;
     let mut all = flush();
     all.ranges.push(run(0, 0, 1));
     all.deletions.push(deletion("gone", 0, 0));
     harness.flush(&all).await;
-    // A retention that drops nothing leaves no mark: posts of old days may yet be stored.
+    // A retention that drops nothing sets no mark: posts of old days may still be stored.
     harness.store.apply_retention(&Retention::days(2), NOON).await.unwrap();
     assert_eq!(harness.store.retired_until().await.unwrap(), None);
     let stored = time::OffsetDateTime::now_utc();
     let later = stored + Duration::days(5);
     let retired = harness.store.apply_retention(&Retention::days(2), later).await.unwrap();
     assert_eq!((retired.keys, retired.partitions), (1, 0));
-    // By what was forgotten, not by the clock: posts of days to come are not late, should it be wrong.
+    // The mark follows from the deleted keys, not from the clock: a wrong clock must not make future posts late.
     let marked = harness.store.retired_until().await.unwrap().unwrap();
     assert!(marked > stored && marked <= later - Duration::days(3), "{marked}");
 }
 
 #[tokio::test]
-async fn what_was_dropped_before_the_mark_was_kept_is_marked() {
+async fn the_migration_that_adds_the_mark_sets_it_for_days_dropped_before() {
     let harness = Harness::with_partitions(1).await;
     let mut all = flush();
     all.ranges.push(run(0, 0, 2));

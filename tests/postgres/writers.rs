@@ -1,7 +1,8 @@
-//! Older programs beside today's schema: what they send was recorded from them, statement by statement, and is sent again.
+//! Older programs on today's schema: their recorded statements are replayed.
 //!
-//! `tests/fixtures/writers/N.sql` is what a program of schema version N sends for two flushes. To record today's program, once its
-//! schema is released: `MOODSTREAM_RENEW=1 cargo test --test postgres writers`. Files are only ever added.
+//! `tests/fixtures/writers/N.sql` contains the statements that a program of schema version N sends for two flushes. To record
+//! today's program, once its schema is released: `MOODSTREAM_RENEW=1 cargo test --test postgres writers`. Files are only
+//! ever added.
 
 use std::{collections::BTreeMap, env, fs, path::PathBuf};
 
@@ -21,7 +22,7 @@ fn folder() -> PathBuf {
     PathBuf::from(env!("CARGO_MANIFEST_DIR")).join("tests/fixtures/writers")
 }
 
-/// Two posts; then another one, and the deletion of the first.
+/// Two posts; then a third one, and the deletion of the first.
 fn two_flushes() -> [Flush; 2] {
     let (mut first, mut second) = (flush(), flush());
     first.ranges.push(run(0, 0, 2));
@@ -35,7 +36,7 @@ fn two_flushes() -> [Flush; 2] {
     [first, second]
 }
 
-/// The statements in a server's log, each with its parameters put in.
+/// The statements in a server's log, each with its parameters substituted.
 fn statements(log: &str) -> Vec<String> {
     let entry =
         Regex::new(r"(?m)^(LOG|DETAIL):  (?:execute [^:]*|statement|Parameters|parameters): ((?:.*)(?:\n\t.*)*)")
@@ -82,7 +83,7 @@ async fn record() {
 }
 
 #[tokio::test]
-async fn every_older_program_writes_what_is_right_or_is_shut_out() {
+async fn every_older_program_writes_correctly_or_is_refused() {
     if env::var_os("MOODSTREAM_RENEW").is_some() {
         record().await;
     }
@@ -97,7 +98,7 @@ async fn every_older_program_writes_what_is_right_or_is_shut_out() {
             .await
             .unwrap();
         if version < min_writer {
-            // The fence ends it: `a_schema_that_asks_for_newer_programs_ends_older_members`.
+            // It is refused: see `a_schema_that_requires_newer_programs_stops_older_members`.
             continue;
         }
         let sql = fs::read_to_string(&path).unwrap();
@@ -107,7 +108,7 @@ async fn every_older_program_writes_what_is_right_or_is_shut_out() {
         }
         assert_eq!(harness.ids().await, ["three", "two"], "{version}");
         harness.assert_whole().await;
-        // Today's program goes on from there, also with the post that the older one has deleted.
+        // Today's program continues from there, also with a copy of the post that the older one has deleted.
         let mut next = flush();
         next.ranges.push(run(0, 4, 7));
         next.posts.extend([post("one", NOON, 0, 4), post("four", NOON, 0, 5)]);

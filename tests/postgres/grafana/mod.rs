@@ -1,5 +1,6 @@
-//! The dashboards and alert rules without a Grafana: their files hold together, every SQL query answers on a real Postgres with
-//! variables and macros expanded as Grafana does, and every PromQL query names metrics and labels that the service exports.
+//! The dashboards and alert rules, tested without Grafana: their files are consistent, every SQL query returns rows on a real
+//! Postgres with variables and macros expanded as Grafana does, and every PromQL query uses metrics and labels that the
+//! service exports.
 
 mod scale;
 
@@ -21,7 +22,7 @@ use time::{Duration, OffsetDateTime, format_description::well_known::Rfc3339};
 /// The schema that the dashboards are written for.
 const SCHEMA_VERSION: u64 = 41;
 const PANELS: [&str; 4] = ["timeseries", "table", "heatmap", "barchart"];
-/// Of Grafana's units, those in use.
+/// The units of Grafana that the dashboards use.
 const UNITS: [&str; 4] = ["short", "percentunit", "s", "cps"];
 
 fn grafana() -> PathBuf {
@@ -58,7 +59,7 @@ fn text<'a>(value: &'a Value, pointer: &str) -> &'a str {
         .unwrap_or_else(|| panic!("no text {pointer} in {value}"))
 }
 
-/// Uids and types that the provisioning brings.
+/// The uids and types of the provisioned data sources.
 fn data_sources() -> BTreeMap<String, String> {
     let yaml = fs::read_to_string(grafana().join("provisioning/datasources/moodstream.yaml")).unwrap();
     let entry = Regex::new(r"(?m)^    uid: (\S+)\n    type: (\S+)$").unwrap();
@@ -82,7 +83,7 @@ fn check_source(sources: &BTreeMap<String, String>, of: &Value, place: &str) {
     );
 }
 
-/// As Grafana's Postgres data source and its formatter `sqlstring` do.
+/// Expands variables and macros as Grafana's Postgres data source and its format `sqlstring` do.
 fn expand(sql: &str, variables: &[(&str, String)], from: OffsetDateTime, to: OffsetDateTime) -> String {
     let quote = |at: OffsetDateTime| format!("'{}'", at.format(&Rfc3339).unwrap());
     let mut sql = sql.to_owned();
@@ -97,7 +98,7 @@ fn expand(sql: &str, variables: &[(&str, String)], from: OffsetDateTime, to: Off
         .replace_all(&sql, between)
         .replace("$__timeFrom()", &quote(from))
         .replace("$__timeTo()", &quote(to));
-    assert!(!sql.contains('$'), "not expanded: {sql}");
+    assert!(!sql.contains('$'), "not fully expanded: {sql}");
     sql
 }
 
@@ -106,7 +107,7 @@ async fn answer(pool: &PgPool, place: &str, sql: &str) -> BTreeSet<String> {
         .fetch_all(pool)
         .await
         .unwrap_or_else(|error| panic!("{place}: {error}\n{sql}"));
-    assert!(!rows.is_empty(), "{place}: empty\n{sql}");
+    assert!(!rows.is_empty(), "{place}: no rows\n{sql}");
     rows[0]
         .columns()
         .iter()
@@ -115,7 +116,7 @@ async fn answer(pool: &PgPool, place: &str, sql: &str) -> BTreeSet<String> {
 }
 
 #[test]
-fn the_files_hold_together() {
+fn dashboards_data_sources_and_alerts_are_consistent() {
     let sources = data_sources();
     let mut uids = BTreeSet::new();
     for (name, board) in dashboards() {
@@ -159,7 +160,7 @@ fn the_files_hold_together() {
 }
 
 #[tokio::test]
-async fn every_sql_query_answers() {
+async fn every_sql_query_returns_rows() {
     let cluster = crate::support::postgres::Postgres::start().unwrap();
     let url = cluster.database().unwrap();
     let store = Store::connect(&StoreOptions {
@@ -176,7 +177,7 @@ async fn every_sql_query_answers() {
         .execute(&mut *pool.acquire().await.unwrap())
         .await
         .unwrap();
-    // As Grafana connects: with the right to read and no other.
+    // As Grafana connects: with the privilege to read and no other.
     cluster.execute("CREATE ROLE dashboards LOGIN").unwrap();
     let read = Some("dashboards");
     store.grant(&Roles { service: None, read }).await.unwrap();
@@ -193,7 +194,7 @@ async fn every_sql_query_answers() {
         ]
         .map(|(name, value)| (name, value.to_owned()))
     };
-    // Everything, as the variables stand at first; and some of all.
+    // The variables' defaults, which select everything; and a selection of each.
     let choices = [
         values("''", "'*'", "'*'", "'*'", "true"),
         values(
@@ -210,7 +211,7 @@ async fn every_sql_query_answers() {
             let sql = expand(text(variable, "/query"), &[], now - Duration::DAY, now);
             answer(&pool, &format!("{name}: variable {}", variable["name"]), &sql).await;
             if variable["includeAll"] == true {
-                assert_eq!(variable["allValue"], "'*'", "{name}: what the queries take for all");
+                assert_eq!(variable["allValue"], "'*'", "{name}: what the queries expect for all");
             }
         }
         for panel in list(&board, "/panels") {
@@ -260,7 +261,7 @@ async fn every_sql_query_answers() {
 }
 
 #[test]
-fn every_promql_query_names_what_the_service_exports() {
+fn every_promql_query_uses_exported_metrics_and_labels() {
     let exported: BTreeMap<&str, BTreeSet<&str>> = metric::ALL.iter().map(|m| (m.name, labels_of(m))).collect();
     let mut queries = Vec::new();
     for (name, board) in dashboards() {
@@ -309,7 +310,7 @@ fn labels_of(metric: &metric::Metric) -> BTreeSet<&'static str> {
     metric.labels.iter().map(|label| label.name).collect()
 }
 
-/// A program of Prometheus where setup put it, or in PATH.
+/// A program of Prometheus, as installed by setup or on PATH.
 fn prometheus(program: &str) -> PathBuf {
     let runtime = std::env::var_os("MOODSTREAM_RUNTIME")
         .map_or_else(|| Path::new(env!("CARGO_MANIFEST_DIR")).join(".runtime"), PathBuf::from);
@@ -318,7 +319,7 @@ fn prometheus(program: &str) -> PathBuf {
 }
 
 #[test]
-fn alert_rules_of_prometheus_fire_when_they_should() {
+fn prometheus_alert_rules_pass_their_tests() {
     let folder = Path::new(env!("CARGO_MANIFEST_DIR")).join("deploy/prometheus");
     for arguments in [
         ["check", "config", "prometheus.yml"],
@@ -330,10 +331,10 @@ fn alert_rules_of_prometheus_fire_when_they_should() {
             .current_dir(&folder)
             .output();
         let Ok(output) = run else {
-            println!("skipped: no promtool; deploy/setup installs it where there is apt-get");
+            println!("skipped: no promtool; deploy/setup installs it on systems with apt-get");
             return;
         };
-        let said = [output.stdout, output.stderr].concat();
-        assert!(output.status.success(), "{}", String::from_utf8_lossy(&said));
+        let text = [output.stdout, output.stderr].concat();
+        assert!(output.status.success(), "{}", String::from_utf8_lossy(&text));
     }
 }

@@ -7,7 +7,7 @@ use time::{Duration, OffsetDateTime};
 
 use super::{dashboards, expand, list, text};
 
-/// A range that ends now, as the dashboards name it: now-6h.
+/// The length of a dashboard's range that ends now, such as `now-6h`.
 fn span(from: &str) -> Duration {
     let (count, unit) = from
         .strip_prefix("now-")
@@ -21,7 +21,7 @@ fn span(from: &str) -> Duration {
     unit * count.parse::<i32>().unwrap()
 }
 
-/// Milliseconds to the last row: the median of five.
+/// Milliseconds until the last row: the median of five runs.
 async fn median_ms(pool: &PgPool, place: &str, sql: &str) -> f64 {
     let mut took = Vec::new();
     for _ in 0..5 {
@@ -36,13 +36,13 @@ async fn median_ms(pool: &PgPool, place: &str, sql: &str) -> f64 {
     took[2]
 }
 
-/// With MOODSTREAM_TEST_GRAFANA_SCALE, the URL of a database that benches/trends.sql filled: times every query of the
-/// dashboards, on their own range and others, with everything and with little chosen. Prints a table for docs/sql.md.
+/// Times every query of the dashboards, on their own range and others, with all data and with narrow selections. Prints a
+/// table for docs/sql.md. Runs only if MOODSTREAM_TEST_GRAFANA_SCALE is the URL of a database filled by benches/trends.sql.
 #[tokio::test]
 async fn every_sql_query_is_quick_on_a_year_of_posts() {
     const LIMIT_MS: f64 = 200.0;
     let Ok(url) = std::env::var("MOODSTREAM_TEST_GRAFANA_SCALE") else {
-        println!("skipped: MOODSTREAM_TEST_GRAFANA_SCALE names no database that benches/trends.sql filled");
+        println!("skipped: MOODSTREAM_TEST_GRAFANA_SCALE is not set to a database filled by benches/trends.sql");
         return;
     };
     let pool = PgPool::connect(&url).await.unwrap();
