@@ -1,5 +1,5 @@
-//! Faults that only a cluster of several brokers has: leaders that move, brokers that go, a coordinator
-//! that moves, errors in the middle of joining, committing and producing. On librdkafka's mock of Kafka.
+//! Faults of a cluster with several brokers, on librdkafka's mock cluster: leader and coordinator changes, broker outages,
+//! and errors while joining, committing and producing.
 
 use std::fmt;
 
@@ -48,14 +48,14 @@ impl Kind {
 impl fmt::Display for Kind {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.pad(match self {
-            Self::LeaderErrors => "leader errors in answers to fetches",
+            Self::LeaderErrors => "leader errors in fetch responses",
             Self::LeaderMoves => "leader moves",
             Self::BrokerDown => "broker down",
             Self::CoordinatorMoves => "coordinator moves",
-            Self::GroupErrors => "errors in joining and heartbeats",
-            Self::CommitErrors => "errors in commits of offsets",
-            Self::ProduceErrors => "errors in dead letters",
-            Self::Disconnects => "connections cut in fetches",
+            Self::GroupErrors => "join and heartbeat errors",
+            Self::CommitErrors => "offset commit errors",
+            Self::ProduceErrors => "errors writing dead letters",
+            Self::Disconnects => "connections lost during fetches",
         })
     }
 }
@@ -75,7 +75,7 @@ fn plan(seed: u64, faults: usize) -> Vec<(Kind, i32)> {
         .collect()
 }
 
-fn throw(storm: &mut Storm, mock: &MockCluster<'_, DefaultProducerContext>, kind: Kind, which: i32) {
+fn inject(storm: &mut Storm, mock: &MockCluster<'_, DefaultProducerContext>, kind: Kind, which: i32) {
     use RDKafkaRespErr as E;
     let broker = 1 + which % BROKERS;
     match kind {
@@ -96,8 +96,8 @@ fn throw(storm: &mut Storm, mock: &MockCluster<'_, DefaultProducerContext>, kind
             }
         }
         Kind::BrokerDown => {
-            // It leads a partition, and members read from it; but a leader that is gone is not named among the brokers any
-            // more, and a member that hears of that first forgets it. The group's coordinator is named: each tries to reach it.
+            // As a leader alone its outage may go unnoticed: metadata no longer lists a broker that is down, and a member that
+            // sees that first drops it. The coordinator is still named, so all members try to reach it.
             mock.partition_leader(TOPIC, which % PARTITIONS, Some(broker)).unwrap();
             mock.coordinator(MockCoordinator::Group(GROUP.to_owned()), broker)
                 .unwrap();
@@ -105,7 +105,7 @@ fn throw(storm: &mut Storm, mock: &MockCluster<'_, DefaultProducerContext>, kind
             storm.wait("the records before the fault", Storm::is_drained);
             let errors = errors_seen(storm);
             mock.broker_down(broker).unwrap();
-            storm.wait("the broker to be missed", |storm| errors_seen(storm) > errors);
+            storm.wait("members to notice the outage", |storm| errors_seen(storm) > errors);
             mock.broker_up(broker).unwrap();
         }
         Kind::CoordinatorMoves => mock
@@ -149,7 +149,7 @@ fn throw(storm: &mut Storm, mock: &MockCluster<'_, DefaultProducerContext>, kind
     }
 }
 
-/// Connections to brokers that the members have told to be broken.
+/// Number of broken broker connections in the members' logs.
 fn errors_seen(storm: &Storm) -> usize {
     let counts = storm
         .members
@@ -158,18 +158,18 @@ fn errors_seen(storm: &Storm) -> usize {
     counts.sum()
 }
 
-/// A tenth as many faults as the storm's, at least one of each kind.
+/// A tenth as many faults as in the storm, and at least one of each kind.
 #[test]
 fn leader_errors_and_broker_outages_change_nothing() {
     let seed = number("SEED", 20_260_301);
     let faults = (number("FAULTS", 32_usize) / 10).max(Kind::ALL.len());
     let plan = plan(seed, faults);
-    assert_eq!(plan, self::plan(seed, faults), "the same seed throws the same plan");
+    assert_eq!(plan, self::plan(seed, faults), "the same seed makes the same plan");
     println!("mock cluster: SEED={seed}");
     for kind in Kind::ALL {
         println!(
             "  {kind:34} {:5}",
-            plan.iter().filter(|(thrown, _)| *thrown == kind).count()
+            plan.iter().filter(|(planned, _)| *planned == kind).count()
         );
     }
 
@@ -184,7 +184,7 @@ fn leader_errors_and_broker_outages_change_nothing() {
     storm.begin();
     for (kind, which) in plan {
         storm.feed(200);
-        throw(&mut storm, &mock, kind, which);
+        inject(&mut storm, &mock, kind, which);
         storm.feed(100);
         storm.wait("the records after the fault", Storm::is_drained);
     }

@@ -1,4 +1,4 @@
-//! How each fault is thrown. Nothing here waits for a time: each fault lasts until something has been seen of it.
+//! How each fault is injected. Nothing here waits for a fixed time: each fault lasts until its effect is observed.
 
 use std::time::{Duration, Instant};
 
@@ -30,8 +30,8 @@ const STEPS: [&str; 7] = [
 ];
 
 impl Storm {
-    /// Feeds, waits until a part of it is settled, and strikes.
-    pub fn throw(&mut self, fault: &Fault) {
+    /// Feeds records, waits until a share of them is settled, and injects the fault.
+    pub fn inject(&mut self, fault: &Fault) {
         self.feed(fault.records);
         // A member that makes room for one that crashes at a fail point is missing from the plan's count. A frozen member needs
         // another one that takes over.
@@ -76,25 +76,25 @@ impl Storm {
     fn kill(&mut self, fault: &Fault) {
         let mut member = self.members.remove(self.pick(fault));
         member.signal(Signal::KILL);
-        self.wait("the killed member's end", |_| member.ended().is_some());
+        self.wait("the killed member to exit", |_| member.ended().is_some());
         self.join();
     }
 
-    /// Never more members than there are partitions: one without any would not come to its fault.
+    /// Keeps at most as many members as partitions: a member without a partition would never reach its fault.
     fn make_room(&mut self, fault: &Fault) {
         while self.members.len() >= *MEMBERS.end() {
             self.leave(fault);
         }
     }
 
-    /// A member is asked to end, and ends well: with what it holds committed.
+    /// Asks a member to stop, and checks that it exits cleanly, with its records committed.
     fn leave(&mut self, fault: &Fault) {
         let member = self.members.remove(self.pick(fault));
         self.end_well(member);
     }
 
-    /// Until the others have settled all that there is: its partitions are theirs, and its transaction, if it was in
-    /// one, was ended by the server.
+    /// Freezes a member until the others have settled everything. By then they have its partitions, and the server has ended
+    /// its transaction, if it had one.
     fn freeze(&mut self, fault: &Fault) {
         let member = self.members.remove(self.pick(fault));
         member.signal(Signal::STOP);
@@ -103,7 +103,7 @@ impl Storm {
         self.wait_for_group("the others to take over", Storm::is_drained);
         self.feed(fault.records);
         if self.stalls > stalls {
-            // Its group is no more: as the others were, it is killed and started anew.
+            // Its group was replaced: it is killed and started again, as the others were.
             drop(member);
             self.join();
             return;
@@ -112,13 +112,13 @@ impl Storm {
         self.members.push(member);
     }
 
-    /// A member that crashes, fails or dawdles after some flushes.
+    /// Starts a member that crashes, fails or is slow after some flushes.
     fn fail_point(&mut self, fault: &Fault) {
         self.make_room(fault);
         let step = STEPS[fault.which % STEPS.len()];
         let after = fault.how % 7;
         if !fault.how.is_multiple_of(3) {
-            // Every few flushes something goes wrong, which it lives with.
+            // Every few flushes it fails or is slow, and must recover.
             let action = ["20%return(error)", "30%sleep(150)"][fault.how % 2];
             self.join_with(&[("FAILPOINTS", &format!("{step}={action}"))]);
             return;
@@ -141,13 +141,13 @@ impl Storm {
         }
         assert!(
             member.log().contains("fail point"),
-            "{} did not crash there:\n{}",
+            "{} did not crash at its fail point:\n{}",
             member.name,
             member.log()
         );
     }
 
-    /// While Postgres is down its members complain and stay.
+    /// While Postgres is down the members report it and keep running.
     fn stop_postgres(&mut self) {
         self.database_is_well = false;
         self.harness.postgres.crash().unwrap();
@@ -186,8 +186,8 @@ impl Storm {
         if fault.how.is_multiple_of(2) {
             self.until_complaint("lock timeout");
         } else {
-            // Only until somebody waits: the lock is given back before the members' patience ends.
-            self.wait("somebody to wait for the lock", |storm| {
+            // Only until a member waits: the lock is released before the lock timeout.
+            self.wait("a member to wait for the lock", |storm| {
                 if storm.is_drained() {
                     storm.feed(100);
                 }
@@ -202,7 +202,7 @@ impl Storm {
         self.database_is_well = true;
     }
 
-    /// As the server says it of a full disk, at the table drawn.
+    /// Raises the server's error for a full disk, for writes to the drawn table.
     fn fill_disk(&mut self, fault: &Fault) {
         self.database_is_well = false;
         let table = TABLES[fault.which % TABLES.len()];
@@ -224,7 +224,7 @@ impl Storm {
         self.harness.execute(&format!("{} = on", alter("SET")));
         self.harness.terminate("true");
         self.until_complaint("read-only");
-        // This session's own default is read-only by now, too.
+        // The default of this session is read-only, too.
         self.harness
             .execute(&format!("SET transaction_read_only = off; {}", alter("RESET")));
         self.harness.terminate("true");
@@ -258,10 +258,10 @@ impl Storm {
         self.to_broker.refuse_produce(false);
     }
 
-    /// Feeds until a member says in `/ready` what is wrong.
+    /// Feeds records until a member reports these words in `/ready`.
     fn until_complaint(&mut self, words: &str) {
         self.feed(100);
-        self.wait(&format!("a member to complain of: {words}"), |storm| {
+        self.wait(&format!("a member to report: {words}"), |storm| {
             if storm.database_is_well && storm.is_drained() {
                 storm.feed_poison(1);
             }

@@ -1,5 +1,5 @@
-//! A stream of records made from a seed, each with what it means: written down as it is made, never read back from
-//! its bytes.
+//! A stream of records generated from a seed. Each record's meaning is recorded when it is generated, never parsed from its
+//! bytes.
 
 use std::collections::BTreeMap;
 
@@ -12,7 +12,7 @@ pub const PARTITIONS: i32 = 4;
 pub const LANGUAGES: [&str; 2] = ["en", "es"];
 pub const RETENTION_DAYS: u32 = 30;
 pub const MAX_BYTES: usize = 8_192;
-/// Tracked subjects, each with its one keyword.
+/// Tracked subjects, each with one keyword.
 pub const SUBJECTS: [(&str, &str); 3] = [("drinks", "coffee"), ("rain", "umbrella"), ("work", "meeting")];
 
 /// What identifies a post: source and id.
@@ -80,10 +80,10 @@ pub struct Feed {
 }
 
 impl Feed {
-    /// Event times are before `now`, so that the retention does not move under the storm.
+    /// Creates a feed whose event times are before `now`, so that the retention's cutoff stays the same during the storm.
     pub fn new(seed: u64, now: OffsetDateTime) -> Self {
         Self {
-            // Another stream of numbers than the plan's.
+            // A different sequence of random numbers than the plan's.
             random: Rng::with_seed(seed ^ 0x5eed_0ff1_ce00),
             now: now.replace_nanosecond(0).unwrap(),
             number: 0,
@@ -96,7 +96,7 @@ impl Feed {
         (0..count).map(|_| self.line()).collect()
     }
 
-    /// A record that goes to the dead letters.
+    /// A record that goes to the dead-letter topic.
     pub fn poison(&mut self) -> Line {
         self.number += 1;
         let partition = self.partition();
@@ -127,7 +127,7 @@ impl Feed {
         self.random.i32(0..PARTITIONS)
     }
 
-    /// A moment ago, hours ago, or days ago.
+    /// Minutes, hours or days ago.
     fn time(&mut self) -> OffsetDateTime {
         let seconds = match self.random.u32(0..20) {
             0 => self.random.i64(0..6 * 86_400),
@@ -173,7 +173,7 @@ impl Feed {
     fn content(&mut self, key: Key) -> Post {
         let (mood, thing) = (MOODS[self.random.usize(..8)], THINGS[self.random.usize(..8)]);
         let mut text = format!("{mood} {thing}");
-        // Others are equal to the letter, as reposts are.
+        // The others have identical texts, as reposts do.
         if self.random.u32(0..3) > 0 {
             text = format!("{text} {}", self.number);
         }
@@ -194,7 +194,7 @@ impl Feed {
         }
     }
 
-    /// The same bytes again: mostly where the first copy went, as producers with keys do.
+    /// The same bytes again, usually in the partition of the first copy, as with producers that use keys.
     fn copy(&mut self) -> Line {
         let mut line = self.recent[self.random.usize(..self.recent.len())].clone();
         if self.random.u32(0..4) == 0 {
@@ -224,7 +224,7 @@ impl Feed {
         line
     }
 
-    /// Of a post that was, of one that is yet to come, or of one that never comes.
+    /// The deletion of an earlier post, of a later one, or of one that never comes.
     fn deletion(&mut self) -> Line {
         let number = match self.random.u32(0..10) {
             0 => self.number + self.random.u64(1..60),
@@ -254,7 +254,7 @@ impl Feed {
         }
     }
 
-    /// A post that is not wanted.
+    /// A post that is filtered or late.
     fn odd(&mut self, lang: &'static str, age: Duration, meaning: Meaning) -> Line {
         let post = self.content(("twitter", format!("odd-{}", self.number)));
         let post = Post {
@@ -270,7 +270,7 @@ impl Feed {
         }
     }
 
-    /// Every reason that a record can be rejected for.
+    /// A record that is rejected, and the reason; every reason occurs.
     fn reject(&mut self) -> (Vec<u8>, &'static str) {
         let n = self.number;
         let at = self.time().format(&Rfc3339).unwrap();
@@ -305,14 +305,14 @@ impl Feed {
                 json!({"id": n, "text": "not yet", "created_at": "2199-01-01T00:00:00Z"}).to_string(),
                 "future_time",
             ),
-            // The id is made of the two, each short enough by itself.
+            // The id is built from both, each of which is short enough.
             13 => (
                 json!({"did": format!("{n:0>400}"), "time_us": 1, "kind": "commit", "commit": {
                     "operation": "delete", "collection": "app.bsky.feed.post", "rkey": "k".repeat(400)}})
                 .to_string(),
                 "bad_field",
             ),
-            // Two words of the test model: one that its session fails on, one whose scores are no numbers.
+            // Two words of the test model: its session fails on the first, and the scores of the second are NaN.
             14 => (text(&format!("POISON {n}")), "model"),
             _ => (text(&format!("NANNAN {n}")), "model"),
         };
@@ -352,7 +352,7 @@ impl Body {
     }
 }
 
-/// How many lines of each meaning.
+/// The number of lines of each meaning.
 pub fn count(lines: &[Line]) -> BTreeMap<&'static str, u64> {
     let mut counts = BTreeMap::new();
     for line in lines {

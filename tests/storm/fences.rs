@@ -1,4 +1,4 @@
-//! A member that has lost a partition writes nothing to it; one whose offset no longer exists reports it.
+//! A member that has lost a partition writes nothing for it. A partition whose stored offset no longer exists is quarantined.
 
 use std::time::Duration;
 
@@ -14,13 +14,13 @@ use crate::{
     storm::Storm,
 };
 
-/// Longer than anything in these tests: what is held must be held until it is let go.
+/// Longer than these tests take: a lock that a test holds must not time out.
 const PATIENT: [(&str, &str); 2] = [
     ("MOODSTREAM_DATABASE__LOCK_TIMEOUT_SECONDS", "100"),
     ("MOODSTREAM_DATABASE__STATEMENT_TIMEOUT_SECONDS", "100"),
 ];
 
-/// Every row of every table with the transaction that wrote it: any write shows, also one that changes nothing.
+/// A hash of every row with the transaction that wrote it, so that every write is noticed, even one that changes nothing.
 const EVERYTHING: &str = "
     SELECT count(*)::bigint, coalesce(sum(hashtextextended(concat(t, x, d), 0)), 0)::text FROM (
         SELECT 'post' t, xmin::text x, row(p.*)::text d FROM post p
@@ -36,9 +36,9 @@ fn waiting(storm: &mut Storm) -> bool {
 }
 
 #[test]
-fn a_frozen_consumer_wakes_fenced_and_writes_nothing() {
+fn a_frozen_consumer_is_fenced_when_it_resumes_and_writes_nothing() {
     let mut storm = Storm::calm(11);
-    // It is frozen in the middle of a flush, at the fence.
+    // It is frozen during a flush, while it waits for the lock on its offsets.
     storm.join();
     storm.feed(50);
     storm.wait("the first records", Storm::is_drained);
@@ -48,32 +48,32 @@ fn a_frozen_consumer_wakes_fenced_and_writes_nothing() {
         "BEGIN; LOCK TABLE consumer_offset IN ACCESS EXCLUSIVE MODE",
     );
     storm.feed(300);
-    storm.wait("a flush at its fence", waiting);
+    storm.wait("a flush that waits for the offsets", waiting);
     let frozen = storm.members.pop().unwrap();
     frozen.signal(Signal::STOP);
     storm.harness.execute_on(&mut holder, "COMMIT");
 
     storm.join();
-    storm.wait("another to take all partitions and settle all", Storm::is_drained);
+    storm.wait("another member to settle all partitions", Storm::is_drained);
     let before: Vec<(i64, String)> = storm.harness.rows(EVERYTHING);
     frozen.signal(Signal::CONT);
-    storm.wait("the frozen one to come back to the group", |_| {
+    storm.wait("the frozen member to rejoin the group", |_| {
         let log = frozen.log();
         let woken = log.matches("partitions revoked").count() > 0;
         woken && log.rfind("partitions assigned") > log.rfind("partitions revoked") && frozen.is_ready()
     });
     let after: Vec<(i64, String)> = storm.harness.rows(EVERYTHING);
-    assert_eq!(before, after, "the woken member has written\n{}", frozen.log());
+    assert_eq!(before, after, "the resumed member has written\n{}", frozen.log());
 
     storm.members.push(frozen);
     storm.feed(300);
     storm.drain_and_check();
 }
 
-/// A partition that is lost and given back while its flush is under way is read from where the database stood before
-/// that flush: the flush's own commit must not count as the new assignment's.
+/// A partition that is lost and reassigned during its flush is read again from the offset before that flush: the old flush's
+/// commit must not count for the new assignment.
 #[test]
-fn a_partition_given_back_while_its_flush_is_under_way_is_fenced_and_read_anew() {
+fn a_partition_reassigned_during_its_flush_is_fenced_and_read_again() {
     let mut storm = Storm::calm(12);
     storm.join_with(&PATIENT);
     storm.feed(50);
@@ -86,7 +86,7 @@ fn a_partition_given_back_while_its_flush_is_under_way_is_fenced_and_read_anew()
     storm.wait("a flush that waits for a table", waiting);
     storm.members[0].signal(Signal::STOP);
 
-    // That a stranger is given partitions shows that the group has let the frozen member go.
+    // Once another consumer is assigned the partitions, the group has removed the frozen member.
     let stranger: BaseConsumer = storm
         .broker()
         .config()
@@ -97,7 +97,7 @@ fn a_partition_given_back_while_its_flush_is_under_way_is_fenced_and_read_anew()
         .create()
         .unwrap();
     stranger.subscribe(&[TOPIC]).unwrap();
-    storm.wait("the group to give a stranger all partitions", |_| {
+    storm.wait("another consumer to be assigned all partitions", |_| {
         let _ = stranger.poll(Duration::from_millis(50));
         stranger.assignment().is_ok_and(|list| list.count() == 4)
     });
@@ -124,10 +124,10 @@ fn recreate(storm: &Storm) {
     storm.broker().create_topic(TOPIC, crate::feed::PARTITIONS);
 }
 
-/// Between two runs: a client of librdkafka 2.12 that reads while this broker deletes its topic is killed by the
-/// broker's answer (a leader told for a topic without a name, in `rd_kafka_metadata_update_op`).
+/// The topic is recreated between two runs: librdkafka 2.12 crashes if this broker deletes a topic that it reads, because
+/// the broker's response names a leader for a topic without a name (in `rd_kafka_metadata_update_op`).
 #[test]
-fn a_topic_made_anew_ends_in_what_the_settings_say() {
+fn a_recreated_topic_is_handled_as_configured() {
     let mut storm = Storm::calm(13);
     let member = storm.member(&[]);
     storm.feed(600);
@@ -135,7 +135,7 @@ fn a_topic_made_anew_ends_in_what_the_settings_say() {
     storm.end_well(member);
     recreate(&storm);
 
-    // By default its partitions stand still, it says why and what can be done, and changes nothing.
+    // By default its partitions are quarantined, with the cause and the remedy in the log, and nothing is written.
     let before: Vec<(i64, String)> = storm.harness.rows(EVERYTHING);
     let member = storm.member(&[]);
     storm.wait("the partitions to be quarantined", |_| {
@@ -153,7 +153,7 @@ fn a_topic_made_anew_ends_in_what_the_settings_say() {
     storm.end_well(member);
     assert_eq!(before, storm.harness.rows::<(i64, String)>(EVERYTHING));
 
-    // Told to go on at the earliest record, it reads the new topic from its start.
+    // With `earliest` it reads the new topic from its start.
     let rows = storm.harness.number("SELECT count(*) FROM post").unwrap();
     storm.forget_lines();
     let going_on = storm.member(&[("MOODSTREAM_KAFKA__ON_OFFSET_OUT_OF_RANGE", "earliest")]);

@@ -1,4 +1,5 @@
-//! What the storm runs in: a broker and a Postgres, each behind a proxy, and a way to look at the tables past it.
+//! The storm's environment: a Postgres behind a proxy, direct access to its tables, the members' settings, and helpers to
+//! write and read topics.
 
 use std::{
     collections::BTreeMap,
@@ -25,17 +26,17 @@ pub const TOPIC: &str = "posts";
 pub const DEAD_LETTERS: &str = "posts.dead-letter";
 pub const GROUP: &str = "storm";
 
-/// How long anything may take before the storm is lost.
+/// How long anything may take before the storm fails.
 pub const PATIENCE: Duration = Duration::from_secs(120);
 
-/// A Postgres behind a proxy, and where the service finds everything.
+/// A Postgres behind a proxy.
 pub struct Harness {
     pub runtime: Runtime,
     pub postgres: Postgres,
     pub to_postgres: Proxy,
-    /// The database as its owner reaches it, through the proxy.
+    /// The database's URL through the proxy, as its owner.
     pub url: String,
-    /// The database past the proxy, as superuser.
+    /// The database's URL without the proxy, as superuser.
     direct: String,
     connection: Option<PgConnection>,
     folder: PathBuf,
@@ -68,13 +69,13 @@ impl Harness {
         }
     }
 
-    /// The settings of every member: short times, small transactions.
+    /// The settings of every member: short timeouts, small transactions.
     fn settings(&self, brokers: &str, group: &str) -> String {
         let subjects: String = SUBJECTS
             .iter()
             .map(|(name, keyword)| format!("[[subjects]]\nname = \"{name}\"\nkeywords = [\"{keyword}\"]\n"))
             .collect();
-        // What librdkafka says of the group, among the members' logs: `STORM_DEBUG=cgrp make storm`.
+        // librdkafka's debug contexts, logged with the members' logs: `STORM_DEBUG=cgrp make storm`.
         let debug = env::var("STORM_DEBUG").map_or_else(|_| String::new(), |what| format!("\"debug\" = \"{what}\"\n"));
         format!(
             "[kafka]\nbrokers = \"{brokers}\"\ntopics = [\"{TOPIC}\"]\ngroup = \"{group}\"\n\
@@ -98,7 +99,7 @@ impl Harness {
         path
     }
 
-    /// A connection past the proxy; none while Postgres is away.
+    /// A connection without the proxy; `None` while Postgres is down.
     pub fn connect(&self) -> Option<PgConnection> {
         self.runtime.block_on(async {
             let connect = tokio::time::timeout(Duration::from_secs(2), PgConnection::connect(&self.direct));
@@ -106,7 +107,7 @@ impl Harness {
         })
     }
 
-    /// A number that the database tells; none while it can't, or the tables are not there yet.
+    /// Queries a number; `None` while Postgres is down or the tables do not exist yet.
     pub fn number(&mut self, sql: &str) -> Option<i64> {
         let mut connection = self.connection.take().or_else(|| self.connect())?;
         let asked = self.runtime.block_on(async {
@@ -120,7 +121,7 @@ impl Harness {
         number
     }
 
-    /// Carries statements out.
+    /// Executes statements on a new connection.
     pub fn execute(&self, sql: &str) {
         let mut connection = self.connect().expect("postgres is up");
         self.execute_on(&mut connection, sql);
@@ -144,10 +145,10 @@ impl Harness {
             .unwrap_or_else(|error| panic!("{sql}: {error}"))
     }
 
-    /// Changes a setting of the server that counts from its start on.
+    /// Changes a setting of the server that requires a restart, and restarts it.
     pub fn restart_with(&mut self, change: &str) {
         self.execute(&format!("ALTER SYSTEM {change}"));
-        // Nothing to recover, then: thousands of partitions take a busy machine more than a minute.
+        // So that there is nothing to recover: with thousands of partitions that takes a busy machine more than a minute.
         self.execute("CHECKPOINT");
         self.postgres.crash().unwrap();
         self.postgres.come_back().unwrap();
@@ -158,7 +159,7 @@ impl Harness {
         self.direct.rsplit('/').next().unwrap()
     }
 
-    /// Ends the members' connections; with a condition on `pg_stat_activity`, only some. How many.
+    /// Terminates the members' connections that match a condition on `pg_stat_activity`. Returns how many.
     pub fn terminate(&mut self, condition: &str) -> i64 {
         let sql = format!(
             "SELECT count(*) FROM (SELECT pg_terminate_backend(pid) FROM pg_stat_activity
@@ -196,7 +197,7 @@ pub fn produce(config: &ClientConfig, lines: &[Line]) {
     producer.flush(PATIENCE).unwrap();
 }
 
-/// A record as it lies in a topic.
+/// A record as it is stored in a topic.
 #[derive(Debug, Clone)]
 pub struct Stored {
     pub partition: i32,
@@ -206,7 +207,7 @@ pub struct Stored {
     pub headers: BTreeMap<String, String>,
 }
 
-/// Everything in a topic, read to its ends without a group.
+/// All records of a topic, read without a consumer group.
 pub fn read_back(config: &ClientConfig, topic: &str) -> Vec<Stored> {
     let consumer: BaseConsumer = config
         .clone()
@@ -231,7 +232,7 @@ pub fn read_back(config: &ClientConfig, topic: &str) -> Vec<Stored> {
         match consumer.poll(Duration::from_millis(100)) {
             None => {}
             Some(Err(rdkafka::error::KafkaError::PartitionEOF(_))) => open -= 1,
-            // Brokers that are just back, and the like.
+            // A broker that is just back, for example.
             Some(Err(error)) => eprintln!("reading {topic} back: {error}"),
             Some(Ok(message)) => {
                 let headers = message.headers().map(|headers| {

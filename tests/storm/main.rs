@@ -1,5 +1,5 @@
-//! A storm that changes nothing: the service's own binary, several processes in one group, on a real broker and a
-//! real Postgres, under faults drawn from a seed; at the end the tables must match an independent oracle.
+//! A storm of faults that changes nothing: several processes of the service's binary run in one group on a real broker and
+//! a real Postgres, with faults drawn from a seed. At the end the tables must match an independent oracle.
 //!
 //! `SEED=n FAULTS=n make storm` runs a storm of any length. A short one is part of the tests.
 
@@ -32,10 +32,12 @@ use std::{env, time::Instant};
 
 use storm::Storm;
 
-/// A number of the environment.
+/// A number from an environment variable.
 fn number<T: std::str::FromStr>(name: &str, default: T) -> T {
     match env::var(name) {
-        Ok(text) if !text.is_empty() => text.parse().unwrap_or_else(|_| panic!("{name} is no number: {text}")),
+        Ok(text) if !text.is_empty() => text
+            .parse()
+            .unwrap_or_else(|_| panic!("{name} is not a number: {text}")),
         _ => default,
     }
 }
@@ -55,14 +57,17 @@ fn a_storm_changes_nothing() {
             number + 1,
             fault.kind
         );
-        storm.throw(fault);
+        storm.inject(fault);
     }
-    println!("{:7.1} s  waiting for the rest", begun.elapsed().as_secs_f64());
+    println!(
+        "{:7.1} s  waiting for the remaining records",
+        begun.elapsed().as_secs_f64()
+    );
     let summary = storm.drain_and_check();
     let merged = storm.merged();
-    assert!(merged > 0, "no shards were merged meanwhile");
+    assert!(merged > 0, "no shards were merged during the storm");
     println!(
-        "{:7.1} s  {summary}; {merged} merged rows, {} starts failed, {} times the group was stuck",
+        "{:7.1} s  {summary}; {merged} merged rows, {} failed starts, the group was stuck {} times",
         begun.elapsed().as_secs_f64(),
         storm.failed_starts,
         storm.stalls

@@ -1,4 +1,4 @@
-//! A member of the group: the service's own binary in a process of its own.
+//! A member of the group: the service's binary in a separate process.
 
 use std::{
     fs,
@@ -21,7 +21,7 @@ pub struct Member {
 }
 
 impl Member {
-    /// Starts it; what the environment says wins over the settings.
+    /// Starts a member; `environment` overrides the settings file.
     pub fn start(name: String, settings: &Path, environment: &[(&str, &str)]) -> Self {
         let socket = TcpListener::bind("127.0.0.1:0").unwrap();
         let listen = socket.local_addr().unwrap().to_string();
@@ -47,7 +47,7 @@ impl Member {
 
     pub fn signal(&self, signal: Signal) {
         let pid = i32::try_from(self.child.id()).unwrap();
-        // It may have ended just now.
+        // It may have exited just now.
         let _ = kill_process(Pid::from_raw(pid).unwrap(), signal);
     }
 
@@ -59,7 +59,7 @@ impl Member {
         String::from_utf8_lossy(&fs::read(&self.log).unwrap_or_default()).into_owned()
     }
 
-    /// Whether it came as far as reading from the broker.
+    /// Whether it got as far as reading from the broker.
     pub fn was_running(&self) -> bool {
         self.log().contains(" running ")
     }
@@ -68,7 +68,7 @@ impl Member {
         self.child.id()
     }
 
-    /// A page, its status line first; none while it does not answer.
+    /// The response to a GET, from its status line on; `None` while it does not answer.
     pub fn get(&self, path: &str) -> Option<String> {
         let mut socket = TcpStream::connect(&self.listen).ok()?;
         socket.set_read_timeout(Some(Duration::from_secs(1))).ok()?;
@@ -86,13 +86,13 @@ impl Member {
         self.get("/ready").is_some_and(|page| page.starts_with("HTTP/1.1 200"))
     }
 
-    /// Whether it says that it is not ready, in words that hold these.
+    /// Whether it reports that it is not ready, with these words.
     pub fn complains_of(&self, words: &str) -> bool {
         self.get("/ready")
             .is_some_and(|page| page.starts_with("HTTP/1.1 503") && page.contains(words))
     }
 
-    /// The sum of the metrics whose lines begin so.
+    /// The sum of the metrics whose lines start with `name`.
     pub fn metric(&self, name: &str) -> Option<f64> {
         let page = self.get("/metrics")?;
         let values = page

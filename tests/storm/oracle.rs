@@ -1,5 +1,5 @@
-//! What the tables and the dead letters must hold, computed from what was fed: from what the feed wrote down of each
-//! record, not from the service's reading of its bytes.
+//! The expected contents of the tables and of the dead-letter topic, computed from the meaning that the feed recorded for each
+//! record, not from the service's parsing of its bytes.
 
 use std::collections::{BTreeMap, BTreeSet, HashMap};
 
@@ -23,30 +23,30 @@ struct Counts {
     rejected: i64,
 }
 
-/// The records as they lie in the topic, each with what it means.
+/// The records as they are stored in the topic, each with its meaning.
 pub struct Oracle {
     records: BTreeMap<Origin, (Stored, Meaning)>,
     deleted: BTreeSet<Key>,
-    /// For each post, the origins of its first copies, one a partition: whichever is settled first wins.
+    /// For each post, the offset of its first copy in each partition: whichever is settled first wins.
     firsts: BTreeMap<Key, BTreeMap<i32, i64>>,
     counts: BTreeMap<i32, Counts>,
 }
 
 impl Oracle {
-    /// Puts what was fed and what the broker holds together: they must be the same records.
+    /// Combines the fed records with those that the broker has, which must be the same.
     pub fn new(fed: &[Line], stored: Vec<Stored>) -> Self {
         let meanings: HashMap<&[u8], &Meaning> = fed.iter().map(|line| (&*line.payload, &line.meaning)).collect();
         let mut sent: Vec<(i32, &[u8])> = fed.iter().map(|line| (line.partition, &*line.payload)).collect();
-        let mut lying: Vec<(i32, &[u8])> = stored
+        let mut found: Vec<(i32, &[u8])> = stored
             .iter()
             .map(|record| (record.partition, &*record.payload))
             .collect();
         sent.sort_unstable();
-        lying.sort_unstable();
+        found.sort_unstable();
         assert!(
-            sent == lying,
-            "the topic does not hold what was fed: {} and {} records",
-            lying.len(),
+            sent == found,
+            "the topic has other records than were fed: {} instead of {}",
+            found.len(),
             sent.len()
         );
 
@@ -86,7 +86,7 @@ impl Oracle {
         }
     }
 
-    /// Holds the tables and the dead letters against it.
+    /// Compares the tables and the dead letters with it.
     pub fn check(&self, harness: &Harness, letters: &[Stored]) {
         self.check_rows(harness);
         self.check_keys(harness);
@@ -96,7 +96,7 @@ impl Oracle {
         assert!(differences.is_empty(), "rollup and recount differ: {differences:#?}");
     }
 
-    /// Every post that was not deleted is there once, as the copy that came first in its partition.
+    /// Every post that was not deleted is stored once, as the first copy of its partition.
     fn check_rows(&self, harness: &Harness) {
         type Row = (
             String,
@@ -118,7 +118,7 @@ impl Oracle {
         for (source, id, created_at, lang, text, subjects, hashtags, partition, offset, topic) in rows {
             let at = format!("{source} {id} from {partition}@{offset}");
             let Some((_, Meaning::Post(post))) = self.records.get(&(partition, offset)) else {
-                panic!("{at} is no post there");
+                panic!("{at}: the record there is not a post");
             };
             let key = (post.key.0, id.clone());
             let row = Post {
@@ -141,7 +141,7 @@ impl Oracle {
                 "{at} is not the first copy"
             );
             assert!(!self.deleted.contains(&key), "{at} was deleted");
-            assert!(found.insert(key), "{at} is there twice");
+            assert!(found.insert(key), "{at} is stored twice");
         }
         let missing: Vec<&Key> = self
             .firsts
@@ -156,7 +156,7 @@ impl Oracle {
         );
     }
 
-    /// Every post and every deletion has its key, and no other has.
+    /// Every post and every deletion has its key, and there are no other keys.
     fn check_keys(&self, harness: &Harness) {
         let keys: Vec<(String, String, bool)> =
             harness.rows("SELECT source, post_id, deleted_at IS NOT NULL FROM post_key");
@@ -169,7 +169,7 @@ impl Oracle {
         assert!(odd.is_empty(), "post_key differs in {odd:?}");
     }
 
-    /// Lines in = rows + duplicates + deletions + filtered + late + rejected, partition by partition.
+    /// For each partition: records = rows + duplicates + deletions + filtered + late + rejected.
     fn check_tallies(&self, harness: &Harness) {
         let tallies: Vec<(i32, i64, i64, i64, i64, i64, i64)> = harness.rows(&format!(
             "SELECT partition, records, inserted + duplicates, deletions, filtered, late, rejected
@@ -194,7 +194,7 @@ impl Oracle {
             .rows("SELECT sum(inserted - removed)::bigint, (SELECT count(*) FROM post) FROM consumer_tally")
             .try_into()
             .unwrap();
-        assert_eq!(standing, rows, "inserted less removed is what stands");
+        assert_eq!(standing, rows, "inserted minus removed is not the number of rows");
         let offsets: Vec<(i32, i64)> = harness.rows("SELECT partition, next_offset FROM consumer_offset");
         for (partition, next) in offsets {
             let last = self.records.range((partition, 0)..(partition + 1, 0)).next_back();
@@ -206,7 +206,8 @@ impl Oracle {
         }
     }
 
-    /// Every rejected record is there, byte for byte, with its reason; more than once is allowed, anything else not.
+    /// Every rejected record has a dead letter with the same bytes and its reason. Duplicates are allowed, other letters are
+    /// not.
     fn check_letters(&self, letters: &[Stored]) {
         let mut written = BTreeSet::new();
         for letter in letters {
@@ -217,7 +218,7 @@ impl Oracle {
             );
             let Some((record, Meaning::Rejected(reason))) = self.records.get(&origin) else {
                 panic!(
-                    "a letter of {origin:?}, which was not to be rejected: {:?}",
+                    "a dead letter for {origin:?}, which should not be rejected: {:?}",
                     letter.headers
                 );
             };
@@ -225,7 +226,7 @@ impl Oracle {
             assert_eq!(header("reason"), *reason, "{origin:?}: {}", header("detail"));
             assert!(
                 letter.payload == record.payload && letter.key == record.key,
-                "{origin:?}: other bytes"
+                "{origin:?}: different bytes"
             );
             written.insert(origin);
         }
@@ -235,10 +236,13 @@ impl Oracle {
             .filter(|(origin, (_, meaning))| matches!(meaning, Meaning::Rejected(_)) && !written.contains(*origin))
             .map(|(origin, _)| origin)
             .collect();
-        assert!(missing.is_empty(), "records without their letter: {missing:?}");
+        assert!(
+            missing.is_empty(),
+            "rejected records without a dead letter: {missing:?}"
+        );
     }
 
-    /// What was checked, in a line.
+    /// What was checked, in one line.
     pub fn summary(&self) -> String {
         let mut all = Counts::default();
         for counts in self.counts.values() {
@@ -251,7 +255,7 @@ impl Oracle {
         }
         let standing = self.firsts.keys().filter(|key| !self.deleted.contains(*key)).count();
         format!(
-            "{} records: {} posts of which {standing} stand, {} deletions, {} filtered, {} late, {} rejected",
+            "{} records: {} posts of which {standing} are stored, {} deletions, {} filtered, {} late, {} rejected",
             all.records, all.posts, all.deletions, all.filtered, all.late, all.rejected
         )
     }

@@ -1,41 +1,41 @@
-//! What a storm throws, drawn from its seed before it begins: the same seed throws the same plan.
+//! The faults of a storm, drawn from its seed before it begins: the same seed makes the same plan.
 
 use std::fmt;
 
 use fastrand::Rng;
 
-/// A kind of fault. Those of the broker are thrown at a mock cluster, in `cluster.rs`.
+/// A kind of fault. Faults of brokers are injected into a mock cluster, in `cluster.rs`.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, PartialOrd, Ord)]
 pub enum Kind {
-    /// SIGKILL of a member, and another in its place.
+    /// A member is killed with SIGKILL and replaced.
     Kill,
-    /// SIGTERM of a member, which has to end well, and another in its place.
+    /// A member is stopped with SIGTERM, must exit cleanly, and is replaced.
     Terminate,
-    /// SIGSTOP of a member until others have done its work, so that it wakes fenced.
+    /// A member is stopped with SIGSTOP until others have done its work, so that it is fenced when it resumes.
     Freeze,
-    /// One member more.
+    /// A member joins.
     Join,
-    /// One member less.
+    /// A member leaves.
     Leave,
-    /// A member that crashes, fails or is slow at a step of a flush.
+    /// A member crashes, fails or is slow at a step of a flush.
     FailPoint,
-    /// Postgres stopped at once, and started again.
+    /// Postgres is stopped at once and started again.
     PostgresStopped,
-    /// `pg_terminate_backend` in mid-transaction.
+    /// `pg_terminate_backend` during a transaction.
     ConnectionCut,
-    /// The connection lost at COMMIT, before or after it took place.
+    /// The connection is lost at COMMIT, before or after it took place.
     CommitCut,
-    /// A table locked.
+    /// A table is locked.
     TableLocked,
-    /// No space left on the database's disk.
+    /// The database's disk is full.
     DiskFull,
-    /// A database that takes reads alone.
+    /// The database accepts only reads.
     ReadOnly,
-    /// A privilege taken away.
+    /// A privilege is revoked.
     NoRights,
-    /// A slow network to Postgres.
+    /// The network to Postgres is slow.
     SlowNetwork,
-    /// A dead-letter topic that can't be written.
+    /// The dead-letter topic can't be written.
     DeadLettersRefused,
 }
 
@@ -66,13 +66,13 @@ impl Kind {
             Self::Join => "member joins",
             Self::Leave => "member leaves",
             Self::FailPoint => "fail point in a flush",
-            Self::PostgresStopped => "postgres stopped at once",
+            Self::PostgresStopped => "postgres stopped immediately",
             Self::ConnectionCut => "connection cut in a transaction",
             Self::CommitCut => "connection lost at commit",
             Self::TableLocked => "table locked",
             Self::DiskFull => "disk full",
             Self::ReadOnly => "database read-only",
-            Self::NoRights => "privilege taken away",
+            Self::NoRights => "privilege revoked",
             Self::SlowNetwork => "slow network to postgres",
             Self::DeadLettersRefused => "dead letters refused",
         }
@@ -91,18 +91,18 @@ pub struct Fault {
     pub kind: Kind,
     /// Records fed before it.
     pub records: usize,
-    /// It strikes when this share of what is not yet settled has been, in percent.
+    /// It is injected when this percentage of the unsettled records has been settled.
     pub after_percent: i64,
-    /// Which member, table or step: taken modulo how many there are.
+    /// Which member, table or step, modulo their number.
     pub which: usize,
-    /// A second choice of the same kind.
+    /// A second choice, such as what happens at a fail point.
     pub how: usize,
 }
 
-/// The fewest and the most members.
+/// The minimum and maximum number of members.
 pub const MEMBERS: std::ops::RangeInclusive<usize> = 2..=4;
 
-/// The faults of a storm: every kind once, in an order of the seed's, and then as they are drawn.
+/// The faults of a storm: every kind once, in random order, and then random ones.
 pub fn plan(seed: u64, faults: usize) -> Vec<Fault> {
     let mut random = Rng::with_seed(seed);
     let mut first = Kind::ALL;
@@ -148,7 +148,7 @@ pub fn table(faults: &[Fault]) -> String {
 }
 
 #[test]
-fn the_same_seed_throws_the_same_plan() {
+fn the_same_seed_makes_the_same_plan() {
     for seed in [0, 1, 20_260_301, u64::MAX] {
         assert_eq!(plan(seed, 300), plan(seed, 300));
         assert_eq!(
@@ -158,13 +158,13 @@ fn the_same_seed_throws_the_same_plan() {
         );
     }
     assert_ne!(plan(1, 40), plan(2, 40));
-    // Pinned, so that a seed told today throws the same storm tomorrow.
+    // Pinned, so that a reported seed reproduces the same storm later.
     let kinds: Vec<Kind> = plan(1, 5).iter().map(|fault| fault.kind).collect();
     assert_eq!(kinds, PINNED);
 }
 
 #[test]
-fn every_kind_is_thrown_and_the_members_keep_to_their_number() {
+fn every_kind_of_fault_occurs_and_the_number_of_members_stays_in_bounds() {
     for seed in 0..200 {
         let plan = plan(seed, 60);
         for kind in Kind::ALL {

@@ -1,4 +1,4 @@
-//! Records that can't be handled: each is found and kept, and none affects another record.
+//! Records that can't be processed: each is found and rejected, and none affects another record.
 
 use std::{
     io::{BufRead as _, BufReader, Read as _, Seek as _, Write as _},
@@ -13,8 +13,8 @@ use crate::{
     support::service::{end_of, moodstream, root, wait_for},
 };
 
-/// A post whose text has a word that the test model fails on: POISON is a token beyond its embedding, NANNAN's row is
-/// of NaN.
+/// A post whose text has a word that the test model fails on: the token POISON is beyond its embedding, and the embedding of
+/// NANNAN is NaN.
 fn marked(number: usize, word: &str) -> Line {
     let mut line = post(number, 0);
     let Meaning::Post(post) = &line.meaning else {
@@ -31,7 +31,7 @@ fn marked(number: usize, word: &str) -> Line {
 #[test]
 fn a_text_that_the_model_fails_on_is_rejected_alone() {
     let mut storm = Storm::calm(31);
-    // One window, batches of eight: poisoned ones are among the others, some side by side.
+    // One window, in batches of eight: failing texts are among the others, some next to each other.
     let lines: Vec<Line> = (0..400)
         .map(|number| match number % 50 {
             7 | 8 => marked(number, "POISON"),
@@ -43,12 +43,11 @@ fn a_text_that_the_model_fails_on_is_rejected_alone() {
     storm.join_with(&ALL_AT_ONCE);
     let summary = storm.drain_and_check();
     assert!(
-        summary.contains("376 posts of which 376 stand") && summary.contains("24 rejected"),
+        summary.contains("376 posts of which 376 are stored") && summary.contains("24 rejected"),
         "{summary}"
     );
 }
 
-/// The offset waits for the letter, however long.
 #[test]
 fn dead_letters_that_cannot_be_written_hold_the_offset_back() {
     let mut storm = Storm::calm(32);
@@ -56,14 +55,14 @@ fn dead_letters_that_cannot_be_written_hold_the_offset_back() {
     storm.feed(50);
     storm.wait("the first records", Storm::is_drained);
     storm.to_broker.refuse_produce(true);
-    // Rejected records and posts behind them, all in one partition.
+    // Rejected records followed by posts, all in one partition.
     let settled = storm.settled();
     storm.send(
         (0..40)
             .map(|n| if n < 5 { marked(n, "POISON") } else { post(n, 0) })
             .collect(),
     );
-    storm.wait("the letters to fail twice", |storm| {
+    storm.wait("writing dead letters to fail twice", |storm| {
         storm.members[0]
             .metric("moodstream_retries_total{what=\"dead_letter\"}")
             .unwrap_or(0.0)
@@ -72,7 +71,7 @@ fn dead_letters_that_cannot_be_written_hold_the_offset_back() {
     assert_eq!(
         storm.settled(),
         settled,
-        "nothing may pass the records whose letters are not written"
+        "the offset must not pass records whose dead letters are not written"
     );
     assert!(
         storm.members[0].complains_of("dead letters"),
@@ -85,7 +84,7 @@ fn dead_letters_that_cannot_be_written_hold_the_offset_back() {
 
 /// The oracle assumes that the model classifies every other text.
 #[test]
-fn the_test_model_fails_on_its_two_words_alone() {
+fn the_test_model_fails_only_on_its_two_words() {
     let model = root().join("tests/fixtures/tiny-roberta");
     let output = moodstream()
         .args(["classify", "--model"])
@@ -107,10 +106,10 @@ fn the_test_model_fails_on_its_two_words_alone() {
     );
 }
 
-/// ONNX Runtime complains of each batch that fails, and of each half of it.
+/// ONNX Runtime logs an error for each batch that fails, and for each half of it.
 #[test]
-fn many_poisoned_texts_make_few_log_lines_that_tell_how_many_were_held_back() {
-    /// As many lines as `classify` takes at once.
+fn many_failing_texts_make_few_log_lines_with_the_number_suppressed() {
+    /// As many lines as `classify` processes at once.
     const WINDOW: usize = 1_024;
     let mut log = tempfile::tempfile().unwrap();
     let begun = Instant::now();
@@ -126,7 +125,7 @@ fn many_poisoned_texts_make_few_log_lines_that_tell_how_many_were_held_back() {
     let mut input = child.stdin.take().unwrap();
     let mut answers = BufReader::new(child.stdout.take().unwrap()).lines();
     let mut number = 0;
-    // A window of so many poisoned texts; what the log then says of failures.
+    // Classifies a window with this many failing texts; returns the log lines about failures.
     let mut complaints = |poisoned: usize| {
         let texts: String = (0..WINDOW)
             .map(|place| {
@@ -152,9 +151,9 @@ fn many_poisoned_texts_make_few_log_lines_that_tell_how_many_were_held_back() {
         lines.map(str::to_owned).collect::<Vec<_>>()
     };
     assert_eq!(complaints(WINDOW).len(), 1);
-    // The next line of the kind comes after ten seconds, and counts the others.
+    // The next such line comes after ten seconds, with the number of suppressed ones.
     let mut said = Vec::new();
-    wait_for("a second line", || {
+    wait_for("a second log line", || {
         said = complaints(1);
         said.len() > 1
     });
@@ -164,7 +163,7 @@ fn many_poisoned_texts_make_few_log_lines_that_tell_how_many_were_held_back() {
         .nth(1)
         .and_then(|rest| rest.split_whitespace().next());
     let more: usize = more.unwrap().parse().unwrap();
-    assert!(more >= WINDOW, "each text failed at least once: {more}");
+    assert!(more >= WINDOW, "each text must fail at least once: {more}");
     drop(input);
     assert!(end_of(&mut child).success());
 }

@@ -1,4 +1,4 @@
-//! A database that accepts nothing: the service waits within its memory limits, logs the reason, and catches up by itself.
+//! A database that accepts no writes: the service waits within its memory limits, logs the reason, and catches up by itself.
 
 use std::{
     fs,
@@ -14,15 +14,15 @@ use crate::{
     storm::Storm,
 };
 
-/// Bytes of records in flight that the member is allowed in these tests.
+/// Limit of records in flight in these tests, in bytes.
 const IN_FLIGHT: u64 = 16 << 20;
-/// KiB that librdkafka may read ahead for each partition.
+/// Limit of librdkafka's prefetch for each partition, in KiB.
 const PREFETCH_KIB: u64 = 512;
 
-/// Bytes of text in a long post.
+/// Length of a long post's text, in bytes.
 const LONG: usize = 4_000;
 
-/// A post whose text is long.
+/// A post with a long text.
 fn long_post(number: usize) -> Line {
     let mut line = post(number, 0);
     let Meaning::Post(post) = &mut line.meaning else {
@@ -38,7 +38,7 @@ fn long_post(number: usize) -> Line {
     line
 }
 
-/// Kilobytes of a process in memory: now, and at most so far.
+/// Resident memory of a process in KiB: now, and the maximum so far.
 fn resident(pid: u32) -> (u64, u64) {
     let status = fs::read_to_string(format!("/proc/{pid}/status")).unwrap();
     let field = |name: &str| {
@@ -48,14 +48,14 @@ fn resident(pid: u32) -> (u64, u64) {
     (field("VmRSS:"), field("VmHWM:"))
 }
 
-/// Log lines about failed tries.
+/// Number of log lines about failed attempts.
 fn complaints(log: &str) -> u64 {
     log.lines()
         .filter(|line| line.contains("the offsets are held back"))
         .count() as u64
 }
 
-/// The pauses between tries double from 100 ms to 5 s: more tries than these in that time would be a busy loop.
+/// The most attempts in this time: the pauses between them double from 100 ms to 5 s, so more would be a busy loop.
 fn most_tries(time: Duration) -> u64 {
     8 + time.as_secs() / 4
 }
@@ -82,7 +82,7 @@ fn a_locked_database_keeps_the_member_in_its_group_and_its_memory_in_bounds() {
         .harness
         .execute_on(&mut holder, "BEGIN; LOCK TABLE post IN ACCESS EXCLUSIVE MODE");
     let begun = Instant::now();
-    // Twice as much as fits in flight and in what is read ahead.
+    // Twice as much as fits in flight and in the prefetch queues.
     let records = 2 * (IN_FLIGHT + 4 * PREFETCH_KIB * 1024) / LONG as u64;
     storm.send((0..usize::try_from(records).unwrap()).map(long_post).collect());
     storm.wait("back pressure", |storm| {
@@ -105,7 +105,7 @@ fn a_locked_database_keeps_the_member_in_its_group_and_its_memory_in_bounds() {
         begun.elapsed()
     );
     let (_, most) = resident(pid);
-    // A record in flight is there as its bytes and as the post made of it.
+    // A record in flight takes up its bytes and the post parsed from them.
     let bound = before + (3 * IN_FLIGHT / 1024) + 4 * 2 * PREFETCH_KIB;
     println!(
         "locked for {:.0?}: {} records fed, resident {} MiB before and {} MiB at most, bound {} MiB, {tries} tries",
@@ -119,7 +119,7 @@ fn a_locked_database_keeps_the_member_in_its_group_and_its_memory_in_bounds() {
     let revoked = storm.members[0].log().contains("partitions revoked");
     assert!(
         epochs(&storm) == reads && !revoked,
-        "it lost its place in the group\n{}",
+        "the member lost its partitions\n{}",
         storm.members[0].log()
     );
 
@@ -136,10 +136,11 @@ fn a_locked_database_keeps_the_member_in_its_group_and_its_memory_in_bounds() {
     storm.drain_and_check();
 }
 
-/// A small file system of its own for the day partitions; none where this user may not mount one.
+/// A small file system for the database's tables.
 struct SmallDisk(tempfile::TempDir);
 
 impl SmallDisk {
+    /// `None` if this user may not mount file systems.
     fn mount(kib: u32) -> Option<Self> {
         let folder = tempfile::tempdir().unwrap();
         let mounted = Command::new("mount")
@@ -200,7 +201,7 @@ fn a_full_disk_is_waited_out() {
             .is_some_and(|member| member.complains_of("disk space"))
     });
     let (begun, before) = (Instant::now(), complaints(&storm.members[0].log()));
-    storm.wait("some tries more", |storm| {
+    storm.wait("some more attempts", |storm| {
         complaints(&storm.members[0].log()) >= before + 4
     });
     let tries = complaints(&storm.members[0].log()) - before;
@@ -215,7 +216,7 @@ fn a_full_disk_is_waited_out() {
 }
 
 #[test]
-fn missing_rights_are_waited_out() {
+fn missing_privileges_are_waited_out() {
     let mut storm = Storm::calm(43);
     storm.join_with(&[("MOODSTREAM_LOG__LEVEL", "info,ort=off")]);
     storm.feed(500);
@@ -223,7 +224,7 @@ fn missing_rights_are_waited_out() {
     storm.harness.execute("REVOKE INSERT ON emotion_rollup FROM storm");
     let begun = Instant::now();
     storm.feed(2_000);
-    storm.wait("some tries", |storm| complaints(&storm.members[0].log()) >= 5);
+    storm.wait("some attempts", |storm| complaints(&storm.members[0].log()) >= 5);
     let log = storm.members[0].log();
     assert!(complaints(&log) <= most_tries(begun.elapsed()), "{log}");
     let complaint = log.lines().find(|line| line.contains("held back")).unwrap();
@@ -234,7 +235,7 @@ fn missing_rights_are_waited_out() {
     ] {
         assert!(complaint.contains(words), "{complaint}");
     }
-    // Nothing else fills the log meanwhile.
+    // Nothing else fills the log in the meantime.
     assert!((log.lines().count() as u64) < 60, "{log}");
     storm.harness.execute("GRANT INSERT ON emotion_rollup TO storm");
     storm.drain_and_check();

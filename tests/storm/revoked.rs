@@ -1,7 +1,7 @@
-//! Partitions revoked from a member while it has trouble with their records: the trouble leaves the member with them.
+//! Partitions are revoked from a member that can't process their records: the member then recovers.
 //!
-//! One member reads two topics and the other one of them, so that the group has to move it: the test knows
-//! beforehand which partition that is.
+//! One member reads two topics. A second one joins that reads only one of them, so that the test knows which partition the
+//! group moves.
 
 use std::process::{Child, Command};
 
@@ -34,7 +34,7 @@ impl Member {
         page.is_some_and(|page| page.starts_with("HTTP/1.1 200"))
     }
 
-    /// Whether consumption is paused; none where the page does not answer.
+    /// Whether consumption is paused; `None` while `/metrics` does not answer.
     fn is_paused(&self) -> Option<bool> {
         let page = self.service.get("/metrics")?;
         let value = page.lines().find_map(|line| line.strip_prefix("moodstream_paused "))?;
@@ -68,7 +68,7 @@ fn texts(count: usize) -> Vec<String> {
     (0..count).map(|n| format!("nothing but the sea {n}")).collect()
 }
 
-/// Records of a topic that are settled.
+/// Number of settled records of a topic.
 async fn settled(url: &str, topic: &str) -> i64 {
     let mut connection = PgConnection::connect(url).await.unwrap();
     sqlx::query_scalar("SELECT coalesce(sum(records), 0)::bigint FROM consumer_tally WHERE topic = $1")
@@ -83,13 +83,13 @@ fn settled_now(url: &str, topic: &str) -> i64 {
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn a_member_is_ready_again_once_the_records_whose_letters_failed_are_anothers() {
+async fn a_member_is_ready_again_once_records_with_failed_dead_letters_are_revoked() {
     let (bench, service) = bench();
     produce(&bench, TAKEN, &["{\"id\":\"1\", broken".to_owned()]);
     let first = Member::start(service.clone(), &[TAKEN, KEPT], |command| {
         command.env("FAILPOINTS", "dead-letters-before=return(error)");
     });
-    wait_for("the letter to fail", || {
+    wait_for("writing the dead letter to fail", || {
         let page = first.service.get("/ready");
         page.is_some_and(|page| page.contains("dead letters"))
     });
@@ -101,11 +101,11 @@ async fn a_member_is_ready_again_once_the_records_whose_letters_failed_are_anoth
     assert_eq!(
         settled(&service.url, KEPT).await,
         0,
-        "what comes after the letter waits for it"
+        "later records wait for the dead letter"
     );
 
     let _second = Member::start(service.another_member(), &[TAKEN], |_| {});
-    wait_for("the other one to write the letter", || {
+    wait_for("the other member to write the dead letter", || {
         settled_now(&service.url, TAKEN) == 1
     });
     wait_for("the rest to be settled", || settled_now(&service.url, KEPT) == 10);
@@ -115,7 +115,7 @@ async fn a_member_is_ready_again_once_the_records_whose_letters_failed_are_anoth
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn a_member_whose_waiting_record_is_anothers_or_given_up_is_not_paused() {
+async fn a_member_is_not_paused_once_its_waiting_record_is_revoked_or_abandoned() {
     let (bench, service) = bench();
     let narrow = |command: &mut Command| {
         command.env("MOODSTREAM_KAFKA__MAX_IN_FLIGHT_RECORDS", "100");
@@ -131,20 +131,20 @@ async fn a_member_whose_waiting_record_is_anothers_or_given_up_is_not_paused() {
     wait_for("back pressure", || first.is_paused() == Some(true));
 
     let mut second = Member::start(service.another_member(), &[TAKEN], narrow);
-    wait_for("the other one to feel it", || second.is_paused() == Some(true));
-    wait_for("the first one to have nothing that waits", || {
+    wait_for("back pressure in the other member", || second.is_paused() == Some(true));
+    wait_for("the first member to have no waiting record", || {
         first.is_paused() == Some(false)
     });
 
-    // Told to stop, it reads no more, though it still waits for the database.
+    // After SIGTERM it stops reading, although it still waits for the database.
     terminate(&second.child);
-    wait_for("the end of reading", || {
+    wait_for("reading to stop", || {
         let ended = second.child.try_wait().unwrap();
-        assert!(ended.is_none(), "it ended before it was seen not to be paused");
+        assert!(ended.is_none(), "it exited before it was seen not to be paused");
         second.is_paused() == Some(false)
     });
     holder.execute("COMMIT").await.unwrap();
     assert!(end_of(&mut second.child).success());
     wait_for("all to be settled", || settled_now(&service.url, TAKEN) == 1_000);
-    wait_for("nothing to wait", || first.is_paused() == Some(false));
+    wait_for("the back pressure to end", || first.is_paused() == Some(false));
 }

@@ -9,7 +9,7 @@ use crate::{
     storm::Storm,
 };
 
-/// A plain post of a day, all in one partition.
+/// A plain post from `days_ago`, in partition 0.
 pub fn post(number: usize, days_ago: i64) -> Line {
     let created_at = OffsetDateTime::now_utc().replace_nanosecond(0).unwrap() - Duration::days(days_ago);
     let (id, text) = (format!("d{number}"), format!("nothing but the sea {number}"));
@@ -30,7 +30,7 @@ pub fn post(number: usize, days_ago: i64) -> Line {
     }
 }
 
-/// A deletion of such a post.
+/// The deletion of such a post.
 pub fn deletion(number: usize) -> Line {
     let id = format!("d{number}");
     Line {
@@ -43,7 +43,7 @@ pub fn deletion(number: usize) -> Line {
     }
 }
 
-/// One transaction of all records that are there: what comes while the first window dawdles waits for it.
+/// Settings for one transaction of all available records: records that arrive while the first window is slow gather behind it.
 pub const ALL_AT_ONCE: [(&str, &str); 7] = [
     ("FAILPOINTS", "window-before=1*sleep(2000)"),
     ("MOODSTREAM_STORE__RETENTION_DAYS", "366"),
@@ -54,16 +54,16 @@ pub const ALL_AT_ONCE: [(&str, &str); 7] = [
     ("MOODSTREAM_SHUTDOWN__DEADLINE_SECONDS", "1"),
 ];
 
-/// A window too long for one transaction is committed in parts. When the first is given up, the second must not be
-/// committed: its offset would pass the first's records.
+/// A window too large for one transaction is committed in parts. If the first is abandoned, the second must not be
+/// committed: its offset would pass the records of the first.
 #[test]
-fn a_part_given_up_at_the_deadline_is_not_passed_by_the_next() {
+fn the_part_after_one_abandoned_at_the_deadline_is_not_committed() {
     let mut storm = Storm::calm(21);
     let days = 270;
-    // Made ahead, so that only one day can be locked.
+    // Creates the partitions first, so that a single one can be locked.
     let first = storm.member(&ALL_AT_ONCE);
     storm.send((0..days).map(|n| post(n, i64::try_from(n).unwrap())).collect());
-    storm.wait("the days to be made", Storm::is_drained);
+    storm.wait("the partitions to be created", Storm::is_drained);
     storm.end_well(first);
 
     let mut holder = storm.harness.connect().unwrap();
@@ -71,12 +71,10 @@ fn a_part_given_up_at_the_deadline_is_not_passed_by_the_next() {
         &mut holder,
         "BEGIN; DO $$ BEGIN EXECUTE format('LOCK TABLE post_%s IN ACCESS EXCLUSIVE MODE', to_char(now() AT TIME ZONE 'UTC', 'YYYYMMDD')); END $$",
     );
-    // Today's post comes first: the part it is in waits for the lock; the last days are the other part.
+    // Today's post comes first, so the first part waits for the lock. The second part has the oldest days.
     storm.send((0..days).map(|n| post(1_000 + n, i64::try_from(n).unwrap())).collect());
     let member = storm.member(&ALL_AT_ONCE);
-    storm.wait("the first part to wait in vain", |_| {
-        member.log().contains("lock timeout")
-    });
+    storm.wait("the first part to time out", |_| member.log().contains("lock timeout"));
     storm.end_well(member);
     storm.harness.execute_on(&mut holder, "COMMIT");
     let member = storm.member(&ALL_AT_ONCE);
@@ -84,29 +82,29 @@ fn a_part_given_up_at_the_deadline_is_not_passed_by_the_next() {
     storm.drain_and_check();
 }
 
-/// Windows may be done out of order. When one is given up, none after it may be settled.
+/// Windows may finish out of order. If one is abandoned, none after it may be settled.
 #[test]
-fn a_window_given_up_at_the_deadline_is_not_passed_by_the_next() {
+fn the_window_after_one_abandoned_at_the_deadline_is_not_committed() {
     let mut storm = Storm::calm(22);
     let member = storm.member(&[
         ("FAILPOINTS", "window-before=1*sleep(30000)"),
         ("MOODSTREAM_SHUTDOWN__DEADLINE_SECONDS", "1"),
     ]);
     storm.feed(300);
-    storm.wait("windows to be judged after the first", |_| {
+    storm.wait("windows after the first to be classified", |_| {
         member
             .metric("moodstream_stage_records_total{stage=\"classify\"}")
             .unwrap_or(0.0)
             > 40.0
     });
-    assert_eq!(storm.settled(), 0, "the first window dawdles");
+    assert_eq!(storm.settled(), 0, "the first window is still being processed");
     member.signal(Signal::TERM);
     storm.end_well(member);
     storm.join();
     storm.drain_and_check();
 }
 
-/// A process whose model, say, hangs holds its partitions for ever: whoever watches it must be able to tell.
+/// A process that hangs, for example in its model, would hold its partitions for ever: `/live` must report it.
 #[test]
 fn a_process_that_is_stuck_is_not_live() {
     let mut storm = Storm::calm(24);
@@ -122,16 +120,16 @@ fn a_process_that_is_stuck_is_not_live() {
         let answer = live(&member);
         answer.contains("503") && answer.contains("stuck: records are held")
     });
-    storm.wait("the member to go on", |_| live(&member).contains("200 OK"));
+    storm.wait("the member to continue", |_| live(&member).contains("200 OK"));
     storm.end_well(member);
     storm.join();
     storm.drain_and_check();
 }
 
-/// Each day is a partition with its indexes to lock. Where the server's table of locks is too small for all days of
-/// the deletions at hand, they are carried out in parts.
+/// Each day is a partition with its indexes to lock. If the server's lock table is too small for all days of the deletions,
+/// they are applied in parts.
 #[test]
-fn deletions_of_more_days_than_the_server_can_lock_are_carried_out_in_parts() {
+fn deletions_of_more_days_than_the_server_can_lock_are_applied_in_parts() {
     let mut storm = Storm::with_postgres(23, &["max_connections=20"]);
     storm.harness.restart_with("SET max_locks_per_transaction = 10");
     let days = 250;
@@ -143,7 +141,7 @@ fn deletions_of_more_days_than_the_server_can_lock_are_carried_out_in_parts() {
     for member in std::mem::take(&mut storm.members) {
         storm.end_well(member);
     }
-    // A post's window keeps the only session busy while all deletions gather in the next one.
+    // The window of one post keeps the only session busy while all deletions gather in the next window.
     let mut one_window = ALL_AT_ONCE;
     one_window[0].1 = "window-before=1*sleep(5000)";
     storm.join_with(&one_window);
@@ -155,7 +153,7 @@ fn deletions_of_more_days_than_the_server_can_lock_are_carried_out_in_parts() {
     storm.wait("the deletions", Storm::is_drained);
     let log = storm.members[0].log();
     assert!(log.contains("too large for one transaction"), "{log}");
-    // The recount looks at all days at once.
+    // The recount reads all days in one query.
     storm.harness.restart_with("RESET max_locks_per_transaction");
     storm.drain_and_check();
 }

@@ -1,5 +1,5 @@
-//! The steps of a flush around its transaction, in the service itself: letters before it, Kafka's offsets after it.
-//! Those within are in `tests/fail_points`.
+//! Failures in the steps around a flush's transaction, in the service itself: dead letters before it, and the commit to Kafka
+//! after it. Steps within the transaction are tested in `tests/fail_points`.
 
 use crate::storm::Storm;
 
@@ -18,8 +18,8 @@ fn an_error_or_a_delay_around_the_transaction_changes_nothing() {
             storm.join_with(&[("FAILPOINTS", &format!("{step}={action}"))]);
         }
         if storm.members.len() == 4 {
-            // Every second member fails, and says so; the others dawdle.
-            storm.wait("all that fail to pass their fail points", |storm| {
+            // Every second member fails, and logs it; the others are slow.
+            storm.wait("all failing members to reach their fail points", |storm| {
                 if storm.is_drained() {
                     storm.feed(300);
                 }
@@ -33,7 +33,7 @@ fn an_error_or_a_delay_around_the_transaction_changes_nothing() {
             for member in std::mem::take(&mut storm.members) {
                 storm.end_well(member);
             }
-            // All have left at once, and the broker's coordinator may not get over it.
+            // All members have left at once, which may get the broker's coordinator stuck.
             storm.rename_group();
         }
     }

@@ -20,25 +20,25 @@ use crate::{
     support::{broker::Broker, proxy::Proxy},
 };
 
-/// After which a group that hands out no partitions is taken to be stuck: some session timeouts.
+/// Time after which a group that assigns no partitions is considered stuck: several session timeouts.
 pub const STALLED: Duration = Duration::from_secs(40);
 
-/// How long every member may take to be looked after while something else is waited for.
+/// Interval at which members are checked while waiting for something else.
 const TEND: Duration = Duration::from_millis(300);
 
 pub struct Storm {
     pub members: Vec<Member>,
     pub harness: Harness,
     pub to_broker: Proxy,
-    /// None where a mock cluster is in its place.
+    /// `None` with a mock cluster.
     broker: Option<Broker>,
-    /// No fault of the database holds that a starting member would end over.
+    /// False during a database fault that would make a starting member exit.
     pub database_is_well: bool,
-    /// Members that ended while starting, as they do where a thing that they need is not there yet.
+    /// Members that exited during startup, because something that they need was not available yet.
     pub failed_starts: usize,
-    /// Of those, how many are still to be started again.
+    /// How many of those must still be started again.
     missing: usize,
-    /// How often the broker's coordinator got stuck in a rebalance and the whole group was started anew.
+    /// How many times the broker's coordinator got stuck in a rebalance and the whole group was replaced.
     pub stalls: usize,
     settings: PathBuf,
     config: ClientConfig,
@@ -50,24 +50,24 @@ pub struct Storm {
 }
 
 impl Storm {
-    /// Everything but members.
+    /// A storm without members.
     pub fn calm(seed: u64) -> Self {
         Self::with_postgres(seed, &[])
     }
 
-    /// The same with settings of the server.
+    /// The same with settings for Postgres.
     pub fn with_postgres(seed: u64, settings: &[&str]) -> Self {
         Self::build(seed, settings, None)
     }
 
-    /// On another cluster, which has the topics already.
+    /// The same on another Kafka cluster, which has the topics already.
     pub fn on(seed: u64, config: ClientConfig) -> Self {
         Self::build(seed, &[], Some(config))
     }
 
     fn build(seed: u64, settings: &[&str], cluster: Option<ClientConfig>) -> Self {
         let mut folder = tempfile::tempdir().unwrap();
-        // The members' logs stay where something fails.
+        // The members' logs are kept if something fails.
         folder.disable_cleanup(true);
         let harness = Harness::new(folder.path(), settings);
         let to_broker = harness.runtime.block_on(Proxy::start(0));
@@ -103,31 +103,31 @@ impl Storm {
     }
 
     pub fn broker(&self) -> &Broker {
-        self.broker.as_ref().expect("a broker of its own")
+        self.broker.as_ref().expect("not a mock cluster")
     }
 
-    /// With members at work.
+    /// A storm with running members.
     pub fn new(seed: u64) -> Self {
         let mut storm = Self::calm(seed);
         storm.begin();
         storm
     }
 
-    /// Starts members, and waits until they do something.
+    /// Starts members, and waits for a first commit.
     pub fn begin(&mut self) {
         for _ in 0..*MEMBERS.start() {
             self.join();
         }
         self.feed(200);
         self.wait_for_group("a first commit", |storm| storm.settled() > 0);
-        // Closed days are merged at every round of upkeep, and not only once their first change is an hour old.
+        // Closed days are merged in every round of maintenance, not only an hour after their first change.
         self.harness.execute(
             "ALTER TABLE rollup_unmerged ALTER COLUMN since SET DEFAULT now() - interval '2 hours';
              UPDATE rollup_unmerged SET since = since - interval '2 hours'",
         );
     }
 
-    /// Rows of the rollups that were merged of several shards.
+    /// Number of merged rollup rows.
     pub fn merged(&mut self) -> i64 {
         let sql = "SELECT (SELECT count(*) FROM emotion_rollup WHERE shard = -1)
                         + (SELECT count(*) FROM emotion_rollup_hour WHERE shard = -1)
@@ -135,18 +135,18 @@ impl Storm {
         self.harness.number(sql).unwrap_or(0)
     }
 
-    /// One member more.
+    /// Adds a member.
     pub fn join(&mut self) {
         self.join_with(&[]);
     }
 
-    /// One member more, with variables of the environment: settings, or fail points.
+    /// Adds a member with environment variables: settings or fail points.
     pub fn join_with(&mut self, environment: &[(&str, &str)]) {
         let member = self.member(environment);
         self.members.push(member);
     }
 
-    /// A member that is not one of those that are looked after.
+    /// Starts a member that is not among the checked ones.
     pub fn member(&mut self, environment: &[(&str, &str)]) -> Member {
         self.started += 1;
         Member::start(format!("member-{}", self.started), &self.settings, environment)
@@ -162,23 +162,23 @@ impl Storm {
         self.send(lines);
     }
 
-    /// Feeds records made elsewhere.
+    /// Feeds the given records.
     pub fn send(&mut self, lines: Vec<Line>) {
         produce(&self.config, &lines);
         self.lines.extend(lines);
     }
 
-    /// Begins the account anew, for a topic that was made anew.
+    /// Forgets all fed records, for a recreated topic.
     pub fn forget_lines(&mut self) {
         self.lines.clear();
     }
 
-    /// Records fed.
+    /// Number of records fed.
     pub fn fed(&self) -> i64 {
         i64::try_from(self.lines.len()).unwrap()
     }
 
-    /// Records settled: the sum of the offsets in the database.
+    /// Number of records settled: the sum of the offsets in the database.
     pub fn settled(&mut self) -> i64 {
         let sql = format!(
             "SELECT coalesce(sum(next_offset), 0)::bigint FROM consumer_offset
@@ -191,7 +191,7 @@ impl Storm {
         self.settled() == self.fed()
     }
 
-    /// Waits for a condition, and looks after the members meanwhile.
+    /// Waits for a condition, and checks the members in the meantime.
     pub fn wait(&mut self, what: &str, mut condition: impl FnMut(&mut Self) -> bool) {
         let begun = Instant::now();
         while !condition(self) {
@@ -203,10 +203,10 @@ impl Storm {
         }
     }
 
-    /// As [`Self::wait`], for what needs the group to hand out partitions. The coordinator of the tests' broker now and
-    /// then never ends a rebalance, or never begins the one that members who left should bring, and gives nothing to fresh
-    /// members of the group either. Then all members are killed, and what the group has settled goes on under another
-    /// name: one fault more, which is counted.
+    /// As [`Self::wait`], for conditions that need the group to assign partitions. The coordinator of the tests' broker
+    /// sometimes never finishes a rebalance, or never starts the one due after members have left, and then assigns nothing to
+    /// new members of the group either. In that case all members are killed and the group continues under another name. This
+    /// is one more fault, and is counted.
     pub fn wait_for_group(&mut self, what: &str, mut condition: impl FnMut(&mut Self) -> bool) {
         let begun = Instant::now();
         let mut met = false;
@@ -220,9 +220,9 @@ impl Storm {
         }
     }
 
-    /// Kills all members, and starts as many of a group with another name.
+    /// Kills all members, and starts as many in a group with another name.
     pub fn replace_group(&mut self) {
-        println!("          the broker's coordinator is stuck: all members are killed and go on under another name");
+        println!("          the broker's coordinator is stuck: replacing the members by a group with another name");
         let count = self.members.len().max(*MEMBERS.start());
         self.members.clear();
         self.rename_group();
@@ -231,8 +231,8 @@ impl Storm {
         }
     }
 
-    /// What the group has settled goes on under another name, of which the broker's coordinator knows nothing yet. There
-    /// must be no member.
+    /// Renames the group in the database and the settings, to a name that is new to the broker's coordinator. There must be no
+    /// members.
     pub fn rename_group(&mut self) {
         assert!(self.members.is_empty());
         self.stalls += 1;
@@ -245,8 +245,8 @@ impl Storm {
             .write_settings(self.config.get("bootstrap.servers").unwrap(), &group);
     }
 
-    /// Whether the group leaves a partition to nobody, or a member without an answer: what a member does with the
-    /// partitions that it has is not the coordinator's affair. `guest` is in the group too, but not among the members.
+    /// Whether the coordinator has left a partition unassigned or a member waiting for its assignment. `guest` is in the group
+    /// too, but not among the members.
     pub fn is_stalled(&self, guest: Option<&Member>) -> bool {
         let members = || self.members.iter().chain(guest);
         let waits = |member: &Member| member.complains_of("waiting for the group's assignment");
@@ -255,7 +255,7 @@ impl Storm {
         self.broker.is_some() && (members().any(waits) || all_held < f64::from(PARTITIONS))
     }
 
-    /// A member that was running must not end by itself; one that was starting may, and is started again.
+    /// Checks that no running member has exited. A member may exit during startup, and is then started again.
     fn tend(&mut self) {
         if self.tended.elapsed() < TEND {
             return;
@@ -270,7 +270,7 @@ impl Storm {
             let member = self.members.remove(place);
             if member.was_running() || status.code() != Some(1) {
                 let words = format!(
-                    "{} ended by itself with {status}:\n{}",
+                    "{} exited unexpectedly with {status}:\n{}",
                     member.name,
                     tail(&member.log())
                 );
@@ -285,19 +285,19 @@ impl Storm {
         }
     }
 
-    /// SIGTERM, and an end with 0.
+    /// Sends SIGTERM, and requires exit code 0 unless the member was still starting.
     pub fn end_well(&mut self, mut member: Member) {
         let was_running = member.was_running();
         member.signal(Signal::TERM);
         let mut status = None;
-        self.wait("the stopped member's end", |_| {
+        self.wait("the stopped member to exit", |_| {
             status = member.ended();
             status.is_some()
         });
         let status = status.unwrap();
         if status.code() != Some(0) && was_running {
             let words = format!(
-                "{} was stopped and ended with {status}:\n{}",
+                "{} was stopped and exited with {status}:\n{}",
                 member.name,
                 tail(&member.log())
             );
@@ -305,7 +305,7 @@ impl Storm {
         }
     }
 
-    /// Ends all members once everything is settled, and checks the tables.
+    /// Waits until everything is settled, stops all members, and checks the tables.
     pub fn drain_and_check(&mut self) -> String {
         self.wait_for_group("everything to be settled", Self::is_drained);
         for member in std::mem::take(&mut self.members) {
@@ -317,7 +317,7 @@ impl Storm {
         oracle.summary()
     }
 
-    /// Says where things stand, and fails.
+    /// Prints the state, and fails.
     fn give_up(&mut self, why: &str) -> ! {
         let offsets: Vec<(i32, i64)> = if self.harness.connect().is_some() {
             self.harness
@@ -346,7 +346,7 @@ fn tail(log: &str) -> String {
     lines[lines.len().saturating_sub(40)..].join("\n")
 }
 
-#[allow(clippy::disallowed_methods)] // between two looks at a condition
+#[allow(clippy::disallowed_methods)] // between two checks of a condition
 fn pause() {
     thread::sleep(Duration::from_millis(5));
 }
