@@ -1,6 +1,6 @@
-//! A crash, an error or a delay at every step of a flush: the next try or the next owner must end with the same tables.
+//! A crash, an error or a delay at every step of a flush: the next attempt or the next owner must end with the same tables.
 //!
-//! A binary of its own, because fail points are set for the whole process.
+//! A separate test binary, because fail points are configured for the whole process.
 
 #![allow(
     clippy::unwrap_used,
@@ -28,7 +28,7 @@ use moodstream::{
 };
 use support::store::{GROUP, Harness, NOON, TOPIC, deletion, flush, options, post, run};
 
-/// Where a child process finds the database.
+/// The environment variable with the child process's database URL.
 const URL: &str = "MOODSTREAM_TEST_URL";
 
 /// The steps within [`Store::flush`].
@@ -36,7 +36,7 @@ fn steps() -> impl Iterator<Item = &'static str> {
     STEPS.into_iter().filter(|step| step.starts_with("flush-"))
 }
 
-/// Two posts, one of them deleted by the second flush, which brings another.
+/// Two posts. The second flush deletes one of them and adds another.
 fn first() -> Flush {
     let mut all = flush();
     all.ranges.push(run(0, 0, 2));
@@ -64,7 +64,7 @@ async fn next_offset(store: &Store) -> i64 {
     store.start_offsets(GROUP, &asked).await.unwrap()[&asked[0]]
 }
 
-/// What the second flush leaves, once.
+/// Checks that the second flush was applied exactly once.
 async fn assert_done(harness: &Harness, step: &str) {
     assert_eq!(harness.ids().await, ["comes", "stays"], "{step}");
     assert_eq!(next_offset(&harness.store).await, 4, "{step}");
@@ -72,7 +72,7 @@ async fn assert_done(harness: &Harness, step: &str) {
 }
 
 #[tokio::test]
-async fn an_error_at_any_step_is_made_good_by_the_next_try() {
+async fn after_an_error_at_any_step_the_next_attempt_succeeds() {
     let scenario = FailScenario::setup();
     for step in steps() {
         let harness = begun().await;
@@ -90,14 +90,14 @@ async fn an_error_at_any_step_is_made_good_by_the_next_try() {
         assert_eq!(
             flushed.total().removed,
             1,
-            "{step}: known also of a try whose answer was lost"
+            "{step}: known even if the response to the commit was lost"
         );
         assert_done(&harness, step).await;
     }
     scenario.teardown();
 }
 
-/// Whether a flush holds the partition's fence.
+/// Whether a flush holds the lock on the partition's offset.
 async fn fence_is_held(harness: &Harness) -> bool {
     let free: Option<i64> = sqlx::query_scalar("SELECT next_offset FROM consumer_offset FOR UPDATE SKIP LOCKED")
         .fetch_optional(&harness.pool)
@@ -106,7 +106,7 @@ async fn fence_is_held(harness: &Harness) -> bool {
     free.is_none()
 }
 
-/// A consumer on a thread of its own, which a pause at a fail point blocks.
+/// Flushes on a separate thread, because a pause at a fail point blocks the thread.
 fn flush_apart(url: &str) -> JoinHandle<Result<Flushed, FlushError>> {
     let url = url.to_owned();
     thread::spawn(move || {
@@ -121,9 +121,9 @@ fn flush_apart(url: &str) -> JoinHandle<Result<Flushed, FlushError>> {
     })
 }
 
-/// While one dawdles another takes the partition: one of them writes, and the other is fenced.
+/// While one flush is delayed, another consumer flushes the same offsets: one of them writes, and the other is fenced.
 #[tokio::test(flavor = "multi_thread", worker_threads = 4)]
-async fn a_delay_at_any_step_lets_one_owner_write() {
+async fn with_a_delay_at_any_step_only_one_owner_writes() {
     let scenario = FailScenario::setup();
     for step in steps() {
         let harness = begun().await;
@@ -137,7 +137,7 @@ async fn a_delay_at_any_step_lets_one_owner_write() {
         }
         let quick = flush_apart(&harness.url);
         if matches!(step, "flush-begin" | "flush-commit-after") {
-            // Nothing holds the other one back.
+            // The delayed flush holds no lock, so the other one finishes.
             while !slow.is_finished() && !quick.is_finished() {
                 tokio::task::yield_now().await;
             }
@@ -157,24 +157,24 @@ async fn a_delay_at_any_step_lets_one_owner_write() {
     scenario.teardown();
 }
 
-/// A process that ends there, as by SIGKILL, leaves all of its flush or nothing; the next owner does the rest.
+/// A process that dies at the step leaves its whole flush or none of it; the next owner continues.
 #[tokio::test(flavor = "multi_thread")]
 async fn a_crash_at_any_step_leaves_all_or_nothing() {
-    // This process's own flushes must not meet what another test has armed.
+    // Keeps out the fail points of other tests, which would affect the flushes of this process.
     let scenario = FailScenario::setup();
     for step in steps() {
         let harness = begun().await;
         let output = Command::new(std::env::current_exe().unwrap())
-            .args(["--exact", "flushes_in_a_process_of_its_own", "--ignored", "--nocapture"])
+            .args(["--exact", "flushes_in_a_child_process", "--ignored", "--nocapture"])
             .env(URL, &harness.url)
             .env("FAILPOINTS", format!("{step}=return(crash)"))
             .output()
             .unwrap();
-        let words = String::from_utf8_lossy(&output.stderr);
-        assert_eq!(output.status.signal(), Some(6), "{step}: {words}");
-        assert!(words.contains(&format!("fail point {step}: crash")), "{words}");
+        let stderr = String::from_utf8_lossy(&output.stderr);
+        assert_eq!(output.status.signal(), Some(6), "{step}: {stderr}");
+        assert!(stderr.contains(&format!("fail point {step}: crash")), "{stderr}");
 
-        // The server may find out only when it reads from the connection.
+        // The server may notice the crash only when it reads from the connection.
         let store = harness.another_store().await;
         let landed = step == "flush-commit-after";
         assert_eq!(next_offset(&store).await, if landed { 4 } else { 2 }, "{step}");
@@ -187,10 +187,10 @@ async fn a_crash_at_any_step_leaves_all_or_nothing() {
     scenario.teardown();
 }
 
-/// Not a test: what [`a_crash_at_any_step_leaves_all_or_nothing`] starts.
+/// Not a test: [`a_crash_at_any_step_leaves_all_or_nothing`] starts it.
 #[test]
-#[ignore = "the crash test runs it in a process of its own"]
-fn flushes_in_a_process_of_its_own() {
+#[ignore = "the crash test runs it in a child process"]
+fn flushes_in_a_child_process() {
     let Ok(url) = std::env::var(URL) else { return };
     let _scenario = FailScenario::setup();
     let runtime = tokio::runtime::Runtime::new().unwrap();
@@ -200,7 +200,7 @@ fn flushes_in_a_process_of_its_own() {
     });
 }
 
-/// The crate that makes fail points is no dependency of what ships, so no fail point can be in it.
+/// The crate for fail points is not a dependency of the released binary.
 #[test]
 fn release_builds_have_no_fail_points() {
     let cargo = std::env::var_os("CARGO").unwrap_or_else(|| "cargo".into());

@@ -1,9 +1,9 @@
-//! The service at full feed for as long as you like: `MINUTES=60 make soak`. Its memory must stay flat, and its threads,
-//! connections and open files must not grow; at the end everything fed is settled and the rollups equal a recount.
+//! The service at full load for any length of time: `MINUTES=60 make soak`. Its memory must stay flat, and its threads,
+//! connections and open files must not grow. At the end all records must be settled and the rollups equal a recount.
 //!
-//! Without `MINUTES` it runs for some seconds, as part of the tests: that shows growth of threads, connections and
-//! files; memory is only checked after ten minutes, when caches and pools are full. A binary of its own, so that nothing else
-//! runs beside it.
+//! Without `MINUTES` it runs for a few seconds, as part of the tests, which detects growth of threads, connections and
+//! files. Memory is only checked in runs of more than ten minutes, when caches and pools are full. A separate test binary,
+//! so that nothing else runs at the same time.
 
 #![allow(clippy::unwrap_used, clippy::expect_used, clippy::panic, missing_docs)]
 
@@ -22,34 +22,33 @@ use sqlx::{Connection as _, PgConnection};
 use support::service::{Bench, Service, end_of, terminate, wait_for};
 use time::OffsetDateTime;
 
-/// Caches, pools and buffers are full after this, and memory must stay where it is.
+/// Caches, pools and buffers are full after this time, and memory must stay flat.
 const WARM: Duration = Duration::from_secs(600);
-/// How much the resident memory may still grow after [`WARM`]: 5 % and 16 MiB, for what allocators keep.
+/// How much the resident memory may still grow after [`WARM`]: 5 % and 16 MiB, for memory that allocators retain.
 const GROWTH: f64 = 1.05;
 const GROWTH_KIB: u64 = 16 << 10;
-/// Threads for parsing come with demand and go when idle: so many more than at a moment when other processes left the
-/// machine no time for any.
+/// Parsing threads start on demand and exit when idle, so there may be this many more than in a sample without any.
 const BLOCKING: u64 = 8;
-/// `database.max_connections`: opened with demand.
+/// `database.max_connections`, which are opened on demand.
 const POOL: u64 = 4;
-/// Records fed ahead of what is settled: the service always has work, the broker never holds much.
+/// Records fed ahead of those that are settled: the service always has work, and the broker never holds many.
 const AHEAD: u64 = 6_000;
 const CHUNK: usize = 2_000;
 const PARTITIONS: i32 = 4;
 
-/// What the process holds at a moment.
+/// The resources of the process at one moment.
 #[derive(Debug, Clone, Copy, Default)]
 struct Usage {
     rss_kib: u64,
     threads: u64,
     files: u64,
     sockets: u64,
-    /// Of Postgres.
+    /// Connections to Postgres.
     connections: u64,
 }
 
-/// The middle of each figure over some time: a moment's is chance.
-fn middle(samples: &[Usage]) -> Usage {
+/// The median of each figure, because single samples vary.
+fn median(samples: &[Usage]) -> Usage {
     let of = |figure: fn(&Usage) -> u64| {
         let mut figures: Vec<u64> = samples.iter().map(figure).collect();
         figures.sort_unstable();
@@ -72,7 +71,7 @@ fn status(pid: u32, name: &str) -> u64 {
     figure.and_then(|figure| figure.parse().ok()).unwrap_or(0)
 }
 
-/// How many threads of each name there are.
+/// The number of threads of each name.
 fn threads(pid: u32) -> BTreeMap<String, u32> {
     let mut names = BTreeMap::new();
     for task in fs::read_dir(format!("/proc/{pid}/task"))
@@ -119,7 +118,7 @@ async fn settled(database: &mut PgConnection) -> u64 {
     records.unsigned_abs()
 }
 
-/// Feeds without end, but never far ahead, until the time is over; returns how much was fed and a sample each second.
+/// Feeds records for this time, never far ahead of the service. Returns the number of records and a sample for each second.
 async fn feed(bench: &Bench, service: &Service, pid: u32, length: Duration) -> (u64, Vec<(Duration, Usage)>) {
     let mut database = PgConnection::connect(&service.url).await.unwrap();
     let (mut writer, mut fed, mut samples) = (Writer::new(5), 0, Vec::new());
@@ -146,7 +145,7 @@ async fn feed(bench: &Bench, service: &Service, pid: u32, length: Duration) -> (
             continue;
         }
         next_sample = now + Duration::from_secs(1);
-        // Somebody always scrapes.
+        // Scraped at the same time, as in production.
         assert!(service.get("/metrics").is_some(), "/metrics does not answer");
         let sample = usage(pid, &mut database).await;
         samples.push((now, sample));
@@ -169,7 +168,7 @@ async fn feed(bench: &Bench, service: &Service, pid: u32, length: Duration) -> (
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn at_full_feed_nothing_grows() {
+async fn nothing_grows_at_full_load() {
     let minutes: f64 = std::env::var("MINUTES").map_or(0.15, |minutes| minutes.parse().unwrap());
     let length = Duration::from_secs_f64(minutes * 60.0);
     let bench = Bench::start();
@@ -188,16 +187,16 @@ async fn at_full_feed_nothing_grows() {
     });
 
     let (fed, samples) = feed(&bench, &service, child.id(), length).await;
-    assert!(child.try_wait().unwrap().is_none(), "the service has ended");
-    // A sixth each: the first is the way up.
+    assert!(child.try_wait().unwrap().is_none(), "the service has exited");
+    // The first sixth is the warm-up.
     let warm = length.mul_f64(1.0 / 6.0).min(WARM);
     let window = warm.mul_f64(0.2).max(Duration::from_secs(2));
     let within = |from: Duration, to: Duration| -> Vec<Usage> {
         let inside = samples.iter().filter(|(at, _)| (from..=to).contains(at));
         inside.map(|(_, usage)| *usage).collect()
     };
-    let early = middle(&within(warm, warm + window));
-    let late = middle(&within(length.saturating_sub(window), length));
+    let early = median(&within(warm, warm + window));
+    let late = median(&within(length.saturating_sub(window), length));
     println!(
         "after {:.1} minutes {early:?}\nat the end {late:?}",
         warm.as_secs_f64() / 60.0
@@ -211,7 +210,7 @@ async fn at_full_feed_nothing_grows() {
     while settled(&mut database).await < fed {
         assert!(
             begun.elapsed() < Duration::from_secs(180),
-            "what was fed is not settled"
+            "not all records are settled"
         );
         ticks.tick().await;
     }

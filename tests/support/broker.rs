@@ -1,6 +1,6 @@
 //! A throwaway Kafka-compatible broker on a free loopback port.
 
-// Each test binary takes this in as a module of its own, and uses a part of it.
+// Each test binary includes this module and uses a part of it.
 #![allow(dead_code, unreachable_pub, clippy::unwrap_used, clippy::expect_used, clippy::panic)]
 
 use std::{
@@ -20,34 +20,30 @@ use rdkafka::{
     producer::{BaseProducer, BaseRecord, Producer},
 };
 
-/// A running broker; killed when dropped. Its memory is all it has: a restart loses everything.
+/// A running broker; killed when dropped. It stores everything in memory, so a restart loses all data.
 pub struct Broker {
     program: PathBuf,
     port: u16,
-    /// The port that clients are told: that of a proxy, or its own.
+    /// The advertised port: that of a proxy, or its own.
     advertised: u16,
     child: Option<Child>,
 }
 
 impl Broker {
-    /// Starts one, or says why there is none: `MOODSTREAM_TANSU`, else `.runtime/bin/tansu`.
+    /// Starts a broker from `MOODSTREAM_TANSU`, or else `.runtime/bin/tansu`. Panics if there is none.
     pub fn start() -> Self {
         Self::start_behind(None)
     }
 
-    /// Starts one that clients reach through the proxy at that port, which may yet have to be led here.
+    /// Starts a broker that clients reach through the proxy at this port. The proxy may be connected to it later.
     pub fn start_behind(proxy: Option<u16>) -> Self {
         let runtime = std::env::var_os("MOODSTREAM_RUNTIME").map_or_else(
             || PathBuf::from(env!("CARGO_MANIFEST_DIR")).join(".runtime"),
             PathBuf::from,
         );
         let program = std::env::var_os("MOODSTREAM_TANSU").map_or_else(|| runtime.join("bin/tansu"), PathBuf::from);
-        assert!(
-            program.exists(),
-            "no broker at {}: `make setup` fetches it",
-            program.display()
-        );
-        // The port is free between this bind and the broker's, but for a very unlucky moment.
+        assert!(program.exists(), "no broker at {}: run `make setup`", program.display());
+        // Another process could take the port before the broker binds it, but that is very unlikely.
         let port = TcpListener::bind("127.0.0.1:0").unwrap().local_addr().unwrap().port();
         let mut broker = Self {
             program,
@@ -59,7 +55,7 @@ impl Broker {
         broker
     }
 
-    /// The port that it listens at.
+    /// The port that it listens on.
     pub fn port(&self) -> u16 {
         self.port
     }
@@ -69,7 +65,7 @@ impl Broker {
         format!("127.0.0.1:{}", self.advertised)
     }
 
-    /// The process.
+    /// The process id; 0 if it is not running.
     pub fn pid(&self) -> u32 {
         self.child.as_ref().map_or(0, Child::id)
     }
@@ -102,7 +98,7 @@ impl Broker {
             .spawn()
             .unwrap();
         self.child = Some(child);
-        // Asked directly: a proxy may not lead here yet.
+        // Queried directly, because the proxy may not be connected to it yet.
         let client: BaseConsumer = self
             .config()
             .set("bootstrap.servers", format!("127.0.0.1:{}", self.port))
@@ -114,7 +110,7 @@ impl Broker {
         }
     }
 
-    /// A client's settings for this broker.
+    /// Client settings for this broker.
     pub fn config(&self) -> ClientConfig {
         let mut config = ClientConfig::new();
         config
@@ -124,7 +120,7 @@ impl Broker {
         config
     }
 
-    /// Makes a topic.
+    /// Creates a topic.
     pub fn create_topic(&self, topic: &str, partitions: i32) {
         let admin: AdminClient<DefaultClientContext> = self.config().create().unwrap();
         let new = NewTopic::new(topic, partitions, TopicReplication::Fixed(1));
@@ -137,7 +133,7 @@ impl Broker {
         self.produce_with(&[], topic, records);
     }
 
-    /// The same with properties of the producer.
+    /// The same with properties for the producer.
     pub fn produce_with<'a>(
         &self,
         properties: &[(&str, &str)],

@@ -1,8 +1,8 @@
-//! Reading what `/metrics` says: the text format of Prometheus, as far as this service writes it.
+//! Parses `/metrics`: the parts of Prometheus's text format that this service uses.
 //!
 //! <https://prometheus.io/docs/instrumenting/exposition_formats/>
 //!
-//! Uses the standard library alone, so that tests, benches and the demo can include it by path.
+//! Uses only the standard library, so that tests, benches and the demo can include it by path.
 #![allow(dead_code, unreachable_pub)]
 
 use std::{borrow::Cow, collections::BTreeMap};
@@ -10,7 +10,7 @@ use std::{borrow::Cow, collections::BTreeMap};
 /// One sample.
 #[derive(Debug, Clone, PartialEq)]
 pub struct Sample<'a> {
-    /// The name: of a histogram with `_bucket`, `_sum` or `_count`.
+    /// The name; for a histogram, including `_bucket`, `_sum` or `_count`.
     pub name: &'a str,
     /// Its labels, in order.
     pub labels: Vec<(&'a str, Cow<'a, str>)>,
@@ -29,7 +29,7 @@ impl Sample<'_> {
     }
 }
 
-/// The samples of a page, in its order; comments and lines that are none are passed over.
+/// The samples of a page, in order. Comments and invalid lines are skipped.
 pub fn samples(page: &str) -> impl Iterator<Item = Sample<'_>> {
     page.lines().filter_map(sample)
 }
@@ -51,7 +51,7 @@ fn sample(line: &str) -> Option<Sample<'_>> {
 
 type Labels<'a> = Vec<(&'a str, Cow<'a, str>)>;
 
-/// `a="x",b="y"} 1`: the labels, and what follows the brace.
+/// Parses `a="x",b="y"} 1`: returns the labels and the text after the brace.
 fn labels(mut rest: &str) -> Option<(Labels<'_>, &str)> {
     let mut labels = Vec::new();
     loop {
@@ -90,7 +90,7 @@ fn unescape(value: &str) -> Cow<'_, str> {
     Cow::Owned(plain)
 }
 
-/// The sum of a metric over all its labels; 0 where it is absent.
+/// The sum of a metric over all its labels; 0 if it is absent.
 #[must_use]
 pub fn total(page: &str, name: &str) -> f64 {
     samples(page)
@@ -99,7 +99,7 @@ pub fn total(page: &str, name: &str) -> f64 {
         .sum()
 }
 
-/// A metric by the values of one label, added up over the others.
+/// A metric by the values of one label, summed over the others.
 #[must_use]
 pub fn by_label(page: &str, name: &str, label: &str) -> BTreeMap<String, f64> {
     let mut values = BTreeMap::new();

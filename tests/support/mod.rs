@@ -1,4 +1,4 @@
-//! What the tests share: a broker, a Postgres, a proxy between, the service, and a store on a fresh database.
+//! Shared by the tests: a broker, a Postgres, a proxy, the service, and a store on a fresh database.
 #![allow(
     dead_code,
     unreachable_pub,

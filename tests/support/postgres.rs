@@ -1,8 +1,7 @@
-//! A throwaway Postgres cluster: on a free loopback port, in a temporary folder, gone when the
-//! process that started it is gone, however that ends.
+//! A throwaway Postgres cluster on a free loopback port, in a temporary folder. It is removed when the process that started
+//! it has ended, even if that was killed.
 //!
-//! Uses the standard library and `tempfile` alone, so that tests, benches and examples can include
-//! it by path.
+//! Uses only the standard library and `tempfile`, so that tests, benches and examples can include it by path.
 #![allow(dead_code, unreachable_pub)]
 
 use std::{
@@ -17,18 +16,18 @@ use std::{
     time::{Duration, Instant},
 };
 
-/// How long a cluster may take to answer: slow machines under load included.
+/// How long a cluster may take to accept connections, even on a slow machine under load.
 const STARTUP: Duration = Duration::from_secs(60);
 
-/// Words in the log that mean that there is nothing to wait for.
+/// Words in the log that mean that the server will not start.
 const FAILED: [&str; 3] = ["initdb: error", "database system is shut down", "not found"];
 
-/// Makes the cluster, runs the server and outlives this process by a moment: standard input ends when the process
-/// that holds its other end is gone, killed or not, and then the server is stopped and its files removed.
+/// Creates the cluster and runs the server. Its standard input is closed when the process that started it has ended, killed
+/// or not; it then stops the server and removes the files.
 ///
-/// QUIT is Postgres's immediate shutdown; TERM to the whole process group ends an `initdb` that still runs. The
-/// traps keep the supervisor itself alive through it. Where there is a file `down`, the server was taken down to
-/// come back when the file is gone; a file `ended` says that it has ended, which is later than its port closes.
+/// SIGQUIT is Postgres's immediate shutdown. SIGTERM to the whole process group ends an `initdb` that still runs, and the
+/// traps keep the supervisor itself alive. While a file `down` exists, the server stays down. A file `ended` means that it
+/// has exited, which is later than its port closes.
 const SUPERVISOR: &str = r#"
 bin=$1 folder=$2
 shift 2
@@ -63,15 +62,15 @@ pub struct Postgres {
 }
 
 impl Postgres {
-    /// Makes a cluster and waits until it answers.
+    /// Creates a cluster and waits until it accepts connections.
     pub fn start() -> io::Result<Self> {
         Self::start_with(&[])
     }
 
-    /// The same with settings of the server, such as `max_connections=20`.
+    /// The same with settings for the server, such as `max_connections=20`.
     pub fn start_with(settings: &[&str]) -> io::Result<Self> {
         let bin = find_bin()?;
-        // Another process may take the port between its choice and its use.
+        // Another process may take the port before the server binds it.
         let mut tries = 0;
         loop {
             match Self::start_at(&bin, free_port()?, settings) {
@@ -88,7 +87,7 @@ impl Postgres {
             chown(folder.path(), Some(uid), Some(gid))?;
         }
         let port_setting = format!("port={port}");
-        // Nothing here needs to outlive a crash of the machine.
+        // The data need not survive a crash of the machine.
         let settings = [
             &port_setting,
             "listen_addresses=127.0.0.1",
@@ -108,7 +107,7 @@ impl Postgres {
             .stdin(Stdio::piped())
             .stdout(Stdio::null())
             .stderr(Stdio::null())
-            // Ctrl-C in a terminal goes to this process alone, which then ends the server in order.
+            // A Ctrl-C in a terminal then reaches only this process, and the supervisor can stop the server cleanly.
             .process_group(0)
             .spawn()?;
         let cluster = Self {
@@ -121,12 +120,12 @@ impl Postgres {
         Ok(cluster)
     }
 
-    /// What the server has logged until now.
+    /// The server's log so far.
     pub fn log(&self) -> String {
         fs::read_to_string(self.folder.join("log")).unwrap()
     }
 
-    /// Stops the server at once, as a crash would, and keeps it down until [`Self::come_back`].
+    /// Stops the server immediately, like a crash, and keeps it down until [`Self::come_back`].
     pub fn crash(&self) -> io::Result<()> {
         fs::write(self.folder.join("down"), "")?;
         let pid = fs::read_to_string(self.folder.join("data/postmaster.pid"))?;
@@ -142,7 +141,7 @@ impl Postgres {
         Ok(())
     }
 
-    /// Starts the server again after [`Self::crash`] and waits until it answers.
+    /// Starts the server again after [`Self::crash`] and waits until it accepts connections.
     pub fn come_back(&self) -> io::Result<()> {
         fs::remove_file(self.folder.join("down"))?;
         let deadline = Instant::now() + STARTUP;
@@ -164,18 +163,19 @@ impl Postgres {
             };
             let log = fs::read_to_string(&log).unwrap_or_default();
             if log.contains("could not bind") {
-                return Err(io::Error::new(io::ErrorKind::AddrInUse, "the port was taken meanwhile"));
+                return Err(io::Error::new(
+                    io::ErrorKind::AddrInUse,
+                    "another process took the port",
+                ));
             }
             if Instant::now() > deadline || FAILED.iter().any(|sign| log.contains(sign)) {
-                return Err(io::Error::other(format!(
-                    "postgres did not start: {error}; its log: {log}"
-                )));
+                return Err(io::Error::other(format!("postgres did not start: {error}; log: {log}")));
             }
             pause();
         }
     }
 
-    /// Makes a file or folder the server's.
+    /// Changes the owner of a file or folder to the server's user.
     pub fn give(&self, path: &Path) -> io::Result<()> {
         match unprivileged_user()? {
             Some((uid, gid)) => chown(path, Some(uid), Some(gid)),
@@ -188,7 +188,7 @@ impl Postgres {
         self.port
     }
 
-    /// Makes a fresh, empty database and returns its URL.
+    /// Creates an empty database and returns its URL.
     pub fn database(&self) -> io::Result<String> {
         let name = format!("test_{}", self.databases.fetch_add(1, Ordering::Relaxed));
         self.execute(&format!("CREATE DATABASE {name}"))?;
@@ -200,7 +200,7 @@ impl Postgres {
         format!("postgres://postgres@127.0.0.1:{}/{database}", self.port)
     }
 
-    /// A client program of the same release, such as `psql`, led to this cluster as the superuser.
+    /// A client program of the same release, such as `psql`, set up to connect to this cluster as superuser.
     pub fn client(&self, program: &str) -> io::Result<Command> {
         let mut command = Command::new(find_bin()?.join(program));
         command
@@ -223,20 +223,20 @@ impl Drop for Postgres {
     }
 }
 
-#[allow(clippy::disallowed_methods)] // between two looks at a condition
+#[allow(clippy::disallowed_methods)] // between two checks of a condition
 fn pause() {
     thread::sleep(Duration::from_millis(20));
 }
 
 fn as_user(mut command: Command, user: Option<(u32, u32)>) -> Command {
-    // Setting the user also drops the supplementary groups of root.
+    // Setting the user also drops root's supplementary groups.
     if let Some((uid, gid)) = user {
         command.uid(uid).gid(gid);
     }
     command
 }
 
-/// Whom to run the server as: `None` stays this user, unless that is root, which Postgres refuses.
+/// The user to run the server as, because Postgres refuses to run as root. `None` if this process is not root.
 fn unprivileged_user() -> io::Result<Option<(u32, u32)>> {
     let me = tempfile::tempfile()?;
     if std::os::unix::fs::MetadataExt::uid(&me.metadata()?) != 0 {
@@ -257,7 +257,7 @@ fn free_port() -> io::Result<u16> {
     Ok(TcpListener::bind((Ipv4Addr::LOCALHOST, 0))?.local_addr()?.port())
 }
 
-/// Where `initdb` and `postgres` lie.
+/// The folder with `initdb` and `postgres`.
 fn find_bin() -> io::Result<PathBuf> {
     let mut folders: Vec<PathBuf> = Vec::new();
     if let Some(bin) = env::var_os("MOODSTREAM_PG_BIN") {
@@ -267,7 +267,7 @@ fn find_bin() -> io::Result<PathBuf> {
             .map_or_else(|| Path::new(env!("CARGO_MANIFEST_DIR")).join(".runtime"), PathBuf::from);
         folders.push(runtime.join("pg/bin"));
         folders.extend(env::var_os("PATH").iter().flat_map(env::split_paths));
-        // Debian keeps the server's programs out of PATH.
+        // Debian does not put the server's programs on PATH.
         let mut debian: Vec<_> = fs::read_dir("/usr/lib/postgresql")
             .into_iter()
             .flatten()
@@ -289,7 +289,7 @@ fn find_bin() -> io::Result<PathBuf> {
     }
 }
 
-/// One statement over the wire protocol's simple query, as superuser, without a password:
+/// Executes one statement with the wire protocol's simple query, as superuser without a password:
 /// <https://www.postgresql.org/docs/current/protocol-flow.html>.
 fn execute(port: u16, sql: &str) -> io::Result<()> {
     let mut stream = TcpStream::connect((Ipv4Addr::LOCALHOST, port))?;
@@ -310,7 +310,7 @@ fn framed(kind: Option<u8>, body: &[u8]) -> Vec<u8> {
         .collect()
 }
 
-/// Reads messages up to ReadyForQuery; an ErrorResponse is the error.
+/// Reads messages up to ReadyForQuery; an ErrorResponse is returned as an error.
 fn until_ready(stream: &mut TcpStream) -> io::Result<()> {
     let mut failure = None;
     loop {

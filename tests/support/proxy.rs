@@ -1,6 +1,6 @@
-//! A proxy on loopback, before Postgres or before the broker, whose faults the tests choose.
+//! A proxy on loopback in front of Postgres or the broker, into which tests inject faults.
 
-// Each test binary takes this in as a module of its own, and uses a part of it.
+// Each test binary includes this module and uses a part of it.
 #![allow(dead_code, unreachable_pub, clippy::unwrap_used)]
 
 use std::{
@@ -22,15 +22,15 @@ use tokio::{
 #[repr(u8)]
 pub enum Cut {
     Never,
-    /// The commit does not reach the server.
+    /// The connection is closed before the commit reaches the server.
     Before,
-    /// The commit takes place and its answer is lost.
+    /// The connection is closed after the commit, and its response is lost.
     After,
-    /// As before, and nobody is told: nothing passes any more, on any connection, and none is closed.
+    /// The commit does not reach the server. From then on nothing is forwarded on any connection, and none is closed.
     SilentBefore,
-    /// The same after the commit took place.
+    /// The same, but the commit reaches the server.
     SilentAfter,
-    /// The same after the answer has passed.
+    /// The same, but the commit's response also reaches the client.
     SilentAnswered,
 }
 
@@ -43,11 +43,11 @@ struct Faults {
     server: AtomicU16,
     cut: AtomicU8,
     delay_ms: AtomicU64,
-    /// Kafka's Produce requests of the service end their connection.
+    /// Whether the service's Produce requests to Kafka close their connection.
     no_produce: AtomicBool,
-    /// What passes is swallowed, and nobody is told.
+    /// Whether all bytes are discarded silently.
     silent: watch::Sender<bool>,
-    /// How often something was.
+    /// How many times something was discarded.
     swallowed: AtomicU64,
 }
 
@@ -58,14 +58,14 @@ impl Faults {
         silent
     }
 
-    /// That a connection was closed is not told either while all is silent.
+    /// While the proxy is silent, a connection closed on one side stays open on the other.
     async fn keep_open(&self) {
         let _ = self.silent.subscribe().wait_for(|silent| !silent).await;
     }
 }
 
 impl Proxy {
-    /// Listens, before the server at that port. Must be called within a tokio runtime, which does the work.
+    /// Listens in front of the server at this port. Must be called within a tokio runtime.
     pub async fn start(server: u16) -> Self {
         let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
         let port = listener.local_addr().unwrap().port();
@@ -81,12 +81,12 @@ impl Proxy {
         Self { port, faults }
     }
 
-    /// Leads to another port from now on.
+    /// Forwards new connections to another port.
     pub fn lead_to(&self, server: u16) {
         self.faults.server.store(server, Ordering::SeqCst);
     }
 
-    /// What happens to the next COMMIT.
+    /// Sets what happens to the next COMMIT.
     pub fn cut(&self, cut: Cut) {
         self.faults.cut.store(cut as u8, Ordering::SeqCst);
     }
@@ -96,23 +96,23 @@ impl Proxy {
         self.faults.cut.load(Ordering::SeqCst) != Cut::Never as u8
     }
 
-    /// Whether a silence has begun and swallowed something.
+    /// Whether the proxy has been silent and has discarded something.
     pub fn has_swallowed(&self) -> bool {
         self.faults.swallowed.load(Ordering::SeqCst) > 0
     }
 
-    /// Ends a silence: what comes passes again. What was swallowed is lost.
+    /// Ends a silence: bytes are forwarded again. Discarded bytes are lost.
     pub fn speak(&self) {
         self.faults.silent.send_replace(false);
     }
 
-    /// Every packet takes this much longer.
+    /// Delays everything that is forwarded by this much.
     pub fn delay(&self, by: Duration) {
         let millis = u64::try_from(by.as_millis()).unwrap();
         self.faults.delay_ms.store(millis, Ordering::SeqCst);
     }
 
-    /// Refuses the service's Produce requests to Kafka, or takes them again.
+    /// Refuses the service's Produce requests to Kafka, or accepts them again.
     pub fn refuse_produce(&self, refuse: bool) {
         self.faults.no_produce.store(refuse, Ordering::SeqCst);
     }
@@ -160,13 +160,13 @@ async fn relay(mut client: TcpStream, mut server: TcpStream, faults: &Faults) {
                     return;
                 }
                 if armed == Cut::After as u8 {
-                    // The answer says that the commit is done; it stays here.
+                    // Waits for the response, which shows that the commit is done, and drops it.
                     let _ = server.read(&mut from_server).await;
                     return;
                 }
                 if armed == Cut::SilentAnswered as u8 {
                     let Ok(n @ 1..) = server.read(&mut from_server).await else { return };
-                    // Before the answer passes: nothing that follows it may.
+                    // Set before the response is forwarded, because nothing after it may pass.
                     faults.silent.send_replace(true);
                     let _ = client.write_all(&from_server[..n]).await;
                 } else if armed == Cut::SilentAfter as u8 {
@@ -187,7 +187,7 @@ async fn relay(mut client: TcpStream, mut server: TcpStream, faults: &Faults) {
     }
 }
 
-/// The fault itself, not a wait for something.
+/// Injects the delay.
 async fn slow(faults: &Faults) {
     let delay = faults.delay_ms.load(Ordering::SeqCst);
     if delay > 0 {
@@ -195,7 +195,7 @@ async fn slow(faults: &Faults) {
     }
 }
 
-/// Finds Produce requests of the service in a stream of Kafka's requests; in Postgres's it finds none.
+/// Finds the service's Produce requests in a stream of Kafka requests. A Postgres stream has none.
 ///
 /// A request is its length (4 bytes), API key (2), version (2), correlation id (4) and client id (length of 2, text).
 #[derive(Default)]

@@ -1,5 +1,5 @@
-//! Batches of records written byte by byte, for what no client library would send. The layouts are Kafka's own:
-//! <https://kafka.apache.org/documentation/#recordbatch> and Produce, version 3, of its protocol.
+//! Record batches written byte by byte, for input that no client library would send. The layouts are those of
+//! <https://kafka.apache.org/documentation/#recordbatch> and of version 3 of Kafka's Produce request.
 
 #![allow(dead_code, unreachable_pub, clippy::unwrap_used, clippy::expect_used, clippy::panic)]
 
@@ -17,7 +17,7 @@ pub struct RawRecord<'a> {
     pub headers: Vec<(&'a [u8], Option<&'a [u8]>)>,
 }
 
-/// A batch of one record; with `damaged` its checksum is wrong.
+/// A batch of one record; with `damaged`, its checksum is wrong.
 pub fn batch(record: &RawRecord<'_>, damaged: bool) -> Vec<u8> {
     let mut body = vec![0]; // attributes
     varint(&mut body, 0); // timestamp delta

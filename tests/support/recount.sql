@@ -1,5 +1,5 @@
 -- The rows in which the rollups differ from a recount of post, in either direction: there must be none.
--- Of the days whose posts are past retention there is nothing left to recount, so they are left out.
+-- Days whose posts are past retention are left out, because there is nothing to recount.
 WITH kept AS (
     SELECT coalesce(min(to_date(rpad(substring(c.relname FROM '[0-9]+$'), 8, '0101'), 'YYYYMMDD')), 'infinity')::timestamp AT TIME ZONE 'UTC' AS since
     FROM pg_inherits i JOIN pg_class c ON c.oid = i.inhrelid WHERE i.inhparent = 'post'::regclass
@@ -26,7 +26,7 @@ WITH kept AS (
         FROM emotion_rollup_day) r, kept
     WHERE r.bucket >= kept.since
 ), rollup AS (
-    -- Shards of closed days are merged, and a deletion may be taken out of any of them: their sum is what must be right.
+    -- Shards of closed days are merged, and a deletion may be subtracted from any of them: only their sum must be right.
     SELECT resolution, bucket, subject, lang, source, emotion, model_id, sum(posts)::bigint AS posts, sum(score_sum) AS score_sum,
            sum(reposts)::bigint AS reposts, sum(repost_score_sum) AS repost_score_sum
     FROM rows GROUP BY 1, 2, 3, 4, 5, 6, 7

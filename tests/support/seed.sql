@@ -1,5 +1,5 @@
--- Nine days of posts that end at $now$, in the tables as a flush would leave them: for what needs data to look at.
--- Posts are numbered, and all that they are follows from their number: the same for ever.
+-- Nine days of posts that end now, in the tables as flushes would leave them, for tests that need data.
+-- Everything about a post follows from its number, so the data is always the same.
 CREATE TEMP TABLE seed AS
 SELECT n, '{now}'::timestamptz - interval '1 second' - n * interval '97 seconds' AS created_at,
        hashint4(n) & 1048575 AS dice, (ARRAY['en', 'en', 'en', 'ja', 'es', 'pt'])[n % 6 + 1] AS lang,

@@ -32,7 +32,7 @@ pub fn model() -> PathBuf {
     std::env::var_os("MOODSTREAM_TEST_MODEL").map_or_else(|| root().join("models/emotion-roberta-6x384"), PathBuf::from)
 }
 
-/// Data that is not part of the project, where it is at hand.
+/// The folder with data that is not part of the project, if it is available.
 pub fn shared() -> Option<PathBuf> {
     let shared = root().join("../shared");
     let there = shared.join("stream").is_dir();
@@ -42,7 +42,7 @@ pub fn shared() -> Option<PathBuf> {
     there.then_some(shared)
 }
 
-/// The binary, with nothing of this process's settings, and ONNX Runtime where setup put it.
+/// The binary, without this process's settings, and with the ONNX Runtime that setup installed.
 pub fn moodstream() -> Command {
     let mut command = Command::new(env!("CARGO_BIN_EXE_moodstream"));
     for (name, _) in std::env::vars() {
@@ -57,12 +57,12 @@ pub fn moodstream() -> Command {
     command
 }
 
-/// Waits for a condition, looking at it every few milliseconds.
+/// Waits for a condition, checking it every few milliseconds.
 pub fn wait_for(what: &str, condition: impl FnMut() -> bool) {
     wait_within(PATIENCE, what, condition);
 }
 
-/// The same for what may take longer, or must not.
+/// The same with another time limit.
 pub fn wait_within(patience: Duration, what: &str, mut condition: impl FnMut() -> bool) {
     let begun = Instant::now();
     while !condition() {
@@ -71,12 +71,12 @@ pub fn wait_within(patience: Duration, what: &str, mut condition: impl FnMut() -
     }
 }
 
-#[allow(clippy::disallowed_methods)] // between two looks at a condition
+#[allow(clippy::disallowed_methods)] // between two checks of a condition
 fn pause() {
     thread::sleep(Duration::from_millis(10));
 }
 
-/// Asks a process to stop.
+/// Sends SIGTERM to a process.
 pub fn terminate(child: &Child) {
     let status = Command::new("kill")
         .args(["-TERM", &child.id().to_string()])
@@ -85,10 +85,10 @@ pub fn terminate(child: &Child) {
     assert!(status.success());
 }
 
-/// Waits for a process's end.
+/// Waits for a process to exit.
 pub fn end_of(child: &mut Child) -> ExitStatus {
     let mut status = None;
-    wait_for("the process to end", || {
+    wait_for("the process to exit", || {
         status = child.try_wait().unwrap();
         status.is_some()
     });
@@ -113,12 +113,12 @@ impl Bench {
         Self::with_broker(Broker::start())
     }
 
-    /// The same with settings of Postgres.
+    /// The same with settings for Postgres.
     pub fn start_with(settings: &[&str]) -> Self {
         Self::with(Broker::start(), settings)
     }
 
-    /// The same with a broker that is there already.
+    /// The same with an existing broker.
     pub fn with_broker(broker: Broker) -> Self {
         Self::with(broker, &[])
     }
@@ -131,7 +131,7 @@ impl Bench {
         }
     }
 
-    /// Writes a file that lives as long as the bench.
+    /// Writes a file that is deleted with the bench.
     pub fn write(&self, name: &str, content: impl AsRef<[u8]>) -> PathBuf {
         let path = self.folder.path().join(name);
         fs::write(&path, content).unwrap();
@@ -171,7 +171,7 @@ impl Bench {
         }
     }
 
-    /// Everything in a topic, read until its end.
+    /// Reads a topic from its start until it has yielded at least `count` records.
     pub fn letters(&self, topic: &str, count: usize) -> Vec<Letter> {
         let mut config = self.broker.config();
         config
@@ -208,7 +208,7 @@ impl Bench {
     }
 }
 
-/// Settings of one service.
+/// The settings of one service process.
 #[derive(Clone)]
 pub struct Service {
     brokers: String,
@@ -272,7 +272,7 @@ impl Service {
         }
     }
 
-    /// `moodstream run`, its settings in the environment.
+    /// `moodstream run`, with its settings in the environment.
     pub fn command(&self) -> Command {
         self.command_of("run")
     }
@@ -310,12 +310,12 @@ impl Service {
         serde_json::from_slice(&output.stdout).unwrap()
     }
 
-    /// A page of the service, its status line first; none while it does not answer.
+    /// The response to a GET, from its status line on; `None` while the service does not answer.
     pub fn get(&self, path: &str) -> Option<String> {
         self.ask("GET", path, "")
     }
 
-    /// The answer to a request without a body; `headers` are lines.
+    /// The response to a request without a body; `headers` are complete lines.
     pub fn ask(&self, method: &str, path: &str, headers: &str) -> Option<String> {
         let mut socket = TcpStream::connect(&self.listen).ok()?;
         write!(

@@ -1,4 +1,4 @@
-//! What the tests share: one cluster, a fresh database each, and short ways to say what goes in.
+//! Shared by the tests of the store: one cluster, a fresh database for each test, and short constructors for its input.
 
 use std::{
     collections::BTreeMap,
@@ -27,7 +27,7 @@ pub fn cluster() -> &'static Postgres {
     CLUSTER.get_or_init(|| Postgres::start().unwrap())
 }
 
-/// Applies the migrations up to this one that are not applied yet.
+/// Applies the missing migrations up to version `last`.
 pub async fn apply_migrations(connection: &mut PgConnection, last: i64) {
     let folder = tempfile::tempdir().unwrap();
     for file in fs::read_dir(Path::new(env!("CARGO_MANIFEST_DIR")).join("migrations")).unwrap() {
@@ -42,7 +42,7 @@ pub async fn apply_migrations(connection: &mut PgConnection, last: i64) {
     migrator.run(connection).await.unwrap();
 }
 
-/// A migrated database, the store and a way to look beside it.
+/// A migrated database, the store on it, and a pool for direct queries.
 pub struct Harness {
     pub url: String,
     pub store: Store,
@@ -58,7 +58,7 @@ impl Harness {
         Self { url, store, pool }
     }
 
-    /// On a schema as the migrations up to this one leave it.
+    /// A harness with only the migrations up to version `last`.
     pub async fn at_migration(last: i64) -> Self {
         let url = cluster().database().unwrap();
         let pool = PgPool::connect(&url).await.unwrap();
@@ -67,7 +67,7 @@ impl Harness {
         Self { url, store, pool }
     }
 
-    /// With partitions `0..n` begun at offset 0.
+    /// A harness with start offset 0 for the partitions `0..n`.
     pub async fn with_partitions(n: i32) -> Self {
         let harness = Self::new().await;
         for partition in 0..n {
@@ -105,7 +105,7 @@ impl Harness {
         sqlx::raw_sql(sql).execute(&self.pool).await.unwrap();
     }
 
-    /// Rollups equal a recount, tallies add up, and rows are what was inserted less what was removed.
+    /// Checks that rollups equal a recount, that rows are those inserted minus those removed, and that each has a key.
     pub async fn assert_whole(&self) {
         let differences: Vec<(String, String)> = sqlx::query_as(include_str!("recount.sql"))
             .fetch_all(&self.pool)
@@ -120,7 +120,11 @@ impl Harness {
         .unwrap();
         assert_eq!(inserted - removed, self.count("post").await);
         let keys = self.count("post_key WHERE deleted_at IS NULL").await;
-        assert_eq!(keys, self.count("post").await, "each standing key has its row");
+        assert_eq!(
+            keys,
+            self.count("post").await,
+            "each key that is not deleted has its row"
+        );
     }
 }
 
@@ -145,11 +149,12 @@ pub fn model() -> Arc<ModelInfo> {
     })
 }
 
-/// A flush of nothing yet.
+/// An empty flush.
 pub fn flush() -> Flush {
     Flush::new(GROUP.into(), model())
 }
 
+/// A range of offsets without filtered, late or rejected records.
 pub fn run(partition: i32, expected: i64, next: i64) -> OffsetRange {
     OffsetRange {
         topic: TOPIC.into(),
@@ -171,7 +176,7 @@ pub fn origin(partition: i32, offset: i64) -> Origin {
     }
 }
 
-/// A post with a score that depends on its id, so that sums tell posts apart.
+/// A post with a score that depends on its id, so that sums distinguish posts.
 pub fn post(id: &str, created_at: OffsetDateTime, partition: i32, offset: i64) -> PostRow {
     let units = id
         .bytes()
@@ -212,7 +217,7 @@ pub fn deletion(id: &str, partition: i32, offset: i64) -> DeletionRow {
     }
 }
 
-/// A small generator of pseudo-random numbers (xorshift64*): the same for the same seed, for ever.
+/// A small pseudo-random number generator (xorshift64*) whose sequence for a seed never changes.
 pub struct Random(pub u64);
 
 impl Random {
