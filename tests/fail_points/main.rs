@@ -26,7 +26,7 @@ use moodstream::{
     fail_point::STEPS,
     store::{Flush, FlushError, Flushed, Store},
 };
-use support::store::{GROUP, Harness, NOON, TOPIC, deletion, flush, options, post, run};
+use support::store::{GROUP, Harness, NOON, TOPIC, deletion, flush, offset_range, options, post};
 
 /// The environment variable with the child process's database URL.
 const URL: &str = "MOODSTREAM_TEST_URL";
@@ -39,7 +39,7 @@ fn steps() -> impl Iterator<Item = &'static str> {
 /// Two posts. The second flush deletes one of them and adds another.
 fn first() -> Flush {
     let mut all = flush();
-    all.ranges.push(run(0, 0, 2));
+    all.ranges.push(offset_range(0, 0, 2));
     all.posts.push(post("stays", NOON, 0, 0));
     all.posts.push(post("goes", NOON, 0, 1));
     all
@@ -47,7 +47,7 @@ fn first() -> Flush {
 
 fn second() -> Flush {
     let mut all = flush();
-    all.ranges.push(run(0, 2, 4));
+    all.ranges.push(offset_range(0, 2, 4));
     all.posts.push(post("comes", NOON, 0, 2));
     all.deletions.push(deletion("goes", 0, 3));
     all

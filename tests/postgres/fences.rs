@@ -6,12 +6,12 @@ use moodstream::store::{Fault, FencedRange, Flush, FlushError, Flushed, Store, S
 
 use crate::{
     support::proxy::{Cut, Proxy},
-    support::store::{GROUP, Harness, NOON, TOPIC, cluster, deletion, flush, options, post, run},
+    support::store::{GROUP, Harness, NOON, TOPIC, cluster, deletion, flush, offset_range, options, post},
 };
 
 fn batch(partition: i32, from: i64) -> Flush {
     let mut all = flush();
-    all.ranges.push(run(partition, from, from + 2));
+    all.ranges.push(offset_range(partition, from, from + 2));
     all.posts
         .push(post(&format!("{partition}-{from}"), NOON, partition, from));
     all.deletions.push(deletion("unseen", partition, from + 1));
@@ -48,7 +48,7 @@ async fn a_slow_owner_is_fenced_and_can_flush_its_other_partitions() {
     // This consumer still assumes that it owns all partitions; the group has no offset for partition 9.
     let mut slow = flush();
     for partition in [0, 1, 2, 9] {
-        slow.ranges.push(run(partition, 0, 2));
+        slow.ranges.push(offset_range(partition, 0, 2));
         slow.posts.push(post(&format!("slow-{partition}"), NOON, partition, 0));
         slow.deletions
             .push(deletion(&format!("slow-deletion-{partition}"), partition, 1));
@@ -56,13 +56,13 @@ async fn a_slow_owner_is_fenced_and_can_flush_its_other_partitions() {
     let FlushError::Fenced(fenced) = harness.store.flush(&slow).await.unwrap_err() else {
         panic!("not fenced")
     };
-    let run = |partition, found| FencedRange {
+    let fenced_range = |partition, found| FencedRange {
         topic: TOPIC.into(),
         partition,
         expected: 0,
         found,
     };
-    assert_eq!(fenced, [run(1, Some(2)), run(9, None)]);
+    assert_eq!(fenced, [fenced_range(1, Some(2)), fenced_range(9, None)]);
     assert_eq!(harness.ids().await, ["1-0"], "nothing of a fenced flush is stored");
 
     slow.drop_ranges(&fenced);
@@ -144,7 +144,7 @@ async fn a_commit_whose_response_was_lost_is_settled_by_the_next_attempt() {
 
     // The commit covered two partitions, and another consumer has moved one of them on since.
     let mut both = batch(0, 4);
-    both.ranges.push(run(1, 0, 1));
+    both.ranges.push(offset_range(1, 0, 1));
     proxy.cut(Cut::After);
     store.flush(&both).await.unwrap_err();
     harness.flush(&batch(1, 1)).await;
@@ -155,7 +155,7 @@ async fn a_commit_whose_response_was_lost_is_settled_by_the_next_attempt() {
 
     // The commit took place, and before the next attempt one of its partitions was revoked.
     let mut shrunk = batch(0, 6);
-    shrunk.ranges.push(run(1, 3, 4));
+    shrunk.ranges.push(offset_range(1, 3, 4));
     proxy.cut(Cut::After);
     store.flush(&shrunk).await.unwrap_err();
     shrunk.drop_partition(TOPIC, 1);
@@ -231,14 +231,14 @@ async fn filtered_late_and_rejected_records_are_tallied() {
         filtered: 3,
         late: 2,
         rejected: 1,
-        ..run(0, 0, 10)
+        ..offset_range(0, 0, 10)
     });
     all.posts.push(post("a", NOON, 0, 0));
     let flushed = harness.flush(&all).await;
     assert_eq!(flushed.total().records(), 7);
     let empty = {
         let mut empty = flush();
-        empty.ranges.push(run(0, 10, 30));
+        empty.ranges.push(offset_range(0, 10, 30));
         empty
     };
     assert_eq!(

@@ -4,13 +4,13 @@ use moodstream::store::{Fault, Retention};
 use sqlx::{Connection as _, PgConnection};
 use time::{Duration, OffsetDateTime};
 
-use crate::support::store::{Harness, NOON, deletion, flush, post, run};
+use crate::support::store::{Harness, NOON, deletion, flush, offset_range, post};
 
 /// A stored post, a deleted one, and the deletion of a post never seen. Both deletions were stored on 1 July 2019.
 async fn three_keys() -> Harness {
     let harness = Harness::with_partitions(1).await;
     let mut all = flush();
-    all.ranges.push(run(0, 0, 4));
+    all.ranges.push(offset_range(0, 0, 4));
     all.posts
         .extend([post("stands", NOON, 0, 0), post("deleted", NOON, 0, 1)]);
     all.deletions
@@ -34,7 +34,7 @@ async fn only_deletions_of_posts_never_seen_are_forgotten() {
     // As documented, such a post is now stored when it arrives. No post is late, and copies still count once.
     assert_eq!(harness.store.retired_until().await.unwrap(), None);
     let mut late = flush();
-    late.ranges.push(run(0, 4, 8));
+    late.ranges.push(offset_range(0, 4, 8));
     for (offset, id) in (4..).zip(["unseen", "unseen", "stands", "deleted"]) {
         late.posts.push(post(id, NOON, 0, offset));
     }
@@ -150,7 +150,7 @@ async fn locked_keys_are_left_for_the_next_call() {
 async fn dropped_minutes_are_marked() {
     let harness = Harness::with_partitions(1).await;
     let mut all = flush();
-    all.ranges.push(run(0, 0, 2));
+    all.ranges.push(offset_range(0, 0, 2));
     all.posts
         .extend([post("a", NOON, 0, 0), post("b", NOON + Duration::days(5), 0, 1)]);
     harness.flush(&all).await;

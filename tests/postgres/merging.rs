@@ -10,7 +10,7 @@ use time::{Duration, OffsetDateTime};
 
 use crate::{
     oracle::fill,
-    support::store::{Harness, NOON, Random, deletion, flush, post, run},
+    support::store::{Harness, NOON, Random, deletion, flush, offset_range, post},
 };
 
 /// A moment at which everything written until now is due for merging.
@@ -26,7 +26,7 @@ async fn a_closed_day_has_one_row_for_each_key() {
     let harness = Harness::with_partitions(3).await;
     let mut all = flush();
     for partition in 0..3 {
-        all.ranges.push(run(partition, 0, 2));
+        all.ranges.push(offset_range(partition, 0, 2));
         for offset in 0..2 {
             let id = format!("{partition}-{offset}");
             all.posts
@@ -59,7 +59,7 @@ async fn a_closed_day_has_one_row_for_each_key() {
 
     // Later records of that day: a post, its deletion, and deletions of posts that were merged.
     let mut later = flush();
-    later.ranges.push(run(1, 2, 6));
+    later.ranges.push(offset_range(1, 2, 6));
     later.posts.push(post("late", NOON, 1, 2));
     for (offset, id) in (3..).zip(["0-0", "1-0", "late"]) {
         later.deletions.push(deletion(id, 1, offset));
@@ -67,7 +67,7 @@ async fn a_closed_day_has_one_row_for_each_key() {
     assert_eq!(harness.flush(&later).await.total().removed, 3);
     harness.assert_whole().await;
     let mut last = flush();
-    last.ranges.push(run(2, 2, 6));
+    last.ranges.push(offset_range(2, 2, 6));
     for (offset, id) in (2..).zip(["2-0", "0-1", "1-1", "2-1"]) {
         last.deletions.push(deletion(id, 2, offset));
     }
@@ -82,7 +82,7 @@ async fn scores_stay_exact_if_a_late_post_and_a_merged_one_share_a_shard() {
     let harness = Harness::with_partitions(1).await;
     let step = async |first: i64, posts: &[&str], gone: &[&str]| {
         let mut all = flush();
-        all.ranges.push(run(0, first, first + 10));
+        all.ranges.push(offset_range(0, first, first + 10));
         for (offset, id) in (first..).zip(posts) {
             all.posts.push(post(id, NOON, 0, offset));
         }
@@ -165,7 +165,7 @@ async fn merging_concurrently_with_random_flushes_changes_no_sum() {
 async fn a_day_is_not_claimed_while_a_flush_relies_on_its_row() {
     let harness = Harness::with_partitions(2).await;
     let mut all = flush();
-    all.ranges.extend([run(0, 0, 1), run(1, 0, 1)]);
+    all.ranges.extend([offset_range(0, 0, 1), offset_range(1, 0, 1)]);
     all.posts.extend([post("a", NOON, 0, 0), post("b", NOON, 1, 0)]);
     harness.flush(&all).await;
     let mut flushing = harness.pool.begin().await.unwrap();

@@ -11,7 +11,7 @@ use moodstream::{
 };
 use time::Duration;
 
-use crate::support::store::{Harness, NOON, Random, deletion, flush, post, run};
+use crate::support::store::{Harness, NOON, Random, deletion, flush, offset_range, post};
 
 const PARTITIONS: i32 = 3;
 
@@ -73,7 +73,7 @@ pub fn fill(
         Arc::make_mut(&mut row.post).lang = Language::of_tag(["en", "pt", "und"][random.below(3) as usize]);
         all.posts.push(row);
     }
-    all.ranges.push(run(partition, from, next));
+    all.ranges.push(offset_range(partition, from, next));
     next
 }
 

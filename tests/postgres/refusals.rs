@@ -3,14 +3,14 @@
 use moodstream::store::{Fault, Flush, FlushError, MAX_DAYS};
 use time::Duration;
 
-use crate::support::store::{Harness, NOON, deletion, flush, post, run};
+use crate::support::store::{Harness, NOON, deletion, flush, offset_range, post};
 
 #[tokio::test]
 async fn a_flush_of_too_many_days_is_refused() {
     let harness = Harness::with_partitions(1).await;
     let of_days = |days: usize| {
         let mut all = flush();
-        all.ranges.push(run(0, 0, 1000));
+        all.ranges.push(offset_range(0, 0, 1000));
         all.posts = (0..days)
             .map(|day| {
                 let day = i64::try_from(day).unwrap();
@@ -38,8 +38,8 @@ async fn inconsistent_flushes_are_refused_before_anything_is_written() {
         ("belongs to no range", |f| f.posts.push(post("a", NOON, 9, 0))),
         ("belongs to no range", |f| f.deletions.push(deletion("a", 9, 0))),
         ("lies outside its range", |f| f.posts.push(post("a", NOON, 0, 10))),
-        ("two ranges of posts/0", |f| f.ranges.push(run(0, 0, 1))),
-        ("goes from 5 to 4", |f| f.ranges.push(run(1, 5, 4))),
+        ("two ranges of posts/0", |f| f.ranges.push(offset_range(0, 0, 1))),
+        ("goes from 5 to 4", |f| f.ranges.push(offset_range(1, 5, 4))),
         ("1 scores, but the model has 2 labels", |f| {
             f.posts.push(post("a", NOON, 0, 0));
             f.posts[0].prediction.scores = [0.5].into();
@@ -58,7 +58,7 @@ async fn inconsistent_flushes_are_refused_before_anything_is_written() {
     ];
     for (expected, spoil) in cases {
         let mut bad = flush();
-        bad.ranges.push(run(0, 0, 10));
+        bad.ranges.push(offset_range(0, 0, 10));
         spoil(&mut bad);
         let error = harness.store.flush(&bad).await.unwrap_err();
         assert!(matches!(error, FlushError::Invalid(_)), "{error}");
@@ -72,12 +72,12 @@ async fn inconsistent_flushes_are_refused_before_anything_is_written() {
 async fn a_rollup_changed_by_hand_is_detected() {
     let harness = Harness::with_partitions(1).await;
     let mut all = flush();
-    all.ranges.push(run(0, 0, 1));
+    all.ranges.push(offset_range(0, 0, 1));
     all.posts.push(post("a", NOON, 0, 0));
     harness.flush(&all).await;
     harness.execute("TRUNCATE emotion_rollup").await;
     let mut gone = flush();
-    gone.ranges.push(run(0, 1, 2));
+    gone.ranges.push(offset_range(0, 1, 2));
     gone.deletions.push(deletion("a", 0, 1));
     let error = harness.store.flush(&gone).await.unwrap_err();
     assert!(
@@ -92,14 +92,14 @@ async fn a_rollup_changed_by_hand_is_detected() {
 async fn a_plain_row_shows_whether_the_row_or_the_database_is_at_fault() {
     let harness = Harness::with_partitions(1).await;
     let mut first = flush();
-    first.ranges.push(run(0, 0, 1));
+    first.ranges.push(offset_range(0, 0, 1));
     first.posts.push(post("kept", NOON, 0, 0));
     harness.flush(&first).await;
     let mut posted = flush();
-    posted.ranges.push(run(0, 1, 2));
+    posted.ranges.push(offset_range(0, 1, 2));
     posted.posts.push(post("refused", NOON, 0, 1));
     let mut deleted = flush();
-    deleted.ranges.push(run(0, 1, 2));
+    deleted.ranges.push(offset_range(0, 1, 2));
     deleted.deletions.push(deletion("kept", 0, 1));
     let refuses = async |all: &Flush| {
         let error = harness.store.flush(all).await.unwrap_err();

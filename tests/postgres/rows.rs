@@ -10,7 +10,7 @@ use moodstream::{
 use sqlx::Row;
 use time::{Duration, OffsetDateTime, macros::datetime};
 
-use crate::support::store::{GROUP, Harness, NOON, Random, deletion, flush, origin, post, run};
+use crate::support::store::{GROUP, Harness, NOON, Random, deletion, flush, offset_range, origin, post};
 
 #[tokio::test]
 async fn a_row_is_read_back_as_it_was_written() {
@@ -19,7 +19,7 @@ async fn a_row_is_read_back_as_it_was_written() {
         "tab\t newline\n cr\r quote' \"double\" back\\slash {braces,} \\N \u{1f602}\u{200d}\u{202e}rtl é \u{7f} end";
     let long = "wordy ".repeat(200_000);
     let mut all = flush();
-    all.ranges.push(run(0, 0, 3));
+    all.ranges.push(offset_range(0, 0, 3));
     let mut row = post("1", datetime!(2019-07-03 12:34:56.789_012_345 +05:30), 0, 0);
     Arc::make_mut(&mut row.post).source = Source::Mastodon;
     Arc::make_mut(&mut row.post).text = nasty.try_into().unwrap();
@@ -148,7 +148,7 @@ async fn every_parsed_record_can_be_stored_however_long_its_fields_are() {
         }
     }
     assert!(kept > 100 && rejected > 100, "{kept} kept, {rejected} rejected");
-    let mut range = run(0, 0, 1_000);
+    let mut range = offset_range(0, 0, 1_000);
     range.rejected = rejected;
     all.ranges.push(range);
     assert_eq!(harness.flush(&all).await.total().records(), 1_000);
@@ -159,7 +159,7 @@ async fn every_parsed_record_can_be_stored_however_long_its_fields_are() {
 async fn the_first_copy_of_a_post_wins_across_days() {
     let harness = Harness::with_partitions(2).await;
     let mut first = flush();
-    first.ranges.extend([run(0, 0, 10), run(1, 0, 10)]);
+    first.ranges.extend([offset_range(0, 0, 10), offset_range(1, 0, 10)]);
     first.posts.push(post("a", NOON + Duration::hours(1), 1, 2));
     first.posts.push(post("a", NOON + Duration::hours(2), 0, 7));
     first.posts.push(post("a", NOON, 0, 3));
@@ -186,7 +186,7 @@ async fn the_first_copy_of_a_post_wins_across_days() {
     );
 
     let mut again = flush();
-    again.ranges.push(run(0, 10, 20));
+    again.ranges.push(offset_range(0, 10, 20));
     again.posts.push(post("a", NOON + Duration::days(3), 0, 10));
     let flushed = harness.flush(&again).await;
     assert!(flushed.written.is_empty());
@@ -209,7 +209,7 @@ async fn the_first_copy_of_a_post_wins_across_days() {
 async fn deletions_remove_posts_and_are_final() {
     let harness = Harness::with_partitions(2).await;
     let mut posts = flush();
-    posts.ranges.push(run(0, 0, 10));
+    posts.ranges.push(offset_range(0, 0, 10));
     posts.posts.extend([
         post("keep", NOON, 0, 0),
         post("gone", NOON, 0, 1),
@@ -223,7 +223,7 @@ async fn deletions_remove_posts_and_are_final() {
     );
 
     let mut deletions = flush();
-    deletions.ranges.push(run(1, 0, 10));
+    deletions.ranges.push(offset_range(1, 0, 10));
     for (offset, id) in (0..).zip(["gone", "alone", "never-seen", "gone"]) {
         deletions.deletions.push(deletion(id, 1, offset));
     }
@@ -246,7 +246,7 @@ async fn deletions_remove_posts_and_are_final() {
 
     // A deletion is final: a copy of a deleted post is not written again, nor is a post that comes after its deletion.
     let mut later = flush();
-    later.ranges.push(run(0, 10, 20));
+    later.ranges.push(offset_range(0, 10, 20));
     later.posts.extend([
         post("never-seen", NOON, 0, 10),
         post("gone", NOON, 0, 11),
@@ -269,12 +269,12 @@ async fn deletions_remove_posts_and_are_final() {
 async fn posts_and_deletions_of_one_key_in_one_flush_apply_in_order() {
     let harness = Harness::with_partitions(1).await;
     let mut first = flush();
-    first.ranges.push(run(0, 0, 1));
+    first.ranges.push(offset_range(0, 0, 1));
     first.posts.push(post("stored", NOON, 0, 0));
     harness.flush(&first).await;
 
     let mut mixed = flush();
-    mixed.ranges.push(run(0, 1, 10));
+    mixed.ranges.push(offset_range(0, 1, 10));
     mixed.posts.extend([
         post("after", NOON, 0, 1),
         post("before", NOON, 0, 4),
@@ -314,7 +314,7 @@ async fn every_day_gets_its_partition() {
         datetime!(2019-07-04 01:00 +02:00),
     ];
     let mut odd = flush();
-    odd.ranges.push(run(0, 0, 10));
+    odd.ranges.push(offset_range(0, 0, 10));
     for (offset, day) in (0..).zip(days) {
         odd.posts.push(post(&offset.to_string(), day, 0, offset));
     }
@@ -397,7 +397,7 @@ async fn rows_record_whether_the_model_supports_their_language() {
         Arc::make_mut(&mut row.post).lang = Language::of_tag(lang);
         all.posts.push(row);
     }
-    all.ranges.push(run(0, 0, 4));
+    all.ranges.push(offset_range(0, 0, 4));
     harness.flush(&all).await;
     let rows: Vec<(String, Option<bool>)> = sqlx::query_as("SELECT lang, lang_supported FROM post ORDER BY lang")
         .fetch_all(&harness.pool)

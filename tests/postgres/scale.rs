@@ -6,7 +6,7 @@ use std::process::Stdio;
 use moodstream::store::Retention;
 use time::{Duration, OffsetDateTime};
 
-use crate::support::store::{Harness, cluster, flush, post, run};
+use crate::support::store::{Harness, cluster, flush, offset_range, post};
 
 const RECORDS: i64 = 100_000;
 
@@ -50,7 +50,7 @@ async fn a_hundred_thousand_posts_of_arbitrary_days_can_be_dumped_and_counted() 
             let day = OffsetDateTime::UNIX_EPOCH + Duration::days(offset * 7_919 % days);
             odd.posts.push(post(&offset.to_string(), day, 0, offset));
         }
-        odd.ranges.push(run(0, first, next));
+        odd.ranges.push(offset_range(0, first, next));
         store.flush(&odd).await.unwrap();
     }
     assert_can_be_dumped_and_counted(&harness, RECORDS).await;
@@ -89,7 +89,7 @@ async fn ten_years_of_regular_partitions_can_be_dumped_and_counted() {
         let partitions = harness.count("pg_inherits WHERE inhparent = 'post'::regclass").await;
         assert!(partitions >= posts, "{partitions}");
         let mut all = flush();
-        all.ranges.push(run(0, 0, 100));
+        all.ranges.push(offset_range(0, 0, 100));
         for offset in 0..100 {
             let at = time::macros::datetime!(2026-12-30 12:00 UTC) - Duration::days(offset * 3);
             all.posts.push(post(&offset.to_string(), at, 0, offset));
@@ -111,7 +111,7 @@ async fn posts_of_arbitrary_days_create_a_bounded_number_of_partitions() {
             let day = time::macros::datetime!(1970-01-01 12:00 UTC) + Duration::days(offset * 7 % 20_000);
             odd.posts.push(post(&format!("{chunk}-{offset}"), day, 0, offset));
         }
-        odd.ranges.push(run(0, first, first + 250));
+        odd.ranges.push(offset_range(0, first, first + 250));
         store.flush(&odd).await.unwrap();
         first += 250;
     }

@@ -6,7 +6,7 @@ use sqlx::{AssertSqlSafe, Column as _, Executor as _, Row as _, ValueRef as _};
 
 use time::Duration;
 
-use crate::support::store::{Harness, NOON, Random, flush, post, run};
+use crate::support::store::{Harness, NOON, Random, flush, offset_range, post};
 
 /// The moment at which the seeded posts end: "now" in the examples.
 pub const NOW: &str = "2026-03-09 14:00:00+00";
@@ -248,7 +248,7 @@ async fn days_have_24_hours_even_when_the_clocks_change() {
 async fn an_emotion_that_goes_from_no_posts_to_all_posts_is_unusual() {
     let harness = Harness::with_partitions(1).await;
     let mut all = flush();
-    all.ranges.push(run(0, 0, 200));
+    all.ranges.push(offset_range(0, 0, 200));
     for offset in 0..200 {
         let hours_ago = if offset < 30 { 1 } else { 2 + offset % 100 };
         let mut row = post(&offset.to_string(), NOON - Duration::hours(hours_ago), 0, offset);

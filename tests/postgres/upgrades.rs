@@ -5,7 +5,7 @@ use sqlx::{AssertSqlSafe, Connection as _, PgConnection};
 use time::macros::datetime;
 
 use crate::{
-    support::store::{GROUP, Harness, NOON, TOPIC, deletion, flush, post, run},
+    support::store::{GROUP, Harness, NOON, TOPIC, deletion, flush, offset_range, post},
     trends::NOW,
 };
 
@@ -40,7 +40,7 @@ async fn work(store: &Store, partition: i32, flushes: std::ops::Range<i64>) {
     for place in flushes {
         let first = place * 3;
         let mut all = flush();
-        all.ranges.push(run(partition, first, first + 3));
+        all.ranges.push(offset_range(partition, first, first + 3));
         for offset in [first, first + 1] {
             let id = format!("{partition}-{offset}");
             all.posts.push(post(&id, NOON, partition, offset));
@@ -106,7 +106,7 @@ async fn a_schema_that_requires_newer_programs_stops_older_members() {
     .await;
     let says = "programs of schema version 9001 or later";
     let mut next = flush();
-    next.ranges.push(run(0, 3, 4));
+    next.ranges.push(offset_range(0, 3, 4));
     next.posts.push(post("next", NOON, 0, 3));
     let error = harness.store.flush(&next).await.unwrap_err();
     assert!(
@@ -273,7 +273,7 @@ async fn data_about_topics_is_kept_as_subjects_after_the_migration() {
     // New records apply to the migrated data: here, the deletion of a post about football.
     harness.store.begin_offset(GROUP, TOPIC, 0, 0).await.unwrap();
     let mut next = flush();
-    next.ranges.push(run(0, 0, 2));
+    next.ranges.push(offset_range(0, 0, 2));
     let mut row = post("new", datetime!(2026-03-09 13:00 UTC), 0, 0);
     row.subjects = vec!["football".into(), "work".into()];
     next.posts.push(row);

@@ -6,7 +6,7 @@ use time::{
     macros::{date, datetime},
 };
 
-use crate::support::store::{Harness, NOON, apply_migrations, cluster, deletion, flush, options, post, run};
+use crate::support::store::{Harness, NOON, apply_migrations, cluster, deletion, flush, offset_range, options, post};
 
 #[tokio::test]
 async fn migrations_apply_once_and_together() {
@@ -57,7 +57,7 @@ async fn every_table_view_and_column_has_a_comment() {
 async fn the_view_adds_up_shards_and_models() {
     let harness = Harness::with_partitions(2).await;
     let mut all = flush();
-    all.ranges.extend([run(0, 0, 1), run(1, 0, 1)]);
+    all.ranges.extend([offset_range(0, 0, 1), offset_range(1, 0, 1)]);
     all.posts
         .extend([post("a", NOON, 0, 0), post("b", NOON + Duration::seconds(59), 1, 0)]);
     let sum = all.posts[0].prediction.score + all.posts[1].prediction.score;
@@ -79,7 +79,7 @@ async fn retention_drops_whole_days_and_their_keys() {
     let now = datetime!(2019-07-10 08:00 UTC);
     let retention = Retention::days(2);
     let mut all = flush();
-    all.ranges.push(run(0, 0, 10));
+    all.ranges.push(offset_range(0, 0, 10));
     for (offset, hours) in (0..).zip([0, 24, 48, 72, 96]) {
         all.posts
             .push(post(&format!("p{offset}"), now - Duration::hours(hours), 0, offset));
@@ -132,7 +132,7 @@ async fn each_resolution_has_its_own_retention() {
     let harness = Harness::with_partitions(1).await;
     let now = datetime!(2019-07-10 08:00 UTC);
     let mut all = flush();
-    all.ranges.push(run(0, 0, 10));
+    all.ranges.push(offset_range(0, 0, 10));
     for (offset, days) in (0..).zip([0, 3, 8, 40, 400]) {
         all.posts
             .push(post(&format!("p{offset}"), now - Duration::days(days), 0, offset));
@@ -214,7 +214,7 @@ async fn migrating_creates_the_coarse_rollups_from_existing_data() {
 async fn a_partition_dropped_by_another_process_is_created_again() {
     let harness = Harness::with_partitions(1).await;
     let mut first = flush();
-    first.ranges.push(run(0, 0, 1));
+    first.ranges.push(offset_range(0, 0, 1));
     first.posts.push(post("a", NOON, 0, 0));
     harness.flush(&first).await;
     harness
@@ -225,7 +225,7 @@ async fn a_partition_dropped_by_another_process_is_created_again() {
         .await;
     // This store still assumes that the partition exists, so its first attempt fails.
     let mut second = flush();
-    second.ranges.push(run(0, 1, 3));
+    second.ranges.push(offset_range(0, 1, 3));
     second.posts.push(post("b", NOON, 0, 1));
     second.deletions.push(deletion("a", 0, 2));
     let error = harness.store.flush(&second).await.unwrap_err();
@@ -238,7 +238,7 @@ async fn a_partition_dropped_by_another_process_is_created_again() {
 async fn retention_does_not_wait_for_readers() {
     let harness = Harness::with_partitions(1).await;
     let mut all = flush();
-    all.ranges.push(run(0, 0, 1));
+    all.ranges.push(offset_range(0, 0, 1));
     all.posts.push(post("a", NOON, 0, 0));
     harness.flush(&all).await;
     let mut reader = harness.pool.begin().await.unwrap();
@@ -265,7 +265,7 @@ async fn a_rollup_is_kept_until_the_posts_that_it_counts_are_dropped() {
     let harness = Harness::with_partitions(1).await;
     let day = datetime!(2019-06-30 12:00 UTC);
     let mut all = flush();
-    all.ranges.push(run(0, 0, 1));
+    all.ranges.push(offset_range(0, 0, 1));
     all.posts.push(post("a", day, 0, 0));
     harness.flush(&all).await;
     // Rollups by hour are dropped by month: June is past retention, and so are the posts of its last day, which are being read.
@@ -282,7 +282,7 @@ async fn a_rollup_is_kept_until_the_posts_that_it_counts_are_dropped() {
         .await;
     assert_eq!(error.unwrap_err().fault, Fault::Busy);
     let mut removal = flush();
-    removal.ranges.push(run(0, 1, 2));
+    removal.ranges.push(offset_range(0, 1, 2));
     removal.deletions.push(deletion("a", 0, 1));
     assert_eq!(harness.flush(&removal).await.total().removed, 1);
     harness.assert_whole().await;
@@ -294,7 +294,7 @@ async fn posts_of_dropped_days_are_late_for_good_and_count_once() {
     let now = datetime!(2019-07-10 08:00 UTC);
     let batch = |first: i64| {
         let mut all = flush();
-        all.ranges.push(run(0, first, first + 10));
+        all.ranges.push(offset_range(0, first, first + 10));
         for (offset, days) in (first..).zip([9, 4, 0]) {
             all.posts
                 .push(post(&format!("p{days}"), now - Duration::days(days), 0, offset));
@@ -342,7 +342,7 @@ async fn posts_of_dropped_days_are_late_for_good_and_count_once() {
     harness.store.apply_retention(&Retention::default(), now).await.unwrap();
     assert_eq!(harness.store.retired_until().await.unwrap(), Some(until));
     let mut kept = flush();
-    kept.ranges.push(run(0, 40, 41));
+    kept.ranges.push(offset_range(0, 40, 41));
     kept.posts.push(post("kept", until, 0, 40));
     assert_eq!(harness.flush(&kept).await.total().inserted, 1);
 }
@@ -351,7 +351,7 @@ async fn posts_of_dropped_days_are_late_for_good_and_count_once() {
 async fn deleting_keys_alone_moves_the_mark() {
     let harness = Harness::with_partitions(1).await;
     let mut all = flush();
-    all.ranges.push(run(0, 0, 1));
+    all.ranges.push(offset_range(0, 0, 1));
     all.deletions.push(deletion("gone", 0, 0));
     harness.flush(&all).await;
     // A retention that drops nothing sets no mark: posts of old days may still be stored.
@@ -370,7 +370,7 @@ async fn deleting_keys_alone_moves_the_mark() {
 async fn the_migration_that_adds_the_mark_sets_it_for_days_dropped_before() {
     let harness = Harness::with_partitions(1).await;
     let mut all = flush();
-    all.ranges.push(run(0, 0, 2));
+    all.ranges.push(offset_range(0, 0, 2));
     all.posts
         .extend([post("a", NOON, 0, 0), post("b", NOON + Duration::days(1), 0, 1)]);
     harness.flush(&all).await;

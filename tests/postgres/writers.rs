@@ -15,7 +15,7 @@ use sqlx::{AssertSqlSafe, Executor as _};
 
 use crate::support::{
     postgres::Postgres,
-    store::{GROUP, Harness, NOON, TOPIC, deletion, flush, options, post, run},
+    store::{GROUP, Harness, NOON, TOPIC, deletion, flush, offset_range, options, post},
 };
 
 fn folder() -> PathBuf {
@@ -25,9 +25,9 @@ fn folder() -> PathBuf {
 /// Two posts; then a third one, and the deletion of the first.
 fn two_flushes() -> [Flush; 2] {
     let (mut first, mut second) = (flush(), flush());
-    first.ranges.push(run(0, 0, 2));
+    first.ranges.push(offset_range(0, 0, 2));
     first.posts.extend([post("one", NOON, 0, 0), post("two", NOON, 0, 1)]);
-    second.ranges.push(run(0, 2, 4));
+    second.ranges.push(offset_range(0, 2, 4));
     second.posts.push(post("three", NOON, 0, 2));
     second.deletions.push(deletion("one", 0, 3));
     for all in [&mut first, &mut second] {
@@ -110,7 +110,7 @@ async fn every_older_program_writes_correctly_or_is_refused() {
         harness.assert_whole().await;
         // Today's program continues from there, also with a copy of the post that the older one has deleted.
         let mut next = flush();
-        next.ranges.push(run(0, 4, 7));
+        next.ranges.push(offset_range(0, 4, 7));
         next.posts.extend([post("one", NOON, 0, 4), post("four", NOON, 0, 5)]);
         next.deletions.push(deletion("two", 0, 6));
         harness.flush(&next).await;

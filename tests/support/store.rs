@@ -155,7 +155,7 @@ pub fn flush() -> Flush {
 }
 
 /// A range of offsets without filtered, late or rejected records.
-pub fn run(partition: i32, expected: i64, next: i64) -> OffsetRange {
+pub fn offset_range(partition: i32, expected: i64, next: i64) -> OffsetRange {
     OffsetRange {
         topic: TOPIC.into(),
         partition,
