@@ -169,7 +169,7 @@ fn classify_code(code: &str) -> Fault {
         "28000" | "28P01" | "42501" => Fault::Denied,
         // invalid_catalog_name, undefined_table, undefined_column, undefined_object, undefined_function
         "3D000" | "42P01" | "42703" | "42704" | "42883" => Fault::Schema,
-        // idle_in_transaction_session_timeout, idle_session_timeout, too_many_connections
+        // idle_in_transaction_session_timeout, too_many_connections
         "25P03" | "53300" => Fault::Unreachable,
         // out_of_memory: also raised when the lock table is full
         "53200" => Fault::NoMemory,
@@ -210,7 +210,8 @@ impl fmt::Display for FencedRange {
     }
 }
 
-/// Why a flush was not stored. No part of it was stored.
+/// Why a flush was not stored. No part of it is stored then, unless its commit took place and only the response was lost: see
+/// [`FlushError::is_transient`].
 #[derive(Debug, thiserror::Error)]
 pub enum FlushError {
     /// Another consumer has moved the offsets of these partitions on: drop their ranges ([`super::Flush::drop_ranges`])

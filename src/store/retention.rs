@@ -242,7 +242,7 @@ async fn drop_partitions(connection: &mut PgConnection, partitions: &[TableParti
         partition.drop(&mut tx).await?;
     }
     // The mark follows from what was dropped, not from the clock: a wrong clock must not make future posts late. It is
-    // updated last, because nobody waits for a transaction that waits here.
+    // updated last, so that a transaction that has locked it never waits for another lock.
     let until = |table: PartitionedTable| {
         let dropped = partitions.iter().filter(|partition| partition.of == table);
         dropped.map(|partition| partition.until().midnight().assume_utc()).max()

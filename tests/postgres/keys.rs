@@ -87,7 +87,7 @@ async fn forgetting_keys_reads_only_the_old_ones() {
         tokio::time::sleep(std::time::Duration::from_millis(50)).await;
     }
     let (before, size) = pages().await;
-    // The cutoff is 3 July: all old keys are before it, and all young ones after it.
+    // The cutoff is the start of 3 July: only the old keys are before it.
     let retired = harness
         .store
         .apply_retention(&Retention::days(30), NOON + Duration::days(30))

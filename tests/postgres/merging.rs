@@ -145,7 +145,7 @@ async fn merging_concurrently_with_random_flushes_changes_no_sum() {
     }
     stop.store(true, Ordering::Relaxed);
     let rows = merging.await.unwrap();
-    assert!(rows > 0, "nothing was merged meanwhile");
+    assert!(rows > 0, "nothing was merged during the flushes");
     harness.assert_whole().await;
     harness.store.merge_shards(due()).await.unwrap();
     harness.assert_whole().await;
