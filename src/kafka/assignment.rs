@@ -1,4 +1,4 @@
-//! The partitions assigned to this member, each with its epoch and progress.
+//! The partitions assigned to this member, with their epochs and progress.
 
 use std::{
     collections::HashMap,
@@ -23,18 +23,18 @@ pub struct AssignedPartition {
     pub partition: i32,
     /// The number of this assignment, unique within the process.
     pub epoch: u64,
-    /// The offset at which this assignment began to read.
+    /// The offset from which this assignment reads.
     pub start: i64,
-    /// The offset of the record that is read next.
+    /// The offset of the next record to read.
     pub position: i64,
-    /// The offset up to which effects are committed, as far as this member knows.
+    /// The committed offset, as far as this member knows: effects of all earlier records are committed.
     pub committed: i64,
     /// The partition's high watermark as last reported by the broker.
     pub end: Option<i64>,
 }
 
 impl AssignedPartition {
-    /// Records between the committed offset and the high watermark. `None` until the broker has reported it.
+    /// Records between the committed offset and the high watermark. `None` until the broker reports the high watermark.
     #[must_use]
     pub fn lag(&self) -> Option<i64> {
         self.end.map(|end| (end - self.committed).max(0))
@@ -44,9 +44,9 @@ impl AssignedPartition {
 /// A partition that the group has assigned to this member.
 #[derive(Debug)]
 struct Slot {
-    /// Changes with every look-up of its start offset, so that late answers are recognised.
+    /// Changes with every lookup of the start offset, so that late answers are recognised.
     ticket: u64,
-    /// Whether librdkafka fetches it.
+    /// Whether librdkafka fetches the partition.
     fetching: bool,
     reading: Option<Reading>,
     /// The lag that the gauge shows.
@@ -60,16 +60,16 @@ struct Reading {
     position: i64,
     committed: i64,
     end: Option<i64>,
-    /// How many times in a row the broker has reported a high watermark below the position.
+    /// The number of consecutive reports in which the high watermark was below the position.
     out_of_range: u32,
 }
 
 #[derive(Debug, Default)]
 struct State {
     slots: HashMap<Partition, Slot>,
-    /// Whether the group has answered, even with no partitions.
+    /// Whether the first assignment has arrived, even if it was empty.
     joined: bool,
-    /// What the client library last said of the group or its topics, since partitions were last assigned.
+    /// The last error of the client library about the group or its topics since partitions were last assigned.
     complaint: Option<String>,
 }
 
@@ -83,7 +83,7 @@ pub struct Assignment {
 
 impl Assignment {
     /// Whether records read from this partition under `epoch` still belong to this member.
-    /// Those that don't must be dropped: their partition was revoked or restarted.
+    /// Otherwise they must be dropped, since the partition was revoked or restarted.
     #[must_use]
     pub fn holds(&self, topic: &Arc<str>, partition: i32, epoch: u64) -> bool {
         let state = lock(&self.state);
@@ -92,7 +92,7 @@ impl Assignment {
             .is_some_and(|reading| reading.epoch == epoch)
     }
 
-    /// The partitions being read, in order of topic and partition.
+    /// The partitions being read, ordered by topic and partition.
     #[must_use]
     pub fn current(&self) -> Vec<AssignedPartition> {
         let state = lock(&self.state);
@@ -123,15 +123,14 @@ impl Assignment {
         held
     }
 
-    /// How many partitions are assigned, and how many of their records are not committed yet, as the gauges show them.
+    /// The number of assigned partitions and their total lag, as the gauges show them.
     #[must_use]
     pub fn totals(&self) -> (usize, i64) {
         let state = lock(&self.state);
         (state.slots.len(), state.slots.values().map(|slot| slot.lag).sum())
     }
 
-    /// Whether the group has answered and all partitions assigned to this member are being read, but for those in
-    /// quarantine.
+    /// Whether the first assignment has arrived and all assigned partitions are either being read or quarantined.
     #[must_use]
     pub fn settled(&self) -> bool {
         let state = lock(&self.state);
@@ -139,30 +138,30 @@ impl Assignment {
         state.joined && slots.all(|(partition, slot)| slot.reading.is_some() || self.quarantine.holds(partition))
     }
 
-    /// What is wrong while this member waits for the group, or has no partitions of it, as far as the client library has said.
+    /// While this member has no partitions, the last error that the client library reported about the group or its topics.
     #[must_use]
     pub fn complaint(&self) -> Option<String> {
         let state = lock(&self.state);
         state.complaint.clone().filter(|_| state.slots.is_empty())
     }
 
-    /// Whether the group has answered, even with no partitions.
+    /// Whether the first assignment has arrived, even if it was empty.
     pub(super) fn has_joined(&self) -> bool {
         lock(&self.state).joined
     }
 
-    /// The client library says that something is wrong with the group or its topics.
+    /// Notes an error of the client library about the group or its topics.
     pub(super) fn complain(&self, detail: String) {
         lock(&self.state).complaint = Some(detail);
     }
 
-    /// The assigned partitions that stand still because something is wrong with them, each with the cause, in order.
+    /// The quarantined partitions with their causes, ordered by topic and partition.
     #[must_use]
     pub fn quarantined(&self) -> Vec<(Partition, Cause)> {
         self.quarantine.list()
     }
 
-    /// Has the partitions in quarantine tried again now, each at most once a second.
+    /// Retries the quarantined partitions now, each at most once a second.
     pub fn retry_quarantined(&self) {
         self.quarantine.retry_now();
     }
@@ -175,7 +174,7 @@ impl Assignment {
         self.counter.fetch_add(1, Ordering::Relaxed) + 1
     }
 
-    /// Adds assigned partitions. Returns each with a ticket for the look-up of its start offset.
+    /// Adds assigned partitions. Returns each with a ticket for the lookup of its start offset.
     pub(super) fn assigned(&self, partitions: impl IntoIterator<Item = Partition>) -> Vec<(Partition, u64)> {
         let mut state = lock(&self.state);
         state.joined = true;
@@ -222,7 +221,7 @@ impl Assignment {
         fetched
     }
 
-    /// Whether the start offset that was looked up under this ticket is still needed.
+    /// Whether the start offset looked up under this ticket is still needed.
     pub(super) fn awaits(&self, partition: &Partition, ticket: u64) -> bool {
         lock(&self.state)
             .slots
@@ -230,7 +229,7 @@ impl Assignment {
             .is_some_and(|slot| slot.ticket == ticket && slot.reading.is_none())
     }
 
-    /// Starts to read under a new epoch, if the start offset is still needed.
+    /// Starts reading under a new epoch, if the start offset is still needed.
     pub(super) fn begin(&self, partition: &Partition, ticket: u64, offset: i64) -> Option<u64> {
         let epoch = self.next();
         let mut state = lock(&self.state);
@@ -250,7 +249,7 @@ impl Assignment {
         Some(epoch)
     }
 
-    /// Ends an epoch: its records are stale from now on. Returns whether it was the current one.
+    /// Ends an epoch, which makes its records stale. Returns whether it was the current one.
     pub(super) fn interrupt(&self, topic: &Arc<str>, partition: i32, epoch: u64) -> bool {
         let mut state = lock(&self.state);
         let Some(slot) = state.slots.get_mut(&(Arc::clone(topic), partition)) else {
@@ -263,7 +262,8 @@ impl Assignment {
         current
     }
 
-    /// For an interrupted partition: a ticket for looking up its start offset again, and whether librdkafka was fetching it.
+    /// Returns, for an interrupted partition, a ticket for looking up its start offset again and whether librdkafka was
+    /// fetching it.
     pub(super) fn restart(&self, partition: &Partition) -> Option<(u64, bool)> {
         let ticket = self.next();
         let mut state = lock(&self.state);
@@ -272,7 +272,7 @@ impl Assignment {
         Some((ticket, std::mem::take(&mut slot.fetching)))
     }
 
-    /// A record was handed out.
+    /// Moves the position after a record was handed out.
     pub(super) fn advance(&self, partition: &Partition, epoch: u64, position: i64) {
         if let Some((reading, _)) = reading(&mut lock(&self.state), partition)
             && reading.epoch == epoch
@@ -281,7 +281,7 @@ impl Assignment {
         }
     }
 
-    /// Effects up to `offset` are committed.
+    /// Notes that the effects up to `offset` are committed.
     pub(super) fn committed(&self, partition: &Partition, offset: i64) {
         let mut state = lock(&self.state);
         let Some((reading, shown)) = reading(&mut state, partition) else {
@@ -294,7 +294,7 @@ impl Assignment {
         }
     }
 
-    /// Notes a high watermark that was asked for.
+    /// Notes a high watermark that was queried.
     pub(super) fn refresh_high_watermark(&self, partition: &Partition, end: i64) {
         let mut state = lock(&self.state);
         let Some((reading, shown)) = reading(&mut state, partition) else {
@@ -306,13 +306,13 @@ impl Assignment {
     }
 
     /// Notes the end and the high watermark from librdkafka's statistics. Returns the partition if its position is beyond
-    /// the high watermark for the second time in a row: the first report may be from before the assignment.
+    /// the high watermark for the second time in a row, since the first report may be older than the assignment.
     pub(super) fn observe_watermark(&self, topic: &str, partition: i32, end: i64, high: i64) -> Option<Partition> {
         let key: Partition = (topic.into(), partition);
         let mut state = lock(&self.state);
         let slot = state.slots.get_mut(&key)?;
         let reading = slot.reading.as_mut()?;
-        // The statistics repeat the latest fetch response; a refresh may have brought a later value since.
+        // The statistics repeat the latest fetch response; a refresh may have brought a newer value since.
         let end = reading.end.map_or(end, |known| known.max(end));
         reading.end = Some(end);
         lag_gauge(&key, &mut slot.lag, end - reading.committed);
@@ -325,13 +325,13 @@ impl Assignment {
     }
 }
 
-/// How a partition is read, and the lag that the gauge shows.
+/// The read state of a partition, and the lag that its gauge shows.
 fn reading<'a>(state: &'a mut State, partition: &Partition) -> Option<(&'a mut Reading, &'a mut i64)> {
     let slot = state.slots.get_mut(partition)?;
     Some((slot.reading.as_mut()?, &mut slot.lag))
 }
 
-/// Sets a partition's lag gauge. Topics beyond the bound on series share one series, which adds up their changes.
+/// Sets a partition's lag gauge. Topics beyond the limit on series share one series, which sums their lag.
 // Gauges take doubles; offsets stay far below 2⁵³.
 #[allow(clippy::cast_precision_loss)]
 fn lag_gauge((topic, partition): &Partition, shown: &mut i64, lag: i64) {
@@ -361,10 +361,10 @@ mod tests {
     }
 
     #[test]
-    fn each_assignment_of_a_partition_has_an_epoch_of_its_own() {
+    fn each_assignment_of_a_partition_has_its_own_epoch() {
         let assignment = Assignment::default();
         let (zero, topic) = (partition(0), Arc::from("posts"));
-        assert!(!assignment.settled(), "the group has not answered yet");
+        assert!(!assignment.settled(), "nothing has been assigned yet");
 
         let ticket = assignment.assigned([zero.clone()])[0].1;
         assert!(!assignment.settled() && assignment.current().is_empty());
@@ -379,7 +379,7 @@ mod tests {
     }
 
     #[test]
-    fn a_revocation_touches_only_what_it_names() {
+    fn a_revocation_removes_only_the_revoked_partitions() {
         let assignment = Assignment::default();
         let tickets = assignment.assigned([partition(0), partition(1)]);
         for (partition, ticket) in &tickets {
@@ -391,7 +391,7 @@ mod tests {
     }
 
     #[test]
-    fn a_late_answer_begins_nothing() {
+    fn a_start_offset_with_an_old_ticket_is_ignored() {
         let assignment = Assignment::default();
         let old = assignment.assigned([partition(0)])[0].1;
         assignment.revoked(&[partition(0)]);
@@ -402,12 +402,12 @@ mod tests {
         assert!(assignment.begin(&partition(0), new, 0).is_some());
         assert!(
             assignment.begin(&partition(0), new, 0).is_none(),
-            "an answer counts once"
+            "a ticket can be used only once"
         );
     }
 
     #[test]
-    fn interrupting_counts_once_and_only_for_the_current_epoch() {
+    fn only_the_current_epoch_can_be_interrupted_and_only_once() {
         let assignment = Assignment::default();
         let topic: Arc<str> = Arc::from("posts");
         let ticket = assignment.assigned([partition(0)])[0].1;
@@ -422,14 +422,14 @@ mod tests {
     }
 
     #[test]
-    fn a_taken_partition_that_was_never_fetched_is_not_taken_from_librdkafka() {
+    fn a_revoked_partition_that_was_never_fetched_needs_no_unassign() {
         let assignment = Assignment::default();
         assignment.assigned([partition(0)]);
         assert!(assignment.revoked(&[partition(0)]).is_empty());
     }
 
     #[test]
-    fn a_position_beyond_the_partition_is_told_when_it_is_certain() {
+    fn a_position_beyond_the_end_is_reported_after_two_consecutive_observations() {
         let assignment = Assignment::default();
         let ticket = assignment.assigned([partition(0)])[0].1;
         assignment.begin(&partition(0), ticket, 50).unwrap();
@@ -437,16 +437,16 @@ mod tests {
         assert_eq!(assignment.observe_watermark("posts", 0, 60, 60), None);
         assert_eq!(assignment.observe_watermark("posts", 0, 10, 10), None);
         assert_eq!(assignment.observe_watermark("posts", 0, 10, 10), Some(partition(0)));
-        assert_eq!(assignment.observe_watermark("posts", 0, 10, 10), None, "once");
+        assert_eq!(assignment.observe_watermark("posts", 0, 10, 10), None, "reported once");
         assert_eq!(
             assignment.observe_watermark("posts", 0, 50, 50),
             None,
-            "the end itself is not beyond it"
+            "a position at the end is in range"
         );
     }
 
     #[test]
-    fn lag_runs_from_committed_to_the_end() {
+    fn lag_is_counted_from_the_committed_offset_to_the_end() {
         let assignment = Assignment::default();
         let ticket = assignment.assigned([partition(0)])[0].1;
         assignment.begin(&partition(0), ticket, 10).unwrap();
@@ -462,7 +462,7 @@ mod tests {
         assert_eq!(
             assignment.current()[0].lag(),
             Some(20),
-            "an older word takes nothing back"
+            "older statistics don't lower the end"
         );
     }
 }

@@ -1,4 +1,4 @@
-//! Checks that the broker can be used, and says in one line why not.
+//! Checks that the broker can be used, and reports in one line why not.
 
 use std::{
     collections::BTreeMap,
@@ -15,7 +15,7 @@ use rdkafka::{
 };
 
 use super::{
-    client::Plain,
+    client::CommonContext,
     error::{KafkaError, describe, is_authentication},
     options::KafkaOptions,
     partition::Partition,
@@ -26,69 +26,69 @@ use super::{
 pub struct BrokerReport {
     /// The brokers' addresses, `host:port`.
     pub brokers: Vec<String>,
-    /// The topics that will be read, with their numbers of partitions.
+    /// The topics that will be read, with their partition counts.
     pub topics: Vec<(String, usize)>,
     /// The dead-letter topic.
     pub dead_letters: DeadLetterTopic,
-    /// The id of the cluster, where the brokers tell it.
+    /// The id of the cluster, if the brokers report one.
     pub cluster: Option<String>,
-    /// What may do harm later, one line each.
+    /// Problems that may do harm later, one line each.
     pub warnings: Vec<String>,
 }
 
-/// The dead-letter topic as the broker has it.
+/// The state of the dead-letter topic at the broker.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum DeadLetterTopic {
-    /// It is there, and takes records of so many bytes where the topics that are read hold larger ones.
+    /// It exists.
     Present {
         /// Its name.
         name: String,
-        /// `max.message.bytes` of it, where the broker tells it.
+        /// Its `max.message.bytes`, if the broker reports it.
         max_bytes: Option<u64>,
-        /// `max.message.bytes` of it, if that is below that of a topic that is read: larger records are cut.
+        /// Its `max.message.bytes`, if a topic that is read has a larger one: larger records are truncated.
         cut_to_bytes: Option<u64>,
     },
-    /// It is not there; the first dead letter makes it, or, where the broker makes no topics, stops the service.
+    /// It doesn't exist. The first dead letter creates it or, if the broker doesn't create topics, stops the service.
     Absent {
         /// Its name.
         name: String,
-        /// `auto.create.topics.enable` of the broker; none where it does not say.
+        /// The broker's `auto.create.topics.enable`; `None` if the broker doesn't report it.
         created_by_broker: Option<bool>,
     },
 }
 
-/// Has librdkafka read the properties as a consumer and a producer would, without a broker: values out of range,
-/// certificates that are not there, mechanisms that it lacks.
+/// Creates a consumer and a producer without a broker, so that librdkafka checks the properties: values out of range,
+/// missing certificates, unsupported mechanisms.
 ///
 /// # Errors
-/// [`KafkaError::Setting`] with its reason.
+/// [`KafkaError::Setting`] with librdkafka's reason.
 pub fn check_clients(options: &KafkaOptions) -> Result<(), KafkaError> {
     let offline = |mut config: ClientConfig| {
         config.remove("bootstrap.servers");
         config
     };
-    let making = |error| KafkaError::client("making a client", &error);
-    let _: BaseConsumer<Plain> = offline(options.consumer_config())
-        .create_with_context(Plain::default())
+    let making = |error| KafkaError::client("creating a client", &error);
+    let _: BaseConsumer<CommonContext> = offline(options.consumer_config())
+        .create_with_context(CommonContext::default())
         .map_err(making)?;
-    let _: BaseProducer<Plain> = offline(options.producer_config())
-        .create_with_context(Plain::default())
+    let _: BaseProducer<CommonContext> = offline(options.producer_config())
+        .create_with_context(CommonContext::default())
         .map_err(making)?;
     Ok(())
 }
 
-/// Asks the brokers for the topics of the settings.
+/// Queries the brokers about the configured topics.
 ///
 /// # Errors
-/// [`KafkaError`] in one line: a wrong setting, no answer within `timeout`, a refused login, a
-/// denied or an absent topic.
+/// [`KafkaError`] in one line: an invalid setting, no answer within `timeout`, a refused login, a
+/// missing topic, or one that this user may not read.
 pub async fn check_broker(options: &KafkaOptions, timeout: Duration) -> Result<BrokerReport, KafkaError> {
     options.check()?;
     let (brokers, first_broker, topics, replicas, cluster) = {
         let options = options.clone();
         blocking(move || {
             let (metadata, cluster) = fetch_metadata_of_cluster(&options, timeout)?;
-            let topics = select(&metadata, &options.topics)?;
+            let topics = select_topics(&metadata, &options.topics)?;
             let brokers: Vec<String> = metadata
                 .brokers()
                 .iter()
@@ -107,19 +107,19 @@ pub async fn check_broker(options: &KafkaOptions, timeout: Duration) -> Result<B
         && own < read
     {
         warnings.push(format!(
-            "the dead-letter topic {name} has {own} replicas and the topics that are read {read}: a broker that is lost may take \
-             dead letters with it, or stop them"
+            "the dead-letter topic {name} has {own} replicas, fewer than the {read} of the topics that are read: if a broker \
+             fails, dead letters may be lost or refused"
         ));
     }
     let dead_letters = match (replicas.1, first_broker) {
         (Some(_), _) => {
-            let limit = |topic| setting(options, ResourceSpecifier::Topic(topic), "max.message.bytes", timeout);
+            let limit = |topic| config_value(options, ResourceSpecifier::Topic(topic), "max.message.bytes", timeout);
             let own = limit(&name).await.and_then(|bytes| bytes.parse::<u64>().ok());
-            let cleanup = setting(options, ResourceSpecifier::Topic(&name), "cleanup.policy", timeout).await;
+            let cleanup = config_value(options, ResourceSpecifier::Topic(&name), "cleanup.policy", timeout).await;
             if cleanup.is_some_and(|policy| policy.contains("compact")) {
                 warnings.push(format!(
-                    "the dead-letter topic {name} is compacted: letters without a key are refused, which stops everything, and of \
-                     those with one only the last is kept; set its cleanup.policy to delete"
+                    "the dead-letter topic {name} is compacted: dead letters without a key are refused, which stops all partitions, \
+                     and only the last dead letter of each key is kept; set its cleanup.policy to delete"
                 ));
             }
             let mut cut_to_bytes = None;
@@ -140,7 +140,7 @@ pub async fn check_broker(options: &KafkaOptions, timeout: Duration) -> Result<B
         (None, broker) => {
             let created = match broker {
                 Some(broker) => {
-                    setting(
+                    config_value(
                         options,
                         ResourceSpecifier::Broker(broker),
                         "auto.create.topics.enable",
@@ -165,7 +165,7 @@ pub async fn check_broker(options: &KafkaOptions, timeout: Duration) -> Result<B
     })
 }
 
-/// The fewest replicas of a topic's partitions; none where it is absent.
+/// The lowest replica count among a topic's partitions; `None` if the topic doesn't exist.
 fn replicas(metadata: &Metadata, name: &str) -> Option<usize> {
     let mut topics = metadata.topics().iter();
     let topic = topics.find(|topic| topic.name() == name && topic.error().is_none())?;
@@ -176,7 +176,7 @@ fn replicas(metadata: &Metadata, name: &str) -> Option<usize> {
         .min()
 }
 
-/// How long topics keep their records; without those that keep them for ever, and those of which the broker does not tell.
+/// The topics' `retention.ms`, without topics whose retention is unlimited or not reported by the broker.
 pub async fn retention(
     options: &KafkaOptions,
     topics: impl IntoIterator<Item = &str>,
@@ -184,8 +184,8 @@ pub async fn retention(
 ) -> BTreeMap<String, Duration> {
     let mut found = BTreeMap::new();
     for topic in topics {
-        let value = setting(options, ResourceSpecifier::Topic(topic), "retention.ms", timeout).await;
-        // -1 is for ever.
+        let value = config_value(options, ResourceSpecifier::Topic(topic), "retention.ms", timeout).await;
+        // -1 means unlimited.
         if let Some(millis) = value.and_then(|value| value.parse::<u64>().ok()) {
             found.insert(topic.to_owned(), Duration::from_millis(millis));
         }
@@ -193,38 +193,41 @@ pub async fn retention(
     found
 }
 
-/// A setting of a topic or broker; none where the broker does not tell, for lack of a right perhaps.
-async fn setting(
+/// A config value of a topic or broker; `None` if the broker doesn't report it, for example for lack of permission.
+async fn config_value(
     options: &KafkaOptions,
     resource: ResourceSpecifier<'_>,
     name: &str,
     timeout: Duration,
 ) -> Option<String> {
-    let admin: AdminClient<Plain> = options.admin_config().create_with_context(Plain::default()).ok()?;
+    let admin: AdminClient<CommonContext> = options
+        .admin_config()
+        .create_with_context(CommonContext::default())
+        .ok()?;
     let request = AdminOptions::new().request_timeout(Some(timeout));
     let answers = admin.describe_configs([&resource], &request).await.ok()?;
     let config = answers.into_iter().next()?.ok()?;
     config.get(name)?.value.clone()
 }
 
-/// Runs a blocking request on a thread for blocking work.
+/// Runs a blocking request on tokio's blocking thread pool.
 pub(super) async fn blocking<T: Send + 'static>(
-    question: impl FnOnce() -> Result<T, KafkaError> + Send + 'static,
+    request: impl FnOnce() -> Result<T, KafkaError> + Send + 'static,
 ) -> Result<T, KafkaError> {
-    match tokio::task::spawn_blocking(question).await {
+    match tokio::task::spawn_blocking(request).await {
         Ok(answer) => answer,
         Err(error) => Err(KafkaError::Client {
-            what: "asking the broker",
+            what: "querying the broker",
             detail: error.to_string(),
         }),
     }
 }
 
-/// The partitions of the topics, in order. All topics must be there.
+/// The partitions of the configured topics, in order. Fails if a topic doesn't exist.
 pub(super) fn partitions(options: &KafkaOptions, timeout: Duration) -> Result<Vec<Partition>, KafkaError> {
     let metadata = fetch_metadata(options, timeout)?;
     let mut partitions = Vec::new();
-    for (topic, count) in select(&metadata, &options.topics)? {
+    for (topic, count) in select_topics(&metadata, &options.topics)? {
         let topic: std::sync::Arc<str> = topic.into();
         let count = i32::try_from(count).unwrap_or(i32::MAX);
         partitions.extend((0..count).map(|partition| (std::sync::Arc::clone(&topic), partition)));
@@ -232,20 +235,20 @@ pub(super) fn partitions(options: &KafkaOptions, timeout: Duration) -> Result<Ve
     Ok(partitions)
 }
 
-/// Metadata of all topics. Asking for a single topic by name could create it.
+/// Metadata of all topics. A request for a single topic by name could create it.
 pub(crate) fn fetch_metadata(options: &KafkaOptions, timeout: Duration) -> Result<Metadata, KafkaError> {
     fetch_metadata_of_cluster(options, timeout).map(|(metadata, _)| metadata)
 }
 
-/// Metadata of all topics, and the id of the cluster where the brokers tell it.
+/// Metadata of all topics, and the id of the cluster if the brokers report one.
 fn fetch_metadata_of_cluster(
     options: &KafkaOptions,
     timeout: Duration,
 ) -> Result<(Metadata, Option<String>), KafkaError> {
-    let client: BaseConsumer<Plain> = options
+    let client: BaseConsumer<CommonContext> = options
         .admin_config()
-        .create_with_context(Plain::default())
-        .map_err(|error| KafkaError::client("making a client", &error))?;
+        .create_with_context(CommonContext::default())
+        .map_err(|error| KafkaError::client("creating a client", &error))?;
     let deadline = Instant::now() + timeout;
     loop {
         let slice = deadline
@@ -255,7 +258,7 @@ fn fetch_metadata_of_cluster(
             Ok(metadata) => return Ok((metadata, client.client().fetch_cluster_id(Duration::ZERO))),
             Err(error) => error,
         };
-        // Polls for error events, which have the reason.
+        // Error events carry the reason.
         let _ = client.poll(Duration::from_millis(20));
         let reason = client.context().last_error();
         let brokers = options.brokers.clone();
@@ -275,8 +278,8 @@ fn fetch_metadata_of_cluster(
     }
 }
 
-/// The topics that the names and patterns mean, with their numbers of partitions, in order.
-fn select(metadata: &Metadata, wanted: &[String]) -> Result<Vec<(String, usize)>, KafkaError> {
+/// The topics that match the names and patterns, with their partition counts, in order.
+fn select_topics(metadata: &Metadata, wanted: &[String]) -> Result<Vec<(String, usize)>, KafkaError> {
     let mut chosen = BTreeMap::new();
     let mut absent = Vec::new();
     for pattern in wanted {
@@ -302,7 +305,7 @@ fn select(metadata: &Metadata, wanted: &[String]) -> Result<Vec<(String, usize)>
                     }
                     Some(code) => {
                         return Err(KafkaError::Client {
-                            what: "asking for the topics",
+                            what: "querying the topics",
                             detail: format!("{}: {code}", topic.name()),
                         });
                     }

@@ -1,4 +1,4 @@
-//! What all clients share: logs at a bounded rate, errors counted, the last reason kept.
+//! Shared by all clients: logging at a bounded rate, counting errors, and keeping the last error.
 
 use std::sync::{Arc, Mutex};
 
@@ -12,18 +12,18 @@ use crate::{
     telemetry::{metric, quiet::Quiet},
 };
 
-/// Counts an error: consume, commit, produce or broker.
+/// Counts an error of this kind: `consume`, `commit`, `produce` or `broker`.
 pub(crate) fn count_error(kind: &'static str) {
     metrics::counter!(metric::KAFKA_ERRORS, "kind" => kind).increment(1);
 }
 
-/// librdkafka's own log lines.
+/// Forwards a log line of librdkafka.
 pub(crate) fn log(level: RDKafkaLogLevel, facility: &str, message: &str) {
     match level {
         RDKafkaLogLevel::Emerg | RDKafkaLogLevel::Alert | RDKafkaLogLevel::Critical => {
             tracing::error!(target: "librdkafka", facility, "{message}");
         }
-        // Also reported as an error, which is logged at a bounded rate.
+        // Also reported through the error callback, which logs at a bounded rate.
         RDKafkaLogLevel::Error | RDKafkaLogLevel::Warning if matches!(facility, "FAIL" | "ERROR") => {
             tracing::debug!(target: "librdkafka", facility, "{message}");
         }
@@ -36,18 +36,18 @@ pub(crate) fn log(level: RDKafkaLogLevel, facility: &str, message: &str) {
     }
 }
 
-/// The callbacks of all other clients: keeps the last error with its reason. Clones share it.
+/// The callbacks of all clients but the group's consumer: keeps the last error and the latest statistics. Clones share them.
 #[derive(Debug, Clone, Default)]
-pub(crate) struct Plain(Arc<Kept>);
+pub(crate) struct CommonContext(Arc<ContextState>);
 
 #[derive(Debug, Default)]
-struct Kept {
+struct ContextState {
     last: Mutex<Option<(RDKafkaErrorCode, String)>>,
     statistics: Mutex<Vec<u8>>,
     quiet: Quiet,
 }
 
-impl Plain {
+impl CommonContext {
     /// The last error that librdkafka reported, with its reason.
     pub(super) fn last_error(&self) -> Option<(RDKafkaErrorCode, String)> {
         lock(&self.0.last).clone()
@@ -59,7 +59,7 @@ impl Plain {
     }
 }
 
-impl ClientContext for Plain {
+impl ClientContext for CommonContext {
     fn log(&self, level: RDKafkaLogLevel, facility: &str, message: &str) {
         log(level, facility, message);
     }
@@ -68,13 +68,13 @@ impl ClientContext for Plain {
         count_error("broker");
         if let Some(code) = error.rdkafka_error_code() {
             let mut last = lock(&self.0.last);
-            // "All brokers down" follows the error that says why; keep the latter.
+            // "All brokers down" follows the error with the cause, which is the one to keep.
             if code != RDKafkaErrorCode::AllBrokersDown || last.is_none() {
                 *last = Some((code, reason.to_owned()));
             }
         }
         if let Some(more) = self.0.quiet.allow(&error.to_string()) {
-            tracing::debug!(error = %super::error::describe(&error), reason, more, "kafka client");
+            tracing::debug!(error = %super::error::describe(&error), reason, more, "Kafka client error");
         }
     }
 
@@ -83,9 +83,9 @@ impl ClientContext for Plain {
     }
 }
 
-impl ConsumerContext for Plain {}
+impl ConsumerContext for CommonContext {}
 
-impl ProducerContext for Plain {
+impl ProducerContext for CommonContext {
     type DeliveryOpaque = ();
 
     fn delivery(&self, _: &DeliveryResult<'_>, (): ()) {}

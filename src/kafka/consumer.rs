@@ -29,11 +29,11 @@ use super::{
 
 use crate::sync::lock;
 
-/// A member of the consumer group, on a thread of its own.
+/// A member of the consumer group, on its own thread.
 ///
 /// It has three states. While *consuming* it hands out records. After
 /// [`Consumer::drain`] it hands out no more, but keeps its partitions, so that the records in flight
-/// can be finished and committed. [`Consumer::close`], or dropping it, leaves the group.
+/// can be processed and committed. [`Consumer::close`], or dropping it, leaves the group.
 #[derive(Debug)]
 pub struct Consumer {
     assignment: Assignment,
@@ -42,7 +42,7 @@ pub struct Consumer {
     end: Mutex<Option<End>>,
 }
 
-/// How the thread has ended.
+/// Reports how the thread ended, and when it has left the group.
 #[derive(Debug)]
 struct End {
     result: oneshot::Receiver<Result<(), KafkaError>>,
@@ -50,18 +50,18 @@ struct End {
 }
 
 impl Consumer {
-    /// How long leaving the group may take. With the broker away librdkafka would go on for the session's timeout and
-    /// longer, though nothing depends on it: the offsets that count are not the broker's, and the group notices by itself.
+    /// How long leaving the group may take. While the broker is unreachable librdkafka would try for longer than the session
+    /// timeout. Giving up is harmless: the authoritative offsets are not the broker's, and the group removes the member
+    /// after the session timeout.
     pub const LEAVING: Duration = Duration::from_secs(5);
 
     /// Subscribes to the topics and starts handing out their records, in order within each
-    /// partition. Must be called within a tokio runtime, where `offsets` is asked.
+    /// partition. Must be called within a tokio runtime, on which `offsets` is called.
     ///
-    /// The receiver ends when the consumer is drained or has failed; [`Consumer::close`] tells which.
+    /// The channel closes when the consumer is drained or has failed; [`Consumer::close`] returns which.
     ///
     /// # Errors
-    /// [`KafkaError`] for settings that can't be right. A broker that is away is no error: the
-    /// consumer waits for it.
+    /// [`KafkaError`] for invalid settings. An unreachable broker is no error: the consumer waits for it.
     pub fn start(
         options: &KafkaOptions,
         offsets: Arc<dyn OffsetStore>,
@@ -79,7 +79,7 @@ impl Consumer {
             options.max_in_flight_bytes,
             events.clone(),
         );
-        // The limit bounds the records in flight, so the channel is never full for a record with a permit.
+        // The limit bounds the records in flight, so there is room in the channel for every record with a permit.
         let (records, receiver) = mpsc::channel(options.max_in_flight_records);
         let (ended, result) = oneshot::channel();
         let (leave, left) = oneshot::channel();
@@ -102,7 +102,7 @@ impl Consumer {
         thread::Builder::new()
             .name("kafka-consumer".into())
             .spawn(move || {
-                // No one may be left to hear how it ended.
+                // The receiver may be gone.
                 let _ = ended.send(poll_loop.run());
                 drop(poll_loop);
                 let _ = leave.send(());
@@ -128,14 +128,15 @@ impl Consumer {
         self.assignment.clone()
     }
 
-    /// Position, committed offset and high watermark of each assigned partition. The end is as old as the
-    /// latest fetch of the partition; statistics bring it every second.
+    /// Position, committed offset and high watermark of each assigned partition. The high watermark is from the
+    /// partition's latest fetch response, which the statistics repeat every second.
     #[must_use]
     pub fn positions(&self) -> Vec<AssignedPartition> {
         self.assignment.current()
     }
 
-    /// Records between the committed offsets and the high watermarks of the assigned partitions, as far as known.
+    /// Records between the committed offsets and the high watermarks of the assigned partitions whose high watermark is
+    /// known.
     #[must_use]
     pub fn lag(&self) -> i64 {
         self.assignment
@@ -151,8 +152,8 @@ impl Consumer {
         self.in_flight.in_flight()
     }
 
-    /// Tells Kafka the offsets that are committed in the database. Returns at once; a failure is
-    /// counted and logged, and does no harm: the offsets that count are in the database.
+    /// Commits to Kafka the offsets that are committed in the database. Returns at once; a failure is
+    /// counted and logged, and does no harm, as the database's offsets are authoritative.
     pub fn commit(&self, offsets: &[(Arc<str>, i32, i64)]) {
         if offsets.is_empty() {
             return;
@@ -163,8 +164,8 @@ impl Consumer {
         self.events.send(ConsumerEvent::Commit(offsets.to_vec()));
     }
 
-    /// For a fenced partition: looks up its start offset again and reads on from there under a new epoch.
-    /// Records of `epoch` are stale from now on. Does nothing if `epoch` is no longer current.
+    /// Restarts a fenced partition: looks up its start offset again and continues from there under a new epoch.
+    /// Records of `epoch` become stale. Does nothing if `epoch` is no longer current.
     pub fn restart(&self, topic: &Arc<str>, partition: i32, epoch: u64) {
         if self.assignment.interrupt(topic, partition, epoch) {
             let partition: Partition = (Arc::clone(topic), partition);
@@ -172,8 +173,8 @@ impl Consumer {
         }
     }
 
-    /// Stops reading a partition of which a record can be neither stored nor rejected, for the reason in `detail`, until it is
-    /// tried again. Records of `epoch` are stale from now on. Does nothing if `epoch` is no longer current.
+    /// Quarantines a partition with a record that can be neither stored nor rejected, for the reason in `detail`. Records of
+    /// `epoch` become stale. Does nothing if `epoch` is no longer current.
     pub fn quarantine(&self, topic: &Arc<str>, partition: i32, epoch: u64, detail: &str) {
         if self.assignment.interrupt(topic, partition, epoch) {
             self.events.send(ConsumerEvent::Quarantine {
@@ -184,23 +185,23 @@ impl Consumer {
         }
     }
 
-    /// Hands out no more records; the receiver ends after those already sent. The partitions
+    /// Stops handing out records; the channel closes after those already sent. The partitions
     /// stay with this member, and offsets can still be committed.
     pub fn drain(&self) {
         self.events.send(ConsumerEvent::Drain);
     }
 
-    /// Leaves the group after sending the last commits, and tells how the consumer ended.
+    /// Leaves the group after sending the last commits, and returns how the consumer ended.
     ///
     /// # Errors
-    /// The [`KafkaError`] that had ended it before, or one that says that the broker did not let it go within
-    /// [`Consumer::LEAVING`]: librdkafka then goes on trying until the process ends.
+    /// The [`KafkaError`] with which it failed before, or one that says that the broker did not answer within
+    /// [`Consumer::LEAVING`]. In the latter case librdkafka keeps trying until the process ends.
     pub async fn close(self) -> Result<(), KafkaError> {
         self.events.send(ConsumerEvent::Close);
         let Some(End { result, left }) = lock(&self.end).take() else {
             return Ok(());
         };
-        let lost = |_| Err(KafkaError::Fatal("the consumer's thread ended without a word".into()));
+        let lost = |_| Err(KafkaError::Fatal("the consumer's thread ended without a result".into()));
         let result = result.await.unwrap_or_else(lost);
         let left = timeout(Self::LEAVING, left).await;
         result?;
@@ -220,7 +221,7 @@ impl Drop for Consumer {
     }
 }
 
-/// Makes the librdkafka consumer and joins the group.
+/// Creates the librdkafka consumer and subscribes to the topics.
 fn subscribe(
     options: &KafkaOptions,
     assignment: &Assignment,
@@ -230,7 +231,7 @@ fn subscribe(
     let mut consumer: BaseConsumer<GroupContext> = options
         .consumer_config()
         .create_with_context(context)
-        .map_err(|error| KafkaError::client("making the consumer", &error))?;
+        .map_err(|error| KafkaError::client("creating the consumer", &error))?;
     let wake = events.clone();
     consumer.set_nonempty_callback(move || wake.wake());
     let topics: Vec<&str> = options.topics.iter().map(String::as_str).collect();

@@ -1,4 +1,4 @@
-//! The dead-letter topic: records that can't be processed, with reason and origin, bytes untouched.
+//! Writes dead letters: records that can't be processed, unchanged, with reason and origin in headers.
 
 use std::{
     sync::{Arc, Mutex},
@@ -18,7 +18,7 @@ use time::{OffsetDateTime, format_description::well_known::Rfc3339};
 use xxhash_rust::xxh3::xxh3_64;
 
 use super::{
-    client::{Plain, count_error},
+    client::{CommonContext, count_error},
     error::{KafkaError, describe},
     options::KafkaOptions,
     record::{Origin, bytes_of},
@@ -27,7 +27,7 @@ use crate::{sync::lock, telemetry::metric};
 
 /// The names of a dead letter's headers.
 pub mod header {
-    /// The kind of fault, one of a bounded set.
+    /// The reason, one of a bounded set.
     pub const REASON: &str = "reason";
     /// One line: what was wrong and where.
     pub const DETAIL: &str = "detail";
@@ -37,48 +37,48 @@ pub mod header {
     pub const ORIGIN_PARTITION: &str = "origin_partition";
     /// The record's offset there.
     pub const ORIGIN_OFFSET: &str = "origin_offset";
-    /// The record's own time, RFC 3339; absent where it had none.
+    /// The record's own timestamp, RFC 3339; absent if it had none.
     pub const ORIGIN_TIMESTAMP: &str = "origin_timestamp";
-    /// When the letter was written, RFC 3339.
+    /// When the dead letter was written, RFC 3339.
     pub const TIMESTAMP: &str = "timestamp";
     /// The version of the service that wrote it.
     pub const VERSION: &str = "version";
-    /// `true` if the broker accepted only the first bytes.
+    /// `true` if the broker accepted only the first bytes of the value.
     pub const TRUNCATED: &str = "truncated";
-    /// Of a truncated letter: how many bytes the record had.
+    /// The length of the record's value in bytes, if it is truncated.
     pub const ORIGINAL_LENGTH: &str = "original_length";
-    /// Of a truncated letter: XXH3 (64 bits, hexadecimal) over all bytes of the record.
+    /// The XXH3 hash (64 bits, hexadecimal) of the record's whole value, if it is truncated.
     pub const ORIGINAL_XXH3: &str = "original_xxh3";
-    /// `true` if the broker accepted the letter only without the record's key.
+    /// `true` if the broker accepted the dead letter only without the record's key.
     pub const KEY_OMITTED: &str = "key_omitted";
-    /// Of a letter without its key: how many bytes the key had.
+    /// The length of the record's key in bytes, if it is omitted.
     pub const ORIGINAL_KEY_LENGTH: &str = "original_key_length";
-    /// Of a letter without its key: XXH3 (64 bits, hexadecimal) over all bytes of the key.
+    /// The XXH3 hash (64 bits, hexadecimal) of the record's key, if it is omitted.
     pub const ORIGINAL_KEY_XXH3: &str = "original_key_xxh3";
-    /// `true` if the broker accepted the letter only without the record's own headers.
+    /// `true` if the broker accepted the dead letter only without the record's own headers.
     pub const HEADERS_OMITTED: &str = "headers_omitted";
 }
 
 /// A record that can't be processed.
 #[derive(Debug, Clone)]
 pub struct DeadLetter {
-    /// Where it lies.
+    /// Where the record was read.
     pub origin: Origin,
-    /// The record's time.
+    /// The record's timestamp.
     pub timestamp: Option<OffsetDateTime>,
     /// The record's key.
     pub key: Option<Bytes>,
-    /// The record's bytes; none for a tombstone.
+    /// The record's value; `None` for a tombstone.
     pub value: Option<Bytes>,
-    /// The record's own headers. The letter has them first, and those of [`header`] after them.
+    /// The record's own headers. In the dead letter, those of [`header`] follow them.
     pub headers: Option<OwnedHeaders>,
-    /// The kind of fault.
+    /// The reason, one of a bounded set.
     pub reason: &'static str,
     /// One line: what was wrong and where.
     pub detail: String,
 }
 
-/// Why letters were not written. All letters of the call should be sent again: writing one twice is harmless.
+/// Why dead letters were not written. All dead letters of the call should be sent again; duplicates are harmless.
 #[derive(Debug, thiserror::Error)]
 pub enum DeadLetterError {
     /// The broker has not acknowledged them.
@@ -86,16 +86,16 @@ pub enum DeadLetterError {
     NotAcknowledged {
         /// The dead-letter topic.
         topic: String,
-        /// How many failed.
+        /// The number that failed.
         failed: usize,
-        /// How many were to be sent.
+        /// The number to be sent.
         all: usize,
-        /// What the client says of the first.
+        /// The client library's message for the first failure.
         detail: String,
     },
-    /// The broker refuses even the headers alone.
+    /// Even the headers alone are too large for the broker.
     #[error(
-        "writing the dead letter of {origin} to topic {topic:?}: the broker refuses even its headers by size; raise max.message.bytes of the topic"
+        "writing the dead letter of {origin} to topic {topic:?}: even its headers alone are too large for the broker; raise max.message.bytes of the topic"
     )]
     TooLarge {
         /// The dead-letter topic.
@@ -105,26 +105,26 @@ pub enum DeadLetterError {
     },
 }
 
-/// How letters were written.
+/// Counts of dead letters written.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
 pub struct Sent {
-    /// With their key and all their bytes.
+    /// Dead letters with their key, value and headers complete.
     pub whole: usize,
-    /// With their first bytes only or without their key, because the broker refused the whole letter as too large.
+    /// Dead letters with a truncated value or without key or headers, because the complete ones were too large for the broker.
     pub truncated: usize,
 }
 
-/// Bytes that a letter keeps of a record that the broker refuses as too large.
-const BEGINNING: usize = 64 << 10;
-/// Bytes of letters sent at once.
-const WINDOW: usize = 32 << 20;
+/// The bytes to which the value of a dead letter that is too large for the broker is truncated.
+const TRUNCATED_BYTES: usize = 64 << 10;
+/// The most bytes of dead letters sent at once.
+const BATCH_BYTES: usize = 32 << 20;
 
 /// Writes dead letters.
 #[derive(Clone)]
 pub struct DeadLetters {
-    producer: Arc<Mutex<FutureProducer<Plain>>>,
+    producer: Arc<Mutex<FutureProducer<CommonContext>>>,
     config: ClientConfig,
-    client: Plain,
+    client: CommonContext,
     topic: Arc<str>,
 }
 
@@ -142,8 +142,8 @@ impl DeadLetter {
     }
 }
 
-/// Which part of a letter is sent: the first bytes of its value, with or without its key, with or without the record's
-/// own headers.
+/// The part of a dead letter that is sent: the first bytes of its value, with or without the record's key and its own
+/// headers.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 struct Cut {
     bytes: usize,
@@ -160,20 +160,20 @@ impl Cut {
         }
     }
 
-    /// Smaller and smaller parts of a letter: of its value first. If that is not enough, the headers are left out, then
-    /// the key, then both.
+    /// The parts to try, one after the other. First the value is truncated, then emptied; if that is not enough, the
+    /// headers are omitted, then the key, then both.
     fn all(letter: &DeadLetter) -> Vec<Self> {
         let whole = Self::whole(letter);
-        let beginning = whole.bytes.min(BEGINNING);
+        let truncated = whole.bytes.min(TRUNCATED_BYTES);
         let mut cuts = vec![whole];
         for (key, headers) in [(true, true), (true, false), (false, true), (false, false)] {
-            cuts.extend([beginning, 0].map(|bytes| Self {
+            cuts.extend([truncated, 0].map(|bytes| Self {
                 bytes,
                 key: key && whole.key,
                 headers: headers && whole.headers,
             }));
         }
-        // Without a key or headers, or of few bytes, some are the same again.
+        // Some are equal for a record without a key or headers, or with a short value.
         let mut distinct: Vec<Self> = Vec::with_capacity(cuts.len());
         for cut in cuts {
             if !distinct.contains(&cut) {
@@ -186,23 +186,23 @@ impl Cut {
 
 enum Outcome {
     Written,
-    RefusedBySize,
+    TooLarge,
     Failed(String),
 }
 
 impl DeadLetters {
-    /// Makes the producer. Connects when the first letter is sent. Must be called within a tokio runtime.
+    /// Creates the producer, which connects when the first dead letter is sent. Must be called within a tokio runtime.
     ///
     /// # Errors
-    /// [`KafkaError`] for settings that can't be right.
+    /// [`KafkaError`] for invalid settings.
     pub fn new(options: &KafkaOptions) -> Result<Self, KafkaError> {
         options.check()?;
         let mut config = options.producer_config();
         if !options.properties.0.contains_key("linger.ms") {
-            // Letters come in batches already, and commits wait for them.
+            // Dead letters are sent in batches already, and commits wait for them.
             config.set("linger.ms", "1");
         }
-        let client = Plain::default();
+        let client = CommonContext::default();
         Ok(Self {
             producer: Arc::new(Mutex::new(producer(&config, &client)?)),
             config,
@@ -217,7 +217,7 @@ impl DeadLetters {
         &self.topic
     }
 
-    /// What sending fails with where a test says so.
+    /// The error of a send that fails at a fail point.
     #[cfg(all(feature = "fail-points", debug_assertions))]
     pub(crate) fn at_fail_point(&self, letters: &[DeadLetter]) -> DeadLetterError {
         DeadLetterError::NotAcknowledged {
@@ -228,11 +228,12 @@ impl DeadLetters {
         }
     }
 
-    /// Sends the letters and resolves when all in-sync replicas have them. If the broker refuses a letter as too large, its
-    /// first bytes are sent, without the key if that is too large; headers say so: see [`header::TRUNCATED`] and [`header::KEY_OMITTED`].
+    /// Sends dead letters and resolves when all in-sync replicas have them. If one is too large for the broker, its value is
+    /// truncated, and the key or the record's headers are omitted if they are too large. [`header::TRUNCATED`],
+    /// [`header::KEY_OMITTED`] and [`header::HEADERS_OMITTED`] mark such dead letters.
     ///
     /// # Errors
-    /// [`DeadLetterError`] if any letter isn't written: hold the offsets back and send the letters again.
+    /// [`DeadLetterError`] if any isn't written. The caller must hold back the offsets and send all of them again.
     pub async fn send(&self, letters: &[DeadLetter]) -> Result<Sent, DeadLetterError> {
         let sent = self.try_send(letters).await;
         if sent.is_err() {
@@ -241,16 +242,17 @@ impl DeadLetters {
         sent
     }
 
-    /// An idempotent producer that has given up on a record may never be able to write again, because the broker can refuse its
-    /// epoch or its next sequence number. Nothing is in flight when this is called.
+    /// Replaces the producer after a failed send. An idempotent producer that has given up on a record may never be able to
+    /// write again, because the broker may refuse its epoch or its next sequence number. Nothing is in flight when this is
+    /// called.
     fn replace_producer(&self) {
         match producer(&self.config, &self.client) {
             Ok(fresh) => {
                 let old = std::mem::replace(&mut *lock(&self.producer), fresh);
-                // Dropping it may wait for its thread.
+                // Dropping a producer may wait for its thread.
                 tokio::task::spawn_blocking(move || drop(old));
             }
-            Err(error) => tracing::warn!(%error, "the dead-letter producer stays as it is"),
+            Err(error) => tracing::warn!(%error, "can't replace the dead-letter producer; keeping the old one"),
         }
     }
 
@@ -258,9 +260,9 @@ impl DeadLetters {
         let mut sent = Sent::default();
         let mut rest = letters;
         while !rest.is_empty() {
-            let (window, later) = rest.split_at(window(rest));
+            let (batch, later) = rest.split_at(batch_len(rest));
             rest = later;
-            let outcomes = join_all(window.iter().map(|letter| self.write(letter, Cut::whole(letter)))).await;
+            let outcomes = join_all(batch.iter().map(|letter| self.write(letter, Cut::whole(letter)))).await;
             let failures: Vec<&String> = outcomes
                 .iter()
                 .filter_map(|outcome| {
@@ -274,8 +276,8 @@ impl DeadLetters {
             if let Some(detail) = failures.first() {
                 return Err(self.not_acknowledged(failures.len(), letters.len(), (*detail).clone()));
             }
-            for (letter, outcome) in window.iter().zip(outcomes) {
-                if matches!(outcome, Outcome::RefusedBySize) && !self.write_smaller(letter, letters.len()).await? {
+            for (letter, outcome) in batch.iter().zip(outcomes) {
+                if matches!(outcome, Outcome::TooLarge) && !self.write_smaller(letter, letters.len()).await? {
                     sent.truncated += 1;
                 } else {
                     sent.whole += 1;
@@ -286,9 +288,9 @@ impl DeadLetters {
         Ok(sent)
     }
 
-    /// Sends a letter that was refused as too large. Returns whether it was accepted whole after all.
+    /// Sends a dead letter that was refused as too large. Returns whether it was accepted complete after all.
     async fn write_smaller(&self, letter: &DeadLetter, all: usize) -> Result<bool, DeadLetterError> {
-        // A refusal concerns all letters of a produce request, so it is first sent alone and whole.
+        // The broker refuses whole produce requests, so first send it complete in a request of its own.
         for cut in Cut::all(letter) {
             match self.write(letter, cut).await {
                 Outcome::Written => {
@@ -302,13 +304,13 @@ impl DeadLetters {
                             key_kept = cut.key,
                             headers_kept = cut.headers,
                             topic = %self.topic,
-                            "dead letter truncated: the broker refuses its size"
+                            "dead letter truncated: too large for the broker"
                         );
                     }
                     return Ok(whole);
                 }
                 Outcome::Failed(detail) => return Err(self.not_acknowledged(1, all, detail)),
-                Outcome::RefusedBySize => {}
+                Outcome::TooLarge => {}
             }
         }
         Err(DeadLetterError::TooLarge {
@@ -331,7 +333,7 @@ impl DeadLetters {
             Err((error, _)) => error,
         };
         if error.rdkafka_error_code() == Some(RDKafkaErrorCode::MessageSizeTooLarge) {
-            return Outcome::RefusedBySize;
+            return Outcome::TooLarge;
         }
         count_error("produce");
         metrics::counter!(metric::DEAD_LETTER_ERRORS).increment(1);
@@ -352,20 +354,20 @@ impl DeadLetters {
     }
 }
 
-fn producer(config: &ClientConfig, client: &Plain) -> Result<FutureProducer<Plain>, KafkaError> {
+fn producer(config: &ClientConfig, client: &CommonContext) -> Result<FutureProducer<CommonContext>, KafkaError> {
     config
         .create_with_context(client.clone())
-        .map_err(|error| KafkaError::client("making the dead-letter producer", &error))
+        .map_err(|error| KafkaError::client("creating the dead-letter producer", &error))
 }
 
-/// How many letters from the front are sent at once: at least one, up to [`WINDOW`] bytes.
-fn window(letters: &[DeadLetter]) -> usize {
+/// The number of dead letters from the front that are sent at once: at least one, of at most [`BATCH_BYTES`] together.
+fn batch_len(letters: &[DeadLetter]) -> usize {
     let mut bytes = 0;
     letters
         .iter()
         .position(|letter| {
             bytes += bytes_of(letter.key.as_ref(), letter.value.as_ref(), letter.headers.as_ref());
-            bytes > WINDOW
+            bytes > BATCH_BYTES
         })
         .map_or(letters.len(), |end| end.max(1))
 }
@@ -438,24 +440,27 @@ mod tests {
     }
 
     #[test]
-    fn letters_on_their_way_are_bounded_by_bytes_but_one_always_goes() {
-        assert_eq!(window(&[letter(1), letter(2)]), 2);
-        assert_eq!(window(&[letter(WINDOW + 1), letter(2)]), 1);
-        assert_eq!(window(&[letter(WINDOW - 1), letter(1), letter(1)]), 2);
+    fn a_batch_is_bounded_by_bytes_but_has_at_least_one_dead_letter() {
+        assert_eq!(batch_len(&[letter(1), letter(2)]), 2);
+        assert_eq!(batch_len(&[letter(BATCH_BYTES + 1), letter(2)]), 1);
+        assert_eq!(batch_len(&[letter(BATCH_BYTES - 1), letter(1), letter(1)]), 2);
         let keyed = DeadLetter {
-            key: Some(Bytes::from(vec![0; WINDOW])),
+            key: Some(Bytes::from(vec![0; BATCH_BYTES])),
             ..letter(1)
         };
-        assert_eq!(window(&[keyed, letter(1)]), 1, "a key has bytes too");
+        assert_eq!(batch_len(&[keyed, letter(1)]), 1, "keys count too");
     }
 
     #[test]
-    fn a_letter_is_cut_to_less_and_less_and_never_to_the_same_twice() {
+    fn dead_letters_are_cut_to_smaller_and_smaller_distinct_parts() {
         let cuts = |letter: &DeadLetter| -> Vec<(usize, bool)> {
             Cut::all(letter).into_iter().map(|cut| (cut.bytes, cut.key)).collect()
         };
-        let (long, key) = (2 * BEGINNING, Some(Bytes::from_static(b"k")));
-        assert_eq!(cuts(&letter(long)), [(long, false), (BEGINNING, false), (0, false)]);
+        let (long, key) = (2 * TRUNCATED_BYTES, Some(Bytes::from_static(b"k")));
+        assert_eq!(
+            cuts(&letter(long)),
+            [(long, false), (TRUNCATED_BYTES, false), (0, false)]
+        );
         assert_eq!(cuts(&letter(0)), [(0, false)]);
         assert_eq!(
             cuts(&DeadLetter {
@@ -464,9 +469,9 @@ mod tests {
             }),
             [
                 (long, true),
-                (BEGINNING, true),
+                (TRUNCATED_BYTES, true),
                 (0, true),
-                (BEGINNING, false),
+                (TRUNCATED_BYTES, false),
                 (0, false)
             ]
         );
@@ -483,7 +488,7 @@ mod tests {
             headers: Some(headers),
             ..letter(9)
         });
-        // Headers that are too large by themselves cost neither the value nor the key.
+        // If only the headers are too large, value and key are kept.
         let kept: Vec<(usize, bool, bool)> = cuts.iter().map(|cut| (cut.bytes, cut.key, cut.headers)).collect();
         assert_eq!(kept[..3], [(9, true, true), (0, true, true), (9, true, false)]);
         assert_eq!(kept.last(), Some(&(0, false, false)));

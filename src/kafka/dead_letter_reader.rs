@@ -1,4 +1,4 @@
-//! Dead letters read back, and sent to where they came from: what `moodstream dead-letters` does.
+//! Reads dead letters and sends their records back to where they came from, for `moodstream dead-letters`.
 
 use std::{collections::BTreeSet, ops::ControlFlow, str, time::Duration};
 
@@ -16,42 +16,42 @@ use time::{OffsetDateTime, format_description::well_known::Rfc3339};
 
 use super::{
     check::fetch_metadata,
-    client::Plain,
+    client::CommonContext,
     dead_letter::header,
     error::{KafkaError, describe},
     options::KafkaOptions,
-    record::{Origin, readable},
+    record::{Origin, read_headers},
 };
 
-/// The header of a record that was sent back: where its dead letter lies, `topic/partition/offset`.
+/// The header of a replayed record with the place of its dead letter, `topic/partition/offset`.
 pub const REPLAYED_FROM: &str = "replayed_from";
 
-/// How long the broker may be silent while dead letters are read.
-const PATIENCE: Duration = Duration::from_secs(30);
-/// Records that are sent before the first of them is acknowledged.
-const IN_FLIGHT: usize = 500;
+/// How long to wait for an answer of the broker.
+const TIMEOUT: Duration = Duration::from_secs(30);
+/// The most records sent and not yet acknowledged.
+const MAX_IN_FLIGHT: usize = 500;
 
-/// A dead letter as it lies in its topic.
+/// A dead letter as read from its topic.
 #[derive(Debug, Clone)]
 pub struct StoredDeadLetter {
-    /// Where the letter lies.
+    /// Where the dead letter is stored.
     pub place: Origin,
-    /// The kind of fault; absent in a record that is no dead letter of this service.
+    /// The reason; `None` for a record that is not a dead letter of this service.
     pub reason: Option<String>,
     /// What was wrong and where.
     pub detail: Option<String>,
-    /// Where the record lay.
+    /// Where the record was read.
     pub origin: Option<Origin>,
-    /// The record's own time.
+    /// The record's own timestamp.
     pub origin_timestamp: Option<OffsetDateTime>,
-    /// When the letter was written.
+    /// When the dead letter was written.
     pub written_at: Option<OffsetDateTime>,
-    /// What of the record the letter lacks, because the broker refused the whole, or what can't be read of it: its end, its key or
-    /// its headers.
+    /// The parts of the record that are missing because it was too large for the broker, or that can't be read: the end of
+    /// its value, its key or its headers.
     pub lacks: Vec<&'static str>,
     /// The record's key.
     pub key: Option<Bytes>,
-    /// The record's value; none for a tombstone.
+    /// The record's value; `None` for a tombstone.
     pub value: Option<Bytes>,
     /// The record's own headers.
     pub headers: OwnedHeaders,
@@ -59,8 +59,8 @@ pub struct StoredDeadLetter {
 
 impl StoredDeadLetter {
     fn of(message: &BorrowedMessage<'_>) -> Self {
-        let headers: Vec<Option<Header<'_, &[u8]>>> = message.headers().into_iter().flat_map(readable).collect();
-        // The headers of the letter follow those of the record, which may have the same names.
+        let headers: Vec<Option<Header<'_, &[u8]>>> = message.headers().into_iter().flat_map(read_headers).collect();
+        // The headers of the dead letter follow those of the record, which may have the same names.
         let own = headers
             .iter()
             .rposition(|found| found.as_ref().is_some_and(|found| found.key == header::REASON))
@@ -117,27 +117,27 @@ impl StoredDeadLetter {
     }
 }
 
-/// Calls `each` with every dead letter of the topic, partition by partition in order, until their ends are reached or it
-/// says so. What is written meanwhile may be among them. Blocks: call it on a thread that may.
+/// Calls `each` with every dead letter of the topic, in order within each partition, until all partitions are at their end
+/// or `each` breaks. Dead letters written in the meantime may be included. Blocks the thread.
 ///
 /// # Errors
-/// The topic is not there, or the broker does not answer.
+/// The topic doesn't exist, or the broker doesn't answer.
 pub fn read_dead_letters(
     options: &KafkaOptions,
     topic: &str,
     mut each: impl FnMut(StoredDeadLetter) -> ControlFlow<()>,
 ) -> Result<(), KafkaError> {
-    let metadata = fetch_metadata(options, PATIENCE)?;
+    let metadata = fetch_metadata(options, TIMEOUT)?;
     let found = metadata.topics().iter().find(|found| found.name() == topic);
     let Some(found) = found.filter(|found| found.error().is_none()) else {
         return Err(KafkaError::TopicsAbsent {
             topics: vec![topic.to_owned()],
         });
     };
-    let consumer: BaseConsumer<Plain> = options
+    let consumer: BaseConsumer<CommonContext> = options
         .dead_letter_reader_config()
-        .create_with_context(Plain::default())
-        .map_err(|error| KafkaError::client("making a consumer of dead letters", &error))?;
+        .create_with_context(CommonContext::default())
+        .map_err(|error| KafkaError::client("creating a consumer of dead letters", &error))?;
     let client = |error| KafkaError::client("reading dead letters", &error);
     let mut open: BTreeSet<i32> = found
         .partitions()
@@ -152,10 +152,10 @@ pub fn read_dead_letters(
     }
     consumer.assign(&assignment).map_err(client)?;
     while !open.is_empty() {
-        match consumer.poll(PATIENCE) {
+        match consumer.poll(TIMEOUT) {
             None => {
                 let detail = consumer.context().last_error().map_or_else(
-                    || format!("it gave no record for {} s", PATIENCE.as_secs()),
+                    || format!("no record arrived for {} s", TIMEOUT.as_secs()),
                     |(_, detail)| detail,
                 );
                 return Err(KafkaError::Unreachable {
@@ -179,9 +179,9 @@ pub fn read_dead_letters(
     Ok(())
 }
 
-/// Sends records back.
+/// Sends the records of dead letters back.
 pub struct Replay {
-    producer: FutureProducer<Plain>,
+    producer: FutureProducer<CommonContext>,
     to: Option<String>,
 }
 
@@ -192,26 +192,26 @@ impl std::fmt::Debug for Replay {
 }
 
 impl Replay {
-    /// To the topic `to`, or without it to the topic and partition that each record came from.
+    /// Sends to the topic `to`, or if it is `None` to the topic and partition that each record came from.
     ///
     /// # Errors
-    /// A setting that the client refuses.
+    /// librdkafka refuses a setting.
     pub fn new(options: &KafkaOptions, to: Option<String>) -> Result<Self, KafkaError> {
         let producer = options
             .producer_config()
-            .create_with_context(Plain::default())
-            .map_err(|error| KafkaError::client("making the producer", &error))?;
+            .create_with_context(CommonContext::default())
+            .map_err(|error| KafkaError::client("creating the producer", &error))?;
         Ok(Self { producer, to })
     }
 
-    /// Sends the records with their keys, values, times and own headers, and [`REPLAYED_FROM`] beside them; resolves when
-    /// the broker has them all. Records of one partition keep their order only as far as their dead letters lie in one
-    /// partition. Letters without an origin are left out where no topic was named: see [`Self::takes`].
+    /// Sends the records with their keys, values, timestamps and own headers, adding [`REPLAYED_FROM`]; resolves when the
+    /// broker has acknowledged all. Records of one partition keep their order only if their dead letters are in the same
+    /// partition. Dead letters without a destination are skipped: see [`Self::takes`].
     ///
     /// # Errors
-    /// The broker has not taken one: some may have been sent, and sending them again is harmless where posts have ids.
+    /// A record was not acknowledged. Others may have been sent; sending them again is harmless if posts have ids.
     pub async fn send(&self, letters: &[StoredDeadLetter]) -> Result<(), KafkaError> {
-        for window in letters.chunks(IN_FLIGHT) {
+        for window in letters.chunks(MAX_IN_FLIGHT) {
             let sent = window
                 .iter()
                 .filter(|letter| self.takes(letter))
@@ -221,7 +221,7 @@ impl Replay {
         Ok(())
     }
 
-    /// Whether it is known where the record goes.
+    /// Whether the record has a destination: the topic given, or its origin.
     #[must_use]
     pub fn takes(&self, letter: &StoredDeadLetter) -> bool {
         self.to.is_some() || letter.origin.is_some()
@@ -254,7 +254,7 @@ impl Replay {
             let milliseconds = time.unix_timestamp_nanos() / 1_000_000;
             record = record.timestamp(i64::try_from(milliseconds).unwrap_or_default());
         }
-        match self.producer.send(record, Timeout::After(PATIENCE)).await {
+        match self.producer.send(record, Timeout::After(TIMEOUT)).await {
             Ok(_) => Ok(()),
             Err((error, _)) => Err(KafkaError::Client {
                 what: "sending records back",

@@ -1,4 +1,4 @@
-//! Sees at the start that dead letters can be written, rather than at the first of them.
+//! Ensures at startup that dead letters can be written, rather than at the first one.
 
 use std::time::Duration;
 
@@ -10,27 +10,27 @@ use rdkafka::{
 
 use super::{
     check::{BrokerReport, DeadLetterTopic},
-    client::Plain,
+    client::CommonContext,
     error::{KafkaError, describe},
     options::KafkaOptions,
     topic::create_topic,
 };
 
-/// The most bytes that are sent to find out whether the dead-letter topic may be written.
+/// The largest `max.message.bytes` with which write permission is tested: the test sends a larger record.
 const MAX_TRIAL_BYTES: u64 = 4 << 20;
-/// What a record takes at most beside its value.
+/// The bytes by which the test record exceeds `max.message.bytes`.
 const MARGIN_BYTES: u64 = 4_096;
 
-/// Makes the dead-letter topic where it is absent, or with `only_ask` finds out whether the broker would, and checks that it may
-/// be written. Returns what is worth a warning.
+/// Creates the dead-letter topic if it doesn't exist, or with `validate_only` asks the broker whether it could be created, and
+/// checks that this user may write to it. Returns warnings.
 ///
 /// # Errors
-/// [`KafkaError::DeadLetterTopic`] if dead letters can't be written; others if the broker can't be asked.
+/// [`KafkaError::DeadLetterTopic`] if dead letters can't be written; others if the broker doesn't answer.
 pub async fn prepare_dead_letter_topic(
     options: &KafkaOptions,
     report: &BrokerReport,
     timeout: Duration,
-    only_ask: bool,
+    validate_only: bool,
 ) -> Result<Vec<String>, KafkaError> {
     let mut warnings = report.warnings.clone();
     match &report.dead_letters {
@@ -42,8 +42,8 @@ pub async fn prepare_dead_letter_topic(
             check_write(options, name, *max_bytes, timeout).await?;
             if let Some(bytes) = cut_to_bytes {
                 warnings.push(format!(
-                    "the dead-letter topic {name} takes {bytes} bytes and less than the topics that are read: larger records are \
-                     cut there, so raise its max.message.bytes"
+                    "the dead-letter topic {name} takes records of at most {bytes} bytes, fewer than the topics that are read: \
+                     larger dead letters are truncated; raise its max.message.bytes"
                 ));
             }
         }
@@ -53,12 +53,14 @@ pub async fn prepare_dead_letter_topic(
         } => {
             let partitions = report.topics.iter().map(|(_, partitions)| *partitions).max();
             let partitions = partitions.and_then(|count| i32::try_from(count).ok()).unwrap_or(1);
-            let absent = format!("the dead-letter topic {name} was not there");
-            match create_topic(options, name, partitions.max(1), only_ask).await {
-                Ok(()) if only_ask => warnings.push(format!("{absent}: `moodstream run` makes it")),
-                Ok(()) => warnings.push(format!("{absent} and has been made")),
+            let absent = format!("the dead-letter topic {name} does not exist");
+            match create_topic(options, name, partitions.max(1), validate_only).await {
+                Ok(()) if validate_only => warnings.push(format!("{absent}: `moodstream run` creates it")),
+                Ok(()) => warnings.push(format!(
+                    "the dead-letter topic {name} did not exist and has been created"
+                )),
                 Err(error) if *created_by_broker == Some(true) => {
-                    warnings.push(format!("{absent}: the first dead letter makes it ({error})"));
+                    warnings.push(format!("{absent}: the first dead letter creates it ({error})"));
                 }
                 Err(error) => return Err(KafkaError::dead_letter_topic(name, &error)),
             }
@@ -67,29 +69,30 @@ pub async fn prepare_dead_letter_topic(
     Ok(warnings)
 }
 
-/// Checks that a topic may be written, without writing to it: the broker looks at the right to write before it refuses a record
-/// by its size. Only where clients log in, as others have no rights of their own, and where the topic's limit is known and small.
+/// Checks that this user may write to a topic, without writing to it: the broker checks write permission before it refuses a
+/// record that is too large. Skipped if clients don't authenticate, since they then have no permissions of their own, and if
+/// `max.message.bytes` is unknown or large.
 ///
 /// # Errors
-/// [`KafkaError::DeadLetterTopic`] if it may not be written.
+/// [`KafkaError::DeadLetterTopic`] if this user may not write to it.
 pub(super) async fn check_write(
     options: &KafkaOptions,
     topic: &str,
     max_bytes: Option<u64>,
     timeout: Duration,
 ) -> Result<(), KafkaError> {
-    let Some(bytes) = max_bytes.filter(|bytes| *bytes <= MAX_TRIAL_BYTES && options.logs_in()) else {
+    let Some(bytes) = max_bytes.filter(|bytes| *bytes <= MAX_TRIAL_BYTES && options.authenticates()) else {
         return Ok(());
     };
     let mut config = options.producer_config();
-    // A refusal would be fatal for an idempotent producer; and compression could make the record pass.
+    // A refusal would be fatal for an idempotent producer, and compression could make the record small enough.
     config
         .set("enable.idempotence", "false")
         .set("compression.type", "none")
         .set("message.timeout.ms", timeout.as_millis().to_string());
-    let producer: FutureProducer<Plain> = config
-        .create_with_context(Plain::default())
-        .map_err(|error| KafkaError::client("making a producer", &error))?;
+    let producer: FutureProducer<CommonContext> = config
+        .create_with_context(CommonContext::default())
+        .map_err(|error| KafkaError::client("creating a producer", &error))?;
     let value = vec![0; usize::try_from(bytes + MARGIN_BYTES).unwrap_or(usize::MAX)];
     let record = FutureRecord::<[u8], [u8]>::to(topic).payload(&value);
     let Err((error, _)) = producer.send(record, Timeout::Never).await else {
@@ -99,7 +102,7 @@ pub(super) async fn check_write(
         Some(RDKafkaErrorCode::TopicAuthorizationFailed | RDKafkaErrorCode::ClusterAuthorizationFailed) => {
             Err(KafkaError::dead_letter_topic(topic, &describe(&error)))
         }
-        // Refused by its size, as expected; or the broker is busy, which the first letter will see.
+        // Refused as too large, as expected, or another error, which the first dead letter will report if it persists.
         _ => Ok(()),
     }
 }
@@ -116,7 +119,7 @@ mod tests {
     use super::*;
 
     #[tokio::test(flavor = "multi_thread")]
-    async fn a_missing_right_to_write_is_found_without_writing() {
+    async fn missing_write_permission_is_found_without_writing() {
         let mock = MockCluster::new(1).unwrap();
         mock.create_topic("posts.dead-letter", 1, 1).unwrap();
         let anonymous = KafkaOptions {

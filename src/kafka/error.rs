@@ -1,14 +1,14 @@
-//! What can go wrong with the broker.
+//! Errors of the broker and its clients.
 
 use rdkafka::types::RDKafkaErrorCode;
 
 use super::secret::is_secret;
 
-/// A fault of the settings or of the broker, in words for the operator.
+/// An error of the settings, the broker or a client, described for the operator.
 #[derive(Debug, thiserror::Error)]
 #[non_exhaustive]
 pub enum KafkaError {
-    /// A setting that can't be right.
+    /// An invalid setting.
     #[error("{setting}: {problem}")]
     Setting {
         /// Its name in the settings.
@@ -17,29 +17,29 @@ pub enum KafkaError {
         problem: String,
     },
     /// No broker answers.
-    #[error("no kafka broker answers at {brokers}: {detail}; check kafka.brokers and that the broker is up")]
+    #[error("no Kafka broker answers at {brokers}: {detail}; check kafka.brokers and that the broker is up")]
     Unreachable {
         /// The configured addresses.
         brokers: String,
-        /// What the client says.
+        /// The client library's message.
         detail: String,
     },
     /// The broker refuses the credentials.
     #[error(
-        "the kafka broker at {brokers} refuses the login: {detail}; check the sasl.* and ssl.* entries of kafka.properties"
+        "the Kafka broker at {brokers} refuses the login: {detail}; check the sasl.* and ssl.* entries of kafka.properties"
     )]
     Authentication {
         /// The configured addresses.
         brokers: String,
-        /// What the client says, without secrets.
+        /// The client library's message, without secrets.
         detail: String,
     },
     /// The broker refuses access to a topic or group.
-    #[error("the kafka broker denies access to {what}: {detail}; grant this user read (and describe) on it")]
+    #[error("the Kafka broker denies access to {what}: {detail}; grant this user read (and describe) on it")]
     Authorization {
         /// The topic or group.
         what: String,
-        /// What the broker says.
+        /// The broker's message.
         detail: String,
     },
     /// Topics that don't exist.
@@ -50,19 +50,20 @@ pub enum KafkaError {
     },
     /// Dead letters can't be written.
     #[error(
-        "dead letters can't be written to the topic {topic}, so the first record that can't be handled would stop everything: \
-         {detail}; create the topic and grant this user write (and describe) on it, or set dead_letter.enabled = false"
+        "dead letters can't be written to the topic {topic}, so the first record that can't be processed would stop all \
+         partitions: {detail}; create the topic and grant this user write (and describe) on it, or set \
+         dead_letter.enabled = false"
     )]
     DeadLetterTopic {
         /// The dead-letter topic.
         topic: String,
-        /// What the broker says.
+        /// The broker's message.
         detail: String,
     },
-    /// A stored offset that the broker no longer has, or doesn't have yet.
+    /// A stored offset below the log start offset or beyond the end of the partition.
     #[error(
-        "offset {offset} of {topic}/{partition} is not at the broker, which holds {low} up to {high}: records were deleted by \
-         retention before they were read, or the topic was made anew; set kafka.on_offset_out_of_range to \"earliest\" or \
+        "offset {offset} of {topic}/{partition} is out of range, the broker has {low} up to {high}: records were deleted by \
+         retention before they were read, or the topic was recreated; set kafka.on_offset_out_of_range to \"earliest\" or \
          \"latest\" to accept the gap"
     )]
     OffsetOutOfRange {
@@ -72,16 +73,16 @@ pub enum KafkaError {
         partition: i32,
         /// The stored offset.
         offset: i64,
-        /// The first offset at the broker, as far as known.
+        /// The log start offset.
         low: i64,
-        /// The end of the partition at the broker, as far as known.
+        /// The end of the partition.
         high: i64,
     },
-    /// A stored offset that was read from another cluster.
+    /// A stored offset that belongs to another cluster.
     #[error(
-        "the stored offset {offset} of {topic}/{partition} is of the cluster {stored}, and the brokers are of the cluster \
-         {found}; set kafka.on_topic_changed to \"restart\" to begin the partition anew, or to \"continue\" where records \
-         have the same offsets in both"
+        "the stored offset {offset} of {topic}/{partition} belongs to the cluster {stored}, but the brokers belong to the \
+         cluster {found}; set kafka.on_topic_changed to \"restart\" to restart the partition where kafka.start says, or to \
+         \"continue\" if records have the same offsets in both"
     )]
     ClusterChanged {
         /// The topic.
@@ -90,15 +91,15 @@ pub enum KafkaError {
         partition: i32,
         /// The stored offset.
         offset: i64,
-        /// The id of the cluster that it is of.
+        /// The id of the cluster to which the stored offset belongs.
         stored: String,
-        /// The id of the cluster that the brokers are of.
+        /// The id of the cluster to which the brokers belong.
         found: String,
     },
-    /// The record before a stored offset is not the one that was settled there.
+    /// The record before a stored offset is not the one that was committed there.
     #[error(
-        "the record at offset {offset} of {topic}/{partition} is not the one that was settled there: the topic was made anew, or \
-         is another cluster's; set kafka.on_topic_changed to \"restart\" to begin the partition anew"
+        "the record at offset {offset} of {topic}/{partition} is not the one that was committed there: the topic was recreated, \
+         or belongs to another cluster; set kafka.on_topic_changed to \"restart\" to restart the partition where kafka.start says"
     )]
     RecordChanged {
         /// The topic.
@@ -117,7 +118,7 @@ pub enum KafkaError {
         partition: i32,
         /// The offset after the last record that was read.
         offset: i64,
-        /// What the client says.
+        /// The client library's message.
         detail: String,
     },
     /// An error that the client library can't recover from.
@@ -128,7 +129,7 @@ pub enum KafkaError {
     Client {
         /// What was being done.
         what: &'static str,
-        /// What the client says.
+        /// The client library's message.
         detail: String,
     },
 }
@@ -148,11 +149,12 @@ impl KafkaError {
         }
     }
 
-    /// Wraps the client library's error. The library repeats a refused property's value, which may be a secret.
+    /// Wraps the client library's error. The library quotes the value of a refused property, which may be a secret, so the
+    /// values of secrets are removed.
     pub(crate) fn client(what: &'static str, error: &rdkafka::error::KafkaError) -> Self {
         use rdkafka::error::KafkaError as Rd;
         match error {
-            // A name that is unknown may be that of a secret, misspelt.
+            // An unknown name may be the misspelt name of a secret.
             Rd::ClientConfig(_, description, name, _)
                 if is_secret(name) || description.contains("No such configuration property") =>
             {
@@ -168,7 +170,7 @@ impl KafkaError {
             Rd::ClientCreation(description) => {
                 let hint = match description.contains(".location") {
                     true => {
-                        ": is the file there, can it be read, and is it of the right format (PEM, for keystores PKCS#12)?"
+                        ": does the file exist, can it be read, and is its format right (PEM, for keystores PKCS#12)?"
                     }
                     false => "",
                 };
@@ -182,7 +184,7 @@ impl KafkaError {
     }
 }
 
-/// The part of librdkafka's refusal that can't repeat the value.
+/// The part of librdkafka's description that doesn't quote the value.
 fn without_value(description: &str) -> &'static str {
     if description.contains("No such configuration property") {
         "no such property"
@@ -191,7 +193,7 @@ fn without_value(description: &str) -> &'static str {
     }
 }
 
-/// The error in the client's words, without the name of the enum around it.
+/// The client library's message, without the name of the enum around it.
 pub(crate) fn describe(error: &rdkafka::error::KafkaError) -> String {
     match error.rdkafka_error_code() {
         Some(code) => code.to_string(),
@@ -199,7 +201,7 @@ pub(crate) fn describe(error: &rdkafka::error::KafkaError) -> String {
     }
 }
 
-/// Whether the broker has refused the credentials.
+/// Whether the broker refused the credentials.
 pub(super) fn is_authentication(code: RDKafkaErrorCode) -> bool {
     matches!(
         code,

@@ -1,4 +1,4 @@
-//! What the consumer's thread hears, all on one channel.
+//! The events that the consumer's thread handles, all on one channel.
 
 use std::{
     sync::{
@@ -14,9 +14,9 @@ use super::{offset_store::StoredOffset, partition::Partition, quarantine::Cause}
 /// An event for the consumer's thread.
 #[derive(Debug)]
 pub(super) enum ConsumerEvent {
-    /// The group has assigned partitions; each comes with the ticket of the question for its start offset.
+    /// Partitions were assigned; each comes with a ticket for the lookup of its start offset.
     Assigned(Vec<(Partition, u64)>),
-    /// The position of these partitions is not at the broker.
+    /// The positions of these partitions are out of range.
     OutOfRange(Vec<Partition>),
     /// The start offset of a partition is known.
     StartOffset {
@@ -24,13 +24,13 @@ pub(super) enum ConsumerEvent {
         ticket: u64,
         start: StoredOffset,
     },
-    /// Something is wrong with a partition alone: it was interrupted, or its start offset of this ticket can't be used.
+    /// Quarantine a partition: it was interrupted, or the start offset looked up under this ticket can't be used.
     Quarantine {
         partition: Partition,
         ticket: Option<u64>,
         cause: Cause,
     },
-    /// A partition was interrupted: find its start offset again and read on from there.
+    /// A partition was interrupted: look up its start offset again and continue from there.
     Restart(Partition),
     /// Commit these offsets to Kafka.
     Commit(Vec<(Arc<str>, i32, i64)>),
@@ -46,13 +46,13 @@ pub(super) enum ConsumerEvent {
 #[derive(Debug, Clone)]
 pub(super) struct EventSender {
     events: mpsc::Sender<ConsumerEvent>,
-    /// Whether a [`ConsumerEvent::Wake`] is in the channel: more than one would say the same.
+    /// Whether a [`ConsumerEvent::Wake`] is in the channel; a second one would be redundant.
     wake_sent: Arc<AtomicBool>,
 }
 
 impl EventSender {
     pub(super) fn send(&self, event: ConsumerEvent) {
-        // A thread that has ended needs no events.
+        // Events are dropped once the thread has ended.
         let _ = self.events.send(event);
     }
 
@@ -71,7 +71,7 @@ pub(super) struct EventReceiver {
 }
 
 impl EventReceiver {
-    /// The next event that is there already.
+    /// The next event, if one is in the channel.
     pub(super) fn try_next(&self) -> Option<ConsumerEvent> {
         let event = match self.events.try_recv() {
             Ok(event) => event,
@@ -81,7 +81,7 @@ impl EventReceiver {
         Some(self.received(event))
     }
 
-    /// The next event, waiting for it at most so long.
+    /// The next event, waiting at most `timeout` for it.
     pub(super) fn next_within(&self, timeout: Duration) -> Option<ConsumerEvent> {
         let event = match self.events.recv_timeout(timeout) {
             Ok(event) => event,
@@ -93,7 +93,7 @@ impl EventReceiver {
 
     fn received(&self, event: ConsumerEvent) -> ConsumerEvent {
         if matches!(event, ConsumerEvent::Wake) {
-            // Cleared before the queues are polled, so that what arrives from here on sends another.
+            // Cleared before the queues are polled, so that records that arrive later send another one.
             self.wake_sent.store(false, Ordering::Release);
         }
         event

@@ -1,4 +1,4 @@
-//! The limit on records in flight: on their number and on their bytes.
+//! The limit on the number and bytes of records in flight.
 
 use std::{
     fmt,
@@ -12,12 +12,12 @@ use crate::sync::lock;
 struct Used {
     records: usize,
     bytes: usize,
-    /// The consumer waits for room.
+    /// Whether the consumer waits for room.
     waiting: bool,
 }
 
-/// The limit on records in flight. Once it is reached, no permit is given until a quarter of it is free
-/// again: otherwise a slow pipeline would be served record by record, with a switch of threads each.
+/// The limit on records in flight. Once it is reached, no permit is granted until a quarter of it is free
+/// again: otherwise a slow pipeline would get one record at a time, with a context switch for each.
 #[derive(Debug)]
 pub(super) struct InFlightLimit {
     max_records: usize,
@@ -37,7 +37,7 @@ impl InFlightLimit {
         })
     }
 
-    /// A permit for a record of so many bytes, not yet acquired. A record larger than the whole limit takes all of it.
+    /// A permit, not yet acquired, for a record of `bytes`. A record larger than the limit uses all of it.
     pub(super) fn request(self: &Arc<Self>, bytes: usize) -> InFlightPermit {
         InFlightPermit {
             bytes: bytes.min(self.max_bytes),
@@ -65,7 +65,7 @@ impl InFlightLimit {
         true
     }
 
-    /// Whether there is enough room to hand out permits again.
+    /// Whether there is enough room to grant permits again.
     fn reopened(&self, used: &Used) -> bool {
         used.records <= self.max_records - self.max_records.div_ceil(4)
             && used.bytes <= self.max_bytes - self.max_bytes.div_ceil(4)
@@ -92,19 +92,19 @@ pub struct InFlightPermit {
 }
 
 impl InFlightPermit {
-    /// The bytes it counts for.
+    /// The bytes counted for the record.
     #[must_use]
     pub fn bytes(&self) -> usize {
         self.bytes
     }
 
-    /// Acquires it if there is room, and returns whether it is acquired now.
+    /// Acquires the permit if there is room. Returns whether it is acquired.
     pub(super) fn try_acquire(&mut self) -> bool {
         self.acquired = self.acquired || self.limit.try_acquire(self.bytes);
         self.acquired
     }
 
-    /// Releases it; it may be acquired again.
+    /// Releases the permit, which may be acquired again.
     pub(super) fn release(&mut self) {
         if std::mem::take(&mut self.acquired) {
             self.limit.release(self.bytes);
@@ -145,7 +145,7 @@ mod tests {
     }
 
     #[test]
-    fn refuses_beyond_either_bound() {
+    fn permits_beyond_either_limit_are_refused() {
         let by_records = limit(1, 100);
         let held = acquire(&by_records, 1).unwrap();
         assert!(acquire(&by_records, 1).is_none());
@@ -158,7 +158,7 @@ mod tests {
     }
 
     #[test]
-    fn a_record_larger_than_the_limit_takes_all_of_it_and_goes_alone() {
+    fn a_record_larger_than_the_limit_uses_all_of_it_and_passes_alone() {
         let limit = limit(10, 100);
         let small = acquire(&limit, 1).unwrap();
         assert!(acquire(&limit, 1_000).is_none());
@@ -173,7 +173,7 @@ mod tests {
     fn a_released_permit_can_be_acquired_again_and_is_released_once() {
         let limit = limit(1, 100);
         let mut permit = limit.request(10);
-        assert_eq!(limit.in_flight(), (0, 0), "a requested permit takes no room");
+        assert_eq!(limit.in_flight(), (0, 0), "a permit takes no room until it is acquired");
         assert!(permit.try_acquire() && permit.try_acquire());
         assert_eq!(limit.in_flight(), (1, 10));
         permit.release();
@@ -185,19 +185,19 @@ mod tests {
     }
 
     #[test]
-    fn once_closed_it_opens_when_a_quarter_is_free() {
+    fn once_full_it_grants_permits_only_when_a_quarter_is_free() {
         let limit = limit(8, 1_000);
         let mut held: Vec<_> = (0..8).map(|_| acquire(&limit, 1).unwrap()).collect();
         assert!(acquire(&limit, 1).is_none());
         held.pop();
-        assert!(acquire(&limit, 1).is_none(), "one place free is not worth opening for");
+        assert!(acquire(&limit, 1).is_none(), "less than a quarter is free");
         held.pop();
         assert!(acquire(&limit, 1).is_some());
     }
 
     proptest! {
         #[test]
-        fn never_beyond_its_bounds_and_never_stuck(steps in prop::collection::vec((any::<bool>(), 0usize..200), 1..200)) {
+        fn the_limits_are_never_exceeded_and_it_never_gets_stuck(steps in prop::collection::vec((any::<bool>(), 0usize..200), 1..200)) {
             let limit = limit(5, 100);
             let mut held = Vec::new();
             for (take, bytes) in steps {

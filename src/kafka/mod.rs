@@ -1,14 +1,14 @@
-//! Consuming in a group, and dead letters.
+//! The consumer of a group, and dead letters.
 //!
-//! [`Consumer`] reads the topics as a member of a consumer group, on a thread of its own, and hands out
+//! [`Consumer`] reads the topics as a member of a consumer group, on its own thread, and sends
 //! [`Record`]s through a bounded channel. It asks an [`OffsetStore`] where each partition starts, so the offsets can
-//! live in the same database as the effects. [`Assignment`] says which records still belong to this member.
-//! [`DeadLetters`] writes records that can't be processed to a topic of their own, [`watermarks()`] tells how far the
-//! topics reach, and [`check_broker`] tells what is wrong with the broker or the topics.
+//! live in the same database as the effects. [`Assignment`] tells whether records still belong to this member.
+//! [`DeadLetters`] writes records that can't be processed to the dead-letter topic, [`watermarks()`] returns the
+//! partitions' watermarks, and [`check_broker`] reports what is wrong with the broker or the topics.
 //!
-//! Every partition has its own librdkafka queue. Back pressure means not polling these queues: `pause` would throw
-//! away what was fetched already and fetch it again on `resume`. The group's events have a queue of their own that is
-//! polled all the time, so a consumer that waits for a slow database keeps its place in the group.
+//! Every partition has its own librdkafka queue. Back pressure means not polling these queues: `pause` would discard
+//! the records already fetched, and `resume` would fetch them again. The group's events have a separate queue that is
+//! always polled, so a consumer that waits for a slow database stays in the group.
 
 mod assignment;
 mod check;

@@ -1,4 +1,4 @@
-//! Where partitions start: a trait for whatever stores the offsets.
+//! The trait for whatever stores the offsets at which partitions start.
 
 use std::{collections::HashMap, error::Error};
 
@@ -7,43 +7,44 @@ use futures::future::BoxFuture;
 use super::partition::Partition;
 use crate::post::Fingerprint;
 
-/// Why the offsets can't be read or written now. The call is repeated until it succeeds.
+/// Why the offsets can't be read or written at the moment. The call is retried until it succeeds.
 pub type OffsetStoreError = Box<dyn Error + Send + Sync>;
 
-/// A partition's next offset, and what tells the log that it is of from another one.
+/// A partition's next offset, and what identifies the log to which it belongs.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
 pub struct StoredOffset {
-    /// The offset of the record that is read next.
+    /// The offset of the next record to read.
     pub next: i64,
-    /// The id of the cluster that it was read from, where known.
+    /// The id of the cluster to which the offset belongs, if known.
     pub cluster: Option<String>,
-    /// The record before it, where known.
+    /// The fingerprint of the record before `next`, if known.
     pub last: Option<Fingerprint>,
 }
 
-/// Stores the next offset to be read of each partition.
+/// Stores the next offset to read of each partition.
 ///
-/// Every call is repeated with growing pauses until it succeeds or the partition is revoked; meanwhile the consumer keeps
-/// its place in the group, and the other partitions go on.
+/// Every call is retried with backoff until it succeeds or the partition is revoked; meanwhile the consumer stays in the
+/// group, and the other partitions continue.
 pub trait OffsetStore: Send + Sync + 'static {
-    /// What is stored of the partitions. A partition that is absent was never read.
+    /// The stored offsets of the partitions. A partition that is absent was never read.
     fn start_offsets<'a>(
         &'a self,
         partitions: &'a [Partition],
     ) -> BoxFuture<'a, Result<HashMap<Partition, StoredOffset>, OffsetStoreError>>;
 
-    /// The topics of which any partition has an offset.
+    /// The topics of which at least one partition has an offset.
     fn begun_topics(&self) -> BoxFuture<'_, Result<Vec<String>, OffsetStoreError>>;
 
-    /// Stores that partitions which were never read start at these offsets of this cluster, all or none of them. Those that
-    /// another consumer has begun meanwhile stay as they are.
+    /// Stores the start offsets, in this cluster, of partitions that were never read: all of them or none. Offsets that
+    /// another consumer has stored in the meantime are kept.
     fn begin<'a>(
         &'a self,
         starts: &'a [(Partition, i64)],
         cluster: Option<&'a str>,
     ) -> BoxFuture<'a, Result<(), OffsetStoreError>>;
 
-    /// Stores that a partition goes on at `to` of this cluster, unless what is stored is no longer `from`.
+    /// Replaces a partition's stored offset `from` by `to` in this cluster. Does nothing if the stored offset is no longer
+    /// `from`.
     fn reset<'a>(
         &'a self,
         partition: &'a Partition,
@@ -52,7 +53,7 @@ pub trait OffsetStore: Send + Sync + 'static {
         cluster: Option<&'a str>,
     ) -> BoxFuture<'a, Result<(), OffsetStoreError>>;
 
-    /// Stores that the partitions' offsets are of this cluster.
+    /// Marks the partitions' stored offsets as belonging to this cluster.
     fn adopt<'a>(
         &'a self,
         partitions: &'a [Partition],

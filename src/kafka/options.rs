@@ -8,43 +8,43 @@ use serde::Deserialize;
 use super::{
     error::KafkaError,
     properties::{CONSUMER_ONLY, PRODUCER_ONLY, Properties},
-    topic_name::{is_meant, is_topic_name, not_posix},
+    topic_name::{entry_matches, is_topic_name, not_posix},
 };
 
-/// Where a partition starts that the group has never read.
+/// Where a partition that the group has never read starts.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default, Deserialize)]
 #[serde(rename_all = "snake_case")]
 pub enum StartFrom {
     /// At the oldest record that the broker has.
     #[default]
     Earliest,
-    /// At the records that are produced from now on.
+    /// At the end: only records produced from now on are read.
     Latest,
 }
 
-/// What to do when the stored offset is no longer at the broker.
+/// What to do when the stored offset is out of the broker's range.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default, Deserialize)]
 #[serde(rename_all = "snake_case")]
 pub enum OutOfRange {
-    /// Stop reading the partition: records were lost, and someone should know.
+    /// Quarantine the partition: records may be lost, and someone should know.
     #[default]
     Stop,
-    /// Go on at the oldest record that the broker has.
+    /// Continue at the oldest record that the broker has.
     Earliest,
-    /// Go on with the records that are produced from now on.
+    /// Continue at the end: only records produced from now on are read.
     Latest,
 }
 
-/// What to do when the stored offset is of another cluster, or of a topic that was made anew since.
+/// What to do when the stored offset belongs to another cluster, or to a topic that was recreated since.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default, Deserialize)]
 #[serde(rename_all = "snake_case")]
 pub enum OnTopicChanged {
-    /// Stop reading the partition: someone should decide where to go on.
+    /// Quarantine the partition: someone should decide where to continue.
     #[default]
     Stop,
-    /// Begin the partition anew, where `start` says.
+    /// Restart the partition where `start` says.
     Restart,
-    /// Go on at the same offset in another cluster, unless the record before it is another one.
+    /// Continue at the same offset in another cluster, unless the record before it is a different one.
     Continue,
 }
 
@@ -54,27 +54,28 @@ pub enum OnTopicChanged {
 pub struct KafkaOptions {
     /// Bootstrap servers, `host:port`, separated by commas.
     pub brokers: String,
-    /// Topics to read; one that begins with `^` is a regular expression over all topics' names.
+    /// Topics to read; an entry that begins with `^` is a regular expression that is matched against all topic names.
     pub topics: Vec<String>,
     /// The consumer group.
     pub group: String,
-    /// Where a partition starts that the group has never read.
+    /// Where a partition that the group has never read starts.
     pub start: StartFrom,
-    /// What to do when the stored offset is no longer at the broker.
+    /// What to do when the stored offset is out of the broker's range.
     pub on_offset_out_of_range: OutOfRange,
-    /// What to do when the stored offset is of another cluster, or of a topic that was made anew since.
+    /// What to do when the stored offset belongs to another cluster, or to a topic that was recreated since.
     pub on_topic_changed: OnTopicChanged,
-    /// Seconds after which a partition in quarantine is tried again; 0: only on demand, and at the next start or assignment.
+    /// Seconds between retries of a quarantined partition; with 0 it is retried only on demand, and at the next start or
+    /// assignment.
     pub quarantine_retry_seconds: u32,
-    /// The dead-letter topic; absent: the first topic's name with `.dead-letter` after it.
+    /// The dead-letter topic; by default the name of the first topic followed by `.dead-letter`.
     pub dead_letter_topic: Option<String>,
-    /// Most records in flight: handed out and not yet committed or dropped.
+    /// The most records in flight: handed out and not yet committed or dropped.
     pub max_in_flight_records: usize,
-    /// Most bytes of the records in flight. A larger record passes alone.
+    /// The most bytes of the records in flight. A larger record passes alone.
     pub max_in_flight_bytes: usize,
-    /// KiB that librdkafka may read ahead for each partition, beyond those in flight.
+    /// KiB that librdkafka may prefetch for each partition, beyond the records in flight.
     pub prefetch_kib: u32,
-    /// librdkafka's own properties, which win over this service's defaults.
+    /// Properties of librdkafka, which override this service's defaults.
     pub properties: Properties,
 }
 
@@ -101,9 +102,9 @@ impl KafkaOptions {
     /// Checks what can be checked without a broker.
     ///
     /// # Errors
-    /// [`KafkaError::Setting`] for the first setting that can't be right.
+    /// [`KafkaError::Setting`] for the first invalid setting.
     pub fn check(&self) -> Result<(), KafkaError> {
-        // librdkafka leaves out what it can't read, and says "No brokers configured".
+        // librdkafka ignores entries that it can't parse, and then reports "No brokers configured".
         const SCHEMES: [&str; 4] = ["plaintext", "ssl", "sasl_plaintext", "sasl_ssl"];
         if let Some((scheme, _)) = self
             .brokers
@@ -114,7 +115,7 @@ impl KafkaOptions {
             return Err(KafkaError::setting(
                 "kafka.brokers",
                 format!(
-                    "has `{}://`: write host:port, with commas between several",
+                    "has `{}://`: write host:port, with commas between brokers",
                     scheme.escape_debug()
                 ),
             ));
@@ -130,17 +131,17 @@ impl KafkaOptions {
         }
         for (place, topic) in self.topics.iter().enumerate() {
             if self.topics[..place].contains(topic) {
-                return Err(KafkaError::setting("kafka.topics", format!("names {topic:?} twice")));
+                return Err(KafkaError::setting("kafka.topics", format!("contains {topic:?} twice")));
             }
             if topic.trim().is_empty() {
-                return Err(KafkaError::setting("kafka.topics", "holds an empty name"));
+                return Err(KafkaError::setting("kafka.topics", "contains an empty name"));
             }
             if !topic.starts_with('^') && !is_topic_name(topic) {
                 return Err(KafkaError::setting(
                     "kafka.topics",
                     format!(
-                        "{topic:?} is no name of a topic (letters, digits, `.`, `_` and `-`); write names with commas \
-                         between, and begin a regular expression with `^`"
+                        "{topic:?} is not a valid topic name (letters, digits, `.`, `_` and `-`); separate names by commas, and \
+                         begin a regular expression with `^`"
                     ),
                 ));
             }
@@ -148,8 +149,8 @@ impl KafkaOptions {
                 return Err(KafkaError::setting(
                     "kafka.topics",
                     format!(
-                        "{topic:?} has `{part}`, which librdkafka would read otherwise: it takes POSIX extended regular \
-                         expressions, so write [0-9] for \\d, [[:alnum:]_] for \\w, and no (?...) or lazy repetition"
+                        "{topic:?} has `{part}`, which librdkafka would interpret differently: it supports POSIX extended \
+                         regular expressions, so write [0-9] for \\d, [[:alnum:]_] for \\w, and no (?...) or lazy repetition"
                     ),
                 ));
             }
@@ -157,7 +158,10 @@ impl KafkaOptions {
             let reads_dead_letters = if topic.starts_with('^') {
                 regex::Regex::new(topic)
                     .map_err(|error| {
-                        KafkaError::setting("kafka.topics", format!("{topic:?} is no regular expression: {error}"))
+                        KafkaError::setting(
+                            "kafka.topics",
+                            format!("{topic:?} is not a valid regular expression: {error}"),
+                        )
                     })?
                     .is_match(&dead_letters)
             } else {
@@ -166,7 +170,9 @@ impl KafkaOptions {
             if reads_dead_letters {
                 return Err(KafkaError::setting(
                     "kafka.dead_letter_topic",
-                    format!("{topic:?} is also read from: dead letters would go round in circles"),
+                    format!(
+                        "{dead_letters:?} matches {topic:?} of kafka.topics: dead letters would be read and rejected again and again"
+                    ),
                 ));
             }
         }
@@ -174,7 +180,7 @@ impl KafkaOptions {
         if !is_topic_name(&dead_letters) {
             return Err(KafkaError::setting(
                 "kafka.dead_letter_topic",
-                format!("{dead_letters:?} is no name of a topic: letters, digits, `.`, `_` and `-`, at most 249"),
+                format!("{dead_letters:?} is not a valid topic name: letters, digits, `.`, `_` and `-`, at most 249"),
             ));
         }
         if self.group.is_empty() {
@@ -189,7 +195,7 @@ impl KafkaOptions {
         self.properties.check()
     }
 
-    /// The dead-letter topic in force.
+    /// The dead-letter topic: the configured one, or the default.
     #[must_use]
     pub fn dead_letter_topic(&self) -> String {
         if let Some(topic) = &self.dead_letter_topic {
@@ -201,14 +207,14 @@ impl KafkaOptions {
         }
     }
 
-    /// The entries of `topics` that mean this topic.
+    /// The entries of `topics` that match this topic.
     pub(super) fn entries_of(&self, topic: &str) -> Vec<&str> {
-        let is_meant = |entry: &&str| is_meant(entry, topic);
-        self.topics.iter().map(String::as_str).filter(is_meant).collect()
+        let matches = |entry: &&str| entry_matches(entry, topic);
+        self.topics.iter().map(String::as_str).filter(matches).collect()
     }
 
-    /// Whether the clients show who they are, so that the broker may give them rights of their own.
-    pub(super) fn logs_in(&self) -> bool {
+    /// Whether the clients authenticate, so that the broker may give them permissions of their own.
+    pub(super) fn authenticates(&self) -> bool {
         let names = [
             "sasl.username",
             "sasl.mechanism",
@@ -219,13 +225,13 @@ impl KafkaOptions {
         names.iter().any(|name| self.properties.0.contains_key(*name))
     }
 
-    /// Seconds after which a partition in quarantine is tried again.
+    /// The time between retries of a quarantined partition; `None` if it is retried only on demand.
     pub(super) fn quarantine_retry(&self) -> Option<Duration> {
         let seconds = self.quarantine_retry_seconds;
         (seconds > 0).then(|| Duration::from_secs(seconds.into()))
     }
 
-    /// Whether records of open or aborted transactions stay out of sight: librdkafka's default.
+    /// Whether records of open or aborted transactions are not read, which is librdkafka's default.
     pub(super) fn read_committed(&self) -> bool {
         self.properties
             .0
@@ -240,10 +246,10 @@ impl KafkaOptions {
             .set("statistics.interval.ms", "1000")
             .set("queued.min.messages", "10000")
             .set("queued.max.messages.kbytes", self.prefetch_kib.max(1).to_string())
-            // The default of a second is made for deep queues; ours are shallow.
+            // The default of one second is meant for deep queues; these are shallow.
             .set("fetch.queue.backoff.ms", "20")
-            // How long a fetch without records may last. Kafka answers as soon as there is one; brokers that look for new ones
-            // at intervals of this time, and partitions that wait for a fetch under way to end, are as late as this allows.
+            // Bounds a fetch without records. Kafka answers as soon as there is one, but other brokers look for new records
+            // only at this interval, and a newly assigned partition waits until a fetch in progress ends.
             .set("fetch.wait.max.ms", "20");
         let next_generation = self
             .properties
@@ -260,7 +266,7 @@ impl KafkaOptions {
         config
     }
 
-    /// For reading by manual assignment, outside the group's membership.
+    /// For reading by manual assignment, without joining the group.
     pub(super) fn probe_config(&self) -> ClientConfig {
         let mut config = self.reader_config();
         self.properties.apply(&mut config, PRODUCER_ONLY);
@@ -268,7 +274,7 @@ impl KafkaOptions {
             .set("enable.partition.eof", "true")
             .set("statistics.interval.ms", "20")
             .set("fetch.wait.max.ms", "20")
-            // Only one batch of each partition is looked at.
+            // Only one batch of each partition is needed.
             .set("fetch.message.max.bytes", "1024")
             .set("queued.min.messages", "1")
             .set("queued.max.messages.kbytes", "1024")
@@ -291,25 +297,25 @@ impl KafkaOptions {
             .set("enable.auto.commit", "false")
             .set("enable.auto.offset.store", "false")
             .set("auto.offset.reset", "error")
-            // A damaged batch is an error then, and not records of whatever it holds.
+            // Reports a corrupt batch as an error instead of returning its records.
             .set("check.crcs", "true")
             .set("allow.auto.create.topics", "false");
         config
     }
 
-    /// For producers: each record once, acknowledged by all replicas.
+    /// For idempotent producers whose records are acknowledged by all in-sync replicas.
     pub(crate) fn producer_config(&self) -> ClientConfig {
         let mut config = self.base_config();
         config
             .set("enable.idempotence", "true")
-            // The broker's limit counts, and a record that came in through Kafka can be large.
+            // Leaves the limit to the broker, since a record read from Kafka can be large.
             .set("message.max.bytes", "1000000000")
             .set("message.timeout.ms", "30000");
         self.properties.apply(&mut config, CONSUMER_ONLY);
         config
     }
 
-    /// For requests about topics and brokers.
+    /// For requests about topics, brokers and their settings.
     pub(crate) fn admin_config(&self) -> ClientConfig {
         let mut config = self.base_config();
         self.properties
@@ -342,7 +348,7 @@ mod tests {
     }
 
     #[test]
-    fn secrets_do_not_show() {
+    fn debug_output_hides_secrets() {
         let mut options = options();
         options.properties = [
             ("sasl.password", "hunter2"),
@@ -368,7 +374,7 @@ mod tests {
     }
 
     #[test]
-    fn acknowledgements_can_not_be_lowered() {
+    fn acks_must_be_all() {
         for (value, fine) in [("all", true), ("-1", true), ("1", false), ("0", false)] {
             let properties: Properties = [("acks", value)].into_iter().collect();
             assert_eq!(properties.check().is_ok(), fine, "acks={value}");
@@ -376,7 +382,7 @@ mod tests {
     }
 
     #[test]
-    fn properties_win_over_defaults_and_reach_only_the_clients_that_know_them() {
+    fn properties_override_defaults_and_are_set_only_on_clients_that_know_them() {
         let mut options = options();
         options.properties = [
             ("session.timeout.ms", "9000"),
@@ -397,7 +403,7 @@ mod tests {
     }
 
     #[test]
-    fn the_new_group_protocol_comes_without_the_old_ones_settings() {
+    fn the_consumer_group_protocol_gets_no_settings_of_the_classic_one() {
         let mut options = options();
         options.properties = [("group.protocol", "consumer")].into_iter().collect();
         assert_eq!(options.consumer_config().get("session.timeout.ms"), None);
@@ -405,7 +411,7 @@ mod tests {
     }
 
     #[test]
-    fn the_dead_letter_topic_follows_the_first_topic_and_is_never_read() {
+    fn the_dead_letter_topic_is_named_after_the_first_topic_and_must_not_be_read() {
         let mut options = options();
         assert_eq!(options.dead_letter_topic(), "posts.dead-letter");
         options.topics = vec!["^posts-.*".into()];
@@ -417,7 +423,7 @@ mod tests {
     }
 
     #[test]
-    fn settings_that_can_not_be_right_are_named() {
+    fn invalid_settings_are_refused() {
         let wrong = [
             KafkaOptions {
                 brokers: " , ".into(),
@@ -466,7 +472,7 @@ mod tests {
     }
 
     #[test]
-    fn values_are_written_as_text_number_or_truth_value() {
+    fn property_values_may_be_strings_integers_or_booleans() {
         let options: KafkaOptions = toml::from_str(
             "topics = ['a']\n[properties]\n'session.timeout.ms' = 9000\n'check.crcs' = true\n'client.id' = 'me'",
         )

@@ -1,6 +1,6 @@
-//! How a partition is named.
+//! The name of a partition.
 
 use std::sync::Arc;
 
-/// A partition of a topic.
+/// A topic and the number of one of its partitions.
 pub type Partition = (Arc<str>, i32);

@@ -1,4 +1,4 @@
-//! A partition that is being read, and the check that its log is the one that the stored offset is of.
+//! A partition that is being read, and the check that the stored offset belongs to its log.
 
 use std::{sync::Arc, time::Duration};
 
@@ -14,34 +14,34 @@ use super::{
 };
 use crate::{post::Fingerprint, telemetry::metric};
 
-/// What one poll of a partition has brought.
+/// The result of polling a partition once.
 pub(super) enum Polled {
     Nothing,
-    /// The record before the start offset is the one that was settled there.
+    /// The record before the start offset is the one that was committed there.
     Known,
-    /// It is another one.
+    /// The record before the start offset is a different one.
     Changed,
     Record(Record),
     Error(RdError),
 }
 
-/// A partition that is being read, with the queue that librdkafka fetches it into.
+/// A partition that is being read, with the queue into which librdkafka fetches its records.
 pub(super) struct PartitionReader {
     pub(super) partition: Partition,
     pub(super) epoch: u64,
     queue: PartitionQueue<GroupContext>,
-    /// The offset where reading starts, and the record before it, which is read first and must be this one.
+    /// The start offset, and the fingerprint that the record before it must have. That record is read first.
     before: Option<(i64, Fingerprint)>,
     /// Whether a record was read.
     has_read: bool,
-    /// Whether nothing more is read: the client library would pass over records.
+    /// Whether reading has stopped because the client library would skip records.
     halted: bool,
     records: metrics::Counter,
     bytes: metrics::Counter,
 }
 
 impl PartitionReader {
-    /// Starts to fetch a partition.
+    /// Starts fetching a partition.
     pub(super) fn start(
         consumer: &Arc<BaseConsumer<GroupContext>>,
         partition: &Partition,
@@ -49,7 +49,7 @@ impl PartitionReader {
         start: &StoredOffset,
         wake: EventSender,
     ) -> Result<Self, KafkaError> {
-        // Split off first, so that everything fetched lands in the partition's own queue from the first record on.
+        // Split off before the fetch, so that all records go to the partition's own queue.
         let Some(mut queue) = consumer.split_partition_queue(&partition.0, partition.1) else {
             return Err(KafkaError::Fatal(format!(
                 "{}/{} has no queue",
@@ -77,12 +77,12 @@ impl PartitionReader {
         })
     }
 
-    /// Whether the record before the start offset is yet to be seen.
+    /// Whether the record before the start offset has yet to be compared.
     pub(super) fn is_unproven(&self) -> bool {
         self.before.is_some()
     }
 
-    /// Reads nothing more; what was read stays this member's.
+    /// Stops reading. Records already read stay valid.
     pub(super) fn halt(&mut self) {
         self.halted = true;
     }
@@ -91,7 +91,7 @@ impl PartitionReader {
         self.halted
     }
 
-    /// Whether the record that was just read is the first one.
+    /// Whether the record just read is the first one. To be called once for each record.
     pub(super) fn is_first(&mut self) -> bool {
         !std::mem::replace(&mut self.has_read, true)
     }
@@ -108,7 +108,7 @@ impl PartitionReader {
         };
         let record = Record::copy_of(&message, &self.partition, self.epoch, in_flight);
         drop(message);
-        // Where that record is gone, by compaction for example, there is nothing to compare.
+        // If that record is gone, for example by compaction, there is nothing to compare.
         if let Some((start, before)) = self.before.take()
             && record.origin.offset < start
         {
@@ -123,8 +123,8 @@ impl PartitionReader {
         Polled::Record(record)
     }
 
-    /// Frees what was fetched ahead of a reader that is no longer wanted: librdkafka drops outdated records when they
-    /// are polled.
+    /// Frees prefetched records of a reader that is no longer needed: librdkafka drops outdated records when its queue is
+    /// polled.
     pub(super) fn discard(&self) {
         let _ = self.queue.poll(Duration::ZERO);
     }

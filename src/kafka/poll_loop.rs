@@ -1,5 +1,4 @@
-//! The consumer's thread: handles events all the time, and polls the partitions' queues while there is
-//! room for records.
+//! The consumer's thread: always handles events, and polls the partitions' queues while there is room for records.
 
 mod faults;
 
@@ -27,20 +26,20 @@ use super::{
     partition::Partition,
     partition_reader::{PartitionReader, Polled},
     quarantine::{Cause, Proof, QuarantineReason},
-    rebalance::{GroupContext, list},
+    rebalance::{GroupContext, partition_list},
     record::Record,
     start_offsets::{StartOffsetFinder, Trust},
 };
 use crate::telemetry::{metric, quiet::Quiet};
 
-/// Records polled from one partition before it is the next one's turn.
+/// The most records polled from one partition before the next one's turn.
 const MAX_RECORDS_PER_TURN: usize = 256;
-/// How often the broker is asked for the high watermarks while nothing is fetched. Longer than one such request may take.
+/// How often the high watermarks are queried while nothing is fetched. Longer than one such query may take.
 const WATERMARK_REFRESH: Duration = Duration::from_secs(20);
-/// The longest wait for an event: it bounds what a missed wake-up could cost.
+/// The longest wait for an event, which bounds the delay that a missed wake-up could cause.
 const MAX_WAIT: Duration = Duration::from_millis(100);
 
-/// What became of a record.
+/// The result of handing out a record.
 enum Delivery {
     Sent,
     /// The limit on records in flight is reached.
@@ -57,7 +56,7 @@ enum State {
     Closed,
 }
 
-/// What the loop works with.
+/// The parts of a [`PollLoop`].
 pub(super) struct Config {
     pub(super) consumer: Arc<BaseConsumer<GroupContext>>,
     pub(super) assignment: Assignment,
@@ -78,14 +77,14 @@ pub(super) struct PollLoop {
     in_flight: Arc<InFlightLimit>,
     events: EventReceiver,
     wake: EventSender,
-    /// None once no more records are handed out.
+    /// `None` once no more records are handed out.
     records: Option<mpsc::Sender<Record>>,
     start_offsets: StartOffsetFinder,
     options: KafkaOptions,
     state: State,
-    /// A record that was polled and waits for its permit.
+    /// A polled record that waits for room.
     waiting: Option<Record>,
-    /// Since when there is no room, or since the high watermarks were refreshed last.
+    /// While there is no room: since when, or when the high watermarks were last refreshed.
     paused: Option<Instant>,
     /// The reader whose turn is next.
     turn: usize,
@@ -115,7 +114,7 @@ impl PollLoop {
     /// Runs until closed or failed. Dropping the loop leaves the group.
     pub(super) fn run(&mut self) -> Result<(), KafkaError> {
         let result = self.poll_until_closed();
-        // The receiver must end before the group is left, which takes a moment.
+        // The channel must close before the consumer leaves the group, which takes a moment.
         self.stop_reading();
         result
     }
@@ -135,7 +134,7 @@ impl PollLoop {
             self.refresh_watermarks_while_paused();
             self.report_metrics();
             if !busy {
-                // One poll runs one callback; this one runs all that are due before the wait.
+                // A poll without a timeout runs one callback; this one runs all pending callbacks before the wait.
                 self.poll_callbacks(Duration::from_millis(1))?;
                 if let Some(event) = self.events.next_within(MAX_WAIT) {
                     self.handle(event)?;
@@ -184,7 +183,7 @@ impl PollLoop {
         Ok(())
     }
 
-    /// Runs librdkafka's callbacks: rebalances, statistics, results of commits, errors.
+    /// Runs librdkafka's callbacks: rebalances, statistics, commit results, errors.
     fn poll_callbacks(&mut self, timeout: Duration) -> Result<(), KafkaError> {
         let consumer = Arc::clone(&self.consumer);
         match consumer.poll(timeout) {
@@ -193,7 +192,7 @@ impl PollLoop {
                 self.assignment.complain(describe(&error));
                 self.handle_error(&error)
             }
-            // Every partition's queue is split off before it is fetched, so no record comes this way.
+            // Every partition's queue is split off before its records are fetched, so none arrive here.
             Some(Ok(record)) => Err(KafkaError::Fatal(format!(
                 "unexpected record {}/{}/{}",
                 record.topic(),
@@ -222,7 +221,7 @@ impl PollLoop {
             Err(error) => {
                 self.assignment.interrupt(&partition.0, partition.1, epoch);
                 self.assignment.restart(partition);
-                self.isolate(partition, Cause::new(QuarantineReason::ConsumerError, error));
+                self.enter_quarantine(partition, Cause::new(QuarantineReason::ConsumerError, error));
                 Ok(())
             }
         }
@@ -243,8 +242,8 @@ impl PollLoop {
     fn stop_fetching(&mut self, partition: &Partition, fetching: bool) -> Result<(), KafkaError> {
         if fetching {
             self.consumer
-                .incremental_unassign(&list([partition]))
-                .map_err(|error| KafkaError::client("interrupting a partition", &error))?;
+                .incremental_unassign(&partition_list([partition]))
+                .map_err(|error| KafkaError::client("stopping the fetch of a partition", &error))?;
         }
         self.drop_stale_readers();
         Ok(())
@@ -254,13 +253,13 @@ impl PollLoop {
         let mut next = TopicPartitionList::new();
         for (topic, partition, offset) in offsets {
             if let Err(error) = next.add_partition_offset(topic, *partition, Offset::Offset(*offset)) {
-                tracing::warn!(error = %describe(&error), "can't commit an offset to kafka");
+                tracing::warn!(error = %describe(&error), "can't commit an offset to Kafka");
             }
         }
         if let Err(error) = self.consumer.commit(&next, CommitMode::Async) {
             count_error("commit");
             if let Some(more) = self.quiet.allow("commit") {
-                tracing::warn!(error = %describe(&error), more, "committing offsets to kafka");
+                tracing::warn!(error = %describe(&error), more, "committing offsets to Kafka failed");
             }
         }
     }
@@ -282,7 +281,7 @@ impl PollLoop {
         });
     }
 
-    /// Hands out what the partitions' queues hold, turn by turn. Returns whether there was anything.
+    /// Hands out records from the partitions' queues, taking turns. Returns whether there were any.
     fn read(&mut self) -> Result<bool, KafkaError> {
         let mut busy = false;
         if let Some(record) = self.waiting.take() {
@@ -299,7 +298,7 @@ impl PollLoop {
                     None => break,
                     Some(Delivery::Sent) => busy = true,
                     Some(Delivery::NoRoom) => {
-                        // This partition goes first once there is room.
+                        // This partition is first once there is room.
                         self.turn = index;
                         return Ok(busy);
                     }
@@ -311,7 +310,7 @@ impl PollLoop {
         Ok(busy)
     }
 
-    /// Polls one record of a partition and hands it out. `None` if its queue is empty.
+    /// Polls one record of a partition and hands it out. Returns `None` if there is none.
     fn poll_partition(&mut self, index: usize) -> Result<Option<Delivery>, KafkaError> {
         let Some(reader) = self.readers.get_mut(index) else {
             return Ok(None);
@@ -334,7 +333,7 @@ impl PollLoop {
                 self.out_of_range(&partition)?;
             }
             Polled::Error(error) => {
-                if faults::stops(&error) {
+                if faults::must_halt(&error) {
                     self.halt(index, &error);
                 }
                 self.handle_error(&error)?;
@@ -343,12 +342,12 @@ impl PollLoop {
         Ok(None)
     }
 
-    /// Sends a record to the pipeline, or keeps it until there is room. A record whose partition was revoked or
-    /// restarted in the meantime is dropped here.
+    /// Sends a record to the pipeline, or keeps it until there is room. Drops a record whose partition was revoked or
+    /// restarted in the meantime.
     fn deliver(&mut self, mut record: Record) -> Delivery {
         let (partition, epoch) = (record.origin.topic_partition(), record.epoch);
         if !self.assignment.holds(&partition.0, partition.1, epoch) {
-            // Nothing waits for room any more: the next record finds out whether there is some.
+            // No record waits for room any more; the next one finds out whether there is room.
             self.set_paused(false);
             return Delivery::Sent;
         }
@@ -372,7 +371,7 @@ impl PollLoop {
                 Delivery::Closed
             }
             Err(mpsc::error::TrySendError::Full(mut record)) => {
-                // A record's permit may be released before its place in the channel is free again.
+                // The permit of an earlier record may be released before its slot in the channel is free.
                 record.permit.release();
                 self.waiting = Some(record);
                 Delivery::NoRoom
@@ -390,9 +389,9 @@ impl PollLoop {
         if code.is_some_and(is_authentication) {
             tracing::debug!(brokers = %self.options.brokers, error = %detail, "login refused");
         }
-        // Connections come back by themselves; topics may still be created and rights granted.
+        // Connections are re-established automatically; topics may still be created and permissions granted.
         if let Some(more) = self.quiet.allow(&detail) {
-            tracing::warn!(error = %detail, more, "error while consuming; trying again");
+            tracing::warn!(error = %detail, more, "error while consuming; retrying");
         }
         Ok(())
     }
@@ -404,8 +403,8 @@ impl PollLoop {
         }
     }
 
-    /// While a full queue stops the fetching, no fetch response brings the high watermarks: without asking for them the lag
-    /// would seem to stand still just then.
+    /// Queries the high watermarks at intervals while there is no room. Full queues stop the fetching, and without fetch
+    /// responses the lag would not grow.
     fn refresh_watermarks_while_paused(&mut self) {
         if self.paused.is_some_and(|since| since.elapsed() >= WATERMARK_REFRESH) {
             self.paused = Some(Instant::now());

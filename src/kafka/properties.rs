@@ -1,4 +1,4 @@
-//! librdkafka's own properties: which pass through and which are refused.
+//! librdkafka's properties: which are passed through and which are refused.
 
 use std::{collections::BTreeMap, fmt};
 
@@ -7,7 +7,7 @@ use serde::Deserialize;
 
 use super::{error::KafkaError, secret::is_secret};
 
-/// Properties that can't be passed through, with the reason.
+/// Properties that are refused, with the reason.
 pub(super) const REFUSED: &[(&str, &str)] = &[
     (
         "enable.auto.commit",
@@ -27,45 +27,45 @@ pub(super) const REFUSED: &[(&str, &str)] = &[
     ),
     (
         "partition.assignment.strategy",
-        "only cooperative-sticky takes nothing from a member but what it must give up",
+        "only with cooperative-sticky does a rebalance revoke no more partitions than it must",
     ),
     ("enable.partition.eof", "the consumer sets it itself where it needs it"),
     (
         "enable.idempotence",
-        "without it a retried dead letter or fed record could appear twice",
+        "without it a retried dead letter or fed record could be written twice",
     ),
     (
         "transactional.id",
-        "the database transaction is the one that counts; producers here are idempotent, not transactional",
+        "the producers here are idempotent, not transactional; exactly-once comes from the database transaction",
     ),
     ("group.id", "use kafka.group"),
     ("bootstrap.servers", "use kafka.brokers"),
     ("metadata.broker.list", "use kafka.brokers"),
 ];
 
-/// Properties of Java's client that people bring along, and what stands for them in librdkafka
+/// Common properties of Kafka's Java client, and what replaces them in librdkafka
 /// (<https://github.com/confluentinc/librdkafka/blob/master/CONFIGURATION.md>).
 const JAVA: &[(&str, &str)] = &[
     ("sasl.jaas.config", "set sasl.username and sasl.password"),
-    ("ssl.truststore.location", "set ssl.ca.location to a file in PEM"),
+    ("ssl.truststore.location", "set ssl.ca.location to a PEM file"),
     (
         "ssl.truststore.password",
-        "set ssl.ca.location to a file in PEM, which has no password",
+        "set ssl.ca.location to a PEM file, which has no password",
     ),
-    ("ssl.truststore.type", "set ssl.ca.location to a file in PEM"),
+    ("ssl.truststore.type", "set ssl.ca.location to a PEM file"),
     ("ssl.keystore.type", "ssl.keystore.location takes PKCS#12"),
-    ("key.deserializer", "leave it out: records are read as they are"),
+    ("key.deserializer", "remove it: keys are read as bytes"),
     (
         "value.deserializer",
-        "leave it out: records are read as they are; posts.format says how",
+        "remove it: values are read as bytes; posts.format sets how they are parsed",
     ),
     (
         "sasl.login.callback.handler.class",
-        "set sasl.oauthbearer.method and what goes with it",
+        "set sasl.oauthbearer.method and the other sasl.oauthbearer.* properties",
     ),
 ];
 
-/// Properties that a producer would only warn about.
+/// Properties of consumers only; a producer would log a warning for each.
 pub(super) const CONSUMER_ONLY: &[&str] = &[
     "fetch.",
     "queued.",
@@ -82,7 +82,7 @@ pub(super) const CONSUMER_ONLY: &[&str] = &[
     "client.rack",
 ];
 
-/// Properties that a consumer would only warn about.
+/// Properties of producers only; a consumer would log a warning for each.
 pub(super) const PRODUCER_ONLY: &[&str] = &[
     "queue.buffering.",
     "linger.ms",
@@ -112,24 +112,24 @@ fn matches(list: &[&str], name: &str) -> bool {
     })
 }
 
-/// librdkafka's own properties, by their documented names. Values of secrets never show in
-/// `Debug`, in logs or in errors.
+/// Properties of librdkafka, by their documented names. Values of secrets never appear in
+/// `Debug` output, logs or errors.
 #[derive(Clone, Default, PartialEq, Eq, Deserialize)]
 #[serde(transparent)]
 pub struct Properties(pub BTreeMap<String, Value>);
 
-/// A property's value as settings files write it: text, number or truth value.
+/// A property's value in the settings: a string, an integer or a boolean.
 #[derive(Clone, PartialEq, Eq, Deserialize)]
 #[serde(
     untagged,
-    expecting = "a text, a number or a truth value; a name with dots stands in quotes: \"security.protocol\" = \"ssl\""
+    expecting = "a string, an integer or a boolean; quote names that contain dots: \"security.protocol\" = \"ssl\""
 )]
 pub enum Value {
     /// `true` or `false`.
     Bool(bool),
-    /// A whole number.
+    /// An integer.
     Integer(i64),
-    /// Text.
+    /// A string.
     Text(String),
 }
 
@@ -169,7 +169,7 @@ impl<N: Into<String>, V: Into<String>> FromIterator<(N, V)> for Properties {
 }
 
 impl Properties {
-    /// Refuses properties that would break the service's promises.
+    /// Refuses properties that would break exactly-once processing, and other properties that can't be set.
     ///
     /// # Errors
     /// [`KafkaError::Setting`] with the property's name and the reason.
@@ -182,7 +182,7 @@ impl Properties {
             if let Some((_, instead)) = JAVA.iter().find(|(java, _)| java == name) {
                 return Err(KafkaError::setting(
                     setting(),
-                    format!("belongs to Java's client: {instead}"),
+                    format!("is a property of the Java client: {instead}"),
                 ));
             }
             let value = value.to_string();
@@ -190,13 +190,13 @@ impl Properties {
                 ("acks" | "request.required.acks", value) if value != "all" && value != "-1" => {
                     return Err(KafkaError::setting(
                         setting(),
-                        "can't be lowered: an acknowledged dead letter must be on all replicas",
+                        "can't be lowered: a dead letter must be acknowledged by all in-sync replicas",
                     ));
                 }
                 ("statistics.interval.ms", "0") => {
                     return Err(KafkaError::setting(
                         setting(),
-                        "can't be 0: lag is read from the statistics",
+                        "can't be 0: the lag comes from the statistics",
                     ));
                 }
                 _ => {}
@@ -205,7 +205,7 @@ impl Properties {
         Ok(())
     }
 
-    /// Sets all but the `unused` on a client's settings.
+    /// Sets all properties but the `unused` ones on a client's config.
     pub(super) fn apply(&self, config: &mut ClientConfig, unused: &[&str]) {
         for (name, value) in &self.0 {
             if !matches(unused, name) {

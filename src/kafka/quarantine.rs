@@ -1,7 +1,7 @@
-//! Partitions that stand still because something is wrong with them alone, while the others go on.
+//! Quarantined partitions: those that are not read because of a problem that affects them alone, while the others continue.
 //!
-//! A partition is put here by the consumer's thread, which stops to fetch it; it keeps its place in the group and its
-//! offset. It is tried again at intervals and on demand, and is listed until it works, also while a try is under way.
+//! The consumer's thread quarantines a partition and stops fetching it. The partition stays assigned, and its offset stays
+//! as it is. It is retried at intervals and on demand, and is listed until it works again, even during a retry.
 
 use std::{
     collections::BTreeMap,
@@ -13,12 +13,12 @@ use std::{
 use super::partition::Partition;
 use crate::{sync::lock, telemetry::metric};
 
-/// Why a partition stands still.
+/// Why a partition is quarantined.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum QuarantineReason {
-    /// The stored offset is not at the broker.
+    /// The stored offset is out of the broker's range.
     OffsetOutOfRange,
-    /// The stored offset is of another cluster, or of a topic that was made anew since.
+    /// The stored offset belongs to another cluster, or to a topic that was recreated since.
     TopicChanged,
     /// A record can be neither stored nor rejected.
     RecordRefused,
@@ -27,16 +27,16 @@ pub enum QuarantineReason {
 }
 
 impl QuarantineReason {
-    /// All reasons, as the metric names them.
+    /// The names of all reasons, as in the metric's label.
     pub const NAMES: &[&str] = metric::QUARANTINE_REASONS;
 
-    /// Its name in the metric.
+    /// Its name in the metric's label.
     #[must_use]
     pub const fn as_str(self) -> &'static str {
         Self::NAMES[self as usize]
     }
 
-    /// What shows that it is over.
+    /// What proves that the problem is over.
     const fn ends_with(self) -> Proof {
         match self {
             Self::OffsetOutOfRange | Self::TopicChanged => Proof::Start,
@@ -46,21 +46,21 @@ impl QuarantineReason {
     }
 }
 
-/// What shows that a partition works again.
+/// What proves that a partition works again.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(super) enum Proof {
-    /// It has been started at an offset of its log.
+    /// Reading started at an offset of its log.
     Start,
-    /// A record of it has been read after that.
+    /// One of its records was read after that.
     Record,
-    /// Records have been committed.
+    /// Records of it were committed.
     Commit,
 }
 
-/// Why a partition stands still, in words.
+/// Why a partition is quarantined, with details.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Cause {
-    /// The kind of fault.
+    /// The reason.
     pub reason: QuarantineReason,
     /// What was found, and what to do.
     pub detail: String,
@@ -75,24 +75,24 @@ impl Cause {
     }
 }
 
-/// The least time between two tries of a partition, however often somebody asks for one: each asks the database and the broker.
-const LEAST_PAUSE: Duration = Duration::from_secs(1);
+/// The shortest time between two retries of a partition on demand, since each queries the database and the broker.
+const MIN_RETRY_INTERVAL: Duration = Duration::from_secs(1);
 
 #[derive(Debug)]
 struct Entry {
     cause: Cause,
-    /// When it was put here or tried last.
+    /// When it was quarantined or last retried.
     tried: Instant,
-    /// When it is tried again; none: on demand, by a restart of the process or by another assignment.
+    /// When it is retried next; `None`: only on demand, by a restart of the process or by a new assignment.
     retry: Option<Instant>,
 }
 
-/// The partitions of this member in quarantine. Clones share it.
+/// The quarantined partitions of this member. Clones share the list.
 #[derive(Debug, Clone, Default)]
 pub(super) struct Quarantine(Arc<Mutex<BTreeMap<Partition, Entry>>>);
 
 impl Quarantine {
-    /// Puts a partition in quarantine. Returns whether it was not there before for that reason.
+    /// Adds a partition. Returns whether it was not quarantined for that reason before.
     pub(super) fn put(&self, partition: &Partition, cause: Cause, retry_in: Option<Duration>) -> bool {
         let now = Instant::now();
         let entry = Entry {
@@ -112,13 +112,13 @@ impl Quarantine {
         !known
     }
 
-    /// Takes a partition out, if it is there: it is no longer this member's, or was just assigned to it.
+    /// Removes a partition, if it is listed: it was revoked, or just assigned to this member.
     pub(super) fn lift(&self, partition: &Partition) {
         self.lift_if(partition, |_| true);
     }
 
-    /// Takes a partition out, if this shows that what was wrong with it is over. Records in flight may be committed of one that
-    /// can't be read on.
+    /// Removes a partition, if `proof` shows that its problem is over. It depends on the reason: for example, records in
+    /// flight may still be committed of a partition that can't be read.
     pub(super) fn proved(&self, partition: &Partition, proof: Proof) {
         self.lift_if(partition, |reason| reason.ends_with() == proof);
     }
@@ -144,16 +144,16 @@ impl Quarantine {
             .collect()
     }
 
-    /// Has all partitions tried again at once, or [`LEAST_PAUSE`] after their last try.
+    /// Schedules a retry of all partitions for now, or for [`MIN_RETRY_INTERVAL`] after their last one.
     pub(super) fn retry_now(&self) {
         let now = Instant::now();
         for entry in lock(&self.0).values_mut() {
-            let at = now.max(entry.tried + LEAST_PAUSE);
+            let at = now.max(entry.tried + MIN_RETRY_INTERVAL);
             entry.retry = Some(entry.retry.map_or(at, |retry| retry.min(at)));
         }
     }
 
-    /// The partitions whose time has come to be tried again; the next time comes `pause` later, or when somebody asks for it.
+    /// The partitions that are due for a retry. Schedules their next retry `pause` later, or only on demand if it is `None`.
     pub(super) fn due(&self, pause: Option<Duration>) -> Vec<Partition> {
         let now = Instant::now();
         let mut entries = lock(&self.0);
@@ -169,7 +169,7 @@ impl Quarantine {
     }
 }
 
-/// Topics beyond the bound on series share one, which adds up their partitions.
+/// The gauge of a partition. Topics beyond the limit on series share one, which counts their partitions.
 fn gauge((topic, partition): &Partition, reason: QuarantineReason) -> metrics::Gauge {
     let topic = metric::topic_label(topic);
     let partition = if topic == metric::OTHER_TOPICS {
@@ -189,7 +189,7 @@ mod tests {
     }
 
     #[test]
-    fn every_reason_has_a_name_of_its_own() {
+    fn every_reason_has_its_own_name() {
         let all = [
             QuarantineReason::OffsetOutOfRange,
             QuarantineReason::TopicChanged,
@@ -201,14 +201,14 @@ mod tests {
     }
 
     #[test]
-    fn a_partition_leaves_when_what_was_wrong_with_it_is_seen_to_work() {
+    fn a_partition_is_removed_only_by_the_proof_for_its_reason() {
         let quarantine = Quarantine::default();
         let (early, late): (Partition, Partition) = (("posts".into(), 0), ("posts".into(), 1));
         assert!(quarantine.put(&early, cause(QuarantineReason::OffsetOutOfRange), None));
         assert!(quarantine.put(&late, cause(QuarantineReason::RecordRefused), None));
         assert!(
             !quarantine.put(&late, cause(QuarantineReason::RecordRefused), None),
-            "it is told once"
+            "it is reported once"
         );
         for partition in [&early, &late] {
             quarantine.proved(partition, Proof::Start);
@@ -216,46 +216,48 @@ mod tests {
         assert!(!quarantine.holds(&early));
         assert!(
             quarantine.holds(&late),
-            "that its records can be read was never in doubt"
+            "a start does not prove that its records can be stored"
         );
         quarantine.proved(&late, Proof::Commit);
         assert!(quarantine.list().is_empty());
         quarantine.put(&early, cause(QuarantineReason::ConsumerError), None);
         for proof in [Proof::Start, Proof::Commit] {
             quarantine.proved(&early, proof);
-            assert!(quarantine.holds(&early), "no record was read since");
+            assert!(quarantine.holds(&early), "no record was read yet");
         }
         quarantine.proved(&early, Proof::Record);
         assert!(quarantine.list().is_empty());
     }
 
     #[test]
-    fn a_partition_is_tried_again_when_it_is_time_and_only_where_the_settings_say_so() {
+    fn a_partition_is_retried_when_due_and_only_if_a_retry_is_configured() {
         let quarantine = Quarantine::default();
         let (now, never): (Partition, Partition) = (("posts".into(), 0), ("posts".into(), 1));
         quarantine.put(&now, cause(QuarantineReason::TopicChanged), Some(Duration::ZERO));
         quarantine.put(&never, cause(QuarantineReason::TopicChanged), None);
         let pause = Some(Duration::from_secs(3_600));
         assert_eq!(quarantine.due(pause), [now]);
-        assert!(quarantine.due(pause).is_empty(), "its next time is an hour away");
+        assert!(quarantine.due(pause).is_empty(), "the next retry is an hour away");
     }
 
     #[test]
-    fn a_partition_is_tried_on_demand_and_not_more_often_than_it_may_be() {
+    fn a_partition_is_retried_on_demand_at_most_once_an_interval() {
         let quarantine = Quarantine::default();
         let never: Partition = ("posts".into(), 0);
         quarantine.put(&never, cause(QuarantineReason::TopicChanged), None);
         for _ in 0..1_000 {
             quarantine.retry_now();
-            assert!(quarantine.due(None).is_empty(), "it was tried just now");
+            assert!(quarantine.due(None).is_empty(), "it was quarantined just now");
         }
-        // As if that were long ago.
-        let long_ago = Instant::now().checked_sub(LEAST_PAUSE).expect("a clock that runs");
+        // Pretend that the interval has passed.
+        let long_ago = Instant::now()
+            .checked_sub(MIN_RETRY_INTERVAL)
+            .expect("the clock to be past the interval");
         if let Some(entry) = lock(&quarantine.0).get_mut(&never) {
             entry.tried = long_ago;
         }
         quarantine.retry_now();
         assert_eq!(quarantine.due(None), [never]);
-        assert!(quarantine.due(None).is_empty(), "once for each demand");
+        assert!(quarantine.due(None).is_empty(), "each demand causes one retry");
     }
 }

@@ -24,7 +24,7 @@ use crate::{
     telemetry::{metric, quiet::Quiet},
 };
 
-/// The part of librdkafka's statistics that is read here; see its STATISTICS.md.
+/// The part of librdkafka's statistics that is used here; see its STATISTICS.md.
 #[derive(Debug, Deserialize)]
 pub(super) struct Statistics {
     #[serde(default)]
@@ -37,7 +37,7 @@ pub(super) struct TopicStatistics {
     pub(super) partitions: HashMap<i32, PartitionStatistics>,
 }
 
-/// Offsets as the latest fetch has told them; negative where none did yet.
+/// Offsets from the latest fetch response; negative before the first one.
 #[derive(Debug, Clone, Copy, Deserialize)]
 pub(super) struct PartitionStatistics {
     pub(super) lo_offset: i64,
@@ -46,12 +46,12 @@ pub(super) struct PartitionStatistics {
 }
 
 impl PartitionStatistics {
-    /// The log's first offset.
+    /// The log start offset.
     pub(super) fn start(self) -> Option<i64> {
         (self.lo_offset >= 0).then_some(self.lo_offset)
     }
 
-    /// How far a consumer can read: open transactions end it for one that reads what is committed.
+    /// The end for a consumer: the last stable offset with `read_committed`, else the high watermark.
     pub(super) fn end(self, read_committed: bool) -> Option<i64> {
         let end = if read_committed && self.ls_offset >= 0 {
             self.ls_offset
@@ -62,7 +62,7 @@ impl PartitionStatistics {
     }
 }
 
-/// The callbacks of the group's consumer. All of them run on the consumer's thread, within a poll.
+/// The callbacks of the group's consumer. They all run on the consumer's thread, within a poll.
 pub(super) struct GroupContext {
     pub(super) assignment: Assignment,
     pub(super) read_committed: bool,
@@ -96,8 +96,8 @@ impl GroupContext {
     }
 }
 
-/// The list that librdkafka wants.
-pub(super) fn list<'a>(partitions: impl IntoIterator<Item = &'a Partition>) -> TopicPartitionList {
+/// The partitions as librdkafka's list.
+pub(super) fn partition_list<'a>(partitions: impl IntoIterator<Item = &'a Partition>) -> TopicPartitionList {
     let mut list = TopicPartitionList::new();
     for (topic, partition) in partitions {
         list.add_partition(topic, *partition);
@@ -116,7 +116,7 @@ impl ClientContext for GroupContext {
             self.assignment.complain(reason.to_owned());
         }
         if let Some(more) = self.quiet.allow(&error.to_string()) {
-            tracing::warn!(error = %super::error::describe(&error), reason, more, "kafka client");
+            tracing::warn!(error = %super::error::describe(&error), reason, more, "Kafka client error");
         }
     }
 
@@ -128,7 +128,7 @@ impl ClientContext for GroupContext {
         for (topic, statistics) in &statistics.topics {
             for (partition, statistics) in &statistics.partitions {
                 if let Some(end) = statistics.end(self.read_committed) {
-                    // Kafka refuses to fetch from there; other brokers answer with nothing for ever.
+                    // Kafka refuses to fetch beyond the end; other brokers keep returning empty responses.
                     out_of_range.extend(self.assignment.observe_watermark(
                         topic,
                         *partition,
@@ -145,11 +145,11 @@ impl ClientContext for GroupContext {
 }
 
 impl ConsumerContext for GroupContext {
-    /// Answers the group at once: assigned partitions are accepted without starting to fetch them. A database
-    /// that is down then delays only this member's new partitions, not the group.
+    /// Completes the rebalance at once: accepts assigned partitions without starting to fetch them. So a database
+    /// that is down delays only this member's new partitions, not the group.
     fn rebalance(&self, consumer: &BaseConsumer<Self>, event: RDKafkaRespErr, list: &mut TopicPartitionList) {
         let partitions = self.partitions(list);
-        let answered = if event == RDKafkaRespErr::RD_KAFKA_RESP_ERR__ASSIGN_PARTITIONS {
+        let result = if event == RDKafkaRespErr::RD_KAFKA_RESP_ERR__ASSIGN_PARTITIONS {
             metrics::counter!(metric::REBALANCES, "kind" => "assign").increment(1);
             tracing::info!(partitions = ?Shown(&partitions), "partitions assigned");
             let tickets = self.assignment.assigned(partitions);
@@ -160,11 +160,11 @@ impl ConsumerContext for GroupContext {
             metrics::counter!(metric::REBALANCES, "kind" => kind).increment(1);
             tracing::info!(partitions = ?Shown(&partitions), kind, "partitions revoked");
             let fetched = self.assignment.revoked(&partitions);
-            consumer.incremental_unassign(&self::list(&fetched))
+            consumer.incremental_unassign(&partition_list(&fetched))
         };
-        if let Err(error) = answered {
+        if let Err(error) = result {
             client::count_error("consume");
-            tracing::warn!(error = %super::error::describe(&error), "answering a rebalance");
+            tracing::warn!(error = %super::error::describe(&error), "completing a rebalance failed");
         }
     }
 
@@ -172,8 +172,8 @@ impl ConsumerContext for GroupContext {
         let Err(error) = result else { return };
         client::count_error("commit");
         if let Some(more) = self.quiet.allow(&error.to_string()) {
-            // The offsets that count are in Postgres; Kafka's serve lag tools only.
-            tracing::warn!(error = %super::error::describe(&error), more, "committing offsets to kafka");
+            // The offsets in Postgres are authoritative; Kafka's are for lag tools only.
+            tracing::warn!(error = %super::error::describe(&error), more, "committing offsets to Kafka failed");
         }
     }
 }

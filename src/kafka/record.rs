@@ -1,4 +1,4 @@
-//! What the consumer hands out.
+//! The records that the consumer hands out.
 
 use std::{
     panic::{AssertUnwindSafe, catch_unwind},
@@ -23,28 +23,28 @@ pub use crate::post::Origin;
 /// One record. It counts against the limit on records in flight until it is dropped.
 #[derive(Debug)]
 pub struct Record {
-    /// Where it lies.
+    /// Its topic, partition and offset.
     pub origin: Origin,
     /// The assignment of its partition under which it was read: see [`super::Assignment::holds`].
     pub epoch: u64,
     /// The record's timestamp: set by its producer or by the broker, as the topic is configured.
     pub timestamp: Option<OffsetDateTime>,
-    /// When it came out of librdkafka.
+    /// When it was polled from librdkafka.
     pub received: Instant,
-    /// What tells it from another record at the same offset.
+    /// Distinguishes it from other records at the same offset.
     pub fingerprint: Fingerprint,
     /// The record's key.
     pub key: Option<Bytes>,
-    /// The record's value; none for a tombstone.
+    /// The record's value; `None` for a tombstone.
     pub value: Option<Bytes>,
-    /// The record's headers, where it has some.
+    /// The record's headers, if it has any.
     pub headers: Option<OwnedHeaders>,
-    /// Released when dropped. Keep it for as long as anything made of the record takes memory.
+    /// Released when dropped. Keep it for as long as anything derived from the record takes memory.
     pub permit: InFlightPermit,
 }
 
 impl Record {
-    /// What a record takes beside its key and value, roughly: its place in the channel and its other fields.
+    /// The approximate bytes that a record takes beside its key, value and headers.
     pub(super) const OVERHEAD_BYTES: usize = 160;
 
     /// Copies a record out of librdkafka's memory. Its permit is requested, not yet acquired.
@@ -79,26 +79,26 @@ impl Record {
         }
     }
 
-    /// The bytes of its key, value and headers.
+    /// The size of its key, value and headers, in bytes.
     pub(super) fn bytes(&self) -> usize {
         bytes_of(self.key.as_ref(), self.value.as_ref(), self.headers.as_ref())
     }
 }
 
-/// What a header counts for whose size can't be told.
+/// The bytes counted for a header whose size can't be determined.
 const UNREADABLE_HEADER_BYTES: usize = 1_024;
 
-/// The headers in order; none in place of one whose name is not UTF-8. Any client may write such a name and no broker refuses
-/// it, but the client library panics over it.
-pub(super) fn readable<H: Headers>(headers: &H) -> impl Iterator<Item = Option<Header<'_, &[u8]>>> {
+/// The headers in order, with `None` for those whose name is not UTF-8. Brokers accept such names, but the client library
+/// panics on them.
+pub(super) fn read_headers<H: Headers>(headers: &H) -> impl Iterator<Item = Option<Header<'_, &[u8]>>> {
     let read = |place| catch_unwind(AssertUnwindSafe(|| headers.try_get(place)));
     (0..headers.count()).map(move |place| read(place).ok().flatten())
 }
 
-/// The bytes of a key, a value and headers.
+/// The size of a key, a value and headers, in bytes.
 pub(super) fn bytes_of(key: Option<&Bytes>, value: Option<&Bytes>, headers: Option<&OwnedHeaders>) -> usize {
     let bytes_of_header = |header: Header<'_, &[u8]>| header.key.len() + header.value.map_or(0, <[u8]>::len);
-    let headers = headers.into_iter().flat_map(readable);
+    let headers = headers.into_iter().flat_map(read_headers);
     let headers: usize = headers
         .map(|header| header.map_or(UNREADABLE_HEADER_BYTES, bytes_of_header))
         .sum();

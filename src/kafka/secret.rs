@@ -1,9 +1,9 @@
-//! Which properties of librdkafka hold secrets.
+//! Recognises librdkafka properties that hold secrets.
 
-/// Whether a property's value must not be shown. Errs on the side of hiding.
+/// Whether a property's value must not be shown. When in doubt it is hidden.
 pub(super) fn is_secret(name: &str) -> bool {
     let name = name.to_ascii_lowercase();
-    // `sasl.jaas.config` and `sasl.oauthbearer.config` hold credentials within; PEM texts may hold a key.
+    // `sasl.jaas.config` and `sasl.oauthbearer.config` contain credentials; PEM texts may contain a key.
     [
         "password",
         "secret",

@@ -1,4 +1,4 @@
-//! Finds the offset at which each assigned partition starts, in tasks beside the consumer's thread.
+//! Looks up the start offsets of assigned partitions, in tasks outside the consumer's thread.
 
 use std::{
     collections::{BTreeSet, HashMap},
@@ -18,28 +18,28 @@ use super::{
     options::{KafkaOptions, OnTopicChanged, OutOfRange, StartFrom},
     partition::Partition,
     quarantine::{Cause, QuarantineReason},
-    topic_name::is_meant,
+    topic_name::entry_matches,
     watermarks::{self, Watermarks},
 };
 use crate::{backoff::Backoff, telemetry::metric};
 
 /// The first and the longest pause between attempts.
 const PAUSE: (Duration, Duration) = (Duration::from_millis(100), Duration::from_secs(5));
-/// A try that takes longer counts as failed.
-const TRY: Duration = Duration::from_secs(15);
+/// How long to wait for an answer of the broker.
+const TIMEOUT: Duration = Duration::from_secs(15);
 
-/// How far a stored offset is to be trusted.
+/// When a stored offset may be used.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(super) enum Trust {
-    /// As it is. That it is not at the broker shows when it is read from.
+    /// Always. The first fetch shows whether it is out of range.
     Stored,
-    /// If the broker has it.
+    /// Only if it is in the broker's range.
     InRange,
-    /// Not at all: the record before it is another one. The partition begins anew.
+    /// Never, since the record before it is a different one. The partition restarts where `kafka.start` says.
     Nothing,
 }
 
-/// Looks up start offsets in tasks, which end when it is dropped.
+/// Looks up start offsets in tasks, which are cancelled when it is dropped.
 pub(super) struct StartOffsetFinder {
     runtime: Handle,
     task: Task,
@@ -49,7 +49,7 @@ pub(super) struct StartOffsetFinder {
 #[derive(Clone)]
 struct Task {
     options: Arc<KafkaOptions>,
-    /// The id of the cluster that the brokers belong to, where known.
+    /// The id of the cluster to which the brokers belong, if known.
     cluster: Option<String>,
     offsets: Arc<dyn OffsetStore>,
     assignment: Assignment,
@@ -81,8 +81,8 @@ impl StartOffsetFinder {
         }
     }
 
-    /// Finds where the partitions start, and sends it to the consumer's thread. `cluster` is the id of the cluster that the
-    /// brokers belong to.
+    /// Looks up where the partitions start, and sends it to the consumer's thread. `cluster` is the id of the cluster to
+    /// which the brokers belong.
     pub(super) fn find(&self, partitions: Vec<(Partition, u64)>, cluster: Option<String>, trust: Trust) {
         let task = Task {
             cluster,
@@ -94,7 +94,7 @@ impl StartOffsetFinder {
         });
     }
 
-    /// Refreshes the high watermarks of the assigned partitions, so that the lag stays right while nothing is fetched.
+    /// Refreshes the high watermarks of the assigned partitions, so that the lag stays current while nothing is fetched.
     pub(super) fn refresh_watermarks(&self) {
         let task = self.task.clone();
         self.runtime.spawn(async move {
@@ -104,10 +104,10 @@ impl StartOffsetFinder {
                 .into_iter()
                 .map(|held| ((held.topic, held.partition), held.end.unwrap_or(held.position)))
                 .collect();
-            // The next refresh makes up for one that fails.
+            // If it fails, the next refresh may succeed.
             let Some(Ok(ends)) = task
                 .stopped
-                .run_until_cancelled(watermarks::ends(&task.options, known, TRY))
+                .run_until_cancelled(watermarks::ends(&task.options, known, TIMEOUT))
                 .await
             else {
                 return;
@@ -123,13 +123,13 @@ impl Task {
     async fn find(self, mut waiting: Vec<(Partition, u64)>, mut trust: Trust) {
         let mut backoff = Backoff::new(PAUSE.0, PAUSE.1);
         loop {
-            // Those revoked in the meantime are no longer ours to start.
+            // Skip partitions that were revoked in the meantime.
             waiting.retain(|(partition, ticket)| self.assignment.awaits(partition, *ticket));
             if waiting.is_empty() {
                 return;
             }
             match attempt(self.try_find(&mut waiting, trust)).await {
-                // What is left was written down now: it is read again, as another member may have been first.
+                // Offsets of the rest were stored. They are read again, since another member may have stored others first.
                 Ok(()) if trust == Trust::Nothing => trust = Trust::Stored,
                 Ok(()) => {}
                 Err(error) => wait(&mut backoff, &error, waiting.len()).await,
@@ -137,12 +137,13 @@ impl Task {
         }
     }
 
-    /// Starts what can be started, and quarantines what can't. Stores an offset for the rest, which stays in `waiting`.
+    /// Starts the partitions that can be started, and quarantines those that can't. Stores an offset for the rest, which
+    /// stay in `waiting`.
     async fn try_find(&self, waiting: &mut Vec<(Partition, u64)>, trust: Trust) -> Result<(), OffsetStoreError> {
         let partitions: Vec<Partition> = waiting.iter().map(|(partition, _)| partition.clone()).collect();
         let stored = self.offsets.start_offsets(&partitions).await?;
         self.adopt(&stored).await?;
-        // Most can start at once, and don't wait for the others.
+        // Most can start at once without waiting for the others.
         waiting.retain(|(partition, ticket)| {
             let Some(stored) = stored.get(partition) else {
                 return true;
@@ -168,13 +169,13 @@ impl Task {
             true => Ok(()),
             false => self.begin(unread).await,
         };
-        self.replace(waiting, &stored, trust).await?;
+        self.check_or_reset(waiting, &stored, trust).await?;
         begun
     }
 
-    /// Checks the stored offsets of those waiting against the broker, or has their partitions begin anew. Takes out those that
-    /// need nothing more.
-    async fn replace(
+    /// Checks the stored offsets of waiting partitions against the broker's range, or resets them. Removes from `waiting`
+    /// those that need nothing more.
+    async fn check_or_reset(
         &self,
         waiting: &mut Vec<(Partition, u64)>,
         stored: &HashMap<Partition, StoredOffset>,
@@ -186,26 +187,26 @@ impl Task {
             return Ok(());
         }
         let partitions = known.iter().map(|(partition, _)| partition.clone()).collect();
-        let watermarks = watermarks::log_watermarks(&self.options, partitions, TRY).await?;
-        let mut silent = Vec::new();
+        let watermarks = watermarks::log_watermarks(&self.options, partitions, TIMEOUT).await?;
+        let mut unanswered = Vec::new();
         for (partition, ticket) in known {
             let (Some(stored), Some(found)) = (stored.get(&partition), watermarks.get(&partition)) else {
-                silent.push(partition);
+                unanswered.push(partition);
                 continue;
             };
             if trust == Trust::Nothing || self.foreign(stored).is_some() {
                 let to = start_of(*found, self.options.start);
-                let why = "the topic was made anew, or is another cluster's";
+                let why = "the topic was recreated, or belongs to another cluster";
                 self.reset(&partition, stored, to, why).await?;
             } else if self.start_in_range(&partition, ticket, stored, *found).await? {
                 waiting.retain(|(other, _)| *other != partition);
             }
         }
-        all_answer(&silent)
+        fail_if_any(&unanswered)
     }
 
-    /// Starts a partition whose offset the broker has, and does with others what the settings say. Returns whether the
-    /// partition needs nothing more.
+    /// Starts a partition whose offset is in the broker's range, and otherwise applies `kafka.on_offset_out_of_range`.
+    /// Returns whether the partition needs nothing more.
     async fn start_in_range(
         &self,
         partition: &Partition,
@@ -214,7 +215,7 @@ impl Task {
         Watermarks { low, high }: Watermarks,
     ) -> Result<bool, OffsetStoreError> {
         if (low..=high).contains(&stored.next) {
-            // The record before the first one that the broker has can't be compared any more.
+            // At the log start offset, the broker no longer has the record before it.
             let last = stored.last.filter(|_| stored.next > low);
             self.send_start(partition, ticket, StoredOffset { last, ..stored.clone() });
             return Ok(true);
@@ -235,7 +236,7 @@ impl Task {
             OutOfRange::Earliest => low,
             OutOfRange::Latest => high,
         };
-        self.reset(partition, stored, to, "the stored offset is not at the broker")
+        self.reset(partition, stored, to, "the stored offset is out of range")
             .await?;
         Ok(false)
     }
@@ -253,15 +254,15 @@ impl Task {
         Ok(())
     }
 
-    /// Writes down where partitions start that were never read.
+    /// Stores start offsets for partitions that were never read.
     ///
-    /// Where reading starts at the latest records, all partitions of a topic are written down when the first of them begins.
-    /// One without an offset was then added later, and all its records are as new as those that are read.
+    /// With `kafka.start = "latest"`, the offsets of all partitions of a topic are stored when the first of them starts. So a
+    /// partition without an offset was added later, and is read from its beginning.
     async fn begin(&self, unread: Vec<Partition>) -> Result<(), OffsetStoreError> {
         let mut at_end: BTreeSet<Partition> = BTreeSet::new();
         if self.options.start == StartFrom::Latest {
             let begun = self.offsets.begun_topics().await?;
-            let is_fresh = |entry: &&str| !begun.iter().any(|topic| is_meant(entry, topic));
+            let is_fresh = |entry: &&str| !begun.iter().any(|topic| entry_matches(entry, topic));
             let entries: BTreeSet<&str> = unread
                 .iter()
                 .map(|(topic, _)| self.options.entries_of(topic))
@@ -273,16 +274,16 @@ impl Task {
                     topics: entries.into_iter().map(str::to_owned).collect(),
                     ..(*self.options).clone()
                 };
-                at_end.extend(check::blocking(move || check::partitions(&options, TRY)).await?);
+                at_end.extend(check::blocking(move || check::partitions(&options, TIMEOUT)).await?);
             }
         }
         let all: BTreeSet<Partition> = at_end.iter().cloned().chain(unread).collect();
-        let watermarks = watermarks::log_watermarks(&self.options, all.iter().cloned().collect(), TRY).await?;
-        let mut silent = all;
-        silent.retain(|partition| !watermarks.contains_key(partition));
+        let watermarks = watermarks::log_watermarks(&self.options, all.iter().cloned().collect(), TIMEOUT).await?;
+        let mut unanswered = all;
+        unanswered.retain(|partition| !watermarks.contains_key(partition));
         if !at_end.is_empty() {
-            // Written down later, they would seem to have been added later.
-            all_answer(&silent)?;
+            // Without an offset they would later be taken for partitions that were added since.
+            fail_if_any(&unanswered)?;
         }
         let starts: Vec<(Partition, i64)> = watermarks
             .into_iter()
@@ -296,10 +297,11 @@ impl Task {
             })
             .collect();
         self.offsets.begin(&starts, self.cluster.as_deref()).await?;
-        all_answer(&silent)
+        fail_if_any(&unanswered)
     }
 
-    /// The cluster of a stored offset, if it is not the one that the brokers belong to.
+    /// The cluster of a stored offset that belongs to another cluster than the brokers. `None` with
+    /// [`OnTopicChanged::Continue`].
     fn foreign<'a>(&self, stored: &'a StoredOffset) -> Option<&'a str> {
         let ours = self.cluster.as_deref()?;
         let policy = self.options.on_topic_changed;
@@ -309,7 +311,7 @@ impl Task {
             .filter(|theirs| *theirs != ours && policy != OnTopicChanged::Continue)
     }
 
-    /// Notes the brokers' cluster for offsets that were stored without one, or that hold in this cluster too.
+    /// Stores the brokers' cluster with offsets that have none, or that are valid in this cluster too.
     async fn adopt(&self, stored: &HashMap<Partition, StoredOffset>) -> Result<(), OffsetStoreError> {
         let Some(ours) = &self.cluster else {
             return Ok(());
@@ -328,7 +330,7 @@ impl Task {
         }
         self.offsets.adopt(&adopted, ours).await?;
         if stored.values().any(|stored| stored.cluster.is_some()) {
-            tracing::warn!(cluster = %ours, partitions = adopted.len(), "the offsets are of another cluster; going on at the same ones");
+            tracing::warn!(cluster = %ours, partitions = adopted.len(), "the offsets belong to another cluster; continuing at the same offsets");
         }
         Ok(())
     }
@@ -368,20 +370,20 @@ const fn start_of(found: Watermarks, from: StartFrom) -> i64 {
     }
 }
 
-/// Names the partitions that no broker answers for; the others need not wait for them.
-fn all_answer<'a>(silent: impl IntoIterator<Item = &'a Partition>) -> Result<(), OffsetStoreError> {
-    let names: Vec<String> = silent
+/// Fails with the names of the partitions for which no broker answered, if there are any.
+fn fail_if_any<'a>(unanswered: impl IntoIterator<Item = &'a Partition>) -> Result<(), OffsetStoreError> {
+    let names: Vec<String> = unanswered
         .into_iter()
         .map(|(topic, partition)| format!("{topic}/{partition}"))
         .collect();
     if names.is_empty() {
         return Ok(());
     }
-    Err(format!("no broker answers for {}, which may have no leader", names.join(", ")).into())
+    Err(format!("no broker answers for {}; there may be no leader", names.join(", ")).into())
 }
 
 async fn attempt(work: impl Future<Output = Result<(), OffsetStoreError>>) -> Result<(), OffsetStoreError> {
-    match time::timeout(TRY * 2, work).await {
+    match time::timeout(TIMEOUT * 2, work).await {
         Ok(result) => result,
         Err(_) => Err("no answer in time".into()),
     }
@@ -392,7 +394,7 @@ async fn wait(backoff: &mut Backoff, error: &OffsetStoreError, partitions: usize
     let pause = backoff.pause();
     let what = if error.is::<KafkaError>() { "kafka" } else { "database" };
     metrics::counter!(metric::RETRIES, "what" => what).increment(1);
-    // The pauses bound the rate of this line.
-    tracing::warn!(%error, partitions, retry_in = ?pause, "can't find where partitions start; trying again");
+    // The backoff bounds the rate of this line.
+    tracing::warn!(%error, partitions, retry_in = ?pause, "can't look up the partitions' start offsets; retrying");
     time::sleep(pause).await;
 }

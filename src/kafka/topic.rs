@@ -1,4 +1,4 @@
-//! Making a topic.
+//! Creates topics.
 
 use std::time::Duration;
 
@@ -8,38 +8,38 @@ use rdkafka::{
 };
 
 use super::{
-    client::Plain,
+    client::CommonContext,
     error::{KafkaError, describe},
     options::KafkaOptions,
 };
 
-/// How long the broker may take.
+/// How long to wait for the broker.
 const TIMEOUT: Duration = Duration::from_secs(15);
 
-/// Makes a topic with so many partitions, and the broker's own replication, or only asks whether it would be made. It is no
-/// error if the topic is there already.
+/// Creates a topic with this partition count and the broker's default replication factor; with `validate_only` only asks
+/// the broker whether it could be created. It is no error if the topic exists already.
 ///
 /// # Errors
-/// The broker refuses, or does not answer within 15 seconds.
+/// The broker refuses, or doesn't answer within 15 seconds.
 pub(crate) async fn create_topic(
     options: &KafkaOptions,
     topic: &str,
     partitions: i32,
-    only_ask: bool,
+    validate_only: bool,
 ) -> Result<(), KafkaError> {
-    let admin: AdminClient<Plain> = options
+    let admin: AdminClient<CommonContext> = options
         .admin_config()
-        .create_with_context(Plain::default())
-        .map_err(|error| KafkaError::client("making an admin client", &error))?;
+        .create_with_context(CommonContext::default())
+        .map_err(|error| KafkaError::client("creating an admin client", &error))?;
     let request = AdminOptions::new()
-        .validate_only(only_ask)
+        .validate_only(validate_only)
         .request_timeout(Some(TIMEOUT))
         .operation_timeout(Some(TIMEOUT));
     let refused = |detail: String| KafkaError::Client {
         what: "creating the topic",
         detail: format!("{topic}: {detail}"),
     };
-    // -1 is the broker's own default; brokers from before 2.4 don't know it.
+    // -1 is the broker's default; brokers before 2.4 don't support it.
     let mut last = String::new();
     for replication in [-1, 1] {
         let new = NewTopic::new(topic, partitions, TopicReplication::Fixed(replication));
@@ -49,7 +49,7 @@ pub(crate) async fn create_topic(
             .map_err(|error| refused(describe(&error)))?;
         match results.into_iter().next() {
             None | Some(Ok(_) | Err((_, RDKafkaErrorCode::TopicAlreadyExists))) => return Ok(()),
-            // Another replication would not be allowed either.
+            // Another replication factor would not be authorized either.
             Some(Err((
                 _,
                 code @ (RDKafkaErrorCode::TopicAuthorizationFailed | RDKafkaErrorCode::ClusterAuthorizationFailed),

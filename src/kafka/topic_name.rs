@@ -1,7 +1,7 @@
-//! Names of topics, and patterns of them.
+//! Topic names and patterns.
 
-/// Whether an entry of `topics`, a name or a pattern, means this topic.
-pub(super) fn is_meant(entry: &str, topic: &str) -> bool {
+/// Whether an entry of `topics`, a name or a pattern, matches this topic.
+pub(super) fn entry_matches(entry: &str, topic: &str) -> bool {
     if entry.starts_with('^') {
         regex::Regex::new(entry).is_ok_and(|regex| regex.is_match(topic))
     } else {
@@ -9,8 +9,8 @@ pub(super) fn is_meant(entry: &str, topic: &str) -> bool {
     }
 }
 
-/// The first part of a pattern that POSIX extended regular expressions, which librdkafka subscribes by, take otherwise than
-/// the expressions that the topics are looked up by here: classes and anchors of a letter, groups with flags, lazy repetition.
+/// The first part of a pattern that librdkafka, which uses POSIX extended regular expressions, would interpret differently
+/// from the `regex` crate: escaped letters and digits such as `\d`, `(?...)` groups, lazy repetition.
 pub(super) fn not_posix(pattern: &str) -> Option<&str> {
     if !pattern.starts_with('^') {
         return None;
@@ -32,7 +32,7 @@ pub(super) fn not_posix(pattern: &str) -> Option<&str> {
     None
 }
 
-/// What a broker takes for the name of a topic: `org.apache.kafka.common.internals.Topic` of Kafka's own client.
+/// Whether a broker accepts this as a topic name: see `org.apache.kafka.common.internals.Topic`.
 pub(super) fn is_topic_name(name: &str) -> bool {
     let legal = |byte: u8| byte.is_ascii_alphanumeric() || matches!(byte, b'.' | b'_' | b'-');
     (1..=249).contains(&name.len()) && name.bytes().all(legal) && !matches!(name, "." | "..")
@@ -43,7 +43,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn a_pattern_that_librdkafka_would_read_otherwise_is_found() {
+    fn pattern_syntax_that_librdkafka_would_interpret_differently_is_found() {
         for (pattern, part) in [
             (r"^posts-\d+$", r"\d"),
             (r"^(?i)posts", "(?"),

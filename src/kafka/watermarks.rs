@@ -1,9 +1,9 @@
-//! How far partitions reach.
+//! The partitions' watermarks.
 //!
-//! ListOffsets has two weaknesses: some Kafka-compatible brokers answer it wrongly, and its answer counts transaction
-//! markers, which no consumer ever gets, so a group would wait for an offset that it can't reach. So the partitions are
-//! fetched: every fetch response has the log's start, high watermark and last stable offset, and the end is the offset
-//! after the last record that a consumer really gets.
+//! ListOffsets has two weaknesses: some Kafka-compatible brokers answer it wrongly, and its answer includes transaction
+//! markers, which consumers never receive, so a group would wait for an offset that it can't reach. So the partitions are
+//! fetched instead: every fetch response has the log start offset, high watermark and last stable offset, and the end is the
+//! offset after the last record that a consumer receives.
 
 use std::{
     collections::{BTreeMap, HashSet},
@@ -19,35 +19,35 @@ use rdkafka::{
 
 use super::{
     check::{blocking, partitions},
-    client::Plain,
+    client::CommonContext,
     error::KafkaError,
     options::KafkaOptions,
     partition::Partition,
     rebalance::Statistics,
 };
 
-/// What a partition holds.
+/// The range of offsets that a partition holds.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct Watermarks {
-    /// The offset of the oldest record.
+    /// The log start offset.
     pub low: i64,
-    /// The offset after the newest record. Equal to `low` where there is none.
+    /// The offset after the last record; equal to `low` if there are no records.
     pub high: i64,
 }
 
 impl Watermarks {
-    /// Whether there is nothing to read.
+    /// Whether there are no records.
     #[must_use]
     pub fn is_empty(&self) -> bool {
         self.low >= self.high
     }
 }
 
-/// What all partitions of the topics hold now, whoever reads them: a group whose next offsets
-/// have reached each `high` has read everything that was there when this was called.
+/// The current watermarks of all partitions of the configured topics. A group whose next offsets have reached each `high`
+/// has read all records that existed at the time of the call.
 ///
 /// # Errors
-/// [`KafkaError`] if a topic is absent or the brokers don't answer within `timeout`.
+/// [`KafkaError`] if a topic doesn't exist or the brokers don't answer within `timeout`.
 pub async fn watermarks(
     options: &KafkaOptions,
     timeout: Duration,
@@ -64,21 +64,22 @@ pub async fn watermarks(
     .await
 }
 
-/// Log start and end of the partitions, transaction markers included: where reading may start. Partitions that don't answer within
-/// `timeout`, having no leader for example, are absent.
+/// Log start and end of the partitions, including transaction markers: the range in which reading may start. Partitions for
+/// which no broker answers within `timeout`, for example for lack of a leader, are absent.
 pub(super) async fn log_watermarks(
     options: &KafkaOptions,
     partitions: Vec<Partition>,
     timeout: Duration,
 ) -> Result<BTreeMap<Partition, Watermarks>, KafkaError> {
     let options = options.clone();
-    blocking(move || Probe::new(&options, Instant::now() + timeout)?.answers(&partitions)).await
+    blocking(move || Probe::new(&options, Instant::now() + timeout)?.available_log_watermarks(&partitions)).await
 }
 
-/// The ends of partitions that reach at least as far as given. Fetching starts there: earlier records would be read for
-/// nothing, and librdkafka's threads, new ones each time, would keep their memory in allocator pools of their own.
+/// The ends of partitions, given offsets that they are known to have reached. Fetching starts at those offsets: earlier
+/// records would be read in vain, and their memory would stay in the allocator arenas of librdkafka's threads, which are new
+/// each time.
 ///
-/// Partitions that don't answer within `timeout` are absent.
+/// Partitions for which no broker answers within `timeout` are absent.
 pub(super) async fn ends(
     options: &KafkaOptions,
     known: Vec<(Partition, i64)>,
@@ -88,23 +89,24 @@ pub(super) async fn ends(
     blocking(move || Probe::new(&options, Instant::now() + timeout)?.ends(&known)).await
 }
 
-const STEP: Duration = Duration::from_millis(5);
+/// How long each poll waits.
+const POLL_TIMEOUT: Duration = Duration::from_millis(5);
 
-/// A consumer by manual assignment, which joins no group and commits nothing.
+/// A consumer with manual assignment, which joins no group and commits nothing.
 struct Probe {
-    consumer: Arc<BaseConsumer<Plain>>,
+    consumer: Arc<BaseConsumer<CommonContext>>,
     brokers: String,
     read_committed: bool,
     deadline: Instant,
 }
 
-/// A partition whose last record is looked for.
+/// The search for a partition's last record.
 struct Search {
     partition: Partition,
     watermarks: Watermarks,
-    /// Where the search starts, counted back from the end.
+    /// Where reading starts, in offsets before the end.
     back: i64,
-    queue: PartitionQueue<Plain>,
+    queue: PartitionQueue<CommonContext>,
     last: Option<i64>,
     done: bool,
 }
@@ -113,8 +115,8 @@ impl Probe {
     fn new(options: &KafkaOptions, deadline: Instant) -> Result<Self, KafkaError> {
         let consumer = options
             .probe_config()
-            .create_with_context(Plain::default())
-            .map_err(|error| KafkaError::client("making a consumer", &error))?;
+            .create_with_context(CommonContext::default())
+            .map_err(|error| KafkaError::client("creating a consumer", &error))?;
         Ok(Self {
             consumer: Arc::new(consumer),
             brokers: options.brokers.clone(),
@@ -130,11 +132,14 @@ impl Probe {
         Ok(found)
     }
 
-    /// The watermarks of those partitions that answer in time.
+    /// The watermarks of those partitions for which a broker answers in time.
     ///
     /// # Errors
-    /// No partition answers.
-    fn answers(&self, partitions: &[Partition]) -> Result<BTreeMap<Partition, Watermarks>, KafkaError> {
+    /// No broker answers for any partition.
+    fn available_log_watermarks(
+        &self,
+        partitions: &[Partition],
+    ) -> Result<BTreeMap<Partition, Watermarks>, KafkaError> {
         let mut found = BTreeMap::new();
         let offsets = partitions.iter().map(|partition| (partition, Offset::Beginning));
         match self.find(offsets, &mut found) {
@@ -147,7 +152,7 @@ impl Probe {
         let mut found = BTreeMap::new();
         let offsets = known.iter().map(|(partition, end)| (partition, Offset::Offset(*end)));
         match self.find(offsets, &mut found) {
-            // A partition whose end has moved back may not answer; the others' ends are still wanted.
+            // There may be no answer for a partition whose end has moved back; the others' ends are still needed.
             Ok(()) | Err(KafkaError::Unreachable { .. }) => {}
             Err(error) => return Err(error),
         }
@@ -157,7 +162,7 @@ impl Probe {
             .collect())
     }
 
-    /// Fetches partitions from these offsets on until the watermarks of all are known.
+    /// Fetches partitions from these offsets until the watermarks of all are known.
     fn find<'a>(
         &self,
         offsets: impl Iterator<Item = (&'a Partition, Offset)>,
@@ -171,9 +176,9 @@ impl Probe {
         }
         self.assign(&list)?;
         while !missing.is_empty() {
-            self.in_time("the watermarks of", missing.iter().copied())?;
-            // The records are not wanted, only the watermarks in the responses.
-            let _ = self.consumer.poll(STEP);
+            self.check_deadline("the watermarks of", missing.iter().copied())?;
+            // The records are discarded; only the watermarks in the responses are needed.
+            let _ = self.consumer.poll(POLL_TIMEOUT);
             let statistics = self.consumer.context().take_statistics();
             let Ok(statistics) = serde_json::from_slice::<Statistics>(&statistics) else {
                 continue;
@@ -193,26 +198,26 @@ impl Probe {
                 answered.add_partition(&partition.0, partition.1);
                 false
             });
-            // Partitions that have answered need no more fetching; a failure to pause costs only bytes.
+            // Answered partitions need no more fetching; if pausing fails, only bandwidth is wasted.
             let _ = self.consumer.pause(&answered);
         }
         Ok(())
     }
 
-    /// Moves each end to the one after the last record that a consumer gets.
+    /// Moves each end to the offset after the last record that a consumer receives.
     fn last_records(
         &self,
         watermarks: BTreeMap<Partition, Watermarks>,
     ) -> Result<BTreeMap<Partition, Watermarks>, KafkaError> {
-        // Partitions that the first pass has paused would stay paused.
-        let mut looked_at = TopicPartitionList::new();
+        // Partitions that the first pass paused would stay paused.
+        let mut paused = TopicPartitionList::new();
         for (topic, partition) in watermarks.keys() {
-            looked_at.add_partition(topic, *partition);
+            paused.add_partition(topic, *partition);
         }
         self.consumer
-            .resume(&looked_at)
-            .map_err(|error| KafkaError::client("resuming partitions to look at", &error))?;
-        // Nothing fetched by the first pass may reach the queues that are split off now.
+            .resume(&paused)
+            .map_err(|error| KafkaError::client("resuming partitions", &error))?;
+        // Records fetched by the first pass must not reach the queues that are split off now.
         self.assign(&TopicPartitionList::new())?;
         let mut found = BTreeMap::new();
         let mut open = Vec::new();
@@ -225,7 +230,7 @@ impl Probe {
                 .consumer
                 .split_partition_queue(&partition.0, partition.1)
                 .ok_or_else(|| KafkaError::Client {
-                    what: "looking at a partition",
+                    what: "splitting off a partition's queue",
                     detail: format!("{}/{} is unknown", partition.0, partition.1),
                 })?;
             open.push(Search {
@@ -250,13 +255,13 @@ impl Probe {
             }
             self.assign(&list)?;
             while open.iter().any(|search| !search.done) {
-                self.in_time(
+                self.check_deadline(
                     "the last record of",
                     open.iter()
                         .filter(|search| !search.done)
                         .map(|search| &search.partition),
                 )?;
-                let _ = self.consumer.poll(STEP);
+                let _ = self.consumer.poll(POLL_TIMEOUT);
                 for search in open.iter_mut().filter(|search| !search.done) {
                     search.read();
                 }
@@ -291,10 +296,10 @@ impl Probe {
     fn assign(&self, list: &TopicPartitionList) -> Result<(), KafkaError> {
         self.consumer
             .assign(list)
-            .map_err(|error| KafkaError::client("assigning partitions to look at", &error))
+            .map_err(|error| KafkaError::client("assigning partitions", &error))
     }
 
-    fn in_time<'a>(&self, what: &str, waiting: impl Iterator<Item = &'a Partition>) -> Result<(), KafkaError> {
+    fn check_deadline<'a>(&self, what: &str, waiting: impl Iterator<Item = &'a Partition>) -> Result<(), KafkaError> {
         if Instant::now() < self.deadline {
             return Ok(());
         }
@@ -319,7 +324,7 @@ impl Search {
         (self.watermarks.high.saturating_sub(self.back)).max(self.watermarks.low)
     }
 
-    /// Reads what was fetched of the partition.
+    /// Reads the records fetched of the partition.
     fn read(&mut self) {
         while let Some(event) = self.queue.poll(Duration::ZERO) {
             match event {
@@ -327,9 +332,9 @@ impl Search {
                     self.last = Some(record.offset());
                     self.done = record.offset() + 1 == self.watermarks.high;
                 }
-                // Beyond the end that was reported: everything before it has been read.
+                // Beyond the reported end: all records before it have been read.
                 Ok(_) | Err(RdError::PartitionEOF(_)) => self.done = true,
-                // A transient error: librdkafka goes on by itself, or the deadline ends it.
+                // librdkafka recovers from transient errors; the deadline bounds the others.
                 Err(_) => {}
             }
             if self.done {
@@ -341,7 +346,7 @@ impl Search {
 
 fn add(list: &mut TopicPartitionList, topic: &str, partition: i32, offset: Offset) -> Result<(), KafkaError> {
     list.add_partition_offset(topic, partition, offset)
-        .map_err(|error| KafkaError::client("naming an offset", &error))
+        .map_err(|error| KafkaError::client("assigning an offset", &error))
 }
 
 #[cfg(test)]
@@ -358,12 +363,12 @@ mod tests {
 
     const PATIENCE: Duration = Duration::from_secs(20);
 
-    /// Records that a probe's client was given by the broker in its life.
+    /// The number of records that a probe's client has received from the broker.
     fn received(probe: &Probe) -> u64 {
         let begun = Instant::now();
         loop {
             assert!(begun.elapsed() < PATIENCE, "no statistics");
-            let _ = probe.consumer.poll(STEP);
+            let _ = probe.consumer.poll(POLL_TIMEOUT);
             let statistics = probe.consumer.context().take_statistics();
             if let Ok(statistics) = serde_json::from_slice::<serde_json::Value>(&statistics) {
                 return statistics["rxmsgs"].as_u64().unwrap();
@@ -371,9 +376,9 @@ mod tests {
         }
     }
 
-    /// Else a pause under back pressure read whole batches again and again.
+    /// Otherwise refreshes under back pressure would fetch whole batches again and again.
     #[test]
-    fn a_look_at_known_ends_reads_no_records() {
+    fn querying_the_ends_reads_no_records_if_they_have_not_moved() {
         let mock = MockCluster::new(1).unwrap();
         mock.create_topic("posts", 2, 1).unwrap();
         let producer: BaseProducer = ClientConfig::new()
@@ -403,15 +408,15 @@ mod tests {
         );
         assert!(received(&all) > 0);
 
-        let look = probe();
-        let ends = look.ends(&[(of(0), 0), (of(1), 500)]).unwrap();
+        let at_ends = probe();
+        let ends = at_ends.ends(&[(of(0), 0), (of(1), 500)]).unwrap();
         assert_eq!((ends[&of(0)], ends[&of(1)]), (0, 500));
-        assert_eq!(received(&look), 0);
+        assert_eq!(received(&at_ends), 0);
 
         produce(3);
         assert_eq!(probe().ends(&[(of(1), 500)]).unwrap()[&of(1)], 503);
 
-        // One that is not there never answers, and one that has been made anew may not: the others are told all the same.
+        // There is no answer for a partition that doesn't exist, but the others' ends are returned.
         let brief = Probe::new(&options, Instant::now() + Duration::from_secs(3)).unwrap();
         let ends = brief.ends(&[(of(0), 0), (of(7), 0)]).unwrap();
         assert_eq!(ends.get(&of(7)), None);

@@ -75,7 +75,7 @@ fn settings_that_only_librdkafka_refuses_exit_with_2() {
     assert_fails(
         &run(&[authority, protocol_ssl]),
         2,
-        &["ssl.ca.location", "is the file there"],
+        &["ssl.ca.location", "does the file exist"],
     );
     let output = moodstream()
         .args(["feed", "/dev/null", "--topic", "posts"])

@@ -1,4 +1,4 @@
-//! Faults of a single partition: it is looked up again, or quarantined, while the others go on.
+//! Faults of single partitions: a partition is restarted or quarantined while the others continue.
 
 use std::time::Duration;
 
@@ -14,8 +14,8 @@ use crate::kafka::{
     start_offsets::Trust,
 };
 
-/// Whether the client library passes over records after this error of a partition, or says it once and reads nothing more.
-pub(super) fn stops(error: &RdError) -> bool {
+/// Whether, after this error of a partition, the client library skips records, or stops reading without reporting it again.
+pub(super) fn must_halt(error: &RdError) -> bool {
     matches!(
         error.rdkafka_error_code(),
         Some(
@@ -32,8 +32,8 @@ pub(super) fn stops(error: &RdError) -> bool {
 }
 
 impl PollLoop {
-    /// Reads no more of a partition after an error, so that no record is passed over. What was read before goes on to be
-    /// committed, so its epoch goes on too.
+    /// Stops reading a partition after an error, so that no record is skipped, and quarantines it. Its epoch stays current,
+    /// so that the records already read are committed.
     pub(super) fn halt(&mut self, index: usize, error: &RdError) {
         let Some(reader) = self.readers.get_mut(index) else {
             return;
@@ -47,30 +47,31 @@ impl PollLoop {
             offset: held.find(|held| held.epoch == epoch).map_or(0, |held| held.position),
             detail: describe(error),
         };
-        self.isolate(&partition, Cause::new(QuarantineReason::ConsumerError, unreadable));
+        self.enter_quarantine(&partition, Cause::new(QuarantineReason::ConsumerError, unreadable));
     }
 
-    /// Stops reading a partition with which something is wrong, and goes on with the others.
+    /// Stops fetching an interrupted partition and quarantines it.
     pub(super) fn quarantine(&mut self, partition: &Partition, cause: Cause) -> Result<(), KafkaError> {
         let Some((_, fetching)) = self.assignment.restart(partition) else {
             return Ok(());
         };
         self.stop_fetching(partition, fetching)?;
-        self.isolate(partition, cause);
+        self.enter_quarantine(partition, cause);
         Ok(())
     }
 
-    pub(super) fn isolate(&self, partition: &Partition, cause: Cause) {
+    /// Lists a partition as quarantined, and logs it if it wasn't listed for this reason before.
+    pub(super) fn enter_quarantine(&self, partition: &Partition, cause: Cause) {
         let retry = self.options.quarantine_retry();
         let (reason, detail) = (cause.reason.as_str(), cause.detail.clone());
         if self.assignment.quarantine().put(partition, cause, retry) {
             count_error("consume");
             let retry_in = retry.map_or(0, |pause| pause.as_secs());
-            tracing::error!(topic = %partition.0, partition = partition.1, reason, retry_in_seconds = retry_in, "partition quarantined, the others go on: {detail}");
+            tracing::error!(topic = %partition.0, partition = partition.1, reason, retry_in_seconds = retry_in, "partition quarantined, the others continue: {detail}");
         }
     }
 
-    /// Tries partitions in quarantine again whose time has come. They start anew, from what is stored now.
+    /// Retries quarantined partitions that are due. Each restarts from the offset that is stored now.
     pub(super) fn retry_quarantined(&mut self) -> Result<(), KafkaError> {
         if self.state != State::Consuming {
             return Ok(());
@@ -93,18 +94,18 @@ impl PollLoop {
         Ok(())
     }
 
-    /// The id of the cluster that the brokers belong to, where they have told it.
+    /// The id of the cluster to which the brokers belong, if they have reported one.
     pub(super) fn cluster(&self) -> Option<String> {
         self.consumer.client().fetch_cluster_id(Duration::ZERO)
     }
 
-    /// The next offset is not at the broker.
+    /// Handles a position that is out of range: looks up the start offset and checks it against the broker's range.
     pub(super) fn out_of_range(&mut self, partition: &Partition) -> Result<(), KafkaError> {
         count_error("consume");
         self.find_again(partition, Trust::InRange)
     }
 
-    /// The record before the start offset is not the one that was settled there.
+    /// Handles a record before the start offset that is not the one that was committed there.
     pub(super) fn topic_changed(&mut self, partition: &Partition, epoch: u64) -> Result<(), KafkaError> {
         if self.options.on_topic_changed == OnTopicChanged::Restart {
             return self.find_again(partition, Trust::Nothing);
@@ -120,7 +121,7 @@ impl PollLoop {
         self.quarantine(partition, Cause::new(QuarantineReason::TopicChanged, changed))
     }
 
-    /// Interrupts a partition and looks up again where it goes on.
+    /// Interrupts a partition and looks up its start offset again.
     fn find_again(&mut self, partition: &Partition, trust: Trust) -> Result<(), KafkaError> {
         let mut held = self.assignment.current().into_iter();
         let held = held.find(|held| held.topic == partition.0 && held.partition == partition.1);

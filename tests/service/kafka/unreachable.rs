@@ -25,7 +25,7 @@ async fn missing_topics_and_unreachable_brokers_are_named() {
         .await
         .unwrap();
     assert!(
-        warnings[0].contains(&dead_letters) && warnings[0].contains("made"),
+        warnings[0].contains(&dead_letters) && warnings[0].contains("created"),
         "{warnings:?}"
     );
     let report = check_broker(&options, PATIENCE).await.unwrap();

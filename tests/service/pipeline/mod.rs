@@ -227,7 +227,7 @@ async fn posts_of_a_recreated_topic_or_another_cluster_are_not_duplicates() {
         .unwrap();
     let words = String::from_utf8_lossy(&stopped.stderr);
     assert!(
-        !stopped.status.success() && words.contains("the topic was made anew") && words.contains("in quarantine"),
+        !stopped.status.success() && words.contains("the topic was recreated") && words.contains("in quarantine"),
         "{words}"
     );
     assert_eq!(counts(&service), [10, 0], "posts at offsets that were used before");

@@ -154,7 +154,7 @@ async fn a_longer_recreated_topic_is_reported_and_restarted_if_the_settings_say_
     let words = String::from_utf8_lossy(&output.stderr);
     assert!(!output.status.success(), "the run claims to have caught up");
     let last = words.lines().find(|line| line.starts_with("moodstream: ")).unwrap();
-    for expected in ["offset 9 of anew/0", "made anew", "kafka.on_topic_changed"] {
+    for expected in ["offset 9 of anew/0", "recreated", "kafka.on_topic_changed"] {
         assert!(last.contains(expected), "{words}");
     }
     assert_eq!(number(&service.url, "SELECT count(*) FROM post").await, 10);
