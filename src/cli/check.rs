@@ -47,7 +47,7 @@ pub(super) async fn run(args: Args) -> anyhow::Result<ExitCode> {
     line("model", model.as_ref());
     let database = check_database(&settings).await;
     let store = database.as_ref().ok().and_then(|(_, store)| store.as_ref());
-    let found = Preflight::look(&settings, store, TIMEOUT, true).await;
+    let found = Preflight::run(&settings, store, TIMEOUT, true).await;
     let broker = found.broker.as_ref().map(|(report, warnings)| {
         let counted_only = (!settings.dead_letter.enabled).then(|| "dead letters are counted only".to_owned());
         let warnings: Vec<String> = warnings.iter().cloned().chain(counted_only).collect();

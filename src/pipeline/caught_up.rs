@@ -1,4 +1,4 @@
-//! Whether everything is committed that was in the topics at the start.
+//! Waits until all records that were in the topics at the start are committed.
 
 use std::{
     collections::{BTreeMap, BTreeSet, HashMap},
@@ -14,28 +14,28 @@ use crate::{
     store::Store,
 };
 
-/// How often Postgres is asked while this member commits nothing: other members may do the rest.
+/// How often Postgres is queried while this member commits nothing, since other members may commit the rest.
 const POLL: Duration = Duration::from_millis(250);
 
-/// How long the broker may take to answer.
+/// How long to wait for an answer of the broker.
 const TIMEOUT: Duration = Duration::from_secs(30);
 
 /// The ends of all partitions as they were at the start.
 #[derive(Debug)]
 pub(super) struct Target {
     ends: HashMap<Partition, i64>,
-    /// Offsets beyond their partition's end: its topic was created again, and nothing of it is read until they change.
+    /// Offsets beyond their partition's end: the topic was recreated, and the partition isn't read until its offset changes.
     out_of_range: HashMap<Partition, i64>,
 }
 
 impl Target {
-    /// Asks the broker and the database.
+    /// Queries the broker and the database.
     pub(super) async fn find(options: &KafkaOptions, store: &Store, group: &str) -> anyhow::Result<Self> {
         let mut watermarks = watermarks(options).await?;
         let partitions: Vec<Partition> = watermarks.keys().cloned().collect();
         let stored = store.start_offsets(group, &partitions).await?;
         if !out_of_range(&stored, &watermarks).is_empty() {
-            // Other members may have gone on since: an offset can't be beyond an end that was asked for after it.
+            // Other members may have advanced since. An offset that is in range can't be beyond an end queried after it.
             watermarks = self::watermarks(options).await?;
         }
         let out_of_range = out_of_range(&stored, &watermarks);
@@ -48,10 +48,10 @@ impl Target {
         Ok(Self { ends, out_of_range })
     }
 
-    /// Waits until every partition is committed up to its end, by whichever member of the group.
+    /// Waits until every partition is committed up to its end, by any member of the group.
     ///
     /// # Errors
-    /// All partitions that are not, are in quarantine at this member.
+    /// All remaining partitions are quarantined at this member.
     pub(super) async fn reached(
         mut self,
         store: &Store,
@@ -62,30 +62,30 @@ impl Target {
         let partitions: Vec<Partition> = self.ends.keys().chain(self.out_of_range.keys()).cloned().collect();
         loop {
             totals.mark_unchanged();
-            // Asked for first: one that leaves quarantine meanwhile goes on.
+            // Before the offsets, so that a partition that leaves quarantine in between is not taken for stuck.
             let quarantined = assignment.quarantined();
             match store.start_offsets(group, &partitions).await {
                 Ok(known) => {
-                    let left = self.left(&known);
-                    if left.is_empty() {
+                    let remaining = self.remaining(&known);
+                    if remaining.is_empty() {
                         return Ok(());
                     }
                     let cause = |partition| quarantined.iter().find(|(other, _)| other == partition);
-                    let causes: Vec<_> = left.iter().filter_map(cause).collect();
-                    if causes.len() == left.len() {
+                    let causes: Vec<_> = remaining.iter().filter_map(cause).collect();
+                    if causes.len() == remaining.len() {
                         let details: Vec<&str> = causes.iter().map(|(_, cause)| cause.detail.as_str()).collect();
                         anyhow::bail!("partitions are in quarantine: {}", details.join("; "));
                     }
                 }
-                Err(error) => tracing::warn!(%error, "can't read the committed offsets; asking again"),
+                Err(error) => tracing::warn!(%error, "can't read the committed offsets; retrying"),
             }
-            // A dropped sender means that committing has ended, which the pipeline notices by itself.
+            // A dropped sender means that the committing stage has ended, which the pipeline handles.
             let _ = tokio::time::timeout(POLL, totals.changed()).await;
         }
     }
 
     /// The partitions that are not committed up to their end.
-    fn left(&mut self, known: &HashMap<Partition, i64>) -> BTreeSet<Partition> {
+    fn remaining(&mut self, known: &HashMap<Partition, i64>) -> BTreeSet<Partition> {
         self.out_of_range
             .retain(|partition, stored| known.get(partition) == Some(stored));
         let before_end = |(partition, end): &(&Partition, &i64)| known.get(*partition).is_none_or(|next| next < *end);
@@ -97,7 +97,7 @@ impl Target {
 async fn watermarks(options: &KafkaOptions) -> anyhow::Result<BTreeMap<Partition, Watermarks>> {
     kafka::watermarks(options, TIMEOUT)
         .await
-        .context("can't tell how far the topics reach")
+        .context("can't query the topics' watermarks")
 }
 
 fn out_of_range(
@@ -118,26 +118,26 @@ mod tests {
     use super::*;
 
     #[test]
-    fn met_when_every_partition_is_at_its_end() {
+    fn nothing_remains_once_every_partition_is_at_its_end() {
         let mut target = Target {
             ends: HashMap::from([(("a".into(), 0), 10), (("a".into(), 1), 5)]),
             out_of_range: HashMap::new(),
         };
-        assert!(!target.left(&HashMap::from([(("a".into(), 0), 10)])).is_empty());
+        assert!(!target.remaining(&HashMap::from([(("a".into(), 0), 10)])).is_empty());
         assert!(
             !target
-                .left(&HashMap::from([(("a".into(), 0), 9), (("a".into(), 1), 5)]))
+                .remaining(&HashMap::from([(("a".into(), 0), 9), (("a".into(), 1), 5)]))
                 .is_empty()
         );
         assert!(
             target
-                .left(&HashMap::from([(("a".into(), 0), 12), (("a".into(), 1), 5)]))
+                .remaining(&HashMap::from([(("a".into(), 0), 12), (("a".into(), 1), 5)]))
                 .is_empty()
         );
     }
 
     #[test]
-    fn an_offset_beyond_the_end_meets_nothing_until_it_moves() {
+    fn a_partition_whose_offset_is_beyond_the_end_remains_until_the_offset_changes() {
         let partition: Partition = ("a".into(), 0);
         let stored = HashMap::from([(partition.clone(), 20)]);
         let watermarks = |end| BTreeMap::from([(partition.clone(), Watermarks { low: 0, high: end })]);
@@ -146,8 +146,8 @@ mod tests {
             ends: HashMap::from([(partition.clone(), 10)]),
             out_of_range: out_of_range(&stored, &watermarks(10)),
         };
-        assert!(!target.left(&stored).is_empty());
-        assert!(!target.left(&HashMap::from([(partition.clone(), 0)])).is_empty());
-        assert!(target.left(&HashMap::from([(partition, 10)])).is_empty());
+        assert!(!target.remaining(&stored).is_empty());
+        assert!(!target.remaining(&HashMap::from([(partition.clone(), 0)])).is_empty());
+        assert!(target.remaining(&HashMap::from([(partition, 10)])).is_empty());
     }
 }

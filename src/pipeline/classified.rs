@@ -1,4 +1,4 @@
-//! A record about which everything is known.
+//! A record with its outcome, ready to be committed.
 
 use std::{sync::Arc, time::Instant};
 
@@ -13,7 +13,7 @@ use crate::{
     telemetry::metric,
 };
 
-/// A record with the outcome that the flush gives it. Its bytes are kept until it is committed, as it may yet be rejected.
+/// A record with its outcome. Key, value and headers are kept until it is committed, since it may still be rejected.
 #[derive(Debug)]
 pub(super) struct Classified {
     pub(super) origin: Origin,
@@ -22,8 +22,7 @@ pub(super) struct Classified {
     /// The record's timestamp at the broker.
     pub(super) timestamp: Option<OffsetDateTime>,
     pub(super) fingerprint: Fingerprint,
-    /// When it came to and left the stages.
-    pub(super) passage: Passage,
+    pub(super) stage_times: StageTimes,
     pub(super) outcome: Outcome,
     key: Option<Bytes>,
     value: Option<Bytes>,
@@ -32,18 +31,18 @@ pub(super) struct Classified {
     _permit: InFlightPermit,
 }
 
-/// When a record came to and left the stages.
+/// When a record passed the stages.
 #[derive(Debug, Clone, Copy)]
-pub(super) struct Passage {
-    /// It came out of librdkafka.
+pub(super) struct StageTimes {
+    /// When it was polled from librdkafka.
     pub(super) received: Instant,
-    /// Its window was closed and put in work.
+    /// When its window began to be classified.
     pub(super) begun: Instant,
-    /// Its window was classified.
+    /// When its window had been classified.
     pub(super) classified: Instant,
 }
 
-/// Where the stages' parts of the posts' delays are recorded.
+/// Histograms of each stage's part of the posts' delay.
 pub(super) struct StageDelays {
     fetch: Histogram,
     window: Histogram,
@@ -62,14 +61,14 @@ impl StageDelays {
         }
     }
 
-    /// Records the parts of a delay from the broker, in seconds, that ended with the commit at `committed`.
-    pub(super) fn record(&self, passage: Passage, delay: f64, committed: Instant) {
+    /// Records the parts of a post's delay: `delay` is in seconds, from the record's timestamp to the commit at `committed`.
+    pub(super) fn record(&self, times: StageTimes, delay: f64, committed: Instant) {
         let seconds = |from: Instant, until: Instant| until.saturating_duration_since(from).as_secs_f64();
-        let fetch = delay - seconds(passage.received, committed);
+        let fetch = delay - seconds(times.received, committed);
         self.fetch.record(fetch.max(0.0));
-        self.window.record(seconds(passage.received, passage.begun));
-        self.classify.record(seconds(passage.begun, passage.classified));
-        self.store.record(seconds(passage.classified, committed));
+        self.window.record(seconds(times.received, times.begun));
+        self.classify.record(seconds(times.begun, times.classified));
+        self.store.record(seconds(times.classified, committed));
     }
 }
 
@@ -82,11 +81,11 @@ pub(super) enum Outcome {
         subjects: Vec<Arc<str>>,
         prediction: Prediction,
     },
-    /// The post is taken out of the tables.
+    /// A post is removed from the tables.
     Deletion(Deletion),
-    /// The post's language or subjects are not among those asked for.
+    /// The post's language or subjects are not wanted.
     Filtered,
-    /// The post is older than what is kept.
+    /// The post is older than the retention.
     Late,
     /// The record goes to the dead-letter topic.
     Rejected(Reject),
@@ -99,7 +98,7 @@ impl Classified {
             epoch: record.epoch,
             timestamp: record.timestamp,
             fingerprint: record.fingerprint,
-            passage: Passage {
+            stage_times: StageTimes {
                 received: record.received,
                 begun,
                 classified,
@@ -112,7 +111,7 @@ impl Classified {
         }
     }
 
-    /// The dead letter of a rejected record. A tombstone has none unless they are asked for: there is nothing in it to look at.
+    /// The dead letter of a rejected record. Tombstones have none unless `of_tombstones`, since they have no value to inspect.
     pub(super) fn dead_letter(&self, of_tombstones: bool) -> Option<DeadLetter> {
         let Outcome::Rejected(reject) = &self.outcome else {
             return None;

@@ -1,8 +1,8 @@
-//! The last stage: classified windows are committed, to Postgres and then to Kafka.
+//! The last stage: commits classified windows to Postgres and then to Kafka.
 //!
-//! Windows arrive in the order in which they were closed, so the records taken together are a contiguous range of each
-//! partition. A range's effects and the offset it reaches are one transaction, fenced by the offset it starts
-//! from; see [`crate::store`].
+//! Windows arrive in the order in which they were closed, so the records of a set form a contiguous range of each
+//! partition. A range's effects and its next offset are written in one transaction, which is fenced by the offset at which
+//! the range starts; see [`crate::store`].
 
 use std::{
     collections::HashMap,
@@ -30,59 +30,59 @@ use crate::{
 
 const FIRST_PAUSE: Duration = Duration::from_millis(100);
 const LONGEST_PAUSE: Duration = Duration::from_secs(5);
-/// A set of so few records is not halved any more: it is not its size that the server can't handle.
-const FEW: usize = 32;
+/// Sets of at most this many records are not halved when the server can't handle them: their size is not the problem.
+const MIN_SPLIT_RECORDS: usize = 32;
 
 /// How far a partition is committed under one assignment.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 enum Position {
-    /// The next offset as Postgres has it.
+    /// The next offset in Postgres.
     At(i64),
-    /// Another consumer has moved the offset on: nothing of this assignment may be written any more.
+    /// Another consumer has advanced the offset, so nothing of this assignment may be written any more.
     Fenced,
 }
 
-/// How an attempt to commit a set has ended.
+/// The result of trying to commit a set.
 enum Attempt {
     /// It is committed, or none of its partitions is assigned to this member any more.
     Done,
-    /// The deadline of the shutdown has passed.
+    /// The shutdown deadline has passed.
     Abandoned,
     /// Nothing of it was stored; smaller parts may succeed.
     TooLarge(Box<CommitSet>),
 }
 
-/// Commits what was classified.
+/// Commits classified records.
 pub(super) struct Committer {
     pub(super) store: Store,
     pub(super) consumer: Arc<Consumer>,
     pub(super) assignment: Assignment,
-    /// None where rejected records are only counted.
+    /// `None` if rejected records are only counted.
     pub(super) dead_letters: Option<DeadLetters>,
-    /// Whether tombstones are written there too.
+    /// Whether tombstones become dead letters too.
     pub(super) dead_letters_of_tombstones: bool,
     pub(super) group: Arc<str>,
     pub(super) model: Arc<ModelInfo>,
     pub(super) max_flush_records: usize,
     pub(super) health: Health,
-    /// Ends retries: the deadline of the shutdown has passed.
+    /// Cancelled when the shutdown deadline has passed; ends retries.
     pub(super) abandon: CancellationToken,
     /// Updated after each commit.
     pub(super) totals: watch::Sender<Totals>,
     pub(super) positions: Positions,
 }
 
-/// The positions of the partitions, each under the assignment it belongs to.
+/// The positions of the partitions, each with the epoch to which it belongs.
 #[derive(Debug, Default)]
 pub(super) struct Positions(HashMap<Partition, (u64, Position)>);
 
 impl Positions {
-    /// The offset that a range of this assignment must start from; `None` if it was fenced.
+    /// The offset at which a range of this assignment must start; `None` if the assignment was fenced.
     fn expected(&self, partition: &Partition, epoch: u64, start: i64) -> Option<i64> {
         match self.0.get(partition) {
             Some((known, Position::Fenced)) if *known == epoch => None,
             Some((known, Position::At(offset))) if *known == epoch => Some(*offset),
-            // A new assignment: nothing of it is committed yet, so it is where it was started.
+            // Nothing of a new assignment is committed yet, so it is at its start offset.
             _ => Some(start),
         }
     }
@@ -93,10 +93,10 @@ impl Positions {
 }
 
 impl Committer {
-    /// Commits windows until their channel closes. Returns when everything is committed, or given up at the deadline.
+    /// Commits windows until their channel closes. Returns when everything is committed or abandoned at the deadline.
     ///
     /// # Errors
-    /// A stage above has failed in a way that no retry mends.
+    /// An earlier stage or a flush failed in a way that no retry can fix.
     pub(super) async fn run(mut self, mut windows: mpsc::Receiver<Pending>) -> anyhow::Result<()> {
         let mut next: Option<Pending> = None;
         loop {
@@ -114,7 +114,7 @@ impl Committer {
             let Some(mut records) = self.await_window(pending).await? else {
                 return Ok(());
             };
-            // Windows that are done by now go into the same transaction: the slower the database, the larger the sets.
+            // Windows that are ready join the same transaction, so the slower the database, the larger the sets.
             while records.len() < self.max_flush_records {
                 match windows.try_recv() {
                     Ok(pending) if pending.task.is_finished() => match self.await_window(pending).await? {
@@ -134,8 +134,8 @@ impl Committer {
         }
     }
 
-    /// A window's records; none where the deadline of the shutdown has passed. No later window may be committed then:
-    /// its offsets would skip this one's records.
+    /// Returns a window's records, or `None` if the shutdown deadline has passed. In that case no later window may be
+    /// committed, since its offsets would skip this one's records.
     async fn await_window(&self, mut pending: Pending) -> anyhow::Result<Option<Vec<Classified>>> {
         tokio::select! {
             classified = &mut pending.task => {
@@ -149,8 +149,8 @@ impl Committer {
         }
     }
 
-    /// Commits records: in one transaction, or in several if their posts lie on too many days for one.
-    /// Breaks off where the deadline of the shutdown has passed.
+    /// Commits records in one transaction, or in several if their posts span too many days.
+    /// Breaks if the shutdown deadline has passed.
     async fn commit_records(&mut self, records: Vec<Classified>) -> anyhow::Result<ControlFlow<()>> {
         let starts: HashMap<(Partition, u64), i64> = self
             .assignment
@@ -166,7 +166,7 @@ impl Committer {
                     return Ok(ControlFlow::Break(()));
                 }
             }
-            // Stale: its partition was revoked or restarted. Its next owner starts from what is committed.
+            // A stale record: its partition was revoked or restarted. The next owner starts at the committed offset.
             if !self
                 .assignment
                 .holds(&record.origin.topic, record.origin.partition, record.epoch)
@@ -183,8 +183,8 @@ impl Committer {
         self.commit(set).await
     }
 
-    /// Commits the set, in parts where it is too large for one transaction. Breaks off where the deadline of the
-    /// shutdown has passed: nothing that comes after may be committed then, as it would pass over what was given up.
+    /// Commits the set, in parts if it is too large for one transaction. Breaks if the shutdown deadline has passed: no
+    /// later records may be committed then, since their offsets would skip the abandoned ones.
     async fn commit(&mut self, set: CommitSet) -> anyhow::Result<ControlFlow<()>> {
         let mut parts = vec![set];
         while let Some(set) = parts.pop() {
@@ -201,21 +201,21 @@ impl Committer {
         Ok(ControlFlow::Continue(()))
     }
 
-    /// Tries until the set is committed, none of its partitions is assigned any more, or the deadline has passed.
+    /// Retries until the set is committed, none of its partitions is assigned any more, or the deadline has passed.
     async fn commit_whole(&mut self, mut set: CommitSet) -> anyhow::Result<Attempt> {
         let mut backoff = Backoff::new(FIRST_PAUSE, LONGEST_PAUSE);
-        // Derived once: a commit whose answer was lost is recognised by trying the same flush again.
+        // Derived once: if the answer to a COMMIT was lost, trying the same flush again shows whether it succeeded.
         let mut flush = set.flush(&self.group, &self.model);
         loop {
             self.drop_stale(&mut set, &mut flush);
             if flush.is_empty() {
-                // The faults concerned records that other members have now; the next flush tells how things are.
+                // Any faults concerned records that now belong to other members; the next flush reports its own.
                 self.health.well(Part::Database);
                 self.health.well(Part::DeadLetters);
                 return Ok(Attempt::Done);
             }
-            // Dead letters first: an offset must not pass a record that is neither stored nor written there. After a crash
-            // between the two a letter is written again, with the same origin in its headers.
+            // Dead letters come first: an offset must not pass a record that is neither stored nor a dead letter. After a
+            // crash between the two a dead letter is written again, with the same origin in its headers.
             if !set.dead_letters_sent {
                 let sent = self.send_dead_letters(&set).await;
                 self.health.progress();
@@ -228,7 +228,7 @@ impl Committer {
                     continue;
                 }
                 set.dead_letters_sent = true;
-                // Also where those that could not be written went to another member with their partition.
+                // Also if the partitions of those that could not be written were reassigned to another member.
                 self.health.well(Part::DeadLetters);
             }
             let begun = Instant::now();
@@ -249,15 +249,15 @@ impl Committer {
                 Err(FlushError::TooManyDays { .. }) if set.len() > 1 => {
                     return Ok(Attempt::TooLarge(Box::new(set)));
                 }
-                // The same set again would fail the same way, however alive the server is.
+                // The same set would fail again the same way, even on a healthy server.
                 Err(FlushError::Store(error))
-                    if matches!(error.fault, Fault::NoMemory | Fault::Slow) && set.len() > FEW =>
+                    if matches!(error.fault, Fault::NoMemory | Fault::Slow) && set.len() > MIN_SPLIT_RECORDS =>
                 {
                     metrics::counter!(metric::TRANSACTIONS, "result" => "failed").increment(1);
                     self.health.fault(Part::Database, error.to_string());
                     return Ok(Attempt::TooLarge(Box::new(set)));
                 }
-                // Some record holds what the tables can't: found by halving, it becomes a dead letter.
+                // The tables refuse some record. Halving finds it, and it becomes a dead letter.
                 Err(FlushError::Store(error)) if error.fault == Fault::Row && set.has_rows() => {
                     metrics::counter!(metric::TRANSACTIONS, "result" => "failed").increment(1);
                     if set.len() > 1 {
@@ -266,12 +266,12 @@ impl Committer {
                     let error = error.to_string();
                     let refused = match self.store.takes_plain_rows(&flush).await {
                         Ok(true) => {
-                            tracing::warn!(error, "the database refuses a row: its record is rejected");
+                            tracing::warn!(error, "the database refuses a row; rejecting its record");
                             set.reject_all(&error);
                             flush = set.flush(&self.group, &self.model);
                             continue;
                         }
-                        // Every record would become a dead letter, until the topic is empty.
+                        // Otherwise every record would become a dead letter.
                         Ok(false) => format!("every row is refused, a plain one too: {error}"),
                         Err(other) => other.to_string(),
                     };
@@ -280,10 +280,10 @@ impl Committer {
                         return Ok(Attempt::Abandoned);
                     }
                 }
-                // The tables were migrated for a newer program: none of the partitions can go on here.
+                // The tables were migrated for a newer program, so no partition can continue here.
                 Err(error @ FlushError::Outdated(_)) => return Err(error.into()),
-                // A bug, or someone has changed the tables: no retry helps, and no record may be skipped. The one at which it
-                // shows is found by halving, and its partition stops there.
+                // A bug, or someone has changed the tables: no retry helps, and no record may be skipped. Halving finds the
+                // record that fails, and its partition is quarantined.
                 Err(
                     error @ (FlushError::Invalid(_) | FlushError::Inconsistent(_) | FlushError::TooManyDays { .. }),
                 ) => {
@@ -293,7 +293,7 @@ impl Committer {
                     }
                     self.quarantine(&set, &error);
                 }
-                // Everything else may be repaired from outside (a disk, a right, a server): wait and try again.
+                // Everything else may be fixed from outside (disk, permissions, server): wait and retry.
                 Err(error) => {
                     metrics::counter!(metric::TRANSACTIONS, "result" => "failed").increment(1);
                     let error = error.to_string();
@@ -333,7 +333,7 @@ impl Committer {
         Ok(())
     }
 
-    /// Stops the partition of a set of one record, which can be neither stored nor rejected.
+    /// Quarantines the partition of a set whose only record can be neither stored nor rejected.
     fn quarantine(&self, set: &CommitSet, error: &FlushError) {
         for ((topic, partition), epoch) in set.epochs() {
             let offset = set.first_offset().unwrap_or_default();
@@ -346,7 +346,7 @@ impl Committer {
         for range in fenced {
             metrics::counter!(metric::FENCED).increment(1);
             self.totals.send_modify(|totals| totals.fenced += 1);
-            tracing::warn!(%range, "fenced: another consumer has moved the offset on; dropping the records and restarting the partition");
+            tracing::warn!(%range, "fenced: another consumer has advanced the offset; dropping the records and restarting the partition");
             let partition = (Arc::clone(&range.topic), range.partition);
             if let Some(epoch) = set.epoch(&partition) {
                 self.positions.set(&partition, epoch, Position::Fenced);
@@ -357,7 +357,7 @@ impl Committer {
         }
     }
 
-    /// After COMMIT: notes the positions, counts, and commits the same offsets to Kafka.
+    /// After COMMIT, updates the positions and counts, and commits the same offsets to Kafka.
     fn committed(&mut self, set: &CommitSet, flush: &Flush, flushed: &Flushed) {
         let mut offsets = Vec::with_capacity(flush.ranges.len());
         for range in &flush.ranges {
@@ -371,18 +371,18 @@ impl Committer {
         self.commit_to_kafka(&offsets);
     }
 
-    /// For lag tools. Nothing here depends on whether it succeeds.
+    /// Commits offsets to Kafka, for lag tools only. Nothing depends on its success.
     fn commit_to_kafka(&self, offsets: &[(Arc<str>, i32, i64)]) {
         fail_point!("kafka-commit-before", ());
         self.consumer.commit(offsets);
         fail_point!("kafka-commit-after", ());
     }
 
-    /// Waits before the next attempt. False when the deadline of the shutdown has passed.
+    /// Waits before the next attempt. Returns whether to retry: false once the shutdown deadline has passed.
     async fn pause(&self, what: &'static str, error: &str, backoff: &mut Backoff) -> bool {
         let pause = backoff.pause();
         metrics::counter!(metric::RETRIES, "what" => what).increment(1);
-        tracing::warn!(%error, retry_in_ms = pause.as_millis() as u64, "{what}: failed, the offsets are held back");
+        tracing::warn!(%error, retry_in_ms = pause.as_millis() as u64, "{what} failed; the offsets are held back");
         tokio::select! {
             () = tokio::time::sleep(pause) => true,
             () = self.abandon.cancelled() => false,
@@ -395,7 +395,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn a_new_assignment_starts_where_it_was_started() {
+    fn a_new_assignment_is_expected_at_its_start_offset() {
         let partition: Partition = ("posts".into(), 0);
         let mut positions = Positions::default();
         assert_eq!(positions.expected(&partition, 1, 7), Some(7));

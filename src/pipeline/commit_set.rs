@@ -7,7 +7,7 @@ use std::{
 
 use time::Date;
 
-use super::classified::{Classified, Outcome, Passage};
+use super::classified::{Classified, Outcome, StageTimes};
 use crate::{
     kafka::{DeadLetter, Partition},
     model::ModelInfo,
@@ -15,20 +15,20 @@ use crate::{
     store::{self, DeletionRow, Flush, OffsetRange, PostRow},
 };
 
-/// Records in the order in which they were read, so that those of a partition are one contiguous range of offsets.
+/// Records in the order in which they were read, so that those of each partition form a contiguous range of offsets.
 /// The store's [`Flush`] is derived from them.
 #[derive(Debug, Default)]
 pub(super) struct CommitSet {
     records: Vec<Classified>,
-    /// Where the range of each partition starts.
+    /// The start of each partition's range.
     starts: BTreeMap<Partition, Start>,
     /// The days of its posts.
     days: BTreeSet<Date>,
-    /// Whether its dead letters were sent. A crash sends them again; the halves of a set need not.
+    /// Whether its dead letters were sent. If so, the halves of a split set need not send them again.
     pub(super) dead_letters_sent: bool,
 }
 
-/// Where a partition's range starts.
+/// The start of a partition's range.
 #[derive(Debug, Clone, Copy)]
 struct Start {
     /// The assignment under which the range was read.
@@ -38,13 +38,13 @@ struct Start {
 }
 
 impl CommitSet {
-    /// Whether this record's post lies on one day more than a transaction may touch.
+    /// Whether this record's post would add one day more than a transaction may touch.
     pub(super) fn is_full_for(&self, record: &Classified) -> bool {
         day(record).is_some_and(|day| self.days.len() >= store::MAX_DAYS && !self.days.contains(&day))
     }
 
     /// Adds a record. If it is the first one of its partition, the partition's range starts at `committed`, which is
-    /// before the record's own offset where offsets are missing. The caller has made sure that its assignment holds.
+    /// less than the record's own offset if there are gaps. The caller has checked that its assignment still holds.
     pub(super) fn push(&mut self, record: Classified, committed: i64) {
         self.starts.entry(record.origin.topic_partition()).or_insert(Start {
             epoch: record.epoch,
@@ -102,10 +102,14 @@ impl CommitSet {
         flush
     }
 
-    /// When its posts came to and left the stages, in the order of the flush's posts.
-    pub(super) fn passages(&self) -> Vec<Passage> {
+    /// When its posts passed the stages, in the order of the flush's posts.
+    pub(super) fn stage_times(&self) -> Vec<StageTimes> {
         let posts = |record: &&Classified| matches!(record.outcome, Outcome::Post { .. });
-        self.records.iter().filter(posts).map(|record| record.passage).collect()
+        self.records
+            .iter()
+            .filter(posts)
+            .map(|record| record.stage_times)
+            .collect()
     }
 
     /// The dead letters of its rejected records.
@@ -114,7 +118,7 @@ impl CommitSet {
         self.records.iter().filter_map(letter).collect()
     }
 
-    /// How many of its records were rejected, by reason.
+    /// The number of rejected records by reason.
     pub(super) fn rejects(&self) -> BTreeMap<&'static str, u64> {
         let mut reasons = BTreeMap::new();
         for record in &self.records {
@@ -125,14 +129,14 @@ impl CommitSet {
         reasons
     }
 
-    /// Whether any of its records writes or removes a row of a post.
+    /// Whether any of its records writes or deletes a post's row.
     pub(super) fn has_rows(&self) -> bool {
         self.records
             .iter()
             .any(|record| matches!(record.outcome, Outcome::Post { .. } | Outcome::Deletion(_)))
     }
 
-    /// Rejects all its records that have rows: the database refuses them.
+    /// Rejects all records that write or delete rows, because the database refuses them.
     pub(super) fn reject_all(&mut self, why: &str) {
         self.dead_letters_sent = false;
         self.days.clear();
@@ -143,17 +147,17 @@ impl CommitSet {
         }
     }
 
-    /// The assignment under which a partition's records were read.
+    /// The epoch under which a partition's records were read.
     pub(super) fn epoch(&self, partition: &Partition) -> Option<u64> {
         self.starts.get(partition).map(|start| start.epoch)
     }
 
-    /// The partitions in it, each with its assignment.
+    /// The partitions in it, each with the epoch under which its records were read.
     pub(super) fn epochs(&self) -> impl Iterator<Item = (&Partition, u64)> {
         self.starts.iter().map(|(partition, start)| (partition, start.epoch))
     }
 
-    /// Takes out everything of a partition.
+    /// Removes a partition with its records.
     pub(super) fn drop_partition(&mut self, partition: &Partition) {
         self.starts.remove(partition);
         self.records
@@ -169,8 +173,8 @@ impl CommitSet {
         self.records.len()
     }
 
-    /// Halves it: two sets that, one after the other, commit what it would have committed. Their flushes are others
-    /// than its own, so it must be certain that it has not been committed.
+    /// Splits it into two sets that, one after the other, commit what it would have committed. Their flushes differ from
+    /// its own, so the caller must be certain that it has not been committed.
     pub(super) fn split(mut self) -> (Self, Self) {
         let tail = self.records.split_off(self.records.len() / 2);
         let mut first = Self {

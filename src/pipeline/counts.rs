@@ -1,4 +1,4 @@
-//! What came of a commit set, counted.
+//! Counts the outcomes of a committed set.
 
 use std::{collections::HashMap, time::Instant};
 
@@ -11,7 +11,7 @@ use crate::{
     telemetry::{ProcessStatus, metric},
 };
 
-/// Counts what one transaction has committed, in the metrics, the process's status and the totals.
+/// Adds what one transaction committed to the metrics, the process's status and the totals.
 pub(super) fn count(
     totals: &watch::Sender<Totals>,
     status: &ProcessStatus,
@@ -20,15 +20,15 @@ pub(super) fn count(
     flushed: &Flushed,
 ) {
     let (now, committed) = (OffsetDateTime::now_utc(), Instant::now());
-    let (passages, stage_delays) = (set.passages(), StageDelays::new());
+    let (stage_times, stage_delays) = (set.stage_times(), StageDelays::new());
     let mut emotions: HashMap<&str, u64> = HashMap::new();
     let (event_delay, broker_delay) = (
         metrics::histogram!(metric::EVENT_DELAY),
         metrics::histogram!(metric::BROKER_DELAY),
     );
     let mut broker_delays = Vec::with_capacity(flushed.written.len());
-    for place in &flushed.written {
-        let Some(row) = flush.posts.get(*place) else {
+    for index in &flushed.written {
+        let Some(row) = flush.posts.get(*index) else {
             continue;
         };
         *emotions.entry(&row.prediction.emotion).or_default() += 1;
@@ -37,8 +37,8 @@ pub(super) fn count(
             let delay = (now - timestamp).as_seconds_f64().max(0.0);
             broker_delay.record(delay);
             broker_delays.push(delay);
-            if let Some(passage) = passages.get(*place) {
-                stage_delays.record(*passage, delay, committed);
+            if let Some(times) = stage_times.get(*index) {
+                stage_delays.record(*times, delay, committed);
             }
         }
     }

@@ -1,4 +1,4 @@
-//! The first stage: parse, filter and clean a record, everything that needs no model.
+//! The first stage: parses, filters and cleans records, without the model.
 
 use std::sync::Arc;
 
@@ -17,50 +17,49 @@ use crate::{
     telemetry::metric,
 };
 
-/// A record and what it holds.
+/// A record and its content.
 #[derive(Debug)]
 pub struct Decoded {
     /// The record.
     pub record: Record,
-    /// What it holds.
+    /// Its content.
     pub content: Content,
 }
 
-/// What a record holds.
+/// The content of a record.
 #[derive(Debug)]
 pub enum Content {
     /// A post to classify and store.
     Post {
         /// The post.
         post: Arc<Post>,
-        /// The tracked subjects it touches.
+        /// The tracked subjects that it matches.
         subjects: Vec<Arc<str>>,
-        /// Its text as the model wants it.
+        /// Its text, cleaned for the model.
         cleaned: Arc<str>,
     },
     /// A notice that a post was deleted.
     Deletion(Deletion),
-    /// A post whose language or subjects are not among those asked for.
+    /// A post whose language or subjects are not wanted.
     Filtered,
-    /// A post older than what is kept.
+    /// A post older than the retention.
     Late,
-    /// Something that can't be processed.
+    /// A record that can't be processed.
     Rejected(Reject),
 }
 
-/// What becomes of a post dated further ahead than a clock may differ. Each day with posts has partitions, so dates that
-/// people invent must not make them.
+/// How to treat posts dated in the future. Each day with posts has its own partitions, so made-up dates must not create any.
 #[derive(Debug, Clone, Copy)]
 pub struct FutureTimes {
     /// How far ahead of this machine's clock a post may be dated.
     pub most: time::Duration,
-    /// What becomes of one that is dated further ahead.
+    /// How to treat posts dated further ahead.
     pub policy: FuturePolicy,
 }
 
 impl FutureTimes {
-    /// The event time to store.
-    fn judge(self, created_at: EventTime, now: OffsetDateTime) -> Result<EventTime, Reject> {
+    /// Returns the event time to store.
+    fn check(self, created_at: EventTime, now: OffsetDateTime) -> Result<EventTime, Reject> {
         let bound = EventTime::new(now.saturating_add(self.most)).ok();
         if bound.is_some_and(|bound| created_at <= bound) {
             return Ok(created_at);
@@ -78,23 +77,23 @@ impl FutureTimes {
     }
 }
 
-/// Decodes records. Everything it needs is fixed at start.
+/// Decodes records. Its settings are fixed at startup.
 #[derive(Debug)]
 pub struct Decoder {
     /// How records are read.
     pub parsing: ParseOptions,
     /// Which posts are wanted, and their tracked subjects.
     pub filter: PostFilter,
-    /// The cleaning that the model was trained with.
+    /// The cleaning profile with which the model was trained.
     pub profile: Profile,
-    /// What becomes of posts dated ahead.
+    /// How to treat posts dated in the future.
     pub future: FutureTimes,
-    /// Identify the language of posts that name none.
+    /// Whether to identify the language of posts that don't name one.
     pub detect_language: bool,
-    /// What is too old to keep.
+    /// How long posts are kept; older ones are late.
     pub retention: Retention,
-    /// Posts that an earlier retention dropped are late for good, see [`crate::store::Store::retired_until`]. The flush looks
-    /// again, under its locks: here they are found before the model works on them.
+    /// Posts from before this time are late too, since retention has dropped their days: see
+    /// [`crate::store::Store::retired_until`]. The flush checks again, under its locks; checking here saves the model's work.
     pub retired: LateBefore,
 }
 
@@ -119,7 +118,7 @@ impl Decoder {
             Ok(Parsed::Deletion(deletion)) => return Content::Deletion(deletion),
             Ok(Parsed::Post(post)) => post,
         };
-        match self.future.judge(post.created_at, now) {
+        match self.future.check(post.created_at, now) {
             Ok(created_at) => post.created_at = created_at,
             Err(reject) => return Content::Rejected(reject),
         }
@@ -148,9 +147,9 @@ impl Decoder {
     }
 }
 
-/// The id of a post that has none. It stays the same however often the record is read, and differs for a record at the same
-/// offset of a topic that was deleted and created again, or of another cluster, because that one has another timestamp. Only
-/// records without a timestamp can't be told apart.
+/// The id of a post that has none. It is the same each time the record is read, but differs from that of a record at the same
+/// offset of a recreated topic or of another cluster, because that record has another timestamp. Only records without a
+/// timestamp can't be distinguished.
 fn fallback_id(origin: &Origin, timestamp: Option<OffsetDateTime>) -> Option<Id> {
     let id = match timestamp {
         Some(time) => format!("{origin}@{}", time.unix_timestamp_nanos() / 1_000_000),
@@ -167,7 +166,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn posts_dated_ahead_are_rejected_or_clamped() {
+    fn posts_dated_in_the_future_are_rejected_or_clamped() {
         let now = datetime!(2026-11-27 12:00 UTC);
         let time = |time| EventTime::new(time).unwrap();
         let reject = FutureTimes {
@@ -179,17 +178,17 @@ mod tests {
             ..reject
         };
         for allowed in [datetime!(1970-01-01 00:00 UTC), now, datetime!(2026-11-27 13:00 UTC)] {
-            assert_eq!(reject.judge(time(allowed), now).unwrap(), allowed);
-            assert_eq!(clamp.judge(time(allowed), now).unwrap(), allowed);
+            assert_eq!(reject.check(time(allowed), now).unwrap(), allowed);
+            assert_eq!(clamp.check(time(allowed), now).unwrap(), allowed);
         }
         for ahead in [datetime!(2026-11-27 13:00:01 UTC), datetime!(2199-01-01 00:00 UTC)] {
-            assert_eq!(reject.judge(time(ahead), now).unwrap_err().reason, Reason::FutureTime);
-            assert_eq!(clamp.judge(time(ahead), now).unwrap(), now);
+            assert_eq!(reject.check(time(ahead), now).unwrap_err().reason, Reason::FutureTime);
+            assert_eq!(clamp.check(time(ahead), now).unwrap(), now);
         }
     }
 
     #[test]
-    fn a_post_without_an_id_is_identified_by_its_record_s_offset_and_timestamp() {
+    fn a_post_without_an_id_is_identified_by_offset_and_timestamp_of_its_record() {
         let origin = Origin {
             topic: "posts".into(),
             partition: 3,

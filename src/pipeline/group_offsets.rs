@@ -1,4 +1,4 @@
-//! The consumer's start offsets, read from Postgres: the only place where `kafka` and `store` meet.
+//! Implements the consumer's [`OffsetStore`] with Postgres, which connects `kafka` and `store`.
 
 use std::{collections::HashMap, sync::Arc};
 

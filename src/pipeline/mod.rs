@@ -1,13 +1,12 @@
-//! The stages joined, and their shutdown.
+//! Connects the stages, runs them and shuts them down.
 //!
 //! ```text
 //! consumer thread -> decode (parse, filter, clean) -> window -> classify -> commit (Postgres, then Kafka)
 //! ```
 //!
-//! Every arrow is a bounded channel. The windows in work travel as task handles through a channel of
-//! their own, in the order they were closed: so several are in work at once, and offsets still
-//! advance in order. Shutdown ranges the same way as the data: the consumer ends, its channel
-//! closes, each stage finishes what it holds and closes the next.
+//! Every arrow is a bounded channel. Windows being classified are sent as task handles, in the order in which
+//! they were closed, so several are classified at once and offsets still advance in order. A shutdown follows
+//! the data: the consumer stops, its channel closes, and each stage finishes its records and closes the next channel.
 
 mod caught_up;
 mod classified;
@@ -60,16 +59,16 @@ use crate::{
 /// When the run ends by itself.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Until {
-    /// Never: only when told to.
+    /// Never; it runs until it is told to stop.
     Stopped,
-    /// When everything is committed that was in the topics at the start.
+    /// When all records that were in the topics at the start are committed.
     CaughtUp,
 }
 
 /// Opens the model and starts its sessions.
 ///
 /// # Errors
-/// The model folder can't be used, or the execution provider can't be had.
+/// The model folder can't be used, or the execution provider isn't available.
 pub fn start_classifier(settings: &Settings) -> anyhow::Result<(ModelFolder, Classifier)> {
     let folder = ModelFolder::open(&settings.model.path, &settings.model.options())?;
     let classifier = Classifier::start(&folder, &settings.classify)?;
@@ -81,24 +80,24 @@ pub fn start_classifier(settings: &Settings) -> anyhow::Result<(ModelFolder, Cla
     Ok((folder, classifier))
 }
 
-/// The cleaning profile: the model's, unless the settings name another.
+/// Returns the cleaning profile: the model's, unless the settings name another.
 ///
 /// # Errors
-/// No profile has that name.
+/// There is no profile of that name.
 pub fn profile(settings: &Settings, folder: &ModelFolder) -> Result<Profile, SettingsError> {
     let name = settings.model.profile.as_deref().unwrap_or(&folder.info().profile);
     Profile::from_name(name).map_err(SettingsError::Profile)
 }
 
-/// Connects, and makes sure that the schema is current and the partitions exist.
+/// Connects, and ensures that the schema is current and the partitions exist.
 ///
 /// # Errors
-/// The database is unreachable, denies something, or has another schema.
+/// The database is unreachable, denies permission, or its schema doesn't fit.
 pub async fn open_store(settings: &Settings) -> anyhow::Result<Store> {
     let store = Store::connect(&settings.database)
         .await?
         .keeping(settings.store.retention());
-    // Checked first: unless something is to be migrated, a role without rights over the schema is enough.
+    // Checked first, since a role without permissions on the schema suffices if there is nothing to migrate.
     match store.schema().await? {
         Schema::Current | Schema::Ahead { .. } => {}
         Schema::Behind => {
@@ -111,11 +110,11 @@ pub async fn open_store(settings: &Settings) -> anyhow::Result<Store> {
     Ok(store)
 }
 
-/// Brings the schema up to date and grants its roles what they need. A schema that is newer already is left as it is, and so are
-/// the rights: its own program knows what its members need.
+/// Migrates the schema and grants the roles what they need. Leaves a newer schema and its grants unchanged, since only
+/// the newer program knows what its members need.
 ///
 /// # Errors
-/// The database denies something, its schema is another program's, or a role of the settings can't be one.
+/// The database denies permission, its schema belongs to another program, or a configured role is invalid.
 pub async fn migrate(store: &Store, settings: &StoreSettings) -> Result<Schema, StoreError> {
     let found = store.migrate().await?;
     if !matches!(found, Schema::Ahead { .. }) {
@@ -124,7 +123,7 @@ pub async fn migrate(store: &Store, settings: &StoreSettings) -> Result<Schema, 
     Ok(found)
 }
 
-/// Makes the coming days' partitions, drops what is past retention and merges the shards of closed days.
+/// Creates the coming days' partitions, applies retention and merges the shards of closed days.
 async fn maintain(store: &Store, settings: &StoreSettings) -> Result<(), StoreError> {
     let now = OffsetDateTime::now_utc();
     store.ensure_partitions(now, settings.partitions_ahead).await?;
@@ -137,10 +136,10 @@ async fn maintain(store: &Store, settings: &StoreSettings) -> Result<(), StoreEr
     Ok(())
 }
 
-/// Runs the service until `stop` resolves or, if asked for, until it has caught up.
+/// Runs the service until `stop` resolves or, with [`Until::CaughtUp`], until it has caught up.
 ///
 /// # Errors
-/// Something that no retry mends: settings, model, schema, or a consumer that had to stop.
+/// An error that no retry can fix: of the settings, the model, the schema or the consumer.
 pub async fn run(
     settings: &Settings,
     until: Until,
@@ -151,10 +150,10 @@ pub async fn run(
     run_with(settings, &folder, classifier, until, health, stop).await
 }
 
-/// As [`run`], with a classifier that is started already.
+/// Like [`run`], with a classifier that has already been started.
 ///
 /// # Errors
-/// As [`run`].
+/// See [`run`].
 pub async fn run_with(
     settings: &Settings,
     folder: &ModelFolder,
@@ -163,7 +162,7 @@ pub async fn run_with(
     health: Health,
     stop: impl Future<Output = ()>,
 ) -> anyhow::Result<Summary> {
-    // Before the database is reached: a wrong setting must not wait for it.
+    // Before connecting to the database, so that an invalid setting is reported at once.
     let (filter, profile) = (settings.post_filter()?, profile(settings, folder)?);
     health.well(Part::Model);
     health
@@ -217,8 +216,8 @@ pub async fn run_with(
     Ok(summarise(totals, &folder.info().id, worked, &classifier))
 }
 
-/// Resolves once everything is committed that was in the topics at the start, and the first maintenance is done; never
-/// without a target. Fails where only partitions in quarantine are left.
+/// Resolves once all records that were in the topics at the start are committed and the first maintenance is done; never
+/// resolves without a target. Fails if only quarantined partitions are left.
 fn caught_up(
     target: Option<Target>,
     store: &Store,
@@ -233,7 +232,7 @@ fn caught_up(
             return std::future::pending().await;
         };
         let reached = target.reached(&store, &group, totals, &assignment).await;
-        // Runs that end by themselves would otherwise never apply the retention. An error is logged where it occurs.
+        // Otherwise short runs would never apply retention. Errors are logged where they occur.
         let _ = first_maintenance.await;
         reached
     }
@@ -244,9 +243,9 @@ struct Stages {
     consumer: Arc<Consumer>,
     gathering: JoinHandle<anyhow::Result<()>>,
     committing: JoinHandle<anyhow::Result<()>>,
-    /// Tasks that end with the stages: readiness, maintenance, and looks at what would stop the service later.
+    /// Tasks that end with the stages: readiness, maintenance, preflight checks and the schema watch.
     background: Vec<JoinHandle<()>>,
-    /// Gives up what is not committed.
+    /// Makes the committer give up uncommitted records.
     abandon: CancellationToken,
     totals: watch::Receiver<Totals>,
     first_record: Arc<OnceLock<Instant>>,
@@ -276,7 +275,7 @@ impl Stages {
             .enabled
             .then(|| DeadLetters::new(&settings.kafka))
             .transpose()?;
-        // Windows hold records in flight, at least one each, so the channel is never full.
+        // Every window has at least one record in flight, so the channel is never full.
         let (windows, pending) = mpsc::channel(settings.kafka.max_in_flight_records);
         let (committed, totals) = watch::channel(Totals::default());
         let first_record = Arc::new(OnceLock::new());
@@ -323,10 +322,10 @@ impl Stages {
         })
     }
 
-    /// The reason why the stages ended although nobody asked for it.
+    /// Returns why the stages ended without a shutdown.
     async fn failed(self, ended: Result<anyhow::Result<()>, JoinError>) -> anyhow::Error {
         self.background.iter().for_each(JoinHandle::abort);
-        // The stage that ended first brings the reason, or one before it does.
+        // The reason comes from the last stage or from one before it.
         let reason = async {
             ended.context("the committing stage ended")??;
             self.gathering.await.context("the gathering stage ended")??;
@@ -334,13 +333,13 @@ impl Stages {
             anyhow::Ok(())
         };
         match reason.await {
-            Ok(()) => anyhow::anyhow!("the consumer ended by itself"),
+            Ok(()) => anyhow::anyhow!("the consumer ended unexpectedly"),
             Err(error) => error,
         }
     }
 
-    /// Finishes what is in flight and leaves the group. Returns what was committed, and the time from the first record to
-    /// the last commit: waiting for the group and for the end of the topics is not work.
+    /// Finishes the records in flight and leaves the group. Returns what was committed, and the time from the first record to
+    /// the last commit, which excludes joining the group and waiting at the end of the topics.
     async fn stop(self, deadline: Duration) -> anyhow::Result<(Totals, Duration)> {
         self.background.iter().for_each(JoinHandle::abort);
         self.consumer.drain();
@@ -361,12 +360,12 @@ impl Stages {
 async fn close(consumer: Arc<Consumer>) -> Result<(), KafkaError> {
     match Arc::into_inner(consumer) {
         Some(consumer) => consumer.close().await,
-        // A stage that was given up at the deadline still holds it: it goes with the process.
+        // A stage that was abandoned at the deadline still holds it; it ends with the process.
         None => Ok(()),
     }
 }
 
-/// Waits for the last commit; past the deadline gives up what is not committed, which the next start takes up again.
+/// Waits for the last commit. At the deadline gives up uncommitted records, which the next start reads again.
 async fn finish(
     mut committing: JoinHandle<anyhow::Result<()>>,
     deadline: Duration,
@@ -377,18 +376,18 @@ async fn finish(
     }
     tracing::warn!(
         seconds = deadline.as_secs(),
-        "the shutdown's deadline has passed: what is not committed is left to the next start"
+        "the shutdown deadline has passed: uncommitted records will be read again at the next start"
     );
     abandon.cancel();
-    // A statement under way may take its own timeout; it is cut off with the process.
+    // A statement in progress may run until its own timeout; it is aborted when the process ends.
     if let Ok(ended) = tokio::time::timeout(Duration::from_secs(1), committing).await {
         return ended.context("the committing stage ended")?;
     }
     Ok(())
 }
 
-/// Reports whether the group has assigned partitions to this member, how far they are behind, and which of them are quarantined.
-/// Retries quarantined partitions when asked to.
+/// Reports whether partitions are assigned to this member, their lag, and which of them are quarantined. Retries quarantined
+/// partitions on demand.
 async fn readiness(assignment: Assignment, health: Health) {
     let mut ticks = tokio::time::interval(Duration::from_millis(500));
     loop {
@@ -405,7 +404,7 @@ async fn readiness(assignment: Assignment, health: Health) {
         let complaint = assignment.complaint();
         if assignment.settled() {
             health.well(Part::Kafka);
-            // Without partitions: there may be more members than partitions, or no topic any more.
+            // Without partitions this is no fault: there may be more members than partitions, or the topic may be gone.
             health.note(Part::Kafka, complaint);
         } else {
             let why = complaint.map(|complaint| format!(": {complaint}")).unwrap_or_default();
@@ -418,8 +417,8 @@ fn describe_quarantined(((topic, partition), cause): (Partition, Cause)) -> Stri
     format!("{topic}/{partition}: {}: {}", cause.reason.as_str(), cause.detail)
 }
 
-/// Makes partitions ahead and applies the retention, at once and then at intervals. The start doesn't wait for it: what
-/// retention drops may be in use, and there may be many keys to go through. `maintained` resolves after the first round.
+/// Maintains the tables, at once and then at intervals. The start doesn't wait for it, since partitions to drop may be in use
+/// and there may be many keys to delete. `maintained` resolves after the first round.
 async fn maintenance(store: Store, settings: StoreSettings, maintained: oneshot::Sender<()>) {
     let mut maintained = Some(maintained);
     let mut ticks = tokio::time::interval(Duration::from_secs(settings.maintenance_interval_seconds));
@@ -427,7 +426,7 @@ async fn maintenance(store: Store, settings: StoreSettings, maintained: oneshot:
     loop {
         ticks.tick().await;
         if let Err(error) = maintain(&store, &settings).await {
-            tracing::warn!(%error, "upkeep of the tables failed; it is tried again at the next round");
+            tracing::warn!(%error, "maintenance of the tables failed; retrying at the next interval");
         }
         if let Some(maintained) = maintained.take() {
             let _ = maintained.send(());

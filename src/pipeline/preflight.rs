@@ -1,4 +1,4 @@
-//! What would stop the service later, looked at before it does: `moodstream check` prints it, and a start logs it.
+//! Checks for problems that would stop the service later. `moodstream check` prints them, and `run` logs them at startup.
 
 use std::{collections::BTreeSet, time::Duration};
 
@@ -10,30 +10,30 @@ use crate::{
     telemetry::health::{Health, Part},
 };
 
-/// How long the broker may take to answer.
+/// How long to wait for an answer of the broker.
 const TIMEOUT: Duration = Duration::from_secs(15);
-/// Between two looks at a start: somebody may make the topic or grant the right.
+/// The pause between two checks at startup. In the meantime someone may create the topic or grant permissions.
 const PAUSE: Duration = Duration::from_secs(10);
 
-/// What was found.
+/// The results of the checks.
 #[derive(Debug)]
 pub struct Preflight {
-    /// What the brokers have, with what is worth a warning.
+    /// What the brokers reported, and warnings.
     pub broker: Result<(BrokerReport, Vec<String>), KafkaError>,
-    /// The rights that the role lacks; none where the database was not to be asked.
+    /// The privileges that the role lacks; `None` if the database was not checked.
     pub lacking_rights: Option<Result<Vec<String>, StoreError>>,
-    /// What becomes of the stored offsets; none where broker or database were not to be asked, or can't be.
+    /// The check of the stored offsets; `None` if there was no database to check or the check of the broker failed.
     pub offsets: Option<anyhow::Result<OffsetsReport>>,
 }
 
 impl Preflight {
-    /// Asks the broker, and the database if its schema is there. The dead-letter topic is made where it is absent, or with
-    /// `only_ask` the broker is asked whether it would be.
-    pub async fn look(settings: &Settings, store: Option<&Store>, timeout: Duration, only_ask: bool) -> Self {
+    /// Checks the broker, and the database if `store` is given. Creates the dead-letter topic if it doesn't exist; with
+    /// `validate_only` only asks the broker whether it could be created.
+    pub async fn run(settings: &Settings, store: Option<&Store>, timeout: Duration, validate_only: bool) -> Self {
         let broker = async {
             let report = kafka::check_broker(&settings.kafka, timeout).await?;
             let warnings = if settings.dead_letter.enabled {
-                kafka::prepare_dead_letter_topic(&settings.kafka, &report, timeout, only_ask).await?
+                kafka::prepare_dead_letter_topic(&settings.kafka, &report, timeout, validate_only).await?
             } else {
                 report.warnings.clone()
             };
@@ -55,7 +55,7 @@ impl Preflight {
         }
     }
 
-    /// What to do about the rights that the role lacks; none where it has all.
+    /// What to do about the privileges that the role lacks; `None` if it has all of them.
     #[must_use]
     pub fn rights_warning(&self) -> Option<String> {
         let lacking = self.lacking_rights.as_ref()?.as_ref().ok()?;
@@ -67,7 +67,7 @@ impl Preflight {
         })
     }
 
-    /// All that is worth a warning. Offsets that can't be read on from are not among it: their partitions are quarantined.
+    /// All warnings. They don't include offsets from which the consumer can't continue, whose partitions are quarantined.
     #[must_use]
     pub fn warnings(&self) -> Vec<String> {
         let broker = self.broker.iter().flat_map(|(_, warnings)| warnings.iter().cloned());
@@ -76,7 +76,7 @@ impl Preflight {
         self.rights_warning().into_iter().chain(broker).chain(offsets).collect()
     }
 
-    /// Whether everything could be asked.
+    /// Whether all checks could be made.
     fn is_complete(&self) -> bool {
         self.broker.is_ok()
             && self.lacking_rights.as_ref().is_none_or(Result::is_ok)
@@ -84,14 +84,14 @@ impl Preflight {
     }
 }
 
-/// Logs what would stop the service later, each once, and goes on until everything could be asked and dead letters can be
-/// written. Until then the service is not ready, for the reason; posts are stored meanwhile.
+/// Logs each problem once, and repeats the checks until all could be made and dead letters can be written. While dead letters
+/// can't be written the service is not ready, but posts are stored.
 pub(super) async fn warn(settings: Settings, store: Store, health: Health) {
-    let mut told = BTreeSet::new();
+    let mut logged = BTreeSet::new();
     loop {
-        let found = Preflight::look(&settings, Some(&store), TIMEOUT, false).await;
+        let found = Preflight::run(&settings, Some(&store), TIMEOUT, false).await;
         for warning in found.warnings() {
-            if told.insert(warning.clone()) {
+            if logged.insert(warning.clone()) {
                 tracing::warn!("{warning}");
             }
         }
@@ -99,13 +99,13 @@ pub(super) async fn warn(settings: Settings, store: Store, health: Health) {
             Ok(_) => health.well(Part::DeadLetterTopic),
             Err(error @ KafkaError::DeadLetterTopic { .. }) => {
                 let error = error.to_string();
-                if told.insert(error.clone()) {
+                if logged.insert(error.clone()) {
                     tracing::error!("{error}");
                 }
                 health.fault(Part::DeadLetterTopic, error);
             }
-            // The consumer says what is wrong.
-            Err(error) => tracing::debug!(%error, "can't look at the topics yet"),
+            // The consumer reports what is wrong.
+            Err(error) => tracing::debug!(%error, "can't check the topics yet"),
         }
         if found.is_complete() {
             return;

@@ -1,4 +1,4 @@
-//! The schema and this program's version side by side: see `docs/upgrades.md`.
+//! Handles schemas that are older or newer than this program: see `docs/upgrades.md`.
 
 use std::time::Duration;
 
@@ -8,33 +8,33 @@ use crate::{
     telemetry::health::{Health, Part},
 };
 
-/// Between two looks at a schema that somebody else is to migrate.
+/// The pause between two checks while waiting for someone else to migrate the schema.
 const WAIT: Duration = Duration::from_secs(2);
-/// Between two looks at whether a newer program has migrated it.
+/// The pause between two checks whether a newer program has migrated the schema.
 const WATCH: Duration = Duration::from_secs(60);
 
-/// What to do about a schema that is older than this program.
+/// The message for a schema that is older than this program.
 pub(super) fn behind() -> String {
     format!(
-        "the schema is older than this program, which needs version {}: run this version's `moodstream migrate`, then its members",
+        "the schema is older than this program, which needs version {}: run this version's `moodstream migrate`, then start its members",
         schema_version()
     )
 }
 
-/// Waits until a schema that is older than this program is migrated, where that is somebody else's to do. Meanwhile the
-/// service is not ready, for this reason, and older members go on.
+/// If this program doesn't migrate the schema itself, waits until a schema that is older than it has been migrated. Meanwhile
+/// the service is not ready, and older members continue.
 ///
 /// # Errors
-/// The database can't be asked, or its schema is one that this program must not write to.
+/// The database can't be queried, or this program must not write to its schema.
 pub(super) async fn migrated(settings: &Settings, health: &Health) -> anyhow::Result<()> {
     if settings.store.migrate {
         return Ok(());
     }
     let store = Store::connect(&settings.database).await?;
-    let mut told = false;
+    let mut logged = false;
     while store.schema().await? == Schema::Behind {
-        if !std::mem::replace(&mut told, true) {
-            tracing::warn!("{}; waiting for it", behind());
+        if !std::mem::replace(&mut logged, true) {
+            tracing::warn!("{}; waiting until then", behind());
         }
         health.fault(Part::Database, behind());
         tokio::time::sleep(WAIT).await;
@@ -43,27 +43,27 @@ pub(super) async fn migrated(settings: &Settings, health: &Health) -> anyhow::Re
     Ok(())
 }
 
-/// Notes when a newer program has migrated the schema and lets this one go on: it is to be replaced.
+/// Notes that this member should be replaced, when a newer program has migrated the schema and this one may continue.
 pub(super) async fn watch(store: Store, health: Health) {
     let mut ticks = tokio::time::interval(WATCH);
-    let mut told = None;
+    let mut logged = None;
     loop {
         ticks.tick().await;
         match store.schema().await {
             Ok(Schema::Ahead { version }) => {
                 let note = format!(
-                    "the schema is at version {version}, newer than this program's {}, and lets it go on: replace this member by the \
-                     version that migrated it",
+                    "the schema is at version {version}, newer than this program's {}; this program may continue, but replace this \
+                     member with the version that migrated the schema",
                     schema_version()
                 );
-                if told.replace(version) != Some(version) {
+                if logged.replace(version) != Some(version) {
                     tracing::info!("{note}");
                 }
                 health.note(Part::Database, Some(note));
             }
             Ok(Schema::Current | Schema::Behind) => health.note(Part::Database, None),
-            // The next flush ends a member that must not go on, or says that the database is away.
-            Err(error) => tracing::debug!(%error, "can't look at the schema"),
+            // The next flush ends a member that must not continue, or reports that the database is down.
+            Err(error) => tracing::debug!(%error, "can't check the schema"),
         }
     }
 }

@@ -1,4 +1,4 @@
-//! Compares the stored offsets with what the broker has, before the service starts.
+//! Compares the stored offsets with the broker's, for `moodstream check` and at startup.
 
 use std::{
     collections::{BTreeMap, BTreeSet, HashMap},
@@ -15,33 +15,34 @@ use crate::{
     store::{Store, StoredOffset},
 };
 
-/// Records that are nearer to their deletion than this share of the retention are worth a warning.
-const CLOSE: f64 = 0.5;
+/// The share of the retention time that records may wait without a warning.
+const MAX_WAIT_SHARE: f64 = 0.5;
 
-/// What becomes of the group's partitions at a start.
+/// The state of the group's stored offsets.
 #[derive(Debug, Default)]
 pub struct OffsetsReport {
-    /// Partitions that have an offset.
+    /// The number of partitions that have a stored offset.
     pub known: usize,
-    /// Records behind the ends of all partitions that have an offset.
+    /// The total lag of these partitions, in records.
     pub lag: i64,
     /// Partitions that would be quarantined, each with the reason.
     pub faults: Vec<String>,
-    /// What may do harm later.
+    /// Problems that may do harm later.
     pub warnings: Vec<String>,
 }
 
-/// Compares the offsets of the group with the broker's records, whose topics are in `broker`.
+/// Compares the group's stored offsets with the watermarks of the topics in `broker`.
 ///
 /// # Errors
-/// The database or the broker can't be asked.
+/// The database or the broker can't be queried.
 pub(super) async fn check_offsets(
     settings: &Settings,
     store: &Store,
     broker: &BrokerReport,
     timeout: Duration,
 ) -> anyhow::Result<OffsetsReport> {
-    // The offsets first: members at work move them on meanwhile, and one can't be beyond an end that was asked for after it.
+    // The offsets come first, since running members advance them: an offset that is in range can't be beyond an end that is
+    // queried after it.
     let partitions: Vec<Partition> = broker
         .topics
         .iter()
@@ -53,29 +54,29 @@ pub(super) async fn check_offsets(
     let stored = store.stored_offsets(&settings.kafka.group, &partitions).await?;
     let watermarks = kafka::watermarks(&settings.kafka, timeout)
         .await
-        .context("can't tell how far the topics reach")?;
+        .context("can't query the topics' watermarks")?;
     let topics: Vec<&str> = broker.topics.iter().map(|(topic, _)| topic.as_str()).collect();
     let retention = kafka::retention(&settings.kafka, topics, timeout).await;
-    let log = Log {
+    let found = BrokerState {
         cluster: broker.cluster.as_deref(),
         watermarks: &watermarks,
         retention: &retention,
     };
-    Ok(compare(&settings.kafka, &stored, &log, OffsetDateTime::now_utc()))
+    Ok(compare(&settings.kafka, &stored, &found, OffsetDateTime::now_utc()))
 }
 
-/// What the brokers have.
-struct Log<'a> {
+/// What the brokers reported.
+struct BrokerState<'a> {
     cluster: Option<&'a str>,
     watermarks: &'a BTreeMap<Partition, Watermarks>,
-    /// How long topics keep their records, of those that don't keep them for ever.
+    /// How long topics keep their records, if not forever.
     retention: &'a BTreeMap<String, Duration>,
 }
 
 fn compare(
     options: &KafkaOptions,
     stored: &HashMap<Partition, StoredOffset>,
-    log: &Log<'_>,
+    broker: &BrokerState<'_>,
     now: OffsetDateTime,
 ) -> OffsetsReport {
     let mut report = OffsetsReport {
@@ -83,23 +84,24 @@ fn compare(
         ..OffsetsReport::default()
     };
     let mut late = BTreeSet::new();
-    for (partition, found) in log.watermarks {
+    for (partition, found) in broker.watermarks {
         let Some(stored) = stored.get(partition) else {
             continue;
         };
         let (topic, number) = partition;
-        let foreign = log.cluster.is_some() && stored.cluster.is_some() && stored.cluster.as_deref() != log.cluster;
+        let foreign =
+            broker.cluster.is_some() && stored.cluster.is_some() && stored.cluster.as_deref() != broker.cluster;
         if foreign && options.on_topic_changed == OnTopicChanged::Stop {
             report.faults.push(format!(
-                "{topic}/{number}: the offset is of another cluster (kafka.on_topic_changed)"
+                "{topic}/{number}: the offset belongs to another cluster (kafka.on_topic_changed)"
             ));
             continue;
         }
-        // The end is that of the last record. An offset that follows no record may stand behind a transaction's marker.
+        // The end is the offset after the last record. An offset that follows no record may be after a transaction marker.
         if stored.next > found.high && stored.last.is_some() && options.on_offset_out_of_range == OutOfRange::Stop {
             let (next, high) = (stored.next, found.high);
             report.faults.push(format!(
-                "{topic}/{number}: the offset {next} is beyond the last record, {high}: the topic was made anew \
+                "{topic}/{number}: the offset {next} is beyond the last record, {high}: the topic was recreated \
                  (kafka.on_offset_out_of_range)"
             ));
             continue;
@@ -114,17 +116,17 @@ fn compare(
         }
         report.lag += (found.high - stored.next).max(0);
         let settled = stored.last.and_then(|last| last.timestamp);
-        if let (Some(settled), Some(kept)) = (settled, log.retention.get(&**topic))
+        if let (Some(settled), Some(kept)) = (settled, broker.retention.get(&**topic))
             && stored.next < found.high
-            && (now - settled).as_seconds_f64() > kept.as_secs_f64() * CLOSE
+            && (now - settled).as_seconds_f64() > kept.as_secs_f64() * MAX_WAIT_SHARE
         {
             late.insert((&**topic, kept.as_secs() / 3_600));
         }
     }
     for (topic, hours) in late {
         report.warnings.push(format!(
-            "records of {topic} wait for more than half of the {hours} hours for which the topic keeps them (retention.ms): they may \
-             be deleted before they are read"
+            "records of {topic} have waited for more than half of the {hours} hours for which the topic keeps them (retention.ms): \
+             they may be deleted before they are read"
         ));
     }
     report
@@ -135,7 +137,7 @@ mod tests {
     use super::*;
     use crate::post::Fingerprint;
 
-    /// What is said of one partition whose last settled record is so many hours old, in a topic that keeps a day.
+    /// The report about a partition whose last committed record is `age_hours` old, in a topic with a retention of one day.
     fn report(next: i64, age_hours: i64, low: i64, high: i64) -> OffsetsReport {
         let partition: Partition = ("posts".into(), 0);
         let now = OffsetDateTime::UNIX_EPOCH + time::Duration::days(20_000);
@@ -148,7 +150,7 @@ mod tests {
                 None,
             )),
         };
-        let log = Log {
+        let broker = BrokerState {
             cluster: Some("ours"),
             watermarks: &BTreeMap::from([(partition.clone(), Watermarks { low, high })]),
             retention: &BTreeMap::from([("posts".to_owned(), Duration::from_hours(24))]),
@@ -156,24 +158,24 @@ mod tests {
         compare(
             &KafkaOptions::default(),
             &HashMap::from([(partition, stored)]),
-            &log,
+            &broker,
             now,
         )
     }
 
     #[test]
-    fn records_that_wait_for_more_than_half_of_their_retention_are_worth_a_warning() {
+    fn records_that_have_waited_for_more_than_half_of_the_retention_cause_a_warning() {
         assert!(report(5, 11, 0, 10).warnings.is_empty());
         let warned = report(5, 13, 0, 10);
         assert!(
             warned.warnings.len() == 1 && warned.warnings[0].contains("24 hours"),
             "{warned:?}"
         );
-        assert!(report(10, 13, 0, 10).warnings.is_empty(), "nothing waits");
+        assert!(report(10, 13, 0, 10).warnings.is_empty(), "no record waits");
     }
 
     #[test]
-    fn offsets_that_the_broker_does_not_have_are_faults() {
+    fn offsets_out_of_the_brokers_range_are_faults() {
         assert_eq!((report(5, 1, 0, 10).faults, report(5, 1, 0, 10).lag), (Vec::new(), 5));
         assert!(report(11, 1, 0, 10).faults[0].contains("beyond the last record"));
         assert!(report(2, 1, 4, 10).faults[0].contains("has deleted"));

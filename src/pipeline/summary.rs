@@ -1,4 +1,4 @@
-//! What a run did, in numbers.
+//! The counts and rates of a run.
 
 use std::collections::BTreeMap;
 
@@ -7,32 +7,32 @@ use tokio::time::Instant;
 
 use crate::store::Tally;
 
-/// Counts of everything this process has committed.
+/// Counts of what this process has committed.
 #[derive(Debug, Clone, Default, PartialEq, Eq, Serialize)]
 pub struct Totals {
-    /// Records accounted for: the sum of the six counts that follow.
+    /// Records accounted for: the sum of the next six counts.
     pub records: u64,
-    /// Posts that were new.
+    /// New posts.
     pub inserted: u64,
-    /// Posts that were there already, or whose deletion was.
+    /// Posts that were already stored or deleted.
     pub duplicates: u64,
     /// Deletion notices.
     pub deletions: u64,
-    /// Posts outside the languages or subjects asked for.
+    /// Posts whose language or subjects are not wanted.
     pub filtered: u64,
-    /// Posts older than what is kept.
+    /// Posts older than the retention.
     pub late: u64,
     /// Records that can't be processed.
     pub rejected: u64,
-    /// Posts that deletion notices took out again.
+    /// Stored posts removed by deletion notices.
     pub removed: u64,
     /// Rejected records by reason.
     pub rejected_by_reason: BTreeMap<&'static str, u64>,
-    /// Flush transactions committed.
+    /// Committed transactions.
     pub transactions: u64,
-    /// Partition ranges dropped because another consumer had moved on.
+    /// Offset ranges dropped because another consumer had advanced the partition's offset.
     pub fenced: u64,
-    /// When the last transaction was committed; none before the first.
+    /// When the last transaction was committed; `None` before the first one.
     #[serde(skip)]
     pub last_commit: Option<Instant>,
 }
@@ -66,13 +66,13 @@ pub struct Summary {
     pub records_per_second: f64,
     /// Posts classified per second, cached ones included.
     pub posts_per_second: f64,
-    /// Texts that went to the model or were answered for it.
+    /// Texts classified, by the model or without it.
     pub texts: u64,
-    /// Texts answered from the cache or by an equal one of the same window.
+    /// Texts classified from the cache or like an equal text of the same window.
     pub texts_cached: u64,
-    /// Tokens computed, padding not counted.
+    /// Tokens computed, excluding padding.
     pub tokens: u64,
-    /// Padding tokens as a share of all tokens computed.
+    /// Padding as a share of all tokens computed.
     pub padding_share: f64,
     /// Inference batches.
     pub batches: u64,

@@ -1,8 +1,8 @@
-//! The second stage: records are gathered into windows, and each window is classified in one call.
+//! The second stage: gathers records into windows, and classifies each window in one call.
 //!
-//! A window closes as soon as a session is idle: what has come while all of them were busy goes together. So windows are small
-//! while there is little to do, and fill up to their limits under a backlog. When all sessions stay busy a window closes when
-//! its oldest record has waited for `max_delay_ms`: what needs no session, such as deletions, goes on then.
+//! A window closes as soon as a session is idle, with all records that arrived while the sessions were busy. So windows are
+//! small at low load, and fill up to their limits under a backlog. If all sessions stay busy, a window closes when its oldest
+//! record has waited for `max_delay_ms`, so that records that need no session, such as deletions, are not held up.
 
 use std::{
     sync::{Arc, OnceLock},
@@ -30,14 +30,14 @@ use crate::{
     telemetry::metric,
 };
 
-/// Records decoded by one blocking task: enough to hide its cost, few enough to share the cores.
+/// Records decoded by one blocking task: enough to make its overhead negligible, few enough to spread over the cores.
 const CHUNK: usize = 256;
 
-/// A window in work; windows are awaited in the order they were closed.
+/// A window being classified. Windows are awaited in the order in which they were closed.
 pub(super) struct Pending {
     pub(super) task: JoinHandle<anyhow::Result<Vec<Classified>>>,
-    /// Its share of what may be in work.
-    _place: Option<OwnedSemaphorePermit>,
+    /// Its share of the windows' capacity, held until the committing stage takes its records.
+    _permit: Option<OwnedSemaphorePermit>,
 }
 
 #[derive(Default)]
@@ -65,43 +65,43 @@ impl Window {
         self.posts >= settings.max_posts || self.records.len() >= settings.max_records
     }
 
-    /// Its share of what may be in work, in records: a full one has `max_posts` of them.
-    fn share(&self, settings: &WindowSettings) -> u32 {
+    /// The permits that it needs of the windows' capacity: one for each record, at most `max_posts`.
+    fn permits(&self, settings: &WindowSettings) -> u32 {
         u32::try_from(self.records.len().clamp(1, settings.max_posts)).unwrap_or(u32::MAX)
     }
 
-    /// When it closes at the latest, if there is a place for it.
+    /// When it closes at the latest, provided that there is capacity for it.
     fn deadline(&self, settings: &WindowSettings) -> Instant {
         self.opened.unwrap_or_else(Instant::now) + Duration::from_millis(settings.max_delay_ms)
     }
 }
 
-/// Resolves when a window that holds something is to be closed: once there is a place for its share in work, as soon as it is full, a
-/// session is idle, or its oldest record has waited until the deadline. Until then it goes on filling, which costs nothing while
-/// all sessions are busy, and makes better batches.
+/// Resolves when a window that is not empty should be closed: when there is capacity for it, and it is full, a session is
+/// idle, or the deadline has passed. Until then it keeps filling, which costs nothing while all sessions are busy and makes
+/// better batches.
 async fn due(
     is_full: bool,
     deadline: Instant,
     idle: impl Future<Output = ()>,
-    places: Arc<Semaphore>,
-    share: u32,
+    capacity: Arc<Semaphore>,
+    permits: u32,
 ) -> Option<OwnedSemaphorePermit> {
     // The semaphore is never closed.
-    let place = places.acquire_many_owned(share).await.ok();
+    let permit = capacity.acquire_many_owned(permits).await.ok();
     if !is_full {
         tokio::select! {
             () = idle => {}
             () = tokio::time::sleep_until(deadline) => {}
         }
     }
-    place
+    permit
 }
 
-/// Gathers records into windows until their channel closes, starts to classify each window and sends its handle on.
-/// Notes when the first record came.
+/// Gathers records into windows until their channel closes. Starts classifying each window and sends its task handle to
+/// `windows`. Notes when the first record arrived.
 ///
 /// # Errors
-/// A decoding task panicked, which no input makes it do.
+/// A decoding task panicked, which would be a bug.
 pub(super) async fn gather(
     records: mpsc::Receiver<Record>,
     decoder: Arc<Decoder>,
@@ -112,8 +112,8 @@ pub(super) async fn gather(
     first_record: Arc<OnceLock<Instant>>,
 ) -> anyhow::Result<()> {
     let mut chunks = std::pin::pin!(decode_chunks(records, decoder, first_record));
-    // So much as that many full windows hold: small ones may be more.
-    let places = Arc::new(Semaphore::new(settings.in_flight * settings.max_posts));
+    // As many records as `in_flight` full windows hold; there may be more windows if they are small.
+    let capacity = Arc::new(Semaphore::new(settings.in_flight * settings.max_posts));
     let mut window = Window::default();
     let mut more = true;
     while more || !window.is_empty() {
@@ -122,11 +122,11 @@ pub(super) async fn gather(
             is_full || !more,
             window.deadline(&settings),
             classifier.idle(),
-            Arc::clone(&places),
-            window.share(&settings),
+            Arc::clone(&capacity),
+            window.permits(&settings),
         );
-        let place = tokio::select! {
-            // First, so that what is there already goes together.
+        let permit = tokio::select! {
+            // Chunks first, so that records that are already available share a window.
             biased;
             chunk = chunks.next(), if more && !is_full => {
                 match chunk {
@@ -135,21 +135,21 @@ pub(super) async fn gather(
                 }
                 continue;
             }
-            place = due, if !window.is_empty() => place,
+            permit = due, if !window.is_empty() => permit,
         };
         let closed = std::mem::take(&mut window);
-        if dispatch(closed, place, &classifier, unsupported, &windows)
+        if dispatch(closed, permit, &classifier, unsupported, &windows)
             .await
             .is_err()
         {
-            // Committing has ended, and with it the need for windows.
+            // The committing stage has ended, so no more windows are needed.
             return Ok(());
         }
     }
     Ok(())
 }
 
-/// Decodes records in chunks, several at once on the blocking pool, in order.
+/// Decodes records in chunks, several at once on the blocking thread pool, and returns the chunks in order.
 fn decode_chunks(
     records: mpsc::Receiver<Record>,
     decoder: Arc<Decoder>,
@@ -184,22 +184,22 @@ fn decode_chunk(decoder: &Decoder, chunk: Vec<Record>) -> Vec<Decoded> {
     decoded
 }
 
-/// Puts the window in work and hands it on.
+/// Starts classifying a window and sends its task handle on.
 async fn dispatch(
     window: Window,
-    place: Option<OwnedSemaphorePermit>,
+    permit: Option<OwnedSemaphorePermit>,
     classifier: &Arc<Classifier>,
     unsupported: UnsupportedLanguages,
     windows: &mpsc::Sender<Pending>,
 ) -> Result<(), mpsc::error::SendError<()>> {
-    // Reserved first: a window must not start before there is room for its result.
-    let room = windows.reserve().await?;
+    // Reserved first, since a window must not start before there is room for its handle.
+    let slot = windows.reserve().await?;
     metrics::histogram!(metric::WINDOW_RECORDS).record(window.records.len() as f64);
-    // At once, so that the next window does not take the same session for idle.
+    // Announced at once, so that the next window doesn't count on the same idle session.
     let announced = classifier.announce();
     let classifier = Arc::clone(classifier);
     let task = tokio::spawn(async move { classify(window.records, &classifier, announced, unsupported).await });
-    room.send(Pending { task, _place: place });
+    slot.send(Pending { task, _permit: permit });
     Ok(())
 }
 
@@ -226,13 +226,13 @@ async fn classify(
     } else {
         classifier.classify_announced(announced, texts).await
     };
-    // A fault that is not the text's (a session broke) must not send posts to the dead letters.
+    // A fault that is not caused by the text, such as a broken session, must not turn posts into dead letters.
     if let Some(fault) = predictions
         .iter()
         .filter_map(|prediction| prediction.as_ref().err())
         .find(|fault| !fault.is_of_the_text())
     {
-        anyhow::bail!("the classifier can't go on: {fault}");
+        anyhow::bail!("the classifier can't continue: {fault}");
     }
     let done = std::time::Instant::now();
     let mut predictions = predictions.into_iter();
@@ -260,7 +260,7 @@ async fn classify(
                         reason: Reason::Model,
                         detail: fault.to_string(),
                     }),
-                    None => anyhow::bail!("the classifier answered fewer texts than it was given"),
+                    None => anyhow::bail!("the classifier returned fewer predictions than texts"),
                 },
                 Content::Deletion(deletion) => Outcome::Deletion(deletion),
                 Content::Filtered => Outcome::Filtered,
@@ -275,7 +275,7 @@ async fn classify(
     Ok(classified)
 }
 
-/// The prediction of a post whose language the model doesn't support. The scores stay, for whoever wants to look.
+/// The prediction of a post whose language the model doesn't support. The scores are kept for inspection.
 fn without_emotion(prediction: Prediction) -> Prediction {
     Prediction {
         emotion: UNSUPPORTED.into(),
@@ -291,8 +291,9 @@ mod tests {
 
     use super::*;
 
-    /// When a window closes, in milliseconds, if a place is free after so many, and a session idle.
-    fn closes_after(is_full: bool, deadline: u64, idle: u64, place: u64) -> u64 {
+    /// When a window closes, if its deadline passes, a session becomes idle and capacity becomes free at the given times.
+    /// All times are in milliseconds from its opening.
+    fn closes_after(is_full: bool, deadline: u64, idle: u64, free: u64) -> u64 {
         let runtime = tokio::runtime::Builder::new_current_thread()
             .enable_time()
             .start_paused(true)
@@ -301,14 +302,14 @@ mod tests {
         runtime.block_on(async {
             let start = Instant::now();
             let after = move |millis| start + Duration::from_millis(millis);
-            let places = Arc::new(Semaphore::new(2));
-            let held = Arc::clone(&places).acquire_owned().await.unwrap();
+            let capacity = Arc::new(Semaphore::new(2));
+            let held = Arc::clone(&capacity).acquire_owned().await.unwrap();
             tokio::spawn(async move {
-                tokio::time::sleep_until(after(place)).await;
+                tokio::time::sleep_until(after(free)).await;
                 drop(held);
             });
             let idle = tokio::time::sleep_until(after(idle));
-            assert!(due(is_full, after(deadline), idle, places, 2).await.is_some());
+            assert!(due(is_full, after(deadline), idle, capacity, 2).await.is_some());
             u64::try_from(start.elapsed().as_millis()).unwrap()
         })
     }
@@ -317,13 +318,15 @@ mod tests {
         #![proptest_config(ProptestConfig::with_cases(64))]
 
         #[test]
-        fn a_full_window_waits_for_a_place_alone(deadline in 0u64..200, idle in 0u64..200, place in 0u64..200) {
-            prop_assert_eq!(closes_after(true, deadline, idle, place), place);
+        fn a_full_window_waits_only_for_capacity(deadline in 0u64..200, idle in 0u64..200, free in 0u64..200) {
+            prop_assert_eq!(closes_after(true, deadline, idle, free), free);
         }
 
         #[test]
-        fn another_waits_for_a_session_or_its_deadline_too(deadline in 0u64..200, idle in 0u64..200, place in 0u64..200) {
-            prop_assert_eq!(closes_after(false, deadline, idle, place), place.max(idle.min(deadline)));
+        fn a_partly_filled_window_also_waits_for_a_session_or_its_deadline(
+            deadline in 0u64..200, idle in 0u64..200, free in 0u64..200
+        ) {
+            prop_assert_eq!(closes_after(false, deadline, idle, free), free.max(idle.min(deadline)));
         }
     }
 }
