@@ -197,7 +197,7 @@ mod tests {
 
     proptest! {
         #[test]
-        fn the_limits_are_never_exceeded_and_it_never_gets_stuck(steps in prop::collection::vec((any::<bool>(), 0usize..200), 1..200)) {
+        fn limits_hold_and_it_never_gets_stuck(steps in prop::collection::vec((any::<bool>(), 0usize..200), 1..200)) {
             let limit = limit(5, 100);
             let mut held = Vec::new();
             for (take, bytes) in steps {
