@@ -228,7 +228,7 @@ impl Committer {
                     continue;
                 }
                 set.dead_letters_sent = true;
-                // Also if the partitions of those that could not be written were reassigned to another member.
+                // Clears the fault even if the dead letters that could not be written were dropped with a revoked partition.
                 self.health.well(Part::DeadLetters);
             }
             let begun = Instant::now();

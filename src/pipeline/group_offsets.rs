@@ -1,4 +1,4 @@
-//! Implements the consumer's [`OffsetStore`] with Postgres, which connects `kafka` and `store`.
+//! The consumer's [`OffsetStore`], backed by Postgres. It lets `kafka` and `store` stay independent of each other.
 
 use std::{collections::HashMap, sync::Arc};
 
