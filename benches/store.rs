@@ -12,7 +12,7 @@ use std::{
 };
 
 use moodstream::{
-    model::{Languages, ModelInfo, Precision, Prediction, ProblemType, Provider},
+    model::{ModelInfo, Precision, Prediction, ProblemType, Provider, SupportedLanguages},
     post::{Deletion, EventTime, Hashtag, Language, Origin, Post, Source, Text, TimeSource},
     store::{DeletionRow, Flush, OffsetRange, PostRow, Store, StoreOptions},
 };
@@ -119,7 +119,7 @@ impl Bench {
             labels,
             profile: "twitter-roberta".into(),
             groups: BTreeMap::new(),
-            languages: Languages::default(),
+            languages: SupportedLanguages::default(),
             problem_type: ProblemType::SingleLabelClassification,
             precision: Precision::Fp32,
             provider: Provider::Cpu,

@@ -1,6 +1,6 @@
 //! Which posts are wanted: languages and tracked subjects.
 //!
-//! [`Languages`] and [`SubjectSet`] are checked when they are built, so that a mistake in the settings
+//! [`LanguageFilter`] and [`SubjectSet`] are checked when they are built, so that a mistake in the settings
 //! ends before work starts; [`PostFilter`] joins them into the one question of the pipeline.
 
 use std::{
@@ -94,12 +94,12 @@ pub struct RegexError(regex::Error);
 
 /// The languages to keep.
 #[derive(Debug, Clone, PartialEq, Eq, Default)]
-pub struct Languages {
+pub struct LanguageFilter {
     /// Empty for all languages.
     subtags: BTreeSet<Language>,
 }
 
-impl Languages {
+impl LanguageFilter {
     /// Creates the set from language tags (`pt-BR` counts as `pt`). Without any tags, it contains all languages.
     ///
     /// # Errors
@@ -249,10 +249,10 @@ impl SubjectSet {
     }
 }
 
-/// Languages and subjects as one question.
+/// The language filter and the subjects, combined.
 #[derive(Debug, Clone, Default)]
 pub struct PostFilter {
-    languages: Languages,
+    languages: LanguageFilter,
     subjects: SubjectSet,
     only_tracked: bool,
 }
@@ -263,7 +263,7 @@ impl PostFilter {
     /// # Errors
     ///
     /// [`FilterError::NothingTracked`] for `only_tracked` without subjects.
-    pub fn new(languages: Languages, subjects: SubjectSet, only_tracked: bool) -> Result<Self, FilterError> {
+    pub fn new(languages: LanguageFilter, subjects: SubjectSet, only_tracked: bool) -> Result<Self, FilterError> {
         if only_tracked && subjects.names.is_empty() {
             return Err(FilterError::NothingTracked);
         }

@@ -196,7 +196,7 @@ impl Classifier {
                 backend,
                 cache: Arc::clone(&cache),
                 queue: Arc::clone(&queue),
-                decoder: folder.decoder().clone(),
+                postprocessor: folder.postprocessor().clone(),
                 limits,
                 pad_id: folder.pad_id(),
                 probe: probe.clone(),

@@ -70,7 +70,7 @@ pub(super) fn examine(backend: &mut impl Backend, folder: &ModelFolder) -> Resul
         let alone = run(std::slice::from_ref(text))?;
         let decode = |row: &[f32]| {
             folder
-                .decoder()
+                .postprocessor()
                 .decode(row)
                 .map_err(|error| fault(GraphError::Probe(BatchError::NotFinite(error))))
         };

@@ -12,7 +12,7 @@ use super::{
     error::LibraryError,
     options::{ClassifyError, ClassifyOptions},
 };
-use crate::{sync::lock, telemetry::quiet::Quiet};
+use crate::{sync::lock, telemetry::log_limiter::LogLimiter};
 
 /// The loaded library. It is never unloaded.
 static LOADED: Mutex<Option<(PathBuf, Environment)>> = Mutex::new(None);
@@ -63,17 +63,17 @@ fn load(path: &Path) -> Result<Environment, LibraryError> {
 /// Forwards ONNX Runtime's log messages. One poisoned text can make several batches fail, each with a message, so warnings
 /// and errors are rate limited per code location.
 fn log(level: LogLevel, id: &str, location: &str, message: &str) {
-    static QUIET: LazyLock<Quiet> = LazyLock::new(Quiet::default);
+    static LIMITER: LazyLock<LogLimiter> = LazyLock::new(LogLimiter::default);
     match level {
         LogLevel::Verbose => tracing::trace!(target: "ort", id, location, "{message}"),
         LogLevel::Info => tracing::info!(target: "ort", id, location, "{message}"),
         LogLevel::Warning => {
-            if let Some(more) = QUIET.allow(location) {
+            if let Some(more) = LIMITER.allow(location) {
                 tracing::warn!(target: "ort", id, location, more, "{message}");
             }
         }
         LogLevel::Error | LogLevel::Fatal => {
-            if let Some(more) = QUIET.allow(location) {
+            if let Some(more) = LIMITER.allow(location) {
                 tracing::error!(target: "ort", id, location, more, "{message}");
             }
         }

@@ -11,14 +11,14 @@ use super::{
     queue::Queue,
     tokenizer_thread::Batch,
 };
-use crate::model::{Decoder, Prediction};
+use crate::model::{Postprocessor, Prediction};
 
 /// The state of a session's thread.
 pub(super) struct SessionThread<B> {
     pub(super) backend: B,
     pub(super) cache: Arc<PredictionCache>,
     pub(super) queue: Arc<Queue<Batch>>,
-    pub(super) decoder: Decoder,
+    pub(super) postprocessor: Postprocessor,
     pub(super) limits: BatchLimits,
     pub(super) pad_id: u32,
     /// The tokens of a plain text, which a healthy session can always classify.
@@ -99,7 +99,7 @@ impl<B: Backend> SessionThread<B> {
         padded.fill(texts.iter().copied(), columns, self.pad_id);
         logits.clear();
         self.backend.run(padded, logits).map_err(BatchError::Backend)?;
-        let labels = self.decoder.labels();
+        let labels = self.postprocessor.labels();
         if logits.len() != texts.len() * labels {
             return Err(BatchError::Logits {
                 logits: logits.len(),
@@ -109,7 +109,7 @@ impl<B: Backend> SessionThread<B> {
         }
         logits
             .chunks_exact(labels)
-            .map(|row| self.decoder.decode(row).map_err(BatchError::NotFinite))
+            .map(|row| self.postprocessor.decode(row).map_err(BatchError::NotFinite))
             .collect()
     }
 }

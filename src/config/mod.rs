@@ -17,7 +17,7 @@ use time::{Duration, OffsetDateTime};
 
 use crate::{
     classify::ClassifyOptions,
-    filter::{Languages, PostFilter, SubjectSet, SubjectSettings},
+    filter::{LanguageFilter, PostFilter, SubjectSet, SubjectSettings},
     http::HttpOptions,
     kafka::{self, KafkaOptions},
     model::{ModelOptions, Precision, ProblemType, Provider},
@@ -359,7 +359,7 @@ impl Settings {
     /// # Errors
     /// Returns an error if a subject or a language is invalid.
     pub fn post_filter(&self) -> Result<PostFilter, SettingsError> {
-        let languages = Languages::new(&self.posts.languages).map_err(SettingsError::Languages)?;
+        let languages = LanguageFilter::new(&self.posts.languages).map_err(SettingsError::Languages)?;
         let subjects = SubjectSet::new(&self.subjects).map_err(SettingsError::Filter)?;
         PostFilter::new(languages, subjects, self.posts.only_tracked).map_err(SettingsError::Filter)
     }

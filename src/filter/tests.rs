@@ -39,18 +39,18 @@ fn matches(keyword: &str, text: &str) -> bool {
 
 #[test]
 fn languages_go_by_primary_subtag() {
-    let languages = Languages::new(["en", "pt-BR", "IN"]).unwrap();
+    let languages = LanguageFilter::new(["en", "pt-BR", "IN"]).unwrap();
     for lang in ["en", "EN-gb", "pt", "pt_PT", "id", "in"] {
         assert!(languages.allows(Language::of_tag(lang)), "{lang}");
     }
     for lang in ["und", "", "e", "english", "fr"] {
         assert!(!languages.allows(Language::of_tag(lang)), "{lang}");
     }
-    assert!(Languages::default().allows(Language::UNDETERMINED));
-    assert!(Languages::new(["und"]).unwrap().allows(Language::UNDETERMINED));
+    assert!(LanguageFilter::default().allows(Language::UNDETERMINED));
+    assert!(LanguageFilter::new(["und"]).unwrap().allows(Language::UNDETERMINED));
     for unregistered in ["e n", "", "english", "qzxwvk"] {
         assert_eq!(
-            Languages::new([unregistered]).unwrap_err(),
+            LanguageFilter::new([unregistered]).unwrap_err(),
             FilterError::Language(unregistered.to_owned())
         );
     }
@@ -149,7 +149,7 @@ fn settings_are_checked_and_errors_name_the_subject() {
 #[test]
 fn only_tracked_drops_the_rest() {
     let subjects = SubjectSet::new(&[subject("cats", &["cat"])]).unwrap();
-    let english = Languages::new(["en"]).unwrap();
+    let english = LanguageFilter::new(["en"]).unwrap();
     let all = PostFilter::new(english.clone(), subjects.clone(), false).unwrap();
     let tracked = PostFilter::new(english.clone(), subjects, true).unwrap();
     assert_eq!(all.admit(&post("dog")), Some(Vec::new()));

@@ -9,7 +9,7 @@ use rdkafka::{
 
 use crate::{
     sync::lock,
-    telemetry::{metric, quiet::Quiet},
+    telemetry::{log_limiter::LogLimiter, metric},
 };
 
 /// Counts an error of this kind: `consume`, `commit`, `produce` or `broker`.
@@ -44,7 +44,7 @@ pub(crate) struct CommonContext(Arc<ContextState>);
 struct ContextState {
     last: Mutex<Option<(RDKafkaErrorCode, String)>>,
     statistics: Mutex<Vec<u8>>,
-    quiet: Quiet,
+    log_limiter: LogLimiter,
 }
 
 impl CommonContext {
@@ -73,7 +73,7 @@ impl ClientContext for CommonContext {
                 *last = Some((code, reason.to_owned()));
             }
         }
-        if let Some(more) = self.0.quiet.allow(&error.to_string()) {
+        if let Some(more) = self.0.log_limiter.allow(&error.to_string()) {
             tracing::debug!(error = %super::error::describe(&error), reason, more, "Kafka client error");
         }
     }

@@ -184,7 +184,7 @@ impl Cut {
     }
 }
 
-enum Outcome {
+enum Delivery {
     Written,
     TooLarge,
     Failed(String),
@@ -266,7 +266,7 @@ impl DeadLetters {
             let failures: Vec<&String> = outcomes
                 .iter()
                 .filter_map(|outcome| {
-                    if let Outcome::Failed(detail) = outcome {
+                    if let Delivery::Failed(detail) = outcome {
                         Some(detail)
                     } else {
                         None
@@ -277,7 +277,7 @@ impl DeadLetters {
                 return Err(self.not_acknowledged(failures.len(), letters.len(), (*detail).clone()));
             }
             for (letter, outcome) in batch.iter().zip(outcomes) {
-                if matches!(outcome, Outcome::TooLarge) && !self.write_smaller(letter, letters.len()).await? {
+                if matches!(outcome, Delivery::TooLarge) && !self.write_smaller(letter, letters.len()).await? {
                     sent.truncated += 1;
                 } else {
                     sent.whole += 1;
@@ -293,7 +293,7 @@ impl DeadLetters {
         // The broker refuses whole produce requests, so first send it complete in a request of its own.
         for cut in Cut::all(letter) {
             match self.write(letter, cut).await {
-                Outcome::Written => {
+                Delivery::Written => {
                     let whole = cut == Cut::whole(letter);
                     if !whole {
                         tracing::warn!(
@@ -309,8 +309,8 @@ impl DeadLetters {
                     }
                     return Ok(whole);
                 }
-                Outcome::Failed(detail) => return Err(self.not_acknowledged(1, all, detail)),
-                Outcome::TooLarge => {}
+                Delivery::Failed(detail) => return Err(self.not_acknowledged(1, all, detail)),
+                Delivery::TooLarge => {}
             }
         }
         Err(DeadLetterError::TooLarge {
@@ -319,7 +319,7 @@ impl DeadLetters {
         })
     }
 
-    async fn write(&self, letter: &DeadLetter, cut: Cut) -> Outcome {
+    async fn write(&self, letter: &DeadLetter, cut: Cut) -> Delivery {
         let mut record: FutureRecord<'_, [u8], [u8]> = FutureRecord::to(&self.topic).headers(headers(letter, cut));
         if let Some(value) = &letter.value {
             record = record.payload(value.get(..cut.bytes).unwrap_or(value));
@@ -329,11 +329,11 @@ impl DeadLetters {
         }
         let producer = lock(&self.producer).clone();
         let error = match producer.send(record, Timeout::After(Duration::from_secs(30))).await {
-            Ok(_) => return Outcome::Written,
+            Ok(_) => return Delivery::Written,
             Err((error, _)) => error,
         };
         if error.rdkafka_error_code() == Some(RDKafkaErrorCode::MessageSizeTooLarge) {
-            return Outcome::TooLarge;
+            return Delivery::TooLarge;
         }
         count_error("produce");
         metrics::counter!(metric::DEAD_LETTER_ERRORS).increment(1);
@@ -341,7 +341,7 @@ impl DeadLetters {
             .client
             .last_error()
             .map_or_else(String::new, |(_, reason)| format!(" ({reason})"));
-        Outcome::Failed(format!("{}{reason}", describe(&error)))
+        Delivery::Failed(format!("{}{reason}", describe(&error)))
     }
 
     fn not_acknowledged(&self, failed: usize, all: usize, detail: String) -> DeadLetterError {

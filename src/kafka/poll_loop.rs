@@ -30,7 +30,7 @@ use super::{
     record::Record,
     start_offsets::{StartOffsetFinder, Trust},
 };
-use crate::telemetry::{metric, quiet::Quiet};
+use crate::telemetry::{log_limiter::LogLimiter, metric};
 
 /// The most records polled from one partition before the next one's turn.
 const MAX_RECORDS_PER_TURN: usize = 256;
@@ -88,7 +88,7 @@ pub(super) struct PollLoop {
     paused: Option<Instant>,
     /// The reader whose turn is next.
     turn: usize,
-    quiet: Quiet,
+    log_limiter: LogLimiter,
 }
 
 impl PollLoop {
@@ -107,7 +107,7 @@ impl PollLoop {
             waiting: None,
             paused: None,
             turn: 0,
-            quiet: Quiet::default(),
+            log_limiter: LogLimiter::default(),
         }
     }
 
@@ -258,7 +258,7 @@ impl PollLoop {
         }
         if let Err(error) = self.consumer.commit(&next, CommitMode::Async) {
             count_error("commit");
-            if let Some(more) = self.quiet.allow("commit") {
+            if let Some(more) = self.log_limiter.allow("commit") {
                 tracing::warn!(error = %describe(&error), more, "committing offsets to Kafka failed");
             }
         }
@@ -390,7 +390,7 @@ impl PollLoop {
             tracing::debug!(brokers = %self.options.brokers, error = %detail, "login refused");
         }
         // Connections are re-established automatically; topics may still be created and permissions granted.
-        if let Some(more) = self.quiet.allow(&detail) {
+        if let Some(more) = self.log_limiter.allow(&detail) {
             tracing::warn!(error = %detail, more, "error while consuming; retrying");
         }
         Ok(())

@@ -21,7 +21,7 @@ use super::{
 };
 use crate::{
     sync::lock,
-    telemetry::{metric, quiet::Quiet},
+    telemetry::{log_limiter::LogLimiter, metric},
 };
 
 /// The part of librdkafka's statistics that is used here; see its STATISTICS.md.
@@ -68,7 +68,7 @@ pub(super) struct GroupContext {
     pub(super) read_committed: bool,
     events: EventSender,
     names: Mutex<HashMap<String, Arc<str>>>,
-    quiet: Quiet,
+    log_limiter: LogLimiter,
 }
 
 impl GroupContext {
@@ -78,7 +78,7 @@ impl GroupContext {
             read_committed,
             events,
             names: Mutex::default(),
-            quiet: Quiet::default(),
+            log_limiter: LogLimiter::default(),
         }
     }
 
@@ -115,7 +115,7 @@ impl ClientContext for GroupContext {
         if !self.assignment.has_joined() {
             self.assignment.complain(reason.to_owned());
         }
-        if let Some(more) = self.quiet.allow(&error.to_string()) {
+        if let Some(more) = self.log_limiter.allow(&error.to_string()) {
             tracing::warn!(error = %super::error::describe(&error), reason, more, "Kafka client error");
         }
     }
@@ -171,7 +171,7 @@ impl ConsumerContext for GroupContext {
     fn commit_callback(&self, result: KafkaResult<()>, _offsets: &TopicPartitionList) {
         let Err(error) = result else { return };
         client::count_error("commit");
-        if let Some(more) = self.quiet.allow(&error.to_string()) {
+        if let Some(more) = self.log_limiter.allow(&error.to_string()) {
             // The offsets in Postgres are authoritative; Kafka's are for lag tools only.
             tracing::warn!(error = %super::error::describe(&error), more, "committing offsets to Kafka failed");
         }

@@ -154,9 +154,9 @@ pub(super) fn check_fetched(path: &Path) -> Result<(), ModelError> {
 }
 
 /// A hash over everything that affects a model's predictions.
-pub(super) struct Fingerprint(Xxh3Default);
+pub(super) struct FolderHash(Xxh3Default);
 
-impl Fingerprint {
+impl FolderHash {
     pub(super) fn new() -> Self {
         Self(Xxh3Default::new())
     }

@@ -9,9 +9,9 @@ pub const UNSUPPORTED: &str = "unsupported";
 
 /// The languages listed in a model's manifest, each with the model's macro-F1. Empty if the manifest lists none.
 #[derive(Debug, Clone, Default, PartialEq)]
-pub struct Languages(BTreeMap<Language, f64>);
+pub struct SupportedLanguages(BTreeMap<Language, f64>);
 
-impl Languages {
+impl SupportedLanguages {
     /// Creates the list from a manifest's figures. For varieties of the same language (`pt-BR`, `pt-MZ`), the lowest figure
     /// is used. Unregistered tags are ignored: [`Manifest`](super::Manifest) refuses them.
     #[must_use]
@@ -44,8 +44,8 @@ impl Languages {
 mod tests {
     use super::*;
 
-    fn languages(figures: &[(&str, f64)]) -> Languages {
-        Languages::new(&figures.iter().map(|&(tag, figure)| (tag.into(), figure)).collect())
+    fn languages(figures: &[(&str, f64)]) -> SupportedLanguages {
+        SupportedLanguages::new(&figures.iter().map(|&(tag, figure)| (tag.into(), figure)).collect())
     }
 
     #[test]
@@ -72,6 +72,6 @@ mod tests {
         ] {
             assert_eq!(listed.support(Language::of_tag(language)), support, "{language}");
         }
-        assert_eq!(Languages::default().support(Language::of_tag("th")), None);
+        assert_eq!(SupportedLanguages::default().support(Language::of_tag("th")), None);
     }
 }

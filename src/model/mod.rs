@@ -12,7 +12,6 @@
 
 mod added_tokens;
 mod config;
-mod decode;
 mod error;
 mod external_data;
 mod files;
@@ -21,6 +20,7 @@ mod languages;
 pub mod linear;
 mod manifest;
 mod options;
+mod postprocess;
 mod subwords;
 mod tokenize;
 mod tokenizer_files;
@@ -33,19 +33,19 @@ use std::{
 
 use self::{
     config::Config,
-    files::{Fingerprint, read},
+    files::{FolderHash, read},
     groups::default_groups,
     linear::LinearModel,
 };
 pub use self::{
-    decode::{Decoder, NotFinite},
     error::{
         ConfigError, InvalidFile, LinearFileError, ManifestError, ModelError, SubwordsError, TokenizeError,
         TokenizerError,
     },
-    languages::{Languages, UNSUPPORTED},
+    languages::{SupportedLanguages, UNSUPPORTED},
     manifest::{Manifest, toml_mistake},
     options::{ModelOptions, Precision, ProblemType, Provider},
+    postprocess::{NotFinite, Postprocessor},
     subwords::{Subwords, largest_id},
     tokenize::Tokenizer,
 };
@@ -68,7 +68,7 @@ pub struct ModelInfo {
     /// Named groups of labels (`positive`, `negative` ...). A label may be in any number of them.
     pub groups: BTreeMap<Arc<str>, Vec<Arc<str>>>,
     /// The languages in which it was evaluated.
-    pub languages: Languages,
+    pub languages: SupportedLanguages,
     /// How logits become scores.
     pub problem_type: ProblemType,
     /// The precision of the weights; never [`Precision::Auto`].
@@ -95,7 +95,7 @@ pub struct ModelFolder {
     info: ModelInfo,
     weights: Weights,
     tokenizer: Tokenizer,
-    decoder: Decoder,
+    postprocessor: Postprocessor,
     pad_id: u32,
     first_position: u32,
 }
@@ -117,7 +117,7 @@ struct Choices {
 }
 
 impl Choices {
-    fn mark(self, fingerprint: &mut Fingerprint) {
+    fn mark(self, fingerprint: &mut FolderHash) {
         fingerprint.part(self.problem_type.as_str().as_bytes());
         fingerprint.part(&(self.max_tokens as u64).to_le_bytes());
     }
@@ -173,7 +173,7 @@ impl ModelFolder {
         let max_tokens = config
             .max_tokens
             .map_or(options.max_tokens, |most| most.min(options.max_tokens));
-        let mut fingerprint = Fingerprint::new();
+        let mut fingerprint = FolderHash::new();
         for bytes in [&config_bytes, &manifest_bytes] {
             fingerprint.part(bytes);
         }
@@ -193,12 +193,12 @@ impl ModelFolder {
         let id = format!("{}@{}", model_name(&manifest, folder), fingerprint.hex());
 
         let labels: Arc<[Arc<str>]> = config.labels.into();
-        let decoder = decoder(&labels, problem_type, &manifest);
+        let postprocessor = postprocessor(&labels, problem_type, &manifest);
         let info = ModelInfo {
             id: id.into(),
             profile: manifest.profile.as_deref().unwrap_or(DEFAULT_PROFILE).into(),
             groups: manifest.groups.clone().unwrap_or_else(|| default_groups(&labels)),
-            languages: Languages::new(&manifest.languages),
+            languages: SupportedLanguages::new(&manifest.languages),
             labels,
             problem_type,
             precision,
@@ -209,7 +209,7 @@ impl ModelFolder {
             info,
             weights,
             tokenizer,
-            decoder,
+            postprocessor,
             pad_id: config.pad_id,
             first_position: config.first_position,
         })
@@ -233,10 +233,10 @@ impl ModelFolder {
         &self.tokenizer
     }
 
-    /// The decoder of the model's logits.
+    /// The postprocessor of the model's logits.
     #[must_use]
-    pub const fn decoder(&self) -> &Decoder {
-        &self.decoder
+    pub const fn postprocessor(&self) -> &Postprocessor {
+        &self.postprocessor
     }
 
     /// The token id used for padding.
@@ -268,7 +268,7 @@ fn encoder(
     options: &ModelOptions,
     config: &Config,
     choices: Choices,
-    fingerprint: &mut Fingerprint,
+    fingerprint: &mut FolderHash,
 ) -> Result<Parts, ModelError> {
     let bytes = tokenizer_files::tokenizer_json(folder, config.model_type.as_deref())?;
     let tokenizer = Tokenizer::parse(
@@ -303,7 +303,7 @@ fn linear(
     options: &ModelOptions,
     config: &Config,
     choices: Choices,
-    fingerprint: &mut Fingerprint,
+    fingerprint: &mut FolderHash,
 ) -> Result<Parts, ModelError> {
     if options.provider.is_gpu()
         || !matches!(options.precision, Precision::Auto | Precision::Fp32)
@@ -337,14 +337,14 @@ fn model_name(manifest: &Manifest, folder: &Path) -> String {
         .map_or_else(|| "model".to_owned(), |name| name.to_string_lossy().replace('@', "-"))
 }
 
-fn decoder(labels: &Arc<[Arc<str>]>, problem_type: ProblemType, manifest: &Manifest) -> Decoder {
+fn postprocessor(labels: &Arc<[Arc<str>]>, problem_type: ProblemType, manifest: &Manifest) -> Postprocessor {
     let thresholds = labels
         .iter()
         .map(|label| manifest.thresholds.get(label).copied().unwrap_or(DEFAULT_THRESHOLD))
         .collect();
     let fallback = manifest.fallback.as_deref().unwrap_or("neutral");
     let fallback = labels.iter().position(|label| &**label == fallback);
-    Decoder::new(
+    Postprocessor::new(
         Arc::clone(labels),
         problem_type,
         manifest.temperature.unwrap_or(1.0),

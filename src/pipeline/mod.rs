@@ -164,7 +164,7 @@ pub async fn run_with(
 ) -> anyhow::Result<Summary> {
     // Before connecting to the database, so that an invalid setting is reported at once.
     let (filter, profile) = (settings.post_filter()?, profile(settings, folder)?);
-    health.well(Part::Model);
+    health.clear_fault(Part::Model);
     health
         .status()
         .update(|status| status.model = Some(folder.info().id.to_string()));
@@ -190,7 +190,7 @@ pub async fn run_with(
         retention: settings.store.retention(),
         retired: LateBefore(store.retired_until().await?),
     };
-    health.well(Part::Database);
+    health.clear_fault(Part::Database);
 
     let group: Arc<str> = settings.kafka.group.as_str().into();
     let target = match until {
@@ -207,7 +207,7 @@ pub async fn run_with(
         reached = caught_up => { reached?; None }
         ended = &mut stages.committing => Some(ended),
     };
-    health.fault(Part::Running, "stopping");
+    health.set_fault(Part::Running, "stopping");
     let deadline = Duration::from_secs(settings.shutdown.deadline_seconds);
     let (totals, worked) = match ended_early {
         Some(ended) => return Err(stages.failed(ended).await),
@@ -403,12 +403,12 @@ async fn readiness(assignment: Assignment, health: Health) {
             .update(|status| (status.partitions, status.lag) = (partitions, lag));
         let complaint = assignment.complaint();
         if assignment.settled() {
-            health.well(Part::Kafka);
+            health.clear_fault(Part::Kafka);
             // Without partitions this is no fault: there may be more members than partitions, or the topic may be gone.
-            health.note(Part::Kafka, complaint);
+            health.set_note(Part::Kafka, complaint);
         } else {
             let why = complaint.map(|complaint| format!(": {complaint}")).unwrap_or_default();
-            health.fault(Part::Kafka, format!("waiting for the group's assignment{why}"));
+            health.set_fault(Part::Kafka, format!("waiting for the group's assignment{why}"));
         }
     }
 }

@@ -96,13 +96,13 @@ pub(super) async fn warn(settings: Settings, store: Store, health: Health) {
             }
         }
         match &found.broker {
-            Ok(_) => health.well(Part::DeadLetterTopic),
+            Ok(_) => health.clear_fault(Part::DeadLetterTopic),
             Err(error @ KafkaError::DeadLetterTopic { .. }) => {
                 let error = error.to_string();
                 if logged.insert(error.clone()) {
                     tracing::error!("{error}");
                 }
-                health.fault(Part::DeadLetterTopic, error);
+                health.set_fault(Part::DeadLetterTopic, error);
             }
             // The consumer reports what is wrong.
             Err(error) => tracing::debug!(%error, "can't check the topics yet"),

@@ -91,11 +91,21 @@ fn compare(
         let (topic, number) = partition;
         let foreign =
             broker.cluster.is_some() && stored.cluster.is_some() && stored.cluster.as_deref() != broker.cluster;
-        if foreign && options.on_topic_changed == OnTopicChanged::Stop {
-            report.faults.push(format!(
-                "{topic}/{number}: the offset belongs to another cluster (kafka.on_topic_changed)"
-            ));
-            continue;
+        match options.on_topic_changed {
+            OnTopicChanged::Stop if foreign => {
+                report.faults.push(format!(
+                    "{topic}/{number}: the offset belongs to another cluster (kafka.on_topic_changed)"
+                ));
+                continue;
+            }
+            OnTopicChanged::Restart if foreign => {
+                report.warnings.push(format!(
+                    "{topic}/{number}: the offset belongs to another cluster: the partition will restart where kafka.start says \
+                     (kafka.on_topic_changed)"
+                ));
+                continue;
+            }
+            _ => {}
         }
         // The end is the offset after the last record. An offset that follows no record may be after a transaction marker.
         if stored.next > found.high && stored.last.is_some() && options.on_offset_out_of_range == OutOfRange::Stop {
@@ -139,11 +149,22 @@ mod tests {
 
     /// The report about a partition whose last committed record is `age_hours` old, in a topic with a retention of one day.
     fn report(next: i64, age_hours: i64, low: i64, high: i64) -> OffsetsReport {
+        report_with(&KafkaOptions::default(), "ours", next, age_hours, low, high)
+    }
+
+    fn report_with(
+        options: &KafkaOptions,
+        cluster: &str,
+        next: i64,
+        age_hours: i64,
+        low: i64,
+        high: i64,
+    ) -> OffsetsReport {
         let partition: Partition = ("posts".into(), 0);
         let now = OffsetDateTime::UNIX_EPOCH + time::Duration::days(20_000);
         let stored = StoredOffset {
             next,
-            cluster: Some("ours".to_owned()),
+            cluster: Some(cluster.to_owned()),
             last: Some(Fingerprint::of(
                 Some(now - time::Duration::hours(age_hours)),
                 None,
@@ -155,12 +176,7 @@ mod tests {
             watermarks: &BTreeMap::from([(partition.clone(), Watermarks { low, high })]),
             retention: &BTreeMap::from([("posts".to_owned(), Duration::from_hours(24))]),
         };
-        compare(
-            &KafkaOptions::default(),
-            &HashMap::from([(partition, stored)]),
-            &broker,
-            now,
-        )
+        compare(options, &HashMap::from([(partition, stored)]), &broker, now)
     }
 
     #[test]
@@ -172,6 +188,25 @@ mod tests {
             "{warned:?}"
         );
         assert!(report(10, 13, 0, 10).warnings.is_empty(), "no record waits");
+    }
+
+    /// The offset 11 is out of the other cluster's range, but a restarted partition does not begin there.
+    #[test]
+    fn an_offset_of_another_cluster_is_a_fault_only_where_the_partition_does_not_restart() {
+        let with = |on_topic_changed| {
+            let options = KafkaOptions {
+                on_topic_changed,
+                ..KafkaOptions::default()
+            };
+            report_with(&options, "theirs", 11, 1, 0, 10)
+        };
+        assert!(with(OnTopicChanged::Stop).faults[0].contains("another cluster"));
+        let restarted = with(OnTopicChanged::Restart);
+        assert!(
+            restarted.faults.is_empty() && restarted.warnings[0].contains("will restart"),
+            "{restarted:?}"
+        );
+        assert!(with(OnTopicChanged::Continue).faults[0].contains("beyond the last record"));
     }
 
     #[test]

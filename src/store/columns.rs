@@ -135,7 +135,7 @@ mod tests {
 
     use super::*;
     use crate::{
-        model::{Languages, Precision, Prediction, ProblemType, Provider},
+        model::{Precision, Prediction, ProblemType, Provider, SupportedLanguages},
         post::{Language, Origin, Post, Source, TimeSource},
     };
 
@@ -145,7 +145,7 @@ mod tests {
             labels: ["joy".into(), "a\"b".into()].into(),
             profile: "twitter-roberta".into(),
             groups: std::collections::BTreeMap::new(),
-            languages: Languages::default(),
+            languages: SupportedLanguages::default(),
             problem_type: ProblemType::SingleLabelClassification,
             precision: Precision::Fp32,
             provider: Provider::Cpu,

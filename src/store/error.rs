@@ -173,6 +173,8 @@ fn classify_code(code: &str) -> Fault {
         "25P03" | "53300" => Fault::Unreachable,
         // out_of_memory: also raised when the lock table is full
         "53200" => Fault::NoMemory,
+        // configuration_limit_exceeded, such as temp_file_limit
+        "53400" => Fault::Busy,
         _ if code.starts_with("53") => Fault::NoSpace,
         // raise_exception, assert_failure: a trigger that a user added
         "P0001" | "P0004" => Fault::Row,
@@ -267,6 +269,7 @@ mod tests {
             ("53100", Fault::NoSpace),
             ("53200", Fault::NoMemory),
             ("53300", Fault::Unreachable),
+            ("53400", Fault::Busy),
             ("57P01", Fault::Unreachable),
             ("57P03", Fault::Unreachable),
             ("55P03", Fault::Busy),

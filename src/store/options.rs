@@ -102,13 +102,13 @@ impl Default for StoreOptions {
 
 /// Time beyond the statement timeout for the server to cancel the statement and report it.
 const GRACE: Duration = Duration::from_secs(5);
-/// The longest statement timeout that Postgres accepts: it counts milliseconds in 32 bits.
-const LONGEST_STATEMENT_SECONDS: u64 = i32::MAX as u64 / 1000;
+/// The longest timeout that Postgres accepts: it counts milliseconds in 32 bits.
+const LONGEST_TIMEOUT_SECONDS: u64 = i32::MAX as u64 / 1000;
 
 impl StoreOptions {
     /// How long the server may be silent during a statement before its connection is closed; `None` for no limit.
     pub(super) fn patience(&self) -> Option<Duration> {
-        let statement = self.statement_timeout_seconds.min(LONGEST_STATEMENT_SECONDS);
+        let statement = self.statement_timeout_seconds;
         (statement > 0).then(|| Duration::from_secs(statement) + GRACE)
     }
 
@@ -124,6 +124,17 @@ impl StoreOptions {
         if self.max_connections == 0 {
             let why = "database.max_connections is 0: set it to at least 1";
             return Err(StoreError::new(Fault::Settings, "reading the settings", why));
+        }
+        for (name, seconds) in [
+            ("statement_timeout_seconds", self.statement_timeout_seconds),
+            ("lock_timeout_seconds", self.lock_timeout_seconds),
+        ] {
+            if seconds > LONGEST_TIMEOUT_SECONDS {
+                let why = format!(
+                    "database.{name} is {seconds}: set it to at most {LONGEST_TIMEOUT_SECONDS}, or to 0 for no limit"
+                );
+                return Err(StoreError::new(Fault::Settings, "reading the settings", why));
+            }
         }
         self.connect_options().map(drop)
     }
@@ -362,6 +373,15 @@ mod tests {
             ..StoreOptions::default()
         };
         assert!(none.check().unwrap_err().to_string().contains("max_connections is 0"));
+        let long = StoreOptions {
+            lock_timeout_seconds: LONGEST_TIMEOUT_SECONDS + 1,
+            ..StoreOptions::default()
+        };
+        let why = long.check().unwrap_err().to_string();
+        assert!(
+            why.contains("lock_timeout_seconds is 2147484: set it to at most"),
+            "{why}"
+        );
         assert!(fault("postgres://u@one:1,two:2/x").contains("several hosts"));
         assert!(fault("postgres://h/x?connect_timeout=3").contains("connect_timeout_seconds"));
         assert!(toml::from_str::<StoreOptions>("urll = 'x'").is_err());

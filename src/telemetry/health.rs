@@ -63,19 +63,19 @@ impl Health {
     #[must_use]
     pub fn starting() -> Self {
         let health = Self::default();
-        health.fault(Part::Model, "loading");
-        health.fault(Part::Database, "connecting");
-        health.fault(Part::Kafka, "joining the group");
+        health.set_fault(Part::Model, "loading");
+        health.set_fault(Part::Database, "connecting");
+        health.set_fault(Part::Kafka, "joining the group");
         health
     }
 
     /// Clears the part's fault.
-    pub fn well(&self, part: Part) {
+    pub fn clear_fault(&self, part: Part) {
         self.change(|faults| faults.remove(&part).is_some());
     }
 
     /// Sets the part's fault.
-    pub fn fault(&self, part: Part, why: impl Into<String>) {
+    pub fn set_fault(&self, part: Part, why: impl Into<String>) {
         let why = why.into();
         self.change(|faults| faults.insert(part, why).is_none());
     }
@@ -102,7 +102,7 @@ impl Health {
     }
 
     /// Sets or clears the note of a part: what to do about it while it still works.
-    pub fn note(&self, part: Part, note: Option<String>) {
+    pub fn set_note(&self, part: Part, note: Option<String>) {
         let mut notes = lock(&self.notes);
         match note {
             Some(note) => notes.insert(part, note),
@@ -171,10 +171,10 @@ mod tests {
         let health = Health::starting();
         assert_eq!(health.report().len(), 3);
         for part in [Part::Model, Part::Database, Part::Kafka] {
-            health.well(part);
+            health.clear_fault(part);
         }
         assert!(health.report().is_empty());
-        health.fault(Part::Database, "away");
+        health.set_fault(Part::Database, "away");
         assert_eq!(health.report(), ["database: away"]);
     }
 

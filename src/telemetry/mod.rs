@@ -2,9 +2,9 @@
 
 pub mod health;
 mod histogram;
+pub(crate) mod log_limiter;
 mod logs;
 pub mod metric;
-pub(crate) mod quiet;
 mod status;
 
 use metrics_exporter_prometheus::{Matcher, PrometheusBuilder, PrometheusHandle};

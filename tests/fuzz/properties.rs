@@ -12,7 +12,7 @@ use std::{
 use moodstream::{
     clean::Profile,
     config::{Settings, SettingsError, layers},
-    filter::{Languages, SubjectSet},
+    filter::{LanguageFilter, SubjectSet},
     model::{ModelFolder, ModelOptions, Tokenizer},
     post::{self, Envelope, Format, Hashtag, Id, Language, Limits, ParseOptions, Parsed, Reject, Text},
     store::DatabaseUrl,
@@ -272,7 +272,7 @@ fn use_settings(settings: &Settings) {
     if let Err(error) = settings.check() {
         one_line(&error);
     }
-    let _ = Languages::new(&settings.posts.languages);
+    let _ = LanguageFilter::new(&settings.posts.languages);
     if let Err(error) = SubjectSet::new(&settings.subjects) {
         let error = error.to_string();
         assert!(!error.contains('\n'), "{error}");

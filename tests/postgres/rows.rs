@@ -3,7 +3,7 @@
 use std::sync::Arc;
 
 use moodstream::{
-    model::Languages,
+    model::SupportedLanguages,
     post::{self as parser, Envelope, Hashtag, Id, Language, ParseOptions, Parsed, Source},
     store::{DeletionRow, Flush, Tally},
 };
@@ -380,7 +380,7 @@ async fn the_models_groups_replace_those_stored_before() {
 async fn rows_record_whether_the_model_supports_their_language() {
     let harness = Harness::with_partitions(1).await;
     let mut model = (*crate::support::store::model()).clone();
-    model.languages = Languages::new(&[("en".into(), 0.66), ("pt-BR".into(), 0.4)].into());
+    model.languages = SupportedLanguages::new(&[("en".into(), 0.66), ("pt-BR".into(), 0.4)].into());
     harness.store.keep_languages(&model).await.unwrap();
     let known = "SELECT string_agg(concat_ws(' ', model_id, lang, macro_f1), ', ' ORDER BY lang) FROM model_language";
     let read = || async {
@@ -417,7 +417,7 @@ async fn rows_record_whether_the_model_supports_their_language() {
         ]
     );
 
-    model.languages = Languages::new(&[("pt".into(), 0.5)].into());
+    model.languages = SupportedLanguages::new(&[("pt".into(), 0.5)].into());
     harness.store.keep_languages(&model).await.unwrap();
     assert_eq!(read().await, "test@0badcafe pt 0.5");
 }

@@ -391,7 +391,7 @@ async fn table(harness: &Harness, sql: &str) -> String {
     out
 }
 
-/// Runs every example. `MOODSTREAM_WRITE_DOCS=1` replaces the results in the file.
+/// Runs every example. `MOODSTREAM_RENEW=1` replaces the results in the file.
 #[tokio::test]
 async fn the_results_in_the_docs_match_the_database() {
     let harness = seeded().await;
@@ -416,12 +416,12 @@ async fn the_results_in_the_docs_match_the_database() {
     }
     out.push_str(rest);
     assert!(examples >= 10);
-    if std::env::var_os("MOODSTREAM_WRITE_DOCS").is_some() {
+    if std::env::var_os("MOODSTREAM_RENEW").is_some() {
         std::fs::write(docs_path(), out).unwrap();
         return;
     }
     assert!(
         out == docs,
-        "docs/sql.md is stale: MOODSTREAM_WRITE_DOCS=1 cargo test --test postgres docs, then look at git diff"
+        "docs/sql.md is stale: MOODSTREAM_RENEW=1 cargo test --test postgres docs, then look at git diff"
     );
 }

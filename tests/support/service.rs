@@ -237,11 +237,6 @@ impl Service {
         }
     }
 
-    /// The address of its pages.
-    pub fn listen(&self) -> &str {
-        &self.listen
-    }
-
     /// The same with another model folder.
     pub fn with_model(&self, folder: &Path) -> Self {
         Self {

@@ -8,7 +8,7 @@ use std::{
 };
 
 use moodstream::{
-    model::{Languages, ModelInfo, Precision, Prediction, ProblemType, Provider},
+    model::{ModelInfo, Precision, Prediction, ProblemType, Provider, SupportedLanguages},
     post::{Deletion, Language, Origin, Post, Source, TimeSource},
     store::{DeletionRow, Flush, Flushed, OffsetRange, PostRow, Store, StoreOptions},
 };
@@ -142,7 +142,7 @@ pub fn model() -> Arc<ModelInfo> {
         labels: ["anger".into(), "joy".into()].into(),
         profile: "twitter-roberta".into(),
         groups: BTreeMap::new(),
-        languages: Languages::default(),
+        languages: SupportedLanguages::default(),
         problem_type: ProblemType::SingleLabelClassification,
         precision: Precision::Fp32,
         provider: Provider::Cpu,

@@ -26,7 +26,7 @@ fn slow_oversized_or_numerous_clients_do_not_block_others() {
     let service = bench.service("limits");
     let mut child = service.command().spawn().unwrap();
     wait_for("the server", || service.get("/live").is_some());
-    let connect = || TcpStream::connect(service.listen()).unwrap();
+    let connect = || TcpStream::connect(service.address()).unwrap();
 
     // A head that is too long or has too many fields is refused.
     for head in [

@@ -101,7 +101,7 @@ fn with_temperature(
 /// The manifest with the threshold that fits each label.
 fn with_thresholds(manifest: Manifest, folder: &ModelFolder, served: &Served, examples: &[Example]) -> Manifest {
     let threshold = |(at, label): (usize, &Arc<str>)| {
-        if folder.decoder().fallback() == Some(at) {
+        if folder.postprocessor().fallback() == Some(at) {
             // It is given where no other label is, and not for a score of its own.
             return 1.0;
         }

@@ -13,9 +13,9 @@ const KINDS: usize = 64;
 
 /// Allows one log line of each kind per ten seconds.
 #[derive(Debug, Default)]
-pub(crate) struct Quiet(Mutex<HashMap<String, (Instant, u64)>>);
+pub(crate) struct LogLimiter(Mutex<HashMap<String, (Instant, u64)>>);
 
-impl Quiet {
+impl LogLimiter {
     /// Returns `Some` if the line may be logged, with the number of lines suppressed since the last one.
     pub(crate) fn allow(&self, kind: &str) -> Option<u64> {
         self.allow_at(kind, Instant::now())
@@ -49,21 +49,21 @@ mod tests {
 
     #[test]
     fn one_line_per_kind_and_ten_seconds_with_the_number_suppressed() {
-        let (quiet, start) = (Quiet::default(), Instant::now());
-        assert_eq!(quiet.allow_at("down", start), Some(0));
-        assert_eq!(quiet.allow_at("down", start + Duration::from_secs(1)), None);
-        assert_eq!(quiet.allow_at("other", start + Duration::from_secs(1)), Some(0));
-        assert_eq!(quiet.allow_at("down", start + Duration::from_secs(2)), None);
-        assert_eq!(quiet.allow_at("down", start + Duration::from_secs(11)), Some(2));
-        assert_eq!(quiet.allow_at("down", start + Duration::from_secs(22)), Some(0));
+        let (limiter, start) = (LogLimiter::default(), Instant::now());
+        assert_eq!(limiter.allow_at("down", start), Some(0));
+        assert_eq!(limiter.allow_at("down", start + Duration::from_secs(1)), None);
+        assert_eq!(limiter.allow_at("other", start + Duration::from_secs(1)), Some(0));
+        assert_eq!(limiter.allow_at("down", start + Duration::from_secs(2)), None);
+        assert_eq!(limiter.allow_at("down", start + Duration::from_secs(11)), Some(2));
+        assert_eq!(limiter.allow_at("down", start + Duration::from_secs(22)), Some(0));
     }
 
     #[test]
     fn the_number_of_kinds_is_bounded() {
-        let (quiet, now) = (Quiet::default(), Instant::now());
+        let (limiter, now) = (LogLimiter::default(), Instant::now());
         for kind in 0..1_000 {
-            quiet.allow_at(&kind.to_string(), now);
+            limiter.allow_at(&kind.to_string(), now);
         }
-        assert!(quiet.kinds().len() <= KINDS);
+        assert!(limiter.kinds().len() <= KINDS);
     }
 }

@@ -17,7 +17,7 @@ pub struct NotFinite {
 
 /// Converts a model's logits into predictions.
 #[derive(Debug, Clone)]
-pub struct Decoder {
+pub struct Postprocessor {
     labels: Arc<[Arc<str>]>,
     problem_type: ProblemType,
     temperature: f64,
@@ -25,8 +25,8 @@ pub struct Decoder {
     fallback: Option<usize>,
 }
 
-impl Decoder {
-    /// Creates a decoder with one threshold per label, in the order of the labels. `fallback` is the index of a label.
+impl Postprocessor {
+    /// Creates a postprocessor with one threshold per label, in the order of the labels. `fallback` is the index of a label.
     pub(super) fn new(
         labels: Arc<[Arc<str>]>,
         problem_type: ProblemType,
@@ -125,14 +125,14 @@ mod tests {
 
     use super::*;
 
-    fn decoder(problem_type: ProblemType, thresholds: [f64; 3], fallback: Option<usize>) -> Decoder {
+    fn postprocessor(problem_type: ProblemType, thresholds: [f64; 3], fallback: Option<usize>) -> Postprocessor {
         let labels: Arc<[Arc<str>]> = ["anger", "joy", "neutral"].map(Arc::from).into();
-        Decoder::new(labels, problem_type, 1.0, thresholds.to_vec(), fallback)
+        Postprocessor::new(labels, problem_type, 1.0, thresholds.to_vec(), fallback)
     }
 
     #[test]
     fn multi_label_takes_the_highest_that_reaches_its_threshold() {
-        let multi = decoder(ProblemType::MultiLabelClassification, [0.9, 0.3, 0.5], Some(2));
+        let multi = postprocessor(ProblemType::MultiLabelClassification, [0.9, 0.3, 0.5], Some(2));
         // anger's .73 is below its threshold of .9; joy's .38 reaches .3
         let prediction = multi.decode(&[1.0, -0.5, -3.0]).unwrap();
         assert_eq!(&*prediction.emotion, "joy");
@@ -142,7 +142,7 @@ mod tests {
             &*prediction.emotion, "neutral",
             "no label reaches its threshold: the fallback"
         );
-        let prediction = decoder(ProblemType::MultiLabelClassification, [0.9; 3], None)
+        let prediction = postprocessor(ProblemType::MultiLabelClassification, [0.9; 3], None)
             .decode(&[1.0, -3.0, -3.0])
             .unwrap();
         assert_eq!(&*prediction.emotion, "anger", "no fallback: the highest");
@@ -150,7 +150,7 @@ mod tests {
 
     #[test]
     fn sigmoid_scores_do_not_compete() {
-        let prediction = decoder(ProblemType::MultiLabelClassification, [0.5; 3], None)
+        let prediction = postprocessor(ProblemType::MultiLabelClassification, [0.5; 3], None)
             .decode(&[0.0, 0.0, 100.0])
             .unwrap();
         assert_eq!(*prediction.scores, [0.5, 0.5, 1.0]);
@@ -158,7 +158,7 @@ mod tests {
 
     #[test]
     fn equal_scores_go_to_the_first_label() {
-        let prediction = decoder(ProblemType::SingleLabelClassification, [0.5; 3], None)
+        let prediction = postprocessor(ProblemType::SingleLabelClassification, [0.5; 3], None)
             .decode(&[1.0, 1.0, 1.0])
             .unwrap();
         assert_eq!(&*prediction.emotion, "anger");
@@ -166,7 +166,7 @@ mod tests {
 
     #[test]
     fn logits_that_are_not_finite_are_an_error() {
-        let single = decoder(ProblemType::SingleLabelClassification, [0.5; 3], None);
+        let single = postprocessor(ProblemType::SingleLabelClassification, [0.5; 3], None);
         for bad in [f32::NAN, f32::INFINITY, f32::NEG_INFINITY] {
             assert_eq!(single.decode(&[0.0, bad, 0.0]), Err(NotFinite { label: 1 }));
         }
@@ -176,9 +176,9 @@ mod tests {
         #[test]
         fn scores_are_probabilities_on_the_grid(logits in prop::array::uniform3(-1e30f32..1e30), multi: bool, temperature in 0.01f64..100.0) {
             let problem_type = if multi { ProblemType::MultiLabelClassification } else { ProblemType::SingleLabelClassification };
-            let mut decoder = decoder(problem_type, [0.5; 3], Some(2));
-            decoder.temperature = temperature;
-            let prediction = decoder.decode(&logits).unwrap();
+            let mut postprocessor = postprocessor(problem_type, [0.5; 3], Some(2));
+            postprocessor.temperature = temperature;
+            let prediction = postprocessor.decode(&logits).unwrap();
             for score in prediction.scores.iter() {
                 prop_assert!((0.0..=1.0).contains(score));
                 prop_assert_eq!((score * STEPS).fract(), 0.0);
