@@ -10,46 +10,33 @@
 //! the records already fetched, and `resume` would fetch them again. The group's events have a separate queue that is
 //! always polled, so a consumer that waits for a slow database stays in the group.
 
-mod assignment;
 mod check;
 pub(crate) mod client;
 mod consumer;
-mod dead_letter;
-mod dead_letter_reader;
-mod dead_letter_topic;
+mod dead_letters;
 pub(crate) mod error;
-mod event;
-mod in_flight;
-mod offset_store;
 mod options;
 mod partition;
-mod partition_reader;
-mod poll_loop;
-mod properties;
-mod quarantine;
-mod rebalance;
-mod record;
 mod secret;
-mod start_offsets;
+mod statistics;
 mod topic;
-mod topic_name;
 mod watermarks;
 
-pub use assignment::{AssignedPartition, Assignment};
-pub(crate) use check::fetch_metadata;
-pub use check::{BrokerReport, DeadLetterTopic, check_broker, check_clients, retention};
-pub use consumer::Consumer;
-pub use dead_letter::{DeadLetter, DeadLetterError, DeadLetters, Sent, header};
-pub use dead_letter_reader::{REPLAYED_FROM, Replay, StoredDeadLetter, read_dead_letters};
-pub use dead_letter_topic::prepare_dead_letter_topic;
-pub use error::KafkaError;
-pub use in_flight::InFlightPermit;
-pub use offset_store::{OffsetStore, OffsetStoreError, StoredOffset};
-pub use options::{KafkaOptions, OnTopicChanged, OutOfRange, StartFrom};
-pub use partition::Partition;
-pub use properties::{Properties, Value};
-pub use quarantine::{Cause, QuarantineReason};
 pub use rdkafka::message::OwnedHeaders;
-pub use record::{Origin, Record};
-pub(crate) use topic::create_topic;
-pub use watermarks::{Watermarks, watermarks};
+
+pub(crate) use self::{check::fetch_metadata, topic::create_topic};
+pub use self::{
+    check::{BrokerReport, DeadLetterTopic, check_broker, check_clients, retention},
+    consumer::{
+        AssignedPartition, Assignment, Cause, Consumer, InFlightPermit, OffsetStore, OffsetStoreError, Origin,
+        QuarantineReason, Record, StoredOffset,
+    },
+    dead_letters::{
+        DeadLetter, DeadLetterError, DeadLetters, REPLAYED_FROM, Replay, Sent, StoredDeadLetter, header,
+        prepare_dead_letter_topic, read_dead_letters,
+    },
+    error::KafkaError,
+    options::{KafkaOptions, OnTopicChanged, OutOfRange, Properties, StartFrom, Value},
+    partition::Partition,
+    watermarks::{Watermarks, watermarks},
+};

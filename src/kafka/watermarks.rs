@@ -23,7 +23,7 @@ use super::{
     error::KafkaError,
     options::KafkaOptions,
     partition::Partition,
-    rebalance::Statistics,
+    statistics::Statistics,
 };
 
 /// The range of offsets that a partition holds.

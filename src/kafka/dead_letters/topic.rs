@@ -8,7 +8,7 @@ use rdkafka::{
     util::Timeout,
 };
 
-use super::{
+use crate::kafka::{
     check::{BrokerReport, DeadLetterTopic},
     client::CommonContext,
     error::{KafkaError, describe},

@@ -9,7 +9,8 @@ use std::{
     time::Duration,
 };
 
-use super::{offset_store::StoredOffset, partition::Partition, quarantine::Cause};
+use super::{offset_store::StoredOffset, quarantine::Cause};
+use crate::kafka::partition::Partition;
 
 /// An event for the consumer's thread.
 #[derive(Debug)]

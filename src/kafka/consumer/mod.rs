@@ -1,4 +1,15 @@
-//! The consumer's handle.
+//! Consuming in a group: the consumer's handle, its thread, and which records still belong to this member.
+
+mod assignment;
+mod event;
+mod in_flight;
+mod offset_store;
+mod partition_reader;
+mod poll_loop;
+mod quarantine;
+mod rebalance;
+mod record;
+mod start_offsets;
 
 use std::{
     sync::{Arc, Mutex},
@@ -12,21 +23,22 @@ use tokio::{
     time::timeout,
 };
 
-use super::{
+pub(super) use self::record::{bytes_of, read_headers};
+pub use self::{
     assignment::{AssignedPartition, Assignment},
-    error::KafkaError,
-    event::{self, ConsumerEvent, EventSender},
-    in_flight::InFlightLimit,
-    offset_store::OffsetStore,
-    options::KafkaOptions,
-    partition::Partition,
-    poll_loop::{Config, PollLoop},
+    in_flight::InFlightPermit,
+    offset_store::{OffsetStore, OffsetStoreError, StoredOffset},
     quarantine::{Cause, QuarantineReason},
+    record::{Origin, Record},
+};
+use self::{
+    event::{ConsumerEvent, EventSender},
+    in_flight::InFlightLimit,
+    poll_loop::{Config, PollLoop},
     rebalance::GroupContext,
-    record::Record,
     start_offsets::StartOffsetFinder,
 };
-
+use super::{error::KafkaError, options::KafkaOptions, partition::Partition};
 use crate::sync::lock;
 
 /// A member of the consumer group, on its own thread.

@@ -4,7 +4,7 @@ use std::{collections::HashMap, error::Error};
 
 use futures::future::BoxFuture;
 
-use super::partition::Partition;
+use crate::kafka::partition::Partition;
 use crate::post::Fingerprint;
 
 /// Why the offsets can't be read or written at the moment. The call is retried until it succeeds.

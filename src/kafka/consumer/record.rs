@@ -13,10 +13,8 @@ use rdkafka::{
 };
 use time::OffsetDateTime;
 
-use super::{
-    in_flight::{InFlightLimit, InFlightPermit},
-    partition::Partition,
-};
+use super::in_flight::{InFlightLimit, InFlightPermit};
+use crate::kafka::partition::Partition;
 use crate::post::Fingerprint;
 pub use crate::post::Origin;
 
@@ -90,13 +88,13 @@ const UNREADABLE_HEADER_BYTES: usize = 1_024;
 
 /// The headers in order, with `None` for those whose name is not UTF-8. Brokers accept such names, but the client library
 /// panics on them.
-pub(super) fn read_headers<H: Headers>(headers: &H) -> impl Iterator<Item = Option<Header<'_, &[u8]>>> {
+pub(in crate::kafka) fn read_headers<H: Headers>(headers: &H) -> impl Iterator<Item = Option<Header<'_, &[u8]>>> {
     let read = |place| catch_unwind(AssertUnwindSafe(|| headers.try_get(place)));
     (0..headers.count()).map(move |place| read(place).ok().flatten())
 }
 
 /// The size of a key, a value and headers, in bytes.
-pub(super) fn bytes_of(key: Option<&Bytes>, value: Option<&Bytes>, headers: Option<&OwnedHeaders>) -> usize {
+pub(in crate::kafka) fn bytes_of(key: Option<&Bytes>, value: Option<&Bytes>, headers: Option<&OwnedHeaders>) -> usize {
     let bytes_of_header = |header: Header<'_, &[u8]>| header.key.len() + header.value.map_or(0, <[u8]>::len);
     let headers = headers.into_iter().flat_map(read_headers);
     let headers: usize = headers

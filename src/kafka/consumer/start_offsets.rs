@@ -11,14 +11,16 @@ use tokio_util::sync::{CancellationToken, DropGuard};
 
 use super::{
     assignment::Assignment,
-    check,
-    error::KafkaError,
     event::{ConsumerEvent, EventSender},
     offset_store::{OffsetStore, OffsetStoreError, StoredOffset},
+    quarantine::{Cause, QuarantineReason},
+};
+use crate::kafka::{
+    check,
+    error::KafkaError,
+    options::entry_matches,
     options::{KafkaOptions, OnTopicChanged, OutOfRange, StartFrom},
     partition::Partition,
-    quarantine::{Cause, QuarantineReason},
-    topic_name::entry_matches,
     watermarks::{self, Watermarks},
 };
 use crate::{backoff::Backoff, telemetry::metric};

@@ -1,7 +1,7 @@
 //! Topic names and patterns.
 
 /// Whether an entry of `topics`, a name or a pattern, matches this topic.
-pub(super) fn entry_matches(entry: &str, topic: &str) -> bool {
+pub(in crate::kafka) fn entry_matches(entry: &str, topic: &str) -> bool {
     if entry.starts_with('^') {
         regex::Regex::new(entry).is_ok_and(|regex| regex.is_match(topic))
     } else {

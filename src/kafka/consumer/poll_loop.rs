@@ -17,18 +17,20 @@ use tokio::sync::mpsc;
 
 use super::{
     assignment::Assignment,
-    client::count_error,
-    error::{KafkaError, describe, is_authentication},
     event::{ConsumerEvent, EventReceiver, EventSender},
     in_flight::InFlightLimit,
     offset_store::StoredOffset,
-    options::KafkaOptions,
-    partition::Partition,
     partition_reader::{PartitionReader, Polled},
     quarantine::{Cause, Proof, QuarantineReason},
     rebalance::{GroupContext, partition_list},
     record::Record,
     start_offsets::{StartOffsetFinder, Trust},
+};
+use crate::kafka::{
+    client::count_error,
+    error::{KafkaError, describe, is_authentication},
+    options::KafkaOptions,
+    partition::Partition,
 };
 use crate::telemetry::{log_limiter::LogLimiter, metric};
 

@@ -9,9 +9,9 @@ use rdkafka::{
 };
 
 use super::{
-    error::KafkaError, event::EventSender, in_flight::InFlightLimit, offset_store::StoredOffset, partition::Partition,
-    rebalance::GroupContext, record::Record,
+    event::EventSender, in_flight::InFlightLimit, offset_store::StoredOffset, rebalance::GroupContext, record::Record,
 };
+use crate::kafka::{error::KafkaError, partition::Partition};
 use crate::{post::Fingerprint, telemetry::metric};
 
 /// The result of polling a partition once.

@@ -11,56 +11,16 @@ use rdkafka::{
     error::{KafkaError as RdError, KafkaResult},
     types::RDKafkaRespErr,
 };
-use serde::Deserialize;
 
 use super::{
     assignment::Assignment,
-    client,
     event::{ConsumerEvent, EventSender},
-    partition::Partition,
 };
+use crate::kafka::{client, partition::Partition, statistics::Statistics};
 use crate::{
     sync::lock,
     telemetry::{log_limiter::LogLimiter, metric},
 };
-
-/// The part of librdkafka's statistics that is used here; see its STATISTICS.md.
-#[derive(Debug, Deserialize)]
-pub(super) struct Statistics {
-    #[serde(default)]
-    pub(super) topics: HashMap<String, TopicStatistics>,
-}
-
-#[derive(Debug, Deserialize)]
-pub(super) struct TopicStatistics {
-    #[serde(default)]
-    pub(super) partitions: HashMap<i32, PartitionStatistics>,
-}
-
-/// Offsets from the latest fetch response; negative before the first one.
-#[derive(Debug, Clone, Copy, Deserialize)]
-pub(super) struct PartitionStatistics {
-    pub(super) lo_offset: i64,
-    pub(super) hi_offset: i64,
-    pub(super) ls_offset: i64,
-}
-
-impl PartitionStatistics {
-    /// The log start offset.
-    pub(super) fn start(self) -> Option<i64> {
-        (self.lo_offset >= 0).then_some(self.lo_offset)
-    }
-
-    /// The end for a consumer: the last stable offset with `read_committed`, else the high watermark.
-    pub(super) fn end(self, read_committed: bool) -> Option<i64> {
-        let end = if read_committed && self.ls_offset >= 0 {
-            self.ls_offset
-        } else {
-            self.hi_offset
-        };
-        (end >= 0).then_some(end)
-    }
-}
 
 /// The callbacks of the group's consumer. They all run on the consumer's thread, within a poll.
 pub(super) struct GroupContext {
@@ -116,7 +76,7 @@ impl ClientContext for GroupContext {
             self.assignment.complain(reason.to_owned());
         }
         if let Some(more) = self.log_limiter.allow(&error.to_string()) {
-            tracing::warn!(error = %super::error::describe(&error), reason, more, "Kafka client error");
+            tracing::warn!(error = %crate::kafka::error::describe(&error), reason, more, "Kafka client error");
         }
     }
 
@@ -164,7 +124,7 @@ impl ConsumerContext for GroupContext {
         };
         if let Err(error) = result {
             client::count_error("consume");
-            tracing::warn!(error = %super::error::describe(&error), "completing a rebalance failed");
+            tracing::warn!(error = %crate::kafka::error::describe(&error), "completing a rebalance failed");
         }
     }
 
@@ -173,7 +133,7 @@ impl ConsumerContext for GroupContext {
         client::count_error("commit");
         if let Some(more) = self.log_limiter.allow(&error.to_string()) {
             // The offsets in Postgres are authoritative; Kafka's are for lag tools only.
-            tracing::warn!(error = %super::error::describe(&error), more, "committing offsets to Kafka failed");
+            tracing::warn!(error = %crate::kafka::error::describe(&error), more, "committing offsets to Kafka failed");
         }
     }
 }

@@ -17,11 +17,11 @@ use rdkafka::{
 use time::{OffsetDateTime, format_description::well_known::Rfc3339};
 use xxhash_rust::xxh3::xxh3_64;
 
-use super::{
+use crate::kafka::{
     client::{CommonContext, count_error},
+    consumer::{Origin, bytes_of},
     error::{KafkaError, describe},
     options::KafkaOptions,
-    record::{Origin, bytes_of},
 };
 use crate::{sync::lock, telemetry::metric};
 

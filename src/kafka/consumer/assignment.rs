@@ -8,10 +8,8 @@ use std::{
     },
 };
 
-use super::{
-    partition::Partition,
-    quarantine::{Cause, Proof, Quarantine},
-};
+use super::quarantine::{Cause, Proof, Quarantine};
+use crate::kafka::partition::Partition;
 use crate::{sync::lock, telemetry::metric};
 
 /// A partition being read.

@@ -7,11 +7,13 @@ use rdkafka::{consumer::Consumer as _, error::KafkaError as RdError, types::RDKa
 use super::{PollLoop, State};
 use crate::kafka::{
     client::count_error,
+    consumer::{
+        quarantine::{Cause, QuarantineReason},
+        start_offsets::Trust,
+    },
     error::{KafkaError, describe},
     options::OnTopicChanged,
     partition::Partition,
-    quarantine::{Cause, QuarantineReason},
-    start_offsets::Trust,
 };
 
 /// Whether, after this error of a partition, the client library skips records, or stops reading without reporting it again.

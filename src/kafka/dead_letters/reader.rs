@@ -14,13 +14,13 @@ use rdkafka::{
 };
 use time::{OffsetDateTime, format_description::well_known::Rfc3339};
 
-use super::{
+use super::producer::header;
+use crate::kafka::{
     check::fetch_metadata,
     client::CommonContext,
-    dead_letter::header,
+    consumer::{Origin, read_headers},
     error::{KafkaError, describe},
     options::KafkaOptions,
-    record::{Origin, read_headers},
 };
 
 /// The header of a replayed record with the place of its dead letter, `topic/partition/offset`.

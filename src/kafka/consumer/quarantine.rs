@@ -10,7 +10,7 @@ use std::{
     time::{Duration, Instant},
 };
 
-use super::partition::Partition;
+use crate::kafka::partition::Partition;
 use crate::{sync::lock, telemetry::metric};
 
 /// Why a partition is quarantined.

@@ -5,7 +5,7 @@ use std::{collections::BTreeMap, fmt};
 use rdkafka::ClientConfig;
 use serde::Deserialize;
 
-use super::{error::KafkaError, secret::is_secret};
+use crate::kafka::{error::KafkaError, secret::is_secret};
 
 /// Properties that are refused, with the reason.
 pub(super) const REFUSED: &[(&str, &str)] = &[

@@ -136,7 +136,7 @@ mod tests {
     use super::*;
 
     fn limit(records: usize, bytes: usize) -> Arc<InFlightLimit> {
-        InFlightLimit::new(records, bytes, crate::kafka::event::channel().0)
+        InFlightLimit::new(records, bytes, crate::kafka::consumer::event::channel().0)
     }
 
     fn acquire(limit: &Arc<InFlightLimit>, bytes: usize) -> Option<InFlightPermit> {

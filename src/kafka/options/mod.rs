@@ -1,15 +1,20 @@
 //! The `[kafka]` section of the settings.
 
+mod properties;
+mod topic_name;
+
 use std::time::Duration;
 
 use rdkafka::ClientConfig;
 use serde::Deserialize;
 
-use super::{
-    error::KafkaError,
-    properties::{CONSUMER_ONLY, PRODUCER_ONLY, Properties},
-    topic_name::{entry_matches, is_topic_name, not_posix},
+pub use self::properties::{Properties, Value};
+pub(super) use self::topic_name::entry_matches;
+use self::{
+    properties::{CONSUMER_ONLY, PRODUCER_ONLY},
+    topic_name::{is_topic_name, not_posix},
 };
+use super::error::KafkaError;
 
 /// Where a partition that the group has never read starts.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default, Deserialize)]
@@ -338,7 +343,7 @@ impl KafkaOptions {
 mod tests {
     #![allow(clippy::unwrap_used)]
 
-    use super::{super::properties::REFUSED, *};
+    use super::{properties::REFUSED, *};
 
     fn options() -> KafkaOptions {
         KafkaOptions {

@@ -1,0 +1,11 @@
+//! Dead letters: writing records that can't be processed to a topic of their own, and reading them back.
+
+mod producer;
+mod reader;
+mod topic;
+
+pub use self::{
+    producer::{DeadLetter, DeadLetterError, DeadLetters, Sent, header},
+    reader::{REPLAYED_FROM, Replay, StoredDeadLetter, read_dead_letters},
+    topic::prepare_dead_letter_topic,
+};
