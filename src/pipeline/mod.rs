@@ -15,28 +15,20 @@ mod commit_set;
 mod counts;
 mod decode;
 mod group_offsets;
+mod maintenance;
 mod preflight;
+mod readiness;
 mod schema;
+mod stages;
 mod stored_offsets;
 mod summary;
 mod window;
 
-use std::{
-    future::Future,
-    sync::{Arc, OnceLock},
-    time::Duration,
-};
+use std::{future::Future, sync::Arc, time::Duration};
 
-use anyhow::Context as _;
 use time::OffsetDateTime;
-use tokio::{
-    sync::{mpsc, oneshot, watch},
-    task::{JoinError, JoinHandle},
-    time::{Instant, MissedTickBehavior},
-};
-use tokio_util::sync::CancellationToken;
 
-use self::{caught_up::Target, commit::Committer, group_offsets::GroupOffsets};
+use self::{caught_up::Target, stages::Stages};
 pub use self::{
     decode::{Content, Decoded, Decoder, FutureTimes},
     preflight::Preflight,
@@ -47,7 +39,6 @@ use crate::{
     classify::Classifier,
     clean::Profile,
     config::{Settings, SettingsError, StoreSettings},
-    kafka::{Assignment, Cause, Consumer, DeadLetters, KafkaError, Partition},
     model::ModelFolder,
     store::{LateBefore, Schema, Store, StoreError},
     telemetry::{
@@ -121,19 +112,6 @@ pub async fn migrate(store: &Store, settings: &StoreSettings) -> Result<Schema, 
         store.grant(&settings.roles()).await?;
     }
     Ok(found)
-}
-
-/// Creates the coming days' partitions, applies retention and merges the shards of closed days.
-async fn maintain(store: &Store, settings: &StoreSettings) -> Result<(), StoreError> {
-    let now = OffsetDateTime::now_utc();
-    store.ensure_partitions(now, settings.partitions_ahead).await?;
-    let retired = store.apply_retention(&settings.retention(), now).await?;
-    metrics::counter!(metric::STORE_PARTITIONS_DROPPED).increment(retired.days.len() as u64);
-    if let Some(before) = settings.unseen_deletions_before(now) {
-        store.forget_unseen_deletions(before).await?;
-    }
-    store.merge_shards(now).await?;
-    Ok(())
 }
 
 /// Runs the service until `stop` resolves or, with [`Until::CaughtUp`], until it has caught up.
@@ -235,202 +213,6 @@ fn caught_up(
         // Otherwise short runs would never apply retention. Errors are logged where they occur.
         let _ = first_maintenance.await;
         reached
-    }
-}
-
-/// The running stages.
-struct Stages {
-    consumer: Arc<Consumer>,
-    gathering: JoinHandle<anyhow::Result<()>>,
-    committing: JoinHandle<anyhow::Result<()>>,
-    /// Tasks that end with the stages: readiness, maintenance, preflight checks and the schema watch.
-    background: Vec<JoinHandle<()>>,
-    /// Makes the committer give up uncommitted records.
-    abandon: CancellationToken,
-    totals: watch::Receiver<Totals>,
-    first_record: Arc<OnceLock<Instant>>,
-    /// Resolves after the first maintenance.
-    first_maintenance: Option<oneshot::Receiver<()>>,
-}
-
-impl Stages {
-    fn start(
-        settings: &Settings,
-        folder: &ModelFolder,
-        store: &Store,
-        group: &Arc<str>,
-        decoder: Decoder,
-        classifier: &Arc<Classifier>,
-        health: &Health,
-    ) -> anyhow::Result<Self> {
-        let offsets = Arc::new(GroupOffsets {
-            store: store.clone(),
-            group: Arc::clone(group),
-        });
-        let (consumer, records) = Consumer::start(&settings.kafka, offsets)?;
-        let consumer = Arc::new(consumer);
-        let assignment = consumer.assignment();
-        let dead_letters = settings
-            .dead_letter
-            .enabled
-            .then(|| DeadLetters::new(&settings.kafka))
-            .transpose()?;
-        // Every window has at least one record in flight, so the channel is never full.
-        let (windows, pending) = mpsc::channel(settings.kafka.max_in_flight_records);
-        let (committed, totals) = watch::channel(Totals::default());
-        let first_record = Arc::new(OnceLock::new());
-        let gathering = tokio::spawn(window::gather(
-            records,
-            Arc::new(decoder),
-            Arc::clone(classifier),
-            settings.model.unsupported_languages,
-            settings.window.clone(),
-            windows,
-            Arc::clone(&first_record),
-        ));
-        let abandon = CancellationToken::new();
-        let committer = Committer {
-            store: store.clone(),
-            consumer: Arc::clone(&consumer),
-            assignment: assignment.clone(),
-            dead_letters,
-            dead_letters_of_tombstones: settings.dead_letter.tombstones,
-            group: Arc::clone(group),
-            model: Arc::new(folder.info().clone()),
-            max_flush_records: settings.store.max_flush_records,
-            health: health.clone(),
-            abandon: abandon.clone(),
-            totals: committed,
-            positions: commit::Positions::default(),
-        };
-        let (maintained, first_maintenance) = oneshot::channel();
-        let background = vec![
-            tokio::spawn(readiness(assignment, health.clone())),
-            tokio::spawn(maintenance(store.clone(), settings.store.clone(), maintained)),
-            tokio::spawn(preflight::warn(settings.clone(), store.clone(), health.clone())),
-            tokio::spawn(schema::watch(store.clone(), health.clone())),
-        ];
-        Ok(Self {
-            consumer,
-            gathering,
-            committing: tokio::spawn(committer.run(pending)),
-            background,
-            abandon,
-            totals,
-            first_record,
-            first_maintenance: Some(first_maintenance),
-        })
-    }
-
-    /// Returns why the stages ended without a shutdown.
-    async fn failed(self, ended: Result<anyhow::Result<()>, JoinError>) -> anyhow::Error {
-        self.background.iter().for_each(JoinHandle::abort);
-        // The reason comes from the last stage or from one before it.
-        let reason = async {
-            ended.context("the committing stage ended")??;
-            self.gathering.await.context("the gathering stage ended")??;
-            close(self.consumer).await?;
-            anyhow::Ok(())
-        };
-        match reason.await {
-            Ok(()) => anyhow::anyhow!("the consumer ended unexpectedly"),
-            Err(error) => error,
-        }
-    }
-
-    /// Finishes the records in flight and leaves the group. Returns what was committed, and the time from the first record to
-    /// the last commit, which excludes joining the group and waiting at the end of the topics.
-    async fn stop(self, deadline: Duration) -> anyhow::Result<(Totals, Duration)> {
-        self.background.iter().for_each(JoinHandle::abort);
-        self.consumer.drain();
-        finish(self.committing, deadline, &self.abandon).await?;
-        self.gathering.abort();
-        if let Err(error) = close(self.consumer).await {
-            tracing::warn!(%error, "leaving the group failed; the offsets are in the database");
-        }
-        let totals = self.totals.borrow().clone();
-        let worked = match (self.first_record.get(), totals.last_commit) {
-            (Some(first), Some(last)) => last.saturating_duration_since(*first),
-            _ => Duration::ZERO,
-        };
-        Ok((totals, worked))
-    }
-}
-
-async fn close(consumer: Arc<Consumer>) -> Result<(), KafkaError> {
-    match Arc::into_inner(consumer) {
-        Some(consumer) => consumer.close().await,
-        // A stage that was abandoned at the deadline still holds it; it ends with the process.
-        None => Ok(()),
-    }
-}
-
-/// Waits for the last commit. At the deadline gives up uncommitted records, which the next start reads again.
-async fn finish(
-    mut committing: JoinHandle<anyhow::Result<()>>,
-    deadline: Duration,
-    abandon: &CancellationToken,
-) -> anyhow::Result<()> {
-    if let Ok(ended) = tokio::time::timeout(deadline, &mut committing).await {
-        return ended.context("the committing stage ended")?;
-    }
-    tracing::warn!(
-        seconds = deadline.as_secs(),
-        "the shutdown deadline has passed: uncommitted records will be read again at the next start"
-    );
-    abandon.cancel();
-    // A statement in progress may run until its own timeout; it is aborted when the process ends.
-    if let Ok(ended) = tokio::time::timeout(Duration::from_secs(1), committing).await {
-        return ended.context("the committing stage ended")?;
-    }
-    Ok(())
-}
-
-/// Reports whether partitions are assigned to this member, their lag, and which of them are quarantined. Retries quarantined
-/// partitions on demand.
-async fn readiness(assignment: Assignment, health: Health) {
-    let mut ticks = tokio::time::interval(Duration::from_millis(500));
-    loop {
-        tokio::select! {
-            _ = ticks.tick() => {}
-            () = health.retry_asked_for() => assignment.retry_quarantined(),
-        }
-        let quarantined = assignment.quarantined();
-        health.set_quarantined(quarantined.into_iter().map(describe_quarantined).collect());
-        let (partitions, lag) = assignment.totals();
-        health
-            .status()
-            .update(|status| (status.partitions, status.lag) = (partitions, lag));
-        let complaint = assignment.complaint();
-        if assignment.settled() {
-            health.clear_fault(Part::Kafka);
-            // Without partitions this is no fault: there may be more members than partitions, or the topic may be gone.
-            health.set_note(Part::Kafka, complaint);
-        } else {
-            let why = complaint.map(|complaint| format!(": {complaint}")).unwrap_or_default();
-            health.set_fault(Part::Kafka, format!("waiting for the group's assignment{why}"));
-        }
-    }
-}
-
-fn describe_quarantined(((topic, partition), cause): (Partition, Cause)) -> String {
-    format!("{topic}/{partition}: {}: {}", cause.reason.as_str(), cause.detail)
-}
-
-/// Maintains the tables, at once and then at intervals. The start doesn't wait for it, since partitions to drop may be in use
-/// and there may be many keys to delete. `maintained` resolves after the first round.
-async fn maintenance(store: Store, settings: StoreSettings, maintained: oneshot::Sender<()>) {
-    let mut maintained = Some(maintained);
-    let mut ticks = tokio::time::interval(Duration::from_secs(settings.maintenance_interval_seconds));
-    ticks.set_missed_tick_behavior(MissedTickBehavior::Delay);
-    loop {
-        ticks.tick().await;
-        if let Err(error) = maintain(&store, &settings).await {
-            tracing::warn!(%error, "maintenance of the tables failed; retrying at the next interval");
-        }
-        if let Some(maintained) = maintained.take() {
-            let _ = maintained.send(());
-        }
     }
 }
 

@@ -1,0 +1,39 @@
+//! The consumer's part of `/ready`.
+
+use std::time::Duration;
+
+use crate::{
+    kafka::{Assignment, Cause, Partition},
+    telemetry::health::{Health, Part},
+};
+
+/// Reports whether partitions are assigned to this member, their lag, and which of them are quarantined. Retries quarantined
+/// partitions on demand.
+pub(super) async fn report(assignment: Assignment, health: Health) {
+    let mut ticks = tokio::time::interval(Duration::from_millis(500));
+    loop {
+        tokio::select! {
+            _ = ticks.tick() => {}
+            () = health.retry_asked_for() => assignment.retry_quarantined(),
+        }
+        let quarantined = assignment.quarantined();
+        health.set_quarantined(quarantined.into_iter().map(describe_quarantined).collect());
+        let (partitions, lag) = assignment.totals();
+        health
+            .status()
+            .update(|status| (status.partitions, status.lag) = (partitions, lag));
+        let complaint = assignment.complaint();
+        if assignment.settled() {
+            health.clear_fault(Part::Kafka);
+            // Without partitions this is no fault: there may be more members than partitions, or the topic may be gone.
+            health.set_note(Part::Kafka, complaint);
+        } else {
+            let why = complaint.map(|complaint| format!(": {complaint}")).unwrap_or_default();
+            health.set_fault(Part::Kafka, format!("waiting for the group's assignment{why}"));
+        }
+    }
+}
+
+fn describe_quarantined(((topic, partition), cause): (Partition, Cause)) -> String {
+    format!("{topic}/{partition}: {}: {}", cause.reason.as_str(), cause.detail)
+}
