@@ -1,8 +1,7 @@
-//! A checkpoint's Unigram vocabulary cut to what given text uses, and its word embeddings with it.
+//! Reduces a checkpoint's Unigram vocabulary, and its word embeddings, to the pieces that given text uses.
 //!
-//! Three quarters of a small multilingual encoder are embeddings, most of them of pieces that the languages at hand never
-//! use. A piece that goes is written with shorter ones, which stay: every single character that the texts use is kept, as
-//! every one of ASCII is.
+//! Three quarters of a small multilingual encoder are word embeddings, most of them of pieces that the texts never use. A
+//! word whose piece is dropped is written with shorter pieces: all single characters of the texts and of ASCII are kept.
 
 use std::{collections::HashSet, path::PathBuf};
 
@@ -19,25 +18,26 @@ use crate::{
     unigram::Unigram,
 };
 
-/// What the command line says.
+/// The command line arguments.
 #[derive(Debug, clap::Args)]
 pub struct Args {
-    /// Checkpoint folder with a Unigram vocabulary, such as `unpack` makes
+    /// Checkpoint folder with a Unigram vocabulary, for example made by `unpack`
     #[arg(long)]
     source: PathBuf,
-    /// Text like that to be classified: the first column of TSV, or whole lines (may be repeated)
+    /// Text like the posts to be classified: the first column of TSV, or whole lines (may be repeated)
     #[arg(long, required = true)]
     text: Vec<PathBuf>,
-    /// Share of the texts' tokens whose pieces stay; single characters of the texts and emoji stay besides
+    /// Keep the most frequent pieces that make up this share of the texts' tokens; single characters of the texts and emoji
+    /// are kept as well
     #[arg(long, default_value_t = 0.999)]
     coverage: f64,
-    /// So many of the likeliest pieces stay as well, for languages of which there is little text
+    /// Keep this many of the most probable pieces as well, for languages with little text
     #[arg(long, default_value_t = 0)]
     likeliest: usize,
-    /// How the texts are cleaned
+    /// Cleaning profile of the texts
     #[arg(long, default_value_t = Profile::TwitterRoberta)]
     profile: Profile,
-    /// Folder to make
+    /// Folder to write
     #[arg(long)]
     out: PathBuf,
 }
@@ -46,7 +46,7 @@ pub struct Args {
 ///
 /// # Errors
 ///
-/// When the input is unfit or the output can't be written.
+/// When the input is invalid or the output can't be written.
 pub fn run(args: Args) -> Result<()> {
     ensure!(
         args.coverage > 0.0 && args.coverage <= 1.0,
@@ -84,7 +84,7 @@ pub fn run(args: Args) -> Result<()> {
     Ok(())
 }
 
-/// How often each id occurs in the texts, and how many tokens these are in all.
+/// How often each id occurs in the texts, and the total number of tokens.
 fn count(tokenizer: &Subwords, texts: &[String], ids: usize) -> Result<(Vec<u64>, u64)> {
     let mut counts = vec![0; ids];
     for text in texts {
@@ -96,41 +96,41 @@ fn count(tokenizer: &Subwords, texts: &[String], ids: usize) -> Result<(Vec<u64>
     Ok((counts, all))
 }
 
-/// The ids of the pieces that stay, in order.
+/// The ids of the pieces to keep, in order.
 fn keep(vocabulary: &Unigram, counts: &[u64], texts: &[String], coverage: f64, likeliest: usize) -> Vec<usize> {
     let pieces = vocabulary.pieces();
     let mut by_count: Vec<usize> = (0..pieces.len()).filter(|&id| counts[id] > 0).collect();
     by_count.sort_by_key(|&id| (std::cmp::Reverse(counts[id]), id));
     let wanted = counts.iter().sum::<u64>() as f64 * coverage;
     let mut covered = 0;
-    let mut stays = vec![false; pieces.len()];
+    let mut is_kept = vec![false; pieces.len()];
     for id in by_count {
         if covered as f64 >= wanted {
             break;
         }
         covered += counts[id];
-        stays[id] = true;
+        is_kept[id] = true;
     }
     let mut by_score: Vec<usize> = (0..pieces.len()).filter(|&id| !pieces[id].is_special()).collect();
     by_score.sort_by(|&a, &b| pieces[b].score.total_cmp(&pieces[a].score).then(a.cmp(&b)));
     for id in by_score.into_iter().take(likeliest) {
-        stays[id] = true;
+        is_kept[id] = true;
     }
     let characters: HashSet<char> = texts.iter().flat_map(|text| text.chars()).collect();
     for (id, piece) in pieces.iter().enumerate() {
         let mut surface = piece.surface().chars();
         let single = match (surface.next(), surface.next()) {
             (Some(one), None) => one.is_ascii() || characters.contains(&one),
-            // The mark of a word's beginning alone.
+            // The marker of a word's start by itself.
             (None, _) => true,
             _ => false,
         };
-        stays[id] |= single || piece.is_special() || emojis::get(piece.surface()).is_some();
+        is_kept[id] |= single || piece.is_special() || emojis::get(piece.surface()).is_some();
     }
-    (0..pieces.len()).filter(|&id| stays[id]).collect()
+    (0..pieces.len()).filter(|&id| is_kept[id]).collect()
 }
 
-/// The same encoder with the word embeddings of these ids alone.
+/// The encoder with only the word embeddings of `ids`.
 fn with_words(encoder: Encoder, ids: &[usize]) -> Encoder {
     let hidden = encoder.shape.hidden;
     let words = ids
@@ -157,12 +157,12 @@ mod tests {
     use super::*;
     use crate::{
         checkpoint::Family,
-        encoder::Pooling,
+        encoder::{HeadActivation, Pooling},
         testing::arguments,
         unigram::{FIXED, Piece},
     };
 
-    /// A checkpoint whose word embeddings are their own ids.
+    /// Writes a checkpoint in which each word embedding is its id.
     fn checkpoint(folder: &std::path::Path) -> Vec<&'static str> {
         let texts = [
             "\u{2581}",
@@ -193,6 +193,7 @@ mod tests {
             first_position: 2,
             relative_buckets: 0,
             pooling: Pooling::Mean,
+            head_activation: HeadActivation::default(),
             vocabulary: texts.len(),
             labels: 0,
             epsilon: 1e-12,
@@ -235,7 +236,7 @@ mod tests {
     }
 
     #[test]
-    fn what_texts_use_stays_with_its_embedding() {
+    fn pieces_that_texts_use_are_kept_with_their_embeddings() {
         let (pieces, _) = cut("abc ab\nabc\n", &["--coverage", "1"]);
         let expected = [
             "<s>",
@@ -256,11 +257,11 @@ mod tests {
     }
 
     #[test]
-    fn rare_pieces_go_and_likely_ones_stay() {
-        // Of three tokens two cover half; the piece that goes is written with its letters.
+    fn rare_pieces_are_dropped_and_probable_ones_kept() {
+        // Two of the three tokens cover half; the word of the dropped piece is written with letters.
         let (pieces, _) = cut("abc ab\nabc\n", &["--coverage", "0.5"]);
         assert!(pieces.iter().any(|piece| piece == "\u{2581}abc") && !pieces.iter().any(|piece| piece == "\u{2581}ab"));
-        // The likeliest five are the mark, three letters and one that the text lacks.
+        // The five most probable pieces are the marker, three letters and one that the text lacks.
         let (pieces, _) = cut("c\n", &["--likeliest", "5"]);
         assert!(pieces.iter().any(|piece| piece == "é") && !pieces.iter().any(|piece| piece == "ab"));
     }

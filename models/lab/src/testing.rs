@@ -1,4 +1,4 @@
-//! What the tests of several modules share.
+//! Helpers that the tests of several modules share.
 
 #![allow(clippy::unwrap_used)]
 
@@ -8,9 +8,9 @@ use std::{
     path::{Path, PathBuf},
 };
 
-use crate::encoder::{Encoder, Pooling, Shape};
+use crate::encoder::{Encoder, HeadActivation, Pooling, Shape};
 
-/// A step's arguments, as words of a command line give them.
+/// Parses a step's arguments.
 pub(crate) fn arguments<A: clap::Args>(
     words: impl IntoIterator<Item = impl Into<OsString> + Clone>,
 ) -> Result<A, clap::Error> {
@@ -29,13 +29,14 @@ pub(crate) fn tiny() -> Encoder {
         first_position: 2,
         relative_buckets: 0,
         pooling: Pooling::default(),
+        head_activation: HeadActivation::default(),
         vocabulary: 6,
         labels: 2,
         epsilon: 1e-5,
     })
 }
 
-/// A real model and real posts, which are not in the repository, and what runs the one on the other.
+/// A real model and real posts, which are not in the repository, and ONNX Runtime.
 pub(crate) struct Real {
     pub(crate) model: PathBuf,
     posts: PathBuf,
@@ -43,7 +44,7 @@ pub(crate) struct Real {
 }
 
 impl Real {
-    /// Says so where something is absent.
+    /// `None` with a message if something is absent.
     pub(crate) fn find() -> Option<Self> {
         let here = Path::new(env!("CARGO_MANIFEST_DIR"));
         let shared = here.join("../../../shared");
@@ -63,7 +64,7 @@ impl Real {
         None
     }
 
-    /// What a step writes as JSON of the posts and a model.
+    /// Runs a step on the posts and `model`, and returns the JSON that it writes.
     pub(crate) fn figures<A: clap::Args>(
         &self,
         step: fn(A) -> anyhow::Result<()>,

@@ -1,11 +1,11 @@
-//! A checkpoint's `model.safetensors`: tensors by name, in the shape that `config.json` gives them, as finite `f32`.
+//! A checkpoint's `model.safetensors`: reads tensors by name, checks their shapes, and converts them to finite `f32`.
 
 use std::path::{Path, PathBuf};
 
 use half::{bf16, f16};
 use safetensors::{Dtype, SafeTensors, tensor::TensorView};
 
-/// A tensor that is not as the model needs it.
+/// A tensor that is not valid.
 #[derive(Debug, Clone, PartialEq, thiserror::Error)]
 #[error("{}: tensor {name} {fault}", path.display())]
 pub struct TensorError {
@@ -21,18 +21,18 @@ pub struct TensorError {
 #[derive(Debug, Clone, PartialEq, thiserror::Error)]
 #[non_exhaustive]
 pub enum TensorFault {
-    /// The file has none of that name.
+    /// The file does not have it.
     #[error("is absent")]
     Absent,
     /// It has no rows.
     #[error("is empty")]
     Empty,
-    /// Its shape does not fit the sizes in `config.json`.
+    /// Its shape does not agree with the sizes in `config.json`.
     #[error("is {found:?}, but config.json says {expected:?}")]
     Shape {
         /// Its shape.
         found: Vec<usize>,
-        /// The shape that the sizes give.
+        /// The shape by these sizes.
         expected: Vec<usize>,
     },
     /// Its numbers are of another type.
@@ -43,12 +43,12 @@ pub enum TensorFault {
     NotFinite {
         /// The number.
         value: f32,
-        /// Its place.
+        /// Its position.
         at: usize,
     },
 }
 
-/// A safetensors file with its path, for messages.
+/// A safetensors file with its path for error messages.
 pub(crate) struct File<'a> {
     pub(crate) path: &'a Path,
     pub(crate) tensors: &'a SafeTensors<'a>,
@@ -68,7 +68,7 @@ impl File<'_> {
         tensor.map_err(|_| self.error(name, TensorFault::Absent))
     }
 
-    /// The first dimension of a tensor, where the file alone decides it.
+    /// The first dimension of a tensor, for sizes that `config.json` does not have.
     pub(crate) fn rows(&self, name: &str) -> Result<usize, TensorError> {
         match self.find(name)?.shape().first() {
             Some(&rows) if rows > 0 => Ok(rows),
@@ -76,7 +76,7 @@ impl File<'_> {
         }
     }
 
-    /// A tensor of that shape.
+    /// The tensor `name`, which must have that shape.
     pub(crate) fn tensor(&self, name: &str, shape: &[usize]) -> Result<TensorView<'_>, TensorError> {
         let tensor = self.find(name)?;
         if tensor.shape() != shape {
@@ -89,7 +89,7 @@ impl File<'_> {
         }
     }
 
-    /// The numbers of a tensor of that shape.
+    /// The numbers of the tensor `name`, which must have that shape.
     pub(crate) fn values(&self, name: &str, shape: &[usize]) -> Result<Vec<f32>, TensorError> {
         let tensor = self.tensor(name, shape)?;
         let data = tensor.data();
@@ -118,7 +118,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn numbers_of_half_the_size_are_read_and_others_refused() {
+    fn half_precision_is_read_and_other_types_refused() {
         let half: Vec<u8> = [1.5, -2.0]
             .into_iter()
             .flat_map(|x| f16::from_f32(x).to_le_bytes())

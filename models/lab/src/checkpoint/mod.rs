@@ -1,155 +1,124 @@
 //! Checkpoints in Hugging Face's folder layout: `config.json`, `model.safetensors`, `tokenizer.json`.
 //!
-//! Read are RoBERTa-like and MPNet encoders (`roberta.`, `mpnet.`, with or without a classification head) and
-//! BERT-like ones (`bert.` or no prefix), whose token type 0 is folded into the positions. Written is MPNet where
-//! attention is biased by relative positions, else RoBERTa or XLM-RoBERTa, which differ in name and vocabulary alone;
-//! `transformers` loads them as `MPNetForSequenceClassification` and the like, whose head sees the first state: one that was
-//! trained on the mean (`classifier_pooling`) is for `export` alone.
+//! [`Checkpoint::read`] reads RoBERTa, XLM-RoBERTa and MPNet encoders, with or without a classification head, and BERT
+//! encoders, for training; [`Classifier::open`](crate::export::Classifier::open) reads classifiers of these families and of
+//! DistilBERT, for export. Both use the same [`Config`] and the same tensors. The embedding of token type 0 is added to the
+//! positions, since every token has that type.
+//!
+//! [`Checkpoint::write`] writes MPNet, RoBERTa or XLM-RoBERTa. `transformers` loads them as `MPNetForSequenceClassification`
+//! and so on, whose head sees the first state: only `export` can use a head that was trained on the mean
+//! (`classifier_pooling`).
 
+mod config;
 mod file;
 mod tensors;
 
+pub(crate) use config::Config;
+pub use config::Family;
 pub(crate) use file::File;
 pub use file::{TensorError, TensorFault};
 pub(crate) use tensors::{le_bytes, transposed, write_tensors};
 
-use std::{collections::BTreeMap, fs, path::Path};
+use std::{
+    fs, io,
+    path::{Path, PathBuf},
+};
 
-use anyhow::{Context, Result, bail, ensure};
+use anyhow::Result;
 use safetensors::SafeTensors;
-use serde::{Deserialize, Serialize};
 
 use self::tensors::write_encoder;
 use crate::{
-    encoder::{BUCKETS, DEFAULT_BUCKETS, Encoder, Loss, Pooling, Shape},
+    encoder::{Encoder, Loss},
     files,
 };
 
-/// An encoder with what its folder says beside the weights.
+/// An encoder with its labels, loss and family.
 #[derive(Debug, Clone)]
 pub struct Checkpoint {
     /// The encoder; its shape's `labels` equals the number of `labels` here.
     pub encoder: Encoder,
-    /// Names of the classes in the order of the logits; empty for a bare encoder.
+    /// Names of the classes in the order of the logits; empty for an encoder without a head.
     pub labels: Vec<String>,
-    /// How the head was trained, where the folder says.
+    /// How the head was trained, where the folder says it.
     pub loss: Option<Loss>,
-    /// What it is called.
+    /// The architecture.
     pub family: Family,
 }
 
-/// The name of an encoder without relative positions.
-#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
-pub enum Family {
-    /// Of one language.
-    #[default]
-    Roberta,
-    /// Of many languages.
-    XlmRoberta,
+/// A checkpoint that can't be read; names the file, and the field or tensor that is wrong.
+#[derive(Debug, thiserror::Error)]
+#[non_exhaustive]
+pub enum CheckpointError {
+    /// The file can't be read.
+    #[error("can't read {}", path.display())]
+    Read {
+        /// The file.
+        path: PathBuf,
+        /// The system's error.
+        source: io::Error,
+    },
+    /// The content of the file is not valid.
+    #[error("{}: {why}", path.display())]
+    Invalid {
+        /// The file.
+        path: PathBuf,
+        /// What is wrong in it.
+        why: String,
+    },
+    /// A tensor is not as the configuration says.
+    #[error(transparent)]
+    Tensor(#[from] TensorError),
 }
 
-#[derive(Debug, Deserialize)]
-struct Config {
-    model_type: Option<String>,
-    hidden_size: usize,
-    num_attention_heads: usize,
-    num_hidden_layers: usize,
-    intermediate_size: usize,
-    max_position_embeddings: usize,
-    vocab_size: usize,
-    layer_norm_eps: f32,
-    relative_attention_num_buckets: Option<usize>,
-    #[serde(default)]
-    classifier_pooling: Pooling,
-    #[serde(default = "gelu")]
-    hidden_act: String,
-    #[serde(default)]
-    id2label: BTreeMap<String, String>,
-    problem_type: Option<String>,
+/// Reads `model.safetensors` of the folder `checkpoint` and calls `read` with it.
+pub(crate) fn with_tensors<T>(
+    checkpoint: &Path,
+    read: impl FnOnce(&File<'_>) -> Result<T, CheckpointError>,
+) -> Result<T, CheckpointError> {
+    let path = checkpoint.join("model.safetensors");
+    let bytes = fs::read(&path).map_err(|source| CheckpointError::Read {
+        path: path.clone(),
+        source,
+    })?;
+    let tensors = SafeTensors::deserialize(&bytes).map_err(|error| CheckpointError::Invalid {
+        path: path.clone(),
+        why: format!("not a safetensors file: {error}"),
+    })?;
+    read(&File {
+        path: &path,
+        tensors: &tensors,
+    })
 }
-
-fn gelu() -> String {
-    "gelu".to_owned()
-}
-
-#[derive(Debug, Serialize)]
-struct WrittenConfig<'a> {
-    architectures: [&'static str; 1],
-    model_type: &'static str,
-    attention_probs_dropout_prob: f32,
-    bos_token_id: u32,
-    classifier_dropout: Option<f32>,
-    #[serde(skip_serializing_if = "Option::is_none")]
-    classifier_pooling: Option<Pooling>,
-    eos_token_id: u32,
-    hidden_act: &'static str,
-    hidden_dropout_prob: f32,
-    hidden_size: usize,
-    id2label: BTreeMap<usize, &'a str>,
-    initializer_range: f32,
-    intermediate_size: usize,
-    label2id: BTreeMap<&'a str, usize>,
-    layer_norm_eps: f64,
-    max_position_embeddings: usize,
-    num_attention_heads: usize,
-    num_hidden_layers: usize,
-    pad_token_id: u32,
-    #[serde(skip_serializing_if = "Option::is_none")]
-    position_embedding_type: Option<&'static str>,
-    #[serde(skip_serializing_if = "Option::is_none")]
-    problem_type: Option<&'static str>,
-    #[serde(skip_serializing_if = "Option::is_none")]
-    relative_attention_num_buckets: Option<usize>,
-    torch_dtype: &'static str,
-    #[serde(skip_serializing_if = "Option::is_none")]
-    type_vocab_size: Option<usize>,
-    vocab_size: usize,
-}
-
-const SINGLE: &str = "single_label_classification";
-const MULTI: &str = "multi_label_classification";
 
 impl Checkpoint {
-    /// Reads a checkpoint folder.
+    /// Reads a checkpoint folder. A head in BERT's own layout is not read.
     ///
     /// # Errors
     ///
-    /// A file that is absent or damaged, an architecture that is not BERT's or RoBERTa's, a tensor
-    /// that is absent or of another shape than `config.json` says: named in one line.
-    pub fn read(folder: &Path) -> Result<Self> {
-        let path = folder.join("config.json");
-        let text = fs::read_to_string(&path).with_context(|| format!("can't read {}", path.display()))?;
-        let config: Config =
-            serde_json::from_str(&text).with_context(|| format!("{}: not a model's configuration", path.display()))?;
-        let labels = labels(&config, &path)?;
-
-        let path = folder.join("model.safetensors");
-        let bytes = fs::read(&path).with_context(|| format!("can't read {}", path.display()))?;
-        let tensors =
-            SafeTensors::deserialize(&bytes).with_context(|| format!("{}: not a safetensors file", path.display()))?;
-        let file = File {
-            path: &path,
-            tensors: &tensors,
-        };
-
-        let has_head = file.tensors.tensor("classifier.out_proj.weight").is_ok();
-        let labels = if has_head { labels } else { Vec::new() };
-        let shape = shape(&config, labels.len(), folder)?;
-        let encoder = file.encoder(shape)?;
-        let loss = match config.problem_type.as_deref() {
-            Some(SINGLE) => Some(Loss::Softmax),
-            Some(MULTI) => Some(Loss::Sigmoid),
-            _ => None,
-        };
-        let family = match config.model_type.as_deref() {
-            Some("xlm-roberta") => Family::XlmRoberta,
-            _ => Family::Roberta,
-        };
-        Ok(Self {
-            encoder,
-            labels,
-            loss,
-            family,
+    /// When a file is absent or damaged, the architecture is not one that the lab trains, or a tensor is absent or has
+    /// another shape than `config.json` says.
+    pub fn read(folder: &Path) -> Result<Self, CheckpointError> {
+        let config = Config::read(folder)?;
+        if config.family == Family::DistilBert {
+            return Err(config.invalid("model_type is `distilbert`: it can be exported, but not trained".to_owned()));
+        }
+        if config.family.skips_padding() && config.pad_token_id != 1 {
+            return Err(config.invalid(format!(
+                "pad_token_id is {}: only checkpoints that pad with 1 can be trained",
+                config.pad_token_id
+            )));
+        }
+        with_tensors(folder, |file| {
+            let has_head = file.tensors.tensor("classifier.out_proj.weight").is_ok();
+            let labels = if has_head { config.labels.clone() } else { Vec::new() };
+            let encoder = file.encoder(config.family, config.shape.clone().with_labels(labels.len()))?;
+            Ok(Self {
+                encoder: encoder.with_first_type(),
+                labels,
+                loss: config.loss,
+                family: config.family,
+            })
         })
     }
 
@@ -159,116 +128,9 @@ impl Checkpoint {
     ///
     /// When a file can't be written.
     pub fn write(&self, folder: &Path) -> Result<()> {
-        let config = serde_json::to_string_pretty(&self.config())? + "\n";
-        files::write(&folder.join("config.json"), config.as_bytes())?;
-        write_encoder(&self.encoder, &folder.join("model.safetensors"))
+        files::write(&folder.join("config.json"), config::to_json(self)?.as_bytes())?;
+        write_encoder(&self.encoder, self.family, &folder.join("model.safetensors"))
     }
-
-    fn config(&self) -> WrittenConfig<'_> {
-        let shape = &self.encoder.shape;
-        let names = || self.labels.iter().map(String::as_str).enumerate();
-        let classifies = !self.labels.is_empty();
-        let relative = shape.relative_buckets > 0;
-        WrittenConfig {
-            architectures: [match (relative, self.family, classifies) {
-                (false, Family::Roberta, true) => "RobertaForSequenceClassification",
-                (false, Family::Roberta, false) => "RobertaModel",
-                (false, Family::XlmRoberta, true) => "XLMRobertaForSequenceClassification",
-                (false, Family::XlmRoberta, false) => "XLMRobertaModel",
-                (true, _, true) => "MPNetForSequenceClassification",
-                (true, _, false) => "MPNetModel",
-            }],
-            model_type: match (relative, self.family) {
-                (true, _) => "mpnet",
-                (false, Family::Roberta) => "roberta",
-                (false, Family::XlmRoberta) => "xlm-roberta",
-            },
-            attention_probs_dropout_prob: 0.1,
-            bos_token_id: 0,
-            classifier_dropout: None,
-            classifier_pooling: Some(shape.pooling).filter(|&pooling| classifies && pooling == Pooling::Mean),
-            eos_token_id: 2,
-            hidden_act: "gelu",
-            hidden_dropout_prob: 0.1,
-            hidden_size: shape.hidden,
-            id2label: names().collect(),
-            initializer_range: 0.02,
-            intermediate_size: shape.intermediate,
-            label2id: names().map(|(id, name)| (name, id)).collect(),
-            // By way of its decimal digits, so that 1e-12 is not written as 9.999999960041972e-13.
-            layer_norm_eps: shape.epsilon.to_string().parse().unwrap_or(1e-5),
-            max_position_embeddings: shape.positions,
-            num_attention_heads: shape.heads,
-            num_hidden_layers: shape.layers,
-            pad_token_id: 1,
-            position_embedding_type: (!relative).then_some("absolute"),
-            problem_type: self.loss.filter(|_| classifies).map(|loss| match loss {
-                Loss::Softmax => SINGLE,
-                Loss::Sigmoid => MULTI,
-            }),
-            relative_attention_num_buckets: relative.then_some(shape.relative_buckets),
-            torch_dtype: "float32",
-            type_vocab_size: (!relative).then_some(1),
-            vocab_size: shape.vocabulary,
-        }
-    }
-}
-
-fn labels(config: &Config, path: &Path) -> Result<Vec<String>> {
-    (0..config.id2label.len())
-        .map(|id| {
-            let name = config.id2label.get(&id.to_string());
-            name.cloned()
-                .with_context(|| format!("{}: id2label lacks class {id}", path.display()))
-        })
-        .collect()
-}
-
-fn shape(config: &Config, labels: usize, folder: &Path) -> Result<Shape> {
-    let kind = config.model_type.as_deref().unwrap_or_default();
-    let (first_position, relative_buckets) = match kind {
-        "roberta" | "xlm-roberta" => (2, 0),
-        "mpnet" => (2, config.relative_attention_num_buckets.unwrap_or(DEFAULT_BUCKETS)),
-        "bert" => (0, 0),
-        other => bail!(
-            "{}: the lab trains BERT, RoBERTa and MPNet encoders, not `{other}` (model_type)",
-            folder.display()
-        ),
-    };
-    let numbers = [
-        config.hidden_size,
-        config.num_attention_heads,
-        config.num_hidden_layers,
-        config.intermediate_size,
-        config.vocab_size,
-    ];
-    ensure!(
-        numbers.iter().all(|number| (1..=1 << 24).contains(number))
-            && config.hidden_size.is_multiple_of(config.num_attention_heads)
-            && config.max_position_embeddings > first_position + 2
-            && (kind != "mpnet" || BUCKETS.contains(&relative_buckets)),
-        "{}: the sizes in config.json make no encoder",
-        folder.display()
-    );
-    ensure!(
-        config.hidden_act == "gelu",
-        "{}: the lab computes gelu, not `{}` (hidden_act)",
-        folder.display(),
-        config.hidden_act
-    );
-    Ok(Shape {
-        hidden: config.hidden_size,
-        heads: config.num_attention_heads,
-        layers: config.num_hidden_layers,
-        intermediate: config.intermediate_size,
-        positions: config.max_position_embeddings,
-        first_position,
-        relative_buckets,
-        pooling: config.classifier_pooling,
-        vocabulary: config.vocab_size,
-        labels,
-        epsilon: config.layer_norm_eps,
-    })
 }
 
 #[cfg(test)]
@@ -276,7 +138,7 @@ mod tests {
     #![allow(clippy::unwrap_used)]
 
     use super::*;
-    use crate::encoder::{Head, Packed, Pass, Rates};
+    use crate::encoder::{Head, HeadActivation, Packed, Pass, Pooling, Rates, Shape};
 
     fn checkpoint(relative_buckets: usize) -> Checkpoint {
         let shape = Shape {
@@ -288,6 +150,7 @@ mod tests {
             first_position: 2,
             relative_buckets,
             pooling: Pooling::default(),
+            head_activation: HeadActivation::default(),
             vocabulary: 7,
             labels: 2,
             epsilon: 1e-12,
@@ -300,13 +163,16 @@ mod tests {
             encoder,
             labels: vec!["joy".to_owned(), "fear".to_owned()],
             loss: Some(Loss::Softmax),
-            family: Family::default(),
+            family: match relative_buckets {
+                0 => Family::Roberta,
+                _ => Family::MpNet,
+            },
         }
     }
 
-    /// `transformers` wrote these folders, and the logits beside them.
+    /// `transformers` wrote these folders and computed the expected logits.
     #[test]
-    fn a_checkpoint_computes_what_transformers_does() {
+    fn logits_are_those_of_transformers() {
         let fixtures = Path::new(env!("CARGO_MANIFEST_DIR")).join("tests/fixtures/parity");
         for family in ["roberta", "xlm-roberta", "mpnet", "mpnet-mean"] {
             let Checkpoint { encoder, .. } = Checkpoint::read(&fixtures.join(family)).unwrap();
@@ -334,7 +200,7 @@ mod tests {
     }
 
     #[test]
-    fn what_is_written_is_read_again() {
+    fn a_written_checkpoint_can_be_read() {
         let folder = tempfile::tempdir().unwrap();
         for (relative_buckets, pooling) in [(0, Pooling::Cls), (8, Pooling::Cls), (8, Pooling::Mean)] {
             let mut written = checkpoint(relative_buckets);
@@ -352,7 +218,7 @@ mod tests {
     }
 
     #[test]
-    fn damage_is_named() {
+    fn damaged_checkpoints_are_refused_with_the_reason() {
         let folder = tempfile::tempdir().unwrap();
         let message = || format!("{:#}", Checkpoint::read(folder.path()).unwrap_err());
         assert!(message().contains("config.json"), "{}", message());
@@ -377,7 +243,7 @@ mod tests {
             message()
         );
         fs::write(&path, config.replace("\"roberta\"", "\"gpt2\"")).unwrap();
-        assert!(message().contains("not `gpt2`"), "{}", message());
+        assert!(message().contains("model_type is `gpt2`"), "{}", message());
         fs::write(&path, &config).unwrap();
         fs::write(folder.path().join("model.safetensors"), "x").unwrap();
         assert!(message().contains("not a safetensors file"), "{}", message());

@@ -1,22 +1,22 @@
-//! Dropout whose masks are made anew wherever they are needed.
+//! Dropout whose masks are recomputed instead of stored.
 
 use pulp::Arch;
 
-/// Inverted dropout whose mask is a function of a seed and the element's place, so that the way
-/// back makes the same mask again and none is kept.
+/// Inverted dropout. The mask is a function of a seed and the element's position, so the backward pass computes the same mask
+/// again.
 #[derive(Debug, Clone, Copy)]
 pub(super) struct Dropout {
     seed: u64,
-    /// Out of 65,536.
+    /// The probability to keep an element, in units of 1 / 65,536.
     keep: u32,
     scale: f32,
 }
 
-/// Elements whose mask is drawn at once: the two halves of one random number for each of sixteen lanes.
+/// Elements per block: sixteen lanes, with one random number for two elements.
 const DRAWN: usize = 32;
 
 impl Dropout {
-    /// `rate` in 0..1; 0 leaves everything as it is.
+    /// `rate` in 0..1; 0 turns dropout off.
     pub(super) fn new(rate: f32, seed: u64) -> Self {
         let keep = ((1.0 - f64::from(rate)) * 65_536.0).round().clamp(1.0, 65_536.0);
         Self {
@@ -26,7 +26,7 @@ impl Dropout {
         }
     }
 
-    /// The mask for one place in the network: `site` names it.
+    /// The mask for one place in the network, which `site` numbers.
     pub(super) fn at(self, site: usize) -> Self {
         Self {
             seed: mix(self.seed ^ mix(site as u64 + 1)),
@@ -76,8 +76,8 @@ fn mix(state: u64) -> u64 {
     z ^ (z >> 31)
 }
 
-/// Thirty-two bits for one place under a seed: the finaliser "lowbias32" of Wellons's hash prospector, which vector
-/// units multiply several lanes of at once. The halves of the seed enter at two steps, so that the masks of two seeds
+/// Thirty-two random bits for a position and a seed: the finaliser "lowbias32" of Wellons's hash prospector, which needs
+/// only 32-bit products and so can be vectorised. The halves of the seed enter at two steps, so that the masks of two seeds
 /// are not shifts of each other.
 #[inline(always)]
 fn mix_lane(place: u32, seed: u64) -> u32 {
@@ -92,7 +92,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn dropout_keeps_its_share_and_no_two_sites_keep_the_same() {
+    fn dropout_keeps_its_share_and_sites_are_independent() {
         const COUNT: usize = 100_003;
         let dropout = Dropout::new(0.1, 7);
         let masks: Vec<Vec<bool>> = (0..4)
@@ -110,7 +110,7 @@ mod tests {
             let kept = (0..COUNT - 32).filter(|&place| mask(place)).count();
             kept as f64 / (COUNT - 32) as f64
         };
-        // Four deviations of such a share.
+        // Four standard deviations.
         let close = |found: f64, expected: f64| {
             assert!((found - expected).abs() < 0.005, "{found} instead of {expected}");
         };

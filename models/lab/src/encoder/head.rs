@@ -1,4 +1,4 @@
-//! RoBERTa's classification head over the state of `<s>` or the mean of all, and the losses.
+//! RoBERTa's classification head on the state of `<s>` or the mean of all states, and the losses.
 
 use serde::{Deserialize, Serialize};
 
@@ -6,39 +6,67 @@ use super::kernels::{LinearBackward, Write, add, linear};
 use super::layer::pair;
 use super::{Encoder, Gradient, Packed, Pass};
 
-/// How logits become scores, and what a fit is punished by.
+/// The loss, which also determines how logits become scores.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Loss {
-    /// Cross-entropy of one distribution over the classes.
+    /// Cross-entropy of a distribution over the classes.
     Softmax,
-    /// Binary cross-entropy of each class, averaged over the classes.
+    /// Binary cross-entropy, averaged over the classes.
     Sigmoid,
 }
 
-/// What of a post's states the head sees.
+/// Which of a post's states the head sees.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Serialize, Deserialize, clap::ValueEnum)]
 #[serde(rename_all = "lowercase")]
 pub enum Pooling {
-    /// That of the first token, `<s>`.
+    /// The state of the first token, `<s>`.
     #[default]
     Cls,
-    /// The mean of all: what sentence encoders are trained for.
+    /// The mean of all states, for which sentence encoders are trained.
     Mean,
 }
 
-/// What a post should be given.
+/// The function between the two products of the head.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
+pub enum HeadActivation {
+    /// The hyperbolic tangent.
+    #[default]
+    Tanh,
+    /// ReLU: DistilBERT's.
+    Relu,
+}
+
+impl HeadActivation {
+    fn apply(self, x: f32) -> f32 {
+        match self {
+            Self::Tanh => x.tanh(),
+            Self::Relu => x.max(0.0),
+        }
+    }
+
+    /// The slope where the function's value is `y`.
+    fn slope(self, y: f32) -> f32 {
+        match self {
+            Self::Tanh => 1.0 - y * y,
+            Self::Relu if y > 0.0 => 1.0,
+            Self::Relu => 0.0,
+        }
+    }
+}
+
+/// The target of a post.
 #[derive(Debug, Clone, Copy)]
 pub struct Target<'a> {
     /// A share (softmax) or a probability (sigmoid) for each class.
     pub shares: &'a [f32],
-    /// How much the post counts.
+    /// The weight of the post.
     pub weight: f32,
-    /// How much each class counts under sigmoid, 0 where nobody knows whether the post has it; empty for all alike.
-    /// Softmax does not look at it.
+    /// With sigmoid, the weight of each class, 0 if it is not known whether the post has it; empty for equal weights.
+    /// Ignored with softmax.
     pub classes: &'a [f32],
 }
 
-/// Dropout sites of the head, far from those of the layers.
+/// The first place of dropout in the head, beyond those of the layers.
 const SITE: usize = 1 << 20;
 
 /// The head's buffers.
@@ -76,7 +104,7 @@ impl Head {
         let (matrix, bias) = (&weights[layout.dense.clone()], &weights[layout.dense_bias.clone()]);
         linear(&mut self.dense, &self.pooled, matrix, bias, count);
         for state in &mut self.dense {
-            *state = state.tanh();
+            *state = encoder.shape.head_activation.apply(*state);
         }
         self.dropped.clone_from(&self.dense);
         pass.hidden.at(SITE + 1).apply(&mut self.dropped);
@@ -108,8 +136,8 @@ impl Head {
         total
     }
 
-    /// How far each two neighbouring posts, one post under two dropout masks, are apart after a softmax, times
-    /// `weight`: the mean of the Kullback-Leibler divergences both ways (R-Drop, Wu et al. 2021, eq. 3). Its gradient
+    /// R-Drop's loss (Wu et al. 2021, eq. 3) times `weight`: each two consecutive posts are the same post with two dropout
+    /// masks, and the loss is the mean of the Kullback-Leibler divergences of their softmax in both directions. Its gradient
     /// times `share` is added to that of the last [`Head::loss`].
     pub fn divergence(&mut self, classes: usize, weight: f32, share: f32) -> f64 {
         let (mut total, pair) = (0.0, 2 * classes);
@@ -121,8 +149,8 @@ impl Head {
         f64::from(weight * total)
     }
 
-    /// The way back from the last [`Head::loss`]: adds the head's gradients, and makes `d` the
-    /// gradient of the pass's states.
+    /// The backward pass of the last [`Head::loss`]: adds the head's gradients, and sets `d` to the gradient of the pass's
+    /// states.
     pub fn backward(
         &mut self,
         encoder: &Encoder,
@@ -146,7 +174,7 @@ impl Head {
         back.input(&mut self.d_pooled, Write::Replace, labels);
         pass.hidden.at(SITE + 1).apply(&mut self.d_pooled);
         for (d, state) in self.d_pooled.iter_mut().zip(&self.dense) {
-            *d *= 1.0 - state * state;
+            *d *= encoder.shape.head_activation.slope(*state);
         }
         let d_dense = std::mem::take(&mut self.d_pooled);
         let matrix = &weights[layout.dense.clone()];
@@ -205,7 +233,7 @@ fn binary_cross_entropy(logits: &[f32], target: &Target<'_>, d: &mut [f32]) -> f
     let mut loss = 0.0;
     for (class, ((d, logit), share)) in d.iter_mut().zip(logits).zip(target.shares).enumerate() {
         let each = target.classes.get(class).copied().unwrap_or(1.0) / logits.len() as f32;
-        // ln(1 + e^-|z|) + max(z, 0) - z y, which overflows for no z.
+        // ln(1 + e^-|z|) + max(z, 0) - z y, which never overflows.
         loss += f64::from(each * ((-logit.abs()).exp().ln_1p() + logit.max(0.0) - logit * share));
         *d = each * (1.0 / (1.0 + (-logit).exp()) - share);
     }

@@ -1,12 +1,12 @@
-//! The arithmetic under the encoder: matrix products and the fused row operations.
+//! The arithmetic of the encoder: matrix products and fused row operations.
 //!
-//! Matrices are row-major `f32` slices. Products go to `ndarray`; everything else is plain loops which [`pulp`] compiles once a
-//! vector width and picks from at run time, so an ordinary build still uses AVX-512.
+//! Matrices are row-major `f32` slices. Products use `ndarray`; everything else is plain loops. [`pulp`] compiles them for
+//! several vector widths and selects one at run time, so a portable build also uses AVX-512.
 
 use ndarray::{ArrayView2, ArrayViewMut2, ShapeBuilder, linalg::general_mat_mul};
 use pulp::Arch;
 
-/// A view of `rows` x `columns` elements whose rows stand some elements apart.
+/// A view of a matrix of `rows` x `columns` elements with strides.
 #[derive(Clone, Copy)]
 pub(super) struct View<'a> {
     data: &'a [f32],
@@ -21,7 +21,7 @@ impl<'a> View<'a> {
         Self::strided(data, rows, columns, columns)
     }
 
-    /// A block of a wider matrix: `data` starts at its first element.
+    /// A block of a wider matrix; `data` starts at the block's first element.
     pub(super) fn strided(data: &'a [f32], rows: usize, columns: usize, stride: usize) -> Self {
         Self {
             data: &data[..span(rows, columns, stride)],
@@ -46,7 +46,7 @@ impl<'a> View<'a> {
     }
 }
 
-/// What a product does with the old content of its destination.
+/// Whether a product replaces its destination or is added to it.
 #[derive(Clone, Copy)]
 pub(super) enum Write {
     Replace,
@@ -57,12 +57,12 @@ fn span(rows: usize, columns: usize, stride: usize) -> usize {
     if rows == 0 { 0 } else { (rows - 1) * stride + columns }
 }
 
-/// `out = a b` or `out += a b`; `out` is as many rows and columns as the factors say.
+/// `out = a b` or `out += a b`.
 pub(super) fn product(out: &mut [f32], write: Write, a: View<'_>, b: View<'_>) {
     product_strided(out, b.columns, write, 1.0, a, b);
 }
 
-/// [`product`] scaled by `scale`, into a block of a matrix whose rows stand `stride` apart.
+/// [`product`] multiplied by `scale`, into a block of a matrix whose rows are `stride` apart.
 pub(super) fn product_strided(out: &mut [f32], stride: usize, write: Write, scale: f32, a: View<'_>, b: View<'_>) {
     let (rows, columns) = (a.rows, b.columns);
     if rows == 0 || columns == 0 {
@@ -71,7 +71,7 @@ pub(super) fn product_strided(out: &mut [f32], stride: usize, write: Write, scal
     let out = &mut out[..span(rows, columns, stride)];
     let out = ArrayViewMut2::from_shape((rows, columns).strides((stride, 1)), out);
     let (Ok(mut out), Some(a), Some(b)) = (out, a.array(), b.array()) else {
-        // The lengths were cut to the spans above.
+        // The slices have the right lengths, so this is not reached.
         debug_assert!(false, "a view's length does not fit its shape");
         return;
     };
@@ -153,7 +153,7 @@ fn add_lanes(a: &mut [f32], b: &[f32]) {
     }
 }
 
-/// A sum of `f(i)` in sixteen lanes, which a compiler may not form by itself.
+/// The sum of `f(i)` in sixteen lanes. The compiler may not reorder floating-point sums, so it can't vectorise a plain one.
 #[inline(always)]
 fn lanes(length: usize, f: impl Fn(usize) -> f32) -> f32 {
     let mut sums = [0.0_f32; 16];
@@ -179,7 +179,7 @@ pub(super) struct Norm<'a> {
 }
 
 /// Normalises each row of `x` in place, keeping the normalised rows and reciprocal deviations for
-/// the way back, and writes the scaled and shifted rows to `out`.
+/// the backward pass, and writes the scaled and shifted rows to `out`.
 pub(super) fn layer_norm(out: &mut [f32], x: &mut [f32], reciprocals: &mut [f32], norm: Norm<'_>) {
     let width = norm.scale.len();
     Arch::new().dispatch(|| {
@@ -206,7 +206,7 @@ pub(super) fn layer_norm(out: &mut [f32], x: &mut [f32], reciprocals: &mut [f32]
     });
 }
 
-/// The way back through [`layer_norm`]: turns `d_out` into the gradient of its input, in place.
+/// The backward pass of [`layer_norm`]: turns `d_out` into the gradient of its input, in place.
 pub(super) fn layer_norm_backward(
     d_out: &mut [f32],
     normal: &[f32],
@@ -242,10 +242,10 @@ pub(super) fn layer_norm_backward(
     });
 }
 
-/// `e^x` to about one unit in the last place, without a branch; 0 far below, finite far above.
+/// `e^x` to about one unit in the last place, without branches; about 0 for very small `x`, finite for very large `x`.
 #[inline(always)]
 fn exp(x: f32) -> f32 {
-    // Adding and taking away 1.5 * 2^23 rounds to the nearest whole number.
+    // Adding and subtracting 1.5 * 2^23 rounds to the nearest integer.
     const ROUND: f32 = 12_582_912.0;
     let x = x.clamp(-87.3, 88.0);
     let rounded = x * std::f32::consts::LOG2_E + ROUND;
@@ -257,14 +257,14 @@ fn exp(x: f32) -> f32 {
         sum = sum * rest + coefficient;
     }
     let fraction = sum * rest * rest + rest + 1.0;
-    // The whole number stands in the lowest bits of what was rounded: moved to the exponent, it is a power of two.
+    // The lowest bits of `rounded` are the integer: shifted into the exponent, they make a power of two.
     fraction * f32::from_bits((rounded.to_bits() << 23).wrapping_add(1.0_f32.to_bits()))
 }
 
-/// GELU by the error function: writes `gelu(x)` to `out` and its derivative over `x`.
+/// GELU by the error function: writes `gelu(x)` to `out` and replaces `x` with the derivative.
 ///
 /// The error function is Abramowitz and Stegun's 7.1.26 (within 1.5e-7), whose exponential is
-/// also the normal density that the derivative needs.
+/// also the normal density of the derivative.
 pub(super) fn gelu(out: &mut [f32], x: &mut [f32]) {
     Arch::new().dispatch(|| {
         for (out, x) in out.iter_mut().zip(x) {
@@ -313,16 +313,16 @@ pub(super) fn softmax(scores: &mut [f32], width: usize) {
     });
 }
 
-/// The way back through [`softmax`]: turns the gradient of the shares into that of the scores.
-pub(super) fn softmax_backward(d: &mut [f32], shares: &[f32], width: usize) {
+/// The backward pass of [`softmax`]: turns the gradient of the result into that of the scores.
+pub(super) fn softmax_backward(d: &mut [f32], probabilities: &[f32], width: usize) {
     Arch::new().dispatch(|| {
-        for (d, shares) in d.chunks_exact_mut(width).zip(shares.chunks_exact(width)) {
+        for (d, probabilities) in d.chunks_exact_mut(width).zip(probabilities.chunks_exact(width)) {
             let mean = {
                 let d = &*d;
-                lanes(width, |i| d[i] * shares[i])
+                lanes(width, |i| d[i] * probabilities[i])
             };
-            for (d, share) in d.iter_mut().zip(shares) {
-                *d = share * (*d - mean);
+            for (d, probability) in d.iter_mut().zip(probabilities) {
+                *d = probability * (*d - mean);
             }
         }
     });
@@ -333,7 +333,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn exp_is_exact_to_some_units_in_the_last_place() {
+    fn exp_has_an_error_of_few_units_in_the_last_place() {
         for step in -870..=880 {
             let x = step as f32 / 10.0 + 0.0123;
             let (found, expected) = (f64::from(exp(x)), f64::from(x.min(88.0)).exp());

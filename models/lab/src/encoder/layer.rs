@@ -9,20 +9,20 @@ use super::relative::Relative;
 use super::weights::LayerPlaces;
 use super::{Packed, Shape};
 
-/// What the forward pass of a layer keeps for the way back.
+/// What the forward pass of a layer keeps for the backward pass.
 #[derive(Debug, Default)]
 pub(super) struct Tape {
-    /// The layer's input; the layer below wrote it here.
+    /// The layer's input, written by the layer below.
     pub(super) input: Vec<f32>,
     query: Vec<f32>,
     key: Vec<f32>,
     value: Vec<f32>,
-    /// Attention shares: for each post and head a square matrix, before dropout.
-    shares: Vec<f32>,
+    /// Attention weights before dropout: a square matrix for each post and head.
+    attention: Vec<f32>,
     context: Vec<f32>,
-    mixed_normal: Vec<f32>,
-    mixed_reciprocals: Vec<f32>,
-    mixed: Vec<f32>,
+    attended_normal: Vec<f32>,
+    attended_reciprocals: Vec<f32>,
+    attended: Vec<f32>,
     /// The derivative of GELU, in blocks.
     slope: Vec<f32>,
     /// The inner activations, in blocks.
@@ -31,7 +31,59 @@ pub(super) struct Tape {
     reciprocals: Vec<f32>,
 }
 
-/// Buffers that every layer uses anew.
+/// One of the four matrix products of a layer.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
+pub(crate) enum Product {
+    /// Into queries, keys and values.
+    QueryKeyValue,
+    /// From attention's context back to the width of the encoder.
+    AttentionOutput,
+    /// Into the feed-forward part.
+    Intermediate,
+    /// Out of the feed-forward part, after GELU.
+    Output,
+}
+
+/// The inputs of a layer's products in a forward pass.
+pub(crate) struct LayerInputs<'a> {
+    tape: &'a Tape,
+    shape: &'a Shape,
+    tokens: usize,
+}
+
+impl<'a> LayerInputs<'a> {
+    pub(super) fn new(tape: &'a Tape, shape: &'a Shape, tokens: usize) -> Self {
+        Self { tape, shape, tokens }
+    }
+
+    /// Appends the input of `product` for one token.
+    pub(crate) fn append(&self, product: Product, token: usize, out: &mut Vec<f32>) {
+        let hidden = token * self.shape.hidden..(token + 1) * self.shape.hidden;
+        match product {
+            Product::QueryKeyValue => out.extend_from_slice(&self.tape.input[hidden]),
+            Product::AttentionOutput => out.extend_from_slice(&self.tape.context[hidden]),
+            Product::Intermediate => out.extend_from_slice(&self.tape.attended[hidden]),
+            Product::Output => {
+                let width = block_width(self.shape);
+                for block in self.tape.inner.chunks_exact(self.tokens * width) {
+                    out.extend_from_slice(&block[token * width..(token + 1) * width]);
+                }
+            }
+        }
+    }
+}
+
+/// The width of a block of the feed-forward layer. Products whose results are as wide as the inner layer run at half
+/// speed, since their rows lie a multiple of the cache's stride apart.
+fn block_width(shape: &Shape) -> usize {
+    if shape.intermediate.is_multiple_of(shape.hidden) {
+        shape.hidden
+    } else {
+        shape.intermediate
+    }
+}
+
+/// Buffers that are reused by every layer.
 #[derive(Debug, Default)]
 pub(super) struct Scratch {
     a: Vec<f32>,
@@ -39,9 +91,9 @@ pub(super) struct Scratch {
     c: Vec<f32>,
     inner: Vec<f32>,
     dropped: Vec<f32>,
-    d_shares: Vec<f32>,
-    /// The gradient of what scores gain by distance, of all layers together.
-    pub(super) d_gains: Vec<f32>,
+    d_attention: Vec<f32>,
+    /// The gradient of the relative positions' bias, summed over all layers.
+    pub(super) d_bias: Vec<f32>,
 }
 
 /// A layer with its weights: a view for one pass.
@@ -55,7 +107,7 @@ pub(super) struct Layer<'a> {
     pub(super) index: usize,
 }
 
-/// Sites of dropout within a layer.
+/// The number of places in a layer where dropout is applied.
 const SITES: usize = 3;
 
 impl Layer<'_> {
@@ -67,19 +119,6 @@ impl Layer<'_> {
         1 + self.index * SITES + site
     }
 
-    /// The width of a block of the feed-forward layer. Products with results as wide as the inner
-    /// layer run at half speed, since their rows lie a multiple of the cache's stride apart.
-    fn block(&self) -> usize {
-        let Shape {
-            hidden, intermediate, ..
-        } = *self.shape;
-        if intermediate.is_multiple_of(hidden) {
-            hidden
-        } else {
-            intermediate
-        }
-    }
-
     pub(super) fn forward(&self, posts: &Packed, tape: &mut Tape, out: &mut Vec<f32>) {
         let (rows, hidden, inner) = (posts.len(), self.shape.hidden, self.shape.intermediate);
         let size = rows * hidden;
@@ -87,10 +126,10 @@ impl Layer<'_> {
         for buffer in [&mut tape.query, &mut tape.key, &mut tape.value, &mut tape.context] {
             buffer.resize(size, 0.0);
         }
-        for buffer in [&mut tape.mixed_normal, &mut tape.mixed, &mut tape.normal, out] {
+        for buffer in [&mut tape.attended_normal, &mut tape.attended, &mut tape.normal, out] {
             buffer.resize(size, 0.0);
         }
-        tape.mixed_reciprocals.resize(rows, 0.0);
+        tape.attended_reciprocals.resize(rows, 0.0);
         tape.reciprocals.resize(rows, 0.0);
         tape.slope.resize(rows * inner, 0.0);
         tape.inner.resize(rows * inner, 0.0);
@@ -104,36 +143,36 @@ impl Layer<'_> {
         }
         self.attend(posts, tape);
         linear(
-            &mut tape.mixed_normal,
+            &mut tape.attended_normal,
             &tape.context,
-            self.at(&places.mixed),
-            self.at(&places.mixed_bias),
+            self.at(&places.attention_output),
+            self.at(&places.attention_output_bias),
             rows,
         );
-        self.dropout.at(self.site(1)).apply(&mut tape.mixed_normal);
-        add(&mut tape.mixed_normal, &tape.input);
-        let norm = self.norm(&places.mixed_scale, &places.mixed_shift);
+        self.dropout.at(self.site(1)).apply(&mut tape.attended_normal);
+        add(&mut tape.attended_normal, &tape.input);
+        let norm = self.norm(&places.attention_norm_scale, &places.attention_norm_shift);
         layer_norm(
-            &mut tape.mixed,
-            &mut tape.mixed_normal,
-            &mut tape.mixed_reciprocals,
+            &mut tape.attended,
+            &mut tape.attended_normal,
+            &mut tape.attended_reciprocals,
             norm,
         );
 
-        let block = self.block();
+        let block = block_width(self.shape);
         repeat_row(&mut tape.normal, self.at(&places.down_bias));
         for (index, bias) in self.at(&places.up_bias).chunks_exact(block).enumerate() {
             let part = index * rows * block..(index + 1) * rows * block;
             let matrix = index * block * hidden..(index + 1) * block * hidden;
             let slope = &mut tape.slope[part.clone()];
-            linear(slope, &tape.mixed, &self.at(&places.up)[matrix.clone()], bias, rows);
+            linear(slope, &tape.attended, &self.at(&places.up)[matrix.clone()], bias, rows);
             let inner = &mut tape.inner[part];
             gelu(inner, slope);
             let down = View::new(&self.at(&places.down)[matrix], block, hidden);
             product(&mut tape.normal, Write::Add, View::new(inner, rows, block), down);
         }
         self.dropout.at(self.site(2)).apply(&mut tape.normal);
-        add(&mut tape.normal, &tape.mixed);
+        add(&mut tape.normal, &tape.attended);
         let norm = self.norm(&places.scale, &places.shift);
         layer_norm(out, &mut tape.normal, &mut tape.reciprocals, norm);
     }
@@ -150,7 +189,7 @@ impl Layer<'_> {
         let (hidden, heads) = (self.shape.hidden, self.shape.heads);
         let width = hidden / heads;
         let scale = (width as f32).sqrt().recip();
-        tape.shares.resize(posts.squares() * heads, 0.0);
+        tape.attention.resize(posts.squares() * heads, 0.0);
         let dropout = self.attention_dropout.at(self.site(0));
         let mut dropped = Vec::new();
         let mut start = 0;
@@ -159,18 +198,25 @@ impl Layer<'_> {
             for head in 0..heads {
                 let first = post.start * hidden + head * width;
                 let view = |buffer| View::strided(buffer, length, width, hidden);
-                let shares = &mut tape.shares[start..start + length * length];
+                let attention = &mut tape.attention[start..start + length * length];
                 start += length * length;
                 let (query, key) = (view(&tape.query[first..]), view(&tape.key[first..]));
-                product_strided(shares, length, Write::Replace, scale, query, key.transposed());
-                self.relative.add(shares, length, head);
-                softmax(shares, length);
+                product_strided(attention, length, Write::Replace, scale, query, key.transposed());
+                self.relative.add(attention, length, head);
+                softmax(attention, length);
                 dropped.clear();
-                dropped.extend_from_slice(shares);
+                dropped.extend_from_slice(attention);
                 dropout.at(index * heads + head).apply(&mut dropped);
                 let context = &mut tape.context[first..];
-                let shares = View::new(&dropped, length, length);
-                product_strided(context, hidden, Write::Replace, 1.0, shares, view(&tape.value[first..]));
+                let attention = View::new(&dropped, length, length);
+                product_strided(
+                    context,
+                    hidden,
+                    Write::Replace,
+                    1.0,
+                    attention,
+                    view(&tape.value[first..]),
+                );
             }
         }
     }
@@ -197,7 +243,7 @@ impl Layer<'_> {
             d_shift,
         );
 
-        let block = self.block();
+        let block = block_width(self.shape);
         let d_out = &mut scratch.a;
         d_out.clone_from(d);
         self.dropout.at(self.site(2)).apply(d_out);
@@ -220,7 +266,7 @@ impl Layer<'_> {
             let up = &self.at(&places.up)[matrix.clone()];
             let back = LinearBackward {
                 d_out: &scratch.inner,
-                x: &tape.mixed,
+                x: &tape.attended,
                 w: up,
                 rows,
             };
@@ -229,18 +275,25 @@ impl Layer<'_> {
             back.input(d, Write::Add, block);
         }
 
-        let [d_scale, d_shift] = pair(gradient, &places.mixed_scale, &places.mixed_shift);
-        let scale = self.at(&places.mixed_scale);
-        layer_norm_backward(d, &tape.mixed_normal, &tape.mixed_reciprocals, scale, d_scale, d_shift);
+        let [d_scale, d_shift] = pair(gradient, &places.attention_norm_scale, &places.attention_norm_shift);
+        let scale = self.at(&places.attention_norm_scale);
+        layer_norm_backward(
+            d,
+            &tape.attended_normal,
+            &tape.attended_reciprocals,
+            scale,
+            d_scale,
+            d_shift,
+        );
         d_out.clone_from(d);
         self.dropout.at(self.site(1)).apply(d_out);
         let back = LinearBackward {
             d_out,
             x: &tape.context,
-            w: self.at(&places.mixed),
+            w: self.at(&places.attention_output),
             rows,
         };
-        let [d_w, d_bias] = pair(gradient, &places.mixed, &places.mixed_bias);
+        let [d_w, d_bias] = pair(gradient, &places.attention_output, &places.attention_output_bias);
         back.weights(d_w, d_bias);
         let d_context = &mut scratch.inner;
         d_context.resize(rows * hidden, 0.0);
@@ -278,8 +331,8 @@ impl Layer<'_> {
             c,
             inner,
             dropped,
-            d_shares,
-            d_gains,
+            d_attention,
+            d_bias,
         } = scratch;
         for buffer in [&mut *a, &mut *b, &mut *c] {
             buffer.resize(posts.len() * hidden, 0.0);
@@ -289,29 +342,29 @@ impl Layer<'_> {
             let length = post.len();
             for head in 0..heads {
                 let first = post.start * hidden + head * width;
-                let shares = &tape.shares[start..start + length * length];
+                let attention = &tape.attention[start..start + length * length];
                 start += length * length;
                 let view = |buffer| View::strided(buffer, length, width, hidden);
                 let d_context = view(&inner[first..]);
                 let dropout = dropout.at(index * heads + head);
 
                 dropped.clear();
-                dropped.extend_from_slice(shares);
+                dropped.extend_from_slice(attention);
                 dropout.apply(dropped);
                 let kept = View::new(dropped, length, length).transposed();
                 product_strided(&mut c[first..], hidden, Write::Replace, 1.0, kept, d_context);
 
-                d_shares.resize(length * length, 0.0);
+                d_attention.resize(length * length, 0.0);
                 product(
-                    d_shares,
+                    d_attention,
                     Write::Replace,
                     d_context,
                     view(&tape.value[first..]).transposed(),
                 );
-                dropout.apply(d_shares);
-                softmax_backward(d_shares, shares, length);
-                self.relative.add_back(d_gains, d_shares, length, head);
-                let d_scores = View::new(d_shares, length, length);
+                dropout.apply(d_attention);
+                softmax_backward(d_attention, attention, length);
+                self.relative.add_back(d_bias, d_attention, length, head);
+                let d_scores = View::new(d_attention, length, length);
                 let key = view(&tape.key[first..]);
                 product_strided(&mut a[first..], hidden, Write::Replace, scale, d_scores, key);
                 let query = view(&tape.query[first..]);
@@ -328,7 +381,7 @@ impl Layer<'_> {
     }
 }
 
-/// Two neighbouring tensors of a gradient at once; the first lies right before the second.
+/// Two adjacent tensors of a gradient; the first ends where the second starts.
 pub(super) fn pair<'a>(
     gradient: &'a mut [f32],
     first: &std::ops::Range<usize>,

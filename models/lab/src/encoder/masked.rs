@@ -1,15 +1,15 @@
-//! The masked-language-model head: a linear map, then the word embeddings themselves, at the masked tokens alone.
+//! The masked-language-model head: a linear layer, then the word embeddings, computed for the masked tokens only.
 
 use super::kernels::{LinearBackward, View, Write, linear, product};
 use super::layer::pair;
 use super::{Encoder, Gradient, Pass};
 
-/// A token to be told from its surroundings.
+/// A masked token.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct Masked {
-    /// Where it stands among the packed tokens.
+    /// Its position among the packed tokens.
     pub at: usize,
-    /// What it was.
+    /// The original token id.
     pub id: u32,
 }
 
@@ -24,10 +24,9 @@ pub struct MaskedHead {
 }
 
 impl MaskedHead {
-    /// The summed cross-entropy of the masked tokens over the whole vocabulary, given the states of
-    /// `pass`. Adds the gradients of map and embeddings, and to `d` that of the states. `share`
-    /// multiplies the gradients. The map is where a classifier's first matrix is, see
-    /// [`Encoder::with_masked_head`].
+    /// The summed cross-entropy of the masked tokens, given the states of `pass`. Adds the gradients of the linear layer and
+    /// the embeddings, and to `d` that of the states; all gradients are multiplied by `share`. The linear layer is stored in
+    /// the place of a classifier's first matrix, see [`Encoder::with_masked_head`].
     pub fn learn(
         &mut self,
         encoder: &Encoder,

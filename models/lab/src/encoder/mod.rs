@@ -1,10 +1,8 @@
 //! A RoBERTa or MPNet encoder with a classification head: forward and backward passes on the CPU.
 //!
-//! Written for this one architecture instead of on an automatic differentiator, which saves
-//! most of what such a library spends in training: posts are packed without padding, each operation that
-//! moves memory is fused with its neighbours, the word embeddings' gradient is sparse, and a
-//! batch is split over threads that share nothing but the weights. The gradients are checked
-//! against finite differences in this module's tests.
+//! The gradients are written by hand for this architecture, which is much faster than automatic differentiation: posts are
+//! packed without padding, operations that are bound by memory are fused, the gradient of the word embeddings is sparse, and
+//! a batch is split over threads that share only the weights. The tests compare the gradients with finite differences.
 
 mod dropout;
 mod head;
@@ -15,7 +13,8 @@ mod pass;
 mod relative;
 mod weights;
 
-pub use head::{Head, Loss, Pooling, Target};
+pub use head::{Head, HeadActivation, Loss, Pooling, Target};
+pub(crate) use layer::Product;
 pub use masked::{Masked, MaskedHead};
 pub use pass::{Pass, Rates};
 pub use relative::{BUCKETS, DEFAULT_BUCKETS, bucket};
@@ -23,7 +22,7 @@ pub use weights::{Frozen, Gradient, Layout, Tensor, Weights};
 
 use std::ops::Range;
 
-/// The numbers that fix an encoder's architecture.
+/// The sizes and options of an encoder.
 #[derive(Debug, Clone, PartialEq)]
 pub struct Shape {
     /// Width of a token's state.
@@ -38,12 +37,14 @@ pub struct Shape {
     pub positions: usize,
     /// Position of a post's first token: RoBERTa's tables start at 2, BERT's at 0.
     pub first_position: usize,
-    /// Buckets of the distances by which attention is biased: MPNet's; 0 for absolute positions alone.
+    /// Buckets of MPNet's relative positions; 0 without relative positions.
     pub relative_buckets: usize,
     /// Words in the vocabulary.
     pub vocabulary: usize,
-    /// What of a post's states the head sees.
+    /// Which of a post's states the head sees.
     pub pooling: Pooling,
+    /// The function between the two products of the head.
+    pub head_activation: HeadActivation,
     /// Classes of the head; 0 for a bare encoder.
     pub labels: usize,
     /// The layer norms' epsilon.
@@ -51,19 +52,25 @@ pub struct Shape {
 }
 
 impl Shape {
-    /// The longest post in tokens, special ones included.
+    /// The same shape with another number of classes.
+    #[must_use]
+    pub fn with_labels(self, labels: usize) -> Self {
+        Self { labels, ..self }
+    }
+
+    /// The longest post in tokens, including special tokens.
     #[must_use]
     pub fn longest(&self) -> usize {
         self.positions - self.first_position
     }
 }
 
-/// An encoder: its shape, and its weights with their places.
+/// An encoder.
 #[derive(Debug, Clone)]
 pub struct Encoder {
     /// The architecture.
     pub shape: Shape,
-    /// Where the weights lie.
+    /// The places of the tensors in the weights.
     pub layout: Layout,
     /// The weights.
     pub weights: Weights,
@@ -81,11 +88,10 @@ impl Encoder {
         Self { shape, layout, weights }
     }
 
-    /// The same encoder for another number of classes, the head drawn anew: matrices from a
-    /// normal distribution of deviation 0.02, biases zero.
+    /// The encoder with a new head for `labels` classes: matrices from a normal distribution with deviation 0.02, biases zero.
     #[must_use]
     pub fn with_head(self, labels: usize, rng: &mut impl rand::Rng) -> Self {
-        let mut fresh = Self::zeros(Shape { labels, ..self.shape });
+        let mut fresh = Self::zeros(self.shape.with_labels(labels));
         fresh.weights.words = self.weights.words;
         let body = fresh.layout.dense.start;
         fresh.weights.dense[..body].copy_from_slice(&self.weights.dense[..body]);
@@ -99,8 +105,8 @@ impl Encoder {
 }
 
 impl Encoder {
-    /// The same encoder with the map of a [`MaskedHead`]: a small part of the identity, so that
-    /// all words are about as likely at first.
+    /// The encoder with the matrix of a [`MaskedHead`], a tenth of the identity, so that all words have about the same
+    /// probability at first.
     #[must_use]
     pub fn with_masked_head(self) -> Self {
         let mut fresh = self.without_head();
@@ -111,13 +117,10 @@ impl Encoder {
         fresh
     }
 
-    /// The same encoder without classes, its head zero.
+    /// The encoder without classes; its head is zero.
     #[must_use]
     pub fn without_head(self) -> Self {
-        let mut bare = Self::zeros(Shape {
-            labels: 0,
-            ..self.shape
-        });
+        let mut bare = Self::zeros(self.shape.with_labels(0));
         bare.weights.words = self.weights.words;
         let body = bare.layout.dense.start;
         bare.weights.dense[..body].copy_from_slice(&self.weights.dense[..body]);
@@ -125,22 +128,22 @@ impl Encoder {
     }
 }
 
-/// A draw from the standard normal distribution (Box and Muller).
+/// A sample of the standard normal distribution (Box and Muller).
 pub(crate) fn normal(rng: &mut impl rand::Rng) -> f32 {
     let radius = (-2.0 * (1.0 - rng.random::<f64>()).ln()).sqrt();
     (radius * (std::f64::consts::TAU * rng.random::<f64>()).cos()) as f32
 }
 
-/// Posts of different lengths, one after the other without padding.
+/// Posts of different lengths, one after another without padding.
 #[derive(Debug, Clone, Default)]
 pub struct Packed {
     ids: Vec<u32>,
-    /// Where each post ends.
+    /// The end of each post in `ids`.
     ends: Vec<usize>,
 }
 
 impl Packed {
-    /// Appends a post's token ids. An empty post would have no state to classify and is left out.
+    /// Appends a post's token ids. An empty post is ignored, since it has no state to classify.
     pub fn push(&mut self, ids: &[u32]) {
         if ids.is_empty() {
             return;
@@ -155,7 +158,7 @@ impl Packed {
         &self.ids
     }
 
-    /// Tokens in all.
+    /// The number of tokens.
     #[must_use]
     pub fn len(&self) -> usize {
         self.ids.len()
@@ -167,7 +170,7 @@ impl Packed {
         self.ids.is_empty()
     }
 
-    /// Posts in all.
+    /// The number of posts.
     #[must_use]
     pub fn count(&self) -> usize {
         self.ends.len()

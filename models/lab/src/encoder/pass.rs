@@ -1,21 +1,21 @@
-//! One thread's way through the encoder and back.
+//! The forward and backward pass of one thread.
 
 use super::dropout::Dropout;
 use super::kernels::{Norm, layer_norm, layer_norm_backward};
-use super::layer::{Layer, Scratch, Tape, pair};
+use super::layer::{Layer, LayerInputs, Scratch, Tape, pair};
 use super::relative::Relative;
 use super::{Encoder, Gradient, Packed};
 
-/// Dropout rates of a training pass; zero to judge.
+/// Dropout rates of a training pass; zero to infer.
 #[derive(Debug, Clone, Copy, Default, PartialEq)]
 pub struct Rates {
-    /// After the embeddings and each half of a layer, and in the head.
+    /// After the embeddings, attention and the feed-forward part of each layer, and in the head.
     pub hidden: f32,
-    /// On the attention shares.
+    /// On the attention weights.
     pub attention: f32,
 }
 
-/// Buffers of one thread, and what a forward pass left in them for the way back.
+/// Buffers of one thread, with what the forward pass keeps for the backward pass.
 #[derive(Debug)]
 pub struct Pass {
     tapes: Vec<Tape>,
@@ -46,18 +46,39 @@ impl Default for Pass {
 
 impl Pass {
     /// The last layer's states, `tokens x hidden`. Token ids must be below the vocabulary's size
-    /// and posts no longer than [`super::Shape::longest`]. `seed` fixes the dropout masks.
+    /// and posts no longer than [`super::Shape::longest`]. `seed` determines the dropout masks.
     pub fn forward(&mut self, encoder: &Encoder, posts: &Packed, rates: Rates, seed: u64) -> &[f32] {
         self.hidden = Dropout::new(rates.hidden, seed);
         self.attention = Dropout::new(rates.attention, seed);
         self.tapes.resize_with(encoder.shape.layers, Tape::default);
+        self.run(encoder, posts, |_, _| ())
+    }
+
+    /// As [`Self::forward`] without dropout, for a pass that is not followed by [`Self::backward`]: all layers share the
+    /// buffers of one. `watch` is called with the inputs of each layer's products, lowest layer first.
+    pub(crate) fn infer(
+        &mut self,
+        encoder: &Encoder,
+        posts: &Packed,
+        watch: impl FnMut(usize, LayerInputs<'_>),
+    ) -> &[f32] {
+        self.hidden = Dropout::new(0.0, 0);
+        self.attention = Dropout::new(0.0, 0);
+        self.tapes.resize_with(1, Tape::default);
+        self.run(encoder, posts, watch)
+    }
+
+    fn run(&mut self, encoder: &Encoder, posts: &Packed, mut watch: impl FnMut(usize, LayerInputs<'_>)) -> &[f32] {
         self.relative.spread(encoder, posts);
         let mut out = std::mem::take(&mut self.out);
         self.embed(encoder, posts, &mut out);
+        let last = self.tapes.len().saturating_sub(1);
         for index in 0..encoder.shape.layers {
-            std::mem::swap(&mut self.tapes[index].input, &mut out);
+            let tape = &mut self.tapes[index.min(last)];
+            std::mem::swap(&mut tape.input, &mut out);
             let layer = layer(encoder, index, (self.hidden, self.attention), &self.relative);
-            layer.forward(posts, &mut self.tapes[index], &mut out);
+            layer.forward(posts, tape, &mut out);
+            watch(index, LayerInputs::new(tape, &encoder.shape, posts.len()));
         }
         self.out = out;
         &self.out
@@ -95,10 +116,10 @@ impl Pass {
         self.hidden.at(0).apply(out);
     }
 
-    /// The way back of the last [`Pass::forward`] over the same posts: consumes `d`, the gradient
-    /// of its states, and adds to `gradient` what is not frozen there.
+    /// The backward pass of the last [`Pass::forward`], over the same posts: consumes `d`, the gradient of its states, and adds
+    /// to `gradient` what is not frozen.
     pub fn backward(&mut self, encoder: &Encoder, posts: &Packed, d: &mut Vec<f32>, gradient: &mut Gradient) {
-        self.relative.zeros(&mut self.scratch.d_gains);
+        self.relative.zeros(&mut self.scratch.d_bias);
         let frozen = gradient.frozen().layers;
         for index in (frozen..encoder.shape.layers).rev() {
             let layer = layer(encoder, index, (self.hidden, self.attention), &self.relative);
@@ -110,7 +131,7 @@ impl Pass {
         let layout = &encoder.layout;
         let table = &mut gradient.dense[layout.relative.clone()];
         self.relative
-            .gather(&self.scratch.d_gains, encoder.shape.relative_buckets, table);
+            .gather(&self.scratch.d_bias, encoder.shape.relative_buckets, table);
         self.hidden.at(0).apply(d);
         let scale = &encoder.weights.dense[layout.scale.clone()];
         let [d_scale, d_shift] = pair(&mut gradient.dense, &layout.scale, &layout.shift);

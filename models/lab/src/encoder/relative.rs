@@ -1,21 +1,21 @@
-//! Relative positions in attention, as MPNet has them: what a token's score of another gains by how far the other stands
-//! behind it, for each head, the same in all layers.
+//! MPNet's relative positions: a bias of the attention scores for each head and distance between two tokens, the same in all
+//! layers.
 //!
-//! Distances share the rows of a table, the buckets, as in T5 (Raffel et al. 2020, section 2.1): near ones have a bucket
-//! each, farther ones share them by the logarithm of the distance, and those from [`FARTHEST`] on share the last.
+//! Distances share the rows of a table, the buckets, as in T5 (Raffel et al. 2020, section 2.1): small distances have a
+//! bucket each, larger ones share buckets by their logarithm, and those from [`FARTHEST`] on share the last.
 
 use super::{Encoder, Packed};
 
-/// The distance from which on all share a bucket; `transformers` has it fixed for MPNet.
+/// The distance from which on all share a bucket; a constant of MPNet in `transformers`.
 const FARTHEST: f32 = 128.0;
 
-/// The buckets of a table where its configuration is silent, as `transformers` has it.
+/// The default number of buckets in `transformers`.
 pub const DEFAULT_BUCKETS: usize = 32;
 
-/// How many buckets a table may have.
+/// The numbers of buckets that are supported.
 pub const BUCKETS: std::ops::RangeInclusive<usize> = 4..=256;
 
-/// The bucket of the token `distance` behind the one that asks, out of `buckets`: the lower half is for those before.
+/// The bucket, out of `buckets`, of a key `distance` tokens after the query; the lower half is for keys before it.
 #[must_use]
 pub fn bucket(distance: isize, buckets: usize) -> usize {
     let half = buckets / 2;
@@ -29,20 +29,20 @@ pub fn bucket(distance: isize, buckets: usize) -> usize {
     side + (exact + farther).min(half - 1)
 }
 
-/// The table of a pass, spread over all distances between tokens of its posts.
+/// The bias for all distances between tokens of a pass.
 #[derive(Debug, Default)]
 pub(super) struct Relative {
-    /// The longest post's tokens.
+    /// The length of the longest post.
     longest: usize,
-    /// For each head the gains of the distances from `1 - longest` to `longest - 1`; empty without relative positions.
-    gains: Vec<f32>,
+    /// For each head, the bias of the distances from `1 - longest` to `longest - 1`; empty without relative positions.
+    bias: Vec<f32>,
 }
 
 impl Relative {
-    /// Spreads the encoder's table for the posts.
+    /// Computes the bias for the posts from the encoder's table.
     pub(super) fn spread(&mut self, encoder: &Encoder, posts: &Packed) {
         let (heads, buckets) = (encoder.shape.heads, encoder.shape.relative_buckets);
-        self.gains.clear();
+        self.bias.clear();
         if buckets == 0 {
             return;
         }
@@ -50,52 +50,52 @@ impl Relative {
         let table = &encoder.weights.dense[encoder.layout.relative.clone()];
         for head in 0..heads {
             let distances = distances(self.longest);
-            self.gains
+            self.bias
                 .extend(distances.map(|distance| table[bucket(distance, buckets) * heads + head]));
         }
     }
 
-    /// Adds to a head's scores of a post, `length x length`, what they gain.
+    /// Adds the bias to a head's scores of a post, `length x length`.
     pub(super) fn add(&self, scores: &mut [f32], length: usize, head: usize) {
         for (row, scores) in self.rows(length, head).zip(scores.chunks_exact_mut(length)) {
-            super::kernels::add(scores, &self.gains[row]);
+            super::kernels::add(scores, &self.bias[row]);
         }
     }
 
-    /// Adds the gradient of a head's scores to that of the gains, which is as long as [`Self::zeros`] makes it.
-    pub(super) fn add_back(&self, d_gains: &mut [f32], d_scores: &[f32], length: usize, head: usize) {
+    /// Adds the gradient of a head's scores to that of the bias, which must have the length that [`Self::zeros`] gives it.
+    pub(super) fn add_back(&self, d_bias: &mut [f32], d_scores: &[f32], length: usize, head: usize) {
         for (row, d_scores) in self.rows(length, head).zip(d_scores.chunks_exact(length)) {
-            super::kernels::add(&mut d_gains[row], d_scores);
+            super::kernels::add(&mut d_bias[row], d_scores);
         }
     }
 
-    /// Makes `d_gains` the gradient of the gains before anything is known of it.
-    pub(super) fn zeros(&self, d_gains: &mut Vec<f32>) {
-        d_gains.clear();
-        d_gains.resize(self.gains.len(), 0.0);
+    /// Sets the gradient of the bias to zero.
+    pub(super) fn zeros(&self, d_bias: &mut Vec<f32>) {
+        d_bias.clear();
+        d_bias.resize(self.bias.len(), 0.0);
     }
 
-    /// Adds the gradient of the gains to that of the encoder's table, `buckets x heads`.
-    pub(super) fn gather(&self, d_gains: &[f32], buckets: usize, table: &mut [f32]) {
+    /// Adds the gradient of the bias to that of the encoder's table, `buckets x heads`.
+    pub(super) fn gather(&self, d_bias: &[f32], buckets: usize, table: &mut [f32]) {
         let width = (2 * self.longest).saturating_sub(1).max(1);
-        let heads = d_gains.len() / width;
-        for (head, d_gains) in d_gains.chunks_exact(width).enumerate() {
-            for (distance, d_gain) in distances(self.longest).zip(d_gains) {
-                table[bucket(distance, buckets) * heads + head] += d_gain;
+        let heads = d_bias.len() / width;
+        for (head, d_bias) in d_bias.chunks_exact(width).enumerate() {
+            for (distance, d) in distances(self.longest).zip(d_bias) {
+                table[bucket(distance, buckets) * heads + head] += d;
             }
         }
     }
 
-    /// Where the gains of each token's row of scores lie; no rows without relative positions.
+    /// The places of the bias of each token's row of scores; no rows without relative positions.
     fn rows(&self, length: usize, head: usize) -> impl Iterator<Item = std::ops::Range<usize>> + use<> {
         let width = (2 * self.longest).saturating_sub(1);
         let first = head * width + self.longest;
-        let rows = if self.gains.is_empty() { 0 } else { length };
+        let rows = if self.bias.is_empty() { 0 } else { length };
         (1..=rows).map(move |token| first - token..first - token + length)
     }
 }
 
-/// From the longest way back to the longest ahead.
+/// All distances between tokens of a post of that length.
 fn distances(longest: usize) -> impl Iterator<Item = isize> {
     1 - longest.cast_signed()..longest.cast_signed()
 }

@@ -18,6 +18,7 @@ fn small_with(labels: usize, relative_buckets: usize) -> Encoder {
         first_position: 2,
         relative_buckets,
         pooling: Pooling::Cls,
+        head_activation: HeadActivation::default(),
         vocabulary: 11,
         labels,
         epsilon: 1e-5,
@@ -75,7 +76,7 @@ fn gradient(encoder: &Encoder, kind: Loss, rates: Rates) -> Gradient {
     gradient
 }
 
-/// The slope of the loss along a direction, by central differences and by the gradient.
+/// Compares the slope of the loss in random directions by central differences and by the gradient.
 fn check(encoder: &Encoder, kind: Loss, rates: Rates) {
     let found = gradient(encoder, kind, rates);
     let tensors = encoder.layout.tensors.clone();
@@ -121,7 +122,7 @@ fn check(encoder: &Encoder, kind: Loss, rates: Rates) {
 }
 
 #[test]
-fn what_is_frozen_has_no_gradient_and_the_rest_the_same() {
+fn frozen_weights_have_no_gradient_and_the_others_the_same_as_before() {
     let encoder = small(3);
     let whole = gradient(&encoder, Loss::Sigmoid, Rates::default());
     for (frozen, start) in [
@@ -172,14 +173,14 @@ fn a_post_does_not_depend_on_its_neighbours() {
             pass.forward(&encoder, &alone, Rates::default(), 0);
             let logits = head.forward(&encoder, &alone, &pass);
             for (a, b) in logits.iter().zip(expected) {
-                assert!((a - b).abs() < 1e-5, "{a} alone, {b} in company");
+                assert!((a - b).abs() < 1e-5, "{a} alone, {b} together");
             }
         }
     }
 }
 
 #[test]
-fn no_posts_are_no_trouble() {
+fn a_pass_over_no_posts_is_empty() {
     let encoder = small(3);
     let mut pass = Pass::default();
     assert!(

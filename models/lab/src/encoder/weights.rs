@@ -1,13 +1,13 @@
-//! The weights of an encoder in two flat buffers, and where each tensor lies in them.
+//! The weights of an encoder in two flat buffers, and the place of each tensor in them.
 
 use std::ops::Range;
 
 use crate::encoder::Shape;
 
-/// Where the tensors of one transformer layer lie in [`Weights::dense`].
+/// The places of the tensors of one transformer layer in [`Weights::dense`].
 ///
-/// Matrices are `out x in`, as PyTorch's `nn.Linear` keeps them; `down` alone is `in x out`, so
-/// that the blocks in which the feed-forward layer is worked off are contiguous.
+/// Matrices are `out x in`, as in PyTorch's `nn.Linear`, except for `down`, which is `in x out`, so that the blocks of the
+/// feed-forward layer are contiguous.
 #[derive(Debug, Clone)]
 pub struct LayerPlaces {
     /// Query matrix, `hidden x hidden`.
@@ -23,13 +23,13 @@ pub struct LayerPlaces {
     /// Value bias.
     pub value_bias: Range<usize>,
     /// Attention's output matrix, `hidden x hidden`.
-    pub mixed: Range<usize>,
+    pub attention_output: Range<usize>,
     /// Attention's output bias.
-    pub mixed_bias: Range<usize>,
+    pub attention_output_bias: Range<usize>,
     /// Scale of the layer norm after attention.
-    pub mixed_scale: Range<usize>,
+    pub attention_norm_scale: Range<usize>,
     /// Shift of the layer norm after attention.
-    pub mixed_shift: Range<usize>,
+    pub attention_norm_shift: Range<usize>,
     /// Feed-forward matrix into the inner width, `intermediate x hidden`.
     pub up: Range<usize>,
     /// Its bias.
@@ -44,7 +44,7 @@ pub struct LayerPlaces {
     pub shift: Range<usize>,
 }
 
-/// Where every tensor lies in [`Weights::dense`].
+/// The places of all tensors in [`Weights::dense`].
 #[derive(Debug, Clone)]
 pub struct Layout {
     /// Position embeddings, `positions x hidden`.
@@ -53,7 +53,7 @@ pub struct Layout {
     pub scale: Range<usize>,
     /// Shift of the embeddings' layer norm.
     pub shift: Range<usize>,
-    /// What attention scores gain by distance, `buckets x heads`; empty without relative positions.
+    /// The bias of attention scores by distance, `buckets x heads`; empty without relative positions.
     pub relative: Range<usize>,
     /// The layers, lowest first.
     pub layers: Vec<LayerPlaces>,
@@ -65,9 +65,9 @@ pub struct Layout {
     pub out: Range<usize>,
     /// Its bias.
     pub out_bias: Range<usize>,
-    /// Every tensor with what a checkpoint calls it, in order.
+    /// Every tensor in order, with its name in a checkpoint.
     pub tensors: Vec<Tensor>,
-    /// Elements in all.
+    /// The number of elements.
     pub length: usize,
 }
 
@@ -76,11 +76,11 @@ pub struct Layout {
 pub struct Tensor {
     /// The name below `roberta.` or, from `classifier.` on, at the top.
     pub name: String,
-    /// Shape as a checkpoint has it.
+    /// Its shape in a checkpoint.
     pub shape: Vec<usize>,
-    /// Where it lies.
+    /// Its place.
     pub place: Range<usize>,
-    /// Whether the last two axes stand the other way round here.
+    /// Whether it is transposed here.
     pub transposed: bool,
 }
 
@@ -98,15 +98,16 @@ impl Tensor {
     }
 }
 
-/// The name of the table of relative positions.
+/// The name of the relative positions' table.
 const RELATIVE: &str = "encoder.relative_attention_bias.weight";
 
-struct Planner {
+/// Assigns places to tensors.
+struct LayoutBuilder {
     tensors: Vec<Tensor>,
     end: usize,
 }
 
-impl Planner {
+impl LayoutBuilder {
     fn place(&mut self, name: String, shape: &[usize], transposed: bool) -> Range<usize> {
         let place = self.end..self.end + shape.iter().product::<usize>();
         self.end = place.end;
@@ -135,10 +136,10 @@ impl Planner {
             key_bias: tensor("attention.self.key.bias", &[hidden]),
             value: tensor("attention.self.value.weight", &[hidden, hidden]),
             value_bias: tensor("attention.self.value.bias", &[hidden]),
-            mixed: tensor("attention.output.dense.weight", &[hidden, hidden]),
-            mixed_bias: tensor("attention.output.dense.bias", &[hidden]),
-            mixed_scale: tensor("attention.output.LayerNorm.weight", &[hidden]),
-            mixed_shift: tensor("attention.output.LayerNorm.bias", &[hidden]),
+            attention_output: tensor("attention.output.dense.weight", &[hidden, hidden]),
+            attention_output_bias: tensor("attention.output.dense.bias", &[hidden]),
+            attention_norm_scale: tensor("attention.output.LayerNorm.weight", &[hidden]),
+            attention_norm_shift: tensor("attention.output.LayerNorm.bias", &[hidden]),
             up: tensor("intermediate.dense.weight", &[inner, hidden]),
             up_bias: tensor("intermediate.dense.bias", &[inner]),
             down: tensor("output.dense.weight", &[hidden, inner]),
@@ -150,23 +151,23 @@ impl Planner {
 }
 
 impl Layout {
-    /// Places the tensors of an encoder of that shape.
+    /// The layout of an encoder of that shape.
     #[must_use]
     pub fn new(shape: &Shape) -> Self {
         let hidden = shape.hidden;
-        let mut plan = Planner {
+        let mut builder = LayoutBuilder {
             tensors: Vec::new(),
             end: 0,
         };
-        let positions = plan.tensor("embeddings.position_embeddings.weight", &[shape.positions, hidden]);
-        let scale = plan.tensor("embeddings.LayerNorm.weight", &[hidden]);
-        let shift = plan.tensor("embeddings.LayerNorm.bias", &[hidden]);
-        let relative = plan.tensor(RELATIVE, &[shape.relative_buckets, shape.heads]);
-        let layers = (0..shape.layers).map(|index| plan.layer(index, shape)).collect();
-        let dense = plan.tensor("classifier.dense.weight", &[hidden, hidden]);
-        let dense_bias = plan.tensor("classifier.dense.bias", &[hidden]);
-        let out = plan.tensor("classifier.out_proj.weight", &[shape.labels, hidden]);
-        let out_bias = plan.tensor("classifier.out_proj.bias", &[shape.labels]);
+        let positions = builder.tensor("embeddings.position_embeddings.weight", &[shape.positions, hidden]);
+        let scale = builder.tensor("embeddings.LayerNorm.weight", &[hidden]);
+        let shift = builder.tensor("embeddings.LayerNorm.bias", &[hidden]);
+        let relative = builder.tensor(RELATIVE, &[shape.relative_buckets, shape.heads]);
+        let layers = (0..shape.layers).map(|index| builder.layer(index, shape)).collect();
+        let dense = builder.tensor("classifier.dense.weight", &[hidden, hidden]);
+        let dense_bias = builder.tensor("classifier.dense.bias", &[hidden]);
+        let out = builder.tensor("classifier.out_proj.weight", &[shape.labels, hidden]);
+        let out_bias = builder.tensor("classifier.out_proj.bias", &[shape.labels]);
         Self {
             positions,
             scale,
@@ -177,14 +178,14 @@ impl Layout {
             dense_bias,
             out,
             out_bias,
-            length: plan.end,
-            tensors: plan.tensors,
+            length: builder.end,
+            tensors: builder.tensors,
         }
     }
 }
 
 impl Layout {
-    /// How many layers lie at or below the tensor: 0 for the embeddings' own.
+    /// The number of the tensor's layer from 1, or 0 for the embeddings.
     #[must_use]
     pub fn depth(&self, tensor: &Tensor) -> usize {
         let starts = self.layers.iter().map(|layer| layer.query.start);
@@ -195,38 +196,38 @@ impl Layout {
 /// An encoder's weights.
 #[derive(Debug, Clone)]
 pub struct Weights {
-    /// Word embeddings, `vocabulary x hidden`. Apart from the rest, since a step touches few rows.
+    /// Word embeddings, `vocabulary x hidden`. They are separate, because a step uses few rows.
     pub words: Vec<f32>,
-    /// All else, by [`Layout`].
+    /// All other weights, in the places of [`Layout`].
     pub dense: Vec<f32>,
 }
 
-/// Gradients of a batch, or of one thread's share of it.
+/// The gradients of a batch, or of one thread's share of it.
 #[derive(Debug, Clone)]
 pub struct Gradient {
-    /// Of [`Weights::dense`].
+    /// The gradient of [`Weights::dense`].
     pub dense: Vec<f32>,
-    /// Of the rows of [`Weights::words`] named by `ids`, in that order.
+    /// The gradients of the rows `ids` of [`Weights::words`], in that order.
     pub words: Vec<f32>,
-    /// Which rows those are, each once.
+    /// The rows of `words`, each once.
     pub ids: Vec<u32>,
-    /// Place in `ids` of each word, or `u32::MAX`.
+    /// The position of each word in `ids`, or `u32::MAX`.
     places: Vec<u32>,
     width: usize,
     frozen: Frozen,
 }
 
-/// What of an encoder stays as it is in training: a pass computes no gradients for it.
+/// The weights that are not trained; a pass computes no gradients for them.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
 pub struct Frozen {
     /// The word embeddings.
     pub words: bool,
-    /// How many of the lowest layers; with any, all embeddings stay as well.
+    /// The number of frozen layers, from the lowest; if there are any, all embeddings are frozen as well.
     pub layers: usize,
 }
 
 impl Gradient {
-    /// All zero, for an encoder of that shape.
+    /// Gradients of zero for an encoder of that shape.
     #[must_use]
     pub fn new(shape: &Shape, layout: &Layout) -> Self {
         Self {
@@ -239,19 +240,19 @@ impl Gradient {
         }
     }
 
-    /// The same for an encoder of which a part stays as it is: nothing is added to that part's.
+    /// The same without the gradients of frozen weights.
     #[must_use]
     pub fn freezing(self, frozen: Frozen) -> Self {
         Self { frozen, ..self }
     }
 
-    /// What a pass computes no gradients for.
+    /// The frozen weights.
     #[must_use]
     pub fn frozen(&self) -> Frozen {
         self.frozen
     }
 
-    /// Back to zero.
+    /// Resets all gradients to zero.
     pub fn clear(&mut self) {
         self.dense.fill(0.0);
         for &id in &self.ids {
@@ -273,8 +274,8 @@ impl Gradient {
         &mut self.words[start..start + self.width]
     }
 
-    /// The gradients of all words, in the vocabulary's order. Only right after [`Gradient::clear`]
-    /// is that free of a rearrangement.
+    /// The gradients of all words in the order of the vocabulary. It is cheapest right after [`Gradient::clear`], since the
+    /// rows need not be rearranged then.
     pub fn all_words(&mut self) -> &mut [f32] {
         let vocabulary = self.places.len();
         if !self.ids.iter().copied().eq(0..vocabulary as u32) {
@@ -289,7 +290,7 @@ impl Gradient {
         &mut self.words
     }
 
-    /// Adds another's word gradients to these.
+    /// Adds the word gradients of `other`.
     pub fn add_words(&mut self, other: &Self) {
         for (&id, row) in other.ids.iter().zip(other.words.chunks_exact(self.width)) {
             for (sum, value) in self.word(id).iter_mut().zip(row) {

@@ -1,18 +1,18 @@
-//! Choosing how each product of each layer is quantised, by what real texts put into it.
+//! Chooses how each product of each layer is quantised, by its inputs on real texts.
 
 use std::collections::BTreeMap;
 
-use ndarray::{Array2, ArrayView2, Axis, Slice};
+use ndarray::{Array2, Axis, Slice};
 use rayon::prelude::*;
 
-use super::checkpoint::{Classifier, Linear};
-use super::forward::{self, Site, Tokens};
+use super::classifier::Classifier;
 use super::quantise::{Coding, QuantisedLinear};
 use super::writer::Reach;
+use crate::encoder::{Packed, Pass, Product};
 
-/// How many tokens the search looks at: enough rows for every channel's outliers, few enough for seconds of work.
+/// The number of tokens for calibration: enough to see every channel's outliers, few enough to take seconds.
 const ROWS: usize = 3_072;
-/// Texts that go through the model at once.
+/// Texts of one pass.
 const CHUNK: usize = 64;
 
 /// The four products of a layer.
@@ -20,8 +20,8 @@ const CHUNK: usize = 64;
 pub(crate) struct QuantisedLayer {
     /// Queries, keys and values side by side.
     pub(crate) query_key_value: QuantisedLinear,
-    /// What follows attention; nothing in the last layer where one token a text goes through it: that costs no time
-    /// worth saving, and no rounding stands between it and the logits.
+    /// The products after attention. They are not quantised in the last layer if only the first token of each text is
+    /// computed there: that costs little time, and rounding errors would affect the logits directly.
     pub(crate) rest: Option<QuantisedRest>,
 }
 
@@ -33,41 +33,41 @@ pub(crate) struct QuantisedRest {
     pub(crate) output: QuantisedLinear,
 }
 
-/// Quantises every layer; `texts` are token ids with the special tokens, none longer than the model reaches.
+/// Quantises every layer. `texts` are token ids with special tokens, none longer than the model supports.
 ///
 /// Without texts, nothing is smoothed or corrected.
 pub(crate) fn quantise_layers(model: &Classifier, texts: &[Vec<u32>]) -> Vec<QuantisedLayer> {
     let samples = sample(model, texts);
-    let jobs: Vec<(usize, Site)> = (0..model.layers.len())
-        .flat_map(|layer| SITES.map(|site| (layer, site)))
-        .filter(|&(layer, site)| Reach::of(layer, model) == Reach::All || site == Site::Attention)
+    let jobs: Vec<(usize, Product)> = (0..model.layers())
+        .flat_map(|layer| PRODUCTS.map(|product| (layer, product)))
+        .filter(|&(layer, product)| Reach::of(layer, model) == Reach::All || product == Product::QueryKeyValue)
         .collect();
-    let mut products: BTreeMap<(usize, Site), QuantisedLinear> = jobs
+    let mut products: BTreeMap<(usize, Product), QuantisedLinear> = jobs
         .into_par_iter()
-        .map(|(layer, site)| {
-            let linear = linear(model, layer, site);
-            let coding = if site == Site::Output {
+        .map(|(layer, product)| {
+            let linear = model.layer(layer).product(product);
+            let coding = if product == Product::Output {
                 Coding::Gelu
             } else {
                 Coding::Symmetric
             };
-            // A normalised input has no outlying rows; what attention mixes and GELU lets through has.
-            let static_too = matches!(site, Site::Attention | Site::Intermediate);
-            let quantised = match samples.get(&(layer, site)) {
+            // Normalised inputs have no outlying rows; attention's context and GELU's results have.
+            let static_too = matches!(product, Product::QueryKeyValue | Product::Intermediate);
+            let quantised = match samples.get(&(layer, product)) {
                 Some(rows) => QuantisedLinear::calibrated(&linear, coding, static_too, rows),
                 None => QuantisedLinear::blind(&linear, coding),
             };
-            ((layer, site), quantised)
+            ((layer, product), quantised)
         })
         .collect();
-    (0..model.layers.len())
+    (0..model.layers())
         .filter_map(|layer| {
-            let query_key_value = products.remove(&(layer, Site::Attention))?;
-            let mut rest = |site| products.remove(&(layer, site));
+            let query_key_value = products.remove(&(layer, Product::QueryKeyValue))?;
+            let mut rest = |product| products.remove(&(layer, product));
             let rest = match (
-                rest(Site::AttentionOutput),
-                rest(Site::Intermediate),
-                rest(Site::Output),
+                rest(Product::AttentionOutput),
+                rest(Product::Intermediate),
+                rest(Product::Output),
             ) {
                 (Some(attention_output), Some(intermediate), Some(output)) => Some(QuantisedRest {
                     attention_output,
@@ -78,14 +78,14 @@ pub(crate) fn quantise_layers(model: &Classifier, texts: &[Vec<u32>]) -> Vec<Qua
             };
             let mut layer = QuantisedLayer { query_key_value, rest };
             layer.fold_context_smoothing();
-            layer.fold_score_scale(model.width() / model.heads);
+            layer.fold_score_scale(model.width() / model.heads());
             Some(layer)
         })
         .collect()
 }
 
 impl QuantisedLayer {
-    /// Divides the values' outputs by what the context is to be divided by: attention mixes tokens, never channels.
+    /// Moves the smoothing of the context into the values, which is possible because attention never mixes channels.
     fn fold_context_smoothing(&mut self) {
         let Some(factors) = self
             .rest
@@ -101,7 +101,7 @@ impl QuantisedLayer {
         }
     }
 
-    /// Divides the queries by the square root of a head's width, which else the scores would be.
+    /// Divides the queries by the square root of a head's width, instead of the scores.
     fn fold_score_scale(&mut self, head_width: usize) {
         let scale = 1.0 / (head_width as f32).sqrt();
         let width = self.query_key_value.bias.len() / 3;
@@ -112,43 +112,45 @@ impl QuantisedLayer {
     }
 }
 
-const SITES: [Site; 4] = [Site::Attention, Site::AttentionOutput, Site::Intermediate, Site::Output];
+const PRODUCTS: [Product; 4] = [
+    Product::QueryKeyValue,
+    Product::AttentionOutput,
+    Product::Intermediate,
+    Product::Output,
+];
 
-fn linear(model: &Classifier, layer: usize, site: Site) -> Linear {
-    let layer = &model.layers[layer];
-    match site {
-        Site::Attention => layer.query_key_value(),
-        Site::AttentionOutput => layer.attention_output.clone(),
-        Site::Intermediate => layer.intermediate.clone(),
-        Site::Output => layer.output.clone(),
-    }
-}
-
-/// The inputs of each product, about [`ROWS`] tokens evenly from all the texts.
-fn sample(model: &Classifier, texts: &[Vec<u32>]) -> BTreeMap<(usize, Site), Array2<f32>> {
+/// The inputs of each product for about [`ROWS`] tokens, evenly from all texts.
+fn sample(model: &Classifier, texts: &[Vec<u32>]) -> BTreeMap<(usize, Product), Array2<f32>> {
     let tokens: usize = texts.iter().map(Vec::len).sum();
-    let stride = isize::try_from(tokens.div_ceil(ROWS)).unwrap_or(isize::MAX).max(1);
-    let mut parts: BTreeMap<(usize, Site), Vec<Array2<f32>>> = BTreeMap::new();
+    let stride = tokens.div_ceil(ROWS).max(1);
+    let mut samples: BTreeMap<(usize, Product), Vec<f32>> = BTreeMap::new();
+    let mut pass = Pass::default();
     for chunk in texts.chunks(CHUNK) {
-        let mut batch = Tokens::default();
-        chunk.iter().for_each(|ids| batch.push(ids));
-        forward::logits(model, &batch, |layer, site, rows| {
-            parts
-                .entry((layer, site))
-                .or_default()
-                .push(rows.slice_axis(Axis(0), Slice::new(0, None, stride)).to_owned());
+        let posts: Packed = chunk.iter().map(Vec::as_slice).collect();
+        pass.infer(&model.encoder, &posts, |layer, inputs| {
+            for product in PRODUCTS {
+                let values = samples.entry((layer, product)).or_default();
+                (0..posts.len())
+                    .step_by(stride)
+                    .for_each(|token| inputs.append(product, token, values));
+            }
         });
     }
-    parts
+    let width = |product| match product {
+        Product::Output => model.encoder.shape.intermediate,
+        _ => model.width(),
+    };
+    samples
         .into_iter()
-        .filter_map(|(key, parts)| {
-            let views: Vec<ArrayView2<'_, f32>> = parts.iter().map(|part| part.view()).collect();
-            ndarray::concatenate(Axis(0), &views).ok().map(|rows| (key, rows))
+        .filter_map(|(key, values)| {
+            let width = width(key.1);
+            let rows = Array2::from_shape_vec((values.len() / width, width), values);
+            rows.ok().map(|rows| (key, rows))
         })
         .collect()
 }
 
-/// What the search chose, a line a product: for the log and the report.
+/// The chosen quantisation of each product, one line each.
 pub(crate) fn describe(layers: &[QuantisedLayer]) -> impl Iterator<Item = String> + '_ {
     layers.iter().enumerate().flat_map(|(index, layer)| {
         let mut parts = vec![("query_key_value", &layer.query_key_value)];

@@ -1,28 +1,28 @@
-//! What can be wrong with an export.
+//! Errors of an export.
 
 use std::io;
 use std::path::PathBuf;
 
 use thiserror::Error;
 
-use crate::checkpoint::TensorError;
+use crate::checkpoint::CheckpointError;
 use crate::files::FileError;
 
-/// Why a checkpoint could not be exported; each names the file, and the tensor or field where one is at fault.
+/// Why a checkpoint can't be exported. Each error names the file, and the tensor or field if one is wrong.
 #[derive(Debug, Error)]
 pub enum ExportError {
-    /// A file of the checkpoint, or the calibration texts, could not be read.
+    /// A file of the checkpoint or the calibration texts can't be read.
     #[error("can't read {}", path.display())]
     Read {
         /// The file.
         path: PathBuf,
-        /// What the system said.
+        /// The system's error.
         source: io::Error,
     },
-    /// A file or folder of the result could not be written.
+    /// A file or folder of the result can't be written.
     #[error(transparent)]
     Write(#[from] FileError),
-    /// A file was read and does not hold what it should.
+    /// The content of a file is not valid.
     #[error("{}: {why}", path.display())]
     Invalid {
         /// The file.
@@ -30,32 +30,32 @@ pub enum ExportError {
         /// What is wrong in it.
         why: String,
     },
-    /// A tensor of the checkpoint is not as its configuration says.
+    /// The checkpoint's configuration or weights are not valid.
     #[error(transparent)]
-    Tensor(#[from] TensorError),
-    /// A graph passed the 2 GiB that one ONNX file can hold.
-    #[error("the {precision} graph passes the 2 GiB that one onnx file can hold: export a smaller precision")]
+    Checkpoint(#[from] CheckpointError),
+    /// A graph is larger than the limit of an ONNX file, 2 GiB.
+    #[error("the {precision} graph exceeds the limit of an ONNX file, 2 GiB: export a smaller precision")]
     TooLarge {
         /// The precision of that graph.
         precision: &'static str,
     },
-    /// The target folder holds something already.
-    #[error("{} is there already: remove it or choose another --out", .0.display())]
+    /// The target folder exists.
+    #[error("{} exists already: remove it or choose another --out", .0.display())]
     Exists(PathBuf),
-    /// int8 gives too many texts another label than the checkpoint does.
+    /// int8 agrees with the checkpoint on too few texts.
     #[error(
-        "int8 agrees with the checkpoint on {:.2} % of {count} held-out texts, less than the {:.2} % asked for: serve fp32, \
+        "int8 agrees with the checkpoint on {:.2} % of {count} held-out texts, less than the required {:.2} %: use fp32, \
          or calibrate with more texts like those to be classified", share * 100.0, least * 100.0
     )]
     Disagrees {
         /// The share of texts with the same label.
         share: f64,
-        /// The share asked for.
+        /// The required share.
         least: f64,
-        /// How many texts were judged.
+        /// The number of texts.
         count: usize,
     },
-    /// An agreement was asked for and could not be measured.
+    /// An agreement was required, but can't be measured.
     #[error("can't measure how often int8 agrees with the checkpoint: {0}")]
     NotMeasured(String),
 }

@@ -1,4 +1,4 @@
-//! The model folder, built beside its place and moved there when it is whole.
+//! Writes the model folder under a temporary name and renames it when it is complete.
 
 use std::fs;
 use std::path::Path;
@@ -8,17 +8,17 @@ use moodstream::{clean::Profile, model::toml_mistake};
 use super::error::ExportError;
 use crate::files::{self, FileError};
 
-/// Files of the checkpoint that go with the model as they are.
+/// Files of the checkpoint that are copied.
 const NEEDED: [&str; 2] = ["config.json", "tokenizer.json"];
 const OPTIONAL: [&str; 2] = ["tokenizer_config.json", "special_tokens_map.json"];
 pub(crate) const MANIFEST: &str = "moodstream.toml";
 
-/// A model folder under construction; dropped before [`Self::publish`], it leaves nothing.
+/// A model folder that is being written. If it is dropped before [`Self::publish`], nothing is left behind.
 #[derive(Debug)]
 pub(crate) struct Staging(files::Staging);
 
 impl Staging {
-    /// Begins a folder that will be `target`.
+    /// Starts a folder that will be renamed to `target`.
     pub(crate) fn begin(target: &Path) -> Result<Self, ExportError> {
         if target.exists() {
             return Err(ExportError::Exists(target.to_owned()));
@@ -26,7 +26,7 @@ impl Staging {
         Ok(Self(files::Staging::new(target)?))
     }
 
-    /// Where it is until it is published.
+    /// The folder until it is published.
     pub(crate) fn path(&self) -> &Path {
         self.0.path()
     }
@@ -50,7 +50,7 @@ impl Staging {
         self.write(&format!("onnx/{file}"), bytes)
     }
 
-    /// Puts the folder in its place.
+    /// Renames the folder.
     pub(crate) fn publish(self) -> Result<(), ExportError> {
         Ok(self.0.finish()?)
     }
@@ -61,13 +61,13 @@ impl Staging {
         self.write(file, &bytes)
     }
 
-    /// Writes a file at the folder's top.
+    /// Writes a file.
     pub(crate) fn write(&self, file: &str, bytes: &[u8]) -> Result<(), ExportError> {
         Ok(files::write(&self.path().join(file), bytes)?)
     }
 }
 
-/// The checkpoint's manifest as text and as a table; both are empty where it has none.
+/// The checkpoint's manifest as text and as a table; both are empty if it has none.
 fn read_manifest(checkpoint: &Path) -> Result<(String, toml::Table), ExportError> {
     let path = checkpoint.join(MANIFEST);
     let text = match fs::read_to_string(&path) {
@@ -82,13 +82,13 @@ fn read_manifest(checkpoint: &Path) -> Result<(String, toml::Table), ExportError
     Ok((text, table))
 }
 
-/// How the service will clean posts for the checkpoint, by its manifest.
+/// The cleaning profile in the checkpoint's manifest.
 pub(crate) fn profile(checkpoint: &Path) -> Result<Profile, ExportError> {
     let (_, table) = read_manifest(checkpoint)?;
     let Some(name) = table.get("profile") else {
         return Ok(Profile::default());
     };
-    let profile = name.as_str().ok_or_else(|| "`profile` is not text".to_owned());
+    let profile = name.as_str().ok_or_else(|| "`profile` is not a string".to_owned());
     profile
         .and_then(|name| Profile::from_name(name).map_err(|error| error.to_string()))
         .map_err(|why| ExportError::Invalid {
@@ -97,7 +97,7 @@ pub(crate) fn profile(checkpoint: &Path) -> Result<Profile, ExportError> {
         })
 }
 
-/// The checkpoint's manifest under the name asked for, or one that holds a name alone.
+/// The checkpoint's manifest with the given name, or with the folder's name if it has none.
 fn manifest(checkpoint: &Path, name: Option<&str>) -> Result<String, ExportError> {
     let (text, mut table) = read_manifest(checkpoint)?;
     let folder_name = checkpoint.file_name().map(|name| name.to_string_lossy().into_owned());

@@ -1,4 +1,4 @@
-//! A small builder of ONNX graphs: values in, nodes appended in the order of evaluation, a model out.
+//! A small builder of ONNX graphs. Nodes are appended in the order of evaluation.
 
 use std::{collections::HashSet, rc::Rc};
 
@@ -10,9 +10,9 @@ use super::proto::{
     TensorProto, TensorShapeProto, TensorTypeProto, TypeProto, ValueInfoProto, attribute_type,
 };
 
-/// ONNX operator set: the first with `LayerNormalization` (17), reductions by an axes input (18).
+/// The ONNX operator set: `LayerNormalization` needs 17, reductions with axes as an input need 18.
 const OPSET: i64 = 18;
-/// IR version of the ONNX release that brought that operator set out; older runtimes read it too.
+/// The IR version of the ONNX release with that operator set.
 const IR_VERSION: i64 = 8;
 /// The domain of ONNX Runtime's own operators.
 const MICROSOFT: &str = "com.microsoft";
@@ -21,12 +21,12 @@ const MICROSOFT: &str = "com.microsoft";
 #[derive(Debug, Clone)]
 pub(crate) struct Value(Rc<str>);
 
-/// An operator: its name, and whether it is ONNX's or ONNX Runtime's own.
+/// An operator.
 #[derive(Debug, Clone, Copy)]
 pub(crate) enum Op {
-    /// Of the ONNX standard.
+    /// An operator of the ONNX standard.
     Onnx(&'static str),
-    /// Of ONNX Runtime (`com.microsoft`).
+    /// An operator of ONNX Runtime (`com.microsoft`).
     Runtime(&'static str),
 }
 
@@ -45,7 +45,7 @@ pub(crate) enum Dim {
     Named(&'static str),
 }
 
-/// The precision that floating-point weights are stored and computed in.
+/// The precision of floating-point weights and arithmetic.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) enum FloatType {
     Single,
@@ -61,7 +61,7 @@ impl FloatType {
     }
 }
 
-/// A graph under construction. Names are unique because each ends in its index.
+/// A graph that is being built. Names are unique because each ends in an index.
 #[derive(Debug)]
 pub(crate) struct GraphBuilder {
     graph: GraphProto,
@@ -84,7 +84,7 @@ impl GraphBuilder {
         }
     }
 
-    /// Names what follows after the part of the model it belongs to, for profilers and viewers.
+    /// Sets the prefix of the following names, for profilers and viewers.
     pub(crate) fn scope(&mut self, scope: impl Into<String>) {
         self.scope = scope.into();
     }
@@ -98,7 +98,7 @@ impl GraphBuilder {
         Value(name.into())
     }
 
-    /// Declares `value` an output of the model, under the name `name`.
+    /// Declares `value` as an output of the model named `name`.
     pub(crate) fn output(&mut self, name: &str, value: &Value, element: ElementType, dims: &[Dim]) {
         self.push_node(Op::Onnx("Identity"), &[Some(value)], &[], vec![name.to_owned()]);
         self.graph.output.push(value_info(name, element, dims));
@@ -110,7 +110,7 @@ impl GraphBuilder {
         self.call_with_optional(op, &inputs, attrs)
     }
 
-    /// Appends a node with one output, some of whose optional inputs are left out.
+    /// Appends a node with one output; optional inputs may be `None`.
     pub(crate) fn call_with_optional(
         &mut self,
         op: Op,
@@ -123,7 +123,7 @@ impl GraphBuilder {
         Value(name)
     }
 
-    /// A weight of the model, stored in the precision of the graph; `data` is rows first.
+    /// A weight of the model, stored in the precision of the graph; `data` is row-major.
     pub(crate) fn weight(&mut self, name: &str, dims: &[usize], data: &[f32]) -> Value {
         let raw = match self.float {
             FloatType::Single => data.iter().flat_map(|x| x.to_le_bytes()).collect(),
@@ -132,7 +132,7 @@ impl GraphBuilder {
         self.initializer(name, self.float.element_type(), dims, raw)
     }
 
-    /// A weight that is stored in half precision and computed with in single: the runtime widens it once, at load.
+    /// A weight that is stored in half precision but used in single precision: the runtime converts it once, when loading.
     pub(crate) fn half_weight(&mut self, name: &str, dims: &[usize], data: &[f32]) -> Value {
         let raw = data.iter().flat_map(|&x| f16::from_f32(x).to_le_bytes()).collect();
         let stored = self.initializer(name, ElementType::Float16, dims, raw);
@@ -149,7 +149,7 @@ impl GraphBuilder {
         self.initializer(name, ElementType::Int8, dims, raw)
     }
 
-    /// Bytes, rows first.
+    /// Bytes, row-major.
     pub(crate) fn uint8(&mut self, name: &str, dims: &[usize], data: Vec<u8>) -> Value {
         self.initializer(name, ElementType::Uint8, dims, data)
     }
@@ -168,9 +168,9 @@ impl GraphBuilder {
         self.call(Op::Onnx("Cast"), &[value], &[("to", Attr::Int(element as i64))])
     }
 
-    /// The finished model as the bytes of an ONNX file, or nothing where it passes the 2 GiB that protobuf can hold.
+    /// The finished model as the bytes of an ONNX file; `None` if it exceeds protobuf's limit of 2 GiB.
     pub(crate) fn finish(mut self) -> Option<Vec<u8>> {
-        // The runtime warns of each constant that no node reads.
+        // The runtime would warn about each unused constant.
         let read: HashSet<&str> = self
             .graph
             .node

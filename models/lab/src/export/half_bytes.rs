@@ -1,25 +1,25 @@
-//! Rows of half bytes with a scale for each 32 of a row: word embeddings at half the size of signed bytes.
+//! Word embeddings in 4 bits per weight, with a scale for every 32 weights: half the size of signed bytes.
 //!
-//! It is llama.cpp's `Q4_0`: a weight is its half byte less 8, times the scale, and the weight of a block with the largest
-//! magnitude is its end at -8. So a table that came of such blocks comes out as it was, to the bit.
+//! This is llama.cpp's `Q4_0`: a weight is its half byte minus 8, times the scale, and the weight with the largest magnitude in
+//! a block has the half byte 0. A table that was quantised like this before is reproduced exactly.
 
 use ndarray::Array2;
 
-/// Weights under one scale.
+/// Weights with one scale.
 pub(crate) const BLOCK: usize = 32;
-/// The half byte that stands for zero.
+/// The half byte of zero.
 const ZERO: f32 = 8.0;
 
 /// A table in half bytes.
 #[derive(Debug, PartialEq)]
 pub(crate) struct HalfBytes {
-    /// `[rows, width / 2]`: the weight at an even place is in the low half.
+    /// `[rows, width / 2]`: weights at even positions are in the low half.
     pub(crate) bytes: Vec<u8>,
     /// `[rows, width / BLOCK]`
     pub(crate) scales: Vec<f32>,
 }
 
-/// Each row in blocks; its width is a multiple of [`BLOCK`].
+/// Quantises each row in blocks; the width is a multiple of [`BLOCK`].
 pub(crate) fn quantise_blocks(table: &Array2<f32>) -> HalfBytes {
     let table = table.as_standard_layout();
     let blocks = table.as_slice().unwrap_or_default().as_chunks::<BLOCK>().0;
@@ -50,7 +50,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn a_table_that_came_of_blocks_comes_out_as_it_was() {
+    fn a_table_that_was_quantised_before_is_reproduced() {
         let halves = |row: usize, at: usize| ((row * 7 + at * 5) % 16) as u8;
         let scale = |row: usize, block: usize| [0.125, -0.5, 0.0, 0.003_173_828][(row + block) % 4];
         let table = Array2::from_shape_fn((6, 64), |(row, at)| {
@@ -67,7 +67,7 @@ mod tests {
     }
 
     #[test]
-    fn other_values_are_off_by_half_a_step_or_a_step_at_the_end() {
+    fn errors_are_at_most_half_a_step_except_at_the_end_of_the_range() {
         let table = Array2::from_shape_fn((1, 32), |(_, at)| (at as f32 * 0.7).sin());
         let HalfBytes { bytes, scales } = quantise_blocks(&table);
         for (at, &value) in table.iter().enumerate() {

@@ -1,24 +1,23 @@
-//! A classifier as a graph of byte products, for the CPU.
+//! The int8 graph of a classifier, for the CPU.
 //!
-//! The operators are chosen by their time in ONNX Runtime's CPU provider, one thread, posts of 5 to 60 tokens:
+//! The operators are the fastest in ONNX Runtime's CPU provider with one thread and posts of 5 to 60 tokens:
 //!
-//! - all tokens of a batch lie in one matrix, `[tokens, width]`, so that `QuantizeLinear` can take a scale a row;
-//! - residuals and biases are subtracted with their sign turned in the weights' scales, for the reason that
-//!   [`Style::Subtracted`] gives;
-//! - attention in plain operators beats `MultiHeadAttention`, which copies more than it computes at such lengths.
+//! - all tokens of a batch are rows of one matrix, `[tokens, width]`, so that `QuantizeLinear` can use a scale per row;
+//! - residuals and biases are subtracted, with the sign of the weights' scales inverted, see [`Style::Subtracted`];
+//! - attention in plain operators is faster than `MultiHeadAttention`, which mostly copies at such lengths.
 
 use ndarray::{Array1, Array2, Axis, Slice};
 
 use super::calibrate::QuantisedLayer;
-use super::checkpoint::{Classifier, Layer, LayerNorm};
+use super::classifier::{Classifier, Layer, LayerNorm};
 use super::graph::{Attr, FloatType, GraphBuilder, Op, Value};
 use super::quantise::{Coding, QuantisedLinear};
 use super::writer::{Bias, Inputs, Reach, Style, Writer};
 
-/// The whole model: bytes in the layers' products and the word embeddings, or half bytes in these, floats elsewhere.
+/// The whole model: the layers' products in bytes, the word embeddings in bytes or half bytes, everything else in floats.
 pub(crate) fn int8_graph(model: &Classifier, layers: &[QuantisedLayer], half_words: bool) -> GraphBuilder {
     let mut writer = Writer::new(model, FloatType::Single, Style::Subtracted);
-    // Beside the bytes, whole single-precision weights would be most of the file.
+    // In single precision, the weights that are not quantised would be most of the file.
     writer.compact = true;
     let inputs = writer.inputs();
     let words = match half_words {
@@ -26,12 +25,12 @@ pub(crate) fn int8_graph(model: &Classifier, layers: &[QuantisedLayer], half_wor
         false => writer.quantised_word_embeddings(&inputs),
     };
     let embedded = writer.embeddings(&inputs, &words);
-    let frame = writer.frame(&inputs, &embedded);
+    let frame = writer.shared(&inputs, &embedded);
     let mut hidden = writer.g.call(Op::Onnx("Reshape"), &[&embedded, &frame.all.flat], &[]);
     let mut last = Reach::All;
-    for (index, (layer, quantised)) in model.layers.iter().zip(layers).enumerate() {
+    for (index, quantised) in layers.iter().enumerate() {
         last = Reach::of(index, model);
-        hidden = writer.quantised_layer(index, layer, quantised, &hidden, &frame, last);
+        hidden = writer.quantised_layer(index, &model.layer(index), quantised, &hidden, &frame, last);
     }
     let last = match last {
         Reach::All => &frame.all,
@@ -42,26 +41,26 @@ pub(crate) fn int8_graph(model: &Classifier, layers: &[QuantisedLayer], half_wor
     writer.g
 }
 
-/// What is the same for all layers.
-struct Frame {
+/// Values that all layers use.
+struct Shared {
     bias: Bias,
     all: Rows,
-    /// The first token of each text alone.
+    /// For the first token of each text only.
     first: Rows,
 }
 
-/// Shapes and zero points for a number of tokens a text.
+/// Shapes and zero points for all tokens, or for the first token of each text.
 struct Rows {
     /// Shapes: `[tokens, width]`, `[batch, length, width]`, `[batch, length, heads, width of one]`.
     flat: Value,
     batched: Value,
     heads: Value,
-    /// `[tokens]` of each zero point in use.
+    /// The zero points, repeated as `[tokens]`.
     centre: Value,
     gelu_zero: Value,
 }
 
-/// A product's input as bytes; where each row has its own step, `[tokens, 1]` of them.
+/// A quantised input of a product; `rows` has the steps, `[tokens, 1]`, if each row has its own.
 #[derive(Clone)]
 struct Coded {
     bytes: Value,
@@ -70,7 +69,7 @@ struct Coded {
 }
 
 impl Writer<'_> {
-    fn frame(&mut self, inputs: &Inputs, embedded: &Value) -> Frame {
+    fn shared(&mut self, inputs: &Inputs, embedded: &Value) -> Shared {
         let bias = self.bias(inputs);
         self.g.scope("frame");
         let part = |start, end| [("start", Attr::Int(start)), ("end", Attr::Int(end))];
@@ -80,7 +79,7 @@ impl Writer<'_> {
         let first = self
             .g
             .call(Op::Onnx("Concat"), &[&batch, &one], &[("axis", Attr::Int(0))]);
-        Frame {
+        Shared {
             bias,
             all: self.rows(&all),
             first: self.rows(&first),
@@ -89,7 +88,7 @@ impl Writer<'_> {
 
     /// For texts of the shape `[batch, length]`.
     fn rows(&mut self, texts: &Value) -> Rows {
-        let (heads, width) = (self.model.heads as i64, self.model.width() as i64);
+        let (heads, width) = (self.model.heads() as i64, self.model.width() as i64);
         let flat = self.g.int64(&[2], &[-1, width]);
         let mut shape = |inner: &[i64]| {
             let inner = self.g.int64(&[inner.len()], inner);
@@ -122,7 +121,7 @@ impl Writer<'_> {
         layer: &Layer,
         quantised: &QuantisedLayer,
         hidden: &Value,
-        frame: &Frame,
+        frame: &Shared,
         reach: Reach,
     ) -> Value {
         self.g.scope(format!("layer.{index}/attention"));
@@ -157,18 +156,18 @@ impl Writer<'_> {
         self.quantised_residual(&quantised.output, &inner, &hidden, &layer.output_norm, rows)
     }
 
-    /// Queries, keys and values come of the same bytes.
+    /// Queries, keys and values have the same quantised input.
     ///
-    /// The smoothing of the context needs no operator: a channel of it is a mix of that same channel of the values,
-    /// so it is in their scale and bias already; so is the scale of the scores in that of the queries.
+    /// The smoothing of the context and the scale of the scores need no operator: they are included in the scale and bias of
+    /// the values and the queries.
     ///
-    /// Queries are asked by the tokens of `asking`, which are those that `reach` says; all of `hidden` answers.
+    /// Queries are computed for `asking`, the tokens that `reach` selects, keys and values for all of `hidden`.
     fn quantised_attention(
         &mut self,
         layer: &QuantisedLayer,
         hidden: &Value,
         asking: &Value,
-        frame: &Frame,
+        frame: &Shared,
         reach: Reach,
     ) -> Value {
         let joined = &layer.query_key_value;

@@ -1,14 +1,13 @@
-//! A checkpoint becomes an ONNX model folder in fp32, fp16 or int8.
+//! Converts a checkpoint to an ONNX model folder in fp32, fp16 or int8.
 //!
-//! [`Classifier::open`] reads the checkpoint, whatever its family; a graph of it is written per precision, and the
-//! folder appears under its name only once everything in it is whole.
+//! [`Classifier::open`] reads a checkpoint of any supported family. A graph is written for each precision, and the folder
+//! appears under its name only when it is complete.
 
 mod agreement;
 mod calibrate;
-mod checkpoint;
+mod classifier;
 mod error;
 pub(crate) mod folder;
-mod forward;
 mod graph;
 mod half_bytes;
 mod int8;
@@ -23,7 +22,7 @@ use std::path::PathBuf;
 
 use clap::ValueEnum;
 
-pub use checkpoint::{Classifier, Family};
+pub use classifier::Classifier;
 pub use error::ExportError;
 
 use folder::Staging;
@@ -31,19 +30,19 @@ use graph::FloatType;
 use texts::{CalibrationTexts, CheckpointTokenizer};
 use writer::Style;
 
-/// What the weights are stored and computed in.
+/// The precision of weights and arithmetic.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, ValueEnum)]
 pub enum Precision {
     /// Single precision: the reference.
     Fp32,
     /// Half precision, for the GPU.
     Fp16,
-    /// Bytes, for the CPU.
+    /// 8-bit integers, for the CPU.
     Int8,
 }
 
 impl Precision {
-    /// The name of its file below `onnx/`, the one that Hugging Face's exporters give it.
+    /// The name of its file in `onnx/`, as Hugging Face's exporters name it.
     #[must_use]
     pub const fn file_name(self) -> &'static str {
         match self {
@@ -62,17 +61,17 @@ impl Precision {
     }
 }
 
-/// Which operators the floating-point graphs are made of; int8 always needs ONNX Runtime's own.
+/// The operators of the floating-point graphs; int8 always needs ONNX Runtime's own.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, ValueEnum)]
 pub enum GraphStyle {
-    /// The fastest where the precision is meant to run: fp32 on the CPU, fp16 on the GPU; ONNX Runtime's own operators
+    /// The fastest operators for fp32 on the CPU and fp16 on the GPU, including ONNX Runtime's own
     Fused,
-    /// Operators of the ONNX standard alone, which any runtime reads
+    /// Only operators of the ONNX standard, which every runtime supports
     Plain,
 }
 
 impl GraphStyle {
-    /// Single precision is for the CPU first, half for the GPU: what is fast differs.
+    /// The style of graph; `fastest` is the fastest for the precision.
     fn style(self, fastest: Style) -> Style {
         match self {
             Self::Fused => fastest,
@@ -81,13 +80,13 @@ impl GraphStyle {
     }
 }
 
-/// What the command line says.
+/// The command line arguments.
 #[derive(Debug, clap::Args)]
 pub struct Args {
     /// Checkpoint folder: config.json, model.safetensors, tokenizer.json
     #[arg(long, value_name = "DIR")]
     pub checkpoint: PathBuf,
-    /// Model folder to write; must not be there yet
+    /// Model folder to write; must not exist
     #[arg(long, value_name = "DIR")]
     pub out: PathBuf,
     /// Precisions to write
@@ -96,21 +95,21 @@ pub struct Args {
     /// Operators of the fp32 and fp16 graphs
     #[arg(long, default_value = "fused")]
     pub graph: GraphStyle,
-    /// Bits of a weight of the word embeddings in the int8 file: 8 with a scale a word, or 4 with one for each 32 of its
+    /// Bits per weight of the word embeddings in the int8 file: 8 with a scale for each word, or 4 with a scale for every 32
     /// weights, which is half the size
     #[arg(long, default_value_t = 8, value_parser = word_bits, value_name = "8|4")]
     pub word_bits: u8,
-    /// Texts like those to be classified, one a line (or the first column of a TSV, .zst too): int8 is fitted to
-    /// them, cleaned as the service does for this model. Training texts will do; without any, int8 loses more
+    /// Texts like the posts to be classified, one per line (or the first column of a TSV; may be .zst), for calibrating
+    /// int8. They are cleaned with the model's profile. Training texts are suitable; without texts int8 is less accurate
     #[arg(long, value_name = "FILE")]
     pub calibrate: Option<PathBuf>,
-    /// How many of those texts to fit to, evenly from the whole file; as many others are held out to judge the result
+    /// How many of these texts to calibrate with, evenly from the whole file; as many others are held out to evaluate int8
     #[arg(long, default_value_t = 512)]
     pub calibrate_texts: usize,
-    /// Fail where int8 gives fewer of the held-out calibration texts the label of the checkpoint than this (0.99: 99 %)
+    /// Fail if the share of held-out texts with the same label as from the checkpoint is lower than this (0.99: 99 %)
     #[arg(long, value_name = "SHARE")]
     pub min_agreement: Option<f64>,
-    /// The model's name in the manifest, the first part of its id [default: the manifest's, else the checkpoint's folder name]
+    /// The model's name in the manifest, the first part of its id [default: that of the checkpoint's manifest, else the name of its folder]
     #[arg(long)]
     pub name: Option<String>,
 }
@@ -127,16 +126,16 @@ fn word_bits(text: &str) -> Result<u8, clap::Error> {
 ///
 /// # Errors
 ///
-/// When the input is unfit or the output can't be written.
+/// When the input is invalid or the output can't be written.
 pub fn run(args: Args) -> anyhow::Result<()> {
     Ok(export(&args)?)
 }
 
-/// Writes the model folder that `args` ask for.
+/// Writes the model folder.
 ///
 /// # Errors
 ///
-/// When the checkpoint, its tokenizer or the texts are unfit, or a file can't be written; nothing is left then.
+/// When the checkpoint, its tokenizer or the texts are invalid, or a file can't be written. Nothing is left behind then.
 pub fn export(args: &Args) -> Result<(), ExportError> {
     let model = Classifier::open(&args.checkpoint)?;
     let tokenizer = CheckpointTokenizer::open(&args.checkpoint, &model)?;
@@ -147,9 +146,7 @@ pub fn export(args: &Args) -> Result<(), ExportError> {
             folder::profile(&args.checkpoint)?,
         )?),
         None if args.precision.contains(&Precision::Int8) => {
-            eprintln!(
-                "warning: int8 without --calibrate is neither smoothed nor corrected: expect more labels to change"
-            );
+            eprintln!("warning: int8 without --calibrate is less accurate: more labels will change");
             None
         }
         _ => None,
@@ -158,7 +155,7 @@ pub fn export(args: &Args) -> Result<(), ExportError> {
         return Err(ExportError::Invalid {
             path: args.checkpoint.join("config.json"),
             why: format!(
-                "--word-bits 4 takes blocks of {}, and hidden_size {} is no multiple of that",
+                "--word-bits 4 needs a hidden_size that is a multiple of {}, not {}",
                 half_bytes::BLOCK,
                 model.width()
             ),
@@ -174,7 +171,7 @@ pub fn export(args: &Args) -> Result<(), ExportError> {
             Precision::Int8 => {
                 let texts = calibration
                     .as_ref()
-                    .map(|texts| tokenizer.encode_all(&texts.fitted))
+                    .map(|texts| tokenizer.encode_all(&texts.calibration))
                     .transpose()?;
                 let layers = calibrate::quantise_layers(&model, &texts.unwrap_or_default());
                 calibrate::describe(&layers).for_each(|line| println!("{line}"));
@@ -193,7 +190,7 @@ pub fn export(args: &Args) -> Result<(), ExportError> {
     staging.publish()
 }
 
-/// Prints how often int8 agrees with the checkpoint on texts that it was not fitted to.
+/// Prints how often int8 agrees with the checkpoint on held-out texts.
 fn check_agreement(
     staging: &Staging,
     model: &Classifier,
@@ -214,7 +211,7 @@ fn check_agreement(
             }
         }
         Err(error) if least.is_none() => {
-            eprintln!("warning: how often int8 agrees with the checkpoint was not measured: {error:#}");
+            eprintln!("warning: can't measure how often int8 agrees with the checkpoint: {error:#}");
             Ok(())
         }
         Err(error) => Err(ExportError::NotMeasured(format!("{error:#}"))),

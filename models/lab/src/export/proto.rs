@@ -1,12 +1,11 @@
-//! The messages of the ONNX format that the writer needs, by hand.
+//! The messages of the ONNX format that the writer needs, declared by hand.
 //!
 //! Field numbers and types are those of `onnx/onnx.proto` (ONNX 1.16, IR version 9); fields that are never
-//! written are left out, which the wire format allows. Declaring the dozen messages here keeps the protobuf
-//! compiler and a copy of the schema out of the build.
+//! written are left out. With these dozen declarations the build needs neither the protobuf compiler nor a copy of the schema.
 
 use prost::{Message, Oneof};
 
-/// A model: one graph, and the operator sets that its nodes are meant by.
+/// A model: one graph, and the operator sets of its nodes.
 #[derive(Clone, PartialEq, Message)]
 pub(crate) struct ModelProto {
     #[prost(int64, tag = "1")]
@@ -110,7 +109,7 @@ pub(crate) struct TensorProto {
     pub(crate) data_type: i32,
     #[prost(string, tag = "8")]
     pub(crate) name: String,
-    /// Little endian, rows first.
+    /// Little-endian, row-major.
     #[prost(bytes = "vec", tag = "9")]
     pub(crate) raw_data: Vec<u8>,
 }

@@ -1,37 +1,36 @@
-//! int8 for the CPU: `u8` activations with one scale a token, `s8` weights with one scale an output channel.
+//! int8 for the CPU: `u8` activations with one scale per token, `s8` weights with one scale per output channel.
 //!
-//! A token's scale comes from its own values alone, at run time, so a post's scores can't depend on what shares its
-//! batch. What is left to lose is the few channels that are far larger than the rest: before quantising, each
-//! input channel is divided by a factor that the weights are multiplied by (SmoothQuant, arXiv 2211.10438), with the
-//! exponent of the trade searched for each product on real texts, and what error stays in the mean is put into the bias.
+//! A token's scale is computed from its own values at run time, so a post's scores don't depend on its batch. The largest
+//! errors come from the few channels with far larger values than the others. So before quantising, each input channel is
+//! divided by a factor, and its weights are multiplied by it (SmoothQuant, arXiv 2211.10438). The exponent of the factors
+//! is chosen for each product on real texts, and the mean of the remaining error is subtracted in the bias.
 
 use ndarray::{Array1, Array2, Axis};
 
-use super::checkpoint::Linear;
-use super::forward::column_maxima;
+use super::classifier::Linear;
 use super::{
     rounding::quantise_for,
-    signed_bytes::{LEAST_SCALE, SIGNED_STEPS, quantise_columns},
+    signed_bytes::{LEAST_SCALE, SIGNED_STEPS, column_maxima, quantise_columns},
 };
 
-/// GELU's least value is above this.
+/// A lower bound of GELU.
 const GELU_LEAST: f32 = -0.17;
-/// The zero point of GELU's results: they reach far up and hardly down, so most of the byte is for what is above.
+/// The zero point of GELU's results, which are mostly positive, so most byte values stand for positive numbers.
 const GELU_ZERO: u8 = 24;
-/// The exponents of the smoothing search, in tenths; none at all is tried besides.
+/// The exponents of smoothing that are tried, in tenths, besides no smoothing.
 const EXPONENTS: std::ops::RangeInclusive<u8> = 1..=9;
-/// How much more error one step for all rows may make than a step a row: it saves five passes over the input and the
-/// output of the product, a tenth of the model's time in all.
+/// The largest error with one step for all rows, as a factor on the error with a step per row. One step saves five passes
+/// over the input and output of the product, in total a tenth of the model's time.
 const STATIC_COST: f64 = 1.5;
 
-/// How a product's input becomes bytes.
+/// How a product's input is quantised.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) enum Coding {
-    /// By one step for all rows, chosen by calibration and held in the smoothing, around a zero point in the middle.
+    /// One step for all rows, chosen by calibration and included in the smoothing; the zero point is in the middle.
     Static,
-    /// By the largest magnitude of the row, around a zero point in the middle.
+    /// A step per row from its largest magnitude; the zero point is in the middle.
     Symmetric,
-    /// By the largest value of the row, with room below zero for what GELU can give there.
+    /// A step per row from its largest value; the zero point leaves room for GELU's negative results.
     Gelu,
 }
 
@@ -39,11 +38,11 @@ impl Coding {
     pub(crate) const fn as_str(self) -> &'static str {
         match self {
             Self::Static => "one step",
-            Self::Symmetric | Self::Gelu => "a step a row",
+            Self::Symmetric | Self::Gelu => "a step per row",
         }
     }
 
-    /// The byte that stands for zero.
+    /// The byte of zero.
     pub(crate) const fn zero_point(self) -> u8 {
         match self {
             Self::Static | Self::Symmetric => 128,
@@ -59,35 +58,35 @@ impl Coding {
         }
     }
 
-    /// The least that counts as a row's largest value.
+    /// A lower bound for the largest value of a row.
     pub(crate) fn least(self) -> f32 {
         match self {
             Self::Static | Self::Symmetric => LEAST_SCALE,
-            // A smaller step would push GELU's least value below byte 0.
+            // With a smaller step, GELU's negative results would not fit.
             Self::Gelu => -GELU_LEAST * self.steps() / f32::from(GELU_ZERO),
         }
     }
 }
 
-/// A product ready for bytes.
+/// A quantised product.
 #[derive(Debug, Clone)]
 pub(crate) struct QuantisedLinear {
     /// `[inputs, outputs]`
     pub(crate) weight: Array2<i8>,
-    /// What one step of a weight is worth, an output channel each.
+    /// The step of the weights of each output channel.
     pub(crate) scale: Array1<f32>,
     pub(crate) bias: Array1<f32>,
-    /// What each input channel is divided by before it becomes bytes; the weights hold the same factor.
+    /// The factor that each input channel is divided by before it is quantised; the weights are multiplied by it.
     pub(crate) smoothing: Option<Array1<f32>>,
     pub(crate) coding: Coding,
-    /// The chosen exponent, in tenths; 0 where smoothing does not help.
+    /// The chosen exponent in tenths; 0 without smoothing.
     pub(crate) exponent: u8,
-    /// Error over signal of the product on the calibration rows, both as sums of squares.
+    /// The squared error divided by the squared result, summed over the calibration rows.
     pub(crate) noise: f32,
 }
 
 impl QuantisedLinear {
-    /// Quantises without having seen any text: no smoothing, no correction of the bias.
+    /// Quantises without calibration: no smoothing, no correction of the bias.
     pub(crate) fn blind(linear: &Linear, coding: Coding) -> Self {
         let (weight, scale) = quantise_columns(&linear.weight);
         Self {
@@ -101,9 +100,9 @@ impl QuantisedLinear {
         }
     }
 
-    /// Quantises so that the product errs least on `rows`, inputs that real texts led to (one token a row).
+    /// Quantises with the least error on `rows`, the inputs of real texts (one token per row).
     ///
-    /// `static_too` allows one step for all rows, which is taken where it costs little.
+    /// With `static_too`, one step for all rows is used if it adds little error.
     pub(crate) fn calibrated(linear: &Linear, coding: Coding, static_too: bool, rows: &Array2<f32>) -> Self {
         let exact = rows.dot(&linear.weight);
         let signal = exact
@@ -133,23 +132,23 @@ impl QuantisedLinear {
     }
 }
 
-/// A product, inputs of it, and what it makes of them.
+/// A product to quantise, with inputs and their exact results.
 struct Task<'a> {
     linear: &'a Linear,
     rows: &'a Array2<f32>,
     exact: Array2<f32>,
 }
 
-/// One way to quantise a product, judged.
+/// One way to quantise a product, and its error.
 struct Candidate {
     weight: Array2<i8>,
     scale: Array1<f32>,
     coding: Coding,
     smoothing: Option<Array1<f32>>,
     exponent: u8,
-    /// Exact less quantised, the mean over the rows.
+    /// The mean over the rows of the exact minus the quantised result.
     mean_error: Array1<f32>,
-    /// Sum of squares of what the corrected bias leaves.
+    /// The sum of squared errors after correcting the bias.
     error: f64,
 }
 
@@ -157,7 +156,7 @@ impl Task<'_> {
     /// The best smoothing exponent for a coding, with weights rounded to the nearest bytes.
     fn search(&self, coding: Coding) -> Candidate {
         let mut best = self.try_exponent(coding, 0);
-        // GELU stands between the product before and this one, so there is nothing that smoothing could fold into.
+        // After GELU there is no product into which the smoothing could be folded.
         if coding != Coding::Gelu {
             for exponent in EXPONENTS {
                 let candidate = self.try_exponent(coding, exponent);
@@ -178,7 +177,7 @@ impl Task<'_> {
         }
         let (input, smoothed) = self.smoothed(coding, factors.as_ref());
         let (weight, scale) = quantise_columns(&smoothed);
-        let (mean_error, error) = self.judge(&input, &weight, &scale);
+        let (mean_error, error) = self.errors(&input, &weight, &scale);
         Candidate {
             weight,
             scale,
@@ -190,12 +189,12 @@ impl Task<'_> {
         }
     }
 
-    /// The candidate with its weights rounded for these inputs.
+    /// The candidate with its weights rounded for the inputs, not to the nearest bytes.
     fn round_weights(&self, candidate: &Candidate) -> Candidate {
         let smoothing = candidate.smoothing.clone();
         let (input, smoothed) = self.smoothed(candidate.coding, smoothing.as_ref());
         let (weight, scale) = quantise_for(&input, &smoothed);
-        let (mean_error, error) = self.judge(&input, &weight, &scale);
+        let (mean_error, error) = self.errors(&input, &weight, &scale);
         Candidate {
             weight,
             scale,
@@ -206,7 +205,7 @@ impl Task<'_> {
         }
     }
 
-    /// The inputs as their bytes say them, and the weights that they are multiplied by.
+    /// The inputs after quantisation, and the weights after smoothing.
     fn smoothed(&self, coding: Coding, factors: Option<&Array1<f32>>) -> (Array2<f32>, Array2<f32>) {
         let (mut input, mut weight) = (self.rows.clone(), self.linear.weight.clone());
         if let Some(factors) = factors {
@@ -217,7 +216,7 @@ impl Task<'_> {
         (input, weight)
     }
 
-    fn judge(&self, input: &Array2<f32>, weight: &Array2<i8>, scale: &Array1<f32>) -> (Array1<f32>, f64) {
+    fn errors(&self, input: &Array2<f32>, weight: &Array2<i8>, scale: &Array1<f32>) -> (Array1<f32>, f64) {
         let mut difference = &self.exact - &input.dot(&(weight.mapv(f32::from) * scale));
         let mean_error = difference
             .mean_axis(Axis(0))
@@ -243,13 +242,13 @@ fn smoothing(rows: &Array2<f32>, weight: &Array2<f32>, exponent: f32) -> Array1<
     logs.mapv_into(f32::exp)
 }
 
-/// Each row as signed bytes by its largest magnitude: an embedding table.
+/// Quantises each row of an embedding table to signed bytes by its largest magnitude.
 pub(crate) fn quantise_rows(table: &Array2<f32>) -> (Array2<i8>, Array1<f32>) {
     let (bytes, scale) = quantise_columns(&table.t().as_standard_layout().into_owned());
     (bytes.t().as_standard_layout().into_owned(), scale)
 }
 
-/// Rounds each row to what its bytes can say, as the graph does.
+/// Rounds each row to values that its bytes can represent, as the graph does.
 fn round_rows(rows: &mut Array2<f32>, coding: Coding) {
     let (least, zero_point) = (coding.least(), f32::from(coding.zero_point()));
     for mut row in rows.rows_mut() {
@@ -272,7 +271,7 @@ mod tests {
 
     use super::*;
 
-    /// Inputs of which two channels are thirty times as large as the rest, and weights.
+    /// Random weights, and inputs with two channels that are thirty times as large as the others.
     fn outliers() -> (Array2<f32>, Linear) {
         let mut rng = StdRng::seed_from_u64(9);
         let mut rows = Array2::from_shape_simple_fn((256, 24), || rng.random_range(-1.0..1.0_f32));
@@ -295,11 +294,14 @@ mod tests {
         }
         round_rows(&mut input, quantised.coding);
         let output = input.dot(&(quantised.weight.mapv(f32::from) * &quantised.scale)) + &quantised.bias;
-        (linear.apply(rows) - output).iter().map(|x| x * x).sum()
+        (rows.dot(&linear.weight) + &linear.bias - output)
+            .iter()
+            .map(|x| x * x)
+            .sum()
     }
 
     #[test]
-    fn calibration_tames_outlying_channels() {
+    fn calibration_reduces_the_error_of_outlying_channels() {
         let (rows, linear) = outliers();
         let blind = QuantisedLinear::blind(&linear, Coding::Symmetric);
         let calibrated = QuantisedLinear::calibrated(&linear, Coding::Symmetric, false, &rows);
@@ -309,9 +311,9 @@ mod tests {
     }
 
     #[test]
-    fn one_step_for_all_rows_is_refused_where_rows_differ_much() {
+    fn one_step_for_all_rows_is_not_used_if_rows_differ_much() {
         let (mut rows, linear) = outliers();
-        // The same largest value in every row: one step for all is then as good as one a row.
+        // With the same largest value in every row, one step for all rows is as good as one per row.
         rows.column_mut(3).mapv_inplace(|x| 30.0_f32.copysign(x));
         assert_eq!(
             QuantisedLinear::calibrated(&linear, Coding::Symmetric, true, &rows).coding,
@@ -325,7 +327,7 @@ mod tests {
     }
 
     #[test]
-    fn gelu_s_bytes_hold_its_least_value_however_small_the_row() {
+    fn gelu_s_least_value_fits_for_rows_of_any_size() {
         for top in [0.0, 0.5, 2.0, 40.0] {
             let mut rows = array![[GELU_LEAST + 1e-4, 0.0, top]];
             let exact = rows.clone();

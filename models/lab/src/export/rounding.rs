@@ -1,19 +1,18 @@
-//! Rounding weights to bytes so that the errors of one input channel make up for those of another.
+//! Rounds weights to bytes so that the errors of input channels compensate each other: GPTQ (arXiv 2210.17323).
 //!
-//! Rounded one by one, each weight errs by itself. Where inputs are correlated, as real ones are, the error made on one
-//! input channel can be taken back on the channels after it: GPTQ (arXiv 2210.17323), with the inverse of the inputs'
-//! second moments in Cholesky form.
+//! Real inputs are correlated, so the error of rounding the weights of one input channel can be compensated in the weights of
+//! later ones. This needs the Cholesky factor of the inverse of the inputs' second moments.
 
 use ndarray::{Array1, Array2, Axis};
 
 use super::signed_bytes::{SIGNED_STEPS, quantise_columns};
 
-/// What is added to the diagonal of the second moments, as a share of its mean, so that they can be inverted.
+/// The value added to the diagonal of the second moments, as a share of its mean, so that they can be inverted.
 const DAMPING: f32 = 0.01;
 
-/// `weight` as signed bytes and a scale a column, rounded for inputs like `rows` (`[tokens, inputs]`).
+/// Quantises `weight` to signed bytes with a scale per column, rounded for inputs like `rows` (`[tokens, inputs]`).
 ///
-/// Falls back to the nearest bytes where the inputs' moments can't be inverted.
+/// If the moments of the inputs can't be inverted, the result is the nearest bytes.
 pub(crate) fn quantise_for(rows: &Array2<f32>, weight: &Array2<f32>) -> (Array2<i8>, Array1<f32>) {
     let (nearest, scale) = quantise_columns(weight);
     let Some(inverse) = inverse_factor(rows) else {
@@ -23,7 +22,7 @@ pub(crate) fn quantise_for(rows: &Array2<f32>, weight: &Array2<f32>) -> (Array2<
     let mut rest = weight / &scale;
     let mut bytes = nearest;
     for k in 0..channels {
-        // The factor is of the reversed order of channels: its lower triangle, read backwards, is the upper one here.
+        // The factor has the channels in reverse order: its lower triangle, read backwards, is the upper triangle here.
         let factors = inverse.row(channels - 1 - k);
         let (mut row, mut later) = rest.view_mut().split_at(Axis(0), k + 1);
         let mut row = row.row_mut(k);
@@ -38,7 +37,7 @@ pub(crate) fn quantise_for(rows: &Array2<f32>, weight: &Array2<f32>) -> (Array2<
     (bytes, scale)
 }
 
-/// The inverse of the Cholesky factor of the inputs' second moments, channels in reverse.
+/// The inverse of the Cholesky factor of the inputs' second moments, with the channels in reverse order.
 fn inverse_factor(rows: &Array2<f32>) -> Option<Array2<f32>> {
     let mut moments = rows.t().dot(rows);
     moments.invert_axis(Axis(0));
@@ -50,7 +49,7 @@ fn inverse_factor(rows: &Array2<f32>) -> Option<Array2<f32>> {
     Some(invert_lower(&factor))
 }
 
-/// The lower Cholesky factor of a symmetric matrix, or nothing where it is not positive definite.
+/// The lower Cholesky factor of a symmetric matrix; `None` if it is not positive definite.
 fn cholesky(mut a: Array2<f32>) -> Option<Array2<f32>> {
     for i in 0..a.nrows() {
         let (done, mut rest) = a.view_mut().split_at(Axis(0), i);
@@ -101,7 +100,7 @@ mod tests {
     }
 
     #[test]
-    fn the_inverse_factor_inverts() {
+    fn the_product_of_factor_and_inverse_is_the_identity() {
         let mut rng = StdRng::seed_from_u64(3);
         let rows = random(64, 12, &mut rng);
         let moments = rows.t().dot(&rows);
@@ -113,9 +112,9 @@ mod tests {
     }
 
     #[test]
-    fn on_correlated_inputs_it_errs_less_than_the_nearest_bytes() {
+    fn the_error_on_correlated_inputs_is_less_than_with_the_nearest_bytes() {
         let mut rng = StdRng::seed_from_u64(5);
-        // Three hidden causes of sixteen channels.
+        // Sixteen channels that depend on three random variables.
         let rows = random(256, 3, &mut rng).dot(&random(3, 16, &mut rng)) + random(256, 16, &mut rng) * 0.1;
         let weight = random(16, 8, &mut rng);
         let error = |(bytes, scale): (Array2<i8>, Array1<f32>)| {

@@ -1,4 +1,4 @@
-//! The checkpoint's tokenizer, and the texts that int8 is fitted to.
+//! The checkpoint's tokenizer, and the texts for calibrating int8.
 
 use std::collections::HashSet;
 use std::fs::File;
@@ -10,29 +10,29 @@ use moodstream::clean::Profile;
 use moodstream::model::{Subwords, largest_id};
 use serde_json::Value;
 
-use super::checkpoint::Classifier;
+use super::classifier::Classifier;
 use super::error::ExportError;
 
-/// Texts are cut here, as the service does unless told otherwise.
+/// The longest text in tokens, as in the service's defaults.
 const MAX_TOKENS: usize = 128;
 
-/// Texts of a calibration file, in two parts that share none.
+/// The texts of a calibration file in two disjoint parts.
 #[derive(Debug)]
 pub(crate) struct CalibrationTexts {
-    pub(crate) fitted: Vec<Arc<str>>,
+    pub(crate) calibration: Vec<Arc<str>>,
     pub(crate) held_out: Vec<Arc<str>>,
 }
 
 impl CalibrationTexts {
-    /// Takes `count` texts for each part where there are enough, evenly from all of the file; a line's first column is
-    /// its text. They are cleaned as the service does it, and of those that are the same then, the first counts.
+    /// Reads at most `count` texts for each part, evenly from the whole file. A line's first column is its text. Texts are
+    /// cleaned, and duplicates are dropped after that.
     pub(crate) fn read(path: &Path, count: usize, profile: Profile) -> Result<Self, ExportError> {
         let lines = read_lines(path, profile).map_err(|source| ExportError::Read {
             path: path.to_owned(),
             source,
         })?;
         if lines.len() < 2 || count == 0 {
-            let why = "holds too few texts to calibrate with: it takes hundreds".to_owned();
+            let why = "has too few texts for calibration, which needs hundreds".to_owned();
             return Err(ExportError::Invalid {
                 path: path.to_owned(),
                 why,
@@ -40,19 +40,19 @@ impl CalibrationTexts {
         }
         let stride = (lines.len() / count.saturating_mul(2)).max(1);
         let mut taken = lines.into_iter().step_by(stride).map(Arc::from);
-        let (mut fitted, mut held_out) = (Vec::new(), Vec::new());
+        let (mut calibration, mut held_out) = (Vec::new(), Vec::new());
         while let (Some(one), Some(other)) = (taken.next(), taken.next()) {
-            if fitted.len() == count {
+            if calibration.len() == count {
                 break;
             }
-            fitted.push(one);
+            calibration.push(one);
             held_out.push(other);
         }
-        Ok(Self { fitted, held_out })
+        Ok(Self { calibration, held_out })
     }
 }
 
-/// A tokenizer that was held against the model it is for.
+/// A tokenizer that was checked against its model.
 pub(crate) struct CheckpointTokenizer {
     tokenizer: Subwords,
     path: PathBuf,
@@ -60,7 +60,7 @@ pub(crate) struct CheckpointTokenizer {
 }
 
 impl CheckpointTokenizer {
-    /// Reads `tokenizer.json` of the folder `checkpoint` and checks that it can be `model`'s.
+    /// Reads `tokenizer.json` of the folder `checkpoint` and checks that it agrees with `model`.
     pub(crate) fn open(checkpoint: &Path, model: &Classifier) -> Result<Self, ExportError> {
         let path = checkpoint.join("tokenizer.json");
         let bytes = std::fs::read(&path).map_err(|source| ExportError::Read {
@@ -88,8 +88,8 @@ impl CheckpointTokenizer {
                 model.pad_token_id
             )));
         }
-        let tokenizer = Subwords::from_json(&mut json)
-            .map_err(|error| invalid(format!("not a tokenizer that can be read: {error}")))?;
+        let tokenizer =
+            Subwords::from_json(&mut json).map_err(|error| invalid(format!("not a supported tokenizer: {error}")))?;
         Ok(Self {
             tokenizer,
             path,
@@ -102,7 +102,7 @@ impl CheckpointTokenizer {
         texts.iter().map(|text| self.encode(text)).collect()
     }
 
-    /// The ids of one text with its special tokens, cut to what the model takes.
+    /// The ids of one text with special tokens, truncated to what the model supports.
     pub(crate) fn encode(&self, text: &str) -> Result<Vec<u32>, ExportError> {
         self.tokenizer
             .encode(text, self.max_tokens)
@@ -113,7 +113,7 @@ impl CheckpointTokenizer {
     }
 }
 
-/// The texts of a file, cleaned, each once: the first column of each line that has one.
+/// The cleaned, distinct texts of a file: the first column of each line that is not empty.
 fn read_lines(path: &Path, profile: Profile) -> std::io::Result<Vec<String>> {
     let file = File::open(path)?;
     let reader: Box<dyn Read> = match path.extension() {
@@ -139,7 +139,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn int8_is_fitted_to_texts_as_the_service_cleans_them_and_to_none_twice() {
+    fn calibration_texts_are_cleaned_and_distinct() {
         let folder = tempfile::tempdir().unwrap();
         let path = folder.path().join("posts.tsv");
         let posts =
@@ -147,7 +147,7 @@ mod tests {
         std::fs::write(&path, posts).unwrap();
         let texts = |profile| {
             let texts = CalibrationTexts::read(&path, 512, profile).unwrap();
-            [texts.fitted, texts.held_out].concat()
+            [texts.calibration, texts.held_out].concat()
         };
         assert_eq!(
             texts(Profile::TwitterRoberta),

@@ -4,7 +4,7 @@ use rand::{Rng, SeedableRng, rngs::StdRng};
 
 use super::*;
 use crate::{
-    encoder::{Pooling, Shape, normal},
+    encoder::{HeadActivation, Pooling, Shape, normal},
     testing::arguments,
     training::Progress,
 };
@@ -30,6 +30,7 @@ impl Bench {
             first_position: 2,
             relative_buckets: 0,
             pooling: Pooling::default(),
+            head_activation: HeadActivation::default(),
             vocabulary: 12,
             labels: 0,
             epsilon: 1e-5,
@@ -90,7 +91,7 @@ impl Bench {
         self.folder.path().join(name)
     }
 
-    /// The labels, and the posts as training takes them.
+    /// The labels and the tokenised posts.
     fn examples(&self, args: &Args) -> (Vec<String>, Vec<Example>) {
         let rows = data::read(&args.train, args.common.profile).unwrap();
         let labels = data::label_names(&rows);
@@ -120,7 +121,7 @@ impl Bench {
 }
 
 #[test]
-fn a_model_learns_what_the_words_tell() {
+fn a_model_learns_labels_from_words() {
     let bench = Bench::new();
     for (head, r_drop) in [("softmax", "0"), ("sigmoid", "0"), ("softmax", "1")] {
         let name = format!("{head}-{r_drop}");
@@ -137,14 +138,17 @@ fn a_model_learns_what_the_words_tell() {
         let read = Checkpoint::read(&out).unwrap();
         assert_eq!(read.labels, ["anger", "joy", "surprise"]);
         assert!(read.loss.is_some() && out.join("tokenizer.json").exists());
-        assert!(!bench.path(&format!("{name}.work")).exists(), "the run's state is gone");
+        assert!(
+            !bench.path(&format!("{name}.work")).exists(),
+            "the run's state is removed"
+        );
     }
 }
 
 #[test]
-fn a_run_that_was_killed_ends_as_if_it_was_not() {
+fn a_killed_run_has_the_same_result_as_one_that_was_not_killed() {
     let bench = Bench::new();
-    // In the first epoch, before and after the mean has begun.
+    // The run is killed in the first epoch, before or after averaging begins.
     let weights = |out: &str, kill_after: Option<usize>| {
         let args = bench.args(out, &["--epochs", "2", "--average", "0.7"]);
         let (labels, posts) = bench.examples(&args);
@@ -171,21 +175,21 @@ fn a_run_that_was_killed_ends_as_if_it_was_not() {
 }
 
 #[test]
-fn the_mean_of_the_last_steps_is_what_is_judged_and_written() {
+fn the_mean_of_the_last_steps_is_evaluated_and_written() {
     let bench = Bench::new();
     let weights = |out: &str, more: &[&str]| {
         let args = bench.args(out, more);
         run(args.clone()).unwrap();
         Checkpoint::read(&args.common.out).unwrap().encoder.weights.dense
     };
-    // The mean of the last step alone is where it left the weights.
+    // The mean over the last step alone is that step's weights.
     let last = weights("last", &["--epochs", "1"]);
     assert_eq!(last, weights("one", &["--epochs", "1", "--average", "0.05"]));
     assert_ne!(last, weights("mean", &["--epochs", "1", "--average", "0.9"]));
 }
 
 #[test]
-fn a_run_with_other_settings_is_not_gone_on_with() {
+fn a_run_does_not_resume_with_other_settings() {
     let bench = Bench::new();
     let args = bench.args("out", &["--epochs", "1"]);
     fs::create_dir_all(bench.path("out.work")).unwrap();
@@ -201,7 +205,7 @@ fn a_run_with_other_settings_is_not_gone_on_with() {
 }
 
 #[test]
-fn a_run_with_other_data_or_threads_is_not_gone_on_with() {
+fn a_run_does_not_resume_with_other_data_or_threads() {
     let bench = Bench::new();
     let args = bench.args("out", &["--epochs", "1"]);
     let base = Checkpoint::read(&args.common.base).unwrap().encoder;
@@ -219,7 +223,7 @@ fn a_run_with_other_data_or_threads_is_not_gone_on_with() {
     for file in ["posts.tsv", "base/model.safetensors"] {
         let before = fs::read(bench.path(file)).unwrap();
         let mut after = before.clone();
-        // A label's last letter, or a bit of a weight.
+        // Changes a label's last letter, or a bit of a weight.
         let last = after.len() - 2;
         after[last] ^= 1;
         fs::write(bench.path(file), after).unwrap();
@@ -236,7 +240,7 @@ fn a_run_with_other_data_or_threads_is_not_gone_on_with() {
 }
 
 #[test]
-fn a_run_that_was_killed_when_its_patience_was_gone_stays_where_it_was() {
+fn a_run_that_was_killed_when_out_of_patience_trains_no_more() {
     let bench = Bench::new();
     let mut args = bench.args("out", &["--epochs", "9"]);
     args.patience = 3;
@@ -253,7 +257,7 @@ fn a_run_that_was_killed_when_its_patience_was_gone_stays_where_it_was() {
     run.go(&posts, &posts).unwrap();
     assert_eq!(run.training.progress.epoch, 4);
 
-    // Of two epochs without a better figure, the third is still to come; and one that has begun is ended.
+    // After two epochs without a better figure a third is run, and an epoch that has begun is finished.
     for (epochs, batch) in [(3, 0), (4, 1)] {
         run.training.progress.journal.epochs.truncate(epochs);
         run.training.progress.journal.epochs.resize(epochs, Epoch::default());
@@ -263,7 +267,7 @@ fn a_run_that_was_killed_when_its_patience_was_gone_stays_where_it_was() {
 }
 
 #[test]
-fn what_a_run_goes_on_from_is_kept_while_biases_are_fitted() {
+fn fitting_biases_does_not_change_the_saved_run() {
     let bench = Bench::new();
     let args = bench.args("out", &["--epochs", "1", "--fit-bias"]);
     let (labels, posts) = bench.examples(&args);
@@ -272,25 +276,22 @@ fn what_a_run_goes_on_from_is_kept_while_biases_are_fitted() {
     killed.go(&posts, &posts).unwrap();
     let best = killed.best_folder().join("model.safetensors");
     let trained = fs::read(&best).unwrap();
-    // What ends the run after the fit: a file of the tokenizer that can't be copied.
+    // A file of the tokenizer that can't be copied ends the run after the fit.
     let obstacle = bench.path("base/tokenizer_config.json");
     fs::create_dir(&obstacle).unwrap();
     assert!(run(args.clone()).is_err());
-    assert!(
-        fs::read(&best).unwrap() == trained,
-        "the fit changed what the run goes on from"
-    );
+    assert!(fs::read(&best).unwrap() == trained, "the fit changed the saved weights");
     fs::remove_dir(&obstacle).unwrap();
     run(args.clone()).unwrap();
     let fitted = fs::read(args.common.out.join("model.safetensors")).unwrap();
     assert!(
         fitted != trained,
-        "one epoch leaves nothing to fit: this test shows nothing"
+        "nothing was fitted after one epoch, so this test shows nothing"
     );
 }
 
 #[test]
-fn unfit_input_is_named_in_a_line() {
+fn invalid_input_is_named_in_one_line() {
     let bench = Bench::new();
     fs::write(bench.path("valid.tsv"), "so good\tjoy\nit is\tawe\n").unwrap();
     let mut args = bench.args("out", &[]);

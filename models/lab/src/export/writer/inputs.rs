@@ -1,8 +1,7 @@
-//! From a graph's inputs to the first layer: embeddings, and what attention is told of padding and distances.
+//! The part of a graph before the first layer: embeddings, and the bias of attention for padding and relative positions.
 
 use super::{Bias, Inputs, MASKED, Style, Writer};
 use crate::export::{
-    checkpoint::Family,
     graph::{Attr, Op, Value},
     half_bytes::{BLOCK, HalfBytes, quantise_blocks},
     proto::ElementType,
@@ -10,7 +9,7 @@ use crate::export::{
 };
 
 impl Writer<'_> {
-    /// What attention scores gain by distance, and lose by padding.
+    /// The bias of attention scores for relative positions and padding.
     pub(in crate::export) fn bias(&mut self, inputs: &Inputs) -> Bias {
         let padding = self.added_padding(inputs);
         let Some(relative) = self.relative(inputs) else {
@@ -27,11 +26,11 @@ impl Writer<'_> {
         Bias { all, first }
     }
 
-    /// `[1, heads, tokens, tokens]`: what attention scores gain by distance, the token that asks before the other.
+    /// `[1, heads, tokens, tokens]`: the bias of attention scores for relative positions; the query's token is the third axis.
     pub(super) fn relative(&mut self, inputs: &Inputs) -> Option<Value> {
-        let gains = self.model.relative.as_ref()?;
+        let gains = self.model.relative()?;
         self.g.scope("relative_positions");
-        let table = self.table("gains", gains);
+        let table = self.table("gains", &gains);
         let (first, second) = (self.g.int64(&[1], &[0]), self.g.int64(&[1], &[1]));
         let token = self.token_numbers(inputs);
         let asking = self.g.call(Op::Onnx("Unsqueeze"), &[&token, &second], &[]);
@@ -57,7 +56,7 @@ impl Writer<'_> {
         self.g.call(Op::Onnx("Range"), &[&zero, &tokens, &one], &[])
     }
 
-    /// `[batch, 1, 1, tokens]`: 0 for tokens, far below any score for padding.
+    /// `[batch, 1, 1, tokens]`: 0 for tokens, a large negative number for padding.
     pub(super) fn added_padding(&mut self, inputs: &Inputs) -> Value {
         self.g.scope("padding");
         let float = self.g.float().element_type();
@@ -69,7 +68,7 @@ impl Writer<'_> {
         self.g.call(Op::Onnx("Mul"), &[&below, &masked], &[])
     }
 
-    /// The GPU's fast attention kernels take lengths, not masks; the service pads on the right.
+    /// The length of each text, which the GPU's fast attention kernels need instead of a mask; the service pads on the right.
     pub(super) fn lengths(&mut self, inputs: &Inputs) -> Value {
         self.g.scope("padding");
         let mask = self.g.cast(&inputs.mask, ElementType::Int32);
@@ -80,14 +79,14 @@ impl Writer<'_> {
 
     pub(super) fn word_embeddings(&mut self, inputs: &Inputs) -> Value {
         self.g.scope("embeddings");
-        let table = self.table("word_embeddings", &self.model.word_embeddings);
+        let table = self.table("word_embeddings", &self.model.word_embeddings());
         self.g.call(Op::Onnx("Gather"), &[&table, &inputs.ids], &[])
     }
 
-    /// As [`Self::word_embeddings`], from a table of signed bytes with one scale a word.
+    /// As [`Self::word_embeddings`], from a table of signed bytes with one scale per word.
     pub(crate) fn quantised_word_embeddings(&mut self, inputs: &Inputs) -> Value {
         self.g.scope("embeddings");
-        let (bytes, scale) = quantise::quantise_rows(&self.model.word_embeddings);
+        let (bytes, scale) = quantise::quantise_rows(&self.model.word_embeddings());
         let table = self.g.int8(
             "word_embeddings",
             &[bytes.nrows(), bytes.ncols()],
@@ -105,7 +104,7 @@ impl Writer<'_> {
     /// As [`Self::word_embeddings`], from a table of half bytes with a scale for each block of a word.
     pub(crate) fn halved_word_embeddings(&mut self, inputs: &Inputs) -> Value {
         self.g.scope("embeddings");
-        let HalfBytes { bytes, scales } = quantise_blocks(&self.model.word_embeddings);
+        let HalfBytes { bytes, scales } = quantise_blocks(&self.model.word_embeddings());
         let (rows, width) = (self.model.vocabulary(), self.model.width());
         let table = self.g.uint8("word_embeddings", &[rows, width / 2], bytes);
         let scales = self.g.weight("word_embeddings_scale", &[rows, width / BLOCK], &scales);
@@ -119,7 +118,7 @@ impl Writer<'_> {
         self.g.call(Op::Runtime("GatherBlockQuantized"), &inputs, &attributes)
     }
 
-    /// Adds positions and types to `words` and normalises.
+    /// Adds the embeddings of positions and types to `words`, and normalises.
     pub(crate) fn embeddings(&mut self, inputs: &Inputs, words: &Value) -> Value {
         self.g.scope("embeddings");
         let sign = if self.style == Style::Subtracted { -1.0 } else { 1.0 };
@@ -137,11 +136,11 @@ impl Writer<'_> {
             let types = self.g.call(Op::Onnx("Gather"), &[&table, types], &[]);
             sum = self.g.call(add, &[&sum, &types], &[]);
         }
-        self.norm(&sum, &self.model.embedding_norm)
+        self.norm(&sum, &self.model.embedding_norm())
     }
 
     pub(super) fn position_ids(&mut self, inputs: &Inputs) -> Value {
-        if matches!(self.model.family, Family::Bert | Family::DistilBert) {
+        if !self.model.family.skips_padding() {
             return self.token_numbers(inputs);
         }
         let pad = self.g.int64(&[], &[self.model.pad_token_id]);

@@ -1,42 +1,41 @@
-//! A classifier as a graph of floating-point operators; what int8 shares with it.
+//! The floating-point graph of a classifier, and the parts that int8 shares with it.
 
 mod inputs;
 
 use ndarray::Array1;
 
-use crate::encoder::Pooling;
-use crate::export::checkpoint::{Classifier, HeadActivation, Layer, LayerNorm, Linear};
+use crate::encoder::{HeadActivation, Pooling};
+use crate::export::classifier::{Classifier, Layer, LayerNorm, Linear};
 use crate::export::graph::{Attr, Dim, FloatType, GraphBuilder, Op, Value};
 use crate::export::proto::ElementType;
 
-/// Which operators a graph is made of.
+/// The operators of a graph.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) enum Style {
-    /// Those of the ONNX standard alone: any runtime reads it.
+    /// Only those of the ONNX standard, which every runtime supports.
     Plain,
-    /// ONNX Runtime's own for attention, skip connections and GELU: the fastest on a GPU.
+    /// ONNX Runtime's own for attention, skip connections and GELU, which are the fastest on a GPU.
     Fused,
-    /// The fastest on the CPU, where those operators cost more than they save: `LayerNormalization` runs eight times as
-    /// fast as `SkipLayerNormalization`, `Gelu` after a bias twice as fast as `BiasGelu`, and attention over texts of a
-    /// few dozen tokens twice as fast in single steps. When the runtime loads a graph, it looks for an `Add` and fuses
-    /// it with what follows into just these; it does not look at `Sub`, so residuals and biases are negated and
-    /// subtracted.
+    /// The fastest on the CPU. There `LayerNormalization` is eight times as fast as `SkipLayerNormalization`, `Gelu` after a
+    /// bias twice as fast as `BiasGelu`, and attention over texts of a few dozen tokens twice as fast in single steps. When
+    /// the runtime loads a graph, it would fuse an `Add` and the operators after it into the slower ones, but not a `Sub`. So
+    /// residuals and biases are negated and subtracted.
     Subtracted,
 }
 
-/// Which tokens a layer is computed for.
+/// The tokens for which a layer is computed.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) enum Reach {
-    /// All: the next layer attends to them.
+    /// All tokens.
     All,
-    /// The first of each text: behind the last layer nothing looks at the others, unless the head sees their mean.
+    /// The first token of each text: the head uses no other state of the last layer, unless it uses the mean.
     First,
 }
 
 impl Reach {
-    /// Of the layer `index` of a model.
+    /// The tokens of the layer `index`.
     pub(super) fn of(index: usize, model: &Classifier) -> Self {
-        if index + 1 == model.layers.len() && model.pooling == Pooling::Cls {
+        if index + 1 == model.layers() && model.pooling() == Pooling::Cls {
             Self::First
         } else {
             Self::All
@@ -44,34 +43,35 @@ impl Reach {
     }
 }
 
-/// What is added to the attention scores of padding: its weight after softmax is exactly 0, and half precision holds it.
+/// Subtracted from the attention scores of padding. The weight after softmax is exactly 0, and half precision can represent
+/// this value.
 const MASKED: f32 = 10_000.0;
 
-/// The inputs of a graph, and what each layer needs of them.
+/// The inputs of a graph.
 pub(crate) struct Inputs {
     ids: Value,
     types: Option<Value>,
     mask: Value,
 }
 
-/// How padding, and where the model has them the distances of tokens, are told to attention.
+/// How attention handles padding and relative positions.
 enum Padding {
-    /// Added to the scores.
+    /// A bias that is added to the scores.
     Added(Bias),
-    /// What ONNX Runtime's operator takes.
+    /// The inputs of ONNX Runtime's operator.
     Lengths {
-        /// `[batch]`, how many tokens of each text are real.
+        /// `[batch]`, the length of each text.
         lengths: Value,
         /// `[1, heads, tokens, tokens]`, added to the scores.
         relative: Option<Value>,
     },
 }
 
-/// What is added to attention scores.
+/// A bias of attention scores.
 pub(super) struct Bias {
-    /// Of all tokens: `[batch, 1, 1, tokens]`, or `[batch, heads, tokens, tokens]` where distances count.
+    /// For all tokens: `[batch, 1, 1, tokens]`, or `[batch, heads, tokens, tokens]` with relative positions.
     all: Value,
-    /// Of the first token of each text alone: `[batch, 1 or heads, 1, tokens]`.
+    /// For the first token of each text: `[batch, 1 or heads, 1, tokens]`.
     first: Value,
 }
 
@@ -84,12 +84,12 @@ impl Bias {
     }
 }
 
-/// Writes the parts of a classifier into a graph.
+/// Writes a classifier into a graph.
 pub(crate) struct Writer<'a> {
     pub(crate) g: GraphBuilder,
     pub(crate) model: &'a Classifier,
     style: Style,
-    /// Whether the products' weights are stored in half precision, though computed with in the graph's.
+    /// Whether the products' weights are stored in half precision and used in the precision of the graph.
     pub(crate) compact: bool,
 }
 
@@ -106,8 +106,8 @@ pub(crate) fn float_graph(model: &Classifier, float: FloatType, style: Style) ->
     };
     let words = writer.word_embeddings(&inputs);
     let mut hidden = writer.embeddings(&inputs, &words);
-    for (index, layer) in model.layers.iter().enumerate() {
-        hidden = writer.layer(index, layer, &hidden, &padding, Reach::of(index, model));
+    for index in 0..model.layers() {
+        hidden = writer.layer(index, &model.layer(index), &hidden, &padding, Reach::of(index, model));
     }
     writer.head(&inputs, &hidden);
     writer.g
@@ -123,7 +123,7 @@ impl<'a> Writer<'a> {
         }
     }
 
-    /// Declares the inputs that exporters of this family declare.
+    /// Declares the inputs, as other exporters do.
     pub(crate) fn inputs(&mut self) -> Inputs {
         let dims = [Dim::Named("batch_size"), Dim::Named("sequence_length")];
         let ids = self.g.input("input_ids", ElementType::Int64, &dims);
@@ -146,7 +146,7 @@ impl<'a> Writer<'a> {
         self.after_attention(index, layer, &context, &asking)
     }
 
-    /// The rest of a layer in floating point.
+    /// The part of a layer after attention, in floating point.
     pub(crate) fn after_attention(&mut self, index: usize, layer: &Layer, context: &Value, skip: &Value) -> Value {
         self.g.scope(format!("layer.{index}/attention/output"));
         let hidden = self.residual(&layer.attention_output, context, skip, &layer.attention_norm);
@@ -163,21 +163,21 @@ impl<'a> Writer<'a> {
             .call(Op::Onnx("Gather"), &[hidden, &first], &[("axis", Attr::Int(1))])
     }
 
-    /// What the tokens of `asking` draw from all of `hidden`.
+    /// The context of the tokens `asking`, which attend to all of `hidden`.
     fn attention(&mut self, layer: &Layer, hidden: &Value, asking: &Value, padding: &Padding, reach: Reach) -> Value {
         match padding {
             Padding::Lengths { lengths, relative } => {
                 let joined = layer.query_key_value();
                 let weight = self.table("query_key_value", &joined.weight);
                 let bias = self.vector("query_key_value_bias", &joined.bias);
-                let heads = ("num_heads", Attr::Int(self.model.heads as i64));
+                let heads = ("num_heads", Attr::Int(self.model.heads() as i64));
                 let mut inputs = vec![Some(hidden), Some(&weight), Some(&bias), Some(lengths)];
                 if relative.is_some() {
-                    // Between them, what earlier tokens left behind in a text that is being written.
+                    // The input between them is the cache of a decoder, which is not used here.
                     inputs.extend([None, relative.as_ref()]);
                 }
                 let context = self.g.call_with_optional(Op::Runtime("Attention"), &inputs, &[heads]);
-                // The operator knows no queries of some tokens only.
+                // The operator can't compute queries for some tokens only.
                 if reach == Reach::First {
                     self.first_token(&context)
                 } else {
@@ -189,7 +189,7 @@ impl<'a> Writer<'a> {
     }
 
     fn plain_attention(&mut self, layer: &Layer, hidden: &Value, asking: &Value, added: &Value) -> Value {
-        let (heads, width) = (self.model.heads, self.model.width());
+        let (heads, width) = (self.model.heads(), self.model.width());
         let split = self.g.int64(&[4], &[0, 0, heads as i64, (width / heads) as i64]);
         let joined = self.g.int64(&[3], &[0, 0, width as i64]);
         let split_heads = |writer: &mut Self, linear: &Linear, x: &Value, order: &'static [i64]| {
@@ -209,7 +209,7 @@ impl<'a> Writer<'a> {
         self.mix(&scores, added, &value, &joined)
     }
 
-    /// The values mixed by the softmax of scores with `bias` added, the heads joined again in the shape `joined`.
+    /// The context: the values weighted by the softmax of the scores plus `bias`, with the heads joined in the shape `joined`.
     pub(super) fn mix(&mut self, scores: &Value, bias: &Value, value: &Value, joined: &Value) -> Value {
         let scores = self.g.call(Op::Onnx("Add"), &[scores, bias], &[]);
         let weights = self.g.call(Op::Onnx("Softmax"), &[&scores], &[("axis", Attr::Int(-1))]);
@@ -239,7 +239,7 @@ impl<'a> Writer<'a> {
             let gain = self.vector("norm", &norm.gain);
             let offset = self.vector("norm_bias", &norm.offset);
             let bias = self.vector("bias", &linear.bias);
-            let epsilon = ("epsilon", Attr::Float(self.model.norm_epsilon));
+            let epsilon = ("epsilon", Attr::Float(self.model.norm_epsilon()));
             let inputs = [&product, skip, &gain, &offset, &bias];
             return self.g.call(Op::Runtime("SkipLayerNormalization"), &inputs, &[epsilon]);
         }
@@ -252,7 +252,7 @@ impl<'a> Writer<'a> {
     pub(crate) fn norm(&mut self, x: &Value, norm: &LayerNorm) -> Value {
         let gain = self.vector("norm", &norm.gain);
         let offset = self.vector("norm_bias", &norm.offset);
-        let epsilon = ("epsilon", Attr::Float(self.model.norm_epsilon));
+        let epsilon = ("epsilon", Attr::Float(self.model.norm_epsilon()));
         self.g.call(
             Op::Onnx("LayerNormalization"),
             &[x, &gain, &offset],
@@ -260,7 +260,7 @@ impl<'a> Writer<'a> {
         )
     }
 
-    /// `gelu(x W + b)`, by the error function.
+    /// `gelu(x W + b)`, with the error function.
     fn gelu(&mut self, linear: &Linear, x: &Value) -> Value {
         let product = self.product(linear, x);
         if self.style == Style::Subtracted {
@@ -284,10 +284,10 @@ impl<'a> Writer<'a> {
         self.g.call(Op::Onnx("Mul"), &[&gated, &half], &[])
     }
 
-    /// The logits, declared the output, from the states of each text, `[batch, tokens or 1, width]`.
+    /// Computes the logits from the states, `[batch, tokens or 1, width]`, and declares them as the output.
     pub(crate) fn head(&mut self, inputs: &Inputs, hidden: &Value) {
         self.g.scope("head");
-        let seen = match self.model.pooling {
+        let seen = match self.model.pooling() {
             Pooling::Cls => {
                 let zero = self.g.int64(&[], &[0]);
                 self.g
@@ -295,13 +295,13 @@ impl<'a> Writer<'a> {
             }
             Pooling::Mean => self.mean(inputs, hidden),
         };
-        let dense = self.gemm(&self.model.head_dense, &seen);
-        let kind = match self.model.head_activation {
+        let dense = self.gemm(&self.model.head_dense(), &seen);
+        let kind = match self.model.encoder.shape.head_activation {
             HeadActivation::Tanh => "Tanh",
             HeadActivation::Relu => "Relu",
         };
         let pooled = self.g.call(Op::Onnx(kind), &[&dense], &[]);
-        let mut logits = self.gemm(&self.model.head_output, &pooled);
+        let mut logits = self.gemm(&self.model.head_output(), &pooled);
         if self.g.float() == FloatType::Half {
             logits = self.g.cast(&logits, ElementType::Float32);
         }
@@ -309,8 +309,8 @@ impl<'a> Writer<'a> {
         self.g.output("logits", &logits, ElementType::Float32, &dims);
     }
 
-    /// The mean state of each text's real tokens, `[batch, width]`, as a product: its sum is kept in single precision even
-    /// where the states are not.
+    /// The mean state of each text without padding, `[batch, width]`, as a product, which sums in single precision even if the
+    /// states have half precision.
     fn mean(&mut self, inputs: &Inputs, hidden: &Value) -> Value {
         let float = self.g.float().element_type();
         let axis = self.g.int64(&[1], &[1]);
@@ -324,7 +324,7 @@ impl<'a> Writer<'a> {
         self.g.call(Op::Onnx("Squeeze"), &[&mean, &axis], &[])
     }
 
-    /// `x W`, the bias left to who follows.
+    /// `x W`, without the bias.
     fn product(&mut self, linear: &Linear, x: &Value) -> Value {
         let weight = self.product_weight(linear);
         self.g.call(Op::Onnx("MatMul"), &[x, &weight], &[])
