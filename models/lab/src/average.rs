@@ -1,8 +1,7 @@
-//! The mean of several checkpoints' weights, number by number.
+//! The mean of the weights of several checkpoints ("model soups", arXiv 2203.05482).
 //!
-//! Runs that begin with the same weights end near each other, and what lies between them often judges better than any of
-//! them: "model soups" (arXiv 2203.05482). The heads are drawn anew in each run, so they have no mean: the result has none, and
-//! `train --freeze-layers` gives it one.
+//! Runs that start from the same weights end near each other, and their mean is often better than each of them. Each run
+//! initialises its own head, so heads can't be averaged: the result has none, and `train --freeze-layers` adds one.
 
 use std::path::{Path, PathBuf};
 
@@ -10,13 +9,13 @@ use anyhow::{Context, Result, ensure};
 
 use crate::{checkpoint::Checkpoint, files::Staging, tokenizer, training::Average};
 
-/// What the command line says.
+/// The command line arguments.
 #[derive(Debug, clap::Args)]
 pub struct Args {
     /// Checkpoint folders that were trained from the same one
     #[arg(long = "checkpoint", required = true, value_name = "DIR")]
     checkpoints: Vec<PathBuf>,
-    /// Folder to make: the encoder without a head
+    /// Folder to write: the encoder without a head
     #[arg(long, value_name = "DIR")]
     out: PathBuf,
 }
@@ -43,7 +42,7 @@ pub fn run(args: Args) -> Result<()> {
         let other = bare(folder)?;
         ensure!(
             other.encoder.shape == base.encoder.shape && other.family == base.family && vocabulary(folder)? == words,
-            "{} and {}: differ in shape or tokenizer, so their weights have no mean",
+            "{} and {}: they differ in shape or tokenizer, so their weights can't be averaged",
             first.display(),
             folder.display()
         );
@@ -101,7 +100,7 @@ mod tests {
     }
 
     #[test]
-    fn the_mean_of_checkpoints_has_no_head_and_what_does_not_fit_is_refused() {
+    fn the_mean_has_no_head_and_checkpoints_of_different_shapes_are_refused() {
         let kept = tempfile::tempdir().unwrap();
         let folder = |name: &str| kept.path().join(name);
         let of_width = |intermediate| {
@@ -138,7 +137,7 @@ mod tests {
         for names in [&["a"][..], &["a", "wider"], &["a", "other-words"]] {
             let error = average(names, "refused").unwrap_err().to_string();
             assert!(
-                error.contains("two or more") || error.contains("have no mean"),
+                error.contains("two or more") || error.contains("can't be averaged"),
                 "{error}"
             );
             assert!(!folder("refused").exists());

@@ -1,29 +1,29 @@
-//! Files and folders that appear under their names only when they are complete.
+//! Atomic writing: files and folders appear under their names only when they are complete.
 
 use std::{
     fs, io,
     path::{Path, PathBuf},
 };
 
-/// A file or folder that can't be made.
+/// A file or folder that can't be written.
 #[derive(Debug, thiserror::Error)]
 #[non_exhaustive]
 pub enum FileError {
-    /// The system refuses it.
+    /// An error of the system.
     #[error("can't {doing} {}", path.display())]
     System {
-        /// What was tried: `write`, `make` and so on.
+        /// The failed operation: `write`, `make` and so on.
         doing: &'static str,
         /// The file or folder.
         path: PathBuf,
-        /// What the system says.
+        /// The system's error.
         source: io::Error,
     },
-    /// A folder to make holds something already.
+    /// A folder to be made exists and is not empty.
     #[error("{} exists already: name another folder, or remove it", .0.display())]
     Exists(PathBuf),
     /// A path without a last part, such as `..`.
-    #[error("{}: this names no folder that can be made", .0.display())]
+    #[error("{}: not the name of a folder that can be made", .0.display())]
     NoName(PathBuf),
 }
 
@@ -37,17 +37,17 @@ impl FileError {
     }
 }
 
-/// Writes a file beside its place and renames it there, so that a kill leaves no half of it.
+/// Writes a file under a temporary name beside it and renames it, so that a kill leaves no incomplete file.
 ///
 /// # Errors
 ///
-/// When it can't be written; nothing is left of it then.
+/// When it can't be written. Nothing is left behind then.
 pub fn write(path: &Path, bytes: &[u8]) -> Result<(), FileError> {
     let partial = path.with_added_extension("partial");
     fs::write(&partial, bytes)
         .and_then(|()| fs::rename(&partial, path))
         .map_err(|source| {
-            // What is left of it is of no use; that it can't be removed changes nothing.
+            // If the incomplete file can't be removed either, the first error is the one to report.
             let _ = fs::remove_file(&partial);
             FileError::when("write", path)(source)
         })
@@ -73,12 +73,12 @@ impl Staging {
         Self::beside(target)
     }
 
-    /// The same where `target` may hold something, for files that are to be moved into it.
+    /// As [`Self::new`], but `target` may have content; the caller moves the files into it.
     pub(crate) fn beside(target: &Path) -> Result<Self, FileError> {
         if target.file_name().is_none() {
             return Err(FileError::NoName(target.to_owned()));
         }
-        // Unlike text put after the path, an extension is the name's even where a slash follows that.
+        // `with_added_extension` changes the last component even if the path ends in a slash.
         let partial = target.with_added_extension("partial");
         if partial.exists() {
             fs::remove_dir_all(&partial).map_err(FileError::when("remove", &partial))?;
@@ -90,13 +90,13 @@ impl Staging {
         })
     }
 
-    /// Where to write.
+    /// The folder to write to.
     #[must_use]
     pub fn path(&self) -> &Path {
         &self.partial
     }
 
-    /// Moves the folder to its name.
+    /// Renames the folder to `target`.
     ///
     /// # Errors
     ///
@@ -111,7 +111,7 @@ impl Staging {
 
 impl Drop for Staging {
     fn drop(&mut self) {
-        // Gone already after `finish`; else what was half written.
+        // After `finish` it no longer exists; else it is incomplete.
         let _ = fs::remove_dir_all(&self.partial);
     }
 }
@@ -123,7 +123,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn a_staged_folder_appears_whole_or_not_at_all() {
+    fn a_staged_folder_appears_complete_or_not_at_all() {
         let folder = tempfile::tempdir().unwrap();
         let target = folder.path().join("model");
         drop(Staging::new(&target).unwrap());
@@ -132,7 +132,7 @@ mod tests {
         fs::write(staging.path().join("a"), "a").unwrap();
         staging.finish().unwrap();
         assert!(target.join("a").exists());
-        assert!(Staging::new(&target).is_err(), "what is there is kept");
+        assert!(Staging::new(&target).is_err(), "an existing folder is kept");
         assert!(Staging::new(&folder.path().join("..")).is_err(), "it has no name");
     }
 }

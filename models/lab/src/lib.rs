@@ -1,23 +1,22 @@
-//! From labelled posts to a model that moodstream serves.
+//! Makes models for moodstream from labelled posts.
 //!
-//! The modules, in the order of the work:
+//! The modules, in the order of the steps:
 //!
-//! - [`prepare`]: labelled sets as published become one clean, split, de-duplicated TSV;
-//! - [`unpack`]: a file of 4-bit weights becomes a checkpoint;
-//! - [`cut`]: a checkpoint's Unigram vocabulary is cut to what given text uses;
-//! - [`carry`]: a BERT-like checkpoint becomes a RoBERTa one with a vocabulary of its own;
-//! - [`pretrain`]: masked-language-model adaptation of a checkpoint to raw text;
-//! - [`train`]: a checkpoint is fine-tuned on labelled text;
-//! - [`average`]: the mean of the weights of several checkpoints;
-//! - [`export`]: a checkpoint becomes an ONNX model folder in fp32, fp16 or int8;
-//! - [`compare`]: classical classifiers are trained, tuned and held against model folders;
-//! - [`evaluate`]: a model folder is judged in the runtime that serves it;
-//! - [`thresholds`]: thresholds or a temperature are fitted and written to the manifest.
+//! - [`prepare`]: cleans, de-duplicates and splits published labelled sets into TSV files;
+//! - [`unpack`]: converts a file of 4-bit weights to a checkpoint;
+//! - [`cut`]: reduces a checkpoint's Unigram vocabulary to the pieces that given text uses;
+//! - [`carry`]: converts a BERT checkpoint to RoBERTa with a new vocabulary;
+//! - [`pretrain`]: adapts a checkpoint to raw text;
+//! - [`train`]: fine-tunes a checkpoint on labelled text;
+//! - [`average`]: averages the weights of several checkpoints;
+//! - [`export`]: converts a checkpoint to an ONNX model folder in fp32, fp16 or int8;
+//! - [`compare`]: trains and tunes classical classifiers and compares them with model folders;
+//! - [`evaluate`]: evaluates a model folder with the service's classifier;
+//! - [`thresholds`]: fits thresholds or a temperature and writes them to the manifest.
 //!
-//! [`data`] reads labelled sets as they were published, [`metrics`] holds the figures that training
-//! and judging share.
+//! [`data`] reads labelled sets in their published formats, [`metrics`] computes the figures of training and evaluation.
 //!
-//! `train` and `pretrain` share [`training`] (steps, progress, state on disk). Under them and `carry` stand [`encoder`]
+//! `train` and `pretrain` share [`training`] (steps, progress, state on disk). Below these and `carry` are [`encoder`]
 //! (forward and backward passes), [`optim`] (AdamW) and [`checkpoint`] (Hugging Face's folder layout).
 
 pub mod average;

@@ -1,4 +1,4 @@
-//! The `moodstream-lab` binary: one subcommand a step from labelled posts to a served model.
+//! The `moodstream-lab` binary: one subcommand for each step from labelled posts to a served model.
 
 use std::process::ExitCode;
 
@@ -16,25 +16,25 @@ struct Cli {
 enum Step {
     /// Read labelled sets, clean, map, merge, de-duplicate, split and balance them
     Prepare(prepare::Args),
-    /// Make a checkpoint of a file of 4-bit weights
+    /// Convert a file of 4-bit weights to a checkpoint
     Unpack(unpack::Args),
-    /// Cut a checkpoint's Unigram vocabulary to what text uses
+    /// Reduce a checkpoint's Unigram vocabulary to the pieces that given text uses
     Cut(cut::Args),
-    /// Make a RoBERTa checkpoint with a vocabulary of its own out of a BERT-like one
+    /// Convert a BERT checkpoint to RoBERTa with a new vocabulary
     Carry(carry::Args),
-    /// Adapt a checkpoint to raw text: by masked language model, by distillation from a teacher, or both
+    /// Adapt a checkpoint to raw text: by masked language modelling, distillation from a teacher, or both
     Pretrain(pretrain::Args),
     /// Fine-tune a checkpoint on labelled text
-    // A recipe's settings come before its user's: the last one counts.
+    // The recipes put their settings before the user's, and the last one counts.
     #[command(args_override_self = true)]
     Train(train::Args),
-    /// Take the mean of the weights of checkpoints that were trained from the same one
+    /// Average the weights of checkpoints that were trained from the same one
     Average(average::Args),
-    /// Turn a checkpoint into an ONNX model folder
+    /// Convert a checkpoint to an ONNX model folder
     Export(export::Args),
-    /// Train, tune and compare classical classifiers, and hold model folders against them
+    /// Train, tune and compare classical classifiers and model folders
     Compare(compare::Args),
-    /// Judge a model folder on labelled text in the runtime that serves it
+    /// Evaluate a model folder on labelled text with the service's classifier
     Evaluate(evaluate::Args),
     /// Fit thresholds or a temperature on a validation split and write them to the manifest
     Thresholds(thresholds::Args),

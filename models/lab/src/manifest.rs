@@ -1,4 +1,4 @@
-//! A model folder's `moodstream.toml`, changed in place: what fitting and judging find out is written there.
+//! Changes to a model folder's `moodstream.toml`: `thresholds` and `evaluate` write their results there.
 
 use std::{
     fs,
@@ -11,14 +11,14 @@ use toml_edit::{DocumentMut, Item, Table, value};
 
 use crate::files;
 
-/// The manifest as a document: what is not set stays as it was written, comments included.
+/// The manifest as a document: everything that is not set stays as written, including comments.
 pub(crate) struct Manifest {
     path: PathBuf,
     document: DocumentMut,
 }
 
 impl Manifest {
-    /// That of a model folder; an empty one where it has none.
+    /// Reads the manifest of a model folder; an empty one if there is none.
     pub(crate) fn read(model: &Path) -> anyhow::Result<Self> {
         let path = model.join("moodstream.toml");
         let text = match path.exists() {
@@ -32,12 +32,12 @@ impl Manifest {
         Ok(Self { path, document })
     }
 
-    /// Where it lies.
+    /// The file.
     pub(crate) fn path(&self) -> &Path {
         &self.path
     }
 
-    /// The temperature that it has.
+    /// The temperature, if the manifest has one.
     pub(crate) fn temperature(&self) -> anyhow::Result<Option<f64>> {
         let number = |item: &Item| item.as_float().or_else(|| item.as_integer().map(|whole| whole as f64));
         self.document
@@ -77,7 +77,7 @@ impl Manifest {
     }
 }
 
-/// Four digits after the point are more than a validation split can tell apart.
+/// Rounds to four decimals, which is more than a validation split can resolve.
 fn round(number: f64) -> f64 {
     (number * 10_000.0).round() / 10_000.0
 }
@@ -89,7 +89,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn what_is_not_set_stays_as_written() {
+    fn settings_that_are_not_changed_are_kept_as_written() {
         let folder = tempfile::tempdir().unwrap();
         let path = folder.path().join("moodstream.toml");
         fs::write(&path, "# by hand\nname = \"x\" # kept\n\n[groups]\ngood = [\"joy\"]\n").unwrap();

@@ -1,8 +1,7 @@
-//! What is measured of a classifier: training, judging and fitting share these figures.
+//! Figures of classifiers, shared by training, evaluation and fitting.
 //!
-//! Averages over classes ("macro") take the classes that occur in the truth, so that a model can be
-//! judged on a set that has some of its labels only; a post wrongly given another label still counts
-//! against the recall of its own.
+//! Macro averages are over the classes that occur among the true labels, so that a model can be evaluated on data that has
+//! only some of its labels. A post with a wrong prediction outside these still lowers the recall of its true label.
 
 use std::fmt::Write as _;
 
@@ -18,9 +17,9 @@ const CALIBRATION_BINS: usize = 15;
 pub struct ClassReport {
     /// The label.
     pub label: String,
-    /// Right among those given this label; 0 if there are none.
+    /// The share of posts predicted to have this label that have it; 0 if there are none.
     pub precision: f64,
-    /// Right among those that have this label; 0 if there are none.
+    /// The share of posts with this label that are predicted to have it; 0 if there are none.
     pub recall: f64,
     /// The harmonic mean of both; 0 if both are 0.
     pub f1: f64,
@@ -31,13 +30,13 @@ pub struct ClassReport {
 /// The figures of one classifier on one set.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 pub struct Report {
-    /// Posts judged.
+    /// Number of posts.
     pub posts: u64,
     /// Share of posts whose label, or whole set of labels, is right.
     pub accuracy: f64,
-    /// Mean F1 over the classes that occur in the truth.
+    /// Mean F1 over the classes that occur among the true labels.
     pub macro_f1: f64,
-    /// F1 over all decisions taken together; with one label a post it equals the accuracy.
+    /// F1 over all decisions; with one label a post it equals the accuracy.
     pub micro_f1: f64,
     /// Mean F1 weighted by support.
     pub weighted_f1: f64,
@@ -73,7 +72,7 @@ fn ratio(part: u64, whole: u64) -> f64 {
     if whole == 0 { 0.0 } else { part as f64 / whole as f64 }
 }
 
-/// The figures where each post has one label and is given one: positions in `labels`.
+/// The figures of posts with one true and one predicted label each, as positions in `labels`.
 ///
 /// Pairs beyond the shorter slice, or with positions beyond `labels`, are left out.
 #[must_use]
@@ -107,7 +106,7 @@ pub fn single_label<L: AsRef<str>>(labels: &[L], truth: &[usize], predicted: &[u
     }
 }
 
-/// The figures where a post has any number of labels: one flag a label, for each post.
+/// The figures of posts with any number of labels: for each post, a flag for each label.
 ///
 /// Rows beyond the shorter slice are left out; missing flags count as not set.
 #[must_use]
@@ -164,7 +163,7 @@ fn report<L: AsRef<str>>(labels: &[L], counts: &[Counts], posts: u64, right: u64
     }
 }
 
-/// The mean; 0 of nothing.
+/// The mean; 0 for no values.
 fn mean(values: impl ExactSizeIterator<Item = f64>) -> f64 {
     let count = values.len();
     if count == 0 {
@@ -175,13 +174,13 @@ fn mean(values: impl ExactSizeIterator<Item = f64>) -> f64 {
 }
 
 impl Report {
-    /// Characters of the longest label.
+    /// The length of the longest label in characters.
     fn label_width(&self) -> usize {
         let widths = self.classes.iter().map(|class| class.label.chars().count());
         widths.max().unwrap_or(0)
     }
 
-    /// The report as lines for a terminal, without the confusion matrix.
+    /// The report as a table for a terminal, without the confusion matrix.
     #[must_use]
     pub fn table(&self) -> String {
         let width = self.label_width().max(9);
@@ -210,7 +209,7 @@ impl Report {
         out
     }
 
-    /// The confusion matrix as lines for a terminal, one row a true label; empty where there is none.
+    /// The confusion matrix as a table for a terminal, one row for each true label; empty if there is none.
     #[must_use]
     pub fn confusion_table(&self) -> String {
         let Some(confusion) = &self.confusion else {
@@ -233,10 +232,10 @@ impl Report {
     }
 }
 
-/// The expected calibration error: the mean distance between what a classifier is sure of and how
-/// often it is right, over 15 bins of equal width, weighted by their posts (Guo et al. 2017).
+/// The expected calibration error: the mean distance between confidence and accuracy over 15 bins of equal width, weighted
+/// by their posts (Guo et al. 2017).
 ///
-/// `confidence` holds the score of the label given, in `0..=1`; `right` whether it was the right one.
+/// `confidence` has the score of each predicted label, in `0..=1`; `right` whether the label is right.
 #[must_use]
 pub fn calibration_error(confidence: &[f64], right: &[bool]) -> f64 {
     let mut bins = [(0.0, 0_u64, 0_u64); CALIBRATION_BINS];
@@ -256,7 +255,7 @@ pub fn calibration_error(confidence: &[f64], right: &[bool]) -> f64 {
         / posts as f64
 }
 
-/// The share of posts on which two classifiers say the same; 1 of nothing.
+/// The share of posts on which two classifiers agree; 1 for no posts.
 #[must_use]
 pub fn agreement<T: PartialEq>(one: &[T], other: &[T]) -> f64 {
     let posts = one.len().min(other.len());
@@ -266,7 +265,7 @@ pub fn agreement<T: PartialEq>(one: &[T], other: &[T]) -> f64 {
     one.iter().zip(other).filter(|(one, other)| one == other).count() as f64 / posts as f64
 }
 
-/// How a figure spreads, over seeds or over resampled sets.
+/// The spread of a figure over seeds or resampled data.
 #[derive(Debug, Clone, Copy, PartialEq, Serialize, Deserialize)]
 pub struct Spread {
     /// The mean.
@@ -277,12 +276,12 @@ pub struct Spread {
     pub low: f64,
     /// The highest value, or the upper bound of the interval.
     pub high: f64,
-    /// How many values.
+    /// The number of values.
     pub count: usize,
 }
 
 impl Spread {
-    /// Mean, deviation and range of `values`; `None` of nothing.
+    /// Mean, deviation and range of `values`; `None` if there are none.
     #[must_use]
     pub fn of(values: &[f64]) -> Option<Self> {
         let low = values.iter().copied().reduce(f64::min)?;
@@ -305,8 +304,8 @@ impl Spread {
     }
 }
 
-/// The bootstrap's 95 % interval of a figure: `figure` is asked for `rounds` samples of the
-/// positions `0..posts`, drawn with replacement. `None` for no posts or no rounds.
+/// The bootstrap's 95 % interval of a figure. `figure` is called with `rounds` samples of the positions `0..posts`, drawn
+/// with replacement. `None` for no posts or no rounds.
 #[must_use]
 pub fn bootstrap(posts: usize, rounds: usize, seed: u64, figure: impl Fn(&[usize]) -> f64) -> Option<Spread> {
     if posts == 0 || rounds == 0 {
@@ -357,7 +356,7 @@ mod tests {
     }
 
     #[test]
-    fn a_label_that_the_truth_lacks_is_not_averaged() {
+    fn labels_without_posts_are_not_averaged() {
         let report = single_label(&LABELS, &[0, 1], &[0, 2]);
         assert!(near(report.macro_f1, 0.5));
         assert_eq!(report.classes[2].support, 0);
@@ -375,7 +374,7 @@ mod tests {
     }
 
     #[test]
-    fn nothing_judged_is_no_fault() {
+    fn figures_of_no_posts_are_defined() {
         let report = single_label::<&str>(&[], &[], &[]);
         assert!(near(report.macro_f1, 0.0) && near(report.accuracy, 0.0));
         assert!(near(calibration_error(&[], &[]), 0.0));
@@ -383,7 +382,7 @@ mod tests {
     }
 
     #[test]
-    fn calibration_compares_confidence_with_success() {
+    fn calibration_compares_confidence_with_accuracy() {
         assert!(near(calibration_error(&[1.0, 1.0], &[true, false]), 0.5));
         assert!(near(calibration_error(&[0.75; 4], &[true, true, true, false]), 0.0));
     }
@@ -397,7 +396,7 @@ mod tests {
     }
 
     #[test]
-    fn bootstrap_repeats_by_seed_and_holds_the_figure() {
+    fn the_bootstrap_depends_on_its_seed_alone_and_contains_the_figure() {
         let values: Vec<f64> = (0..200).map(f64::from).collect();
         let figure = |sample: &[usize]| mean(sample.iter().map(|&at| values[at]));
         let spread = bootstrap(200, 500, 7, figure).unwrap();
@@ -409,7 +408,7 @@ mod tests {
 
     proptest! {
         #[test]
-        fn one_label_a_post_is_a_case_of_several(pairs in prop::collection::vec((0_usize..3, 0_usize..3), 1..60)) {
+        fn single_label_figures_equal_multi_label_ones(pairs in prop::collection::vec((0_usize..3, 0_usize..3), 1..60)) {
             let (truth, predicted): (Vec<_>, Vec<_>) = pairs.into_iter().unzip();
             let flags = |classes: &[usize]| -> Vec<Vec<bool>> {
                 classes.iter().map(|&class| (0..3).map(|label| label == class).collect()).collect()

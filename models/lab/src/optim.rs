@@ -1,4 +1,4 @@
-//! AdamW over flat buffers, fused: clipping, moments, bias correction, decay and step in one sweep.
+//! AdamW over flat buffers. Clipping, moments, bias correction, decay and step are fused into one pass over memory.
 
 use std::ops::Range;
 
@@ -17,13 +17,13 @@ pub struct Settings {
     pub weight_decay: f32,
     /// The global gradient norm above which the gradient is scaled down.
     pub clip: f32,
-    /// The head's learning rate over the encoder's.
+    /// The head's learning rate as a factor on the encoder's.
     pub head_factor: f32,
-    /// The word embeddings' learning rate over the encoder's.
+    /// The word embeddings' learning rate as a factor on the encoder's.
     pub words_factor: f32,
-    /// A layer's learning rate over that of the layer above it; the embeddings count as the layer below the lowest.
+    /// A layer's learning rate as a factor on that of the layer above it; the embeddings count as the lowest layer.
     pub layer_decay: f32,
-    /// What stays as it is.
+    /// The weights that are not trained.
     pub frozen: Frozen,
 }
 
@@ -43,11 +43,11 @@ impl Default for Settings {
     }
 }
 
-/// AdamW's moments. Those of a word's embedding move only in steps that saw the word ("lazy"
-/// Adam), so that a step costs what the batch holds and not the vocabulary.
+/// AdamW. The moments of a word embedding are only updated in steps whose batch has the word ("lazy" Adam), so the cost of
+/// a step depends on the batch and not on the vocabulary.
 #[derive(Debug, Clone)]
 pub struct AdamW {
-    /// What was asked for.
+    /// The settings.
     pub settings: Settings,
     /// Steps taken.
     pub steps: u64,
@@ -66,11 +66,11 @@ pub(crate) struct Moments {
 struct Segment {
     place: Range<usize>,
     decays: bool,
-    /// The learning rate over that which a step is asked for.
+    /// The factor on the learning rate of a step.
     factor: f32,
 }
 
-/// The numbers of one step over one segment.
+/// The constants of one step for one segment.
 #[derive(Clone, Copy)]
 struct Step {
     scale: f32,
@@ -83,7 +83,7 @@ struct Step {
 }
 
 impl AdamW {
-    /// Moments of zero for `encoder`.
+    /// Starts with moments of zero for `encoder`.
     #[must_use]
     pub fn new(encoder: &Encoder, settings: Settings) -> Self {
         let zero = |length| Moments {
@@ -94,14 +94,14 @@ impl AdamW {
         let below_top = |tensor: &Tensor| (encoder.shape.layers - encoder.layout.depth(tensor)) as i32;
         let Frozen { words, layers } = settings.frozen;
         let words = if words { 0 } else { encoder.weights.words.len() };
-        let stays = |tensor: &Tensor| layers > 0 && !tensor.is_head() && encoder.layout.depth(tensor) <= layers;
+        let is_frozen = |tensor: &Tensor| layers > 0 && !tensor.is_head() && encoder.layout.depth(tensor) <= layers;
         Self {
             settings,
             steps: 0,
             dense: zero(encoder.weights.dense.len()),
             words: zero(words),
             segments: segments
-                .filter(|tensor| !stays(tensor))
+                .filter(|tensor| !is_frozen(tensor))
                 .map(|tensor| Segment {
                     place: tensor.place.clone(),
                     decays: tensor.decays(),
@@ -115,8 +115,8 @@ impl AdamW {
         }
     }
 
-    /// Takes one step with the sum of `gradients` (one a thread; the first is overwritten) at
-    /// learning rate `rate`, and returns the gradient's norm before clipping.
+    /// Takes one step with the sum of `gradients` (one for each thread; the first is overwritten) at the learning rate
+    /// `rate`, and returns the gradient's norm before clipping.
     pub fn step(&mut self, encoder: &mut Encoder, gradients: &mut [Gradient], rate: f32) -> f32 {
         let Some((first, rest)) = gradients.split_first_mut() else {
             return 0.0;
@@ -255,7 +255,7 @@ fn square_sum(values: &[f32]) -> f64 {
     })
 }
 
-/// Moves each of `mean` by `share` of its way to the value in its place.
+/// Moves each element of `mean` towards that of `values` by `share` of the difference.
 pub(crate) fn move_towards(mean: &mut [f32], values: &[f32], share: f32) {
     pulp::Arch::new().dispatch(|| {
         for (mean, value) in mean.iter_mut().zip(values) {
@@ -294,7 +294,7 @@ mod tests {
     }
 
     #[test]
-    fn the_first_step_is_as_long_as_the_rate() {
+    fn the_length_of_the_first_step_is_the_learning_rate() {
         let mut encoder = encoder();
         let settings = Settings {
             weight_decay: 0.1,
@@ -311,17 +311,21 @@ mod tests {
         optimiser.step(&mut encoder, &mut gradients, 0.01);
         let dense = &encoder.weights.dense;
         let layer = &encoder.layout.layers[0];
-        // Adam's first step is the sign of the gradient; decay takes a tenth of the rate more.
+        // Adam's first step is the sign of the gradient; decay adds a tenth of the rate.
         assert!((dense[layer.query.start] - (1.0 - 0.001 - 0.01)).abs() < 1e-6);
         assert!((dense[layer.query_bias.start] - (1.0 - 0.01)).abs() < 1e-6);
         assert!((dense[encoder.layout.dense.start] - (1.0 - 0.002 - 0.02)).abs() < 1e-6);
         let words: Vec<f32> = encoder.weights.words.iter().step_by(4).copied().collect();
         assert!((words[3] - 1.01).abs() < 1e-6);
-        assert_eq!((words[2], words[4]), (1.0, 1.0), "words that the batch lacks stay");
+        assert_eq!(
+            (words[2], words[4]),
+            (1.0, 1.0),
+            "words that are not in the batch don't change"
+        );
     }
 
     #[test]
-    fn what_is_frozen_stays_and_frozen_words_cost_no_moments() {
+    fn frozen_weights_do_not_change_and_frozen_words_have_no_moments() {
         let mut encoder = encoder();
         let settings = Settings {
             frozen: Frozen { words: true, layers: 1 },
@@ -339,7 +343,7 @@ mod tests {
     }
 
     #[test]
-    fn lower_layers_are_moved_less() {
+    fn lower_layers_have_lower_learning_rates() {
         let mut encoder = encoder();
         let settings = Settings {
             weight_decay: 0.0,
@@ -370,7 +374,7 @@ mod tests {
     }
 
     #[test]
-    fn a_gradient_too_long_is_clipped_and_a_broken_one_refused() {
+    fn large_gradients_are_clipped_and_not_finite_ones_ignored() {
         let mut encoder = encoder();
         let mut optimiser = AdamW::new(
             &encoder,

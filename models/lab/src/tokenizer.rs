@@ -10,18 +10,18 @@ use serde_json::Value;
 ///
 /// # Errors
 ///
-/// When the file is absent or holds no tokenizer that the library knows.
+/// When the file is absent or not a tokenizer that the library supports.
 pub fn read(folder: &Path) -> Result<Subwords> {
     let path = folder.join("tokenizer.json");
     let text = fs::read_to_string(&path).with_context(|| format!("can't read {}", path.display()))?;
-    parse(&text).with_context(|| format!("{}: not a tokenizer that can be read", path.display()))
+    parse(&text).with_context(|| format!("{}: not a supported tokenizer", path.display()))
 }
 
 /// Parses the content of a `tokenizer.json`.
 ///
 /// # Errors
 ///
-/// When it is no JSON, or no tokenizer that the library knows.
+/// When it is not JSON or not a tokenizer that the library supports.
 pub fn parse(text: &str) -> Result<Subwords> {
     let mut json: Value = serde_json::from_str(text)?;
     Ok(Subwords::from_json(&mut json)?)

@@ -1,4 +1,4 @@
-//! A Unigram vocabulary (SentencePiece's, with XLM-R's special tokens) as `tokenizer.json`.
+//! A Unigram vocabulary of SentencePiece with XLM-R's special tokens, read from and written to `tokenizer.json`.
 
 use std::{fs, path::Path};
 
@@ -7,11 +7,11 @@ use serde_json::{Value, json};
 
 use crate::{carry, files};
 
-/// The special tokens that stand first; `<mask>` is the last of all.
+/// The first special tokens; `<mask>` is the last token.
 pub(crate) const FIXED: [&str; 4] = ["<s>", "<pad>", "</s>", "<unk>"];
 const MASK: &str = "<mask>";
 
-/// A special token's score over the lowest of the others: more than the longest of them has characters.
+/// The score of a special token as a factor on the lowest score: more than the length of the longest special token.
 const SPECIAL_FACTOR: f32 = 10.0;
 
 /// A piece of text and the logarithm of its probability.
@@ -22,40 +22,40 @@ pub(crate) struct Piece {
 }
 
 impl Piece {
-    /// Whether it stands for something other than text.
+    /// Whether it is a special token.
     pub(crate) fn is_special(&self) -> bool {
         self.text == MASK || FIXED.contains(&self.text.as_str())
     }
 
-    /// What it stands for, without the mark of a word's beginning.
+    /// Its text without the marker of a word's start.
     pub(crate) fn surface(&self) -> &str {
         self.text.strip_prefix('\u{2581}').unwrap_or(&self.text)
     }
 }
 
-/// A vocabulary: its pieces by id.
+/// A vocabulary.
 #[derive(Debug, Clone, PartialEq)]
 pub(crate) struct Unigram {
     pieces: Vec<Piece>,
 }
 
 impl Unigram {
-    /// A vocabulary of these pieces. The special tokens are given scores so low that text which looks like one is written
-    /// with its characters instead: a post that holds `</s>` holds four characters, not an end of text.
+    /// A vocabulary of these pieces. The special tokens get scores so low that text which looks like one, such as `</s>` in a
+    /// post, is written with single characters instead.
     ///
     /// # Errors
     ///
-    /// When they don't begin with [`FIXED`] and end with `<mask>`, or a score is no number.
+    /// When they don't start with [`FIXED`] and end with `<mask>`, or a score is not finite.
     pub(crate) fn new(mut pieces: Vec<Piece>) -> Result<Self> {
         let first = pieces.iter().map(|piece| piece.text.as_str());
         ensure!(
             first.take(FIXED.len()).eq(FIXED) && pieces.last().is_some_and(|last| last.text == MASK),
-            "its vocabulary does not begin with {} and end with {MASK}",
+            "its vocabulary does not start with {} and end with {MASK}",
             FIXED.join(", ")
         );
         ensure!(
             pieces.iter().all(|piece| piece.score.is_finite()),
-            "the score of a piece is no number"
+            "the score of a piece is not finite"
         );
         let ordinary = pieces.iter().filter(|piece| !piece.is_special());
         let least = ordinary.map(|piece| piece.score).fold(-1.0, f32::min);
@@ -65,11 +65,11 @@ impl Unigram {
         Ok(Self { pieces })
     }
 
-    /// Reads the vocabulary that [`Unigram::write`] wrote.
+    /// Reads a vocabulary that [`Unigram::write`] wrote.
     ///
     /// # Errors
     ///
-    /// When the file is absent or holds another kind of vocabulary.
+    /// When the file is absent or has another kind of vocabulary.
     pub(crate) fn read(folder: &Path) -> Result<Self> {
         let path = folder.join("tokenizer.json");
         let text = fs::read_to_string(&path).with_context(|| format!("can't read {}", path.display()))?;
@@ -108,9 +108,9 @@ impl Unigram {
 
     /// The content of `tokenizer.json`.
     ///
-    /// XLM-R normalises by a table of its own, `nmt_nfkc`. `Nmt` and `NFKC` say the same of all characters but U+FF5E, which
-    /// that table leaves as it is, and some that Unicode has given a decomposition since. `Nmt` makes spaces of the
-    /// zero-width joiner and its like; a run of spaces is one to `WhitespaceSplit`.
+    /// XLM-R normalises with its own table, `nmt_nfkc`. `Nmt` followed by `NFKC` gives the same result for all characters but
+    /// U+FF5E, which that table keeps, and some whose decomposition was added to Unicode later. `Nmt` replaces the zero-width
+    /// joiner and similar characters with spaces; `WhitespaceSplit` treats several spaces like one.
     pub(crate) fn to_json(&self) -> Value {
         let mask = self.pieces.len() - 1;
         let added: Vec<Value> = FIXED
@@ -127,7 +127,7 @@ impl Unigram {
         let vocabulary: Vec<Value> = self
             .pieces
             .iter()
-            // By way of its decimal digits, which as `f64` would be twice as many.
+            // Through its decimal digits: converted to `f64` directly, it would have twice as many.
             .map(|Piece { text, score }| json!([text, score.to_string().parse::<f64>().unwrap_or_default()]))
             .collect();
         let metaspace =

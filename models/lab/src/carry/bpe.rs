@@ -1,10 +1,9 @@
-//! A byte-level BPE vocabulary, trained on the pieces into which an old tokenizer cuts given text, and written as
-//! `tokenizer.json`.
+//! A byte-level BPE vocabulary, trained on text that an old tokenizer has cut into pieces, and written as `tokenizer.json`.
 //!
-//! An encoder understands the tokens that it was trained on, so the new vocabulary keeps to the old one's seams: BPE is
-//! trained on the old pieces, each a word of its own, and never learns a token that spans two. The normaliser sets words
-//! and punctuation apart with spaces, as BERT's does. A token with a space before it is then a piece that begins a word,
-//! one without is a piece that continues one, and both have their own row in the old table.
+//! An encoder knows the tokens that it was trained on, so the new vocabulary keeps the boundaries of the old one: BPE is
+//! trained on each old piece as a word, so no token spans two pieces. The normaliser puts spaces between words and
+//! punctuation, as BERT's does. A token that starts with a space is then a piece that starts a word, any other one a piece
+//! that continues a word, and both have rows of their own in the old embeddings.
 
 use std::collections::BTreeMap;
 
@@ -13,22 +12,22 @@ use serde_json::{Value, json};
 use tokenizers::{Trainer, trainers::BpeTrainer, vocab::bucket_added_vocabulary::AddedToken};
 use unicode_normalization::{UnicodeNormalization, char::is_combining_mark};
 
-/// The special tokens, at the ids of RoBERTa's; `<mask>` alone stands elsewhere than there.
+/// The special tokens, with the ids of RoBERTa, except for `<mask>`.
 pub(super) const SPECIAL: [&str; 5] = ["<s>", "<pad>", "</s>", "<unk>", "<mask>"];
 
-/// How often a pair of tokens must be seen to become one.
+/// How often a pair of tokens must occur to be merged.
 pub(super) const MIN_FREQUENCY: u64 = 2;
 
 /// A trained vocabulary.
 pub(super) struct Vocabulary {
-    /// Tokens by id, in the alphabet that stands for bytes.
+    /// Tokens by id, in the byte-level alphabet.
     pub(super) tokens: Vec<String>,
     merges: Vec<(String, String)>,
 }
 
 impl Vocabulary {
-    /// Trains on the pieces of texts: the texts are normalised as the tokenizer will do it and cut at its words, and
-    /// `pieces` cuts a word, which begins with a space unless it continues another.
+    /// Trains on texts, which are normalised and split into words as the new tokenizer does it. `pieces` cuts a word, which
+    /// starts with a space unless it continues another, into old pieces.
     pub(super) fn train(
         texts: &[impl AsRef<str> + Sync],
         size: usize,
@@ -37,7 +36,7 @@ impl Vocabulary {
         let alphabet = alphabet();
         ensure!(
             size >= SPECIAL.len() + alphabet.len(),
-            "a vocabulary of {size} can't hold the bytes: ask for 1000 at least"
+            "a vocabulary of {size} is too small for all bytes: use at least 1000"
         );
         let special = SPECIAL.map(|token| AddedToken {
             content: token.to_owned(),
@@ -75,7 +74,7 @@ impl Vocabulary {
         Ok(Self { tokens, merges })
     }
 
-    /// The bytes that a token stands for; `None` for a special token.
+    /// The bytes of each token; `None` for a special token.
     pub(super) fn surfaces(&self) -> Vec<Option<Vec<u8>>> {
         let letters = letters();
         self.tokens
@@ -117,7 +116,7 @@ impl Vocabulary {
             "added_tokens": added,
             "normalizer": {"type": "Sequence", "normalizers": [
                 {"type": "NFKD"}, {"type": "StripAccents"}, {"type": "Lowercase"},
-                // Which regular expressions disagree about: some take joiners for parts of a word.
+                // Regular expression engines disagree whether joiners are part of a word.
                 {"type": "Replace", "pattern": {"String": "\u{200c}"}, "content": ""},
                 {"type": "Replace", "pattern": {"String": "\u{200d}"}, "content": ""},
                 {"type": "Replace", "pattern": {"Regex": WORD_EDGE}, "content": " "},
@@ -147,7 +146,7 @@ pub(crate) fn tokenizer_config(longest: usize) -> Value {
     })
 }
 
-/// The bytes that a token of a byte-level vocabulary stands for; `None` if it holds another letter.
+/// The bytes of a token of a byte-level vocabulary; `None` if it has a character outside the alphabet.
 pub(crate) fn surface(token: &str) -> Option<Vec<u8>> {
     surface_in(token, &letters())
 }
@@ -163,7 +162,7 @@ fn letters() -> BTreeMap<char, u8> {
         .collect()
 }
 
-/// GPT-2's letters for the bytes: printable ones stand for themselves, the rest from U+0100 on.
+/// GPT-2's alphabet of bytes: printable bytes are themselves, the rest are mapped from U+0100 on.
 fn alphabet() -> Vec<char> {
     let mut next = 0x100_u32;
     (0..=u8::MAX)
@@ -177,10 +176,10 @@ fn alphabet() -> Vec<char> {
         .collect()
 }
 
-/// Where a space is set: at the edge of a word, unless there is one.
+/// Where a space is inserted: at the edge of a word, unless there is one.
 const WORD_EDGE: &str = r"\b(?=\S)(?<=\S)";
 
-/// A text as the tokenizer's normaliser makes it.
+/// Normalises a text as the tokenizer's normaliser does.
 fn normalise(text: &str) -> String {
     let plain = text
         .nfkd()
@@ -200,7 +199,7 @@ fn normalise(text: &str) -> String {
     spaced
 }
 
-/// What `\b` takes for a part of a word.
+/// Whether `\b` treats the character as part of a word.
 fn is_word(c: char) -> bool {
     c.is_alphanumeric() || c == '_'
 }
@@ -225,8 +224,7 @@ enum Kind {
 }
 
 fn kind(c: char) -> Kind {
-    // Letters and numbers here may differ from `\p{L}` and `\p{N}` in rare marks, which for
-    // training a vocabulary is of no weight.
+    // This differs from `\p{L}` and `\p{N}` in rare marks, which doesn't matter for training a vocabulary.
     match c {
         c if c.is_whitespace() => Kind::Space,
         c if c.is_numeric() => Kind::Number,
@@ -273,7 +271,7 @@ mod tests {
     }
 
     #[test]
-    fn a_trained_vocabulary_encodes_by_its_json() {
+    fn a_trained_vocabulary_encodes_text() {
         let texts: Vec<String> = ["So happy today 😀", "so Happy!", "today I am so happy 😀"]
             .map(str::to_owned)
             .to_vec();
@@ -285,7 +283,7 @@ mod tests {
         assert!(ids.len() < 8, "merges are used: {ids:?}");
     }
 
-    /// The words of `tokens` in a row, as bytes they stand for.
+    /// The text of each token but the first and last.
     fn read(vocabulary: &Vocabulary, ids: &[u32]) -> Vec<String> {
         let surfaces = vocabulary.surfaces();
         let inner = &ids[1..ids.len() - 1];
@@ -302,7 +300,7 @@ mod tests {
             "run running".to_owned(),
             "running run".to_owned(),
         ];
-        let seams = |word: &str| {
+        let pieces = |word: &str| {
             let (stem, end) = word.split_at(word.find("ning").unwrap_or(word.len()));
             Ok([stem, end]
                 .iter()
@@ -310,15 +308,14 @@ mod tests {
                 .map(|&piece| piece.to_owned())
                 .collect())
         };
-        let vocabulary = Vocabulary::train(&texts, 300, seams).unwrap();
+        let vocabulary = Vocabulary::train(&texts, 300, pieces).unwrap();
         let tokenizer = tokenizer::parse(&vocabulary.to_json().to_string()).unwrap();
         let ids = tokenizer.encode("#Running run", 64).unwrap();
         assert_eq!(read(&vocabulary, &ids), [" #", " run", "ning", " run"]);
     }
 
-    /// The trainer's words are those that the tokenizer sees.
     #[test]
-    fn texts_are_normalised_as_the_tokenizer_does() {
+    fn the_trainer_normalises_texts_like_the_tokenizer() {
         let vocabulary = Vocabulary::train(&["a a".to_owned()], 300, |word| Ok(vec![word.to_owned()])).unwrap();
         let tokenizer = tokenizer::parse(&vocabulary.to_json().to_string()).unwrap();
         for text in [

@@ -1,4 +1,4 @@
-//! Embeddings for new tokens out of those of an old vocabulary.
+//! Embeddings of new tokens, made from those of an old vocabulary.
 
 use std::{collections::HashMap, fs, path::Path};
 
@@ -14,16 +14,16 @@ use crate::{
 };
 
 /// The old vocabulary: a WordPiece tokenizer and the embeddings of its pieces.
-pub(super) struct Source<'a> {
+pub(super) struct OldVocabulary<'a> {
     tokenizer: Subwords,
     pieces: HashMap<String, u32>,
-    /// What a piece stands for, by its id.
+    /// The text of a piece, by its id.
     surfaces: HashMap<u32, String>,
     encoder: &'a Encoder,
     unknown: u32,
 }
 
-impl<'a> Source<'a> {
+impl<'a> OldVocabulary<'a> {
     pub(super) fn read(folder: &Path, encoder: &'a Encoder) -> Result<Self> {
         let path = folder.join("tokenizer.json");
         let text = fs::read_to_string(&path).with_context(|| format!("can't read {}", path.display()))?;
@@ -34,7 +34,7 @@ impl<'a> Source<'a> {
             .iter()
             .filter_map(|(piece, id)| Some((piece.clone(), u32::try_from(id.as_u64()?).ok()?)))
             .collect();
-        // An empty text is the frame's special tokens alone, which the vocabulary need not list.
+        // The tokens of an empty text are the special tokens, which the vocabulary need not list.
         let tokenizer = tokenizer::read(folder)?;
         ensure_known_id(largest_id(&json).unwrap_or(0), encoder.shape.vocabulary, folder)?;
         ensure_known(tokenizer.encode("", 0)?.iter(), &encoder.shape, folder)?;
@@ -57,8 +57,8 @@ impl<'a> Source<'a> {
         &self.tokenizer
     }
 
-    /// The old pieces of one of the new tokenizer's words, with a space before the one that begins a word: what the new
-    /// vocabulary is trained on. Of a word that the old vocabulary doesn't know, its characters.
+    /// Cuts one of the new tokenizer's words into old pieces, which the new vocabulary is trained on. The piece that starts a
+    /// word has a space before it. A word that the old vocabulary doesn't know is cut into characters.
     pub(super) fn cut(&self, word: &str) -> Result<Vec<String>> {
         let trimmed = word.trim();
         let begins = word.starts_with(char::is_whitespace);
@@ -98,7 +98,7 @@ impl<'a> Source<'a> {
     }
 
     fn embedding(&self, surface: &[u8]) -> Result<Vec<f32>> {
-        // A piece of a character says nothing that the old vocabulary knows.
+        // The old vocabulary has no tokens for parts of a character.
         let Ok(surface) = std::str::from_utf8(surface) else {
             return Ok(self.mean(&[]));
         };
@@ -109,13 +109,13 @@ impl<'a> Source<'a> {
         };
         Ok(match continuing {
             Some(pieces) => self.mean(&pieces),
-            None => self.mean(&self.free(surface.trim())?),
+            None => self.mean(&self.separate(surface.trim())?),
         })
     }
 
-    /// The old pieces of a text of its own; by the Unicode names of its characters where the old
-    /// vocabulary knows none of them.
-    fn free(&self, surface: &str) -> Result<Vec<u32>> {
+    /// The old pieces of a text that doesn't continue a word, or those of the Unicode names of its characters if the old
+    /// vocabulary doesn't know it.
+    fn separate(&self, surface: &str) -> Result<Vec<u32>> {
         let pieces = self.known(surface)?;
         if !pieces.is_empty() {
             return Ok(pieces);
@@ -135,7 +135,7 @@ impl<'a> Source<'a> {
         Ok(pieces)
     }
 
-    /// The old pieces of letters that continue a word: greedily the longest, as WordPiece does.
+    /// The old pieces of letters that continue a word: the longest first, as WordPiece does.
     fn continuing(&self, surface: &str) -> Option<Vec<u32>> {
         if surface.is_empty() || !surface.chars().all(char::is_alphanumeric) {
             return None;
@@ -153,7 +153,7 @@ impl<'a> Source<'a> {
         Some(pieces)
     }
 
-    /// The mean embedding of the pieces; the unknown word's for none.
+    /// The mean embedding of the pieces; that of the unknown token if there are none.
     fn mean(&self, pieces: &[u32]) -> Vec<f32> {
         let pieces = if pieces.is_empty() {
             std::slice::from_ref(&self.unknown)

@@ -1,8 +1,8 @@
-//! Vocabulary transfer: a RoBERTa checkpoint with a byte-level BPE of its own, out of a BERT-like one.
+//! Vocabulary transfer: converts a BERT checkpoint to RoBERTa with a new byte-level BPE vocabulary.
 //!
-//! The encoder is copied. The vocabulary is trained on the old tokenizer's pieces of the text, so that nearly all tokens
-//! are old pieces and keep their embeddings; any other's is the mean of the old tokenizer's pieces of its surface, and an
-//! emoji's the mean of the pieces of its Unicode name.
+//! The encoder is copied. The vocabulary is trained on text that the old tokenizer has cut into pieces, so that nearly all
+//! tokens are old pieces and keep their embeddings. Another token gets the mean embedding of the old pieces of its text, and
+//! an emoji that of the pieces of its Unicode name.
 
 mod bpe;
 mod embed;
@@ -21,50 +21,50 @@ use crate::{
     tokenizer,
 };
 
-/// What the command line says.
+/// The command line arguments.
 #[derive(Debug, clap::Args)]
 pub struct Args {
-    /// Folder of the BERT-like source: config.json, model.safetensors, tokenizer.json
+    /// Folder of the BERT source: config.json, model.safetensors, tokenizer.json
     #[arg(long)]
     source: PathBuf,
     /// Text to train the vocabulary on: the first column of TSV, or whole lines (may be repeated)
     #[arg(long, required = true)]
     text: Vec<PathBuf>,
-    /// Folder to make
+    /// Folder to write
     #[arg(long)]
     out: PathBuf,
-    /// Tokens in the new vocabulary
+    /// Size of the new vocabulary
     #[arg(long, default_value_t = 20_000)]
     vocabulary: usize,
-    /// Rows of the new position table, RoBERTa's two unused ones included
+    /// Rows of the new position table, including the two that RoBERTa doesn't use
     #[arg(long, default_value_t = 130)]
     positions: usize,
-    /// How the texts are cleaned
+    /// Cleaning profile of the texts
     #[arg(long, default_value_t = Profile::TwitterRoberta)]
     profile: Profile,
 }
 
-/// Texts on which the carried encoder is compared with its source.
+/// Number of texts on which the carried encoder is compared with its source.
 const COMPARED: usize = 200;
 
 /// Runs the step.
 ///
 /// # Errors
 ///
-/// When the input is unfit or the output can't be written.
+/// When the input is invalid or the output can't be written.
 pub fn run(args: Args) -> Result<()> {
     ensure!(
         args.positions > 4,
-        "--positions {}: must be above 4: two are unused, and two are of a post's first and last token",
+        "--positions {}: must be above 4: two are unused, and two are for the special tokens of a post",
         args.positions
     );
     let source = Checkpoint::read(&args.source)?.encoder;
     ensure!(
         source.shape.first_position == 0,
-        "{}: the source is a RoBERTa or an MPNet already: `carry` makes a RoBERTa of a BERT",
+        "{}: the source is a RoBERTa or an MPNet already: `carry` converts BERT",
         args.source.display()
     );
-    let old = embed::Source::read(&args.source, &source)?;
+    let old = embed::OldVocabulary::read(&args.source, &source)?;
     let texts: Vec<String> = read_texts(&args.text)?
         .iter()
         .map(|text| args.profile.clean(text))
@@ -76,7 +76,7 @@ pub fn run(args: Args) -> Result<()> {
     let seen: Vec<&String> = texts.iter().chain(pairs_as_often).collect();
     let vocabulary = bpe::Vocabulary::train(&seen, args.vocabulary, |word| old.cut(word))?;
     let json = vocabulary.to_json().to_string();
-    let tokenizer = tokenizer::parse(&json).context("the vocabulary just trained can't be read")?;
+    let tokenizer = tokenizer::parse(&json).context("the new vocabulary can't be read")?;
     let words = old.embeddings(&vocabulary)?;
 
     let shape = Shape {
@@ -104,7 +104,7 @@ pub fn run(args: Args) -> Result<()> {
     files::write(&staging.path().join("tokenizer_config.json"), config.as_bytes())?;
     staging.finish()?;
     println!(
-        "{}: {} tokens from {} texts, sentence cosine to the source {cosine:.3}",
+        "{}: {} tokens from {} texts, mean cosine to the source {cosine:.3}",
         args.out.display(),
         vocabulary.tokens.len(),
         texts.len()
@@ -112,8 +112,8 @@ pub fn run(args: Args) -> Result<()> {
     Ok(())
 }
 
-/// Every emoji of one character, twice. Trained on as often as a token must be seen, each gets tokens of its own: few texts
-/// have all of them, the posts to come may have any, and by its name each has an embedding.
+/// Every emoji of one character, twice. They are added to the training texts as often as the minimum frequency asks, so
+/// that each becomes a token: few texts have all of them, but later posts may have any.
 fn emoji_pairs() -> Vec<String> {
     emojis::iter()
         .map(|emoji| emoji.as_str().trim_end_matches('\u{fe0f}'))
@@ -122,7 +122,7 @@ fn emoji_pairs() -> Vec<String> {
         .collect()
 }
 
-/// Texts of files: the first column of each line that is not blank.
+/// Reads texts: the first column of each line that is not blank.
 pub(crate) fn read_texts(paths: &[PathBuf]) -> Result<Vec<String>> {
     let mut texts = Vec::new();
     for path in paths {
@@ -156,7 +156,7 @@ fn read_text(path: &Path) -> Result<String> {
         .with_context(|| format!("{}: not UTF-8", path.display()))
 }
 
-/// Copies everything but the words; positions move up by the difference of the first ones.
+/// Copies everything but the word embeddings; the positions are moved to the new first position.
 fn copy_body(source: &Encoder, encoder: &mut Encoder) {
     let hidden = source.shape.hidden;
     for (from, to) in source.layout.tensors.iter().zip(&encoder.layout.tensors) {
@@ -171,10 +171,10 @@ fn copy_body(source: &Encoder, encoder: &mut Encoder) {
     positions[first..].copy_from_slice(rows);
 }
 
-/// The mean cosine between the mean-pooled states of source and carried encoder.
+/// The mean cosine between the mean-pooled states of the source and the carried encoder.
 fn cosine(
     source: &Encoder,
-    old: &embed::Source<'_>,
+    old: &embed::OldVocabulary<'_>,
     encoder: &Encoder,
     tokenizer: &Subwords,
     texts: &[String],

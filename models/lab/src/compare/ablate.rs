@@ -1,6 +1,6 @@
-//! What each step of cleaning and training is worth: one left out at a time.
+//! Measures the effect of each step of cleaning and training by leaving out one at a time.
 //!
-//! Where only texts change, the split stays the same, and each variation is held against the whole on the same test posts.
+//! If only texts change, the split is the same, and each variation is compared with all steps on the same test posts.
 
 use std::fmt::Write as _;
 
@@ -9,18 +9,18 @@ use moodstream::clean::Steps;
 use serde::Serialize;
 
 use super::{
-    Args, Learnt,
+    Args, Fitted,
     balance::Balance,
     cross_validate, features,
-    parts::{Parts, Post, Source},
+    parts::{Input, Parts, Post},
     progress,
-    report::{AgainstBest, Folds, Interval},
+    report::{Difference, Folds, Interval},
     significance,
     trained::Kind,
 };
 use crate::{data::LabelMap, metrics::Spread};
 
-/// What each variation came to.
+/// The results of all variations.
 #[derive(Debug, Clone, Serialize)]
 pub struct Ablation {
     /// The variations, by model.
@@ -30,17 +30,17 @@ pub struct Ablation {
 /// One way of cleaning and training, with one model.
 #[derive(Debug, Clone, Serialize)]
 pub struct Variation {
-    /// What is different from the whole.
+    /// The difference from all steps.
     pub name: String,
     /// The model.
     pub model: String,
     /// Labels.
     pub labels: usize,
-    /// Posts to train on, copies included.
+    /// Training posts, including copies.
     pub train_posts: usize,
     /// Posts of the test part.
     pub test_posts: usize,
-    /// The macro-F1 over the folds; `null` for merged sets, whose folds would not be the same.
+    /// The macro-F1 over the folds; `null` for merged sets, which would have other folds.
     pub cv: Option<Folds>,
     /// The macro-F1 on the test part.
     pub macro_f1: f64,
@@ -48,17 +48,17 @@ pub struct Variation {
     pub accuracy: f64,
     /// The bootstrap's 95 % interval of the macro-F1.
     pub interval: Interval,
-    /// Held against the whole on the same test posts; `null` where these differ.
-    pub against_whole: Option<AgainstBest>,
+    /// The comparison with all steps; `null` if the test posts are not the same.
+    pub against_whole: Option<Difference>,
 }
 
-/// A variation to be tried.
+/// A variation to run.
 struct Trial<'a> {
     name: &'static str,
     parts: &'a Parts,
     balance: Balance,
     folds: bool,
-    /// The place among the variations of the first model of what it is held against.
+    /// The position of the trial that it is compared with.
     against: Option<usize>,
 }
 
@@ -68,13 +68,8 @@ pub(super) fn run(args: &Args, map: &LabelMap) -> anyhow::Result<Ablation> {
     kinds.sort_unstable();
     kinds.dedup();
     let identity = LabelMap::identity();
-    let source = args.source(&identity);
-    let with = |steps: Steps| {
-        Parts::read(&Source {
-            steps,
-            ..source.clone()
-        })
-    };
+    let input = args.input(&identity);
+    let with = |steps: Steps| Parts::read(&Input { steps, ..input.clone() });
     let whole = with(Steps::ALL)?;
     let stop_words = with(Steps {
         stop_words: false,
@@ -88,9 +83,9 @@ pub(super) fn run(args: &Args, map: &LabelMap) -> anyhow::Result<Ablation> {
         emoji_words: false,
         ..Steps::ALL
     })?;
-    let copies = Parts::read(&Source {
+    let copies = Parts::read(&Input {
         deduplicate: false,
-        ..source.clone()
+        ..input.clone()
     })?;
     let trial = |name, parts, against| Trial {
         name,
@@ -113,7 +108,7 @@ pub(super) fn run(args: &Args, map: &LabelMap) -> anyhow::Result<Ablation> {
     let grouped;
     let merged;
     if args.labels_map.is_some() {
-        grouped = Parts::read(&args.source(map))?;
+        grouped = Parts::read(&args.input(map))?;
         let group = trials.len();
         trials.push(trial("labels grouped", &grouped, None));
         if !args.merge.is_empty() {
@@ -132,18 +127,18 @@ pub(super) fn run(args: &Args, map: &LabelMap) -> anyhow::Result<Ablation> {
     let mut answers: Vec<Vec<Vec<usize>>> = Vec::new();
     let mut variations = Vec::new();
     for trial in &trials {
-        let (said, mut found) = try_one(args, &kinds, trial, &answers, &progress);
-        answers.push(said);
+        let (predicted, mut found) = try_one(args, &kinds, trial, &answers, &progress);
+        answers.push(predicted);
         variations.append(&mut found);
     }
     progress.finish_and_clear();
     Ok(Ablation { variations })
 }
 
-/// The grouped parts with the posts of further files in the training part, but for copies of posts that are there.
+/// The grouped parts with the posts of further files added to the training part, without duplicates.
 fn merge(args: &Args, map: &LabelMap, grouped: &Parts) -> anyhow::Result<Parts> {
     let mut merged = grouped.clone();
-    merged.add(&args.source(map), &args.merge)?;
+    merged.add(&args.input(map), &args.merge)?;
     Ok(merged)
 }
 
@@ -156,28 +151,32 @@ fn try_one(
 ) -> (Vec<Vec<usize>>, Vec<Variation>) {
     progress.set_message(trial.name);
     let (parts, classes) = (trial.parts, trial.parts.labels.len());
-    let reached = match trial.folds {
+    let fold_f1 = match trial.folds {
         true => cross_validate(args, parts, kinds, trial.balance, progress),
         false => Vec::new(),
     };
     let posts: Vec<&Post> = parts.train.iter().collect();
-    let learnt = Learnt::from(&posts, classes, kinds, trial.balance, args, progress);
+    let fitted = Fitted::on(&posts, classes, kinds, trial.balance, args, progress);
     let trained_on: Vec<usize> = posts.iter().map(|post| post.class).collect();
     let train_posts = trial.balance.positions(&trained_on, classes, args.seed).len();
     let texts: Vec<&str> = parts.test.iter().map(|post| post.cleaned.as_str()).collect();
     let truth: Vec<usize> = parts.test.iter().map(|post| post.class).collect();
-    let rows = features::rows(&learnt.vectorizer, &texts);
+    let rows = features::rows(&fitted.vectorizer, &texts);
     let mut all = Vec::new();
     let mut variations = Vec::new();
-    for (at, trained) in learnt.candidates.iter().enumerate() {
-        let said = trained.model.predict(&rows);
-        let score = significance::macro_f1(&truth, &said, classes, args.seed);
-        let folds: Vec<f64> = reached.iter().map(|fold| fold[at]).collect();
+    for (at, trained) in fitted.candidates.iter().enumerate() {
+        let predicted = trained.model.predict(&rows);
+        let score = significance::macro_f1(&truth, &predicted, classes, args.seed);
+        let folds: Vec<f64> = fold_f1.iter().map(|fold| fold[at]).collect();
         let against_whole = trial.against.map(|whole| {
-            let difference = significance::difference(&truth, &said, &answers[whole][at], classes, args.seed);
-            AgainstBest::new(&difference, significance::holm(&[difference.p])[0])
+            let difference = significance::difference(&truth, &predicted, &answers[whole][at], classes, args.seed);
+            Difference::new(&difference, significance::holm(&[difference.p])[0])
         });
-        let right = truth.iter().zip(&said).filter(|(truth, said)| truth == said).count();
+        let right = truth
+            .iter()
+            .zip(&predicted)
+            .filter(|(truth, predicted)| truth == predicted)
+            .count();
         variations.push(Variation {
             name: trial.name.to_owned(),
             model: trained.kind.name().to_owned(),
@@ -194,7 +193,7 @@ fn try_one(
             interval: score.interval(),
             against_whole,
         });
-        all.push(said);
+        all.push(predicted);
     }
     (all, variations)
 }

@@ -1,21 +1,21 @@
-//! How many rows of each class a model is trained on.
+//! Over-sampling of rows.
 
 use rand::Rng as _;
 
 use crate::prepare;
 
-/// How many rows of each class a model is trained on. Rows are drawn where a model is trained, also within the inner folds of
-/// tuning, so that no model is judged on a copy of a row that it learnt from.
+/// How many rows of each class a model is trained on. Over-sampling happens separately in each training part, also in the
+/// inner folds of tuning, so that no model is evaluated on a copy of a row that it was trained on.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(super) enum Balance {
-    /// As many as there are.
+    /// All rows, once.
     AsIs,
-    /// As many as of the largest class: rows of the others are drawn at random once more.
+    /// As many as the largest class has: rows of other classes are drawn at random and repeated.
     OverSampled,
 }
 
 impl Balance {
-    /// The positions of the rows to train on, each once and those drawn again behind them.
+    /// The positions of the rows to train on: first each once, then the repeated ones.
     pub(super) fn positions(self, truth: &[usize], classes: usize, seed: u64) -> Vec<usize> {
         let mut positions: Vec<usize> = (0..truth.len()).collect();
         if self == Self::AsIs {

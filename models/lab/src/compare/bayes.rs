@@ -1,9 +1,9 @@
-//! Multinomial naive Bayes: `MultinomialNB` of scikit-learn.
+//! Multinomial naive Bayes, equivalent to scikit-learn's `MultinomialNB`.
 
 use super::{lanes::LANES, linear::Linear, sparse::Rows};
 
-/// Trains a classifier on rows of the classes `truth`, each below `classes`; `smoothing` (above 0) is added to what each
-/// feature comes to in each class. Its scores are the logarithms of the joint probabilities: it is linear.
+/// Trains a classifier on rows of the classes `truth`, each below `classes`. `smoothing` (above 0) is added to the sum of
+/// each feature in each class. Scores are the logarithms of the joint probabilities.
 pub(crate) fn train(rows: &Rows, truth: &[usize], classes: usize, smoothing: f64) -> Linear {
     let mut linear = Linear::zeros(classes, rows.width());
     let mut counts = vec![0_usize; classes];
@@ -38,7 +38,7 @@ mod tests {
         -1.852_555_573_510_828,
     ];
 
-    /// `MultinomialNB(alpha=0.5)` of scikit-learn 1.9.1 says the same of the same rows.
+    /// The expected values are those of `MultinomialNB(alpha=0.5)` of scikit-learn 1.9.1.
     #[test]
     fn joint_probabilities_are_those_of_scikit_learn() {
         let mut rows = Rows::new(3);

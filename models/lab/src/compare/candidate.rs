@@ -1,4 +1,4 @@
-//! The candidates: each tuned and trained on the rows of one training part.
+//! Tunes and trains the candidates on the rows of one training part.
 
 use std::time::Instant;
 
@@ -12,53 +12,53 @@ use super::{
     logistic, parts,
     sparse::Rows,
     svc,
-    trained::{Chosen, Kind, Model, Stack, Trained, joined},
+    trained::{Hyperparameters, Kind, Model, Stack, Trained, joined},
 };
 use crate::metrics;
 
-/// Values of `C` that logistic regression is tuned over, in rising order.
+/// Values of `C` for tuning logistic regression, in rising order.
 const LOGISTIC_C: [f64; 4] = [0.3, 1.0, 3.0, 10.0];
-/// Values of `C` that the support vector machine is tuned over, in rising order.
+/// Values of `C` for tuning the support vector machine, in rising order.
 const SVC_C: [f64; 4] = [0.03, 0.1, 0.3, 1.0];
-/// Values of the smoothing that naive Bayes is tuned over.
+/// Values of the smoothing for tuning naive Bayes.
 const SMOOTHING: [f64; 5] = [0.01, 0.03, 0.1, 0.3, 1.0];
-/// Numbers of trees that a forest is tuned over.
+/// Numbers of trees for tuning a forest.
 const TREES: [usize; 2] = [50, 100];
-/// Depths that a forest is tuned over.
+/// Depths for tuning a forest.
 const DEPTHS: [Option<usize>; 3] = [Some(30), Some(100), None];
-/// Folds within a training part, on which linear models are tuned.
+/// Folds within a training part for tuning linear models.
 const INNER_FOLDS: usize = 3;
 /// `C` of the regression on top of the stack: scikit-learn's default.
 const STACK_C: f64 = 1.0;
 
-/// How closely the optimum of a linear model is looked for.
+/// How precisely the optimum of a linear model is computed.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(super) enum Effort {
-    /// Enough to choose between values.
+    /// Enough to compare hyperparameters.
     Tuning,
-    /// As scikit-learn does it.
-    Kept,
+    /// With the tolerance of scikit-learn.
+    Final,
 }
 
 impl Effort {
     const fn logistic_tolerance(self) -> f64 {
         match self {
             Self::Tuning => 10.0 * logistic::TOLERANCE,
-            Self::Kept => logistic::TOLERANCE,
+            Self::Final => logistic::TOLERANCE,
         }
     }
 
     const fn svc_tolerance(self) -> f64 {
         match self {
             Self::Tuning => 100.0 * svc::TOLERANCE,
-            Self::Kept => svc::TOLERANCE,
+            Self::Final => svc::TOLERANCE,
         }
     }
 }
 
-/// What candidates are trained on.
+/// The rows that candidates are trained on.
 #[derive(Clone, Copy)]
-pub(super) struct Training<'a> {
+pub(super) struct TrainingSet<'a> {
     pub(super) rows: &'a Rows,
     pub(super) truth: &'a [usize],
     pub(super) classes: usize,
@@ -66,8 +66,8 @@ pub(super) struct Training<'a> {
     pub(super) seed: u64,
 }
 
-impl Training<'_> {
-    /// Trains the candidates `kinds`, each tuned. `done` hears of each that is.
+impl TrainingSet<'_> {
+    /// Tunes and trains the candidates `kinds`. `done` is called after each.
     pub(super) fn train(&self, kinds: &[Kind], done: &(impl Fn(Kind) + Sync)) -> Vec<Trained> {
         let needed =
             |kind| kinds.contains(&kind) || (kinds.contains(&Kind::Stack) && [Kind::Svc, Kind::Forest].contains(&kind));
@@ -107,17 +107,17 @@ impl Training<'_> {
         Trained {
             kind: Kind::Majority,
             model: Model::Majority(highest(&counts)),
-            chosen: Chosen::default(),
+            chosen: Hyperparameters::default(),
             seconds: 0.0,
-            unseen: Vec::new(),
+            out_of_fold: Vec::new(),
         }
     }
 
-    /// A linear model, tuned over `grid`.
+    /// Tunes a linear model over `grid` and trains it.
     pub(super) fn linear_with(&self, kind: Kind, grid: &[f64]) -> Trained {
         let start = Instant::now();
-        let (value, unseen) = self.tune(kind, grid);
-        let model = self.linear_at(kind, value, Effort::Kept, None);
+        let (value, out_of_fold) = self.tune(kind, grid);
+        let model = self.linear_at(kind, value, Effort::Final, None);
         let (c, smoothing) = match kind {
             Kind::Bayes => (None, Some(value)),
             _ => (Some(value), None),
@@ -125,17 +125,17 @@ impl Training<'_> {
         Trained {
             kind,
             model: Model::Linear(model),
-            chosen: Chosen {
+            chosen: Hyperparameters {
                 c,
                 smoothing,
-                ..Chosen::default()
+                ..Hyperparameters::default()
             },
             seconds: start.elapsed().as_secs_f64(),
-            unseen,
+            out_of_fold,
         }
     }
 
-    /// A linear model with this `C` or smoothing; a regression begins with `start`.
+    /// Trains a linear model with this `C` or smoothing; a regression starts from `start`.
     pub(super) fn linear_at(&self, kind: Kind, value: f64, effort: Effort, start: Option<&Linear>) -> Linear {
         if self.balance == Balance::AsIs {
             return fit(kind, self.rows, self.truth, self.classes, value, effort, start);
@@ -151,11 +151,10 @@ impl Training<'_> {
         self.balance.positions(self.truth, self.classes, self.seed)
     }
 
-    /// The value of the grid with the best mean macro-F1 over inner folds, and the scores that its models give to the rows
-    /// that they did not see.
+    /// The value of the grid with the best mean macro-F1 over the inner folds, and its out-of-fold scores of all rows.
     fn tune(&self, kind: Kind, grid: &[f64]) -> (f64, Vec<Vec<f64>>) {
-        let inner = self.inner();
-        // By fold, then by value: scores of the rows left out, and their macro-F1.
+        let inner = self.inner_folds();
+        // For each fold and value: the scores of the validation rows, and their macro-F1.
         let tried: Vec<Vec<(Vec<Vec<f64>>, f64)>> = inner
             .par_iter()
             .map(|fold| {
@@ -165,10 +164,10 @@ impl Training<'_> {
                         let linear = fold
                             .training(self)
                             .linear_at(kind, value, Effort::Tuning, last.as_ref());
-                        let scores = linear.all_scores(&fold.left_out);
-                        let said: Vec<usize> = scores.iter().map(|scores| highest(scores)).collect();
+                        let scores = linear.all_scores(&fold.validation);
+                        let predicted: Vec<usize> = scores.iter().map(|scores| highest(scores)).collect();
                         last = Some(linear);
-                        (scores, macro_f1(&fold.left_out_truth, &said, self.classes))
+                        (scores, macro_f1(&fold.validation_truth, &predicted, self.classes))
                     })
                     .collect()
             })
@@ -177,39 +176,42 @@ impl Training<'_> {
             .map(|value| tried.iter().map(|fold| fold[value].1).sum::<f64>())
             .collect();
         let best = highest(&means);
-        let mut unseen = vec![Vec::new(); self.truth.len()];
+        let mut out_of_fold = vec![Vec::new(); self.truth.len()];
         for (fold, mut tried) in inner.iter().zip(tried) {
             let scores = std::mem::take(&mut tried[best].0);
             fold.places
                 .iter()
                 .zip(scores)
-                .for_each(|(&at, scores)| unseen[at] = scores);
+                .for_each(|(&at, scores)| out_of_fold[at] = scores);
         }
-        (grid[best], unseen)
+        (grid[best], out_of_fold)
     }
 
-    fn inner(&self) -> Vec<Inner> {
+    fn inner_folds(&self) -> Vec<InnerFold> {
         let of = parts::folds(self.truth, self.classes, INNER_FOLDS, self.seed ^ 1);
         (0..INNER_FOLDS)
             .map(|fold| {
                 let (places, kept): (Vec<usize>, Vec<usize>) = (0..self.truth.len()).partition(|&at| of[at] == fold);
                 let truth = |places: &[usize]| places.iter().map(|&at| self.truth[at]).collect();
-                Inner {
+                InnerFold {
                     rows: self.rows.select(&kept),
                     truth: truth(&kept),
-                    left_out: self.rows.select(&places),
-                    left_out_truth: truth(&places),
+                    validation: self.rows.select(&places),
+                    validation_truth: truth(&places),
                     places,
                 }
             })
             .collect()
     }
 
-    /// A forest of one of these sizes.
+    /// Trains a forest of the best of these sizes.
     pub(super) fn forest_with(&self, trees: &[usize], depths: &[Option<usize>]) -> Trained {
         let start = Instant::now();
         let Tuned {
-            forest, size, unseen, ..
+            forest,
+            size,
+            out_of_bag,
+            ..
         } = Forest::tuned(
             self.rows,
             self.truth,
@@ -219,24 +221,24 @@ impl Training<'_> {
             depths,
             self.seed,
         );
-        let unseen = unseen
+        let out_of_fold = out_of_bag
             .iter()
-            .map(|chances| chances.iter().copied().map(f64::from).collect());
+            .map(|probabilities| probabilities.iter().copied().map(f64::from).collect());
         Trained {
             kind: Kind::Forest,
-            chosen: Chosen {
+            chosen: Hyperparameters {
                 trees: Some(size.trees),
                 depth: size.depth,
-                ..Chosen::default()
+                ..Hyperparameters::default()
             },
             seconds: start.elapsed().as_secs_f64(),
-            unseen: unseen.collect(),
+            out_of_fold: out_of_fold.collect(),
             model: Model::Forest(forest),
         }
     }
 
-    /// The stack on a machine and a forest that are trained already; their time is a part of its own. The regression on top
-    /// learns from scores of rows by models that did not see them: of the machine's by inner folds, of the forest's out of bag.
+    /// Trains the stack on a support vector machine and a forest that are trained already; its time includes theirs. The
+    /// regression is trained on out-of-fold scores of the machine and out-of-bag scores of the forest.
     pub(super) fn stack(&self, trained: &[Trained]) -> Option<Trained> {
         let of = |kind| trained.iter().find(|trained| trained.kind == kind);
         let (svc, forest) = (of(Kind::Svc)?, of(Kind::Forest)?);
@@ -244,12 +246,12 @@ impl Training<'_> {
             return None;
         };
         let start = Instant::now();
-        // A row that every tree saw has no out-of-bag score; there is one in 10^20 of 100 trees.
+        // A row in the bag of every tree has no out-of-bag score; with 100 trees that is one row in 10^20.
         let known: Vec<usize> = (0..self.truth.len())
-            .filter(|&at| !forest.unseen[at].is_empty())
+            .filter(|&at| !forest.out_of_fold[at].is_empty())
             .collect();
         let of_known = |scores: &[Vec<f64>]| -> Vec<Vec<f64>> { known.iter().map(|&at| scores[at].clone()).collect() };
-        let below = joined(&of_known(&forest.unseen), &of_known(&svc.unseen));
+        let below = joined(&of_known(&forest.out_of_fold), &of_known(&svc.out_of_fold));
         let truth: Vec<usize> = known.iter().map(|&at| self.truth[at]).collect();
         let top = logistic::train(&below, &truth, self.classes, logistic::Settings::new(STACK_C), None);
         let stack = Stack {
@@ -260,12 +262,12 @@ impl Training<'_> {
         Some(Trained {
             kind: Kind::Stack,
             model: Model::Stack(Box::new(stack)),
-            chosen: Chosen {
+            chosen: Hyperparameters {
                 c: svc.chosen.c,
                 ..forest.chosen
             },
             seconds: svc.seconds + forest.seconds + start.elapsed().as_secs_f64(),
-            unseen: Vec::new(),
+            out_of_fold: Vec::new(),
         })
     }
 }
@@ -298,19 +300,19 @@ fn fit(
     }
 }
 
-/// A fold within a training part.
-struct Inner {
+/// A fold within a training part: rows to train on and rows to validate on.
+struct InnerFold {
     rows: Rows,
     truth: Vec<usize>,
-    left_out: Rows,
-    left_out_truth: Vec<usize>,
-    /// Where the rows left out stand in the training part.
+    validation: Rows,
+    validation_truth: Vec<usize>,
+    /// The positions of the validation rows in the training part.
     places: Vec<usize>,
 }
 
-impl Inner {
-    fn training(&self, whole: &Training<'_>) -> Training<'_> {
-        Training {
+impl InnerFold {
+    fn training(&self, whole: &TrainingSet<'_>) -> TrainingSet<'_> {
+        TrainingSet {
             rows: &self.rows,
             truth: &self.truth,
             classes: whole.classes,
@@ -320,10 +322,10 @@ impl Inner {
     }
 }
 
-/// The macro-F1 of the classes `said` against `truth`.
-pub(super) fn macro_f1(truth: &[usize], said: &[usize], classes: usize) -> f64 {
+/// The macro-F1 of the classes `predicted`.
+pub(super) fn macro_f1(truth: &[usize], predicted: &[usize], classes: usize) -> f64 {
     let labels: Vec<String> = (0..classes).map(|class| class.to_string()).collect();
-    metrics::single_label(&labels, truth, said).macro_f1
+    metrics::single_label(&labels, truth, predicted).macro_f1
 }
 
 #[cfg(test)]
@@ -343,9 +345,9 @@ mod tests {
     ];
 
     #[test]
-    fn every_candidate_learns_and_says_the_same_of_one_row_as_of_all() {
+    fn every_candidate_learns_and_predicts_the_same_for_one_row_as_for_all() {
         let (rows, truth) = random_rows(11, 300, 40, 4);
-        let training = Training {
+        let training = TrainingSet {
             rows: &rows,
             truth: &truth,
             classes: 4,
@@ -356,13 +358,17 @@ mod tests {
         assert_eq!(trained.iter().map(|trained| trained.kind).collect::<Vec<_>>(), ALL);
         let mut buffer = Buffer::default();
         for trained in &trained {
-            let said = trained.model.predict(&rows);
+            let predicted = trained.model.predict(&rows);
             let one_by_one: Vec<usize> = rows
                 .iter()
                 .map(|row| trained.model.predict_one(row, &mut buffer))
                 .collect();
-            assert_eq!(said, one_by_one, "{:?}", trained.kind);
-            let right = said.iter().zip(&truth).filter(|(said, truth)| said == truth).count();
+            assert_eq!(predicted, one_by_one, "{:?}", trained.kind);
+            let right = predicted
+                .iter()
+                .zip(&truth)
+                .filter(|(predicted, truth)| predicted == truth)
+                .count();
             assert!(
                 trained.kind == Kind::Majority || right > 150,
                 "{:?}: {right}",
@@ -372,9 +378,9 @@ mod tests {
     }
 
     #[test]
-    fn a_stack_alone_is_the_stack_beside_its_parts() {
+    fn a_stack_is_the_same_with_and_without_its_parts_among_the_candidates() {
         let (rows, truth) = random_rows(12, 120, 30, 3);
-        let training = Training {
+        let training = TrainingSet {
             rows: &rows,
             truth: &truth,
             classes: 3,
@@ -388,12 +394,12 @@ mod tests {
     }
 
     #[test]
-    fn over_sampling_puts_no_copy_of_a_row_where_models_are_tuned() {
-        // Each row has a feature of its own: one that a model did not see is told from no other.
+    fn over_sampling_puts_no_copy_of_a_row_into_a_validation_fold() {
+        // Each row has its own feature, so a model gives the same scores to all rows that it was not trained on.
         let truth: Vec<usize> = (0..60).map(|at| usize::from(at % 6 == 0)).collect();
         let mut rows = Rows::new(60);
         (0..60).for_each(|at| rows.push([(at, 1.0)]));
-        let training = Training {
+        let training = TrainingSet {
             rows: &rows,
             truth: &truth,
             classes: 2,
@@ -401,11 +407,11 @@ mod tests {
             seed: 1,
         };
         for kind in [Kind::Svc, Kind::Lr] {
-            let mut unseen = training.linear_with(kind, &[0.1, 10.0]).unseen;
-            assert_eq!(unseen.len(), 60);
-            unseen.sort_by(|one, other| one[0].total_cmp(&other[0]));
-            unseen.dedup();
-            assert!(unseen.len() <= INNER_FOLDS, "{kind:?}: {unseen:?}");
+            let mut out_of_fold = training.linear_with(kind, &[0.1, 10.0]).out_of_fold;
+            assert_eq!(out_of_fold.len(), 60);
+            out_of_fold.sort_by(|one, other| one[0].total_cmp(&other[0]));
+            out_of_fold.dedup();
+            assert!(out_of_fold.len() <= INNER_FOLDS, "{kind:?}: {out_of_fold:?}");
         }
     }
 }

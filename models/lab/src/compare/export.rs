@@ -1,9 +1,9 @@
-//! A linear model as a folder that the service runs.
+//! Writes a linear model as a folder for the service.
 //!
-//! Its scores are made probabilities by one temperature (Guo, Pleiss, Sun and Weinberger, "On Calibration of Modern Neural
-//! Networks", 2017: Platt scaling with one parameter for all labels): softmax of the scores over the temperature that makes the
-//! truth of the training posts most likely, judged by the models of the inner folds, which did not see them. It changes no label,
-//! so the figures of the comparison are those of the folder.
+//! Its scores are calibrated with one temperature (Guo, Pleiss, Sun and Weinberger, "On Calibration of Modern Neural
+//! Networks", 2017: Platt scaling with one parameter for all labels): the softmax of the scores over the temperature that makes
+//! the true labels of the training posts most likely, given their out-of-fold scores. It changes no label, so the figures of
+//! the comparison are those of the folder.
 
 use std::{collections::BTreeMap, fmt::Write as _, path::Path};
 
@@ -17,7 +17,7 @@ use moodstream::{
 };
 
 use super::{
-    Learnt, Report, features,
+    Fitted, Report, features,
     linear::Linear,
     parts::Parts,
     trained::{Kind, Model, Trained},
@@ -28,30 +28,30 @@ use crate::{
     thresholds::fit,
 };
 
-/// A folder to be written once the models are trained.
+/// A folder that is written after training.
 pub(super) struct Export {
     kind: Kind,
     name: String,
     staging: Staging,
 }
 
-/// The temperature, and what it does to the calibration error.
+/// The temperature and its effect on the calibration error.
 struct Calibration {
     temperature: f64,
-    /// On the test part, without a temperature and with it.
+    /// The calibration error on the test part without and with the temperature.
     errors: [f64; 2],
 }
 
 impl Export {
-    /// Begins the folder `out`, before anything is trained: what can't be written is known at once.
+    /// Creates the folder before training, so that an error is reported at once.
     ///
     /// # Errors
     ///
-    /// When the model is not one that is served, or the folder can't be written.
+    /// When the service can't run this kind of model, or the folder can't be written.
     pub(super) fn begin(kind: Kind, out: &Path) -> anyhow::Result<Self> {
         ensure!(
             matches!(kind, Kind::Lr | Kind::Svc | Kind::Bayes),
-            "--export {}: of the classical models the linear ones are served: lr, svc or bayes",
+            "--export {}: only the linear models can be served: lr, svc or bayes",
             kind.name()
         );
         let staging = Staging::begin(out)?;
@@ -64,19 +64,19 @@ impl Export {
     ///
     /// # Errors
     ///
-    /// When a file can't be written; nothing is left then.
-    pub(super) fn write(self, learnt: &Learnt, parts: &Parts, report: &Report) -> anyhow::Result<()> {
-        let trained = learnt.candidates.iter().find(|trained| trained.kind == self.kind);
+    /// When a file can't be written. Nothing is left behind then.
+    pub(super) fn write(self, fitted: &Fitted, parts: &Parts, report: &Report) -> anyhow::Result<()> {
+        let trained = fitted.candidates.iter().find(|trained| trained.kind == self.kind);
         let Some(Trained {
             model: Model::Linear(linear),
-            unseen,
+            out_of_fold,
             ..
         }) = trained
         else {
             bail!("{} was not trained", self.kind.name());
         };
-        let model = served(&learnt.vectorizer, linear)?;
-        let calibration = calibrate(&learnt.vectorizer, linear, unseen, parts);
+        let model = served(&fitted.vectorizer, linear)?;
+        let calibration = calibrate(&fitted.vectorizer, linear, out_of_fold, parts);
         let config = serde_json::json!({
             "model_type": MODEL_TYPE,
             "problem_type": ProblemType::SingleLabelClassification.as_str(),
@@ -106,10 +106,10 @@ fn served(vectorizer: &Vectorizer, linear: &Linear) -> anyhow::Result<LinearMode
     LinearModel::new(vectorizer.clone(), &weights, intercepts).context("the model has no labels")
 }
 
-fn calibrate(vectorizer: &Vectorizer, linear: &Linear, unseen: &[Vec<f64>], parts: &Parts) -> Calibration {
+fn calibrate(vectorizer: &Vectorizer, linear: &Linear, out_of_fold: &[Vec<f64>], parts: &Parts) -> Calibration {
     let truth: Vec<usize> = parts.train.iter().map(|post| post.class).collect();
-    // The service reads four digits, as the manifest has them.
-    let temperature = (fit::temperature_of_logits(unseen, &truth) * 10_000.0).round() / 10_000.0;
+    // Rounded to the four decimals of the manifest.
+    let temperature = (fit::temperature_of_logits(out_of_fold, &truth) * 10_000.0).round() / 10_000.0;
     let texts: Vec<&str> = parts.test.iter().map(|post| post.cleaned.as_str()).collect();
     let scores = linear.all_scores(&features::rows(vectorizer, &texts));
     let error = |temperature: f64| {
@@ -143,15 +143,15 @@ fn most_likely(scores: &[f64], temperature: f64) -> (usize, f64) {
 
 /// The model card.
 fn card(name: &str, kind: Kind, calibration: &Calibration, report: &Report) -> anyhow::Result<String> {
-    let judged = report.models.iter().find(|model| model.name == kind.name());
-    let judged = judged.with_context(|| format!("{} was not judged", kind.name()))?;
-    let (data, test) = (&report.data, &judged.test);
+    let model = report.models.iter().find(|model| model.name == kind.name());
+    let model = model.with_context(|| format!("{} was not evaluated", kind.name()))?;
+    let (data, test) = (&report.data, &model.test);
     let what = match kind {
         Kind::Lr => "Multinomial logistic regression",
         Kind::Svc => "A linear support vector machine, one label against all others,",
         _ => "Multinomial naive Bayes",
     };
-    let setting = judged.settings.map_or(String::new(), |chosen| {
+    let setting = model.settings.map_or(String::new(), |chosen| {
         let c = chosen.c.map(|c| format!("C = {c}"));
         let smoothing = chosen.smoothing.map(|smoothing| format!("smoothing {smoothing}"));
         c.or(smoothing).unwrap_or_default()
@@ -160,10 +160,10 @@ fn card(name: &str, kind: Kind, calibration: &Calibration, report: &Report) -> a
         "# {name}\n\n\
          {what} over TF-IDF of word 1-2-grams and character 2-5-grams ({} of them), for posts in English cleaned by the \
          profile `classical`. Tuned by inner folds: {setting}. Labels: {}.\n\n\
-         Made by `moodstream-lab compare --export {}` of {} posts from {} (seed {}). It may be used as the licences of these \
-         posts allow.\n\n\
+         Made by `moodstream-lab compare --export {}` of {} posts from {} (seed {}). The licences of these posts \
+         apply.\n\n\
          ## Figures\n\n\
-         On {} posts of the test part, none of them near to one that it was trained on.\n\n\
+         On the {} posts of the test part, which has no near duplicates of training posts.\n\n\
          | figure | value |\n|---|---|\n",
         data.features,
         data.labels.join(", "),

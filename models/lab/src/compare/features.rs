@@ -1,13 +1,13 @@
-//! Texts become sparse rows: TF-IDF of word 1-2-grams and character 2-5-grams, as the service computes it for a linear model.
+//! Sparse rows of texts: TF-IDF of word 1-2-grams and character 2-5-grams, computed as in the service.
 //!
-//! What is learnt is which n-grams are features, and `idf = 1 + ln((1 + texts) / (1 + texts that have it))`.
+//! Fitting selects the n-grams and computes `idf = 1 + ln((1 + texts) / (1 + texts with the n-gram))`.
 
 use moodstream::model::linear::{ByHash, Feature, NgramKind, Ngrams, Scratch, Vectorizer};
 
 use super::sparse::Rows;
 
-/// Takes every n-gram that at least `min_texts` of the texts have. The most frequent come first, so that what is often used of
-/// the weights lies together.
+/// Selects every n-gram that at least `min_texts` of the texts have. The most frequent come first, so that frequently used
+/// weights are close together in memory.
 pub(crate) fn fit<T: AsRef<str>>(texts: &[T], min_texts: u32) -> Vectorizer {
     struct Seen {
         kind: NgramKind,
@@ -73,8 +73,8 @@ mod tests {
         0.323_112_33,
     ];
 
-    /// The values are those of scikit-learn 1.9.1: `TfidfVectorizer(sublinear_tf=True)` on
-    /// the same three texts, with `token_pattern=r"\S+", ngram_range=(1, 2)` and `analyzer="char_wb", ngram_range=(2, 5)`.
+    /// The expected values are those of scikit-learn 1.9.1: `TfidfVectorizer(sublinear_tf=True)` on
+    /// the same texts, with `token_pattern=r"\S+", ngram_range=(1, 2)` and `analyzer="char_wb", ngram_range=(2, 5)`.
     #[test]
     fn values_are_those_of_scikit_learn() {
         let texts = ["so so happy", "happy day", "sad"];
@@ -100,7 +100,7 @@ mod tests {
         near(values(0, NgramKind::Word), &SO_SO_HAPPY_WORDS);
         near(values(1, NgramKind::Word), &HAPPY_DAY_WORDS);
         near(values(2, NgramKind::Character), &SAD_CHARACTERS);
-        // Texts of n-grams that were never seen have no features.
+        // A text with unknown n-grams only has no features.
         assert!(rows(&vectorizer, &["zzz"]).row(0).columns.is_empty());
     }
 

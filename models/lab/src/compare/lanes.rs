@@ -1,7 +1,5 @@
-//! Weights of several classes side by side.
-//!
-//! A model of many classes reads the same row for each of them. With the weights of eight classes in one cache line, the row
-//! is read once for all eight, and a processor's vector unit computes them together.
+//! The weights of eight classes side by side, in one cache line: a row is read once for eight classes, and vector
+//! instructions compute them together.
 
 use super::sparse::Row;
 
@@ -11,7 +9,7 @@ pub(super) const LANES: usize = 8;
 /// One value for each of eight classes.
 pub(super) type Lane = [f64; LANES];
 
-/// How many blocks of eight hold `classes`.
+/// The number of blocks of eight for `classes`.
 pub(super) const fn blocks(classes: usize) -> usize {
     classes.div_ceil(LANES)
 }

@@ -1,4 +1,4 @@
-//! A linear classifier: what support vector machine and logistic regression both come to.
+//! A linear classifier: the result of the support vector machine, logistic regression and naive Bayes.
 
 use super::{
     lanes::{LANES, Lane, blocks, dot},
@@ -26,7 +26,7 @@ impl Linear {
         }
     }
 
-    /// A score for each class: the distance from its plane, or the logarithm of its odds. Into `scores`, which is cleared.
+    /// Computes the score of each class into `scores`, which is cleared first.
     pub(crate) fn scores(&self, row: Row<'_>, scores: &mut Vec<f64>) {
         scores.clear();
         for (weights, intercepts) in self.weights.iter().zip(&self.intercepts) {

@@ -1,10 +1,10 @@
-//! Multinomial logistic regression: `LogisticRegression` of scikit-learn.
+//! Multinomial logistic regression, equivalent to scikit-learn's `LogisticRegression`.
 //!
-//! It minimises `½ |W|² + C Σ -ln p(class of the row)`, where `p` is the softmax of `W x + b` and the intercepts `b` cost
-//! nothing. The solver is a truncated Newton method: each step is found by conjugate gradients on the Hessian, which is only
-//! ever multiplied by a vector, preconditioned by its diagonal, and shortened until the objective falls. L. Galli and C.-J.
+//! It minimises `½ |W|² + C Σ -ln p(class of the row)`, where `p` is the softmax of `W x + b`; the intercepts `b` are not
+//! penalised. The solver is a truncated Newton method: each step is computed by conjugate gradients with products of the
+//! Hessian and vectors, preconditioned with its diagonal, and shortened until the objective decreases. L. Galli and C.-J.
 //! Lin, *A Study on Truncated Newton Methods for Linear Classification*, IEEE TNNLS 2022, which LIBLINEAR has since 2.40. With
-//! 100,000 features L-BFGS, scikit-learn's default, spends more time on the vectors it remembers than on the rows.
+//! 100,000 features L-BFGS, scikit-learn's default, spends more time on its history of vectors than on the rows.
 
 use pulp::Arch;
 use rayon::prelude::*;
@@ -15,29 +15,29 @@ use super::{
     sparse::{Row, Rows},
 };
 
-/// The search ends where no derivative of the mean loss is larger; scikit-learn's default.
+/// The solver stops when no derivative of the mean loss is larger; scikit-learn's default.
 pub(super) const TOLERANCE: f64 = 1e-4;
 /// Newton steps at most.
 const MAX_STEPS: usize = 100;
 /// Products with the Hessian in one step at most.
 const MAX_PRODUCTS: usize = 200;
-/// A step must lower the objective by this share of what its slope foretells (Armijo).
+/// A step must lower the objective by this share of what its slope predicts (Armijo).
 const SUFFICIENT: f64 = 1e-4;
 /// Rows or features that one task handles.
 const CHUNK: usize = 256;
 
-/// What a regression is trained with.
+/// The settings of training.
 #[derive(Debug, Clone, Copy)]
 pub(crate) struct Settings {
     /// How much an error costs: large values fit the rows more closely.
     pub(crate) c: f64,
-    /// The largest derivative of the mean loss at the end. Below some 10⁻⁸ the search ends earlier: the objective, whose
-    /// fall each step is held to, has no more digits in double precision.
+    /// The largest derivative of the mean loss at the end. Below about 10⁻⁸ the solver stops earlier, because double precision
+    /// can't represent a smaller decrease of the objective.
     pub(crate) tolerance: f64,
 }
 
 impl Settings {
-    /// The default but for `c`.
+    /// `c` with the default tolerance.
     pub(crate) const fn new(c: f64) -> Self {
         Self {
             c,
@@ -46,7 +46,7 @@ impl Settings {
     }
 }
 
-/// Trains a regression on rows of the classes `truth`, each below `classes`, beginning with `start`'s weights.
+/// Trains a regression on rows of the classes `truth`, each below `classes`, starting from the weights of `start`.
 pub(crate) fn train(
     rows: &Rows,
     truth: &[usize],
@@ -74,7 +74,7 @@ pub(crate) fn train(
     linear
 }
 
-/// `[block][feature]`, the intercepts behind the last feature.
+/// `[block][feature]`, with the intercepts after the last feature.
 type Vector = Vec<Vec<Lane>>;
 
 fn from_linear(linear: &Linear) -> Vector {
@@ -98,8 +98,8 @@ impl Problem<'_> {
         let mut value = self.value(&scores, penalised(at, at));
         let mut first_norm = None;
         for _ in 0..MAX_STEPS {
-            let chances = self.chances(&scores);
-            let gradient = self.gradient(at, &chances);
+            let probabilities = self.probabilities(&scores);
+            let gradient = self.gradient(at, &probabilities);
             let largest = gradient
                 .iter()
                 .flatten()
@@ -111,7 +111,7 @@ impl Problem<'_> {
             let norm = square(&gradient).sqrt();
             let first_norm = *first_norm.get_or_insert(norm);
             let accuracy = (norm / first_norm).sqrt().min(0.3);
-            let step = self.step(&gradient, &chances, accuracy);
+            let step = self.step(&gradient, &probabilities, accuracy);
 
             let slope = inner(&gradient, &step);
             let moves = self.scores(&step);
@@ -128,7 +128,7 @@ impl Problem<'_> {
                     break None;
                 }
             };
-            // The objective can't be lowered any more in double precision.
+            // The objective can't decrease further in double precision.
             let Some((moved, next)) = taken else { return };
             (scores, value) = (moved, next);
             for (at, step) in at.iter_mut().flatten().zip(step.iter().flatten()) {
@@ -139,7 +139,7 @@ impl Problem<'_> {
         }
     }
 
-    /// The objective at `scores`, of weights whose squares add up to `penalty`.
+    /// The objective at `scores`, for weights with the sum of squares `penalty`.
     fn value(&self, scores: &[Vec<Lane>], penalty: f64) -> f64 {
         let loss: f64 = (0..self.rows.len())
             .map(|row| {
@@ -167,25 +167,25 @@ impl Problem<'_> {
             .collect()
     }
 
-    /// Each row's probabilities, `[block][row]`; 0 in the lanes behind the last class.
-    fn chances(&self, scores: &[Vec<Lane>]) -> Vec<Vec<Lane>> {
-        let mut chances: Vec<Vec<Lane>> = vec![vec![[0.0; LANES]; self.rows.len()]; scores.len()];
+    /// Each row's probabilities, `[block][row]`; 0 in unused lanes.
+    fn probabilities(&self, scores: &[Vec<Lane>]) -> Vec<Vec<Lane>> {
+        let mut probabilities: Vec<Vec<Lane>> = vec![vec![[0.0; LANES]; self.rows.len()]; scores.len()];
         for row in 0..self.rows.len() {
             let highest = self.each(row, scores).fold(f64::NEG_INFINITY, f64::max);
             let mut sum = 0.0;
             for class in 0..self.classes {
                 let chance = (scores[class / LANES][row][class % LANES] - highest).exp();
-                chances[class / LANES][row][class % LANES] = chance;
+                probabilities[class / LANES][row][class % LANES] = chance;
                 sum += chance;
             }
-            for block in &mut chances {
+            for block in &mut probabilities {
                 block[row].iter_mut().for_each(|chance| *chance /= sum);
             }
         }
-        chances
+        probabilities
     }
 
-    /// `weights + C Xᵀ parts`, the first without the intercepts.
+    /// `weights + C Xᵀ parts`, where the weights of the intercepts count as 0.
     fn gather(&self, weights: &Vector, parts: &[Vec<Lane>]) -> Vector {
         let width = self.rows.width();
         weights
@@ -211,8 +211,8 @@ impl Problem<'_> {
             .collect()
     }
 
-    fn gradient(&self, at: &Vector, chances: &[Vec<Lane>]) -> Vector {
-        let mut errors = chances.to_vec();
+    fn gradient(&self, at: &Vector, probabilities: &[Vec<Lane>]) -> Vector {
+        let mut errors = probabilities.to_vec();
         for (row, &class) in self.truth.iter().enumerate() {
             errors[class / LANES][row][class % LANES] -= 1.0;
         }
@@ -220,16 +220,16 @@ impl Problem<'_> {
     }
 
     /// The Hessian times `direction`.
-    fn curvature(&self, direction: &Vector, chances: &[Vec<Lane>]) -> Vector {
+    fn curvature(&self, direction: &Vector, probabilities: &[Vec<Lane>]) -> Vector {
         let mut parts = self.scores(direction);
         for row in 0..self.rows.len() {
             let mut mean = 0.0;
-            for (part, chance) in parts.iter().zip(chances) {
+            for (part, chance) in parts.iter().zip(probabilities) {
                 for lane in 0..LANES {
                     mean += chance[row][lane] * part[row][lane];
                 }
             }
-            for (part, chance) in parts.iter_mut().zip(chances) {
+            for (part, chance) in parts.iter_mut().zip(probabilities) {
                 for lane in 0..LANES {
                     part[row][lane] = chance[row][lane] * (part[row][lane] - mean);
                 }
@@ -239,8 +239,8 @@ impl Problem<'_> {
     }
 
     /// The reciprocals of the Hessian's diagonal.
-    fn preconditioner(&self, chances: &[Vec<Lane>]) -> Vector {
-        let spreads: Vec<Vec<Lane>> = chances
+    fn preconditioner(&self, probabilities: &[Vec<Lane>]) -> Vector {
+        let spreads: Vec<Vec<Lane>> = probabilities
             .iter()
             .map(|block| block.iter().map(|chance| chance.map(|p| p * (1.0 - p))).collect())
             .collect();
@@ -257,16 +257,16 @@ impl Problem<'_> {
                 for sum in &mut diagonal {
                     *sum = sum.map(|sum| (1.0 + self.c * sum).recip());
                 }
-                // Lanes behind the last class have no spread, nor a gradient.
+                // Unused lanes have neither a spread nor a gradient.
                 diagonal.push(intercept.map(|sum| (self.c * sum).max(f64::MIN_POSITIVE.sqrt()).recip()));
                 diagonal
             })
             .collect()
     }
 
-    /// The Newton step to within `accuracy` of the gradient's length, by conjugate gradients.
-    fn step(&self, gradient: &Vector, chances: &[Vec<Lane>], accuracy: f64) -> Vector {
-        let inverse = self.preconditioner(chances);
+    /// The Newton step by conjugate gradients, until the residual is at most `accuracy` times the gradient.
+    fn step(&self, gradient: &Vector, probabilities: &[Vec<Lane>], accuracy: f64) -> Vector {
+        let inverse = self.preconditioner(probabilities);
         let mut step: Vector = gradient.iter().map(|block| vec![[0.0; LANES]; block.len()]).collect();
         let mut residual: Vector = gradient
             .iter()
@@ -277,7 +277,7 @@ impl Problem<'_> {
         let mut size = inner(&residual, &conditioned);
         let goal = size * accuracy * accuracy;
         for _ in 0..MAX_PRODUCTS {
-            let product = self.curvature(&direction, chances);
+            let product = self.curvature(&direction, probabilities);
             let curvature = inner(&direction, &product);
             if curvature <= 0.0 {
                 break;
@@ -399,7 +399,7 @@ mod tests {
     proptest! {
         #![proptest_config(ProptestConfig::with_cases(24))]
 
-        /// The objective is convex and differentiable: it is least where its gradient is zero.
+        /// The objective is convex and differentiable, so its gradient is zero at the minimum.
         #[test]
         fn the_gradient_is_zero_at_the_optimum(seed in any::<u64>(), classes in 2_usize..20, c in prop::sample::select(vec![0.03, 1.0, 30.0])) {
             let (rows, truth) = random_rows(seed, 80, 40, classes);
@@ -422,7 +422,7 @@ mod tests {
             prop_assert!(largest < 1.01e-7 * c * 80.0, "{largest}");
         }
 
-        /// The optimum does not depend on where the search begins.
+        /// The optimum does not depend on the starting point.
         #[test]
         fn the_start_does_not_matter(seed in any::<u64>()) {
             let (rows, truth) = random_rows(seed, 60, 30, 9);

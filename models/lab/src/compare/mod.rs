@@ -1,19 +1,19 @@
-//! Classical classifiers and model folders, trained, tuned and judged on the same posts.
+//! Trains, tunes and evaluates classical classifiers, and evaluates model folders on the same posts.
 //!
-//! Every candidate sees the same posts: one stratified split, and within its training part the same stratified folds. In each
-//! fold, features are found, settings tuned and models trained on the other folds alone; then the same is done once with the
-//! whole training part, and the test part is looked at once. Settings are tuned by inner folds, a forest's size out of bag; the
-//! inner folds share the features of their training part. Model folders are judged on the same test posts by the service's
-//! classifier.
+//! All candidates use the same stratified split, and the same stratified folds of its training part. For each fold, features
+//! are selected, hyperparameters tuned and models trained on the other folds only. Then this is done once with the whole
+//! training part, and the models are evaluated on the test part. Hyperparameters are tuned with inner folds, which share the
+//! features of their training part, and the size of a forest with out-of-bag rows. Model folders are evaluated on the same
+//! test posts with the service's classifier.
 
 mod ablate;
 mod balance;
 mod bayes;
 mod candidate;
+mod evaluate;
 mod export;
 mod features;
 mod forest;
-mod judge;
 mod lanes;
 mod linear;
 mod logistic;
@@ -39,14 +39,14 @@ use rayon::prelude::*;
 pub use self::{
     ablate::{Ablation, Variation},
     parts::Removed,
-    report::{AgainstBest, Data, Folds, Interval, Judged, Report, Test},
-    trained::{Chosen, Kind},
+    report::{Data, Difference, Folds, Interval, ModelReport, Report, TestFigures},
+    trained::{Hyperparameters, Kind},
 };
 use self::{
     balance::Balance,
-    candidate::Training,
+    candidate::TrainingSet,
     export::Export,
-    parts::{Parts, Post, Source},
+    parts::{Input, Parts, Post},
     trained::Trained,
 };
 use crate::{
@@ -54,22 +54,22 @@ use crate::{
     files,
 };
 
-/// What the command line says.
+/// The command line arguments.
 #[derive(Debug, Clone, clap::Args)]
 pub struct Args {
-    /// Labelled files to train on; without --test, a share of them becomes the test part
+    /// Labelled files to train on; without --test, a share of their posts becomes the test part
     #[arg(long, value_name = "FILE", required = true, num_args = 1..)]
     train: Vec<PathBuf>,
-    /// Labelled file of the test part; training posts that are near copies of its posts are left out
+    /// Labelled files of the test part; training posts that are near duplicates of its posts are left out
     #[arg(long, value_name = "FILE", num_args = 1..)]
     test: Vec<PathBuf>,
-    /// Format of the files, where it can't be found from them
+    /// Format of the files, if it can't be detected
     #[arg(long, value_enum, default_value_t)]
     format: Format,
     /// Mapping file for the labels of the files and of the model folders
     #[arg(long, value_name = "FILE")]
     labels_map: Option<PathBuf>,
-    /// Classical models to compare; the most frequent label is always among them
+    /// Classical models to compare; the most frequent label is always included
     #[arg(
         long,
         value_enum,
@@ -78,7 +78,7 @@ pub struct Args {
         default_value_if("ablate", "true", "svc")
     )]
     models: Vec<Kind>,
-    /// Model folders to judge on the test part, in the runtime that serves them
+    /// Model folders to evaluate on the test part with the service's classifier
     #[arg(long, value_name = "DIR")]
     folder: Vec<PathBuf>,
     /// Folds of the cross-validation
@@ -87,7 +87,7 @@ pub struct Args {
     /// Share of the posts that becomes the test part, without --test
     #[arg(long, value_name = "SHARE", default_value_t = 0.2, value_parser = share)]
     test_share: f64,
-    /// An n-gram is a feature where at least this many training posts have it
+    /// An n-gram is a feature if at least this many training posts have it
     #[arg(long, value_name = "POSTS", default_value_t = 2)]
     min_posts: u32,
     /// Seed of the split, the folds and the forest
@@ -96,30 +96,30 @@ pub struct Args {
     /// The ONNX Runtime library, for --folder [default: lib/libonnxruntime.so under $MOODSTREAM_RUNTIME or .runtime]
     #[arg(long, value_name = "FILE", env = "ORT_DYLIB_PATH")]
     onnxruntime: Option<PathBuf>,
-    /// Instead of models, compare ways of cleaning and training: a step left out at a time
+    /// Instead of models, compare ways of cleaning and training, leaving out one step at a time
     #[arg(long, conflicts_with_all = ["folder", "write_parts"])]
     ablate: bool,
-    /// With --ablate: labelled files to be added to the training part, once labels are mapped
+    /// With --ablate: labelled files to add to the training part after mapping labels
     #[arg(long, value_name = "FILE", num_args = 1.., requires_all = ["ablate", "labels_map"])]
     merge: Vec<PathBuf>,
-    /// Write this model, trained on the training part, as a folder that the service runs: lr, svc or bayes
+    /// Write this model, trained on the training part, as a folder for the service: lr, svc or bayes
     #[arg(long, value_enum, value_name = "MODEL", requires = "out", conflicts_with = "ablate")]
     export: Option<Kind>,
-    /// Model folder to write with --export; must not be there yet
+    /// Model folder to write with --export; must not exist
     #[arg(long, value_name = "DIR", requires = "export")]
     out: Option<PathBuf>,
-    /// Folder for the cleaned parts as train.tsv and test.tsv, for other tools to be compared with
+    /// Folder for the cleaned parts as train.tsv and test.tsv, for comparison with other tools
     #[arg(long, value_name = "DIR")]
     write_parts: Option<PathBuf>,
-    /// Where to write the figures; a page with charts goes beside them, as .html
+    /// File for the figures; a page with charts is written beside it as .html
     #[arg(long, value_name = "FILE")]
     json: PathBuf,
 }
 
 impl Args {
-    /// What the command line says of the posts.
-    fn source<'a>(&'a self, map: &'a LabelMap) -> Source<'a> {
-        Source {
+    /// The files and the settings of the split.
+    fn input<'a>(&'a self, map: &'a LabelMap) -> Input<'a> {
+        Input {
             train: &self.train,
             test: &self.test,
             format: self.format,
@@ -150,7 +150,8 @@ struct ShareError;
 ///
 /// # Errors
 ///
-/// When the data is unfit, naming file, row and label, a model folder can't be served, or the output can't be written.
+/// When the data is invalid (the error names file, row and label), a model folder can't be run, or the output can't be
+/// written.
 pub fn run(args: Args) -> anyhow::Result<()> {
     let map = match &args.labels_map {
         Some(path) => LabelMap::read(path)?,
@@ -159,7 +160,7 @@ pub fn run(args: Args) -> anyhow::Result<()> {
     let page = args.json.with_extension("html");
     ensure!(
         page != args.json,
-        "{}: the page would be written over the figures: name them .json",
+        "{}: the page would overwrite the figures: use a name that ends in .json",
         args.json.display()
     );
     if args.ablate {
@@ -172,13 +173,13 @@ pub fn run(args: Args) -> anyhow::Result<()> {
         (Some(kind), Some(out)) => Some(Export::begin(kind, out)?),
         _ => None,
     };
-    let parts = Parts::read(&args.source(&map))?;
+    let parts = Parts::read(&args.input(&map))?;
     if let Some(folder) = &args.write_parts {
         parts.write(folder)?;
     }
-    let (report, learnt) = compare(&args, &map, &parts)?;
+    let (report, fitted) = compare(&args, &map, &parts)?;
     if let Some(export) = export {
-        export.write(&learnt, &parts, &report)?;
+        export.write(&fitted, &parts, &report)?;
     }
     print!("{}", report.table());
     files::write(&args.json, &serde_json::to_vec_pretty(&report)?)?;
@@ -186,8 +187,8 @@ pub fn run(args: Args) -> anyhow::Result<()> {
     Ok(())
 }
 
-/// Trains and judges all candidates.
-fn compare(args: &Args, map: &LabelMap, parts: &Parts) -> anyhow::Result<(Report, Learnt)> {
+/// Trains and evaluates all candidates.
+fn compare(args: &Args, map: &LabelMap, parts: &Parts) -> anyhow::Result<(Report, Fitted)> {
     let mut kinds = vec![Kind::Majority];
     kinds.extend(&args.models);
     kinds.extend(args.export);
@@ -196,36 +197,36 @@ fn compare(args: &Args, map: &LabelMap, parts: &Parts) -> anyhow::Result<(Report
     let folds = usize::from(args.folds);
     let progress = progress((kinds.len() * (folds + 1) + args.folder.len()) as u64);
 
-    let reached = cross_validate(args, parts, &kinds, Balance::AsIs, &progress);
+    let fold_f1 = cross_validate(args, parts, &kinds, Balance::AsIs, &progress);
     progress.set_message("the whole training part");
     let all: Vec<&Post> = parts.train.iter().collect();
-    let learnt = Learnt::from(&all, parts.labels.len(), &kinds, Balance::AsIs, args, &progress);
+    let fitted = Fitted::on(&all, parts.labels.len(), &kinds, Balance::AsIs, args, &progress);
     let mut entries = Vec::new();
-    for (at, trained) in learnt.candidates.iter().enumerate() {
-        let folds: Vec<f64> = reached.iter().map(|fold| fold[at]).collect();
-        entries.push(judge::classical(&learnt, trained, &folds, parts));
+    for (at, trained) in fitted.candidates.iter().enumerate() {
+        let folds: Vec<f64> = fold_f1.iter().map(|fold| fold[at]).collect();
+        entries.push(evaluate::classical(&fitted, trained, &folds, parts));
     }
     for folder in &args.folder {
         progress.set_message(folder.display().to_string());
-        entries.push(judge::folder(folder, args.onnxruntime.as_ref(), map, parts)?);
+        entries.push(evaluate::folder(folder, args.onnxruntime.as_ref(), map, parts)?);
         progress.inc(1);
     }
     progress.finish_and_clear();
-    let report = Report::new(args, parts, learnt.vectorizer.features().len(), entries);
-    Ok((report, learnt))
+    let report = Report::new(args, parts, fitted.vectorizer.features().len(), entries);
+    Ok((report, fitted))
 }
 
 /// Features and the models trained on them.
-struct Learnt {
+struct Fitted {
     vectorizer: Vectorizer,
     candidates: Vec<Trained>,
-    /// Seconds that finding the features and making the rows took.
+    /// Seconds for selecting the features and computing the rows.
     seconds: f64,
 }
 
-impl Learnt {
-    /// Learns from posts.
-    fn from(
+impl Fitted {
+    /// Selects features of the posts and trains models on them.
+    fn on(
         posts: &[&Post],
         classes: usize,
         kinds: &[Kind],
@@ -239,7 +240,7 @@ impl Learnt {
         let rows = features::rows(&vectorizer, &texts);
         let truth: Vec<usize> = posts.iter().map(|post| post.class).collect();
         let seconds = start.elapsed().as_secs_f64();
-        let training = Training {
+        let training = TrainingSet {
             rows: &rows,
             truth: &truth,
             classes,
@@ -275,11 +276,11 @@ fn cross_validate(
                 pairs.into_iter().map(|(post, _): (&Post, &usize)| post).collect()
             };
             let (left_out, kept) = (posts(left_out), posts(kept));
-            let learnt = Learnt::from(&kept, classes, kinds, balance, args, progress);
+            let fitted = Fitted::on(&kept, classes, kinds, balance, args, progress);
             let texts: Vec<&str> = left_out.iter().map(|post| post.cleaned.as_str()).collect();
             let truth: Vec<usize> = left_out.iter().map(|post| post.class).collect();
-            let rows = features::rows(&learnt.vectorizer, &texts);
-            let candidates = learnt.candidates.iter();
+            let rows = features::rows(&fitted.vectorizer, &texts);
+            let candidates = fitted.candidates.iter();
             candidates
                 .map(|trained| candidate::macro_f1(&truth, &trained.model.predict(&rows), classes))
                 .collect()

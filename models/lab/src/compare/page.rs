@@ -1,18 +1,18 @@
-//! The figures as a page: bars with intervals, and confusion matrices side by side.
+//! The figures as an HTML page: bars with intervals, and confusion matrices side by side.
 
 use std::fmt::Write as _;
 
-use super::report::{AgainstBest, Interval, Judged, Report};
+use super::report::{Difference, Interval, ModelReport, Report};
 
-/// Pixels of a bar's full length, of its height, and beside it.
+/// In pixels: the length of a full bar, the height of a line, and the space on the left.
 const BAR: f64 = 480.0;
 const LINE: usize = 34;
 const LEFT: usize = 260;
 
-/// Labels of which a matrix shows the counts as numbers.
+/// A matrix with at most this many labels shows the counts as numbers.
 const NUMBERED: usize = 16;
 
-/// The page, as one file of HTML without scripts.
+/// The page as one HTML file without scripts.
 pub(super) fn page(report: &Report) -> String {
     let mut out = format!(
         "<!doctype html>\n<html lang=\"en\">\n<head>\n<meta charset=\"utf-8\">\n<title>Models compared on {}</title>\n<style>\n\
@@ -25,16 +25,16 @@ pub(super) fn page(report: &Report) -> String {
     );
     let _ = writeln!(
         out,
-        "<p>{} posts to train on, {} to test on, {} labels. The bars show the macro-F1 on the test part, with the 95 % interval \
-         of the bootstrap; the mark below shows mean and standard deviation over the folds of the training part. A model whose \
-         bar is grey may differ from the best, {}, by chance alone (paired bootstrap, 5 % over all comparisons).</p>",
+        "<p>{} training posts, {} test posts, {} labels. The bars show the macro-F1 on the test part, with the 95 % interval \
+         of the bootstrap; the mark below shows mean and standard deviation over the folds of the training part. A grey \
+         bar means that the model does not differ significantly from the best, {} (paired bootstrap, 5 % over all comparisons).</p>",
         report.data.train_posts,
         report.data.test_posts,
         report.data.labels.len(),
         escape(&report.best)
     );
     bars(&report.models, &mut out);
-    out.push_str("<h2>Confusion matrices</h2>\n<p>Rows: the true label; columns: the label given; shades: the share of the row.</p>\n<div class=\"matrices\">\n");
+    out.push_str("<h2>Confusion matrices</h2>\n<p>Rows: true label; columns: predicted label; shades: share of the row.</p>\n<div class=\"matrices\">\n");
     for model in &report.models {
         matrix(model, &mut out);
     }
@@ -42,7 +42,7 @@ pub(super) fn page(report: &Report) -> String {
     out
 }
 
-fn bars(models: &[Judged], out: &mut String) {
+fn bars(models: &[ModelReport], out: &mut String) {
     let (width, height) = (LEFT + BAR as usize + 120, LINE * models.len() + 30);
     let _ = writeln!(
         out,
@@ -62,8 +62,8 @@ fn bars(models: &[Judged], out: &mut String) {
         let y = at * LINE + 6;
         let Interval { low, high } = model.test.macro_f1_interval;
         let (f1, x) = (model.test.macro_f1, |value: f64| LEFT as f64 + BAR * value);
-        let by_chance = matches!(model.against_best, Some(AgainstBest { differs: false, .. }));
-        let fill = if by_chance { "#999" } else { "#36c" };
+        let may_be_chance = matches!(model.against_best, Some(Difference { differs: false, .. }));
+        let fill = if may_be_chance { "#999" } else { "#36c" };
         let _ = writeln!(
             out,
             "<text x=\"{}\" y=\"{}\" text-anchor=\"end\">{}</text><rect x=\"{LEFT}\" y=\"{y}\" width=\"{:.1}\" height=\"14\" fill=\"{fill}\"/>",
@@ -100,7 +100,7 @@ fn whisker(out: &mut String, (from, to): (f64, f64), y: f64, colour: &str) {
     );
 }
 
-fn matrix(model: &Judged, out: &mut String) {
+fn matrix(model: &ModelReport, out: &mut String) {
     let labels: Vec<String> = model.test.classes.iter().map(|class| escape(&class.label)).collect();
     let cell = if labels.len() <= NUMBERED {
         34

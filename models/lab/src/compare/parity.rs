@@ -1,7 +1,7 @@
-//! Held against scikit-learn on real posts, which are not in the repository.
+//! Comparison with scikit-learn on real posts, which are not in the repository.
 //!
-//! `tests/fixtures/scikit-learn/make.py` made the figures on the parts that `compare --write-parts` wrote; here the same files are
-//! read and split in the same way. The long part runs by
+//! `tests/fixtures/scikit-learn/make.py` computed the figures on the parts that `compare --write-parts` wrote; here the same
+//! files are read and split in the same way. To run the slow test:
 //! `cargo test -p moodstream-lab --lib -- --ignored --nocapture crowdflower_as_scikit_learn`.
 
 #![allow(clippy::unwrap_used)]
@@ -16,14 +16,14 @@ use serde::Deserialize;
 
 use super::{
     balance::Balance,
-    candidate::{Effort, Training, macro_f1},
+    candidate::{Effort, TrainingSet, macro_f1},
     features,
-    parts::{Parts, Source},
+    parts::{Input, Parts},
     trained::{Kind, Model},
 };
 use crate::data::{Format, LabelMap};
 
-/// How far a macro-F1 may lie from scikit-learn's.
+/// The largest allowed difference from scikit-learn's macro-F1.
 const ONE_POINT: f64 = 0.01;
 
 #[derive(Deserialize)]
@@ -45,7 +45,7 @@ struct Figures {
     settings: Settings,
     macro_f1: f64,
     seconds: f64,
-    /// Forests are means over as many seeds, here as there.
+    /// The figures of forests are means over this many seeds.
     seeds: u64,
 }
 
@@ -63,7 +63,7 @@ fn fixture(name: &str) -> Set {
     fixture.sets.remove(name).unwrap()
 }
 
-/// A shared set; says so where it is not there.
+/// A shared set; `None` with a message if it is absent.
 fn shared(path: &str) -> Option<PathBuf> {
     let path = Path::new(env!("CARGO_MANIFEST_DIR"))
         .join("../../../shared/data")
@@ -75,9 +75,9 @@ fn shared(path: &str) -> Option<PathBuf> {
     None
 }
 
-fn hold(name: &str, train: PathBuf, test: Option<PathBuf>, map: &LabelMap) {
+fn check(name: &str, train: PathBuf, test: Option<PathBuf>, map: &LabelMap) {
     let expected = fixture(name);
-    let parts = Parts::read(&Source {
+    let parts = Parts::read(&Input {
         train: &[train],
         test: &Vec::from_iter(test),
         format: Format::Auto,
@@ -106,7 +106,7 @@ fn hold(name: &str, train: PathBuf, test: Option<PathBuf>, map: &LabelMap) {
         let seeds = figures.seeds;
         let (mut sum, mut seconds) = (0.0, 0.0);
         for seed in 1..=seeds {
-            let training = Training {
+            let training = TrainingSet {
                 rows: &rows,
                 truth: &truth,
                 classes: parts.labels.len(),
@@ -138,9 +138,9 @@ fn hold(name: &str, train: PathBuf, test: Option<PathBuf>, map: &LabelMap) {
     }
 }
 
-fn fit(training: &Training<'_>, figures: &Figures) -> Model {
+fn fit(training: &TrainingSet<'_>, figures: &Figures) -> Model {
     let Settings { c, smoothing, trees } = figures.settings;
-    let linear = |kind, value| Model::Linear(training.linear_at(kind, value, Effort::Kept, None));
+    let linear = |kind, value| Model::Linear(training.linear_at(kind, value, Effort::Final, None));
     let forest = || training.forest_with(&[trees.unwrap()], &[None]);
     match figures.model.as_str() {
         "bayes" => linear(Kind::Bayes, smoothing.unwrap()),
@@ -160,7 +160,7 @@ fn emotion_as_scikit_learn() {
     let files = ["train", "val"].map(|part| shared(&format!("tweeteval/emotion/{part}_text.txt")));
     let [Some(train), Some(test)] = files else { return };
     let labels = Path::new(env!("CARGO_MANIFEST_DIR")).join("../recipes/labels/tweeteval-emotion.toml");
-    hold("emotion", train, Some(test), &LabelMap::read(&labels).unwrap());
+    check("emotion", train, Some(test), &LabelMap::read(&labels).unwrap());
 }
 
 #[test]
@@ -169,7 +169,7 @@ fn crowdflower_as_scikit_learn() {
     let Some(file) = shared("crowdflower/text_emotion.csv") else {
         return;
     };
-    hold("crowdflower", file.clone(), None, &LabelMap::identity());
+    check("crowdflower", file.clone(), None, &LabelMap::identity());
     let groups = Path::new(env!("CARGO_MANIFEST_DIR")).join("../recipes/labels/crowdflower-ekman.toml");
-    hold("crowdflower-grouped", file, None, &LabelMap::read(&groups).unwrap());
+    check("crowdflower-grouped", file, None, &LabelMap::read(&groups).unwrap());
 }

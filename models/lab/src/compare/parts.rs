@@ -1,8 +1,8 @@
-//! The posts of a comparison: read, cleaned, de-duplicated, split.
+//! Reads, cleans, de-duplicates and splits the posts of a comparison.
 //!
-//! Duplicates are found over all files before anything is split, as `prepare` does it, and in the cleaned texts as well, since
-//! these are all that a classical model sees. Of each group of duplicates one post stays, or those of a given test part. So no
-//! post has a copy in another part or fold; copies made by over-sampling are made within the training part of a fold.
+//! As in `prepare`, duplicates are removed over all files before posts are split; equal cleaned texts are duplicates too,
+//! since classical models only see these. One post of each group of duplicates is kept, or those of a given test part. So no
+//! post has a duplicate in another part or fold; over-sampling adds copies within the training part of a fold only.
 
 use std::{
     collections::{BTreeMap, HashMap},
@@ -20,32 +20,32 @@ use crate::{
     prepare::{self, Part},
 };
 
-/// Texts whose sets of character 5-grams have this Jaccard similarity are the same post, as in `prepare`.
+/// The Jaccard similarity of near duplicates, as in `prepare`.
 const NEAR: f64 = 0.8;
 
-/// What is read, and how it is split.
+/// The files, and the settings of cleaning and splitting.
 #[derive(Debug, Clone)]
-pub(super) struct Source<'a> {
+pub(super) struct Input<'a> {
     pub(super) train: &'a [PathBuf],
-    /// None: a share of the others becomes the test part.
+    /// If empty, a share of the training posts becomes the test part.
     pub(super) test: &'a [PathBuf],
     pub(super) format: Format,
     pub(super) map: &'a LabelMap,
     pub(super) test_share: f64,
     pub(super) folds: usize,
     pub(super) seed: u64,
-    /// The steps of cleaning. Duplicates are found in texts cleaned by all of them, so that the split stays the same.
+    /// The steps of cleaning. Duplicates are found in texts cleaned with all steps, so that the split doesn't depend on this.
     pub(super) steps: Steps,
-    /// False to keep duplicates wherever they are, to measure what they feign.
+    /// False to keep duplicates, to measure their effect.
     pub(super) deduplicate: bool,
 }
 
 /// A post with one label.
 #[derive(Debug, Clone)]
 pub(super) struct Post {
-    /// The text as read, and where it stands.
+    /// The text as read and its place in the file.
     pub(super) example: Example,
-    /// The text as the `classical` profile leaves it.
+    /// The text cleaned with the `classical` profile.
     pub(super) cleaned: String,
     /// Its label's position.
     pub(super) class: usize,
@@ -63,17 +63,17 @@ pub(super) struct Parts {
 /// Posts left out, by reason.
 #[derive(Debug, Clone, Default, PartialEq, Eq, Serialize)]
 pub struct Removed {
-    /// Without a label, or with one that the map drops.
+    /// Without a label, or with a label that the map drops.
     pub without_label: usize,
     /// With several labels.
     pub several_labels: usize,
-    /// Without words once cleaned.
+    /// Without words after cleaning.
     pub empty: usize,
     /// The first of these, as `file:row`.
     pub first_empty: Option<String>,
     /// Training posts that are duplicates of a given test post.
     pub leaked_from_test: usize,
-    /// Duplicates of a post that stayed.
+    /// Duplicates of a post that was kept.
     pub duplicates: usize,
     /// Duplicates whose labels contradict each other.
     pub contradictory: usize,
@@ -84,54 +84,54 @@ impl Parts {
     ///
     /// # Errors
     ///
-    /// When a file is unfit, or its labels don't allow a comparison, in one line that names file, row and label.
-    pub(super) fn read(source: &Source<'_>) -> anyhow::Result<Self> {
+    /// When a file is invalid or its labels don't allow a comparison; the error is one line that names file, row and label.
+    pub(super) fn read(input: &Input<'_>) -> anyhow::Result<Self> {
         let mut removed = Removed::default();
         let mut posts = Vec::new();
         for (files, part) in [
-            (source.train, (!source.test.is_empty()).then_some(Part::Train)),
-            (source.test, Some(Part::Test)),
+            (input.train, (!input.test.is_empty()).then_some(Part::Train)),
+            (input.test, Some(Part::Test)),
         ] {
             for file in files {
-                read_file(file, source, part, &mut posts, &mut removed)?;
+                read_file(file, input, part, &mut posts, &mut removed)?;
             }
         }
         if posts.is_empty() {
-            bail!(nothing_left(source.train, "train", &removed));
+            bail!(nothing_left(input.train, "train", &removed));
         }
-        if source.deduplicate {
+        if input.deduplicate {
             posts = deduplicate(posts, &mut removed);
         }
-        if source.steps != Steps::ALL {
+        if input.steps != Steps::ALL {
             for open in &mut posts {
-                open.cleaned = source.steps.clean(&open.example.text);
+                open.cleaned = input.steps.clean(&open.example.text);
             }
         }
-        if source.test.is_empty() {
+        if input.test.is_empty() {
             let labels: Vec<&[String]> = posts.iter().map(|open| open.example.labels.as_slice()).collect();
-            let mut random = prepare::random(source.seed, 16);
-            let parts = prepare::split(&labels, 0.0, source.test_share, &mut random);
+            let mut random = prepare::random(input.seed, 16);
+            let parts = prepare::split(&labels, 0.0, input.test_share, &mut random);
             for (open, part) in posts.iter_mut().zip(parts) {
                 open.part = Some(part);
             }
         }
-        Self::join(posts, source, removed)
+        Self::join(posts, input, removed)
     }
 
-    /// Adds the posts of further files to the training part: those of labels that are there, but no copy of a post that is.
-    pub(super) fn add(&mut self, source: &Source<'_>, files: &[PathBuf]) -> anyhow::Result<()> {
-        let mut posts: Vec<Open> = Vec::new();
+    /// Adds the posts of further files to the training part, if their label is known and they are no duplicates.
+    pub(super) fn add(&mut self, input: &Input<'_>, files: &[PathBuf]) -> anyhow::Result<()> {
+        let mut posts: Vec<UnsplitPost> = Vec::new();
         let kept = self.train.iter().chain(&self.test);
-        posts.extend(kept.map(|post| Open {
+        posts.extend(kept.map(|post| UnsplitPost {
             example: post.example.clone(),
             cleaned: post.cleaned.clone(),
-            // Like posts of a test part, they stay and keep their copies out.
+            // Like posts of a test part, they are kept and their duplicates removed.
             part: Some(Part::Test),
         }));
         let before = posts.len();
         let mut added = Removed::default();
         for file in files {
-            read_file(file, source, None, &mut posts, &mut added)?;
+            read_file(file, input, None, &mut posts, &mut added)?;
         }
         let new = deduplicate(posts, &mut added).into_iter().skip(before);
         for open in new {
@@ -162,49 +162,46 @@ impl Parts {
         Ok(())
     }
 
-    fn join(posts: Vec<Open>, source: &Source<'_>, removed: Removed) -> anyhow::Result<Self> {
-        let (test, train): (Vec<Open>, Vec<Open>) = posts.into_iter().partition(|open| open.part == Some(Part::Test));
+    fn join(posts: Vec<UnsplitPost>, input: &Input<'_>, removed: Removed) -> anyhow::Result<Self> {
+        let (test, train): (Vec<UnsplitPost>, Vec<UnsplitPost>) =
+            posts.into_iter().partition(|open| open.part == Some(Part::Test));
         let mut members: HashMap<&str, usize> = HashMap::new();
         for open in &train {
             *members.entry(open.label()).or_default() += 1;
         }
         let mut labels: Vec<String> = members.keys().map(ToString::to_string).collect();
-        let known = source.map.labels();
+        let known = input.map.labels();
         labels.sort_by_key(|label| (known.iter().position(|known| known == label), label.clone()));
         match &labels[..] {
-            [] => bail!(nothing_left(source.train, "train", &removed)),
+            [] => bail!(nothing_left(input.train, "train", &removed)),
             [label] => bail!(
-                "{}: the training posts have one label alone, `{label}`",
-                first(source.train)
+                "{}: all training posts have the same label, `{label}`",
+                first(input.train)
             ),
             _ => {}
         }
-        if let Some(open) = train.iter().find(|open| members[open.label()] < source.folds) {
+        if let Some(open) = train.iter().find(|open| members[open.label()] < input.folds) {
             bail!(
                 "{}: the label `{}` has {} training posts, fewer than the {} folds: group it with --labels-map, or lower --folds",
                 open.example.origin,
                 open.label(),
                 members[open.label()],
-                source.folds
+                input.folds
             );
         }
         if let Some(open) = test.iter().find(|open| !members.contains_key(open.label())) {
             bail!(
-                "{}: the label `{}` is in the test part alone: no training post has it",
+                "{}: no training post has the label `{}`",
                 open.example.origin,
                 open.label()
             );
         }
         if test.is_empty() {
-            let files = if source.test.is_empty() {
-                source.train
-            } else {
-                source.test
-            };
+            let files = if input.test.is_empty() { input.train } else { input.test };
             bail!(nothing_left(files, "test", &removed));
         }
         let numbers: HashMap<&str, usize> = labels.iter().map(String::as_str).zip(0..).collect();
-        let close = |opens: Vec<Open>| -> Vec<Post> {
+        let close = |opens: Vec<UnsplitPost>| -> Vec<Post> {
             let with_class = opens.into_iter().filter_map(|open| {
                 let class = *numbers.get(open.label())?;
                 Some(Post {
@@ -225,17 +222,17 @@ impl Parts {
     }
 }
 
-/// A file to name where no row is to blame.
+/// The first file, for errors that concern no single row.
 fn first(files: &[PathBuf]) -> String {
     let file = files.first().map(|file| file.display().to_string());
     file.unwrap_or_default()
 }
 
-/// Says that no post is left for a part, and which posts were without words.
+/// The error that no post is left for a part, with the posts that had no words.
 fn nothing_left(files: &[PathBuf], part: &str, removed: &Removed) -> String {
     let empty = removed.first_empty.as_ref().map(|first| {
         let count = removed.empty;
-        format!(": {count} without words once cleaned, the first {first}")
+        format!(": {count} without words after cleaning, the first {first}")
     });
     format!(
         "{}: no post is left to {part} on{}",
@@ -244,15 +241,15 @@ fn nothing_left(files: &[PathBuf], part: &str, removed: &Removed) -> String {
     )
 }
 
-/// A post on its way.
-struct Open {
+/// A post before the split.
+struct UnsplitPost {
     example: Example,
     cleaned: String,
     /// `None` until the posts are split.
     part: Option<Part>,
 }
 
-impl Open {
+impl UnsplitPost {
     fn label(&self) -> &str {
         self.example.labels.first().map_or("", String::as_str)
     }
@@ -260,13 +257,13 @@ impl Open {
 
 fn read_file(
     file: &Path,
-    source: &Source<'_>,
+    input: &Input<'_>,
     part: Option<Part>,
-    posts: &mut Vec<Open>,
+    posts: &mut Vec<UnsplitPost>,
     removed: &mut Removed,
 ) -> anyhow::Result<()> {
-    for mut example in data::read(file, source.format)? {
-        source.map.apply(&mut example)?;
+    for mut example in data::read(file, input.format)? {
+        input.map.apply(&mut example)?;
         match example.labels.len() {
             0 => removed.without_label += 1,
             1 => {
@@ -276,7 +273,7 @@ fn read_file(
                     removed.first_empty.get_or_insert_with(|| example.origin.to_string());
                     continue;
                 }
-                posts.push(Open { example, cleaned, part });
+                posts.push(UnsplitPost { example, cleaned, part });
             }
             _ => removed.several_labels += 1,
         }
@@ -284,7 +281,7 @@ fn read_file(
     Ok(())
 }
 
-fn deduplicate(posts: Vec<Open>, removed: &mut Removed) -> Vec<Open> {
+fn deduplicate(posts: Vec<UnsplitPost>, removed: &mut Removed) -> Vec<UnsplitPost> {
     let keys: Vec<String> = posts.iter().map(|open| prepare::key(&open.example.text)).collect();
     let cleaned: Vec<&str> = posts.iter().map(|open| open.cleaned.as_str()).collect();
     let groups = joined(&prepare::groups(&keys, NEAR), &prepare::groups(&cleaned, 1.0));
@@ -316,11 +313,11 @@ fn deduplicate(posts: Vec<Open>, removed: &mut Removed) -> Vec<Open> {
         .collect()
 }
 
-/// The groups of posts that one grouping or the other puts together, also by way of a third post. Each grouping names a
-/// group by its first member, and so does the result.
+/// Joins two groupings: two posts are in one group if they are in one group of either, also through other posts. A group
+/// is named by its first member.
 fn joined(one: &[usize], other: &[usize]) -> Vec<usize> {
     let mut groups = one.to_vec();
-    // A group's name only ever falls, so this ends; few posts are in groups of both kinds, so it ends soon.
+    // Names of groups only decrease, so this terminates; few posts are in groups of both groupings, so it does so quickly.
     loop {
         let mut lowest = groups.clone();
         for (at, &group) in groups.iter().enumerate() {
@@ -338,11 +335,11 @@ fn joined(one: &[usize], other: &[usize]) -> Vec<usize> {
     }
 }
 
-/// The fold of each post: of every class as many in each, to within one.
+/// The fold of each post; the posts of each class are spread evenly.
 pub(super) fn folds(truth: &[usize], classes: usize, folds: usize, seed: u64) -> Vec<usize> {
     let mut random = prepare::random(seed, 32);
     let mut assigned = vec![0; truth.len()];
-    // Classes begin in the fold where the one before ended, so that small ones don't all fill the first.
+    // A class starts in the fold after the last post of the previous class, so that small classes don't all fill the first.
     let mut next = 0;
     for class in 0..classes {
         let mut members: Vec<usize> = (0..truth.len()).filter(|&at| truth[at] == class).collect();
@@ -372,7 +369,7 @@ mod tests {
         if let Some(test) = test {
             fs::write(&paths[1], test).unwrap();
         }
-        Parts::read(&Source {
+        Parts::read(&Input {
             train: &paths[..1],
             test: if test.is_some() { &paths[1..] } else { &[] },
             format: Format::Auto,
@@ -386,7 +383,7 @@ mod tests {
     }
 
     #[test]
-    fn test_posts_keep_their_copies_out_of_training() {
+    fn duplicates_of_test_posts_are_not_trained_on() {
         let long = "i really can not believe that this is happening to me";
         let train = format!(
             "{long} todaY\tsad\nSo happy!\tglad\nboth cats\tsad\nsunny\tglad\nrain again\tsad\nthe sunny weather\tglad\n"
@@ -394,11 +391,11 @@ mod tests {
         let test = format!(
             "{long} today\tsad\nso HAPPY\tglad\nBOTH cats\tglad\nweather is so sunny\tglad\na sunny weather\tglad\n"
         );
-        // One training post of either label is left, since the others are near a test post, equal one, or equal one once cleaned.
-        let said = read(&train, Some(&test)).unwrap_err().to_string();
+        // One training post of each label is left: the others are duplicates of test posts, exactly, nearly or after cleaning.
+        let error = read(&train, Some(&test)).unwrap_err().to_string();
         assert!(
-            said.contains("train.tsv:4: the label `glad` has 1 training posts"),
-            "{said}"
+            error.contains("train.tsv:4: the label `glad` has 1 training posts"),
+            "{error}"
         );
         let more = format!("{train}what joy\tglad\nmore clouds\tsad\n");
         let parts = read(&more, Some(&test)).unwrap();
@@ -409,7 +406,7 @@ mod tests {
     }
 
     #[test]
-    fn copies_that_contradict_each_other_go_and_of_others_one_stays() {
+    fn contradictory_duplicates_are_removed_and_one_of_others_is_kept() {
         let rows = "of two minds\tsad\nOf two minds...\tglad\nso happy\tglad\nSo HAPPY!\tglad\n";
         let others: String = ["rain", "wind", "mud", "fog", "hail", "storm"]
             .map(|word| format!("{word}\tsad\n{word} gone\tglad\n"))
@@ -420,15 +417,14 @@ mod tests {
     }
 
     #[test]
-    fn groups_are_joined_over_third_posts() {
+    fn groups_are_joined_through_other_posts() {
         assert_eq!(joined(&[0, 1, 1, 3, 4], &[0, 1, 2, 2, 0]), [0, 1, 1, 1, 0]);
         assert_eq!(joined(&[0, 1, 2, 0], &[0, 1, 2, 2]), [0, 1, 0, 0]);
     }
 
     proptest! {
-        /// No text is in two parts, raw or cleaned, whatever the files hold.
         #[test]
-        fn nothing_leaks(rows in prop::collection::vec("(so |the |SO )?(happy|sad|rain|sun)( day| days|!)?( today)?", 20..60), given in any::<bool>(), seed in any::<u64>()) {
+        fn no_text_is_in_two_parts_raw_or_cleaned(rows in prop::collection::vec("(so |the |SO )?(happy|sad|rain|sun)( day| days|!)?( today)?", 20..60), given in any::<bool>(), seed in any::<u64>()) {
             let row = |(at, text): (usize, &String)| format!("{text} {}\t{}\n", if at % 3 == 0 { "" } else { "x" }, ["a", "b"][at % 2]);
             let all: Vec<String> = rows.iter().enumerate().map(row).collect();
             let (train, test) = all.split_at(if given { 10 } else { all.len() });

@@ -1,4 +1,4 @@
-//! The figures of a comparison, as JSON and as a table.
+//! The figures of a comparison as JSON and as a table.
 
 use std::{fmt::Write as _, path::PathBuf};
 
@@ -8,19 +8,19 @@ use super::{
     Args,
     parts::{Parts, Removed},
     significance::{self, Bootstrap},
-    trained::Chosen,
+    trained::Hyperparameters,
 };
 use crate::metrics::{self, ClassReport, Spread};
 
-/// What is known of a model before all are held against each other.
-pub(super) struct Entry {
+/// The predictions of a model and what else is known about it.
+pub(super) struct Contender {
     pub(super) name: String,
-    /// The posts' labels, and behind them those that only this model has.
+    /// The posts' labels, followed by those that only this model has.
     pub(super) labels: Vec<String>,
-    /// What it says of each test post.
-    pub(super) answers: Vec<usize>,
-    pub(super) chosen: Option<Chosen>,
-    /// The macro-F1 on each fold; none where it was not trained here.
+    /// The prediction for each test post.
+    pub(super) predicted: Vec<usize>,
+    pub(super) chosen: Option<Hyperparameters>,
+    /// The macro-F1 on each fold; empty for a model folder.
     pub(super) folds: Vec<f64>,
     pub(super) train_seconds: Option<f64>,
     pub(super) posts_per_second: f64,
@@ -30,12 +30,12 @@ pub(super) struct Entry {
 /// A comparison.
 #[derive(Debug, Clone, Serialize)]
 pub struct Report {
-    /// What was compared on.
+    /// The posts.
     pub data: Data,
     /// The name of the model with the highest macro-F1 on the test part.
     pub best: String,
     /// The models, in the order of their macro-F1 on the test part.
-    pub models: Vec<Judged>,
+    pub models: Vec<ModelReport>,
 }
 
 /// The posts of a comparison.
@@ -43,42 +43,42 @@ pub struct Report {
 pub struct Data {
     /// The names of the files.
     pub train: Vec<String>,
-    /// The names of the files of the test part; none if it was split off.
+    /// The names of the files of the test part; empty if it was split off.
     pub test: Vec<String>,
-    /// Posts to train on.
+    /// Training posts.
     pub train_posts: usize,
-    /// Posts of the test part.
+    /// Test posts.
     pub test_posts: usize,
     /// The labels.
     pub labels: Vec<String>,
     /// Posts left out.
     pub removed: Removed,
-    /// Features of the classical models, once trained on the whole training part.
+    /// Features of the classical models that were trained on the whole training part.
     pub features: usize,
-    /// Training posts that an n-gram needs to be a feature.
+    /// The least number of training posts with an n-gram that is a feature.
     pub min_posts: u32,
-    /// Of splits, folds and forests.
+    /// The seed of splits, folds and forests.
     pub seed: u64,
 }
 
 /// One model.
 #[derive(Debug, Clone, Serialize)]
-pub struct Judged {
+pub struct ModelReport {
     /// `lr`, `svc`, `forest`, `stack`, `bayes`, `majority`, or a folder's model id.
     pub name: String,
-    /// What tuning on the whole training part chose; `null` for a folder.
-    pub settings: Option<Chosen>,
-    /// The macro-F1 over the folds of the training part; `null` for a folder, which was not trained here.
+    /// The hyperparameters tuned on the whole training part; `null` for a folder.
+    pub settings: Option<Hyperparameters>,
+    /// The macro-F1 over the folds of the training part; `null` for a folder.
     pub cv: Option<Folds>,
     /// The figures on the test part.
-    pub test: Test,
-    /// Held against the best model on the same posts; `null` for the best.
-    pub against_best: Option<AgainstBest>,
-    /// Seconds of wall clock that training took, finding features and tuning included; `null` for a folder.
+    pub test: TestFigures,
+    /// The comparison with the best model; `null` for the best.
+    pub against_best: Option<Difference>,
+    /// Seconds of wall clock for training, including selecting features and tuning; `null` for a folder.
     pub train_seconds: Option<f64>,
-    /// Posts a second, cleaning included: of a classical model on one thread, of a folder with the service's sessions.
+    /// Posts a second, including cleaning: of a classical model on one thread, of a folder with the service's sessions.
     pub posts_per_second: f64,
-    /// Bytes of weights and vocabulary, or of the folder's files that serving reads.
+    /// Bytes of weights and vocabulary, or of the folder's files that the service reads.
     pub bytes: u64,
 }
 
@@ -89,7 +89,7 @@ pub struct Folds {
     pub mean: f64,
     /// The standard deviation of the sample.
     pub sd: f64,
-    /// Each fold's.
+    /// The figure of each fold.
     pub folds: Vec<f64>,
 }
 
@@ -102,10 +102,11 @@ pub struct Interval {
     pub high: f64,
 }
 
-/// The figures on the test part. Macro averages are over the labels that occur in it, weighted ones by their posts.
+/// The figures on the test part. Macro averages are over the labels that occur in it; weighted averages are weighted by
+/// posts.
 #[derive(Debug, Clone, Serialize)]
-pub struct Test {
-    /// The share of posts given their label.
+pub struct TestFigures {
+    /// The share of posts with a right prediction.
     pub accuracy: f64,
     /// Mean precision.
     pub macro_precision: f64,
@@ -123,48 +124,57 @@ pub struct Test {
     pub weighted_f1: f64,
     /// The figures by label.
     pub classes: Vec<ClassReport>,
-    /// `confusion[truth][given]`, in the order of `classes`.
+    /// `confusion[truth][predicted]`, in the order of `classes`.
     pub confusion: Vec<Vec<u64>>,
 }
 
-/// A model held against the best.
+/// The comparison of a model with another, usually the best.
 #[derive(Debug, Clone, Copy, Serialize)]
-pub struct AgainstBest {
-    /// Its macro-F1 less the best's.
+pub struct Difference {
+    /// Its macro-F1 less that of the other.
     pub difference: f64,
     /// The paired bootstrap's 95 % interval of that.
     pub interval: Interval,
-    /// How probable a difference as large is where there is none, by the paired bootstrap.
+    /// The p-value of the paired bootstrap.
     pub p: f64,
-    /// Whether the two differ, at 5 % over all comparisons (Holm).
+    /// Whether the difference is significant at 5 % over all comparisons (Holm).
     pub differs: bool,
 }
 
 impl Report {
-    pub(super) fn new(args: &Args, parts: &Parts, features: usize, mut entries: Vec<Entry>) -> Self {
+    pub(super) fn new(args: &Args, parts: &Parts, features: usize, mut contenders: Vec<Contender>) -> Self {
         let truth: Vec<usize> = parts.test.iter().map(|post| post.class).collect();
         let seed = args.seed;
-        let labels = entries.iter().map(|entry| entry.labels.len()).max().unwrap_or(0);
-        let reached = |entry: &Entry| significance::macro_f1(&truth, &entry.answers, labels, seed);
-        let mut scored: Vec<(Bootstrap, Entry)> = entries.drain(..).map(|entry| (reached(&entry), entry)).collect();
+        let labels = contenders
+            .iter()
+            .map(|contender| contender.labels.len())
+            .max()
+            .unwrap_or(0);
+        let reached = |contender: &Contender| significance::macro_f1(&truth, &contender.predicted, labels, seed);
+        let mut scored: Vec<(Bootstrap, Contender)> = contenders
+            .drain(..)
+            .map(|contender| (reached(&contender), contender))
+            .collect();
         scored.sort_by(|one, other| other.0.value.total_cmp(&one.0.value));
 
-        let best = scored.first().map_or(Vec::new(), |(_, entry)| entry.answers.clone());
+        let best = scored
+            .first()
+            .map_or(Vec::new(), |(_, contender)| contender.predicted.clone());
         let differences: Vec<Bootstrap> = scored
             .iter()
             .skip(1)
-            .map(|(_, entry)| significance::difference(&truth, &entry.answers, &best, labels, seed))
+            .map(|(_, contender)| significance::difference(&truth, &contender.predicted, &best, labels, seed))
             .collect();
         let p: Vec<f64> = differences.iter().map(|difference| difference.p).collect();
         let against = differences
             .iter()
             .zip(significance::holm(&p))
-            .map(|(difference, differs)| AgainstBest::new(difference, differs));
+            .map(|(difference, differs)| Difference::new(difference, differs));
         let against = std::iter::once(None).chain(against.map(Some));
-        let models: Vec<Judged> = scored
+        let models: Vec<ModelReport> = scored
             .into_iter()
             .zip(against)
-            .map(|((score, entry), against_best)| judged(&truth, score, entry, against_best))
+            .map(|((score, contender), against_best)| model_report(&truth, score, contender, against_best))
             .collect();
         Self {
             data: Data {
@@ -183,7 +193,7 @@ impl Report {
         }
     }
 
-    /// The comparison as lines for a terminal.
+    /// The comparison as a table for a terminal.
     #[must_use]
     pub fn table(&self) -> String {
         let Data {
@@ -195,8 +205,8 @@ impl Report {
             ..
         } = &self.data;
         let mut out = format!(
-            "{train_posts} posts to train on, {test_posts} to test on, {} labels, {features} features\nleft out: {} without a label, \
-             {} with several, {} without words{}, {} near a test post, {} duplicates, {} that contradict a duplicate\n\n",
+            "{train_posts} training posts, {test_posts} test posts, {} labels, {features} features\nleft out: {} without a label, \
+             {} with several, {} without words{}, {} duplicates of a test post, {} other duplicates, {} with contradictory labels\n\n",
             labels.len(),
             removed.without_label,
             removed.several_labels,
@@ -238,7 +248,7 @@ impl Report {
             "a second",
             "MB"
         );
-        for Judged {
+        for ModelReport {
             name,
             cv,
             test,
@@ -255,7 +265,7 @@ impl Report {
             let seconds = train_seconds.map_or("-".to_owned(), |seconds| format!("{seconds:.1}"));
             let against = match against_best {
                 None => "the best".to_owned(),
-                Some(AgainstBest {
+                Some(Difference {
                     difference, p, differs, ..
                 }) => format!(
                     "{difference:+.4}, p {p:.4}{}",
@@ -295,7 +305,7 @@ impl Bootstrap {
     }
 }
 
-impl AgainstBest {
+impl Difference {
     pub(super) const fn new(difference: &Bootstrap, differs: bool) -> Self {
         Self {
             difference: difference.value,
@@ -306,8 +316,13 @@ impl AgainstBest {
     }
 }
 
-fn judged(truth: &[usize], score: Bootstrap, entry: Entry, against_best: Option<AgainstBest>) -> Judged {
-    let report = metrics::single_label(&entry.labels, truth, &entry.answers);
+fn model_report(
+    truth: &[usize],
+    score: Bootstrap,
+    contender: Contender,
+    against_best: Option<Difference>,
+) -> ModelReport {
+    let report = metrics::single_label(&contender.labels, truth, &contender.predicted);
     let occurring: Vec<&ClassReport> = report.classes.iter().filter(|class| class.support > 0).collect();
     let mean = |of: fn(&ClassReport) -> f64| {
         occurring.iter().map(|class| of(class)).sum::<f64>() / occurring.len().max(1) as f64
@@ -316,7 +331,7 @@ fn judged(truth: &[usize], score: Bootstrap, entry: Entry, against_best: Option<
         let sum: f64 = occurring.iter().map(|class| of(class) * class.support as f64).sum();
         sum / truth.len().max(1) as f64
     };
-    let test = Test {
+    let test = TestFigures {
         accuracy: report.accuracy,
         macro_precision: mean(|class| class.precision),
         macro_recall: mean(|class| class.recall),
@@ -328,18 +343,18 @@ fn judged(truth: &[usize], score: Bootstrap, entry: Entry, against_best: Option<
         confusion: report.confusion.clone().unwrap_or_default(),
         classes: report.classes.clone(),
     };
-    Judged {
-        name: entry.name,
-        settings: entry.chosen,
-        cv: Spread::of(&entry.folds).map(|spread| Folds {
+    ModelReport {
+        name: contender.name,
+        settings: contender.chosen,
+        cv: Spread::of(&contender.folds).map(|spread| Folds {
             mean: spread.mean,
             sd: spread.deviation,
-            folds: entry.folds,
+            folds: contender.folds,
         }),
         test,
         against_best,
-        train_seconds: entry.train_seconds,
-        posts_per_second: entry.posts_per_second,
-        bytes: entry.bytes,
+        train_seconds: contender.train_seconds,
+        posts_per_second: contender.posts_per_second,
+        bytes: contender.bytes,
     }
 }

@@ -1,7 +1,7 @@
-//! Whether two models differ, or chance alone makes them look so.
+//! Tests whether the difference between two models is significant.
 //!
-//! The paired bootstrap: the test posts are drawn anew with replacement, both models are judged on the same draw, and the
-//! difference of their macro-F1 is noted (B. Efron and R. Tibshirani, *An Introduction to the Bootstrap*, 1993; for language
+//! The paired bootstrap draws samples of the test posts with replacement and computes the difference of the macro-F1 of both
+//! models on each (B. Efron and R. Tibshirani, *An Introduction to the Bootstrap*, 1993; for language
 //! processing: T. Berg-Kirkpatrick, D. Burkett and D. Klein, *An Empirical Investigation of Statistical Significance in NLP*,
 //! EMNLP 2012). With several comparisons, S. Holm's step-down correction keeps the chance of one false difference at 5 %.
 
@@ -9,27 +9,27 @@ use rand::{Rng as _, SeedableRng as _};
 use rand_chacha::ChaCha8Rng;
 use rayon::prelude::*;
 
-/// Draws.
+/// Number of samples.
 const ROUNDS: usize = 2_000;
-/// The chance of a false difference that is accepted.
+/// The significance level.
 const LEVEL: f64 = 0.05;
 
 /// A figure and its 95 % interval, or a difference of two.
 #[derive(Debug, Clone, Copy, PartialEq)]
 pub(super) struct Bootstrap {
-    /// On the posts themselves.
+    /// On all posts.
     pub(super) value: f64,
-    /// The 2.5 % quantile of the draws.
+    /// The 2.5 % quantile of the samples.
     pub(super) low: f64,
     /// The 97.5 % quantile.
     pub(super) high: f64,
-    /// How probable a difference as large is if there is none: twice the share of draws on the other side of 0.
+    /// The p-value of a difference: twice the share of samples on the other side of 0.
     pub(super) p: f64,
 }
 
-/// The macro-F1 of `said`, all positions below `labels`.
-pub(super) fn macro_f1(truth: &[usize], said: &[usize], labels: usize, seed: u64) -> Bootstrap {
-    bootstrap(truth.len(), seed, |draw| f1(truth, said, labels, draw))
+/// The macro-F1 of `predicted`; all positions are below `labels`.
+pub(super) fn macro_f1(truth: &[usize], predicted: &[usize], labels: usize, seed: u64) -> Bootstrap {
+    bootstrap(truth.len(), seed, |draw| f1(truth, predicted, labels, draw))
 }
 
 /// The macro-F1 of `one` less that of `other` on the same posts.
@@ -57,18 +57,18 @@ fn bootstrap(posts: usize, seed: u64, figure: impl Fn(&[usize]) -> f64 + Sync) -
         value: figure(&(0..posts).collect::<Vec<usize>>()),
         low: at(0.025),
         high: at(0.975),
-        // No draw on the other side says only that the chance is below one in the number of draws.
+        // With no sample on the other side, p is below one over the number of samples.
         p: p.clamp(1.0 / ROUNDS as f64, 1.0),
     }
 }
 
-/// The macro-F1 on drawn posts, over the labels that they have.
-fn f1(truth: &[usize], said: &[usize], labels: usize, draw: &[usize]) -> f64 {
+/// The macro-F1 on a sample, over the labels that occur in it.
+fn f1(truth: &[usize], predicted: &[usize], labels: usize, draw: &[usize]) -> f64 {
     let mut counts = vec![(0_u32, 0_u32, 0_u32); labels];
     for &at in draw {
         counts[truth[at]].0 += 1;
-        counts[said[at]].1 += 1;
-        counts[truth[at]].2 += u32::from(truth[at] == said[at]);
+        counts[predicted[at]].1 += 1;
+        counts[truth[at]].2 += u32::from(truth[at] == predicted[at]);
     }
     let occurring = counts.iter().filter(|(members, ..)| *members > 0);
     let (sum, count) = occurring.fold((0.0, 0.0), |(sum, count), &(members, given, hits)| {
@@ -77,7 +77,7 @@ fn f1(truth: &[usize], said: &[usize], labels: usize, draw: &[usize]) -> f64 {
     if count > 0.0 { sum / count } else { 0.0 }
 }
 
-/// Which of the probabilities are low enough, by Holm's correction.
+/// Which p-values are significant after Holm's correction.
 pub(super) fn holm(p: &[f64]) -> Vec<bool> {
     let mut order: Vec<usize> = (0..p.len()).collect();
     order.sort_by(|&one, &other| p[one].total_cmp(&p[other]));
@@ -96,10 +96,10 @@ mod tests {
     use super::*;
     use crate::metrics;
 
-    /// 400 posts of three classes; `wrong` of every 20 answers are.
+    /// 400 posts of three classes; `wrong` of every 20 predictions are wrong.
     fn answers(wrong: usize, shift: usize) -> (Vec<usize>, Vec<usize>) {
         let truth: Vec<usize> = (0..400).map(|at| at % 3).collect();
-        let said = (0..400)
+        let predicted = (0..400)
             .map(|at| {
                 if (at + shift) % 20 < wrong {
                     (at + 1) % 3
@@ -108,23 +108,23 @@ mod tests {
                 }
             })
             .collect();
-        (truth, said)
+        (truth, predicted)
     }
 
     #[test]
-    fn the_figure_is_that_of_the_metrics_and_lies_in_its_interval() {
-        let (truth, said) = answers(6, 0);
-        let found = macro_f1(&truth, &said, 3, 1);
-        let report = metrics::single_label(&["a", "b", "c"], &truth, &said);
+    fn the_macro_f1_equals_that_of_the_metrics_and_is_in_its_interval() {
+        let (truth, predicted) = answers(6, 0);
+        let found = macro_f1(&truth, &predicted, 3, 1);
+        let report = metrics::single_label(&["a", "b", "c"], &truth, &predicted);
         assert!((found.value - report.macro_f1).abs() < 1e-12);
         assert!(found.low < found.value && found.value < found.high);
         // The standard error of a share of 0.7 of 400 posts is 0.023.
         assert!((found.high - found.low - 4.0 * 0.023).abs() < 0.02, "{found:?}");
-        assert_eq!(found, macro_f1(&truth, &said, 3, 1));
+        assert_eq!(found, macro_f1(&truth, &predicted, 3, 1));
     }
 
     #[test]
-    fn large_differences_are_told_from_chance_and_small_ones_are_not() {
+    fn large_differences_are_significant_and_small_ones_are_not() {
         let (truth, good) = answers(2, 0);
         let (_, bad) = answers(8, 0);
         let (_, as_good) = answers(2, 7);
@@ -137,7 +137,7 @@ mod tests {
     }
 
     #[test]
-    fn holm_asks_more_of_the_least() {
+    fn holm_compares_the_least_p_value_with_the_strictest_level() {
         assert_eq!(holm(&[0.03, 0.01, 0.02]), [true, true, true]);
         assert_eq!(holm(&[0.03, 0.02, 0.04]), [false, false, false]);
         assert_eq!(holm(&[0.9, 0.01]), [false, true]);

@@ -1,9 +1,9 @@
-//! Sparse rows: of each text the features that it has.
+//! Sparse matrices.
 
 /// A matrix of sparse rows (compressed sparse rows, CSR).
 #[derive(Debug, Clone, PartialEq)]
 pub(crate) struct Rows {
-    /// Where each row's features begin in `columns` and `values`, and the end of the last.
+    /// The start of each row in `columns` and `values`, and the end of the last.
     offsets: Vec<usize>,
     columns: Vec<u32>,
     values: Vec<f32>,
@@ -11,7 +11,7 @@ pub(crate) struct Rows {
 }
 
 impl Rows {
-    /// No rows yet, `width` columns.
+    /// A matrix without rows, with `width` columns.
     pub(crate) fn new(width: usize) -> Self {
         Self {
             offsets: vec![0],
@@ -21,7 +21,7 @@ impl Rows {
         }
     }
 
-    /// Adds a row: columns below the width, each once, and their values.
+    /// Adds a row of columns, each at most once, and their values.
     pub(crate) fn push(&mut self, features: impl IntoIterator<Item = (u32, f32)>) {
         for (column, value) in features {
             debug_assert!((column as usize) < self.width);
@@ -31,17 +31,17 @@ impl Rows {
         self.offsets.push(self.columns.len());
     }
 
-    /// How many rows.
+    /// The number of rows.
     pub(crate) fn len(&self) -> usize {
         self.offsets.len() - 1
     }
 
-    /// How many columns.
+    /// The number of columns.
     pub(crate) const fn width(&self) -> usize {
         self.width
     }
 
-    /// How many values in all rows.
+    /// The number of values of all rows.
     #[cfg(test)]
     pub(crate) fn values(&self) -> usize {
         self.values.len()
@@ -61,7 +61,7 @@ impl Rows {
         (0..self.len()).map(|at| self.row(at))
     }
 
-    /// The rows at these positions, in this order; a position may be named more than once.
+    /// The rows at these positions, in this order; a position may occur more than once.
     pub(crate) fn select(&self, positions: &[usize]) -> Self {
         let mut selected = Self::new(self.width);
         for &at in positions {
@@ -70,7 +70,7 @@ impl Rows {
         selected
     }
 
-    /// Columns as rows, each in the order of the rows.
+    /// The transposed matrix.
     pub(crate) fn transposed(&self) -> Self {
         let mut offsets = vec![0; self.width + 1];
         for &column in &self.columns {

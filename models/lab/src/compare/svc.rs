@@ -1,10 +1,10 @@
-//! The linear support vector machine, one class against all others: `LinearSVC` of scikit-learn.
+//! The linear support vector machine, one class against all others, equivalent to scikit-learn's `LinearSVC`.
 //!
 //! For each class it minimises `½ |w|² + C Σ max(0, 1 - y (w·x))²`, where `y` is 1 for the class's rows and -1 for others and
 //! the intercept is the weight of a further feature that is always 1. The solver is dual coordinate descent with shrinking:
-//! C.-J. Hsieh et al., *A Dual Coordinate Descent Method for Large-scale Linear SVM*, ICML 2008, algorithm 3, as LIBLINEAR
-//! has it (`solve_l2r_l1l2_svc`, L2 loss). Eight classes go through the rows together, since they read the same features; each
-//! has its own set of active rows and stops by itself.
+//! C.-J. Hsieh et al., *A Dual Coordinate Descent Method for Large-scale Linear SVM*, ICML 2008, algorithm 3, as in
+//! LIBLINEAR (`solve_l2r_l1l2_svc`, L2 loss). Eight classes are solved together, since they read the same features; each has
+//! its own set of active rows and its own stopping criterion.
 
 use pulp::Arch;
 use rand::{SeedableRng as _, seq::SliceRandom as _};
@@ -17,26 +17,26 @@ use super::{
     sparse::Rows,
 };
 
-/// A class is done when its projected gradients span no more than this; scikit-learn's default.
+/// A class has converged when the range of its projected gradients is at most this; scikit-learn's default.
 pub(super) const TOLERANCE: f64 = 1e-4;
-/// Passes over the rows at most; scikit-learn's default.
+/// The most passes over the rows; scikit-learn's default.
 const MAX_PASSES: usize = 1_000;
 
-/// What a machine is trained with.
+/// The settings of training.
 #[derive(Debug, Clone, Copy)]
 pub(crate) struct Settings {
     /// How much an error costs: large values fit the rows more closely.
     pub(crate) c: f64,
-    /// Where the span of the projected gradients ends the search.
+    /// The range of projected gradients at which a class has converged.
     pub(crate) tolerance: f64,
-    /// Passes over the rows at most.
+    /// The most passes over the rows.
     pub(crate) passes: usize,
-    /// Of the order in which rows are visited.
+    /// The seed of the order of rows.
     pub(crate) seed: u64,
 }
 
 impl Settings {
-    /// The defaults of scikit-learn but for `c`.
+    /// `c` with the other defaults of scikit-learn.
     pub(crate) const fn new(c: f64) -> Self {
         Self {
             c,
@@ -47,7 +47,7 @@ impl Settings {
     }
 }
 
-/// Trains a machine on rows of the classes `truth`, each below `classes`.
+/// Trains a classifier on rows of the classes `truth`, each below `classes`.
 pub(crate) fn train(rows: &Rows, truth: &[usize], classes: usize, settings: Settings) -> Linear {
     let mut linear = Linear::zeros(classes, rows.width());
     let blocks = linear.weights.par_iter_mut().zip(&mut linear.intercepts);
@@ -69,26 +69,26 @@ struct Problem<'a> {
     /// The class of the first lane.
     first: usize,
     settings: Settings,
-    /// What the square of a dual variable adds to the objective, `1 / 2C`.
+    /// The coefficient of the square of a dual variable in the objective, `1 / 2C`.
     diagonal: f64,
-    /// The second derivative by each row's variable.
+    /// The second derivative with respect to each row's variable.
     curvature: Vec<f64>,
     alpha: Vec<Lane>,
-    /// By row, a bit for each class for which it is active.
+    /// For each row, a bit for each class for which it is active.
     active: Vec<u8>,
-    /// Rows that are active for some class.
+    /// Rows that are active for at least one class.
     order: Vec<u32>,
     lanes: [State; LANES],
 }
 
-/// How far one class is.
+/// The progress of one class.
 #[derive(Debug, Clone, Copy)]
 struct State {
     done: bool,
     active: usize,
-    /// Bounds on the projected gradient, from the last pass: what lies beyond them is taken out.
+    /// The bound on the projected gradient from the last pass: rows beyond it are shrunk.
     high: f64,
-    /// The largest and the smallest of this pass.
+    /// The largest and the smallest projected gradient of this pass.
     largest: f64,
     smallest: f64,
 }
@@ -126,7 +126,7 @@ impl<'a> Problem<'a> {
             if self.lanes.iter().all(|state| state.done) {
                 break;
             }
-            // A start at another place would do for a shuffled order, but a new order a pass converges in fewer passes.
+            // A new order in each pass converges in fewer passes than the same order from another start.
             self.order.shuffle(&mut random);
             for state in &mut self.lanes {
                 (state.largest, state.smallest) = (f64::NEG_INFINITY, f64::INFINITY);
@@ -138,7 +138,7 @@ impl<'a> Problem<'a> {
         }
     }
 
-    /// Minimises by the variables of one row.
+    /// Minimises the objective over the variables of one row.
     #[inline(always)]
     fn visit(&mut self, at: usize, weights: &mut [Lane], intercept: &mut Lane) {
         let row = self.rows.row(at);
@@ -181,7 +181,8 @@ impl<'a> Problem<'a> {
         }
     }
 
-    /// Ends classes that are done, and takes rows in again where a class was done with those that were left.
+    /// Marks classes that have converged on all rows as done. A class that has converged on its active rows gets all rows
+    /// back.
     fn end_pass(&mut self) {
         let mut again = 0_u8;
         let mut ended = 0_u8;
@@ -241,7 +242,7 @@ mod tests {
     proptest! {
         #![proptest_config(ProptestConfig::with_cases(24))]
 
-        /// The objective is convex and differentiable: it is least where its gradient is zero.
+        /// The objective is convex and differentiable, so its gradient is zero at the minimum.
         #[test]
         fn the_gradient_is_zero_at_the_optimum(seed in any::<u64>(), classes in 2_usize..20, c in prop::sample::select(vec![0.03, 1.0, 10.0])) {
             let (rows, truth) = random_rows(seed, 80, 40, classes);
@@ -253,9 +254,8 @@ mod tests {
             }
         }
 
-        /// Classes that are solved together have the solutions that each has alone.
         #[test]
-        fn classes_do_not_disturb_each_other(seed in any::<u64>()) {
+        fn classes_that_are_solved_together_have_the_same_solutions_as_alone(seed in any::<u64>()) {
             let (rows, truth) = random_rows(seed, 60, 30, 11);
             let settings = Settings { tolerance: 1e-10, passes: 1_000_000, ..Settings::new(1.0) };
             let together = train(&rows, &truth, 11, settings);

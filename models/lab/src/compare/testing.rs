@@ -1,11 +1,11 @@
-//! Rows for the tests of the solvers.
+//! Random data for the tests of the solvers.
 
 use rand::{Rng as _, SeedableRng as _};
 use rand_chacha::ChaCha8Rng;
 
 use super::sparse::Rows;
 
-/// Random sparse rows and classes; a feature or two of each row go with its class, so that there is something to learn.
+/// Random sparse rows and classes. Most rows have a feature of their class, so that there is something to learn.
 pub(crate) fn random_rows(seed: u64, count: usize, width: usize, classes: usize) -> (Rows, Vec<usize>) {
     let mut random = ChaCha8Rng::seed_from_u64(seed);
     let mut rows = Rows::new(width);

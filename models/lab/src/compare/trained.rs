@@ -1,4 +1,4 @@
-//! Trained models of every kind, and what they say of rows.
+//! Trained models of every kind, and their predictions.
 
 use serde::Serialize;
 
@@ -12,7 +12,7 @@ use super::{
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, PartialOrd, Ord, Serialize, clap::ValueEnum)]
 #[serde(rename_all = "kebab-case")]
 pub enum Kind {
-    /// The most frequent label for every post: the floor.
+    /// The most frequent label for every post: the baseline.
     #[value(skip)]
     Majority,
     /// Multinomial naive Bayes.
@@ -41,9 +41,9 @@ impl Kind {
     }
 }
 
-/// What tuning chose, or what was asked for.
+/// Hyperparameters, as tuned or given.
 #[derive(Debug, Clone, Copy, PartialEq, Default, Serialize)]
-pub struct Chosen {
+pub struct Hyperparameters {
     /// Of logistic regression and the support vector machine.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub c: Option<f64>,
@@ -53,12 +53,12 @@ pub struct Chosen {
     /// Of a forest.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub trees: Option<usize>,
-    /// Of a forest: `None` where leaves are pure.
+    /// Of a forest: `None` if it is unlimited.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub depth: Option<usize>,
 }
 
-/// A trained model on rows.
+/// A trained model.
 #[derive(Debug, Clone)]
 pub(super) enum Model {
     /// Always the same class.
@@ -69,7 +69,7 @@ pub(super) enum Model {
     Stack(Box<Stack>),
 }
 
-/// A forest and a machine, and the regression on their scores.
+/// A forest and a support vector machine, and the regression on their scores.
 #[derive(Debug, Clone)]
 pub(super) struct Stack {
     pub(super) forest: Forest,
@@ -83,9 +83,13 @@ impl Model {
         match self {
             Self::Majority(class) => vec![*class; rows.len()],
             Self::Linear(linear) => linear.all_scores(rows).iter().map(|scores| highest(scores)).collect(),
-            Self::Forest(forest) => forest.chances(rows).iter().map(|chances| highest(chances)).collect(),
+            Self::Forest(forest) => forest
+                .probabilities(rows)
+                .iter()
+                .map(|probabilities| highest(probabilities))
+                .collect(),
             Self::Stack(stack) => {
-                let below = joined(&stack.forest.chances(rows), &stack.svc.all_scores(rows));
+                let below = joined(&stack.forest.probabilities(rows), &stack.svc.all_scores(rows));
                 stack
                     .top
                     .all_scores(&below)
@@ -96,7 +100,7 @@ impl Model {
         }
     }
 
-    /// The class of one row. `buffer` is used again from row to row.
+    /// The class of one row. `buffer` is reused between rows.
     pub(super) fn predict_one(&self, row: Row<'_>, buffer: &mut Buffer) -> usize {
         let Buffer { dense, scores } = buffer;
         match self {
@@ -105,17 +109,17 @@ impl Model {
                 linear.scores(row, scores);
                 highest(scores)
             }
-            Self::Forest(forest) => highest(&forest.chances_of(row, dense)),
+            Self::Forest(forest) => highest(&forest.probabilities_of(row, dense)),
             Self::Stack(stack) => {
                 stack.svc.scores(row, scores);
-                let below = joined(&[stack.forest.chances_of(row, dense)], &[std::mem::take(scores)]);
+                let below = joined(&[stack.forest.probabilities_of(row, dense)], &[std::mem::take(scores)]);
                 stack.top.scores(below.row(0), scores);
                 highest(scores)
             }
         }
     }
 
-    /// Bytes of what it has learnt, weights as 32-bit numbers, without the vocabulary.
+    /// The size of its weights as 32-bit numbers in bytes, without the vocabulary.
     pub(super) fn bytes(&self) -> usize {
         let linear = |linear: &Linear, features: usize| 4 * linear.classes() * (features + 1);
         match self {
@@ -130,13 +134,13 @@ impl Model {
         }
     }
 
-    /// Whether it looks at the text at all.
+    /// Whether it uses the text.
     pub(super) const fn has_features(&self) -> bool {
         !matches!(self, Self::Majority(_))
     }
 }
 
-/// Memory of [`Model::predict_one`].
+/// Buffers of [`Model::predict_one`].
 #[derive(Debug, Default)]
 pub(super) struct Buffer {
     dense: Vec<f32>,
@@ -148,11 +152,11 @@ pub(super) struct Buffer {
 pub(super) struct Trained {
     pub(super) kind: Kind,
     pub(super) model: Model,
-    pub(super) chosen: Chosen,
-    /// Seconds of wall clock, tuning included.
+    pub(super) chosen: Hyperparameters,
+    /// Seconds of wall clock, including tuning.
     pub(super) seconds: f64,
-    /// The scores of each training row by models that did not see it; none of the floor and the stack.
-    pub(super) unseen: Vec<Vec<f64>>,
+    /// The scores of each training row by models that were not trained on it; empty for the majority and the stack.
+    pub(super) out_of_fold: Vec<Vec<f64>>,
 }
 
 /// The scores of two models as features of a third.

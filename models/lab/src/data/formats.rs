@@ -1,10 +1,10 @@
-//! One function a format: the rows of a file as examples, texts not yet mended.
+//! A parser for each format. The texts are not repaired here.
 
 use std::{path::Path, sync::Arc};
 
 use super::{DataError, Example, Format, Origin, UNKNOWN, is_language, read_text};
 
-/// Where rows come from, and what is wrong with them.
+/// The parsed rows of a file.
 struct Rows {
     file: Arc<Path>,
     examples: Vec<Example>,
@@ -12,11 +12,11 @@ struct Rows {
 
 impl Rows {
     fn push(&mut self, row: u64, text: &str, labels: Vec<String>) {
-        self.push_judged(row, text, labels, Vec::new());
+        self.push_with_unknown(row, text, labels, Vec::new());
     }
 
-    /// A row of which some labels are not known.
-    fn push_judged(&mut self, row: u64, text: &str, labels: Vec<String>, unknown: Vec<String>) {
+    /// Adds a row with unknown labels.
+    fn push_with_unknown(&mut self, row: u64, text: &str, labels: Vec<String>, unknown: Vec<String>) {
         let origin = Origin {
             file: Arc::clone(&self.file),
             row,
@@ -30,7 +30,7 @@ impl Rows {
         });
     }
 
-    fn wrong(&self, row: u64, detail: impl Into<String>) -> DataError {
+    fn error(&self, row: u64, detail: impl Into<String>) -> DataError {
         DataError::Row {
             origin: Origin {
                 file: Arc::clone(&self.file),
@@ -44,16 +44,16 @@ impl Rows {
         self.checked(row, field.split(','))
     }
 
-    /// Labels without space around them, each once, in a form that `prepare` can write.
+    /// Trims, checks and de-duplicates labels, so that `prepare` can write them.
     fn checked<'l>(&self, row: u64, given: impl Iterator<Item = &'l str>) -> Result<Vec<String>, DataError> {
         let mut labels: Vec<String> = Vec::new();
         for label in given.map(str::trim) {
             if label.is_empty() {
-                return Err(self.wrong(row, "a label is empty"));
+                return Err(self.error(row, "a label is empty"));
             }
             if label.contains([',', '\t', '\n', '\r']) {
                 let detail = format!("the label `{}` has commas, tabs or line ends", label.escape_debug());
-                return Err(self.wrong(row, detail));
+                return Err(self.error(row, detail));
             }
             if !labels.iter().any(|known| known == label) {
                 labels.push(label.to_owned());
@@ -99,7 +99,7 @@ fn tsv(rows: &mut Rows, content: &str) -> Result<(), DataError> {
             [text, labels, language] if is_language(language) => (text, labels, Some(language)),
             _ => {
                 let expected = "expected `text<TAB>label[,label][<TAB>language]`";
-                return Err(rows.wrong(row, format!("{} columns: {expected}", fields.len())));
+                return Err(rows.error(row, format!("{} columns: {expected}", fields.len())));
             }
         };
         let given = rows.labels(row, given)?;
@@ -110,9 +110,9 @@ fn tsv(rows: &mut Rows, content: &str) -> Result<(), DataError> {
             .map(|label| label[UNKNOWN.len_utf8()..].trim().to_owned())
             .collect();
         if unknown.iter().any(|label| label.is_empty() || labels.contains(label)) {
-            return Err(rows.wrong(row, "a label is both given and not known, or without a name"));
+            return Err(rows.error(row, "a label is both given and unknown, or has no name"));
         }
-        rows.push_judged(row, text, labels, unknown);
+        rows.push_with_unknown(row, text, labels, unknown);
         if let (Some(example), Some(language)) = (rows.examples.last_mut(), language) {
             example.language = Some(language.into());
         }
@@ -128,7 +128,7 @@ fn records(content: &str, delimiter: u8) -> csv::Reader<&[u8]> {
         .from_reader(content.as_bytes())
 }
 
-/// Runs `each` on every record with its line.
+/// Calls `each` with every record and its line.
 fn each_record(
     rows: &mut Rows,
     content: &str,
@@ -136,7 +136,7 @@ fn each_record(
     mut each: impl FnMut(&mut Rows, u64, &[&str]) -> Result<(), DataError>,
 ) -> Result<(), DataError> {
     for (number, record) in (1..).zip(records(content, delimiter).records()) {
-        let record = record.map_err(|error| rows.wrong(number, error.to_string()))?;
+        let record = record.map_err(|error| rows.error(number, error.to_string()))?;
         let row = record.position().map_or(number, csv::Position::line);
         let fields: Vec<&str> = record.iter().collect();
         each(rows, row, &fields)?;
@@ -147,7 +147,7 @@ fn each_record(
 fn csv(rows: &mut Rows, content: &str) -> Result<(), DataError> {
     each_record(rows, content, b',', |rows, row, fields| {
         let [text, label] = *fields else {
-            return Err(rows.wrong(row, format!("{} columns: expected `text,label`", fields.len())));
+            return Err(rows.error(row, format!("{} columns: expected `text,label`", fields.len())));
         };
         let header = row == 1 && text.eq_ignore_ascii_case("text") && label.to_ascii_lowercase().starts_with("label");
         if !header {
@@ -175,7 +175,7 @@ enum OneOrMore {
 fn jsonl(rows: &mut Rows, content: &str) -> Result<(), DataError> {
     for (row, line) in lines(content) {
         let line: Line = serde_json::from_str(line)
-            .map_err(|error| rows.wrong(row, format!("expected {{\"text\": ..., \"label\": ...}}: {error}")))?;
+            .map_err(|error| rows.error(row, format!("expected {{\"text\": ..., \"label\": ...}}: {error}")))?;
         let given = match &line.label {
             OneOrMore::One(label) => std::slice::from_ref(label),
             OneOrMore::More(labels) => labels,
@@ -195,7 +195,7 @@ fn crowdflower(rows: &mut Rows, content: &str) -> Result<(), DataError> {
             rows.push(row, text, labels);
             Ok(())
         }
-        _ => Err(rows.wrong(
+        _ => Err(rows.error(
             row,
             format!("{} columns: expected tweet_id,sentiment,author,content", fields.len()),
         )),
@@ -212,7 +212,7 @@ fn goemotions(rows: &mut Rows, path: &Path, content: &str) -> Result<(), DataErr
         .collect();
     each_record(rows, content, b'\t', |rows, row, fields| {
         let [text, numbers, _] = *fields else {
-            return Err(rows.wrong(
+            return Err(rows.error(
                 row,
                 format!("{} columns: expected text, label numbers, comment id", fields.len()),
             ));
@@ -226,7 +226,7 @@ fn goemotions(rows: &mut Rows, path: &Path, content: &str) -> Result<(), DataErr
                 "label numbers `{numbers}`: expected 0 to {}, as in labels.txt",
                 names.len().max(1) - 1
             );
-            rows.wrong(row, detail)
+            rows.error(row, detail)
         })?;
         rows.push(row, text, labels);
         Ok(())
@@ -240,14 +240,14 @@ fn named(number: &str, names: &[&str]) -> Option<String> {
 }
 
 fn tweeteval(rows: &mut Rows, path: &Path, content: &str) -> Result<(), DataError> {
-    let unfit = |detail: String| DataError::Unfit {
+    let invalid = |detail: String| DataError::Invalid {
         file: path.to_owned(),
         detail,
     };
     let name = path.file_name().unwrap_or_default().to_string_lossy();
     let stem = name
         .strip_suffix("_text.txt")
-        .ok_or_else(|| unfit("TweetEval's texts are in NAME_text.txt, with NAME_labels.txt beside it".to_owned()))?;
+        .ok_or_else(|| invalid("TweetEval's texts are in NAME_text.txt, with NAME_labels.txt beside it".to_owned()))?;
     let labels = read_text(&path.with_file_name(format!("{stem}_labels.txt")))?;
     let mapping = read_text(&path.with_file_name("mapping.txt"))?;
     let names: Vec<&str> = mapping
@@ -256,10 +256,10 @@ fn tweeteval(rows: &mut Rows, path: &Path, content: &str) -> Result<(), DataErro
         .map(|(_, name)| name.trim())
         .collect();
     let labels: Vec<&str> = labels.lines().filter(|line| !line.trim().is_empty()).collect();
-    // A text may be empty, so all lines count, but for the one after the last line's end.
+    // A text may be empty, so empty lines count.
     let texts: Vec<&str> = content.lines().collect();
     if texts.len() != labels.len() {
-        return Err(unfit(format!(
+        return Err(invalid(format!(
             "{} texts, but {stem}_labels.txt has {} labels",
             texts.len(),
             labels.len()
@@ -267,7 +267,7 @@ fn tweeteval(rows: &mut Rows, path: &Path, content: &str) -> Result<(), DataErro
     }
     for ((row, text), number) in (1..).zip(texts).zip(labels) {
         let label = named(number, &names)
-            .ok_or_else(|| rows.wrong(row, format!("its label `{number}` is not in mapping.txt")))?;
+            .ok_or_else(|| rows.error(row, format!("its label `{number}` is not in mapping.txt")))?;
         rows.push(row, text, vec![label]);
     }
     Ok(())
@@ -277,7 +277,7 @@ fn carer(rows: &mut Rows, content: &str) -> Result<(), DataError> {
     for (row, line) in lines(content) {
         let (text, label) = line
             .rsplit_once(';')
-            .ok_or_else(|| rows.wrong(row, "no `;`: expected `text;label`"))?;
+            .ok_or_else(|| rows.error(row, "no `;`: expected `text;label`"))?;
         let labels = rows.labels(row, label)?;
         rows.push(row, text, labels);
     }
@@ -290,16 +290,16 @@ fn semeval_ec(rows: &mut Rows, content: &str) -> Result<(), DataError> {
         let fields: Vec<&str> = line.split('\t').collect();
         if names.is_empty() {
             let ["ID", "Tweet", labels @ ..] = fields.as_slice() else {
-                return Err(rows.wrong(row, "expected the header ID, Tweet and one column a label"));
+                return Err(rows.error(row, "expected the header ID, Tweet and a column for each label"));
             };
             names = labels.to_vec();
             continue;
         }
         let [_, text, flags @ ..] = fields.as_slice() else {
-            return Err(rows.wrong(row, format!("{} columns: expected {}", fields.len(), names.len() + 2)));
+            return Err(rows.error(row, format!("{} columns: expected {}", fields.len(), names.len() + 2)));
         };
         if flags.len() != names.len() || !flags.iter().all(|flag| matches!(*flag, "0" | "1")) {
-            return Err(rows.wrong(
+            return Err(rows.error(
                 row,
                 format!("expected {} columns of 0 or 1 after the text", names.len()),
             ));
@@ -323,7 +323,7 @@ fn semeval_4a(rows: &mut Rows, content: &str) -> Result<(), DataError> {
         // Some years end their lines with a tab.
         let fields: Vec<&str> = line.trim_end_matches('\t').split('\t').collect();
         let [_, label, text] = fields[..] else {
-            return Err(rows.wrong(row, format!("{} columns: expected id, label, text", fields.len())));
+            return Err(rows.error(row, format!("{} columns: expected id, label, text", fields.len())));
         };
         let labels = rows.labels(row, label)?;
         rows.push(row, text, labels);
@@ -334,14 +334,14 @@ fn semeval_4a(rows: &mut Rows, content: &str) -> Result<(), DataError> {
 fn nrc_tec(rows: &mut Rows, content: &str) -> Result<(), DataError> {
     for (row, line) in lines(content) {
         let parts = line.split_once('\t').and_then(|(_, rest)| rest.rsplit_once(":: "));
-        let (text, label) = parts.ok_or_else(|| rows.wrong(row, "expected `id:<TAB>text<TAB>:: label`"))?;
+        let (text, label) = parts.ok_or_else(|| rows.error(row, "expected `id:<TAB>text<TAB>:: label`"))?;
         let labels = rows.labels(row, label)?;
         rows.push(row, text, labels);
     }
     Ok(())
 }
 
-/// The emotions of BRIGHTER, of which a language may lack some.
+/// The emotions of BRIGHTER; some languages lack some of them.
 const BRIGHTER: [&str; 6] = ["anger", "disgust", "fear", "joy", "sadness", "surprise"];
 
 fn brighter(rows: &mut Rows, content: &str) -> Result<(), DataError> {
@@ -349,16 +349,19 @@ fn brighter(rows: &mut Rows, content: &str) -> Result<(), DataError> {
     each_record(rows, content, b',', |rows, row, fields| {
         if columns.is_empty() {
             let ["id", "text", emotions @ ..] = fields else {
-                return Err(rows.wrong(row, "expected the header id,text and one column an emotion"));
+                return Err(rows.error(row, "expected the header id,text and a column for each emotion"));
             };
             if let Some(other) = emotions.iter().find(|emotion| !BRIGHTER.contains(emotion)) {
-                return Err(rows.wrong(row, format!("the column `{other}` is none of {}", BRIGHTER.join(", "))));
+                return Err(rows.error(
+                    row,
+                    format!("the column `{other}` is not one of {}", BRIGHTER.join(", ")),
+                ));
             }
             columns = fields.iter().map(|&name| name.to_owned()).collect();
             return Ok(());
         }
         if fields.len() != columns.len() {
-            return Err(rows.wrong(row, format!("{} columns: expected {}", fields.len(), columns.len())));
+            return Err(rows.error(row, format!("{} columns: expected {}", fields.len(), columns.len())));
         }
         let (mut labels, mut unknown) = (Vec::new(), Vec::new());
         for emotion in BRIGHTER {
@@ -367,7 +370,7 @@ fn brighter(rows: &mut Rows, content: &str) -> Result<(), DataError> {
                 "1" | "1.0" => labels.push(emotion.to_owned()),
                 "0" | "0.0" => {}
                 "" => unknown.push(emotion.to_owned()),
-                other => return Err(rows.wrong(row, format!("`{other}` for {emotion}: expected 0, 1 or nothing"))),
+                other => return Err(rows.error(row, format!("`{other}` for {emotion}: expected 0, 1 or nothing"))),
             }
         }
         match (labels.is_empty(), unknown.is_empty()) {
@@ -375,12 +378,12 @@ fn brighter(rows: &mut Rows, content: &str) -> Result<(), DataError> {
             (true, false) => unknown.push("neutral".to_owned()),
             (false, _) => {}
         }
-        rows.push_judged(row, fields[1], labels, unknown);
+        rows.push_with_unknown(row, fields[1], labels, unknown);
         Ok(())
     })
 }
 
-/// What XED's numbers stand for, from 1; 9 is of its neutral files.
+/// The labels of XED's numbers, from 1; 9 occurs in its neutral files.
 const XED: [&str; 9] = [
     "anger",
     "anticipation",

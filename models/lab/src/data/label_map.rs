@@ -1,4 +1,4 @@
-//! From the labels of one set to those of another.
+//! Maps the labels of one set to those of another.
 
 use std::{
     collections::{BTreeMap, BTreeSet},
@@ -11,50 +11,50 @@ use serde::Deserialize;
 
 use super::{DataError, Example};
 
-/// Which labels become which: renames and groups them, and drops those without a counterpart.
+/// Renames, groups and drops labels.
 ///
 /// As a TOML file:
 ///
 /// ```toml
-/// labels = ["anger", "joy"]    # what there is in the end, in this order
+/// labels = ["anger", "joy"]    # the resulting labels, in this order
 /// drop = ["boredom"]           # labels without a counterpart
 ///
 /// [map]
 /// hate = "anger"
 /// ```
 ///
-/// Each of `labels` stands for itself. A label that the file does not name is an error where it is met.
+/// Each of `labels` is mapped to itself. A label that the file does not list is an error when it occurs in the data.
 #[derive(Debug, Clone, PartialEq, Eq, Default)]
 pub struct LabelMap {
     labels: Vec<String>,
     drop: BTreeSet<String>,
     map: BTreeMap<String, String>,
-    /// Every label stands for itself.
+    /// Every label is mapped to itself.
     identity: bool,
 }
 
-/// Why a file maps no labels.
+/// What is wrong with a mapping file.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
 #[non_exhaustive]
 pub enum LabelMapError {
-    /// It is no TOML, or has other keys; the line and what is wrong there.
+    /// It is not TOML or has unknown keys; the line and the mistake.
     #[error("{0}")]
     Form(String),
-    /// It names no labels.
-    #[error("`labels` is empty: name the labels there are in the end")]
+    /// It lists no labels.
+    #[error("`labels` is empty: list the resulting labels")]
     Empty,
-    /// A label is named twice.
+    /// A label is listed twice.
     #[error("`{0}` is in `labels` twice")]
     Twice(String),
-    /// A label becomes one that there is not.
-    #[error("`{from}` becomes `{to}`, which is not in `labels`")]
+    /// A label is mapped to one that is not listed.
+    #[error("`{from}` is mapped to `{to}`, which is not in `labels`")]
     Unknown {
         /// The label of the set.
         from: String,
-        /// What it becomes.
+        /// The label that it is mapped to.
         to: String,
     },
-    /// A label becomes another and is dropped.
+    /// A label is both mapped and dropped.
     #[error("`{0}` is both mapped and dropped")]
     Both(String),
 }
@@ -83,7 +83,7 @@ impl LabelMap {
     ///
     /// # Errors
     ///
-    /// [`DataError`] if it can't be read, is not as above, or contradicts itself.
+    /// [`DataError`] if it can't be read or is not valid.
     pub fn read(path: &Path) -> Result<Self, DataError> {
         let text = fs::read_to_string(path).map_err(|source| DataError::Io {
             file: path.to_owned(),
@@ -125,13 +125,13 @@ impl LabelMap {
         })
     }
 
-    /// The labels there are in the end, in their order; empty for [`LabelMap::identity`].
+    /// The resulting labels in order; empty for [`LabelMap::identity`].
     #[must_use]
     pub fn labels(&self) -> &[String] {
         &self.labels
     }
 
-    /// What a label becomes: `Some(None)` if it is dropped, `None` if the map does not know it.
+    /// The label that `label` is mapped to; `Some(None)` if it is dropped, `None` if the map does not have it.
     #[must_use]
     pub fn get<'a>(&'a self, label: &'a str) -> Option<Option<&'a str>> {
         if self.identity {
@@ -150,7 +150,7 @@ impl LabelMap {
     ///
     /// # Errors
     ///
-    /// [`DataError::Row`] for a label that the map does not know.
+    /// [`DataError::Row`] for a label that the map does not have.
     pub fn apply(&self, example: &mut Example) -> Result<(), DataError> {
         let labels = self.mapped(&example.labels, example)?;
         let mut unknown = self.mapped(&example.unknown, example)?;

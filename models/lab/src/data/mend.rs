@@ -1,19 +1,19 @@
-//! The damage that published sets are known for, and its repair.
+//! Repairs the known damage of published sets.
 
 use std::borrow::Cow;
 
 use moodstream::clean::normalise;
 
-/// Rounds of repair: text that was encoded twice too often is met, more is not.
+/// Rounds of repair: some texts were wrongly encoded twice, none more often.
 const MAX_ROUNDS: usize = 4;
 
-/// Mends a text: UTF-8 that was read as Windows-1252 or Latin-1 (`CafÃ©`), escapes left in
-/// (`\u2019`, `\n`), HTML entities, characters lost to U+FFFD; then NFC, on one line.
+/// Repairs a text: UTF-8 that was read as Windows-1252 or Latin-1 (`CafÃ©`), escapes (`\u2019`, `\n`), HTML entities,
+/// characters replaced with U+FFFD. The result is in NFC, on one line.
 ///
-/// A sound text stays as it is, but for what normalising does.
+/// An undamaged text is only normalised.
 #[must_use]
 pub fn mend(text: &str) -> String {
-    // Bytes in disguise come first: normalising takes some of them for control characters or spaces.
+    // Mojibake comes first: normalising treats some of its characters as control characters or spaces.
     let mut current = normalise(&replacement(&mojibake(&escapes(text))));
     for _ in 0..MAX_ROUNDS {
         let next = normalise(&replacement(&mojibake(&escapes(&current))));
@@ -25,19 +25,19 @@ pub fn mend(text: &str) -> String {
     current
 }
 
-/// JSON's escapes as the characters that they stand for: `\uXXXX`, surrogate pairs too, `\n`, `\r` and `\"`. Other
-/// backslashes stay, and so do the latter three where a path of Windows makes them doubtful.
+/// Replaces JSON's escapes: `\uXXXX`, including surrogate pairs, `\n`, `\r` and `\"`. Other backslashes are kept, and so
+/// are the latter three in a text with a Windows path.
 fn escapes(text: &str) -> Cow<'_, str> {
     if !text.contains('\\') {
         return Cow::Borrowed(text);
     }
-    let doubtful = names_a_drive(text);
+    let has_path = names_a_drive(text);
     let mut out = String::with_capacity(text.len());
     let mut rest = text;
     while let Some(at) = rest.find('\\') {
         out.push_str(&rest[..at]);
         rest = &rest[at..];
-        let short = || short_escape(rest).filter(|_| !doubtful);
+        let short = || short_escape(rest).filter(|_| !has_path);
         let (c, length) = unicode_escape(rest).or_else(short).unwrap_or(('\\', 1));
         out.push(c);
         rest = &rest[length..];
@@ -46,7 +46,7 @@ fn escapes(text: &str) -> Cow<'_, str> {
     Cow::Owned(out)
 }
 
-/// The character that the `\uXXXX` at the start of `text` stands for, and its length there.
+/// The character of the `\uXXXX` at the start of `text`, and the length of the escape.
 fn unicode_escape(text: &str) -> Option<(char, usize)> {
     match code_unit(text)? {
         high @ 0xD800..=0xDBFF => {
@@ -69,7 +69,7 @@ fn short_escape(text: &str) -> Option<(char, usize)> {
     Some((c, 2))
 }
 
-/// Whether `C:\` is in it, as in `C:\new`.
+/// Whether the text contains `C:\`, as in `C:\new`.
 fn names_a_drive(text: &str) -> bool {
     text.match_indices(":\\").any(|(at, _)| {
         let mut before = text[..at].chars().rev();
@@ -85,11 +85,11 @@ fn code_unit(text: &str) -> Option<u32> {
         .then(|| u32::from_str_radix(digits, 16).ok())?
 }
 
-/// Runs of characters that are UTF-8 bytes in disguise, as the characters meant.
+/// Replaces mojibake, UTF-8 bytes that were read as single characters, with the original characters.
 ///
-/// Only what can hardly be meant as it stands: `Â` and `Ã` lead the Latin letters, `â` punctuation and
-/// symbols, `ã` kana, `ï` U+FFFD and the byte-order mark, `ð` emoji. `Ö—` and the French `é »` with its
-/// hard space, which would decode too, stay.
+/// Only sequences that are unlikely in real text are replaced: `Â` and `Ã` start Latin letters, `â` punctuation and symbols,
+/// `ã` kana, `ï` U+FFFD and the byte-order mark, `ð` emoji. `Ö—` and the French `é »` with a no-break space could be decoded
+/// as well, but are kept.
 fn mojibake(text: &str) -> Cow<'_, str> {
     if !text.contains(['Â', 'Ã', 'â', 'ã', 'ï', 'ð']) {
         return Cow::Borrowed(text);
@@ -97,15 +97,15 @@ fn mojibake(text: &str) -> Cow<'_, str> {
     let mut out = String::with_capacity(text.len());
     let mut rest = text;
     while let Some(c) = rest.chars().next() {
-        let (meant, length) = disguised(rest).unwrap_or((c, c.len_utf8()));
+        let (meant, length) = mojibake_at_start(rest).unwrap_or((c, c.len_utf8()));
         out.push(meant);
         rest = &rest[length..];
     }
     Cow::Owned(out)
 }
 
-/// The character disguised at the start of `text`, and the bytes it takes there.
-fn disguised(text: &str) -> Option<(char, usize)> {
+/// The original character of the mojibake at the start of `text`, and the length of the mojibake in bytes.
+fn mojibake_at_start(text: &str) -> Option<(char, usize)> {
     let mut chars = text.chars();
     let lead = byte(chars.next()?)?;
     let size = match lead {
@@ -122,7 +122,7 @@ fn disguised(text: &str) -> Option<(char, usize)> {
     Some((meant, text.len() - chars.as_str().len()))
 }
 
-/// The byte that Windows-1252 (with Latin-1 in its gaps) shows as `c`.
+/// The byte that is `c` in Windows-1252, or in Latin-1 where that is undefined.
 fn byte(c: char) -> Option<u8> {
     const HIGH: [char; 32] = [
         '€', '\u{81}', '‚', 'ƒ', '„', '…', '†', '‡', 'ˆ', '‰', 'Š', '‹', 'Œ', '\u{8D}', 'Ž', '\u{8F}', '\u{90}', '‘',
@@ -137,8 +137,7 @@ fn byte(c: char) -> Option<u8> {
     }
 }
 
-/// U+FFFD, the mark of a lost character: an apostrophe between letters where English has one,
-/// nothing elsewhere.
+/// Replaces U+FFFD, which stands for a lost character, with an apostrophe where English has one, and removes it elsewhere.
 fn replacement(text: &str) -> Cow<'_, str> {
     const LOST: char = '\u{FFFD}';
     const ENDINGS: [&str; 8] = ["s", "t", "m", "d", "re", "ve", "ll", "all"];
@@ -165,7 +164,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn known_damage_is_mended() {
+    fn known_damage_is_repaired() {
         for (broken, whole) in [
             ("CafÃ© donâ€™t", "Café don’t"),
             ("Ã¢â‚¬â„¢", "’"),
@@ -182,7 +181,7 @@ mod tests {
     }
 
     #[test]
-    fn sound_text_stays() {
+    fn undamaged_text_is_kept() {
         for text in [
             "Das Ö— ja",
             "Ärger, Ñandú, déjà vu",
@@ -206,7 +205,7 @@ mod tests {
         }
 
         #[test]
-        fn mending_never_panics_and_leaves_one_line(text in any::<String>()) {
+        fn repair_never_panics_and_returns_one_line(text in any::<String>()) {
             let mended = mend(&text);
             let damaged = mended.contains(['\t', '\n', '\r', '\u{FFFD}']);
             prop_assert!(!damaged);

@@ -1,7 +1,7 @@
-//! Labelled sets, read as they were published.
+//! Reads labelled sets in their published formats.
 //!
-//! [`read`] knows the formats of [`Format`], mends the damage that such files are known for
-//! ([`mod@mend`]) and says file and row of what it can't read.
+//! [`read`] supports the formats of [`Format`], repairs the known damage of such files ([`mod@mend`]), and names file and row
+//! in its errors.
 
 mod formats;
 mod label_map;
@@ -20,11 +20,11 @@ pub use mend::mend;
 
 use crate::files::{self, FileError};
 
-/// What stands before a label of which it is not known whether the text has it.
+/// The prefix of a label of which it is not known whether the text has it.
 pub const UNKNOWN: char = '?';
 
-/// Whether a column may name a language: a subtag of two or three letters and maybe others behind it, as in BCP 47. A label
-/// that stands there by mistake mostly is longer.
+/// Whether a column can be a language: a subtag of two or three letters, optionally followed by others, as in BCP 47. A
+/// label in this column by mistake is usually longer.
 #[must_use]
 pub fn is_language(tag: &str) -> bool {
     let mut subtags = tag.split('-');
@@ -37,15 +37,15 @@ pub fn is_language(tag: &str) -> bool {
 /// A text and its labels.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Example {
-    /// The text: mended, in NFC, on one line.
+    /// The text: repaired, in NFC, on one line.
     pub text: String,
-    /// The labels in the words of its set, without repeats; none if its set gives none.
+    /// The labels as its set names them, without repeats; may be empty.
     pub labels: Vec<String>,
-    /// Labels of which its set doesn't say whether the text has them, without repeats and not among `labels`.
+    /// Labels of which it is not known whether the text has them, without repeats and not among `labels`.
     pub unknown: Vec<String>,
-    /// Its language (a tag of BCP 47), where its file or recipe says.
+    /// Its language (a BCP 47 tag), if the file or recipe has one.
     pub language: Option<Arc<str>>,
-    /// Where it stands.
+    /// Its place in the file.
     pub origin: Origin,
 }
 
@@ -64,59 +64,59 @@ impl fmt::Display for Origin {
     }
 }
 
-/// How a labelled file is written. All may be compressed with zstd (`.zst`).
+/// The format of a labelled file. All may be compressed with zstd (`.zst`).
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default, Serialize, Deserialize, clap::ValueEnum)]
 #[serde(rename_all = "kebab-case")]
 pub enum Format {
-    /// Found from the file's name and first line.
+    /// Detected from the file's name and first line.
     #[default]
     Auto,
-    /// `text<TAB>label[,label][<TAB>language]`, without a header; what `prepare` writes. `?label` stands for one that
-    /// the text may have or not.
+    /// `text<TAB>label[,label][<TAB>language]`, without a header; `prepare` writes it. `?label` is a label that the
+    /// text may or may not have.
     Tsv,
-    /// `text,label[,label]` in quotes where needed, with or without a header.
+    /// `text,label[,label]`, quoted where needed, with or without a header.
     Csv,
-    /// One object a line: `text`, and `label` or `labels`.
+    /// One object per line: `text`, and `label` or `labels`.
     Jsonl,
     /// CrowdFlower's "Emotion in Text": CSV `tweet_id,sentiment,author,content`.
     Crowdflower,
-    /// GoEmotions: `text<TAB>number[,number]<TAB>comment id`, the numbers lines of `labels.txt`
-    /// beside it, from 0.
+    /// GoEmotions: `text<TAB>number[,number]<TAB>comment id`, where the numbers are lines of
+    /// `labels.txt` in the same folder, from 0.
     Goemotions,
     /// TweetEval: texts in `NAME_text.txt`, numbers in `NAME_labels.txt`, their names in `mapping.txt`.
     Tweeteval,
     /// CARER (dair-ai/emotion): `text;label`.
     Carer,
-    /// SemEval-2018 task 1 E-c: TSV with a header and one column of 0 and 1 a label. A text without
-    /// any is labelled `neutral`, as the task's page names it "neutral or no emotion".
+    /// SemEval-2018 task 1 E-c: TSV with a header and a column of 0 and 1 for each label. A text without labels is `neutral`:
+    /// the task's page calls it "neutral or no emotion".
     SemevalEc,
     /// SemEval-2017 task 4 A: `id<TAB>label<TAB>text`.
     Semeval4a,
     /// NRC Twitter Emotion Corpus: `id:<TAB>text<TAB>:: label`.
     NrcTec,
-    /// BRIGHTER: CSV with a header, `id,text` and one column of 0 and 1 an emotion. One whose column is absent or blank
-    /// is not known. A text that is known to have none of the six is `neutral`.
+    /// BRIGHTER: CSV with a header, `id,text` and a column of 0 and 1 for each emotion. An emotion whose column is absent or
+    /// blank is unknown. A text with 0 for all six is `neutral`.
     Brighter,
     /// XED: `text<TAB>number[, number]`, 1 to 8 for Plutchik's emotions; in `neu_*`, `9<TAB>text`, which is neutral. Lines
-    /// of another form, of which the projections have some, are left out. It looks like any TSV: it has to be named.
+    /// of another form, which the projections have, are left out. It looks like other TSV, so it is not detected.
     Xed,
 }
 
 /// A file that can't be read as labelled text.
 #[derive(Debug, thiserror::Error)]
 pub enum DataError {
-    /// It can't be opened, decompressed or is not UTF-8.
+    /// It can't be opened or decompressed.
     #[error("{} can't be read", file.display())]
     Io {
         /// The file.
         file: PathBuf,
-        /// What went wrong.
+        /// The error.
         source: io::Error,
     },
     /// It can't be written.
     #[error(transparent)]
     Write(#[from] FileError),
-    /// A row does not have the form that its format asks for.
+    /// A row is not in the file's format.
     #[error("{origin}: {detail}")]
     Row {
         /// The row.
@@ -124,7 +124,7 @@ pub enum DataError {
         /// What is wrong with it.
         detail: String,
     },
-    /// A file of label mappings that can't be followed.
+    /// A file of label mappings is not valid.
     #[error("{}: {fault}", file.display())]
     LabelMap {
         /// The file.
@@ -132,9 +132,9 @@ pub enum DataError {
         /// What is wrong with it.
         fault: LabelMapError,
     },
-    /// The file as a whole is unfit.
+    /// The file as a whole is not valid.
     #[error("{}: {detail}", file.display())]
-    Unfit {
+    Invalid {
         /// The file.
         file: PathBuf,
         /// What is wrong with it.
@@ -142,7 +142,7 @@ pub enum DataError {
     },
 }
 
-/// Reads a labelled file. Texts that are empty once mended are left out.
+/// Reads a labelled file. Texts that are empty after repair are left out.
 ///
 /// # Errors
 ///
@@ -167,22 +167,22 @@ pub fn read(path: &Path, format: Format) -> Result<Vec<Example>, DataError> {
     Ok(examples)
 }
 
-/// Writes examples as `text<TAB>label[,label][<TAB>language]`, whole or not at all.
+/// Writes examples as `text<TAB>label[,label][<TAB>language]`, atomically.
 ///
 /// # Errors
 ///
-/// [`DataError::Row`] for a text or label that this form can't hold, [`DataError::Io`].
+/// [`DataError::Row`] for a text or label that this format can't represent, [`DataError::Write`].
 pub fn write_tsv<'a>(path: &Path, examples: impl IntoIterator<Item = &'a Example>) -> Result<(), DataError> {
     let mut out = String::new();
     for example in examples {
-        let unfit = |detail| {
+        let invalid = |detail| {
             Err(DataError::Row {
                 origin: example.origin.clone(),
                 detail,
             })
         };
         if example.text.contains(['\t', '\n', '\r']) {
-            return unfit("the text has tabs or line ends".to_owned());
+            return invalid("the text has tabs or line ends".to_owned());
         }
         if let Some(label) = example
             .labels
@@ -190,7 +190,7 @@ pub fn write_tsv<'a>(path: &Path, examples: impl IntoIterator<Item = &'a Example
             .chain(&example.unknown)
             .find(|label| label.contains([',', '\t', '\n', '\r']) || label.is_empty())
         {
-            return unfit(format!("the label `{label}` is empty or has commas, tabs or line ends"));
+            return invalid(format!("the label `{label}` is empty or has commas, tabs or line ends"));
         }
         out.push_str(&example.text);
         out.push('\t');
@@ -214,9 +214,9 @@ pub fn write_tsv<'a>(path: &Path, examples: impl IntoIterator<Item = &'a Example
 }
 
 fn empty(path: &Path) -> DataError {
-    DataError::Unfit {
+    DataError::Invalid {
         file: path.to_owned(),
-        detail: "no labelled text in it".to_owned(),
+        detail: "no labelled text".to_owned(),
     }
 }
 
@@ -263,7 +263,8 @@ fn detect(path: &Path, content: &str) -> Result<Format, DataError> {
         [_, _] | [_, _, _] => Format::Tsv,
         [line] if line.contains(';') => Format::Carer,
         _ => {
-            let detail = "no known form of labelled text: expected `text<TAB>label`; name the format if it is another";
+            let detail =
+                "unknown format of labelled text: expected `text<TAB>label`; for another format, give its name";
             return Err(DataError::Row {
                 origin: Origin {
                     file: path.into(),

@@ -29,7 +29,7 @@ fn row(text: &str, labels: &[&str], row: u64) -> (String, Vec<String>, u64) {
 }
 
 #[test]
-fn each_format_is_found_and_read() {
+fn each_format_is_detected_and_read() {
     let tsv = read_one("a.tsv", &[("a.tsv", "I am\tjoy\n\n\"x\tfear, anger,fear\r\n")]);
     assert_eq!(
         tsv.unwrap(),
@@ -93,7 +93,7 @@ fn each_format_is_found_and_read() {
 }
 
 #[test]
-fn what_is_wrong_is_said_with_file_and_row() {
+fn errors_name_file_and_row() {
     for (name, files, file, detail) in [
         ("a.tsv", &[("a.tsv", "x\tjoy\nno label\n")][..], "a.tsv:2", "1 columns"),
         ("a.tsv", &[("a.tsv", "x\tjoy,\n")], "a.tsv:1", "a label is empty"),
@@ -127,7 +127,7 @@ fn what_is_wrong_is_said_with_file_and_row() {
             "e.txt:2",
             "0 or 1",
         ),
-        ("x.txt", &[("x.txt", "words alone\n")], "x.txt:1", "no known form"),
+        ("x.txt", &[("x.txt", "words alone\n")], "x.txt:1", "unknown format"),
         ("x.tsv", &[("x.tsv", "\t\n")], "x.tsv", ""),
     ] {
         let error = read_one(name, files).unwrap_err();
@@ -148,7 +148,7 @@ fn what_is_wrong_is_said_with_file_and_row() {
 }
 
 #[test]
-fn what_is_written_reads_back_and_compressed_too() {
+fn written_files_can_be_read_also_compressed() {
     let folder = folder(&[]);
     let path = folder.path().join("a.tsv");
     let origin = Origin {
@@ -175,13 +175,13 @@ fn what_is_written_reads_back_and_compressed_too() {
     assert_eq!(strip(read(&packed, Format::Auto).unwrap()), strip(examples.to_vec()));
     assert!(write_tsv(&path, &[example("a\tb", &["joy"])]).is_err());
     assert!(write_tsv(&path, &[example("a", &["joy,love"])]).is_err());
-    // A failed write leaves the file as it was, and nothing beside it.
+    // A failed write does not change the file and leaves no other file.
     assert_eq!(read(&path, Format::Tsv).unwrap().len(), 2);
     assert_eq!(fs::read_dir(folder.path()).unwrap().count(), 2);
 }
 
 #[test]
-fn the_published_sets_are_read_whole() {
+fn the_published_sets_are_read_completely() {
     let root = Path::new(concat!(env!("CARGO_MANIFEST_DIR"), "/../../../shared/data"));
     if !root.is_dir() {
         println!("skipped: {} is not there", root.display());
@@ -215,14 +215,14 @@ fn the_published_sets_are_read_whole() {
     }
 }
 
-fn judged(name: &str, content: &str, format: Format) -> Vec<Example> {
+fn read_as(name: &str, content: &str, format: Format) -> Vec<Example> {
     let folder = folder(&[(name, content)]);
     read(&folder.path().join(name), format).unwrap()
 }
 
 #[test]
-fn brighter_tells_what_is_not_there_from_what_is_not_known() {
-    let all = judged(
+fn brighter_distinguishes_absent_from_unknown_emotions() {
+    let all = read_as(
         "ron.csv",
         "id,text,anger,disgust,fear,joy,sadness,surprise\na,\"so, well\",1,0,0,0,0,1\nb,none,0,0,0,0,0,0\n\
          c,blank,0,,0,0,0,0\nd,sad,0,,0,0,1,0\n",
@@ -231,14 +231,14 @@ fn brighter_tells_what_is_not_there_from_what_is_not_known() {
     assert_eq!(all[0].labels, ["anger", "surprise"]);
     assert_eq!(all[0].text, "so, well");
     assert_eq!(all[1].labels, ["neutral"]);
-    // Without disgust's column it may have that, so nobody knows whether it has none.
+    // Disgust is unknown, so it is also unknown whether the text is neutral.
     assert!(all[2].labels.is_empty());
     assert_eq!(all[2].unknown, ["disgust", "neutral"]);
     assert_eq!(
         (&*all[3].labels, &*all[3].unknown),
         (&["sadness".to_owned()][..], &["disgust".to_owned()][..])
     );
-    let fewer = judged("eng.csv", "id,text,joy,fear\na,x,1,0\n", Format::Auto);
+    let fewer = read_as("eng.csv", "id,text,joy,fear\na,x,1,0\n", Format::Auto);
     assert_eq!(fewer[0].labels, ["joy"]);
     assert_eq!(fewer[0].unknown, ["anger", "disgust", "sadness", "surprise"]);
     for (content, detail) in [
@@ -252,8 +252,8 @@ fn brighter_tells_what_is_not_there_from_what_is_not_known() {
 }
 
 #[test]
-fn xed_is_read_past_its_broken_lines() {
-    let read = judged(
+fn broken_lines_of_xed_are_skipped() {
+    let read = read_as(
         "fr-projections.tsv",
         "C'est toi?\t4, 7\n\"broken\nVa.\t8\nnot\tnumbers\nx\t10\n",
         Format::Xed,
@@ -267,7 +267,7 @@ fn xed_is_read_past_its_broken_lines() {
             ("Va.".to_owned(), labels(&["trust"]))
         ]
     );
-    let neutral = judged("neu_fi.txt", "9\tNiin.\n", Format::Xed);
+    let neutral = read_as("neu_fi.txt", "9\tNiin.\n", Format::Xed);
     assert_eq!(
         (neutral[0].text.as_str(), &*neutral[0].labels),
         ("Niin.", &labels(&["neutral"])[..])
@@ -275,9 +275,9 @@ fn xed_is_read_past_its_broken_lines() {
 }
 
 #[test]
-fn what_is_not_known_and_the_language_are_written_and_read_back() {
+fn unknown_labels_and_languages_are_written_and_read() {
     let content = "so\tjoy,?fear\tpt-BR\nwell\t?fear,?neutral\tde\nhm\tneutral\n";
-    let examples = judged("a.tsv", content, Format::Auto);
+    let examples = read_as("a.tsv", content, Format::Auto);
     assert_eq!(examples[0].unknown, ["fear"]);
     assert_eq!(examples[0].language.as_deref(), Some("pt-BR"));
     assert!(examples[1].labels.is_empty() && examples[2].language.is_none());

@@ -1,7 +1,7 @@
-//! Judging a model folder in the runtime that serves it.
+//! Evaluates a model folder with the service's classifier.
 //!
-//! Texts pass the model's own cleaning profile and the service's classifier, so that what is
-//! measured is what will be served: tokenizer, truncation, precision, thresholds and all.
+//! Texts are cleaned with the model's profile and classified as in the service, so the figures include the effects of
+//! tokenizer, truncation, precision and thresholds.
 
 mod report;
 mod serve;
@@ -28,62 +28,62 @@ use crate::{
     metrics,
 };
 
-/// Rounds of the bootstrap behind the interval of the macro-F1.
+/// Rounds of the bootstrap for the interval of the macro-F1.
 const BOOTSTRAP_ROUNDS: usize = 1_000;
-/// The interval must not change from run to run.
+/// A fixed seed, so that the interval is the same in every run.
 const BOOTSTRAP_SEED: u64 = 1;
 
-/// What the command line says of a model and the data it is judged on.
+/// The command line arguments for a model and the data to evaluate it on.
 #[derive(Debug, Clone, clap::Args)]
 pub struct ModelArgs {
-    /// Model folder to judge
+    /// Model folder to evaluate
     #[arg(long, value_name = "DIR")]
     pub model: PathBuf,
     /// Labelled files
     #[arg(long, value_name = "FILE", required = true, num_args = 1..)]
     pub data: Vec<PathBuf>,
-    /// Format of the files, where it can't be found from them
+    /// Format of the files, if it can't be detected
     #[arg(long, value_enum, default_value_t)]
     pub format: Format,
-    /// Which of the folder's ONNX files: auto, fp32, fp16 or int8
+    /// Which ONNX file of the folder to run: auto, fp32, fp16 or int8
     #[arg(long, value_name = "PRECISION", default_value = "auto", value_parser = named::<moodstream::model::Precision>)]
     pub precision: moodstream::model::Precision,
-    /// Where it runs: cpu, cuda or tensorrt
+    /// Where to run it: cpu, cuda or tensorrt
     #[arg(long, value_name = "PROVIDER", default_value = "cpu", value_parser = named::<moodstream::model::Provider>)]
     pub provider: moodstream::model::Provider,
     /// The ONNX Runtime library [default: lib/libonnxruntime.so under $MOODSTREAM_RUNTIME or .runtime]
     #[arg(long, value_name = "FILE", env = "ORT_DYLIB_PATH")]
     pub onnxruntime: Option<PathBuf>,
-    /// Texts are cut to this many tokens
+    /// Texts are truncated to this many tokens
     #[arg(long, default_value_t = ModelOptions::default().max_tokens)]
     pub max_tokens: usize,
 }
 
-/// What the command line says.
+/// The command line arguments.
 #[derive(Debug, Clone, clap::Args)]
 pub struct Args {
     /// The model and the data
     #[command(flatten)]
     pub model: ModelArgs,
-    /// Mapping file for the data's labels and the model's, where they differ
+    /// Mapping file for the labels of the data and the model, if they differ
     #[arg(long, value_name = "FILE")]
     pub labels_map: Option<PathBuf>,
-    /// A second model folder, to be compared on the same texts
+    /// A second model folder to compare on the same texts
     #[arg(long, value_name = "DIR")]
     pub against: Option<PathBuf>,
-    /// Which ONNX file of the second folder; with it alone, of the same folder
+    /// Which ONNX file of the second folder to run; without --against, of the same folder
     #[arg(long, value_name = "PRECISION", value_parser = named::<moodstream::model::Precision>)]
     pub against_precision: Option<moodstream::model::Precision>,
-    /// Note in the model's manifest the languages in which its macro-F1 is at least so much, from 0 to 1, in the place of
-    /// those that it names: the service tells posts in other languages apart
+    /// Write the languages in which the macro-F1 is at least this much (0 to 1) to the model's manifest, replacing those
+    /// listed there: the service marks posts in other languages
     #[arg(long, value_name = "MACRO_F1", num_args = 0..=1, default_missing_value = "0")]
     pub note_languages: Option<f64>,
-    /// Where to write the figures
+    /// File for the figures
     #[arg(long, value_name = "FILE")]
     pub json: Option<PathBuf>,
 }
 
-/// A value by the name that the settings file uses for it.
+/// Parses a value by its name in the settings file.
 fn named<T: serde::de::DeserializeOwned>(name: &str) -> Result<T, serde_json::Error> {
     serde_json::from_value(name.into())
 }
@@ -114,7 +114,7 @@ impl ModelArgs {
     ///
     /// # Errors
     ///
-    /// When one can't be read as labelled text, naming file and row.
+    /// When a file can't be read as labelled text; the error names file and row.
     pub fn examples(&self) -> anyhow::Result<Vec<Example>> {
         let mut examples = Vec::new();
         for file in &self.data {
@@ -124,11 +124,11 @@ impl ModelArgs {
     }
 }
 
-/// Runs the step: prints a table, and writes the figures as JSON where asked to.
+/// Runs the step: prints a table, and writes the figures as JSON if requested.
 ///
 /// # Errors
 ///
-/// When the model can't be served, or the data's labels are not the model's.
+/// When the model can't be run, or the data has labels that the model lacks.
 pub fn run(args: Args) -> anyhow::Result<()> {
     let map = match &args.labels_map {
         Some(path) => LabelMap::read(path)?,
@@ -141,14 +141,14 @@ pub fn run(args: Args) -> anyhow::Result<()> {
     examples.retain(|example| !example.labels.is_empty() || !example.unknown.is_empty());
 
     let (options, runtime) = (args.model.options(), args.model.classify_options());
-    let (mut evaluation, emotions) = judge(&args.model.model, &options, &runtime, &examples, &map)?;
+    let (mut evaluation, emotions) = evaluate(&args.model.model, &options, &runtime, &examples, &map)?;
     if args.against.is_some() || args.against_precision.is_some() {
         let path = args.against.as_ref().unwrap_or(&args.model.model);
         let options = ModelOptions {
             precision: args.against_precision.unwrap_or(options.precision),
             ..options
         };
-        let (other, others) = judge(path, &options, &runtime, &examples, &map)?;
+        let (other, others) = evaluate(path, &options, &runtime, &examples, &map)?;
         evaluation.against = Some(Comparison::new(other, &emotions, &others));
     }
     evaluation.data = args.model.data.iter().map(|file| file_name(file)).collect();
@@ -159,7 +159,7 @@ pub fn run(args: Args) -> anyhow::Result<()> {
     if let Some(least) = args.note_languages {
         ensure!(
             !evaluation.languages.is_empty(),
-            "--note-languages: the data don't say which language a post is in"
+            "--note-languages: the data has no languages"
         );
         let known = evaluation.languages.iter().filter(|one| one.macro_f1 >= least);
         let figures = known.map(|one| (one.language.as_str(), one.macro_f1));
@@ -172,13 +172,13 @@ fn file_name(path: &Path) -> String {
     path.file_name().unwrap_or_default().to_string_lossy().into_owned()
 }
 
-/// Judges one model folder on examples whose labels `map` has been applied to. Returns the
-/// emotion given to each text as well: its position among the report's labels.
+/// Evaluates a model folder on examples to whose labels `map` has been applied. Also returns the predicted emotion of each
+/// text, as its position among the report's labels.
 ///
 /// # Errors
 ///
-/// When the model can't be served, fails on a text, or a label is neither the model's nor the map's.
-pub fn judge(
+/// When the model can't be run or fails on a text, or neither the model nor the map has a label.
+pub fn evaluate(
     model: &Path,
     options: &ModelOptions,
     runtime: &ClassifyOptions,
@@ -189,12 +189,12 @@ pub fn judge(
     let served = serve(&folder, runtime, examples)?;
     let info = folder.info();
 
-    let judged = Judged::new(&info.labels, map)?;
-    let truth = judged.truth(examples)?;
-    let unknown = judged.unknown(examples);
-    let mut decided = judged.decide(&served, info.problem_type, &thresholds(model, &info.labels)?);
+    let evaluated = EvaluatedLabels::new(&info.labels, map)?;
+    let truth = evaluated.truth(examples)?;
+    let unknown = evaluated.unknown(examples);
+    let mut decided = evaluated.decide(&served, info.problem_type, &thresholds(model, &info.labels)?);
     for (set, unknown) in decided.sets.iter_mut().zip(&unknown) {
-        // Neither right nor wrong: as if it had not been said.
+        // Unknown labels are neither right nor wrong, so predictions of them are dropped.
         set.retain(|label| !unknown.contains(label));
     }
 
@@ -209,32 +209,32 @@ pub fn judge(
     let one_answer = info.problem_type == ProblemType::SingleLabelClassification;
     let flags = |sets: &[Vec<usize>]| -> Vec<Vec<bool>> {
         sets.iter()
-            .map(|set| (0..judged.labels.len()).map(|label| set.contains(&label)).collect())
+            .map(|set| (0..evaluated.labels.len()).map(|label| set.contains(&label)).collect())
             .collect()
     };
     let (truth_flags, given_flags) = (flags(&truth), flags(&decided.sets));
     let report = match &single {
-        Some(truth) if one_answer => metrics::single_label(&judged.labels, truth, &decided.emotions),
-        _ => metrics::multi_label(&judged.labels, &truth_flags, &given_flags),
+        Some(truth) if one_answer => metrics::single_label(&evaluated.labels, truth, &decided.emotions),
+        _ => metrics::multi_label(&evaluated.labels, &truth_flags, &given_flags),
     };
     let one_label = single.is_none().then(|| {
         let pairs = truth.iter().zip(&unknown).zip(&decided.emotions);
         let pairs = pairs.filter(|((truth, unknown), _)| truth.len() == 1 && unknown.is_empty());
         let (truth, emotions): (Vec<usize>, Vec<usize>) =
             pairs.map(|((truth, _), &emotion)| (truth[0], emotion)).unzip();
-        metrics::single_label(&judged.labels, &truth, &emotions)
+        metrics::single_label(&evaluated.labels, &truth, &emotions)
     });
-    let languages = report::by_language(&judged.labels, examples, &truth_flags, &given_flags);
+    let languages = report::by_language(&evaluated.labels, examples, &truth_flags, &given_flags);
     let interval = metrics::bootstrap(truth.len(), BOOTSTRAP_ROUNDS, BOOTSTRAP_SEED, |sample| match &single {
         Some(truth) if one_answer => {
             let truth: Vec<usize> = sample.iter().map(|&at| truth[at]).collect();
             let emotions: Vec<usize> = sample.iter().map(|&at| decided.emotions[at]).collect();
-            metrics::single_label(&judged.labels, &truth, &emotions).macro_f1
+            metrics::single_label(&evaluated.labels, &truth, &emotions).macro_f1
         }
         _ => {
             let truth: Vec<&[bool]> = sample.iter().map(|&at| truth_flags[at].as_slice()).collect();
             let given: Vec<&[bool]> = sample.iter().map(|&at| given_flags[at].as_slice()).collect();
-            metrics::multi_label(&judged.labels, &truth, &given).macro_f1
+            metrics::multi_label(&evaluated.labels, &truth, &given).macro_f1
         }
     });
     let right: Vec<bool> = truth
@@ -284,25 +284,25 @@ fn thresholds(model: &Path, labels: &[std::sync::Arc<str>]) -> anyhow::Result<Ve
         .collect())
 }
 
-/// Labels as they are judged: the map's where there is one, else the model's.
-struct Judged {
+/// The labels of the evaluation: those of the map if there is one, else the model's.
+struct EvaluatedLabels {
     labels: Vec<String>,
-    /// What each of the model's labels becomes; `None` if the map drops it.
+    /// The position of each of the model's labels among them; `None` if the map drops it.
     of_model: Vec<Option<usize>>,
 }
 
-/// What the model says, in judged labels.
-struct Decided {
+/// The model's predictions in the labels of the evaluation.
+struct Predictions {
     /// The emotion of each text.
     emotions: Vec<usize>,
-    /// All labels given to each text.
+    /// All predicted labels of each text.
     sets: Vec<Vec<usize>>,
-    /// The score of each text's emotion: of a softmax model, the sum over the labels that are judged as it, because how
-    /// often their group is right is what it is held against. Sigmoid's scores don't add up.
+    /// The score of each text's emotion. With softmax, it is the sum over all labels that are mapped to the emotion; with
+    /// sigmoid, scores can't be summed.
     confidence: Vec<f64>,
 }
 
-impl Judged {
+impl EvaluatedLabels {
     fn new(model: &[std::sync::Arc<str>], map: &LabelMap) -> anyhow::Result<Self> {
         let labels: Vec<String> = match map.labels() {
             [] => model.iter().map(ToString::to_string).collect(),
@@ -340,17 +340,16 @@ impl Judged {
         Ok(truth)
     }
 
-    /// The judged labels of which it is not known whether a text has them.
+    /// The labels of which it is not known whether a text has them.
     fn unknown(&self, examples: &[Example]) -> Vec<Vec<usize>> {
         let place = |label: &String| self.labels.iter().position(|known| known == label);
         let of = |example: &Example| example.unknown.iter().filter_map(place).collect();
         examples.iter().map(of).collect()
     }
 
-    /// The served answer in judged labels. Where the map drops the label that was given, the best of
-    /// the others counts.
-    fn decide(&self, served: &Served, problem_type: ProblemType, thresholds: &[f64]) -> Decided {
-        let mut decided = Decided {
+    /// Maps the predictions. If the map drops the predicted label, the label with the next highest score counts.
+    fn decide(&self, served: &Served, problem_type: ProblemType, thresholds: &[f64]) -> Predictions {
+        let mut decided = Predictions {
             emotions: Vec::new(),
             sets: Vec::new(),
             confidence: Vec::new(),

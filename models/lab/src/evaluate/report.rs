@@ -1,4 +1,4 @@
-//! The figures of a judgement.
+//! The figures of an evaluation.
 
 use std::{collections::BTreeMap, fmt::Write as _};
 
@@ -11,25 +11,24 @@ use crate::{
     metrics::{self, Report, Spread},
 };
 
-/// The judgement of a model on a set.
+/// The evaluation of a model on a data set.
 #[derive(Debug, Clone, Serialize)]
 pub struct Evaluation {
-    /// The model's id: its name and the hash of what changes its answers.
+    /// The model's id: its name and a hash of everything that affects its predictions.
     pub model: String,
-    /// The precision of the ONNX file that answered.
+    /// The precision of the ONNX file.
     pub precision: Precision,
     /// Where it ran.
     pub provider: Provider,
-    /// The cleaning profile that the texts passed.
+    /// The cleaning profile of the texts.
     pub profile: String,
     /// The names of the files.
     pub data: Vec<String>,
-    /// The figures over all posts: by one label where data and model have one a post, else by each
-    /// decision for or against a label.
+    /// The figures over all posts: single-label if data and model have one label a post, else multi-label.
     pub report: Report,
-    /// Where posts have several labels: the figures over those that have one.
+    /// If some posts have several labels: the figures over those that have one.
     pub one_label: Option<Report>,
-    /// The figures by language, where the data say which a post is in.
+    /// The figures by language, if the data has languages.
     #[serde(skip_serializing_if = "Vec::is_empty")]
     pub languages: Vec<LanguageReport>,
     /// The share of posts whose emotion is among their labels.
@@ -38,7 +37,7 @@ pub struct Evaluation {
     pub calibration_error: f64,
     /// The bootstrap's 95 % interval of the macro-F1.
     pub macro_f1_interval: Option<Spread>,
-    /// How fast it was.
+    /// The speed.
     pub speed: Speed,
     /// The second model.
     pub against: Option<Comparison>,
@@ -47,20 +46,20 @@ pub struct Evaluation {
 /// The figures of the posts in one language.
 #[derive(Debug, Clone, Serialize)]
 pub struct LanguageReport {
-    /// The language as the data name it.
+    /// The language, as in the data.
     pub language: String,
-    /// Posts judged.
+    /// Number of posts.
     pub posts: u64,
-    /// Mean F1 over the emotions that occur, each decided for itself; neutral, the absence of all, is none of them.
+    /// Mean F1 over the emotions that occur, as multi-label figures; neutral is not an emotion.
     pub macro_f1: f64,
     /// F1 of each label that occurs.
     pub f1: BTreeMap<String, f64>,
 }
 
-/// The label that stands for no emotion.
+/// The label of posts without an emotion.
 const NEUTRAL: &str = "neutral";
 
-/// The figures by language in alphabetical order, of examples with their labels and those given to them as flags.
+/// The figures by language in alphabetical order; `truth` and `given` have a flag for each label of each example.
 pub(super) fn by_language(
     labels: &[String],
     examples: &[Example],
@@ -93,11 +92,11 @@ pub(super) fn by_language(
 /// A second model on the same texts.
 #[derive(Debug, Clone, Serialize)]
 pub struct Comparison {
-    /// The share of posts given the same emotion.
+    /// The share of posts with the same predicted emotion.
     pub agreement: f64,
-    /// The posts given another.
+    /// The number of posts with another.
     pub different: usize,
-    /// The second model's own judgement.
+    /// The evaluation of the second model.
     pub evaluation: Box<Evaluation>,
 }
 
@@ -112,7 +111,7 @@ impl Comparison {
 }
 
 impl Evaluation {
-    /// The judgement as lines for a terminal.
+    /// The evaluation as a table for a terminal.
     #[must_use]
     pub fn table(&self) -> String {
         let mut out = format!(
@@ -134,7 +133,7 @@ impl Evaluation {
         }
         let confusion = self.one_label.as_ref().unwrap_or(&self.report).confusion_table();
         if !confusion.is_empty() {
-            let _ = write!(out, "\nrows: true, columns: given\n{confusion}");
+            let _ = write!(out, "\nrows: true label, columns: predicted label\n{confusion}");
         }
         let Speed {
             posts_per_second,

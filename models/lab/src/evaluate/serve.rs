@@ -1,4 +1,4 @@
-//! Texts through the service's classifier.
+//! Runs texts through the service's classifier.
 
 use std::{sync::Arc, time::Instant};
 
@@ -12,38 +12,38 @@ use serde::{Deserialize, Serialize};
 
 use crate::data::Example;
 
-/// Texts of a window: as many as the service orders by length at once.
+/// Texts of a window, as in the service.
 const WINDOW: usize = 1_024;
 
-/// What the model says of each text.
+/// The predictions for each text.
 #[derive(Debug, Clone)]
 pub struct Served {
     /// The emotion: its position among the model's labels.
     pub emotions: Vec<usize>,
     /// All scores, in the order of the model's labels.
     pub scores: Vec<Vec<f64>>,
-    /// How fast it was.
+    /// The speed.
     pub speed: Speed,
 }
 
-/// How fast a model classified, cleaning and tokenising included, loading not.
+/// The speed of classification, including cleaning and tokenising, but not loading.
 #[derive(Debug, Clone, Copy, PartialEq, Serialize, Deserialize)]
 pub struct Speed {
     /// Seconds of wall clock.
     pub seconds: f64,
     /// Posts a second.
     pub posts_per_second: f64,
-    /// Tokens a second, padding not counted; equal texts are computed once.
+    /// Tokens a second without padding; equal texts are computed once.
     pub tokens_per_second: f64,
     /// The share of the computed tokens that was padding.
     pub padding_share: f64,
 }
 
-/// Cleans and classifies all texts, in windows, as the service does, but without its cache.
+/// Cleans and classifies all texts in windows, as the service does, but without its cache.
 ///
 /// # Errors
 ///
-/// When the model can't be started, or fails on a text, naming its file and row.
+/// When the model can't be started or fails on a text; the error names its file and row.
 pub fn serve(folder: &ModelFolder, options: &ClassifyOptions, examples: &[Example]) -> anyhow::Result<Served> {
     let profile = Profile::from_name(&folder.info().profile)?;
     let options = ClassifyOptions {

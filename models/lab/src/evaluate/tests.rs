@@ -45,37 +45,37 @@ fn example(labels: &[&str]) -> Example {
 }
 
 #[test]
-fn labels_are_judged_as_mapped_and_dropped_ones_give_way() {
+fn predictions_of_dropped_labels_are_replaced_with_the_next_best() {
     let map = map("labels = ['good', 'bad']\ndrop = ['neutral']\n[map]\njoy = 'good'\nanger = 'bad'");
-    let judged = Judged::new(&arcs(&["joy", "anger", "neutral"]), &map).unwrap();
+    let evaluated = EvaluatedLabels::new(&arcs(&["joy", "anger", "neutral"]), &map).unwrap();
     let served = served(&[0, 2], &[[0.6, 0.3, 0.1], [0.1, 0.2, 0.7]]);
-    let decided = judged.decide(&served, ProblemType::SingleLabelClassification, &[0.5; 3]);
+    let decided = evaluated.decide(&served, ProblemType::SingleLabelClassification, &[0.5; 3]);
     assert_eq!(decided.emotions, [0, 1]);
     assert_eq!(decided.confidence, [0.6, 0.2]);
-    assert!(Judged::new(&arcs(&["fear"]), &map).is_err_and(|error| error.to_string().contains("`fear`")));
-    assert!(Judged::new(&arcs(&["neutral"]), &map).is_err());
+    assert!(EvaluatedLabels::new(&arcs(&["fear"]), &map).is_err_and(|error| error.to_string().contains("`fear`")));
+    assert!(EvaluatedLabels::new(&arcs(&["neutral"]), &map).is_err());
 }
 
 #[test]
-fn a_group_is_as_sure_as_its_labels_together() {
+fn the_confidence_in_a_group_is_the_sum_over_its_labels() {
     let map = map("labels = ['good', 'bad']\n[map]\njoy = 'good'\nlove = 'good'\nanger = 'bad'");
-    let judged = Judged::new(&arcs(&["joy", "anger", "love"]), &map).unwrap();
+    let evaluated = EvaluatedLabels::new(&arcs(&["joy", "anger", "love"]), &map).unwrap();
     let served = served(&[0], &[[0.5, 0.25, 0.25]]);
-    let confidence = |problem_type| judged.decide(&served, problem_type, &[0.5; 3]).confidence;
+    let confidence = |problem_type| evaluated.decide(&served, problem_type, &[0.5; 3]).confidence;
     assert_eq!(confidence(ProblemType::SingleLabelClassification), [0.75]);
     assert_eq!(confidence(ProblemType::MultiLabelClassification), [0.5]);
 }
 
 #[test]
-fn a_multi_label_model_gives_what_reaches_its_threshold_and_its_emotion() {
-    let judged = Judged::new(&arcs(&["joy", "anger", "neutral"]), &LabelMap::identity()).unwrap();
+fn a_multi_label_model_predicts_labels_above_their_thresholds_and_the_emotion() {
+    let evaluated = EvaluatedLabels::new(&arcs(&["joy", "anger", "neutral"]), &LabelMap::identity()).unwrap();
     let served = served(&[1, 2], &[[0.4, 0.9, 0.1], [0.1, 0.2, 0.3]]);
-    let decided = judged.decide(&served, ProblemType::MultiLabelClassification, &[0.3, 0.5, 0.5]);
+    let decided = evaluated.decide(&served, ProblemType::MultiLabelClassification, &[0.3, 0.5, 0.5]);
     assert_eq!(decided.sets, [vec![0, 1], vec![2]]);
 }
 
 #[test]
-fn languages_are_judged_apart_by_their_emotions_and_by_what_is_known() {
+fn languages_are_evaluated_separately_without_neutral_and_unknown_labels() {
     let labels = ["joy", "fear", "neutral"].map(str::to_owned);
     let of = |language: &str, labels: &[&str], unknown: &[&str]| Example {
         language: Some(language.into()),
@@ -98,26 +98,26 @@ fn languages_are_judged_apart_by_their_emotions_and_by_what_is_known() {
     let found: Vec<_> = reports.iter().map(|one| (one.language.as_str(), one.posts)).collect();
     assert_eq!(found, [("en", 1), ("ro", 3)]);
     assert!((reports[0].macro_f1 - 1.0).abs() < 1e-12 && !reports[0].f1.contains_key("fear"));
-    // Joy 2/3 and fear 0; neutral, of which nothing is right, does not count.
+    // Joy has 2/3 and fear 0; neutral, which is never right, does not count.
     assert!((reports[1].macro_f1 - 1.0 / 3.0).abs() < 1e-12, "{:?}", reports[1]);
-    let judged = Judged::new(&arcs(&["joy", "fear", "neutral"]), &LabelMap::identity()).unwrap();
-    assert_eq!(judged.unknown(&examples[3..]), [[1]]);
+    let evaluated = EvaluatedLabels::new(&arcs(&["joy", "fear", "neutral"]), &LabelMap::identity()).unwrap();
+    assert_eq!(evaluated.unknown(&examples[3..]), [[1]]);
 }
 
 #[test]
 fn a_label_that_the_model_lacks_is_named_with_its_row() {
-    let judged = Judged::new(&arcs(&["joy", "anger"]), &LabelMap::identity()).unwrap();
-    assert_eq!(judged.truth(&[example(&["anger", "joy"])]).unwrap(), [[1, 0]]);
-    let error = judged.truth(&[example(&["optimism"])]).unwrap_err().to_string();
+    let evaluated = EvaluatedLabels::new(&arcs(&["joy", "anger"]), &LabelMap::identity()).unwrap();
+    assert_eq!(evaluated.truth(&[example(&["anger", "joy"])]).unwrap(), [[1, 0]]);
+    let error = evaluated.truth(&[example(&["optimism"])]).unwrap_err().to_string();
     assert_eq!(
         error,
         "a.tsv:4: the model has no label `optimism` (it has joy, anger): give --labels-map"
     );
 }
 
-/// Judges a real model on real posts; what they need is not in the repository.
+/// Evaluates a real model on real posts, which are not in the repository.
 #[test]
-fn a_real_model_is_judged_and_compared_with_itself() {
+fn a_real_model_is_evaluated_and_compared_with_itself() {
     let Some(real) = Real::find() else { return };
     let against = ["--against".as_ref(), real.model.as_os_str()];
     let figures = real.figures(run, &real.model, &against);

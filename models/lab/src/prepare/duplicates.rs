@@ -1,9 +1,9 @@
-//! Duplicates, exact and near.
+//! Finds exact and near duplicates.
 //!
-//! Exact: equal [`key`]s, what is left of a text without case, punctuation, handles and links.
-//! Near: keys whose sets of character 5-grams have a Jaccard similarity of at least the threshold.
-//! Candidates come from MinHash signatures in an LSH index (16 bands of 4 hashes: a pair at 0.8 is
-//! missed once in 5,000, one at 0.3 is looked at one time in eight); each is verified on the sets.
+//! Exact duplicates have equal [`key`]s: the text without case, punctuation, handles and links. Near duplicates have keys
+//! whose sets of character 5-grams have a Jaccard similarity of at least the threshold. Candidates come from MinHash
+//! signatures in an LSH index (16 bands of 4 hashes: a pair with similarity 0.8 is missed once in 5,000 times, one with 0.3
+//! is a candidate one time in eight), and each is verified with the sets.
 
 use std::collections::HashMap;
 
@@ -15,12 +15,12 @@ const SHINGLE: usize = 5;
 const BANDS: usize = 16;
 /// Hashes in a band.
 const ROWS: usize = 4;
-/// Members of a bucket that a new one is compared with: duplicates are joined to each other already,
-/// so a few stand for all, and a bucket of one phrase's variations stays affordable.
+/// The number of members of a bucket that a new one is compared with. This bounds the cost of large buckets; a few members
+/// are enough, since duplicates in a bucket are joined already.
 const MAX_COMPARED: usize = 64;
 
-/// A text's identity: its cleaned, lower-case words without punctuation, handles and links. Empty
-/// for a text that has none.
+/// What exact duplicates have in common: the cleaned, lower-case words without punctuation, handles and links. Empty for a
+/// text without words.
 #[must_use]
 pub fn key(text: &str) -> String {
     let clean = Profile::TwitterRoberta.clean(text).to_lowercase();
@@ -52,7 +52,7 @@ fn is_quote(c: char) -> bool {
     matches!(c, '\u{2010}'..='\u{2027}' | '«' | '»' | '¡' | '¿' | '´')
 }
 
-/// The group of each key, as the position of its first member. Empty keys are alone.
+/// The group of each key, as the position of its first member. Each empty key is its own group.
 #[must_use]
 pub(crate) fn groups<K: AsRef<str>>(keys: &[K], threshold: f64) -> Vec<usize> {
     let mut groups = Groups {
@@ -120,8 +120,8 @@ impl Groups {
     }
 }
 
-/// The hashed character 5-grams of a key, sorted, without repeats. None for a key of fewer than five
-/// characters: too little to be called alike.
+/// The hashed character 5-grams of a key, sorted, without repeats. There are none for a key of fewer than five characters,
+/// which is too short to compare.
 fn shingles(key: &str) -> Vec<u32> {
     let chars: Vec<char> = key.chars().collect();
     let mut set: Vec<u32> = chars
@@ -176,7 +176,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn keys_leave_out_what_does_not_make_a_post() {
+    fn keys_leave_out_case_punctuation_handles_and_links() {
         assert_eq!(key("RT @ann: So HAPPY!!! https://t.co/x 😂 @bob"), "so happy 😂");
         assert_eq!(key("so happy 😂"), "so happy 😂");
         assert_eq!(key("“don’t”"), key("dont"));
@@ -199,9 +199,8 @@ mod tests {
         assert_eq!(groups(&keys, 1.0), [0, 1, 2, 3, 0, 5, 6, 7]);
     }
 
-    /// The index finds what comparing all pairs finds.
     #[test]
-    fn candidates_miss_almost_nothing() {
+    fn the_index_finds_almost_all_pairs() {
         let words = [
             "so", "happy", "today", "sad", "rain", "never", "again", "love", "this", "song", "work", "late",
         ];

@@ -1,8 +1,8 @@
-//! Preparing labelled sets: read, mended, mapped, merged, de-duplicated, split and balanced.
+//! Prepares labelled sets: reads, repairs, maps, merges, de-duplicates, splits and balances them.
 //!
-//! The order is what keeps judgements honest: duplicates are found over all files before anything
-//! is split, weighted or over-sampled, so no post of a test part, nor a near copy of one, is in
-//! training or validation, and no copy made for balance is in any part but training.
+//! The order avoids leaks: duplicates are removed over all files before posts are split, weighted or over-sampled. So no
+//! post of a test part or a near duplicate of one is in training or validation, and copies made for balance are in training
+//! only.
 
 mod duplicates;
 mod recipe;
@@ -37,13 +37,13 @@ use crate::{
 const FILES: [&str; 3] = ["train.tsv", "valid.tsv", "test.tsv"];
 const REPORT: &str = "prepare.json";
 
-/// What the command line says.
+/// The command line arguments.
 #[derive(Debug, clap::Args)]
 pub struct Args {
-    /// Recipe: which sets, with which label maps and weights
+    /// Recipe with the sets, their label maps and weights
     #[arg(long, value_name = "FILE", required_unless_present_any = ["train", "all"], conflicts_with_all = ["train", "valid", "test", "all", "labels_map"])]
     recipe: Option<PathBuf>,
-    /// Folder that the recipe's files are under
+    /// Folder of the recipe's files
     #[arg(long, value_name = "DIR", default_value = "../shared/data", requires = "recipe")]
     data: PathBuf,
     /// Labelled files for training, instead of a recipe
@@ -55,16 +55,16 @@ pub struct Args {
     /// Labelled files for testing
     #[arg(long, value_name = "FILE", num_args = 1..)]
     test: Vec<PathBuf>,
-    /// Labelled files to be split, stratified by label
+    /// Labelled files to split, stratified by label
     #[arg(long, value_name = "FILE", num_args = 1..)]
     all: Vec<PathBuf>,
     /// Mapping file that renames, groups and drops labels
     #[arg(long, value_name = "FILE")]
     labels_map: Option<PathBuf>,
-    /// Format of the files, where it can't be found from them
+    /// Format of the files, if it can't be detected
     #[arg(long, value_enum, default_value_t, conflicts_with = "recipe")]
     format: Format,
-    /// Posts with several labels in training and validation [default: the recipe's, or keep]
+    /// What to do with training and validation posts that have several labels [default: the recipe's, or keep]
     #[arg(long, value_enum)]
     several: Option<Several>,
     /// Cleaning profile of the written texts [default: the recipe's, or raw]
@@ -118,7 +118,7 @@ impl Args {
 ///
 /// # Errors
 ///
-/// When the input is unfit, naming file and row, or the output can't be written.
+/// When the input is invalid (the error names file and row) or the output can't be written.
 pub fn run(args: Args) -> anyhow::Result<()> {
     let (recipe, out) = args.recipe()?;
     let prepared = prepare(&recipe)?;
@@ -128,35 +128,35 @@ pub fn run(args: Args) -> anyhow::Result<()> {
     Ok(())
 }
 
-/// The parts, ready to be written.
+/// The prepared parts.
 #[derive(Debug, Clone)]
 pub struct Prepared {
-    /// For training: weighted, over-sampled, shuffled.
+    /// Training posts: weighted, over-sampled, shuffled.
     pub train: Vec<Example>,
-    /// For validation.
+    /// Validation posts.
     pub valid: Vec<Example>,
-    /// For the judgement at the end.
+    /// Test posts.
     pub test: Vec<Example>,
-    /// What was done.
+    /// The report.
     pub report: Report,
 }
 
-/// A post on its way through the steps.
+/// A post that is being prepared.
 struct Post {
     example: Example,
     /// Position of its set in the recipe.
     set: usize,
     /// `None` until the `all` files are split.
     part: Option<Part>,
-    /// Whether it is written, or only keeps others out.
+    /// False for held-out posts, which only keep their duplicates out.
     is_written: bool,
 }
 
-/// Follows a recipe.
+/// Prepares the sets of a recipe.
 ///
 /// # Errors
 ///
-/// When the input is unfit, naming file and row.
+/// When the input is invalid; the error names file and row.
 pub fn prepare(recipe: &Recipe) -> anyhow::Result<Prepared> {
     let mut report = Report::new(recipe);
     let posts = read(recipe, &mut report)?;
@@ -202,7 +202,7 @@ pub fn prepare(recipe: &Recipe) -> anyhow::Result<Prepared> {
     }
     train.shuffle(&mut split::random(recipe.seed, 3));
     if train.is_empty() {
-        bail!("nothing is left for training");
+        bail!("no post is left for training");
     }
     for (part, examples) in [(Part::Train, &train), (Part::Valid, &valid), (Part::Test, &test)] {
         report.count_after(part, examples);
@@ -259,8 +259,8 @@ fn read(recipe: &Recipe, report: &mut Report) -> anyhow::Result<Vec<Post>> {
     Ok(posts)
 }
 
-/// Of each group of duplicates: test posts stay as they are and keep all others out; else validation
-/// posts keep training posts out, and of the rest one stays, unless their labels contradict each other.
+/// Removes duplicates. In each group, test posts are kept and all others removed. Without test posts, validation posts
+/// take precedence over training posts, and one post is kept, unless their labels contradict each other.
 fn deduplicate(posts: Vec<Post>, near: f64, removed: &mut Removed) -> Vec<Post> {
     let keys: Vec<String> = posts.iter().map(|post| duplicates::key(&post.example.text)).collect();
     let groups = duplicates::groups(&keys, near);
@@ -269,7 +269,7 @@ fn deduplicate(posts: Vec<Post>, near: f64, removed: &mut Removed) -> Vec<Post> 
         members.entry(group).or_default().push(at);
     }
 
-    let mut stays = vec![false; posts.len()];
+    let mut is_kept = vec![false; posts.len()];
     for group in members.values() {
         let all = group.len();
         let of = |part| -> Vec<usize> {
@@ -282,10 +282,10 @@ fn deduplicate(posts: Vec<Post>, near: f64, removed: &mut Removed) -> Vec<Post> 
         let tests = of(Part::Test);
         if !tests.is_empty() {
             removed.leaked_from_test += group.len() - tests.len();
-            tests.into_iter().for_each(|at| stays[at] = true);
+            tests.into_iter().for_each(|at| is_kept[at] = true);
             continue;
         }
-        // What training posts say must not change what validation is made of.
+        // Training posts must not affect the validation part.
         let valids = of(Part::Valid);
         let group = if valids.is_empty() { group } else { &valids };
         removed.leaked_from_valid += all - group.len();
@@ -298,13 +298,13 @@ fn deduplicate(posts: Vec<Post>, near: f64, removed: &mut Removed) -> Vec<Post> 
         let shared = first
             .iter()
             .any(|label| others.clone().all(|labels| labels.contains(label)));
-        // Posts that are known to have nothing in common contradict each other; those without a known label don't.
+        // Posts without a common label contradict each other, unless none of them has a label.
         if !shared && others.any(|labels| labels != first) {
             removed.contradictory += group.len();
             continue;
         }
         let kept = group[0];
-        stays[kept] = true;
+        is_kept[kept] = true;
         for &at in &group[1..] {
             match keys[at] == keys[kept] {
                 true => removed.exact += 1,
@@ -314,12 +314,12 @@ fn deduplicate(posts: Vec<Post>, near: f64, removed: &mut Removed) -> Vec<Post> 
     }
     posts
         .into_iter()
-        .zip(stays)
-        .filter_map(|(post, stays)| stays.then_some(post))
+        .zip(is_kept)
+        .filter_map(|(post, is_kept)| is_kept.then_some(post))
         .collect()
 }
 
-/// Splits what comes from `all` files, each set by itself.
+/// Splits the posts of `all` files, separately for each set.
 fn split_open(posts: &mut [Post], recipe: &Recipe) {
     for set in 0..recipe.sets.len() {
         let open: Vec<usize> = (0..posts.len())
@@ -335,13 +335,13 @@ fn split_open(posts: &mut [Post], recipe: &Recipe) {
 }
 
 impl Prepared {
-    /// Writes `train.tsv`, `valid.tsv`, `test.tsv` (those that are not empty) and `prepare.json`, in the place of an
-    /// earlier run's. Where `prepare.json` is, all of them are there and of one run; a kill while they are moved to
-    /// their names leaves some of one run, never parts of two, whose posts would not be kept apart.
+    /// Writes `train.tsv`, `valid.tsv`, `test.tsv` (unless empty) and `prepare.json`, replacing those of an earlier run.
+    /// `prepare.json` is removed first and written last, so where it exists, all files are of the same run. A kill never
+    /// leaves parts of two runs, which might share posts.
     ///
     /// # Errors
     ///
-    /// When the folder can't be made or a file not written.
+    /// When the folder can't be created or a file can't be written.
     pub fn write(&self, folder: &Path) -> anyhow::Result<()> {
         let staging = Staging::beside(folder)?;
         let parts = [&self.train, &self.valid, &self.test];

@@ -1,4 +1,4 @@
-//! What is prepared from which sets: the recipe file.
+//! The recipe file, which lists the sets and settings of `prepare`.
 
 use std::{
     collections::BTreeMap,
@@ -29,19 +29,19 @@ use crate::data::{Format, is_language};
 pub struct Recipe {
     /// Seed of all sampling, splitting and shuffling.
     pub seed: u64,
-    /// What becomes of training and validation posts with several labels. Test posts keep theirs.
+    /// What to do with training and validation posts that have several labels. Test posts are kept.
     pub several: Several,
-    /// The cleaning profile of the written texts; without one they are mended, but raw.
+    /// The cleaning profile of the written texts; without one they are only repaired.
     pub profile: Option<Profile>,
-    /// Minority classes of the training part are over-sampled at random to this share of the largest class.
+    /// Randomly over-sample minority classes of the training part to this share of the largest class.
     pub oversample: Option<f64>,
-    /// Texts whose sets of character 5-grams have this Jaccard similarity are the same post.
+    /// The Jaccard similarity of the sets of character 5-grams from which two texts are near duplicates.
     pub near: f64,
     /// Share of a set's `all` files that becomes the validation part.
     pub valid_share: f64,
     /// Share of a set's `all` files that becomes the test part.
     pub test_share: f64,
-    /// The sets, merged in this order: of duplicates, the first is kept.
+    /// The sets, merged in this order: the first of several duplicates is kept.
     pub sets: Vec<Set>,
 }
 
@@ -60,14 +60,14 @@ impl Default for Recipe {
     }
 }
 
-/// What becomes of posts with several labels.
+/// What to do with posts that have several labels.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default, Serialize, Deserialize, clap::ValueEnum)]
 #[serde(rename_all = "kebab-case")]
 pub enum Several {
-    /// They are kept, for a classifier with several labels a post.
+    /// Keep them, for a classifier with several labels a post.
     #[default]
     Keep,
-    /// They are dropped, for a classifier with one label a post.
+    /// Drop them, for a classifier with one label a post.
     Drop,
 }
 
@@ -80,10 +80,10 @@ pub struct Set {
     /// The format of its files.
     #[serde(default)]
     pub format: Format,
-    /// The language of its posts (a tag of BCP 47), written as a third column; without one there is none.
+    /// The language of its posts (a BCP 47 tag), written as a third column.
     #[serde(default)]
     pub language: Option<String>,
-    /// The mapping file of its labels, relative to the recipe; without one they stay.
+    /// The mapping file of its labels, relative to the recipe; without one labels are not changed.
     #[serde(default)]
     pub labels_map: Option<PathBuf>,
     /// Files for training.
@@ -92,16 +92,16 @@ pub struct Set {
     /// Files for validation.
     #[serde(default)]
     pub valid: Vec<PathBuf>,
-    /// Files for testing: none of their posts is changed, dropped or trained on.
+    /// Files for testing: their posts are never dropped as duplicates or trained on.
     #[serde(default)]
     pub test: Vec<PathBuf>,
-    /// Files that are judged elsewhere: as `test`, but not written.
+    /// Files for other evaluations: like `test`, but not written.
     #[serde(default)]
     pub held_out: Vec<PathBuf>,
-    /// Files to be split, stratified by label.
+    /// Files to split, stratified by label.
     #[serde(default)]
     pub all: Vec<PathBuf>,
-    /// Copies of each training post; a fraction is the share of posts that gets one more.
+    /// Copies of each training post; the fraction is the share of posts that get one more.
     #[serde(default = "one")]
     pub weight: f64,
     /// Factors on `weight` by (mapped) label, for labels that are noisier than others.
@@ -114,7 +114,7 @@ fn one() -> f64 {
 }
 
 impl Set {
-    /// All its files.
+    /// All files.
     pub(super) fn files_mut(&mut self) -> impl Iterator<Item = &mut PathBuf> {
         [
             &mut self.train,
@@ -132,15 +132,15 @@ impl Set {
 #[derive(Debug, thiserror::Error)]
 #[non_exhaustive]
 pub enum RecipeError {
-    /// The system does not give the file.
+    /// The file can't be read.
     #[error("{} can't be read", file.display())]
     Read {
         /// The recipe.
         file: PathBuf,
-        /// What the system says.
+        /// The system's error.
         source: io::Error,
     },
-    /// It is no TOML, or has other keys.
+    /// It is not TOML or has unknown keys.
     #[error("{}: {detail}", file.display())]
     Form {
         /// The recipe.
@@ -148,27 +148,27 @@ pub enum RecipeError {
         /// The line and what is wrong there.
         detail: String,
     },
-    /// It asks for the impossible.
+    /// A setting is not valid.
     #[error("{}: {fault}", file.display())]
-    Unfit {
+    Invalid {
         /// The recipe.
         file: PathBuf,
-        /// What it asks for.
+        /// What is wrong.
         fault: RecipeFault,
     },
 }
 
-/// What of a recipe can't be followed.
+/// What is wrong with a recipe.
 #[derive(Debug, Clone, PartialEq, thiserror::Error)]
 #[non_exhaustive]
 pub enum RecipeFault {
-    /// `near` is no similarity.
+    /// `near` is not a similarity.
     #[error("`near` is {0}: expected a similarity above 0, at most 1")]
     Near(f64),
     /// Nothing would be left to train on.
     #[error("`valid_share` and `test_share` must leave something to train on")]
     Shares,
-    /// `oversample` is no share.
+    /// `oversample` is not a share.
     #[error("`oversample` is a share of the largest class: expected 0 to 1")]
     Oversample,
     /// There are no sets.
@@ -177,12 +177,12 @@ pub enum RecipeFault {
     /// A set, by its name, has no files.
     #[error("set `{0}` has no files: give `train`, `valid`, `test`, `held_out` or `all`")]
     NoFiles(String),
-    /// A set is in no known language.
-    #[error("set `{set}`: `{language}` names no language")]
+    /// A set's language is not valid.
+    #[error("set `{set}`: `{language}` is not a language tag")]
     Language {
         /// The set's name.
         set: String,
-        /// What it gives for its language.
+        /// Its language.
         language: String,
     },
     /// A set, by its name, has a weight or share out of range.
@@ -191,12 +191,11 @@ pub enum RecipeFault {
 }
 
 impl Recipe {
-    /// Reads a recipe and points its paths to where the files are: mapping files beside the
-    /// recipe, data under `data`.
+    /// Reads a recipe and resolves its paths: mapping files relative to the recipe, data relative to `data`.
     ///
     /// # Errors
     ///
-    /// [`RecipeError`] if it can't be read, is no recipe, or asks for the impossible.
+    /// [`RecipeError`] if it can't be read or is not valid.
     pub fn read(path: &Path, data: &Path) -> Result<Self, RecipeError> {
         let text = fs::read_to_string(path).map_err(|source| RecipeError::Read {
             file: path.to_owned(),
@@ -215,18 +214,18 @@ impl Recipe {
                 *file = data.join(&*file);
             }
         }
-        recipe.check().map_err(|fault| RecipeError::Unfit {
+        recipe.check().map_err(|fault| RecipeError::Invalid {
             file: path.to_owned(),
             fault,
         })?;
         Ok(recipe)
     }
 
-    /// Says what of the recipe can't be.
+    /// Checks the settings.
     ///
     /// # Errors
     ///
-    /// The first setting that can't be followed.
+    /// The first setting that is not valid.
     pub fn check(&self) -> Result<(), RecipeFault> {
         if !(0.0..=1.0).contains(&self.near) || self.near == 0.0 {
             return Err(RecipeFault::Near(self.near));

@@ -1,4 +1,4 @@
-//! What `prepare` did, as JSON and as a table.
+//! The report of `prepare`, as JSON and as a table.
 
 use std::{collections::BTreeMap, fmt::Write as _, path::Path};
 
@@ -13,17 +13,17 @@ type Counts = BTreeMap<String, usize>;
 /// The report of one run.
 #[derive(Debug, Clone, Serialize)]
 pub struct Report {
-    /// The recipe as followed.
+    /// The recipe.
     pub recipe: Recipe,
     /// All labels, in the order of the label maps.
     pub labels: Vec<String>,
-    /// What was read.
+    /// The files that were read.
     pub files: Vec<FileReport>,
-    /// What was taken out.
+    /// The posts that were removed.
     pub removed: Removed,
     /// Training posts added by over-sampling.
     pub oversampled: usize,
-    /// Posts by part and label once mapped, before anything was taken out; `all` until it is split.
+    /// Posts by part and label after mapping, before any were removed; `all` until it is split.
     pub before: BTreeMap<String, Counts>,
     /// Posts by part and label as written.
     pub after: BTreeMap<String, Counts>,
@@ -31,12 +31,12 @@ pub struct Report {
     pub posts: BTreeMap<String, usize>,
 }
 
-/// What was read of one file.
+/// One file that was read.
 #[derive(Debug, Clone, Serialize)]
 pub struct FileReport {
     /// Its set.
     pub set: String,
-    /// Its name, without folders: a report must not depend on where files lie.
+    /// Its name without folders, so that the report does not depend on where files are.
     pub file: String,
     /// What it is for: `train`, `valid`, `test` or `all`.
     pub part: String,
@@ -48,20 +48,20 @@ pub struct FileReport {
     pub several_labels: usize,
 }
 
-/// Posts taken out, by reason.
+/// Posts that were removed, by reason.
 #[derive(Debug, Clone, Default, Serialize)]
 pub struct Removed {
-    /// Duplicates, or near ones, of a test post.
+    /// Duplicates or near duplicates of a test post.
     pub leaked_from_test: usize,
-    /// Training posts that are duplicates, or near ones, of a validation post.
+    /// Training posts that are duplicates or near duplicates of a validation post.
     pub leaked_from_valid: usize,
-    /// Duplicates of a post that stayed.
+    /// Duplicates of a post that was kept.
     pub exact: usize,
-    /// Near duplicates of a post that stayed.
+    /// Near duplicates of a post that was kept.
     pub near: usize,
     /// Duplicates whose labels contradict each other.
     pub contradictory: usize,
-    /// Posts without words: links, handles and punctuation alone.
+    /// Posts without words: only links, handles and punctuation.
     pub empty: usize,
 }
 
@@ -131,7 +131,7 @@ impl Report {
         self.posts.insert(name(Some(part)), examples.len());
     }
 
-    /// The labels before and after, and what was taken out, as lines for a terminal.
+    /// The labels before and after, and the removed posts, as a table for a terminal.
     #[must_use]
     pub fn table(&self) -> String {
         let mut out = String::new();
@@ -195,7 +195,7 @@ impl Report {
         } = self.removed;
         let _ = writeln!(
             out,
-            "\ntaken out: {leaked_from_test} near to a test post, {leaked_from_valid} to a validation post, {exact} exact and {near} near duplicates, \
+            "\nremoved: {leaked_from_test} duplicates of a test post, {leaked_from_valid} of a validation post, {exact} exact and {near} near duplicates, \
              {contradictory} with contradictory labels, {empty} without words; added by over-sampling: {}",
             self.oversampled
         );

@@ -1,19 +1,19 @@
-//! Splitting, weighting, over-sampling and shuffling: all by seed, the same on every machine.
+//! Splitting, weighting, over-sampling and shuffling. Results depend on the seed alone, not on the machine.
 
 use std::collections::BTreeMap;
 
 use rand::{Rng as _, SeedableRng as _, seq::SliceRandom as _};
 use rand_chacha::ChaCha8Rng;
 
-/// The random numbers of one purpose: purposes must not disturb each other's sequence.
+/// The random numbers for one purpose: each purpose has its own sequence.
 pub(crate) fn random(seed: u64, purpose: u64) -> ChaCha8Rng {
     let mut random = ChaCha8Rng::seed_from_u64(seed);
     random.set_stream(purpose);
     random
 }
 
-/// Positions by class. The class of a post with several labels is the rarest of them, so that
-/// rare labels are spread as well as common ones.
+/// Positions by class. A post with several labels belongs to the class of the rarest one, so that rare labels are
+/// stratified as well.
 pub(super) fn strata(labels: &[&[String]]) -> BTreeMap<String, Vec<usize>> {
     let mut counts: BTreeMap<&str, usize> = BTreeMap::new();
     for label in labels.iter().copied().flatten() {
@@ -33,15 +33,15 @@ pub(super) fn strata(labels: &[&[String]]) -> BTreeMap<String, Vec<usize>> {
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, serde::Serialize, serde::Deserialize)]
 #[serde(rename_all = "kebab-case")]
 pub enum Part {
-    /// For training.
+    /// Training.
     Train,
-    /// For validation: choosing, stopping, fitting thresholds.
+    /// Validation: choosing models, early stopping, fitting thresholds.
     Valid,
-    /// For the judgement at the end.
+    /// Final evaluation.
     Test,
 }
 
-/// Splits posts so that each class has its share in each part, to within one post.
+/// Splits posts so that each class has its share in each part, rounded to whole posts.
 pub(crate) fn split(labels: &[&[String]], valid: f64, test: f64, random: &mut ChaCha8Rng) -> Vec<Part> {
     let mut parts = vec![Part::Train; labels.len()];
     for mut stratum in strata(labels).into_values() {
@@ -59,14 +59,13 @@ pub(crate) fn split(labels: &[&[String]], valid: f64, test: f64, random: &mut Ch
     parts
 }
 
-/// Copies of a post whose weight is `weight`: its whole part, and one more with the probability of the rest.
+/// The number of copies of a post with `weight`: its integer part, and one more with the probability of its fraction.
 pub(super) fn copies(weight: f64, random: &mut ChaCha8Rng) -> usize {
     let whole = weight.floor();
     whole as usize + usize::from(random.random::<f64>() < weight - whole)
 }
 
-/// Positions of posts to be added, drawn at random from the classes that have fewer than
-/// `ratio` times the posts of the largest.
+/// The positions of posts to add, drawn at random from classes with fewer than `ratio` times the posts of the largest.
 pub(super) fn oversample(labels: &[&[String]], ratio: f64, random: &mut ChaCha8Rng) -> Vec<usize> {
     let strata = strata(labels);
     let largest = strata.values().map(Vec::len).max().unwrap_or(0);
@@ -93,7 +92,7 @@ mod tests {
     }
 
     #[test]
-    fn a_post_stands_with_its_rarest_label() {
+    fn a_post_is_stratified_by_its_rarest_label() {
         let labels = [
             vec!["a".to_owned()],
             vec!["a".to_owned(), "b".to_owned()],
@@ -106,7 +105,7 @@ mod tests {
     }
 
     #[test]
-    fn weights_are_copies() {
+    fn the_mean_number_of_copies_is_the_weight() {
         let mut random = random(1, 1);
         assert_eq!(copies(2.0, &mut random), 2);
         assert_eq!(copies(0.0, &mut random), 0);
@@ -128,7 +127,7 @@ mod tests {
         }
 
         #[test]
-        fn over_sampling_reaches_the_ratio_and_adds_to_minorities_alone(classes in prop::collection::vec(0_usize..4, 1..100)) {
+        fn over_sampling_reaches_the_ratio_and_adds_to_minorities_only(classes in prop::collection::vec(0_usize..4, 1..100)) {
             let labels = labels_of(&classes);
             let added = oversample(&slices(&labels), 0.5, &mut random(1, 2));
             let count = |class| classes.iter().filter(|&&other| other == class).count();

@@ -43,7 +43,7 @@ fn parts() -> Vec<(&'static str, String)> {
 }
 
 #[test]
-fn duplicates_go_across_parts_and_the_test_part_stays_whole() {
+fn duplicates_are_removed_across_parts_but_not_from_the_test_part() {
     let folder = folder(&parts());
     let recipe = recipe(folder.path(), &format!("several = 'drop'\n{SETS}")).unwrap();
     let prepared = prepare(&recipe).unwrap();
@@ -65,11 +65,11 @@ fn duplicates_go_across_parts_and_the_test_part_stays_whole() {
     assert_eq!((file.rows, file.without_label, file.several_labels), (10, 1, 1));
     assert_eq!(prepared.report.before["train"]["joy"], 5);
     assert_eq!(prepared.report.after["train"]["joy"], 1);
-    assert!(prepared.report.table().contains("2 near to a test post"));
+    assert!(prepared.report.table().contains("2 duplicates of a test post"));
 }
 
 #[test]
-fn what_is_held_out_keeps_others_out_and_is_not_written() {
+fn held_out_posts_are_not_written_and_keep_their_duplicates_out() {
     let mut files = parts();
     files.push(("elsewhere.tsv", "so happy\tjoy\nthe other one\tjoy\n".to_owned()));
     files.push((
@@ -88,14 +88,14 @@ fn what_is_held_out_keeps_others_out_and_is_not_written() {
         of.cloned().collect::<Vec<_>>()
     };
     assert!(of("en").iter().any(|example| example.text == "alone"));
-    // Twice the same and nothing known against it: one stays.
+    // The two are equal and their labels don't contradict each other, so one is kept.
     assert_eq!(texts(&of("ro")), ["alone here", "glad of it"]);
     let bad = "[[sets]]\nname = 'x'\nlanguage = ' '\ntrain = ['train.tsv']\n";
     assert!(
         recipe(folder.path(), bad)
             .unwrap_err()
             .to_string()
-            .contains("names no language")
+            .contains("is not a language tag")
     );
 }
 
@@ -130,7 +130,7 @@ fn the_command_writes_the_parts_and_the_report() {
 }
 
 #[test]
-fn parts_of_two_runs_are_never_beside_each_other() {
+fn parts_of_two_runs_are_never_mixed() {
     let folder = folder(&parts());
     let out = folder.path().join("out");
     let mut prepared = prepare(&recipe(folder.path(), SETS).unwrap()).unwrap();
@@ -139,15 +139,15 @@ fn parts_of_two_runs_are_never_beside_each_other() {
         || ["train.tsv", "valid.tsv", "test.tsv", "prepare.json"].map(|name| fs::read(out.join(name)).unwrap());
     let before = content();
 
-    // What can't be written leaves all as it was.
+    // A failed write changes nothing.
     prepared.train[0].text.push_str(" and more");
     prepared.valid[0].labels = vec!["joy, calm".to_owned()];
     assert!(prepared.write(&out).is_err());
     assert_eq!(content(), before);
     let names = || fs::read_dir(folder.path()).unwrap().count();
-    assert_eq!(names(), 6, "three sets, map, recipe and out: nothing half-written");
+    assert_eq!(names(), 6, "three sets, map, recipe and out: no incomplete folder");
 
-    // What goes wrong while the files are moved leaves none that says that all are there, nor an old part.
+    // A failure while the files are moved leaves neither `prepare.json` nor an old part.
     prepared.valid[0].labels = vec!["joy".to_owned()];
     fs::remove_file(out.join("test.tsv")).unwrap();
     fs::create_dir(out.join("test.tsv")).unwrap();
@@ -156,7 +156,7 @@ fn parts_of_two_runs_are_never_beside_each_other() {
 }
 
 #[test]
-fn unfit_input_is_named() {
+fn invalid_input_is_named() {
     let mut files = parts();
     files[0].1.push_str("what\tunheard\n");
     let folder = folder(&files);
@@ -199,7 +199,7 @@ fn numbered(count: usize) -> String {
 }
 
 #[test]
-fn open_files_are_split_weighted_and_balanced_by_seed() {
+fn files_are_split_weighted_and_balanced_by_seed() {
     let folder = folder(&[("all.tsv", numbered(200))]);
     let text = |weight: &str, shares: &str| {
         format!(
@@ -225,7 +225,7 @@ fn open_files_are_split_weighted_and_balanced_by_seed() {
 }
 
 #[test]
-fn the_shipped_recipes_are_followed() {
+fn a_shipped_recipe_can_be_prepared() {
     let root = Path::new(env!("CARGO_MANIFEST_DIR"));
     let data = root.join("../../../shared/data");
     if !data.is_dir() {
@@ -241,7 +241,7 @@ proptest! {
     #![proptest_config(ProptestConfig { cases: 64, ..ProptestConfig::default() })]
 
     #[test]
-    fn nothing_of_a_test_part_is_trained_on(
+    fn no_test_post_is_trained_on(
         train in prop::collection::vec("[ab]{1,3} [cd]{1,3}", 1..30), valid in prop::collection::vec("[ab]{1,3} [CD]{1,3}", 1..10),
         test in prop::collection::vec("[AB]{1,3} [cd]{1,3}!", 1..10),
     ) {

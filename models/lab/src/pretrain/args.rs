@@ -1,4 +1,4 @@
-//! The settings of an adaptation.
+//! The settings of `pretrain`.
 
 use std::path::PathBuf;
 
@@ -6,7 +6,7 @@ use anyhow::{Result, ensure};
 
 use crate::training::{Common, contents, share};
 
-/// What the command line says.
+/// The command line arguments.
 #[derive(Debug, Clone, clap::Args)]
 #[command(
     mut_arg("epochs", |arg| arg.default_value("1")),
@@ -19,28 +19,28 @@ use crate::training::{Common, contents, share};
 pub struct Args {
     #[command(flatten)]
     pub(super) common: Common,
-    /// Raw text: the first column of TSV, or whole lines; .zst too (may be repeated)
+    /// Raw text: the first column of TSV, or whole lines; may be compressed as .zst (may be repeated)
     #[arg(long, required = true)]
     pub(super) text: Vec<PathBuf>,
-    /// Word embeddings' learning rate over the encoder's
+    /// Learning rate of the word embeddings as a factor on the encoder's
     #[arg(long, default_value_t = 1.0)]
     pub(super) words_lr_factor: f32,
-    /// Share of the tokens taken out; 0, with a teacher, for distillation alone
+    /// Share of the tokens to mask; 0, with a teacher, for distillation only
     #[arg(long, default_value_t = 0.15)]
     pub(super) mask: f32,
-    /// Take out all emoji, not their share alone: to foretell them is to know the mood
+    /// Mask all emoji: the encoder then learns to predict them, which takes knowing the mood
     #[arg(long)]
     pub(super) emoji: bool,
-    /// Encoder to stay near: the source that `carry` began with
+    /// Encoder to distil from: the source of `carry`
     #[arg(long, value_name = "DIR")]
     pub(super) teacher: Option<PathBuf>,
-    /// How much the distance to the teacher counts beside the loss of a masked token
+    /// Weight of the distance to the teacher relative to the loss of a masked token
     #[arg(long, default_value_t = 5.0)]
     pub(super) teacher_weight: f32,
 }
 
 impl Args {
-    /// Refuses settings that make no training.
+    /// Checks the settings.
     pub(super) fn check(&self) -> Result<()> {
         self.common.check()?;
         share("mask", self.mask)?;
@@ -61,7 +61,7 @@ impl Args {
         Ok(())
     }
 
-    /// What fixes the course of a run: one with other settings can't go on from its state.
+    /// The settings that determine the result: a run with other settings can't resume from its state.
     pub(super) fn describe(&self) -> Result<String> {
         let texts: Vec<String> = self.text.iter().map(|path| contents(path)).collect::<Result<_>>()?;
         let teacher = self.teacher.as_deref().map(contents).transpose()?;

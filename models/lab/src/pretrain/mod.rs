@@ -1,11 +1,11 @@
-//! Adaptation to raw posts, which wins back what a vocabulary transfer costs.
+//! Adaptation to raw posts, which makes up for the loss of a vocabulary transfer.
 //!
-//! Two objectives, alone or together: masked-language-model training, which fills in tokens taken
-//! out of posts, and distillation from a teacher, the encoder that a carried one was made of, whose
-//! states of the same posts the pupil's should point like.
+//! It has two objectives, which can be combined: masked language modelling, and distillation from a teacher. The teacher is
+//! the encoder that the checkpoint was carried from; the cosine distance between the states of both on the same posts is
+//! minimised.
 
 mod args;
-mod hide;
+mod mask;
 mod teacher;
 
 use anyhow::Result;
@@ -14,8 +14,8 @@ use rand::{SeedableRng, rngs::StdRng, seq::SliceRandom};
 pub use args::Args;
 
 use self::{
-    hide::Hider,
-    teacher::{Lesson, Teacher},
+    mask::Masker,
+    teacher::{Distillation, Teacher},
 };
 use crate::{
     carry,
@@ -27,14 +27,14 @@ use crate::{
     training::{Training, ensure_known},
 };
 
-/// The masked head, which begins as good as empty, learns so much faster than the encoder.
+/// The learning rate of the masked head, which starts almost from zero, as a factor on the encoder's.
 const HEAD_FACTOR: f32 = 10.0;
 
 /// Runs the step.
 ///
 /// # Errors
 ///
-/// When the input is unfit or the output can't be written.
+/// When the input is invalid or the output can't be written.
 pub fn run(args: Args) -> Result<()> {
     args.check()?;
     let common = &args.common;
@@ -42,7 +42,7 @@ pub fn run(args: Args) -> Result<()> {
         encoder: base, family, ..
     } = Checkpoint::read(&common.base)?;
     let tokenizer = tokenizer::read(&common.base)?;
-    let hider = Hider::read(&common.base, base.shape.vocabulary, args.mask, args.emoji)?;
+    let masker = Masker::read(&common.base, base.shape.vocabulary, args.mask, args.emoji)?;
     let teacher = args
         .teacher
         .as_deref()
@@ -72,22 +72,22 @@ pub fn run(args: Args) -> Result<()> {
         ..Settings::default()
     };
     let mut training = Training::new(common, args.describe()?, base.with_masked_head(), settings, 0.0)?;
-    let mut adapter = Adapter {
-        hider,
+    let mut pretrainer = Pretrainer {
+        masker,
         teacher,
         teacher_weight: args.teacher_weight,
-        workers: (0..common.threads).map(|_| Worker::default()).collect(),
+        workers: (0..common.threads).map(|_| PretrainWorker::default()).collect(),
     };
     while training.progress.epoch < common.epochs && !training.is_out_of_time() {
         let epoch = training.progress.epoch;
         let mut order: Vec<&Post> = posts.iter().collect();
         order.shuffle(&mut StdRng::seed_from_u64(common.seed.wrapping_add(epoch as u64)));
         let batches: Vec<&[&Post]> = order.chunks(common.batch).collect();
-        let loss = training.epoch(&batches, |training, batch, rate| adapter.step(training, batch, rate))?;
+        let loss = training.epoch(&batches, |training, batch, rate| pretrainer.step(training, batch, rate))?;
         eprintln!("epoch {}: loss {loss:.4}", epoch + 1);
         training.save()?;
     }
-    // The head was the masked tokens'; a classifier draws its own anew.
+    // The masked head is dropped; `train` initialises its own.
     Checkpoint {
         encoder: training.model.averaged().without_head(),
         labels: Vec::new(),
@@ -103,29 +103,30 @@ pub fn run(args: Args) -> Result<()> {
         posts.len(),
         training.progress.steps
     );
-    training.forget();
+    training.remove_state();
     Ok(())
 }
 
-/// A post as the pupil reads it, and as the teacher does.
+/// A post in the tokens of the student and in those of the teacher.
 struct Post {
     ids: Vec<u32>,
     teacher_ids: Vec<u32>,
 }
 
-/// What steps are made of, beside the weights.
-struct Adapter {
-    hider: Hider,
+/// What a step needs besides the weights.
+struct Pretrainer {
+    masker: Masker,
     teacher: Option<Teacher>,
     teacher_weight: f32,
-    workers: Vec<Worker>,
+    workers: Vec<PretrainWorker>,
 }
 
+/// One thread's buffers.
 #[derive(Default)]
-struct Worker {
+struct PretrainWorker {
     pass: Pass,
     head: MaskedHead,
-    lesson: Lesson,
+    distillation: Distillation,
     d: Vec<f32>,
 }
 
@@ -136,15 +137,15 @@ struct Share {
     teacher_posts: Packed,
 }
 
-impl Adapter {
-    /// One step: its loss and 1, for the mean over the steps.
+impl Pretrainer {
+    /// Takes a step, and returns its loss and the weight 1.
     fn step(&mut self, training: &mut Training<'_, ()>, batch: &[&Post], rate: f32) -> Result<(f64, f64)> {
         let mut rng = StdRng::seed_from_u64(training.seed());
         let threads = self.workers.len();
         let shares: Vec<Share> = (0..threads)
             .map(|worker| {
                 let mine = || batch.iter().skip(worker).step_by(threads);
-                let (posts, masked) = self.hider.hide(mine().map(|post| post.ids.as_slice()), &mut rng);
+                let (posts, masked) = self.masker.mask(mine().map(|post| post.ids.as_slice()), &mut rng);
                 let teacher_posts = mine().map(|post| post.teacher_ids.as_slice()).collect();
                 Share {
                     posts,
@@ -154,25 +155,32 @@ impl Adapter {
             })
             .collect();
         let masked: usize = shares.iter().map(|share| share.masked.len()).sum();
-        let of_masked = 1.0 / masked.max(1) as f32;
-        let of_teacher = self.teacher_weight / batch.len().max(1) as f32;
+        let masked_weight = 1.0 / masked.max(1) as f32;
+        let teacher_weight = self.teacher_weight / batch.len().max(1) as f32;
         let teacher = self.teacher.as_ref();
         let loss = training.learn(&mut self.workers, rate, |worker, part, encoder, gradient| {
             let (share, dropout) = (&shares[part.index], (part.rates, part.seed));
-            worker.learn(encoder, teacher, share, (of_masked, of_teacher), dropout, gradient)
+            worker.learn(
+                encoder,
+                teacher,
+                share,
+                (masked_weight, teacher_weight),
+                dropout,
+                gradient,
+            )
         })?;
         Ok((loss, 1.0))
     }
 }
 
-impl Worker {
+impl PretrainWorker {
     /// Adds the gradient of one share of a batch and returns its part of the mean loss.
     fn learn(
         &mut self,
         encoder: &Encoder,
         teacher: Option<&Teacher>,
         share: &Share,
-        (of_masked, of_teacher): (f32, f32),
+        (masked_weight, teacher_weight): (f32, f32),
         (rates, seed): (Rates, u64),
         gradient: &mut Gradient,
     ) -> f64 {
@@ -185,12 +193,17 @@ impl Worker {
         let mut loss = 0.0;
         if !share.masked.is_empty() {
             let (pass, d) = (&self.pass, &mut self.d);
-            loss += f64::from(of_masked) * self.head.learn(encoder, pass, &share.masked, of_masked, d, gradient);
+            loss += f64::from(masked_weight)
+                * self
+                    .head
+                    .learn(encoder, pass, &share.masked, masked_weight, d, gradient);
         }
         if let Some(teacher) = teacher {
             let states = self.pass.states();
             let posts = (&share.posts, &share.teacher_posts);
-            loss += self.lesson.learn(teacher, posts, states, of_teacher, &mut self.d);
+            loss += self
+                .distillation
+                .learn(teacher, posts, states, teacher_weight, &mut self.d);
         }
         self.pass.backward(encoder, &share.posts, &mut self.d, gradient);
         loss

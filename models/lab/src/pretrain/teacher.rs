@@ -1,8 +1,7 @@
-//! Distillation: a pupil's states should point where its teacher's do.
+//! Distillation: the states of the student should have the directions of the teacher's.
 //!
-//! The two read the same post in vocabularies of their own, so they are compared where both have a
-//! state for the whole of it: the mean of all tokens' states, which sentence encoders are trained
-//! by, and the first token's, which a classifier reads.
+//! Both have their own vocabulary, so their tokens differ. The distance is computed from the two states that represent a whole
+//! post: the mean over its tokens, which sentence encoders are trained on, and the first token's, which a classifier uses.
 
 use std::path::Path;
 
@@ -22,14 +21,14 @@ pub(super) struct Teacher {
 }
 
 impl Teacher {
-    pub(super) fn read(folder: &Path, pupil: &Shape) -> Result<Self> {
+    pub(super) fn read(folder: &Path, student: &Shape) -> Result<Self> {
         let encoder = Checkpoint::read(folder)?.encoder;
         ensure!(
-            encoder.shape.hidden == pupil.hidden,
+            encoder.shape.hidden == student.hidden,
             "{}: a teacher {} wide can't teach a checkpoint {} wide",
             folder.display(),
             encoder.shape.hidden,
-            pupil.hidden
+            student.hidden
         );
         Ok(Self {
             tokenizer: tokenizer::read(folder)?,
@@ -42,7 +41,7 @@ impl Teacher {
         let known = self.encoder.shape.vocabulary;
         ensure!(
             ids.iter().all(|&id| (id as usize) < known),
-            "the teacher's tokenizer.json gives ids beyond its {known} embeddings: they don't belong together"
+            "the teacher's tokenizer.json has ids beyond its {known} embeddings: they don't belong together"
         );
         Ok(ids)
     }
@@ -50,14 +49,14 @@ impl Teacher {
 
 /// One thread's buffers.
 #[derive(Default)]
-pub(super) struct Lesson {
+pub(super) struct Distillation {
     pass: Pass,
 }
 
-impl Lesson {
-    /// Adds to `d` the gradient of the distance between the pupil's `states` and the teacher's, and
-    /// returns the distance, both multiplied by `weight`. A post's distance is 1 less the cosine,
-    /// averaged over its two states: 0 is one direction, 2 the opposite one.
+impl Distillation {
+    /// Adds to `d` the gradient of the distance between the student's `states` and the teacher's, and returns the distance,
+    /// both multiplied by `weight`. A post's distance is 1 less the cosine, averaged over its two states: from 0 for the same
+    /// direction to 2 for the opposite one.
     pub(super) fn learn(
         &mut self,
         teacher: &Teacher,
@@ -73,12 +72,12 @@ impl Lesson {
             let place = post.start * hidden..post.end * hidden;
             let truth = &truth[teacher_post.start * hidden..teacher_post.end * hidden];
             let (states, d) = (&states[place.clone()], &mut d[place]);
-            let (whole, slope) = towards(&mean(states, hidden), &mean(truth, hidden));
+            let (whole, slope) = cosine_distance(&mean(states, hidden), &mean(truth, hidden));
             let share = 0.5 * weight / post.len() as f32;
             for d in d.chunks_exact_mut(hidden) {
                 add_scaled(d, &slope, share);
             }
-            let (first, slope) = towards(&states[..hidden], &truth[..hidden]);
+            let (first, slope) = cosine_distance(&states[..hidden], &truth[..hidden]);
             add_scaled(&mut d[..hidden], &slope, 0.5 * weight);
             distance += 0.5 * f64::from(weight) * f64::from(whole + first);
         }
@@ -101,8 +100,8 @@ fn mean(states: &[f32], hidden: usize) -> Vec<f32> {
     mean
 }
 
-/// 1 less the cosine of `a` with `b`, and its gradient by `a`.
-fn towards(a: &[f32], b: &[f32]) -> (f32, Vec<f32>) {
+/// 1 less the cosine of `a` and `b`, and its gradient with respect to `a`.
+fn cosine_distance(a: &[f32], b: &[f32]) -> (f32, Vec<f32>) {
     let dot = |a: &[f32], b: &[f32]| a.iter().zip(b).map(|(a, b)| a * b).sum::<f32>();
     let (length, other) = (dot(a, a).sqrt().max(1e-12), dot(b, b).sqrt().max(1e-12));
     let cosine = dot(a, b) / (length * other);
@@ -117,12 +116,12 @@ mod tests {
     #[test]
     fn the_slope_agrees_with_finite_differences() {
         let (a, b) = ([0.3, -1.2, 0.7], [1.0, 0.1, 0.4]);
-        let (_, slope) = towards(&a, &b);
+        let (_, slope) = cosine_distance(&a, &b);
         for place in 0..3 {
             let moved = |by: f32| {
                 let mut a = a;
                 a[place] += by;
-                towards(&a, &b).0
+                cosine_distance(&a, &b).0
             };
             let difference = (moved(1e-2) - moved(-1e-2)) / 2e-2;
             assert!(
@@ -131,6 +130,6 @@ mod tests {
                 slope[place]
             );
         }
-        assert!(towards(&b, &b).0.abs() < 1e-6);
+        assert!(cosine_distance(&b, &b).0.abs() < 1e-6);
     }
 }

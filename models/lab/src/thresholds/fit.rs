@@ -1,26 +1,26 @@
-//! The fitting itself.
+//! Finds the best temperature or threshold.
 
-/// Lowest and highest temperature, and ratio of one to the one before.
+/// The lowest and highest temperature, and the lowest and highest factor on a previous one.
 const BOUNDS: (f64, f64) = (0.05, 20.0);
-/// Rounds of the golden-section search: each cuts the bracket to 0.62 of it, 60 to 10⁻¹².
+/// Rounds of the golden-section search: each reduces the interval to 0.62 of its length, 60 to 10⁻¹².
 const ROUNDS: usize = 60;
-/// Scores are multiples of 2⁻²⁰, so one of 0 stands for anything below half of that.
+/// Scores are multiples of 2⁻²⁰, so a score of 0 means anything below half of that.
 const LEAST_SCORE: f64 = 1.0 / (1 << 21) as f64;
 
-/// The temperature that makes the truth most likely, where scores were computed with the temperature `before`. Posts that
-/// are all predicted right ask for one of 0, each time that they are fitted for a twentieth of the last: the bound holds.
+/// The temperature that makes the true labels most likely, given scores that were computed with the temperature `before`.
+/// If all posts are predicted right, the best temperature is 0, so the result is limited to the bounds.
 pub(super) fn temperature(before: f64, scores: &[Vec<f64>], truth: &[usize]) -> f64 {
     (before * temperature_ratio(scores, truth)).clamp(BOUNDS.0, BOUNDS.1)
 }
 
-/// The temperature under which softmax of these logits makes the truth most likely.
+/// The temperature with which the softmax of these logits makes the true labels most likely.
 pub(crate) fn temperature_of_logits(logits: &[Vec<f64>], truth: &[usize]) -> f64 {
     let loss = |ln_temperature: f64| log_loss(logits, truth, ln_temperature.exp());
     golden_section(BOUNDS.0.ln(), BOUNDS.1.ln(), loss).exp()
 }
 
-/// The factor on the temperature that makes the truth most likely: scores are probabilities of
-/// softmax, `truth` the position of each post's label.
+/// The factor on the temperature that makes the true labels most likely. `scores` are softmax probabilities, `truth` is the
+/// position of each post's label.
 fn temperature_ratio(scores: &[Vec<f64>], truth: &[usize]) -> f64 {
     let logits: Vec<Vec<f64>> = scores
         .iter()
@@ -29,7 +29,7 @@ fn temperature_ratio(scores: &[Vec<f64>], truth: &[usize]) -> f64 {
     temperature_of_logits(&logits, truth)
 }
 
-/// The mean negative log-likelihood of the truth with the logits divided by `ratio`.
+/// The mean negative log-likelihood of the true labels with the logits divided by `ratio`.
 fn log_loss(logits: &[Vec<f64>], truth: &[usize], ratio: f64) -> f64 {
     let mut sum = 0.0;
     for (logits, &truth) in logits.iter().zip(truth) {
@@ -54,8 +54,8 @@ fn golden_section(mut low: f64, mut high: f64, loss: impl Fn(f64) -> f64) -> f64
     f64::midpoint(low, high)
 }
 
-/// The threshold on one label's scores with the best F1; of equal ones the nearest to one half, so
-/// that a label with few posts is not pushed to an extreme. 0.5 for a label without posts.
+/// The threshold on one label's scores with the best F1; of several, the one nearest to 0.5, so that labels with few posts
+/// don't get an extreme threshold. 0.5 for a label without posts.
 pub(super) fn best_threshold(scores: &[f64], has_label: &[bool]) -> f64 {
     let mut pairs: Vec<(f64, bool)> = scores.iter().copied().zip(has_label.iter().copied()).collect();
     pairs.sort_by(|one, other| other.0.total_cmp(&one.0));
@@ -93,13 +93,13 @@ mod tests {
     }
 
     #[test]
-    fn an_overconfident_model_is_cooled_to_its_success() {
-        // Sure with 0.99 and right in three of four.
+    fn the_confidence_of_an_overconfident_model_becomes_its_accuracy() {
+        // The confidence is 0.99, and three of four are right.
         let scores = vec![vec![0.99, 0.01]; 400];
         let truth: Vec<usize> = (0..400).map(|at| usize::from(at % 4 == 0)).collect();
         let ratio = temperature_ratio(&scores, &truth);
-        let sure = softmax(&[0.99_f64.ln(), 0.01_f64.ln()], ratio)[0];
-        assert!((sure - 0.75).abs() < 1e-6, "{sure}");
+        let confidence = softmax(&[0.99_f64.ln(), 0.01_f64.ln()], ratio)[0];
+        assert!((confidence - 0.75).abs() < 1e-6, "{confidence}");
     }
 
     #[test]
@@ -110,7 +110,7 @@ mod tests {
     }
 
     #[test]
-    fn posts_that_are_all_right_do_not_drive_the_temperature_to_zero() {
+    fn the_temperature_stays_above_zero_when_all_posts_are_right() {
         let mut fitted = 1.0;
         for _ in 0..9 {
             fitted = temperature(fitted, &[vec![0.9, 0.1], vec![0.9, 0.1]], &[0, 0]);
@@ -119,7 +119,7 @@ mod tests {
     }
 
     #[test]
-    fn a_label_that_is_split_by_a_score_gets_it() {
+    fn the_threshold_separates_posts_with_the_label_from_others() {
         let threshold = best_threshold(&[0.1, 0.2, 0.3, 0.35], &[false, false, true, true]);
         assert!((threshold - 0.25).abs() < 1e-12);
         assert!((best_threshold(&[0.9], &[false]) - 0.5).abs() < 1e-12);

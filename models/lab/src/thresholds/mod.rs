@@ -1,8 +1,7 @@
-//! Fitting thresholds or a temperature on a validation split, written to the model's manifest.
+//! Fits thresholds or a temperature on a validation split and writes them to the model's manifest.
 //!
-//! A multi-label model gets the threshold of best F1 for each label, over the posts of which it is known whether they have
-//! it, and 1 for the one that stands for none of the others; a single-label one the
-//! temperature under which its scores are as likely right as they say, which changes no label.
+//! A multi-label model gets for each label the threshold with the best F1 over the posts for which the label is known, and 1
+//! for the fallback label. A single-label model gets the temperature that calibrates its scores, which changes no label.
 
 pub(crate) mod fit;
 
@@ -18,27 +17,27 @@ use crate::{
     manifest::Manifest,
 };
 
-/// What the command line says.
+/// The command line arguments.
 #[derive(Debug, Clone, clap::Args)]
 pub struct Args {
     /// The model and the validation data
     #[command(flatten)]
     pub model: ModelArgs,
-    /// Where to write the figures before and after
+    /// File for the figures before and after the fit
     #[arg(long, value_name = "FILE")]
     pub json: Option<PathBuf>,
 }
 
-/// Runs the step: fits, writes `moodstream.toml`, and says what it brought on the same data.
+/// Runs the step: fits, writes `moodstream.toml`, and prints the figures before and after on the same data.
 ///
 /// # Errors
 ///
-/// When the model can't be served, the data's labels are not the model's, or the manifest can't be written.
+/// When the model can't be run, the data has labels that the model lacks, or the manifest can't be written.
 pub fn run(args: Args) -> anyhow::Result<()> {
     let examples = args.model.examples()?;
     let (options, runtime) = (args.model.options(), args.model.classify_options());
     let map = LabelMap::identity();
-    let (before, _) = evaluate::judge(&args.model.model, &options, &runtime, &examples, &map)?;
+    let (before, _) = evaluate::evaluate(&args.model.model, &options, &runtime, &examples, &map)?;
 
     let folder = ModelFolder::open(&args.model.model, &options)?;
     let served = evaluate::serve(&folder, &runtime, &examples)?;
@@ -50,7 +49,7 @@ pub fn run(args: Args) -> anyhow::Result<()> {
     manifest.write()?;
     let path = manifest.path();
 
-    let (after, _) = evaluate::judge(&args.model.model, &options, &runtime, &examples, &map)?;
+    let (after, _) = evaluate::evaluate(&args.model.model, &options, &runtime, &examples, &map)?;
     print!("{}", summary(&before, &after));
     println!("written to {}", path.display());
     if let Some(path) = &args.json {
@@ -72,7 +71,7 @@ fn summary(before: &Evaluation, after: &Evaluation) -> String {
     out
 }
 
-/// The manifest with the temperature that fits.
+/// The manifest with the fitted temperature.
 fn with_temperature(
     manifest: Manifest,
     folder: &ModelFolder,
@@ -83,7 +82,7 @@ fn with_temperature(
     let mut scores = Vec::new();
     let mut truth = Vec::new();
     for (example, post) in examples.iter().zip(&served.scores) {
-        // What softmax says of a post with several labels is neither right nor wrong.
+        // Posts with several labels are left out: softmax predicts one label.
         if let [label] = &example.labels[..]
             && let Some(at) = labels.iter().position(|known| **known == **label)
         {
@@ -92,17 +91,17 @@ fn with_temperature(
         }
     }
     if truth.is_empty() {
-        bail!("no post has one label: a temperature can't be fitted");
+        bail!("no post has exactly one label: a temperature can't be fitted");
     }
     let before = manifest.temperature()?.unwrap_or(1.0);
     Ok(manifest.with_temperature(fit::temperature(before, &scores, &truth)))
 }
 
-/// The manifest with the threshold that fits each label.
+/// The manifest with the fitted threshold of each label.
 fn with_thresholds(manifest: Manifest, folder: &ModelFolder, served: &Served, examples: &[Example]) -> Manifest {
     let threshold = |(at, label): (usize, &Arc<str>)| {
         if folder.postprocessor().fallback() == Some(at) {
-            // It is given where no other label is, and not for a score of its own.
+            // It is given when no other label is, whatever its own score.
             return 1.0;
         }
         let posts = examples.iter().zip(&served.scores);
@@ -130,9 +129,9 @@ mod tests {
     use super::*;
     use crate::testing::Real;
 
-    /// Fits a real model; what it needs is not in the repository.
+    /// Fits a real model, which is not in the repository.
     #[test]
-    fn a_real_model_is_calibrated_and_its_labels_stay() {
+    fn calibrating_a_real_model_changes_no_label() {
         let Some(real) = Real::find() else { return };
         let folder = tempfile::tempdir().unwrap();
         for file in ["config.json", "tokenizer.json", "onnx"] {

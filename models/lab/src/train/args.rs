@@ -8,7 +8,7 @@ use clap::ValueEnum;
 use crate::encoder::Pooling;
 use crate::training::{Common, contents, share};
 
-/// What the command line says.
+/// The command line arguments.
 #[derive(Debug, Clone, clap::Args)]
 pub struct Args {
     #[command(flatten)]
@@ -19,64 +19,65 @@ pub struct Args {
     /// Validation posts, which choose the epoch
     #[arg(long)]
     pub(super) valid: PathBuf,
-    /// The head's learning rate over the encoder's
+    /// Learning rate of the head as a factor on the encoder's
     #[arg(long, default_value_t = 5.0)]
     pub(super) head_lr_factor: f32,
-    /// A layer's learning rate over that of the layer above it; the embeddings' is the lowest
+    /// Learning rate of a layer as a factor on that of the layer above it; the embeddings count as the lowest
     #[arg(long, default_value_t = 1.0, value_name = "FACTOR")]
     pub(super) layer_decay: f32,
-    /// Leave the word embeddings as they are: a step then costs less, and a vocabulary of many languages keeps those
-    /// that the posts lack
+    /// Don't train the word embeddings: a step then costs less, and a multilingual vocabulary keeps the embeddings of
+    /// words that the posts lack
     #[arg(long)]
     pub(super) freeze_words: bool,
-    /// Leave all embeddings and so many of the lowest layers as they are: the way back ends there
+    /// Don't train the embeddings and this many of the lowest layers: the backward pass ends there
     #[arg(long, default_value_t = 0, value_name = "LAYERS")]
     pub(super) freeze_layers: usize,
-    /// Share of the run at whose end the weights are averaged, step by step: the mean is what is judged and written
+    /// Average the weights over the steps of the last part of the run, this share of it; the mean is evaluated and written
     #[arg(long, default_value_t = 0.0, value_name = "SHARE")]
     pub(super) average: f32,
-    /// How much two looks at a post under different dropout must agree (R-Drop; about 1): twice the work; 0 for one look
+    /// Weight of R-Drop, the divergence between two passes over a post with different dropout (about 1): twice the work;
+    /// 0 to turn it off
     #[arg(long, default_value_t = 0.0, value_name = "WEIGHT")]
     pub(super) r_drop: f32,
     /// AdamW's decoupled weight decay
     #[arg(long, default_value_t = 0.01)]
     pub(super) weight_decay: f32,
-    /// Probability taken from the true label and spread over all
+    /// Label smoothing: probability taken from the true label and spread over all labels
     #[arg(long, default_value_t = 0.0)]
     pub(super) label_smoothing: f32,
-    /// How much a post counts, by how rare its label is; under a sigmoid head, how much a label counts where it is given
+    /// Weight of a post by the frequency of its label; with a sigmoid head, weight of a label where a post has it
     #[arg(long, value_enum, default_value_t = ClassWeights::None)]
     pub(super) class_weights: ClassWeights,
     /// One label a post, or any number
     #[arg(long, value_enum, default_value_t = HeadKind::Softmax)]
     pub(super) head: HeadKind,
-    /// What of a post's states the head sees [default: what the base's head sees, else cls]
+    /// Which states of a post the head sees [default: as in the base, else cls]
     #[arg(long, value_enum)]
     pub(super) pooling: Option<Pooling>,
-    /// Gradient norm above which it is scaled down; 0 for never
+    /// Gradient norm above which the gradient is clipped; 0 to turn it off
     #[arg(long, default_value_t = 1.0)]
     pub(super) clip: f32,
-    /// Epochs without a better validation macro-F1 after which to stop
+    /// Stop after this many epochs without a better validation macro-F1
     #[arg(long, default_value_t = 3)]
     pub(super) patience: usize,
-    /// When all is trained, move the head's biases to what is best for the validation posts' macro-F1: for softmax,
-    /// and where there are thousands of those posts
+    /// After training, fit the head's biases to the macro-F1 on the validation posts: for softmax only, and for
+    /// thousands of validation posts
     #[arg(long)]
     pub(super) fit_bias: bool,
 }
 
-/// How much a post counts.
+/// How posts are weighted by their labels.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, ValueEnum)]
 pub enum ClassWeights {
     /// All the same.
     None,
     /// By the reciprocal of its label's frequency.
     Inverse,
-    /// By the root of that.
+    /// By the square root of the reciprocal.
     Sqrt,
 }
 
-/// The head's kind.
+/// The kind of head.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, ValueEnum)]
 pub enum HeadKind {
     /// One label a post.
@@ -86,14 +87,14 @@ pub enum HeadKind {
 }
 
 impl Args {
-    /// Refuses settings that make no training.
+    /// Checks the settings.
     pub(super) fn check(&self) -> Result<()> {
         self.common.check()?;
         share("label-smoothing", self.label_smoothing)?;
         share("average", self.average)?;
         ensure!(
             !self.fit_bias || self.head == HeadKind::Softmax,
-            "--fit-bias is for a softmax head: for sigmoid, `thresholds` fits what the service reads"
+            "--fit-bias is for a softmax head; for a sigmoid head, use `thresholds`"
         );
         ensure!(
             self.layer_decay > 0.0 && self.layer_decay <= 1.0,
@@ -108,7 +109,7 @@ impl Args {
         Ok(())
     }
 
-    /// What fixes the course of a run: one with other settings can't go on from its state.
+    /// The settings that determine the result: a run with other settings can't resume from its state.
     pub(super) fn describe(&self) -> Result<String> {
         Ok(format!(
             "{} train {} valid {} head-lr-factor {} layer-decay {} freeze-words {} freeze-layers {} average {} r-drop {} weight-decay {} \

@@ -1,8 +1,7 @@
-//! Fitting the head's biases to macro-F1, once the rest is trained.
+//! Fits the head's biases to the macro-F1 after training.
 //!
-//! Cross-entropy asks for the labels' true frequencies, under which rare labels are given too
-//! seldom for a figure that counts all labels alike. A constant added to a class's logit ("logit
-//! adjustment") moves that balance and nothing else.
+//! Cross-entropy reproduces the frequencies of the labels, so rare labels are predicted too seldom for macro-F1, which
+//! weights all labels alike. Constants added to the logits ("logit adjustment") correct this balance.
 
 use std::path::Path;
 
@@ -10,7 +9,7 @@ use anyhow::Result;
 
 use super::{
     data::Example,
-    judge::{self, Figures, Scored},
+    evaluate::{self, Figures, Scored},
 };
 use crate::{checkpoint::Checkpoint, encoder::Loss};
 
@@ -18,17 +17,17 @@ use crate::{checkpoint::Checkpoint, encoder::Loss};
 const STEP: f32 = 0.05;
 const STEPS: i32 = 40;
 
-/// What a change must bring: less is chance.
+/// The least gain in macro-F1 for which an offset is changed: less may be chance.
 const LEAST: f64 = 5e-4;
 
 /// Times through the classes.
 const ROUNDS: usize = 10;
 
-/// Moves the biases of the checkpoint in `folder` to what is best for the posts, and judges it anew.
+/// Fits the biases of the checkpoint in `folder` to the posts, and evaluates it again.
 pub(super) fn fit_checkpoint(folder: &Path, valid: &[Example], threads: usize) -> Result<Figures> {
     let mut model = Checkpoint::read(folder)?;
     let classes = model.labels.len();
-    let mut posts = judge::score(&model.encoder, valid, threads)?;
+    let mut posts = evaluate::score(&model.encoder, valid, threads)?;
     let offsets = fit(&posts, classes);
     let place = model.encoder.layout.out_bias.clone();
     for (bias, offset) in model.encoder.weights.dense[place].iter_mut().zip(&offsets) {
@@ -45,11 +44,10 @@ pub(super) fn fit_checkpoint(folder: &Path, valid: &[Example], threads: usize) -
         .collect();
     eprintln!("biases moved: {}", moved.join(", "));
     model.write(folder)?;
-    Ok(judge::judge(&posts, classes, Loss::Softmax))
+    Ok(evaluate::evaluate(&posts, classes, Loss::Softmax))
 }
 
-/// Offsets for the logits of `classes` classes that are good for the macro-F1 of the posts: each in
-/// turn, until none brings more.
+/// Offsets for the logits of `classes` classes that raise the macro-F1 on the posts, by coordinate ascent.
 fn fit(posts: &[Scored], classes: usize) -> Vec<f32> {
     let mut offsets = vec![0.0; classes];
     let mut best = macro_f1(posts, &offsets);
@@ -74,7 +72,7 @@ fn fit(posts: &[Scored], classes: usize) -> Vec<f32> {
 }
 
 /// Macro-F1 of the classes with the largest sum of logit and offset, counted as
-/// [`judge`](super::judge::judge) does.
+/// [`evaluate`](evaluate::evaluate) does.
 fn macro_f1(posts: &[Scored], offsets: &[f32]) -> f64 {
     let classes = offsets.len();
     let (mut hits, mut marks) = (vec![0_u32; classes], vec![0_u32; classes]);
@@ -107,7 +105,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn a_class_that_is_given_too_seldom_is_helped() {
+    fn a_class_that_is_predicted_too_seldom_gets_a_higher_bias() {
         // Class 1 is right wherever its logit is above -0.5, but class 0 has 0.
         let posts: Vec<Scored> = (0..40)
             .map(|at| {
@@ -125,7 +123,7 @@ mod tests {
     }
 
     #[test]
-    fn what_is_right_stays() {
+    fn biases_of_a_model_without_errors_stay_zero() {
         let posts: Vec<Scored> = (0..9)
             .map(|at| Scored {
                 labels: vec![at % 3],

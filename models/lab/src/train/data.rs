@@ -1,4 +1,4 @@
-//! Labelled text: read, tokenised and cut into batches.
+//! Reads and tokenises labelled text, and makes batches.
 
 use std::{collections::BTreeMap, fs, path::Path};
 
@@ -14,7 +14,7 @@ pub(super) struct Example {
     pub(super) ids: Vec<u32>,
     /// Its classes, each once and in rising order.
     pub(super) labels: Vec<usize>,
-    /// Classes that it may or may not be of, in rising order.
+    /// Classes of which it is not known whether the post has them, in rising order.
     pub(super) unknown: Vec<usize>,
 }
 
@@ -25,11 +25,11 @@ pub(super) struct Row {
     number: usize,
     text: String,
     labels: Vec<String>,
-    /// Labels that nobody has judged it by.
+    /// Labels of which it is not known whether the text has them.
     unknown: Vec<String>,
 }
 
-/// Reads `text<TAB>label[,label]` lines, with `?label` for one that is not known and maybe a language in a third
+/// Reads `text<TAB>label[,label]` lines, with `?label` for an unknown label and optionally a language in a third
 /// column, and cleans the texts.
 pub(super) fn read(path: &Path, profile: Profile) -> Result<Vec<Row>> {
     let bytes = fs::read(path).with_context(|| format!("can't read {}", path.display()))?;
@@ -42,12 +42,12 @@ pub(super) fn read(path: &Path, profile: Profile) -> Result<Vec<Row>> {
             continue;
         }
         let columns: Vec<&str> = line.split('\t').collect();
-        let judged = match columns[..] {
+        let text_and_labels = match columns[..] {
             [text, labels] => Some((text, labels)),
             [text, labels, language] if is_language(language) => Some((text, labels)),
             _ => None,
         };
-        let Some((text, labels)) = judged else {
+        let Some((text, labels)) = text_and_labels else {
             bail!(
                 "{} row {number}: {} columns, not text<TAB>label[,label]",
                 path.display(),
@@ -110,7 +110,7 @@ pub(super) fn examples(
         }
         ids.sort_unstable();
         ids.dedup();
-        // One that no training post has is no class.
+        // A label that no training post has is not a class.
         let mut unknown: Vec<usize> = unknown
             .iter()
             .filter_map(|label| classes.get(label.as_str()).copied())
@@ -127,7 +127,7 @@ pub(super) fn examples(
     rows.iter().map(example).collect()
 }
 
-/// Refuses posts whose one label is not known: a softmax head must be told.
+/// Refuses posts with unknown labels, which a softmax head can't learn from.
 pub(super) fn ensure_labelled(examples: &[Example], rows: &[Row], path: &Path) -> Result<()> {
     let bad = examples
         .iter()
@@ -135,7 +135,7 @@ pub(super) fn ensure_labelled(examples: &[Example], rows: &[Row], path: &Path) -
         .find(|(example, _)| example.labels.is_empty() || !example.unknown.is_empty());
     if let Some((_, row)) = bad {
         bail!(
-            "{} row {}: a label that is not known is for --head sigmoid alone",
+            "{} row {}: unknown labels need --head sigmoid",
             path.display(),
             row.number
         );
@@ -143,7 +143,7 @@ pub(super) fn ensure_labelled(examples: &[Example], rows: &[Row], path: &Path) -
     Ok(())
 }
 
-/// Cuts the examples into batches of posts of like length, in an order that the seed and epoch fix.
+/// Makes batches of posts of similar length, in an order that depends on the seed and epoch alone.
 pub(super) fn batches(examples: &[Example], size: usize, seed: u64, epoch: usize) -> Vec<Vec<usize>> {
     const WINDOW: usize = 50;
     let mut rng = StdRng::seed_from_u64(seed ^ (epoch as u64 + 1).wrapping_mul(0x9e37_79b9_7f4a_7c15));

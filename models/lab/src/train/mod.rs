@@ -1,14 +1,14 @@
-//! Fine-tuning: a checkpoint learns to classify labelled posts.
+//! Fine-tuning a checkpoint on labelled posts.
 
 mod args;
 mod bias;
 mod data;
-mod judge;
+mod evaluate;
 mod report;
 mod tune;
 
 pub use args::{Args, ClassWeights, HeadKind};
-pub use judge::Figures;
+pub use evaluate::Figures;
 
 use std::{fs, path::PathBuf, time::Instant};
 
@@ -18,7 +18,7 @@ use serde::{Deserialize, Serialize};
 use self::{
     data::Example,
     report::{Epoch, Report},
-    tune::Tuner,
+    tune::FineTuner,
 };
 use crate::{
     checkpoint::{Checkpoint, Family},
@@ -33,7 +33,7 @@ use crate::{
 ///
 /// # Errors
 ///
-/// When the input is unfit or the output can't be written.
+/// When the input is invalid or the output can't be written.
 pub fn run(args: Args) -> Result<()> {
     args.check()?;
     let common = &args.common;
@@ -56,7 +56,7 @@ pub fn run(args: Args) -> Result<()> {
     let labels = data::label_names(&train_rows);
     ensure!(
         labels.len() > 1,
-        "{}: one label alone, `{}`",
+        "{}: all posts have the same label, `{}`",
         args.train.display(),
         labels[0]
     );
@@ -80,11 +80,11 @@ pub fn run(args: Args) -> Result<()> {
         fs::copy(best.join(file), staging.path().join(file)).with_context(|| format!("can't copy {file}"))?;
     }
     if args.fit_bias {
-        // Of the copy: what the run goes on from stays as it was trained.
+        // The copy is changed, so that a run that is resumed continues from the trained weights.
         figures = bias::fit_checkpoint(staging.path(), &valid, common.threads)?;
     }
     tokenizer::copy(&common.base, staging.path())?;
-    // Posts are to be cleaned as these were: `export` hands the manifest on to the service.
+    // `export` copies the manifest, so that the service cleans posts as in training.
     let manifest = format!("profile = \"{}\"\n", common.profile);
     files::write(&staging.path().join("moodstream.toml"), manifest.as_bytes())?;
     let report = Report {
@@ -98,7 +98,7 @@ pub fn run(args: Args) -> Result<()> {
     };
     report.write(&staging.path().join("report"))?;
     staging.finish()?;
-    run.training.forget();
+    run.training.remove_state();
     println!(
         "{}: epoch {}, validation macro-F1 {:.4}",
         common.out.display(),
@@ -108,7 +108,7 @@ pub fn run(args: Args) -> Result<()> {
     Ok(())
 }
 
-/// What is noted of finished epochs.
+/// The finished epochs.
 #[derive(Debug, Clone, Default, Serialize, Deserialize)]
 struct Journal {
     epochs: Vec<Epoch>,
@@ -116,18 +116,18 @@ struct Journal {
     best: Option<(usize, Figures)>,
 }
 
-/// A fine-tuning under way.
+/// A fine-tuning run.
 struct Run<'a> {
     args: &'a Args,
     labels: &'a [String],
     family: Family,
-    tuner: Tuner,
+    tuner: FineTuner,
     training: Training<'a, Journal>,
 }
 
 impl<'a> Run<'a> {
     fn new(args: &'a Args, (base, family): (Encoder, Family), labels: &'a [String], train: &[Example]) -> Result<Self> {
-        let (tuner, encoder) = Tuner::new(args, base, labels.len(), train);
+        let (tuner, encoder) = FineTuner::new(args, base, labels.len(), train);
         let settings = Settings {
             weight_decay: args.weight_decay,
             clip: args.clip,
@@ -163,8 +163,8 @@ impl<'a> Run<'a> {
                 self.tuner.step(training, &batch, rate)
             })?;
             let encoder = self.training.model.averaged();
-            let scored = judge::score(&encoder, valid, common.threads)?;
-            let valid = judge::judge(&scored, self.labels.len(), self.tuner.loss);
+            let scored = evaluate::score(&encoder, valid, common.threads)?;
+            let valid = evaluate::evaluate(&scored, self.labels.len(), self.tuner.loss);
             let seconds = started.elapsed().as_secs_f64();
             eprintln!(
                 "epoch {}: loss {loss:.4}, validation macro-F1 {:.4}, accuracy {:.4}, {seconds:.0} s",
@@ -184,12 +184,12 @@ impl<'a> Run<'a> {
         Ok(())
     }
 
-    /// Whether no other epoch is to begin, though some are left; one that has begun is gone on with.
+    /// Whether to stop before the next epoch; an epoch that has begun is always finished.
     fn is_over(&self) -> bool {
         let Journal { epochs, best } = &self.training.progress.journal;
         let Some((best, _)) = best else { return false };
-        let patience_is_gone = epochs.len() > best + self.args.patience;
-        self.training.progress.batch == 0 && (patience_is_gone || self.training.is_out_of_time())
+        let is_out_of_patience = epochs.len() > best + self.args.patience;
+        self.training.progress.batch == 0 && (is_out_of_patience || self.training.is_out_of_time())
     }
 
     fn keep_best(&self, encoder: Encoder) -> Result<()> {

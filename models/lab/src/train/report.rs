@@ -5,7 +5,7 @@ use std::{fmt::Write as _, fs, path::Path};
 use anyhow::{Context, Result};
 use serde::{Deserialize, Serialize};
 
-use super::judge::Figures;
+use super::evaluate::Figures;
 use crate::files::write;
 
 /// One epoch's figures.
@@ -15,7 +15,7 @@ pub(crate) struct Epoch {
     pub(crate) loss: f64,
     /// On the validation file.
     pub(crate) valid: Figures,
-    /// Seconds it took, judging included.
+    /// Seconds, including the evaluation.
     pub(crate) seconds: f64,
 }
 
@@ -31,7 +31,7 @@ pub(crate) struct Report<'a> {
 }
 
 impl Report<'_> {
-    /// Writes the three files into `folder`, which is made.
+    /// Creates `folder` and writes the three files into it.
     pub(crate) fn write(&self, folder: &Path) -> Result<()> {
         fs::create_dir_all(folder).with_context(|| format!("can't make {}", folder.display()))?;
         write(

@@ -1,4 +1,4 @@
-//! A step of fine-tuning: what each post should be given, and the gradient of what it is given instead.
+//! One step of fine-tuning: the targets of a batch and the gradient of its loss.
 
 use std::iter::repeat_n;
 
@@ -15,19 +15,19 @@ use crate::{
     training::Training,
 };
 
-/// What steps are made of, beside the weights.
-pub(super) struct Tuner {
+/// What a step needs besides the weights.
+pub(super) struct FineTuner {
     pub(super) loss: Loss,
     classes: usize,
     smoothing: f32,
     r_drop: f32,
-    /// How much a post counts by its label or, under a sigmoid head, a label where it is given.
+    /// The weight of a post by its label; with a sigmoid head, the weight of a label where a post has it.
     class_weights: Vec<f32>,
-    workers: Vec<Worker>,
+    workers: Vec<FineTuneWorker>,
 }
 
-/// What a post should be given, and how much it and each class count.
-struct Wanted {
+/// A [`Target`] that owns its numbers.
+struct OwnedTarget {
     shares: Vec<f32>,
     weight: f32,
     classes: Vec<f32>,
@@ -35,13 +35,13 @@ struct Wanted {
 
 /// One thread's buffers.
 #[derive(Default)]
-struct Worker {
+struct FineTuneWorker {
     pass: Pass,
     head: Head,
     d: Vec<f32>,
 }
 
-impl Tuner {
+impl FineTuner {
     /// For posts of `classes` classes, and `base` with a head for them.
     pub(super) fn new(args: &Args, base: Encoder, classes: usize, train: &[Example]) -> (Self, Encoder) {
         let loss = match args.head {
@@ -51,11 +51,11 @@ impl Tuner {
         let mut encoder = base.with_head(classes, &mut StdRng::seed_from_u64(args.common.seed));
         let counts = counts(train, classes);
         if loss == Loss::Sigmoid {
-            // A head that begins at the labels' frequencies need not first learn that most are rare.
+            // The head starts from the labels' frequencies, so that it need not learn first that most are rare.
             let place = encoder.layout.out_bias.clone();
-            let judged = judged(train, classes);
-            for (bias, (&count, judged)) in encoder.weights.dense[place].iter_mut().zip(counts.iter().zip(judged)) {
-                let share = ((count as f32 + 0.5) / (judged as f32 + 1.0)).clamp(1e-4, 1.0 - 1e-4);
+            let known = known(train, classes);
+            for (bias, (&count, known)) in encoder.weights.dense[place].iter_mut().zip(counts.iter().zip(known)) {
+                let share = ((count as f32 + 0.5) / (known as f32 + 1.0)).clamp(1e-4, 1.0 - 1e-4);
                 *bias = (share / (1.0 - share)).ln();
             }
         }
@@ -65,28 +65,28 @@ impl Tuner {
             smoothing: args.label_smoothing,
             r_drop: args.r_drop,
             class_weights: class_weights(args.class_weights, &counts),
-            workers: (0..args.common.threads).map(|_| Worker::default()).collect(),
+            workers: (0..args.common.threads).map(|_| FineTuneWorker::default()).collect(),
         };
         (tuner, encoder)
     }
 
-    /// One step over a batch: the summed loss and weight of its posts.
+    /// Takes a step with a batch, and returns the summed loss and weight of its posts.
     pub(super) fn step(
         &mut self,
         training: &mut Training<'_, Journal>,
         batch: &[&Example],
         rate: f32,
     ) -> Result<(f64, f64)> {
-        let targets: Vec<Wanted> = batch.iter().map(|example| self.target(example)).collect();
+        let targets: Vec<OwnedTarget> = batch.iter().map(|example| self.target(example)).collect();
         let weight: f64 = targets.iter().map(|target| f64::from(target.weight)).sum();
         let share = (1.0 / weight.max(1e-9)) as f32;
         let (loss, r_drop) = (self.loss, self.r_drop);
-        let looks = if r_drop > 0.0 { 2 } else { 1 };
+        let passes = if r_drop > 0.0 { 2 } else { 1 };
         let sum = training.learn(&mut self.workers, rate, |worker, part, encoder, gradient| {
-            // A batch is ordered by length: dealt out like this, all have as much to do.
+            // A batch is ordered by length: this way all threads have about as much work.
             let mine = || {
                 let posts = (part.index..batch.len()).step_by(part.threads);
-                posts.flat_map(|post| repeat_n(post, looks))
+                posts.flat_map(|post| repeat_n(post, passes))
             };
             let posts: Packed = mine().map(|post| batch[post].ids.as_slice()).collect();
             let targets = mine().map(|post| Target {
@@ -100,7 +100,7 @@ impl Tuner {
         Ok((sum, weight))
     }
 
-    fn target(&self, example: &Example) -> Wanted {
+    fn target(&self, example: &Example) -> OwnedTarget {
         let (classes, smoothing) = (self.classes, self.smoothing);
         let (mass, floor) = match self.loss {
             Loss::Softmax => (1.0 / example.labels.len() as f32, smoothing / classes as f32),
@@ -113,28 +113,28 @@ impl Tuner {
         let weights = example.labels.iter().map(|&label| self.class_weights[label]);
         if self.loss == Loss::Softmax {
             let weight = weights.sum::<f32>() / example.labels.len() as f32;
-            return Wanted {
+            return OwnedTarget {
                 shares,
                 weight,
                 classes: Vec::new(),
             };
         }
-        let mut counting = vec![1.0; classes];
+        let mut class_weights = vec![1.0; classes];
         for (&label, weight) in example.labels.iter().zip(weights) {
-            counting[label] = weight;
+            class_weights[label] = weight;
         }
         for &label in &example.unknown {
-            counting[label] = 0.0;
+            class_weights[label] = 0.0;
         }
-        Wanted {
+        OwnedTarget {
             shares,
             weight: 1.0,
-            classes: counting,
+            classes: class_weights,
         }
     }
 }
 
-impl Worker {
+impl FineTuneWorker {
     fn learn<'t>(
         &mut self,
         encoder: &Encoder,
@@ -150,7 +150,7 @@ impl Worker {
         self.pass.forward(encoder, posts, rates, seed);
         self.head.forward(encoder, posts, &self.pass);
         let sum = if r_drop > 0.0 {
-            // A post's two looks share its weight.
+            // The two passes over a post share its weight.
             0.5 * self.head.loss(loss, targets, 0.5 * share) + self.head.divergence(encoder.shape.labels, r_drop, share)
         } else {
             self.head.loss(loss, targets, share)
@@ -169,16 +169,16 @@ fn counts(examples: &[Example], classes: usize) -> Vec<usize> {
     counts
 }
 
-/// How many examples are known to be of each class or not.
-fn judged(examples: &[Example], classes: usize) -> Vec<usize> {
-    let mut judged = vec![examples.len(); classes];
+/// How many examples there are for each class, without those of which it is not known whether they have it.
+fn known(examples: &[Example], classes: usize) -> Vec<usize> {
+    let mut known = vec![examples.len(); classes];
     for label in examples.iter().flat_map(|example| &example.unknown) {
-        judged[*label] -= 1;
+        known[*label] -= 1;
     }
-    judged
+    known
 }
 
-/// Weights of the classes whose mean over the posts is 1.
+/// The weights of the classes; their mean over the posts is 1.
 fn class_weights(kind: ClassWeights, counts: &[usize]) -> Vec<f32> {
     let raw: Vec<f32> = counts
         .iter()
@@ -219,7 +219,7 @@ mod tests {
     }
 
     #[test]
-    fn what_is_not_known_does_not_count_and_rare_labels_count_more() {
+    fn unknown_labels_have_no_weight_and_rare_labels_have_more() {
         let example = |labels: &[usize], unknown: &[usize]| Example {
             ids: vec![0, 2],
             labels: labels.to_vec(),
@@ -232,8 +232,8 @@ mod tests {
             example(&[], &[1, 2]),
         ];
         assert_eq!(counts(&examples, 3), [3, 1, 0]);
-        assert_eq!(judged(&examples, 3), [4, 3, 2]);
-        let tuner = |loss| Tuner {
+        assert_eq!(known(&examples, 3), [4, 3, 2]);
+        let tuner = |loss| FineTuner {
             loss,
             classes: 3,
             smoothing: 0.0,
@@ -242,9 +242,9 @@ mod tests {
             workers: Vec::new(),
         };
         let several = tuner(Loss::Sigmoid);
-        let wanted = several.target(&examples[1]);
-        assert_eq!((wanted.weight, wanted.shares), (1.0, vec![1.0, 0.0, 0.0]));
-        assert_eq!(wanted.classes, [0.5, 1.0, 0.0]);
+        let target = several.target(&examples[1]);
+        assert_eq!((target.weight, target.shares), (1.0, vec![1.0, 0.0, 0.0]));
+        assert_eq!(target.classes, [0.5, 1.0, 0.0]);
         assert_eq!(several.target(&examples[2]).classes, [0.5, 2.5, 1.0]);
         let nothing = several.target(&examples[3]);
         assert_eq!((nothing.weight, nothing.shares), (1.0, vec![0.0; 3]));

@@ -1,4 +1,4 @@
-//! The settings that every training has.
+//! The settings that `train` and `pretrain` share.
 
 use std::{
     fs,
@@ -9,40 +9,40 @@ use anyhow::{Context, Result, ensure};
 use moodstream::clean::Profile;
 use xxhash_rust::xxh3::Xxh3Default;
 
-/// What the command line says of any training; a step with other defaults puts its own in their place.
+/// The command line arguments of both; `pretrain` has other defaults for some.
 #[derive(Debug, Clone, clap::Args)]
 pub(crate) struct Common {
-    /// Checkpoint folder to start from, made by `carry`, `pretrain` or `train`, or a RoBERTa of Hugging Face's
+    /// Checkpoint folder to start from: made by `carry`, `pretrain` or `train`, or a RoBERTa from Hugging Face
     #[arg(long)]
     pub(crate) base: PathBuf,
-    /// Folder to make; a killed run goes on from OUT.work
+    /// Folder to write; a run that was killed resumes from OUT.work
     #[arg(long)]
     pub(crate) out: PathBuf,
-    /// Times through the posts
+    /// Passes over the posts
     #[arg(long, default_value_t = 4)]
     pub(crate) epochs: usize,
-    /// Highest learning rate
+    /// Peak learning rate
     #[arg(long, default_value_t = 5e-5)]
     pub(crate) lr: f32,
-    /// Posts a step
+    /// Posts of a step
     #[arg(long, default_value_t = 32)]
     pub(crate) batch: usize,
-    /// Share of the steps in which the learning rate rises
+    /// Share of the steps during which the learning rate rises
     #[arg(long, default_value_t = 0.1)]
     pub(crate) warmup: f32,
-    /// Seed of all that is drawn: head, order, masks, dropout
+    /// Seed of the head, the order of posts, masks and dropout
     #[arg(long, default_value_t = 1)]
     pub(crate) seed: u64,
     /// Dropout rate of states and attention
     #[arg(long, default_value_t = 0.1)]
     pub(crate) dropout: f32,
-    /// Tokens of a post that are looked at
+    /// Longest post in tokens; longer ones are truncated
     #[arg(long, default_value_t = 128)]
     pub(crate) max_tokens: usize,
-    /// Minutes after which to stop; the learning rate falls to 0 by then
+    /// Stop after this many minutes; the learning rate reaches 0 by then
     #[arg(long)]
     pub(crate) minutes: Option<f32>,
-    /// How the texts are cleaned: as the service will do it
+    /// Cleaning profile of the texts, which the service will use as well
     #[arg(long, default_value_t = Profile::TwitterRoberta)]
     pub(crate) profile: Profile,
     /// Threads
@@ -51,7 +51,7 @@ pub(crate) struct Common {
 }
 
 impl Common {
-    /// Refuses settings that make no training.
+    /// Checks the settings.
     pub(crate) fn check(&self) -> Result<()> {
         share("dropout", self.dropout)?;
         share("warmup", self.warmup)?;
@@ -72,8 +72,8 @@ impl Common {
         Ok(())
     }
 
-    /// What of it fixes the course of a run: one with other settings can't go on from its state. The threads are of it
-    /// because they share the posts of a step, each with dropout masks of its own.
+    /// The settings that determine the result: a run with other settings can't resume from its state. The number of threads
+    /// is among them, because each thread draws its own dropout masks for its share of a step.
     ///
     /// # Errors
     ///
@@ -95,8 +95,8 @@ impl Common {
     }
 }
 
-/// A file, or the files of a checkpoint's folder, as settings name them: with a hash, so that a run doesn't go on with
-/// other data of the same name.
+/// The path of a file or a checkpoint folder with a hash of its content, so that a run doesn't resume with other data of
+/// the same name.
 ///
 /// # Errors
 ///
@@ -115,7 +115,7 @@ pub(crate) fn contents(path: &Path) -> Result<String> {
     Ok(format!("{} (xxh3 {:016x})", path.display(), hash.digest()))
 }
 
-/// Refuses a share that is none.
+/// Checks that a value is a share below 1.
 pub(crate) fn share(name: &str, value: f32) -> Result<()> {
     ensure!(
         (0.0..1.0).contains(&value),

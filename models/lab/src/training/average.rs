@@ -1,15 +1,15 @@
-//! The mean of the weights over the end of a run, which often judges better than where the last step left them.
+//! The mean of the weights over the last steps of a run, which is often better than the weights of the last step.
 
 use crate::{
     encoder::{Encoder, Weights},
     optim::move_towards,
 };
 
-/// The mean of the weights after each of some steps.
+/// The running mean of the weights after several steps.
 #[derive(Debug)]
 pub(crate) struct Average {
     pub(crate) weights: Weights,
-    /// How many steps it is the mean of.
+    /// How many steps have been added.
     pub(crate) steps: u64,
 }
 
@@ -24,7 +24,7 @@ impl Default for Average {
 }
 
 impl Average {
-    /// Takes in the weights as a step has left them.
+    /// Adds the weights after a step.
     pub(crate) fn add(&mut self, weights: &Weights) {
         self.steps += 1;
         if self.steps == 1 {
@@ -36,7 +36,7 @@ impl Average {
         move_towards(&mut self.weights.dense, &weights.dense, share);
     }
 
-    /// `encoder` with the mean for its weights; as it is where there is none yet.
+    /// `encoder` with the mean as its weights; unchanged before the first step.
     pub(crate) fn of(&self, encoder: &Encoder) -> Encoder {
         let weights = if self.steps == 0 {
             &encoder.weights
@@ -57,7 +57,7 @@ mod tests {
     use crate::testing;
 
     #[test]
-    fn it_is_the_mean_of_all_that_was_added() {
+    fn the_average_is_the_mean_of_the_added_weights() {
         let mut encoder = testing::tiny();
         let mut average = Average::default();
         encoder.weights.words.fill(7.0);

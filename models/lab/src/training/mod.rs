@@ -1,5 +1,5 @@
-//! What `train` and `pretrain` share: steps over batches on several threads, a learning rate that rises and falls,
-//! progress that is told, and state on disk from which a killed run goes on.
+//! What `train` and `pretrain` share: steps on several threads, the schedule of the learning rate, progress messages, and
+//! state on disk from which a killed run resumes.
 
 mod args;
 mod average;
@@ -25,41 +25,41 @@ use crate::{
     optim::Settings,
 };
 
-/// How long a kill may set a run back.
+/// How often the state is saved: the most that a kill can lose.
 const SAVE_EVERY: Duration = Duration::from_secs(180);
 
-/// How often a run without a terminal says where it is.
-const TELL_EVERY: Duration = Duration::from_secs(30);
+/// How often a run without a terminal reports its progress.
+const REPORT_EVERY: Duration = Duration::from_secs(30);
 
-/// A training under way. `J` is what the step that runs it notes of finished epochs.
+/// A training run. `J` is what the caller records about finished epochs.
 pub(crate) struct Training<'a, J> {
     args: &'a Common,
     work: PathBuf,
     pub(crate) model: Model,
     pub(crate) progress: Progress<J>,
-    /// The share of the run at whose end weights are averaged.
+    /// The share of the run, at its end, over which weights are averaged.
     average: f32,
     gradients: Vec<Gradient>,
-    /// Since when time has not been added to the progress.
+    /// Time up to here is part of the progress already.
     started: Instant,
     saved: Instant,
-    told: Instant,
+    reported: Instant,
 }
 
-/// What one thread needs to know of a step.
+/// What one thread needs to know about a step.
 #[derive(Debug, Clone, Copy)]
-pub(crate) struct Part {
-    /// Which thread it is, from 0, and of how many.
+pub(crate) struct ThreadStep {
+    /// The thread's number, from 0, and the number of threads.
     pub(crate) index: usize,
     pub(crate) threads: usize,
     pub(crate) rates: Rates,
-    /// Of the dropout masks.
+    /// The seed of the dropout masks.
     pub(crate) seed: u64,
 }
 
 impl<'a, J: Default + Serialize + DeserializeOwned> Training<'a, J> {
-    /// Begins, or goes on where a run of the same `settings` was killed. The mean of the weights over the last share
-    /// `average` of the run is kept.
+    /// Starts a run, or resumes one with the same `settings` that was killed. The weights are averaged over the last part of
+    /// the run, `average` of it.
     pub(crate) fn new(
         args: &'a Common,
         settings: String,
@@ -79,7 +79,7 @@ impl<'a, J: Default + Serialize + DeserializeOwned> Training<'a, J> {
             Some(progress) => {
                 model.restore(&work, &progress)?;
                 eprintln!(
-                    "going on in epoch {} after {} steps",
+                    "resuming in epoch {} after {} steps",
                     progress.epoch + 1,
                     progress.steps
                 );
@@ -101,21 +101,21 @@ impl<'a, J: Default + Serialize + DeserializeOwned> Training<'a, J> {
             average,
             started: Instant::now(),
             saved: Instant::now(),
-            told: Instant::now(),
+            reported: Instant::now(),
         })
     }
 
-    /// Where the run lives until it is done.
+    /// The folder of the run's state.
     pub(crate) fn work(&self) -> &Path {
         &self.work
     }
 
-    /// Removes what is left of the run, which is of no more use.
-    pub(crate) fn forget(self) {
+    /// Removes the run's state once it is finished.
+    pub(crate) fn remove_state(self) {
         let _ = fs::remove_dir_all(&self.work);
     }
 
-    /// Saves all that going on needs.
+    /// Saves the state.
     pub(crate) fn save(&mut self) -> Result<()> {
         let now = Instant::now();
         self.progress.seconds += (now - self.started).as_secs_f32();
@@ -125,19 +125,19 @@ impl<'a, J: Default + Serialize + DeserializeOwned> Training<'a, J> {
         Ok(())
     }
 
-    /// Whether the minutes allowed are gone.
+    /// Whether the time limit is reached.
     pub(crate) fn is_out_of_time(&self) -> bool {
         self.spent() >= 1.0
     }
 
-    /// The share of the minutes allowed that is gone, those before a kill included.
+    /// The share of the time limit that is spent, including the time before a kill.
     fn spent(&self) -> f32 {
         let minutes = (self.progress.seconds + self.started.elapsed().as_secs_f32()) / 60.0;
         self.args.minutes.map_or(0.0, |allowed| minutes / allowed)
     }
 
-    /// Goes through what is left of the epoch's batches, or of the time, and returns the epoch's mean loss. `step` takes
-    /// a batch and a learning rate, and returns the summed loss and weight.
+    /// Trains on the remaining batches of the epoch, until the time limit, and returns the epoch's mean loss. `step` takes a
+    /// batch and a learning rate, and returns the summed loss and weight.
     pub(crate) fn epoch<B>(
         &mut self,
         batches: &[B],
@@ -156,13 +156,13 @@ impl<'a, J: Default + Serialize + DeserializeOwned> Training<'a, J> {
             let loss = self.progress.loss.0 / self.progress.loss.1.max(1e-9);
             bar.inc(1);
             bar.set_message(format!("{loss:.4}"));
-            if bar.is_hidden() && self.told.elapsed() > TELL_EVERY {
+            if bar.is_hidden() && self.reported.elapsed() > REPORT_EVERY {
                 eprintln!(
                     "step {}: loss {loss:.4}, {:.0} % done",
                     self.progress.steps,
                     100.0 * done
                 );
-                self.told = Instant::now();
+                self.reported = Instant::now();
             }
             if self.saved.elapsed() > SAVE_EVERY {
                 self.save()?;
@@ -175,7 +175,7 @@ impl<'a, J: Default + Serialize + DeserializeOwned> Training<'a, J> {
         Ok(sum / weight.max(1e-9))
     }
 
-    /// One step when `done` of the run is over, and what is noted of it.
+    /// Takes one step when the share `done` of the run is over, and updates the progress.
     pub(crate) fn advance<B>(
         &mut self,
         batch: &B,
@@ -195,7 +195,7 @@ impl<'a, J: Default + Serialize + DeserializeOwned> Training<'a, J> {
         Ok(())
     }
 
-    /// What fixes all that is drawn in the present step.
+    /// The seed of the current step.
     pub(crate) fn seed(&self) -> u64 {
         self.args
             .seed
@@ -203,13 +203,13 @@ impl<'a, J: Default + Serialize + DeserializeOwned> Training<'a, J> {
             .wrapping_add(self.progress.steps)
     }
 
-    /// One step of the optimiser: every worker adds its part of the batch to a gradient that is zero, and returns the
-    /// loss, on a thread of its own. Returns the sum of the losses.
+    /// Takes one step of the optimiser: each worker, on its own thread, adds the gradient of its part of the batch to a
+    /// gradient of zeros and returns the loss. Returns the sum of the losses.
     pub(crate) fn learn<W: Send>(
         &mut self,
         workers: &mut [W],
         rate: f32,
-        learn: impl Fn(&mut W, Part, &Encoder, &mut Gradient) -> f64 + Sync,
+        learn: impl Fn(&mut W, ThreadStep, &Encoder, &mut Gradient) -> f64 + Sync,
     ) -> Result<f64> {
         let (seed, threads) = (self.seed(), workers.len());
         let rates = Rates {
@@ -221,7 +221,7 @@ impl<'a, J: Default + Serialize + DeserializeOwned> Training<'a, J> {
             let parts = workers.iter_mut().zip(&mut self.gradients).enumerate();
             let threads: Vec<_> = parts
                 .map(|(index, (worker, gradient))| {
-                    let part = Part {
+                    let part = ThreadStep {
                         index,
                         threads,
                         rates,
@@ -233,13 +233,13 @@ impl<'a, J: Default + Serialize + DeserializeOwned> Training<'a, J> {
                     })
                 })
                 .collect();
-            // All are waited for before one that failed is looked at: the scope panics where one it waits for has.
+            // Every thread is joined here, since the scope would panic if it joined one that panicked.
             let losses: Vec<_> = threads.into_iter().map(|thread| thread.join().ok()).collect();
             losses.into_iter().collect::<Option<Vec<f64>>>()
         });
         let Some(losses) = losses else {
             bail!(
-                "a thread failed in step {}, as it says above: this is the lab's fault, not the settings'",
+                "a thread panicked in step {} (see above): this is a bug of the lab",
                 self.progress.steps + 1
             );
         };
@@ -250,7 +250,7 @@ impl<'a, J: Default + Serialize + DeserializeOwned> Training<'a, J> {
             .step(&mut self.model.encoder, &mut self.gradients, rate);
         if !loss.is_finite() || !norm.is_finite() {
             bail!(
-                "the loss is no number after {} steps: try a lower --lr",
+                "the loss is not a finite number after {} steps: try a lower --lr",
                 self.progress.steps
             );
         }
@@ -258,23 +258,23 @@ impl<'a, J: Default + Serialize + DeserializeOwned> Training<'a, J> {
     }
 }
 
-/// Refuses ids that the tokenizer in `base` gives and the model there has no embeddings for.
+/// Refuses token ids for which the model in `base` has no embeddings.
 pub(crate) fn ensure_known<'i>(ids: impl Iterator<Item = &'i u32>, shape: &Shape, base: &Path) -> Result<()> {
     ensure_known_id(u64::from(ids.max().copied().unwrap_or(0)), shape.vocabulary, base)
 }
 
-/// Refuses a tokenizer whose largest id is `largest` for a model with `known` embeddings.
+/// Refuses a tokenizer with the largest id `largest` for a model with `known` embeddings.
 pub(crate) fn ensure_known_id(largest: u64, known: usize, base: &Path) -> Result<()> {
     ensure!(
         largest < known as u64,
-        "{}: tokenizer.json gives id {largest}, but the model has {known} embeddings: they don't belong together",
+        "{}: tokenizer.json has the id {largest}, but the model has {known} embeddings: they don't belong together",
         base.display()
     );
     Ok(())
 }
 
-/// The share of the highest learning rate when `done` of the run is over: up in the first `warmup`
-/// of it, then down to 0.
+/// The learning rate as a share of its peak when the share `done` of the run is over: it rises linearly over the first
+/// `warmup` of the run, then falls to 0.
 fn schedule(done: f32, warmup: f32) -> f32 {
     (done / warmup.max(f32::MIN_POSITIVE))
         .min((1.0 - done) / (1.0 - warmup))
@@ -298,7 +298,7 @@ mod tests {
     use crate::testing::{arguments, tiny};
 
     #[test]
-    fn a_thread_that_fails_is_not_taken_for_a_loss_that_is_no_number() {
+    fn a_thread_that_panics_is_reported_as_such() {
         let folder = tempfile::tempdir().unwrap();
         let out = folder.path().join("out").into_os_string();
         let args: Common = arguments(["--base".into(), "base".into(), "--out".into(), out]).unwrap();
@@ -306,11 +306,11 @@ mod tests {
         let nothing: [f64; 0] = [];
         let error = training.learn(&mut [()], 1.0, |(), part, _, _| nothing[part.index]);
         let error = error.unwrap_err().to_string();
-        assert!(error.starts_with("a thread failed in step 1"), "{error}");
+        assert!(error.starts_with("a thread panicked in step 1"), "{error}");
     }
 
     #[test]
-    fn minutes_before_a_kill_count() {
+    fn time_before_a_kill_counts() {
         let folder = tempfile::tempdir().unwrap();
         let out = folder.path().join("out").into_os_string();
         let words = [

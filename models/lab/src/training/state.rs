@@ -1,4 +1,4 @@
-//! A training run on disk, so that a killed one goes on where it was.
+//! The state of a training run on disk, from which a killed run resumes.
 
 use std::{fs, path::Path};
 
@@ -17,33 +17,33 @@ use crate::{
 /// How far a run has come.
 #[derive(Debug, Clone, Default, Serialize, Deserialize)]
 pub(crate) struct Progress<J> {
-    /// What the run was asked for, to refuse going on with other settings.
+    /// The settings of the run: it doesn't resume with others.
     pub(crate) settings: String,
-    /// The epoch in which it is, from 0.
+    /// The current epoch, from 0.
     pub(crate) epoch: usize,
-    /// Batches of that epoch that are done.
+    /// Finished batches of that epoch.
     pub(crate) batch: usize,
     /// Steps of AdamW in all.
     pub(crate) steps: u64,
     /// Loss and weight summed over the epoch so far.
     pub(crate) loss: (f64, f64),
-    /// How long it has taken so far.
+    /// Seconds of training so far.
     pub(crate) seconds: f32,
-    /// Steps whose weights are averaged.
+    /// Steps in the average.
     pub(crate) averaged: u64,
-    /// What is noted of finished epochs.
+    /// What the caller records about finished epochs.
     pub(crate) journal: J,
 }
 
 impl<J: DeserializeOwned> Progress<J> {
-    /// What `folder` says, if there is a run in it.
+    /// Reads the progress of the run in `folder`, if there is one.
     pub(super) fn read(folder: &Path) -> Result<Option<Self>> {
         let path = folder.join(PROGRESS);
         let Ok(text) = fs::read(&path) else { return Ok(None) };
         let progress = serde_json::from_slice(&text);
         progress
             .map(Some)
-            .with_context(|| format!("{}: damaged; remove {} to begin anew", path.display(), folder.display()))
+            .with_context(|| format!("{}: damaged; remove {} to start over", path.display(), folder.display()))
     }
 }
 
@@ -53,14 +53,14 @@ fn tensors_file(steps: u64) -> String {
     format!("state-{steps}.safetensors")
 }
 
-/// What a run changes, beside its progress.
+/// What a run changes besides its progress.
 pub(crate) struct Model {
     pub(crate) encoder: Encoder,
     pub(super) optimiser: AdamW,
     pub(crate) average: Average,
 }
 
-/// What the buffers of a [`Model`] are called on disk.
+/// The names of the buffers of a [`Model`] on disk.
 const NAMES: [&str; 8] = [
     "weights.dense",
     "weights.words",
@@ -81,12 +81,12 @@ impl Model {
         }
     }
 
-    /// The encoder as it is to be judged and written: the mean of its last steps where that is kept.
+    /// The encoder to evaluate and write: the mean of its last steps if they are averaged.
     pub(crate) fn averaged(&self) -> Encoder {
         self.average.of(&self.encoder)
     }
 
-    /// Every buffer, in the order of [`NAMES`]; those of an average that has not begun are empty.
+    /// Every buffer, in the order of [`NAMES`]; those of an average without steps are empty.
     fn buffers(&mut self) -> [&mut Vec<f32>; 8] {
         let (weights, average) = (&mut self.encoder.weights, &mut self.average.weights);
         let AdamW { dense, words, .. } = &mut self.optimiser;
@@ -102,8 +102,8 @@ impl Model {
         ]
     }
 
-    /// Saves weights, moments and progress. The progress names the tensor file, so that a kill between
-    /// the two writes leaves the state before.
+    /// Saves weights, moments and progress. The progress determines the name of the tensor file, so a kill between the two
+    /// writes leaves the previous state valid.
     pub(super) fn save<J: Serialize + DeserializeOwned>(
         &mut self,
         folder: &Path,
@@ -119,13 +119,13 @@ impl Model {
         let before = Progress::<J>::read(folder)?;
         files::write(&folder.join(PROGRESS), &serde_json::to_vec_pretty(progress)?)?;
         if let Some(before) = before.filter(|before| before.steps != progress.steps) {
-            // An old state left behind costs only space.
+            // An old state that stays costs only space.
             let _ = fs::remove_file(folder.join(tensors_file(before.steps)));
         }
         Ok(())
     }
 
-    /// Puts saved weights and moments back.
+    /// Restores the saved weights and moments.
     pub(super) fn restore<J>(&mut self, folder: &Path, progress: &Progress<J>) -> Result<()> {
         let path = folder.join(tensors_file(progress.steps));
         let bytes = fs::read(&path).with_context(|| format!("can't read {}", path.display()))?;

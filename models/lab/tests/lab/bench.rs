@@ -1,4 +1,4 @@
-//! A folder of the lab's inputs, and the lab run in it.
+//! A folder with inputs for the lab, and the lab run in it.
 
 use std::{
     ffi::OsString,
@@ -61,7 +61,7 @@ impl Bench {
         }
     }
 
-    /// The arguments that `words` names, where `@x` is a path in the folder.
+    /// The arguments in `words`; `@x` is the path of `x` in the folder.
     pub(crate) fn arguments(&self, words: &str) -> Vec<OsString> {
         let argument = |word: &str| match word.strip_prefix('@') {
             Some(name) => self.path(name).into_os_string(),
@@ -70,7 +70,8 @@ impl Bench {
         words.split(' ').map(argument).collect()
     }
 
-    /// What the lab says, in one line, to a step that must fail; `words` are its arguments. Nothing may be left of it.
+    /// Runs a step that must fail, with the arguments `words`, and returns its message, which must be one line. No file may be
+    /// left behind.
     pub(crate) fn refusal(&self, words: &str) -> String {
         let names = |folder: &Path| -> Vec<_> {
             let mut names: Vec<_> = fs::read_dir(folder)

@@ -1,4 +1,4 @@
-//! The binary as its users run it: what it says of unfit input, and going on after a kill.
+//! The binary as users run it: what it says about invalid input, and how it resumes after a kill.
 
 use std::{
     fs,
@@ -23,7 +23,7 @@ fn renamed(bytes: &[u8], from: &str, to: &str) -> Vec<u8> {
 }
 
 #[test]
-fn unfit_posts_are_refused_in_one_line_that_names_file_and_row() {
+fn invalid_posts_are_refused_in_one_line_that_names_file_and_row() {
     let bench = Bench::new();
     let train = "train --base @base --valid @valid.tsv --out @out --train";
     bench.write("columns.tsv", "w5 w6\tjoy\nw7 w8\n");
@@ -36,7 +36,7 @@ fn unfit_posts_are_refused_in_one_line_that_names_file_and_row() {
         ("three.tsv", "row 2: 3 columns"),
         ("bytes.tsv", "not UTF-8"),
         ("empty.tsv", "no rows"),
-        ("one.tsv", "one label alone, `joy`"),
+        ("one.tsv", "all posts have the same label, `joy`"),
         ("absent.tsv", "can't read"),
     ] {
         let said = bench.refusal(&format!("{train} @{file}"));
@@ -54,7 +54,7 @@ fn unfit_posts_are_refused_in_one_line_that_names_file_and_row() {
 }
 
 #[test]
-fn unfit_checkpoints_are_refused_in_one_line_that_names_file_or_tensor() {
+fn invalid_checkpoints_are_refused_in_one_line_that_names_file_or_tensor() {
     let bench = Bench::new();
     bench.damaged("torn", "model.safetensors", |bytes| bytes[..bytes.len() / 2].to_vec());
     bench.damaged("lacking", "model.safetensors", |bytes| {
@@ -92,13 +92,13 @@ fn unfit_checkpoints_are_refused_in_one_line_that_names_file_or_tensor() {
     let said = bench.refusal("export --checkpoint @base --precision fp32 --out @out");
     assert!(
         said.contains("base"),
-        "an encoder without a head is no classifier: {said}"
+        "an encoder without a head is not a classifier: {said}"
     );
     let said = bench.refusal("carry --source @base --text @train.tsv --out @out");
     assert!(said.contains("a RoBERTa or an MPNet already"), "{said}");
 }
 #[test]
-fn ids_that_a_model_has_no_embeddings_for_are_refused_before_any_work() {
+fn token_ids_without_embeddings_are_refused_before_any_work() {
     let bench = Bench::new();
     let bert = fixture("bert");
     bench.damaged_copy(&bert, "pieces", "tokenizer.json", |bytes| {
@@ -111,7 +111,7 @@ fn ids_that_a_model_has_no_embeddings_for_are_refused_before_any_work() {
     for source in ["pieces", "frame"] {
         let said = bench.refusal(&format!("carry --source @{source} --text @train.tsv --out @out"));
         assert!(
-            said.contains(source) && said.contains("gives id 9999, but the model has"),
+            said.contains(source) && said.contains("has the id 9999, but the model has"),
             "{said}"
         );
     }
@@ -124,13 +124,13 @@ fn ids_that_a_model_has_no_embeddings_for_are_refused_before_any_work() {
     });
     let said = bench.refusal("pretrain --base @mask --text @train.tsv --out @out");
     assert!(
-        said.contains("mask") && said.contains("gives id 9999, but the model has"),
+        said.contains("mask") && said.contains("has the id 9999, but the model has"),
         "{said}"
     );
 }
 
 #[test]
-fn positions_that_leave_no_room_for_a_post_are_refused() {
+fn too_few_positions_for_a_post_are_refused() {
     let bench = Bench::new();
     let bert = fixture("bert").into_os_string().into_string().unwrap();
     for positions in ["0", "1", "2", "4"] {
@@ -145,7 +145,7 @@ fn positions_that_leave_no_room_for_a_post_are_refused() {
 }
 
 #[test]
-fn sizes_that_the_weights_do_not_have_are_refused_before_memory_is_taken() {
+fn sizes_that_differ_from_the_weights_are_refused_before_memory_is_allocated() {
     let bench = Bench::new();
     for (name, size, other) in [
         ("positions", "max_position_embeddings", 100_000_000_000_000_u64),
@@ -165,7 +165,7 @@ fn sizes_that_the_weights_do_not_have_are_refused_before_memory_is_taken() {
 }
 
 #[test]
-fn a_slash_after_the_name_of_a_folder_to_make_changes_nothing() {
+fn a_trailing_slash_of_the_output_folder_changes_nothing() {
     let bench = Bench::new();
     let bert = fixture("bert").into_os_string().into_string().unwrap();
     for (out, words) in [
@@ -193,7 +193,7 @@ fn a_slash_after_the_name_of_a_folder_to_make_changes_nothing() {
 }
 
 #[test]
-fn damaged_settings_files_are_named_with_their_line_in_one_line() {
+fn mistakes_in_recipes_and_label_maps_are_reported_with_file_and_line() {
     let bench = Bench::new();
     bench.write("recipe.toml", "seed = 1\n\nseveral = \"some\"\n");
     let said = bench.refusal("prepare --recipe @recipe.toml --out @out");
@@ -204,7 +204,7 @@ fn damaged_settings_files_are_named_with_their_line_in_one_line() {
 }
 
 #[test]
-fn rows_are_counted_with_the_empty_lines_between_them() {
+fn empty_lines_count_as_rows_in_messages() {
     let bench = Bench::new();
     bench.write("gaps.tsv", "w5 w6\tjoy\n\n\nw7 w8\tawe\n");
     let said = bench.refusal("train --base @base --train @train.tsv --valid @gaps.tsv --out @out");
@@ -212,7 +212,7 @@ fn rows_are_counted_with_the_empty_lines_between_them() {
 }
 
 #[test]
-fn labels_that_can_not_be_written_are_refused_before_anything_is() {
+fn labels_that_can_not_be_written_are_refused_before_anything_is_written() {
     let bench = Bench::new();
     for (label, place) in [
         ("\"joy, calm\"", "the label `joy, calm`"),
@@ -227,7 +227,7 @@ fn labels_that_can_not_be_written_are_refused_before_anything_is() {
 }
 
 #[test]
-fn posts_are_served_cleaned_as_those_trained_on_were() {
+fn posts_are_cleaned_in_serving_as_in_training() {
     let bench = Bench::new();
     let run = |words: &str| {
         let output = lab().args(bench.arguments(words)).output().unwrap();
@@ -250,9 +250,9 @@ fn posts_are_served_cleaned_as_those_trained_on_were() {
     );
 }
 
-/// Kills a run of many epochs when it has saved its state, lets it go on, and holds what it makes against what a run makes
-/// that was left alone.
-fn kill_and_go_on(bench: &Bench, step: &str, words: &str) {
+/// Kills a run of many epochs after it has saved its state, resumes it, and compares its weights with those of a run that
+/// was not killed.
+fn kill_and_resume(bench: &Bench, step: &str, words: &str) {
     let command = |out: &str| {
         let mut command = lab();
         command
@@ -277,7 +277,7 @@ fn kill_and_go_on(bench: &Bench, step: &str, words: &str) {
     let (work, out) = (bench.path("out.work"), bench.path("out"));
     let quiet = |mut command: Command| command.stderr(Stdio::null()).stdout(Stdio::null()).spawn().unwrap();
     let mut first = quiet(command("out"));
-    // State is saved at the end of each epoch: the file's appearance is the sign that one is over.
+    // The state is saved at the end of each epoch, so the file appears when the first is over.
     let started = Instant::now();
     while !work.join("progress.json").exists() {
         assert!(started.elapsed() < Duration::from_secs(60), "no state was saved");
@@ -287,12 +287,12 @@ fn kill_and_go_on(bench: &Bench, step: &str, words: &str) {
     }
     first.kill().unwrap();
     first.wait().unwrap();
-    assert!(!out.exists(), "a killed run leaves no half of a checkpoint");
+    assert!(!out.exists(), "a killed run leaves no incomplete checkpoint");
 
     let second = command("out").output().unwrap();
     let said = String::from_utf8_lossy(&second.stderr).into_owned();
-    assert!(second.status.success() && said.contains("going on in epoch"), "{said}");
-    assert!(!work.exists(), "the state of a finished run is of no more use");
+    assert!(second.status.success() && said.contains("resuming in epoch"), "{said}");
+    assert!(!work.exists(), "the state of a finished run is removed");
 
     assert!(command("whole").output().unwrap().status.success());
     let weights = |out: &str| fs::read(bench.path(out).join("model.safetensors")).unwrap();
@@ -300,10 +300,10 @@ fn kill_and_go_on(bench: &Bench, step: &str, words: &str) {
 }
 
 #[test]
-fn a_killed_training_goes_on_where_it_was() {
+fn a_killed_training_resumes() {
     let bench = Bench::new();
     let words = "--train @train.tsv --valid @valid.tsv --patience 99 --average 0.5";
-    kill_and_go_on(&bench, "train", words);
+    kill_and_resume(&bench, "train", words);
     let report = fs::read(bench.path("out/report/report.json")).unwrap();
     let report: serde_json::Value = serde_json::from_slice(&report).unwrap();
     assert_eq!(report["epochs"].as_array().unwrap().len(), 60);
@@ -314,8 +314,8 @@ fn a_killed_training_goes_on_where_it_was() {
 }
 
 #[test]
-fn a_killed_adaptation_goes_on_where_it_was() {
+fn a_killed_adaptation_resumes() {
     let bench = Bench::new();
     let teacher = fixture("bert").into_os_string().into_string().unwrap();
-    kill_and_go_on(&bench, "pretrain", &format!("--text @train.tsv --teacher {teacher}"));
+    kill_and_resume(&bench, "pretrain", &format!("--text @train.tsv --teacher {teacher}"));
 }

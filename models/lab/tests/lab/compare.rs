@@ -1,4 +1,4 @@
-//! `compare`: models on the same posts, and what it refuses.
+//! `compare`: models evaluated on the same posts, and input that it refuses.
 
 use std::{fs, path::Path};
 
@@ -9,13 +9,13 @@ use crate::{
     support::{lab, runtime},
 };
 
-/// Posts of the labels joy, anger and fear, `count` of each, told by their first word.
+/// Posts with the labels joy, anger and fear, `count` of each; the first word mostly determines the label.
 fn feelings(count: usize) -> String {
     let nouns = ["river", "window", "garden", "letter", "summer", "teacher", "kitchen"];
     let mut posts = String::new();
     for at in 0..count {
         for (word, label) in [("delighted", "joy"), ("furious", "anger"), ("afraid", "fear")] {
-            // Every tenth post says another label's word.
+            // Every tenth post has the word of joy.
             let word = if at % 10 == 9 { "delighted" } else { word };
             let (one, other) = (nouns[at % 7], nouns[at / 7 % 7]);
             posts += &format!("{word} {one} of number{at} {other} {label}{}\t{label}\n", at % 3);
@@ -76,7 +76,7 @@ fn classical_models_are_compared_on_the_same_posts() {
     names.sort_unstable();
     assert_eq!(names, ["bayes", "forest", "lr", "majority", "stack", "svc"]);
 
-    // The parts that were written are those that were used: the same settings come to the same figures.
+    // The written parts are those that were used: the same settings give the same figures.
     let words = "compare --train @parts/train.tsv --test @parts/test.tsv --json @again.json --seed 3 --models lr,bayes";
     let output = lab().args(bench.arguments(words)).output().unwrap();
     assert!(output.status.success(), "{}", String::from_utf8_lossy(&output.stderr));
@@ -104,7 +104,6 @@ fn an_exported_model_is_served_with_the_figures_of_the_comparison() {
         let models = json["models"].as_array().unwrap();
         let compared = &models.iter().find(|model| model["name"] == kind).unwrap()["test"];
 
-        // The test part as it was read: rows of the file whose cleaned texts are in it.
         let words =
             format!("evaluate --model @{kind} --data @parts/test.tsv --json @judged.json --onnxruntime /nowhere");
         let output = lab().args(bench.arguments(&words)).output().unwrap();
@@ -116,7 +115,7 @@ fn an_exported_model_is_served_with_the_figures_of_the_comparison() {
         let card = fs::read_to_string(bench.path(kind).join("README.md")).unwrap();
         let figure = format!("| accuracy | {:.4} |", compared["accuracy"].as_f64().unwrap());
         assert!(card.contains(&figure) && card.contains("posts.tsv"), "{card}");
-        // What evaluate found is what the card says.
+        // The card has the same figure as `evaluate`.
         let error = format!(
             "| calibration error | {:.4}",
             judged["calibration_error"].as_f64().unwrap()
@@ -149,18 +148,18 @@ fn the_tiny_linear_model_of_the_service_s_tests_is_what_compare_exports() {
 }
 
 #[test]
-fn models_that_are_not_served_or_would_overwrite_are_refused_before_training() {
+fn exports_that_can_not_succeed_are_refused_before_training() {
     let bench = Bench::new();
     bench.write("posts.tsv", feelings(20));
     fs::create_dir(bench.path("there")).unwrap();
     for (words, reason) in [
         (
             "--export forest --out @new",
-            "--export forest: of the classical models the linear ones are served: lr, svc or bayes",
+            "--export forest: only the linear models can be served: lr, svc or bayes",
         ),
         (
             "--export lr --out @there",
-            "is there already: remove it or choose another --out",
+            "exists already: remove it or choose another --out",
         ),
     ] {
         let said = bench.refusal(&format!("compare --train @posts.tsv --json @out.json {words}"));
@@ -169,7 +168,7 @@ fn models_that_are_not_served_or_would_overwrite_are_refused_before_training() {
 }
 
 #[test]
-fn posts_that_allow_no_comparison_are_refused_in_one_line() {
+fn posts_that_can_not_be_compared_on_are_refused_in_one_line() {
     let bench = Bench::new();
     bench.write("posts.tsv", feelings(20));
     bench.write("one.tsv", "so happy\tjoy\nso glad\tjoy\n");
@@ -181,7 +180,7 @@ fn posts_that_allow_no_comparison_are_refused_in_one_line() {
     for (words, place) in [
         (
             "--train @one.tsv",
-            "one.tsv: the training posts have one label alone, `joy`",
+            "one.tsv: all training posts have the same label, `joy`",
         ),
         (
             "--train @few.tsv",
@@ -189,15 +188,15 @@ fn posts_that_allow_no_comparison_are_refused_in_one_line() {
         ),
         (
             "--train @posts.tsv --test @new.tsv",
-            "new.tsv:2: the label `sad` is in the test part alone",
+            "new.tsv:2: no training post has the label `sad`",
         ),
         (
             "--train @silent.tsv",
-            "silent.tsv: no post is left to train on: 2 without words once cleaned, the first ",
+            "silent.tsv: no post is left to train on: 2 without words after cleaning, the first ",
         ),
         (
             "--train @posts.tsv --test @silent.tsv",
-            "silent.tsv: no post is left to test on: 2 without words once cleaned, the first ",
+            "silent.tsv: no post is left to test on: 2 without words after cleaning, the first ",
         ),
         ("--train @columns.tsv", "columns.tsv:2: 1 columns"),
         ("--train @posts.tsv --labels-map @map.toml", "posts.tsv:2: "),
@@ -211,7 +210,7 @@ fn posts_that_allow_no_comparison_are_refused_in_one_line() {
     }
     let said = bench.refusal("compare --train @posts.tsv --json @out.html");
     assert!(
-        said.contains("out.html: the page would be written over the figures"),
+        said.contains("out.html: the page would overwrite the figures"),
         "{said}"
     );
 }
@@ -231,7 +230,7 @@ fn posts_without_words_are_left_out_and_named() {
 }
 
 #[test]
-fn five_hundred_labels_are_no_fault() {
+fn five_hundred_labels_are_supported() {
     let bench = Bench::new();
     let mut posts = String::new();
     let syllables = ["ba", "ke", "di", "lo", "mu", "sa", "te", "ri", "go", "nu"];
@@ -260,7 +259,7 @@ fn five_hundred_labels_are_no_fault() {
 }
 
 #[test]
-fn steps_are_left_out_one_at_a_time() {
+fn ablation_leaves_out_one_step_at_a_time() {
     let bench = Bench::new();
     bench.write("posts.tsv", feelings(40));
     bench.write(
@@ -292,7 +291,7 @@ fn steps_are_left_out_one_at_a_time() {
 }
 
 #[test]
-fn a_model_folder_is_judged_on_the_same_posts_in_the_runtime_that_serves_it() {
+fn a_model_folder_is_evaluated_on_the_same_posts_by_the_service() {
     let Some(library) = runtime() else { return };
     let bench = Bench::new();
     bench.write("posts.tsv", feelings(40));

@@ -1,4 +1,4 @@
-//! Model folders that the exporters in use wrote, in the service that shall serve them.
+//! Model folders that other exporters wrote, run by the service.
 
 use std::{fs, path::Path, sync::Arc};
 
@@ -21,8 +21,8 @@ fn softmax(logits: &[f64]) -> Vec<f64> {
     logits.iter().map(|logit| logit.exp() / all).collect()
 }
 
-/// The largest difference between the scores that the folder's model gives and those that `transformers` computes from
-/// the checkpoint that it was exported from.
+/// The largest difference between the scores of the folder's model and those that `transformers` computes from the
+/// exported checkpoint.
 fn largest_difference(folder: &Path, precision: Precision, library: &Path) -> f64 {
     let expected = fs::read(fixture("roberta").join("expected.json")).unwrap();
     let expected: Expected = serde_json::from_slice(&expected).unwrap();
@@ -64,7 +64,7 @@ fn largest_difference(folder: &Path, precision: Precision, library: &Path) -> f6
 }
 
 #[test]
-fn what_optimum_and_onnxruntime_export_is_served() {
+fn models_exported_by_optimum_and_onnxruntime_are_served() {
     let Some(library) = runtime() else { return };
     let exporters = fixture("../exporters");
     for (folder, precision, bound) in [

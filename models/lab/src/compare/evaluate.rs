@@ -1,4 +1,4 @@
-//! Judging on the test part, once for each model.
+//! Evaluates each model on the test part.
 
 use std::{
     fs,
@@ -13,9 +13,9 @@ use moodstream::{
 };
 
 use super::{
-    Learnt,
+    Fitted,
     parts::Parts,
-    report::Entry,
+    report::Contender,
     sparse::Rows,
     trained::{Buffer, Trained},
 };
@@ -24,38 +24,38 @@ use crate::{
     evaluate,
 };
 
-/// Bytes of a feature beside its weights: its hash and its inverse document frequency.
+/// Bytes of a feature besides its weights: its hash and its inverse document frequency.
 const FEATURE_BYTES: usize = 12;
 
-/// A classical model on the test part. It is timed on one thread, post by post, cleaning included.
-pub(super) fn classical(learnt: &Learnt, trained: &Trained, folds: &[f64], parts: &Parts) -> Entry {
+/// Evaluates a classical model. Its speed is measured on one thread, post by post, including cleaning.
+pub(super) fn classical(fitted: &Fitted, trained: &Trained, folds: &[f64], parts: &Parts) -> Contender {
     let (mut scratch, mut buffer) = (Scratch::default(), Buffer::default());
     let start = Instant::now();
-    let answers: Vec<usize> = parts
+    let predicted: Vec<usize> = parts
         .test
         .iter()
         .map(|post| {
             let cleaned = Profile::Classical.clean(&post.example.text);
-            let mut rows = Rows::new(learnt.vectorizer.features().len());
-            rows.push(learnt.vectorizer.row(&cleaned, &mut scratch).iter().copied());
+            let mut rows = Rows::new(fitted.vectorizer.features().len());
+            rows.push(fitted.vectorizer.row(&cleaned, &mut scratch).iter().copied());
             trained.model.predict_one(rows.row(0), &mut buffer)
         })
         .collect();
     let seconds = start.elapsed().as_secs_f64();
     let vocabulary = match trained.model.has_features() {
-        true => FEATURE_BYTES * learnt.vectorizer.features().len(),
+        true => FEATURE_BYTES * fitted.vectorizer.features().len(),
         false => 0,
     };
-    Entry {
+    Contender {
         name: trained.kind.name().to_owned(),
         labels: parts.labels.clone(),
-        answers,
+        predicted,
         chosen: Some(trained.chosen),
         folds: folds.to_vec(),
         train_seconds: Some(
             trained.seconds
                 + if trained.model.has_features() {
-                    learnt.seconds
+                    fitted.seconds
                 } else {
                     0.0
                 },
@@ -65,21 +65,21 @@ pub(super) fn classical(learnt: &Learnt, trained: &Trained, folds: &[f64], parts
     }
 }
 
-/// A model folder on the test part, in the runtime that serves it.
+/// Evaluates a model folder with the service's classifier.
 pub(super) fn folder(
     path: &Path,
     onnxruntime: Option<&PathBuf>,
     map: &LabelMap,
     parts: &Parts,
-) -> anyhow::Result<Entry> {
+) -> anyhow::Result<Contender> {
     let options = ModelOptions::default();
     let runtime = ClassifyOptions {
         onnxruntime: onnxruntime.cloned(),
         ..ClassifyOptions::default()
     };
     let examples: Vec<Example> = parts.test.iter().map(|post| post.example.clone()).collect();
-    let (evaluation, emotions) = evaluate::judge(path, &options, &runtime, &examples, map)?;
-    // The folder's labels that the posts don't have come behind theirs.
+    let (evaluation, emotions) = evaluate::evaluate(path, &options, &runtime, &examples, map)?;
+    // The folder's labels that the posts don't have come after those of the posts.
     let mut labels = parts.labels.clone();
     let places: Vec<usize> = evaluation
         .report
@@ -95,10 +95,10 @@ pub(super) fn folder(
                 })
         })
         .collect();
-    Ok(Entry {
+    Ok(Contender {
         name: evaluation.model,
         labels,
-        answers: emotions.into_iter().map(|emotion| places[emotion]).collect(),
+        predicted: emotions.into_iter().map(|emotion| places[emotion]).collect(),
         chosen: None,
         folds: Vec::new(),
         train_seconds: None,
@@ -107,7 +107,7 @@ pub(super) fn folder(
     })
 }
 
-/// Bytes of the files that serving reads.
+/// Bytes of the files that the service reads.
 fn bytes(path: &Path, options: &ModelOptions) -> anyhow::Result<u64> {
     let folder = ModelFolder::open(path, options)?;
     let files = [

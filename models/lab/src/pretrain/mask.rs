@@ -1,4 +1,4 @@
-//! Taking tokens out of posts.
+//! Masking tokens of posts.
 
 use std::{fs, path::Path};
 
@@ -12,18 +12,18 @@ use crate::{
     training::ensure_known_id,
 };
 
-/// Takes tokens out of posts as BERT did: of those chosen, 80 % become `<mask>`, 10 % any token,
-/// 10 % stay. The frame's special tokens are left alone.
-pub(super) struct Hider {
-    mask: u32,
+/// Masks tokens as BERT does: of those chosen, 80 % become `<mask>`, 10 % a random token, 10 % stay. The first and last
+/// token, which are special tokens, are never masked.
+pub(super) struct Masker {
+    mask_id: u32,
     share: f32,
     vocabulary: u32,
-    /// By id: whether the token is always taken out, and always by `<mask>`.
+    /// By id: whether the token is always replaced with `<mask>`.
     always: Vec<bool>,
 }
 
-impl Hider {
-    /// For the tokenizer in `folder`; `emoji` are taken out wherever they are.
+impl Masker {
+    /// For the tokenizer in `folder`; with `emoji`, all emoji are masked.
     pub(super) fn read(folder: &Path, vocabulary: usize, share: f32, emoji: bool) -> Result<Self> {
         let path = folder.join("tokenizer.json");
         let text = fs::read_to_string(&path).with_context(|| format!("can't read {}", path.display()))?;
@@ -41,15 +41,15 @@ impl Hider {
             }
         }
         Ok(Self {
-            mask,
+            mask_id: mask,
             share,
             vocabulary: vocabulary as u32,
             always,
         })
     }
 
-    /// Posts with some tokens taken out, and which.
-    pub(super) fn hide<'p>(&self, posts: impl Iterator<Item = &'p [u32]>, rng: &mut StdRng) -> (Packed, Vec<Masked>) {
+    /// The posts with some tokens masked, and those tokens.
+    pub(super) fn mask<'p>(&self, posts: impl Iterator<Item = &'p [u32]>, rng: &mut StdRng) -> (Packed, Vec<Masked>) {
         let (mut packed, mut masked) = (Packed::default(), Vec::new());
         for post in posts {
             let start = packed.len();
@@ -67,7 +67,7 @@ impl Hider {
                 *id = match rng.random_range(0..10) {
                     0 if !always => *id,
                     1 if !always => rng.random_range(0..self.vocabulary),
-                    _ => self.mask,
+                    _ => self.mask_id,
                 };
             }
             packed.push(&ids);
@@ -84,7 +84,7 @@ fn mask_id(tokenizer: &Value) -> Option<u32> {
     u32::try_from(mask.get("id")?.as_u64()?).ok()
 }
 
-/// Whether a token of a byte-level vocabulary stands for emoji alone. Parts of a character don't count.
+/// Whether a token of a byte-level vocabulary consists of whole emoji.
 fn is_emoji(token: &str) -> bool {
     let Some(surface) = carry::surface(token).and_then(|bytes| String::from_utf8(bytes).ok()) else {
         return false;
@@ -105,7 +105,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn emoji_are_always_taken_out() {
+    fn emoji_are_always_masked() {
         let folder = tempfile::tempdir().unwrap();
         // The byte-level alphabet's letters for U+1F600 and for a space before it.
         let json = serde_json::json!({
@@ -113,17 +113,17 @@ mod tests {
             "model": {"vocab": {"<s>": 0, "</s>": 2, "<mask>": 4, "so": 5, "ðŁĺĢ": 6, "ĠðŁĺĢ": 7, "ðŁ": 8}}
         });
         fs::write(folder.path().join("tokenizer.json"), json.to_string()).unwrap();
-        let hider = Hider::read(folder.path(), 9, 1e-9, true).unwrap();
+        let masker = Masker::read(folder.path(), 9, 1e-9, true).unwrap();
         let mut rng = StdRng::seed_from_u64(1);
-        let (posts, masked) = hider.hide([&[0, 5, 6, 7, 8, 2][..], &[0, 6, 2]].into_iter(), &mut rng);
+        let (posts, masked) = masker.mask([&[0, 5, 6, 7, 8, 2][..], &[0, 6, 2]].into_iter(), &mut rng);
         assert_eq!(posts.ids(), [0, 5, 4, 4, 8, 2, 0, 4, 2]);
         let places: Vec<(usize, u32)> = masked.iter().map(|token| (token.at, token.id)).collect();
         assert_eq!(places, [(2, 6), (3, 7), (7, 6)]);
 
-        let none = Hider::read(folder.path(), 9, 1e-9, false).unwrap();
-        assert!(none.hide([&[0, 6, 2][..]].into_iter(), &mut rng).1.is_empty());
+        let none = Masker::read(folder.path(), 9, 1e-9, false).unwrap();
+        assert!(none.mask([&[0, 6, 2][..]].into_iter(), &mut rng).1.is_empty());
         fs::write(folder.path().join("tokenizer.json"), "{}").unwrap();
-        let error = Hider::read(folder.path(), 9, 0.1, false).err().unwrap();
+        let error = Masker::read(folder.path(), 9, 0.1, false).err().unwrap();
         assert!(format!("{error:#}").contains("no token <mask>"));
     }
 }

@@ -1,4 +1,4 @@
-//! How good a model is on labelled posts.
+//! Evaluates a model on labelled posts.
 
 use anyhow::{Context, Result};
 use serde::{Deserialize, Serialize};
@@ -19,23 +19,23 @@ pub struct Figures {
     pub confusion: Vec<Vec<u64>>,
 }
 
-/// Posts in one pass while judging.
+/// Posts of one pass.
 const BATCH: usize = 64;
 
-/// A post's classes and what the model says of it.
+/// A post's classes and logits.
 #[derive(Debug, Clone)]
 pub(super) struct Scored {
     pub(super) labels: Vec<usize>,
-    /// Classes by which it is not judged.
+    /// Classes that are not evaluated, because it is not known whether the post has them.
     pub(super) unknown: Vec<usize>,
     pub(super) logits: Vec<f32>,
 }
 
-/// The logits of all examples, computed on `threads` threads, in no order.
+/// The logits of all examples, computed on `threads` threads, in no particular order.
 ///
 /// # Errors
 ///
-/// When a thread fails: figures of the other threads' posts would be of other posts than asked for.
+/// When a thread panics.
 pub(super) fn score(encoder: &Encoder, examples: &[Example], threads: usize) -> Result<Vec<Scored>> {
     let mut order: Vec<&Example> = examples.iter().collect();
     order.sort_by_key(|example| example.ids.len());
@@ -68,14 +68,14 @@ pub(super) fn score(encoder: &Encoder, examples: &[Example], threads: usize) -> 
         workers.into_iter().map(|worker| worker.join().ok()).collect()
     });
     let scored: Option<Vec<Vec<Scored>>> = scored.into_iter().collect();
-    let scored = scored.context("a thread failed while the validation posts were judged, as it says above")?;
+    let scored = scored.context("a thread panicked during the evaluation on the validation posts (see above)")?;
     Ok(scored.concat())
 }
 
-/// Judges scored posts of `labels` classes. Under softmax a post with several labels counts as
-/// right when the prediction is one of them, and else as its first; under sigmoid a class is
-/// predicted from a probability of one half on, and not judged where it is not known.
-pub(super) fn judge(posts: &[Scored], labels: usize, loss: Loss) -> Figures {
+/// Evaluates scored posts of `labels` classes. With softmax, a post with several labels is right when the prediction is
+/// one of them, else it counts as a post of its first label. With sigmoid, a class is predicted when its probability is
+/// at least one half, and unknown classes are left out.
+pub(super) fn evaluate(posts: &[Scored], labels: usize, loss: Loss) -> Figures {
     let mut tally = Tally::new(labels);
     for post in posts {
         tally.count(post, loss);
@@ -131,11 +131,11 @@ impl Tally {
             Loss::Sigmoid => {
                 let mut exact = true;
                 for (class, &logit) in logits.iter().enumerate().filter(|(class, _)| !unknown.contains(class)) {
-                    let (is, said) = (truth.contains(&class), logit >= 0.0);
+                    let (is, predicted) = (truth.contains(&class), logit >= 0.0);
                     self.truly[class] += u64::from(is);
-                    self.predicted[class] += u64::from(said);
-                    self.hits[class] += u64::from(is && said);
-                    exact &= is == said;
+                    self.predicted[class] += u64::from(predicted);
+                    self.hits[class] += u64::from(is && predicted);
+                    exact &= is == predicted;
                 }
                 self.right += u64::from(exact);
             }
@@ -195,7 +195,7 @@ mod tests {
         let mut tally = Tally::new(2);
         tally.count(&scored(&[0, 1], &[], [1.0, -1.0]), Loss::Sigmoid);
         tally.count(&scored(&[1], &[], [-1.0, 2.0]), Loss::Sigmoid);
-        // Whether it has the first class is not known: what is said of that is neither right nor wrong.
+        // The first class is unknown, so its prediction is neither right nor wrong.
         let before = (tally.predicted[0], tally.truly[0]);
         tally.count(&scored(&[], &[0], [3.0, -2.0]), Loss::Sigmoid);
         assert_eq!(
