@@ -100,7 +100,7 @@ fn layer_norm_eps() -> f32 {
 const SINGLE_LABEL: &str = "single_label_classification";
 const MULTI_LABEL: &str = "multi_label_classification";
 
-/// No size is larger, so that products of two fit into memory's addresses.
+/// The largest supported size, so that products of two sizes don't overflow.
 const LARGEST_SIZE: usize = 1 << 24;
 
 impl Config {
@@ -181,7 +181,7 @@ impl Members {
         }
         if !self.hidden_size.is_multiple_of(self.num_attention_heads) {
             return Err(format!(
-                "hidden_size {} is no multiple of num_attention_heads {}",
+                "hidden_size {} is not a multiple of num_attention_heads {}",
                 self.hidden_size, self.num_attention_heads
             ));
         }
@@ -230,7 +230,7 @@ impl Members {
         (0..self.id2label.len())
             .map(|id| {
                 let name = self.id2label.get(&id.to_string());
-                name.cloned().ok_or_else(|| format!("id2label lacks class {id}"))
+                name.cloned().ok_or_else(|| format!("id2label has no label {id}"))
             })
             .collect()
     }
