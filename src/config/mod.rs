@@ -235,7 +235,7 @@ pub struct StoreSettings {
     pub maintenance_interval_seconds: u64,
     /// The maximum number of records in a transaction.
     pub max_flush_records: usize,
-    /// Apply migrations at startup. Otherwise `run` exits if the schema is not current.
+    /// Apply migrations at startup. Otherwise `run` waits while the schema is older than the program.
     pub migrate: bool,
     /// The role that the service connects as, if another role applies migrations. It is granted what it needs.
     pub service_role: Option<String>,
