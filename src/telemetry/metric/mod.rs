@@ -163,10 +163,10 @@ metrics! {
     LAG = "moodstream_lag_records", Kind::Gauge, "{record}", [TOPIC, PARTITION], "the broker has reported a partition's end", "",
         "Records in a partition not yet committed.";
     ASSIGNED = "moodstream_assigned_partitions", Kind::Gauge, "{partition}", [], "", "",
-        "Partitions this consumer holds.";
+        "Partitions assigned to this process.";
     QUARANTINED = "moodstream_partition_quarantined", Kind::Gauge, "1", [TOPIC, PARTITION, QUARANTINE_REASON],
         "a partition is quarantined", "",
-        "1 while a partition is stopped because of a fault of its own, which GET /ready reports.";
+        "1 while a partition is quarantined because of a problem that affects it alone; GET /ready has the details.";
     PAUSED = "moodstream_paused", Kind::Gauge, "1", [], "", "",
         "1 while consumption is paused because a later stage is slow.";
     REBALANCES = "moodstream_rebalances_total", Kind::Counter, "{rebalance}", [REBALANCE], "", "",
@@ -184,7 +184,7 @@ metrics! {
     EMOTIONS = "moodstream_emotions_total", Kind::Counter, "{post}", [EMOTION], "a post is stored", "",
         "Stored posts by emotion.";
     POSTS_WITHOUT_TIME = "moodstream_posts_without_time_total", Kind::Counter, "{post}", [], "", "",
-        "Posts read without a time of their own, which were given the record's.";
+        "Posts read without a time, which took their record's.";
     POSTS_IN_UNSUPPORTED_LANGUAGES = "moodstream_posts_in_unsupported_languages_total", Kind::Counter, "{post}", [], "", "",
         "Posts classified in languages that the model's manifest does not list.";
     EVENT_DELAY = "moodstream_event_delay_seconds", Kind::Histogram(DELAY), "s", [], "a post is stored", "",
@@ -222,8 +222,8 @@ metrics! {
         "db.client.operation.duration", "Seconds of a committed flush transaction.";
     FLUSH_POSTS = "moodstream_flush_posts", Kind::Histogram(SIZES), "{post}", [], "a flush is committed",
         "db.operation.batch.size (attribute)", "Posts in a flush transaction.";
-    FENCED = "moodstream_fenced_total", Kind::Counter, "{run}", [], "", "",
-        "Partition runs dropped because another consumer has moved the offset on.";
+    FENCED = "moodstream_fenced_total", Kind::Counter, "{range}", [], "", "",
+        "Offset ranges dropped because another consumer has advanced the offset.";
     RETRIES = "moodstream_retries_total", Kind::Counter, "{try}", [RETRY], "", "",
         "Retries after transient errors: database, kafka, dead_letter.";
     DEAD_LETTERS = "moodstream_dead_letters_total", Kind::Counter, "{record}", [], "",
