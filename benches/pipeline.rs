@@ -26,7 +26,7 @@ use moodstream::{
     classify::{Classifier, ClassifyOptions, Order, PreparedBatches},
     config::Settings,
     model::{ModelFolder, ModelOptions},
-    pipeline::{self, Summary, Until},
+    pipeline::{self, RunUntil, Summary},
     post::{self, Envelope, ParseOptions, Parsed},
     telemetry::health::Health,
 };
@@ -203,7 +203,7 @@ fn without_inference(bench: &Bench, service: &Service, model: &Path, group: &str
             &settings,
             &folder,
             classifier,
-            Until::CaughtUp,
+            RunUntil::CaughtUp,
             Health::starting(),
             std::future::pending(),
         ))

@@ -94,9 +94,9 @@ struct Running {
     threads: Vec<JoinHandle<()>>,
 }
 
-/// A window announced to the classifier, for which a session no longer counts as idle.
+/// A session reserved for a window: it no longer counts as idle.
 #[derive(Debug)]
-pub struct Announced(Option<WorkUnit>);
+pub struct Reservation(Option<WorkUnit>);
 
 impl Classifier {
     /// Loads the model into its sessions, and runs a first text through each.
@@ -238,13 +238,13 @@ impl Classifier {
     /// If the classifier stops, every outstanding text gets [`ModelFault::Stopped`], so the future always completes.
     /// Dropping the future is safe: texts already submitted are still classified and cached.
     pub async fn classify(&self, texts: Vec<Arc<str>>) -> Vec<Result<Prediction, ModelFault>> {
-        self.classify_announced(self.announce(), texts).await
+        self.classify_reserved(self.reserve_session(), texts).await
     }
 
-    /// Like [`Classifier::classify`], for an announced window.
-    pub async fn classify_announced(
+    /// Like [`Classifier::classify`], for a window with a reserved session.
+    pub async fn classify_reserved(
         &self,
-        Announced(unit): Announced,
+        Reservation(unit): Reservation,
         texts: Vec<Arc<str>>,
     ) -> Vec<Result<Prediction, ModelFault>> {
         match (&self.engine, unit) {
@@ -254,7 +254,7 @@ impl Classifier {
         }
     }
 
-    /// Completes once a session is idle and no window is announced for it. Waiting for a larger window then gains nothing.
+    /// Completes once a session is idle and not reserved. Waiting for a larger window then gains nothing.
     pub async fn idle(&self) {
         match &self.engine {
             Engine::Constant(_) => {}
@@ -262,10 +262,10 @@ impl Classifier {
         }
     }
 
-    /// Announces a window that is about to be classified, so that a session no longer counts as idle.
+    /// Reserves a session for a window that is about to be classified.
     #[must_use]
-    pub fn announce(&self) -> Announced {
-        Announced(match &self.engine {
+    pub fn reserve_session(&self) -> Reservation {
+        Reservation(match &self.engine {
             Engine::Constant(_) => None,
             Engine::Running(running) => Some(running.workload.unit()),
         })

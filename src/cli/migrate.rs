@@ -11,7 +11,7 @@ use super::SettingsArgs;
 use crate::{
     config::{Settings, SettingsError},
     pipeline,
-    store::{Fault, Schema, Store, StoreError, schema_version},
+    store::{Schema, Store, StoreError, StoreErrorKind, schema_version},
 };
 
 /// Arguments of `moodstream migrate`.
@@ -43,7 +43,9 @@ pub(super) async fn run(args: Args) -> anyhow::Result<ExitCode> {
     let found = loop {
         match migrate(&settings).await {
             Ok(found) => break found,
-            Err(error) if error.fault != Fault::Unreachable || Instant::now() >= deadline => return Err(error.into()),
+            Err(error) if error.kind != StoreErrorKind::Unreachable || Instant::now() >= deadline => {
+                return Err(error.into());
+            }
             Err(error) => {
                 if !std::mem::replace(&mut waits, true) {
                     eprintln!("waiting for the database: {error}");

@@ -8,7 +8,7 @@ use super::{SettingsArgs, stop_signal};
 use crate::{
     config::SettingsError,
     http::{self, PageContent, page::Page},
-    pipeline::{self, Until},
+    pipeline::{self, RunUntil},
     telemetry::{self, health::Health},
 };
 
@@ -50,9 +50,9 @@ pub(super) async fn run(args: Args) -> anyhow::Result<ExitCode> {
         tracing::info!("serving http://{address}/ with /metrics, /ready and /live");
     }
     let until = if args.until_caught_up {
-        Until::CaughtUp
+        RunUntil::CaughtUp
     } else {
-        Until::Stopped
+        RunUntil::Stopped
     };
     // Registered before work starts, so that a signal during startup does not kill the process midway.
     let stop = tokio::spawn(stop_signal());

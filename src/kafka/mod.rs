@@ -28,11 +28,11 @@ pub(crate) use self::{check::fetch_metadata, topic::create_topic};
 pub use self::{
     check::{BrokerReport, DeadLetterTopic, check_broker, check_clients, retention},
     consumer::{
-        AssignedPartition, Assignment, Cause, Consumer, InFlightPermit, OffsetStore, OffsetStoreError, Origin,
-        QuarantineReason, Record, StoredOffset,
+        AssignedPartition, Assignment, Consumer, InFlightPermit, OffsetStore, OffsetStoreError, Origin,
+        QuarantineCause, QuarantineReason, Record, StartOffset,
     },
     dead_letters::{
-        DeadLetter, DeadLetterError, DeadLetters, REPLAYED_FROM, Replay, Sent, StoredDeadLetter, header,
+        DeadLetter, DeadLetterCounts, DeadLetterError, DeadLetters, REPLAYED_FROM, Replay, StoredDeadLetter, header,
         prepare_dead_letter_topic, read_dead_letters,
     },
     error::KafkaError,

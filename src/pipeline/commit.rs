@@ -21,7 +21,7 @@ use crate::{
     fail_point::fail_point,
     kafka::{Assignment, Consumer, DeadLetterError, DeadLetters, Partition},
     model::ModelInfo,
-    store::{Fault, FencedRange, Flush, FlushError, Flushed, Store},
+    store::{FencedRange, Flush, FlushError, Flushed, Store, StoreErrorKind},
     telemetry::{
         health::{Health, Part},
         metric,
@@ -251,14 +251,15 @@ impl Committer {
                 }
                 // The same set would fail again the same way, even on a healthy server.
                 Err(FlushError::Store(error))
-                    if matches!(error.fault, Fault::NoMemory | Fault::Slow) && set.len() > MIN_SPLIT_RECORDS =>
+                    if matches!(error.kind, StoreErrorKind::NoMemory | StoreErrorKind::Slow)
+                        && set.len() > MIN_SPLIT_RECORDS =>
                 {
                     metrics::counter!(metric::TRANSACTIONS, "result" => "failed").increment(1);
                     self.health.set_fault(Part::Database, error.to_string());
                     return Ok(Attempt::TooLarge(Box::new(set)));
                 }
                 // The tables refuse some record. Halving finds it, and it becomes a dead letter.
-                Err(FlushError::Store(error)) if error.fault == Fault::Row && set.has_rows() => {
+                Err(FlushError::Store(error)) if error.kind == StoreErrorKind::Row && set.has_rows() => {
                     metrics::counter!(metric::TRANSACTIONS, "result" => "failed").increment(1);
                     if set.len() > 1 {
                         return Ok(Attempt::TooLarge(Box::new(set)));

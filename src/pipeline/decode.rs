@@ -52,7 +52,7 @@ pub enum Content {
 #[derive(Debug, Clone, Copy)]
 pub struct FutureTimes {
     /// How far ahead of this machine's clock a post may be dated.
-    pub most: time::Duration,
+    pub max_ahead: time::Duration,
     /// How to treat posts dated further ahead.
     pub policy: FuturePolicy,
 }
@@ -60,7 +60,7 @@ pub struct FutureTimes {
 impl FutureTimes {
     /// Returns the event time to store.
     fn check(self, created_at: EventTime, now: OffsetDateTime) -> Result<EventTime, Reject> {
-        let bound = EventTime::new(now.saturating_add(self.most)).ok();
+        let bound = EventTime::new(now.saturating_add(self.max_ahead)).ok();
         if bound.is_some_and(|bound| created_at <= bound) {
             return Ok(created_at);
         }
@@ -70,7 +70,7 @@ impl FutureTimes {
                 Reason::FutureTime,
                 format!(
                     "the post is dated {created_at}, more than {} seconds ahead of the clock",
-                    self.most.whole_seconds()
+                    self.max_ahead.whole_seconds()
                 ),
             )),
         }
@@ -170,7 +170,7 @@ mod tests {
         let now = datetime!(2026-11-27 12:00 UTC);
         let time = |time| EventTime::new(time).unwrap();
         let reject = FutureTimes {
-            most: Duration::hours(1),
+            max_ahead: Duration::hours(1),
             policy: FuturePolicy::Reject,
         };
         let clamp = FutureTimes {

@@ -5,7 +5,7 @@ use std::{collections::HashMap, sync::Arc};
 use futures::{FutureExt as _, future::BoxFuture};
 
 use crate::{
-    kafka::{OffsetStore, OffsetStoreError, Partition, StoredOffset},
+    kafka::{OffsetStore, OffsetStoreError, Partition, StartOffset},
     store::{self, Store},
 };
 
@@ -19,13 +19,13 @@ impl OffsetStore for GroupOffsets {
     fn start_offsets<'a>(
         &'a self,
         partitions: &'a [Partition],
-    ) -> BoxFuture<'a, Result<HashMap<Partition, StoredOffset>, OffsetStoreError>> {
+    ) -> BoxFuture<'a, Result<HashMap<Partition, StartOffset>, OffsetStoreError>> {
         async move {
             let stored = self.store.stored_offsets(&self.group, partitions).await?;
             Ok(stored
                 .into_iter()
                 .map(|(partition, store::StoredOffset { next, cluster, last })| {
-                    (partition, StoredOffset { next, cluster, last })
+                    (partition, StartOffset { next, cluster, last })
                 })
                 .collect())
         }
@@ -47,12 +47,12 @@ impl OffsetStore for GroupOffsets {
     fn reset<'a>(
         &'a self,
         partition: &'a Partition,
-        from: &'a StoredOffset,
+        from: &'a StartOffset,
         to: i64,
         cluster: Option<&'a str>,
     ) -> BoxFuture<'a, Result<(), OffsetStoreError>> {
         async move {
-            let StoredOffset {
+            let StartOffset {
                 next,
                 cluster: of,
                 last,

@@ -49,7 +49,7 @@ use crate::{
 
 /// When the run ends by itself.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum Until {
+pub enum RunUntil {
     /// Never; it runs until it is told to stop.
     Stopped,
     /// When all records that were in the topics at the start are committed.
@@ -87,7 +87,7 @@ pub fn profile(settings: &Settings, folder: &ModelFolder) -> Result<Profile, Set
 pub async fn open_store(settings: &Settings) -> anyhow::Result<Store> {
     let store = Store::connect(&settings.database)
         .await?
-        .keeping(settings.store.retention());
+        .with_retention(settings.store.retention());
     // Checked first, since a role without permissions on the schema suffices if there is nothing to migrate.
     match store.schema().await? {
         Schema::Current | Schema::Ahead { .. } => {}
@@ -114,13 +114,13 @@ pub async fn migrate(store: &Store, settings: &StoreSettings) -> Result<Schema, 
     Ok(found)
 }
 
-/// Runs the service until `stop` resolves or, with [`Until::CaughtUp`], until it has caught up.
+/// Runs the service until `stop` resolves or, with [`RunUntil::CaughtUp`], until it has caught up.
 ///
 /// # Errors
 /// An error that no retry can fix: of the settings, the model, the schema or the consumer.
 pub async fn run(
     settings: &Settings,
-    until: Until,
+    until: RunUntil,
     health: Health,
     stop: impl Future<Output = ()>,
 ) -> anyhow::Result<Summary> {
@@ -136,7 +136,7 @@ pub async fn run_with(
     settings: &Settings,
     folder: &ModelFolder,
     classifier: Classifier,
-    until: Until,
+    until: RunUntil,
     health: Health,
     stop: impl Future<Output = ()>,
 ) -> anyhow::Result<Summary> {
@@ -147,7 +147,7 @@ pub async fn run_with(
         .status()
         .update(|status| status.model = Some(folder.info().id.to_string()));
     let mut stop = std::pin::pin!(stop);
-    if until == Until::Stopped {
+    if until == RunUntil::Stopped {
         tokio::select! {
             migrated = schema::migrated(settings, &health) => migrated?,
             () = &mut stop => return Ok(summarise(Totals::default(), &folder.info().id, Duration::ZERO, &classifier)),
@@ -161,7 +161,7 @@ pub async fn run_with(
         filter,
         profile,
         future: FutureTimes {
-            most: time::Duration::seconds(settings.posts.max_future_seconds.into()),
+            max_ahead: time::Duration::seconds(settings.posts.max_future_seconds.into()),
             policy: settings.posts.future,
         },
         detect_language: settings.posts.detect_language,
@@ -172,8 +172,8 @@ pub async fn run_with(
 
     let group: Arc<str> = settings.kafka.group.as_str().into();
     let target = match until {
-        Until::Stopped => None,
-        Until::CaughtUp => Some(Target::find(&settings.kafka, &store, &group).await?),
+        RunUntil::Stopped => None,
+        RunUntil::CaughtUp => Some(Target::find(&settings.kafka, &store, &group).await?),
     };
     let classifier = Arc::new(classifier);
     let mut stages = Stages::start(settings, folder, &store, &group, decoder, &classifier, &health)?;

@@ -3,7 +3,7 @@
 use std::time::Duration;
 
 use crate::{
-    kafka::{Assignment, Cause, Partition},
+    kafka::{Assignment, Partition, QuarantineCause},
     telemetry::health::{Health, Part},
 };
 
@@ -23,7 +23,7 @@ pub(super) async fn report(assignment: Assignment, health: Health) {
             .status()
             .update(|status| (status.partitions, status.lag) = (partitions, lag));
         let complaint = assignment.complaint();
-        if assignment.settled() {
+        if assignment.is_ready() {
             health.clear_fault(Part::Kafka);
             // Without partitions this is no fault: there may be more members than partitions, or the topic may be gone.
             health.set_note(Part::Kafka, complaint);
@@ -34,6 +34,6 @@ pub(super) async fn report(assignment: Assignment, health: Health) {
     }
 }
 
-fn describe_quarantined(((topic, partition), cause): (Partition, Cause)) -> String {
+fn describe_quarantined(((topic, partition), cause): (Partition, QuarantineCause)) -> String {
     format!("{topic}/{partition}: {}: {}", cause.reason.as_str(), cause.detail)
 }

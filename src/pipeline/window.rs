@@ -22,7 +22,7 @@ use super::{
     decode::{Content, Decoded, Decoder},
 };
 use crate::{
-    classify::{Announced, Classifier},
+    classify::{Classifier, Reservation},
     config::{UnsupportedLanguages, WindowSettings},
     kafka::Record,
     model::{Prediction, UNSUPPORTED},
@@ -195,10 +195,10 @@ async fn dispatch(
     // Reserved first, since a window must not start before there is room for its handle.
     let slot = windows.reserve().await?;
     metrics::histogram!(metric::WINDOW_RECORDS).record(window.records.len() as f64);
-    // Announced at once, so that the next window doesn't count on the same idle session.
-    let announced = classifier.announce();
+    // Reserved at once, so that the next window doesn't count on the same idle session.
+    let reservation = classifier.reserve_session();
     let classifier = Arc::clone(classifier);
-    let task = tokio::spawn(async move { classify(window.records, &classifier, announced, unsupported).await });
+    let task = tokio::spawn(async move { classify(window.records, &classifier, reservation, unsupported).await });
     slot.send(Pending { task, _permit: permit });
     Ok(())
 }
@@ -207,7 +207,7 @@ async fn dispatch(
 async fn classify(
     records: Vec<Decoded>,
     classifier: &Classifier,
-    announced: Announced,
+    reservation: Reservation,
     unsupported: UnsupportedLanguages,
 ) -> anyhow::Result<Vec<Classified>> {
     #[cfg(all(feature = "fail-points", debug_assertions))]
@@ -224,7 +224,7 @@ async fn classify(
     let predictions = if texts.is_empty() {
         Vec::new()
     } else {
-        classifier.classify_announced(announced, texts).await
+        classifier.classify_reserved(reservation, texts).await
     };
     // A fault that is not caused by the text, such as a broken session, must not turn posts into dead letters.
     if let Some(fault) = predictions

@@ -24,14 +24,14 @@ use tokio::{
 
 use super::{
     Store,
-    error::{Fault, StoreError},
+    error::{StoreError, StoreErrorKind},
 };
 
 impl Store {
     /// Runs `work` on a connection of the pool. All statements except those of migrations and grants go through here.
     ///
     /// If the server is silent for longer than [`super::StoreOptions::patience`], the work is dropped, its connection is
-    /// closed, and an error of the kind [`Fault::Unreachable`] is returned. As with any broken connection, it is then not
+    /// closed, and an error of the kind [`StoreErrorKind::Unreachable`] is returned. As with any broken connection, it is then not
     /// known whether a commit took place.
     pub(super) async fn with<T, E: From<StoreError>>(
         &self,
@@ -50,7 +50,7 @@ impl Store {
         bounded.broken = true;
         let seconds = patience.unwrap_or_default().as_secs();
         let why = format!("the server has been silent for {seconds} s: closing the connection");
-        Err(StoreError::new(Fault::Unreachable, doing, why).into())
+        Err(StoreError::new(StoreErrorKind::Unreachable, doing, why).into())
     }
 }
 

@@ -8,7 +8,7 @@ use super::schema::SchemaError;
 
 /// The kind of a failure.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum Fault {
+pub enum StoreErrorKind {
     /// There is no connection, or it broke, or the server is starting, stopping or out of connection slots.
     Unreachable,
     /// A deadlock, a serialization failure, a lock timeout, or a partition that was dropped in the meantime.
@@ -35,7 +35,7 @@ pub enum Fault {
     Other,
 }
 
-impl Fault {
+impl StoreErrorKind {
     /// Whether the same call may succeed later with the same input.
     #[must_use]
     pub const fn is_transient(self) -> bool {
@@ -51,16 +51,16 @@ impl Fault {
 #[error("database: {doing}: {detail}")]
 pub struct StoreError {
     /// The kind of failure.
-    pub fault: Fault,
+    pub kind: StoreErrorKind,
     doing: &'static str,
     /// Includes sqlx's message, which is therefore not also the `source`: it would be shown twice.
     detail: String,
 }
 
 impl StoreError {
-    pub(super) fn new(fault: Fault, doing: &'static str, detail: impl fmt::Display) -> Self {
+    pub(super) fn new(kind: StoreErrorKind, doing: &'static str, detail: impl fmt::Display) -> Self {
         Self {
-            fault,
+            kind,
             doing,
             detail: detail.to_string(),
         }
@@ -69,24 +69,24 @@ impl StoreError {
     /// The error of a step of a flush at an armed fail point.
     #[cfg(all(feature = "fail-points", debug_assertions))]
     pub(crate) fn at_fail_point(name: &str) -> Self {
-        Self::new(Fault::Unreachable, "at a fail point", name)
+        Self::new(StoreErrorKind::Unreachable, "at a fail point", name)
     }
 
     /// Whether the same call may succeed later: retry it with backoff.
     #[must_use]
     pub const fn is_transient(&self) -> bool {
-        self.fault.is_transient()
+        self.kind.is_transient()
     }
 
     pub(super) fn sql(doing: &'static str, error: &sqlx::Error) -> Self {
-        let fault = classify(error);
-        let hint = match fault {
-            Fault::NoSpace => " (the server is out of disk space)",
-            Fault::NoMemory => " (the server is out of memory, or its lock table is full)",
-            Fault::ReadOnly => " (the server is read-only: it is a standby or a demoted primary)",
-            Fault::Denied => " (check user, password and grants)",
-            Fault::Schema if is_code(error, "3D000") => " (create it with CREATE DATABASE)",
-            Fault::Schema => " (run `moodstream migrate`)",
+        let kind = classify(error);
+        let hint = match kind {
+            StoreErrorKind::NoSpace => " (the server is out of disk space)",
+            StoreErrorKind::NoMemory => " (the server is out of memory, or its lock table is full)",
+            StoreErrorKind::ReadOnly => " (the server is read-only: it is a standby or a demoted primary)",
+            StoreErrorKind::Denied => " (check user, password and grants)",
+            StoreErrorKind::Schema if is_code(error, "3D000") => " (create it with CREATE DATABASE)",
+            StoreErrorKind::Schema => " (run `moodstream migrate`)",
             _ if behind_pooler(error) => {
                 " (is there a connection pooler? It must give each connection its own session: pool_mode = session)"
             }
@@ -103,7 +103,7 @@ impl StoreError {
             sqlx::Error::PoolTimedOut => "no connection within the connect timeout".to_owned(),
             other => format!("{other}{hint}").replace('\n', " "),
         };
-        Self { fault, doing, detail }
+        Self { kind, doing, detail }
     }
 
     /// Adds the server that could not be connected to.
@@ -136,52 +136,52 @@ fn behind_pooler(error: &sqlx::Error) -> bool {
     }
 }
 
-fn classify(error: &sqlx::Error) -> Fault {
+fn classify(error: &sqlx::Error) -> StoreErrorKind {
     match error {
         // A missing partition has the same code, but no constraint name.
-        sqlx::Error::Database(db) if db.is_check_violation() && db.constraint().is_some() => Fault::Row,
-        sqlx::Error::Database(db) => db.code().map_or(Fault::Other, |code| classify_code(&code)),
-        sqlx::Error::Io(io) if io.kind() == io::ErrorKind::InvalidInput => Fault::Settings,
+        sqlx::Error::Database(db) if db.is_check_violation() && db.constraint().is_some() => StoreErrorKind::Row,
+        sqlx::Error::Database(db) => db.code().map_or(StoreErrorKind::Other, |code| classify_code(&code)),
+        sqlx::Error::Io(io) if io.kind() == io::ErrorKind::InvalidInput => StoreErrorKind::Settings,
         // A connection cut in the middle of a message causes a protocol error.
         sqlx::Error::Io(_)
         | sqlx::Error::Protocol(_)
         | sqlx::Error::PoolTimedOut
         | sqlx::Error::PoolClosed
         | sqlx::Error::WorkerCrashed
-        | sqlx::Error::BeginFailed => Fault::Unreachable,
-        sqlx::Error::Configuration(_) | sqlx::Error::Tls(_) => Fault::Settings,
-        _ => Fault::Other,
+        | sqlx::Error::BeginFailed => StoreErrorKind::Unreachable,
+        sqlx::Error::Configuration(_) | sqlx::Error::Tls(_) => StoreErrorKind::Settings,
+        _ => StoreErrorKind::Other,
     }
 }
 
 /// By SQLSTATE: <https://www.postgresql.org/docs/current/errcodes-appendix.html>.
-fn classify_code(code: &str) -> Fault {
+fn classify_code(code: &str) -> StoreErrorKind {
     match code {
         // serialization_failure, deadlock_detected, lock_not_available
-        "40001" | "40P01" | "55P03" => Fault::Busy,
+        "40001" | "40P01" | "55P03" => StoreErrorKind::Busy,
         // query_canceled: by statement_timeout or by pg_cancel_backend, which differ only in the localized message
-        "57014" => Fault::Slow,
+        "57014" => StoreErrorKind::Slow,
         // check_violation without a constraint: "no partition of relation found for row", when retention dropped the
         // day between the check and the write. The next attempt creates it again.
-        "23514" => Fault::Busy,
-        "25006" => Fault::ReadOnly,
+        "23514" => StoreErrorKind::Busy,
+        "25006" => StoreErrorKind::ReadOnly,
         // invalid_authorization_specification, invalid_password, insufficient_privilege
-        "28000" | "28P01" | "42501" => Fault::Denied,
+        "28000" | "28P01" | "42501" => StoreErrorKind::Denied,
         // invalid_catalog_name, undefined_table, undefined_column, undefined_object, undefined_function
-        "3D000" | "42P01" | "42703" | "42704" | "42883" => Fault::Schema,
+        "3D000" | "42P01" | "42703" | "42704" | "42883" => StoreErrorKind::Schema,
         // idle_in_transaction_session_timeout, too_many_connections
-        "25P03" | "53300" => Fault::Unreachable,
+        "25P03" | "53300" => StoreErrorKind::Unreachable,
         // out_of_memory: also raised when the lock table is full
-        "53200" => Fault::NoMemory,
+        "53200" => StoreErrorKind::NoMemory,
         // configuration_limit_exceeded, such as temp_file_limit
-        "53400" => Fault::Busy,
-        _ if code.starts_with("53") => Fault::NoSpace,
+        "53400" => StoreErrorKind::Busy,
+        _ if code.starts_with("53") => StoreErrorKind::NoSpace,
         // raise_exception, assert_failure: a trigger that a user added
-        "P0001" | "P0004" => Fault::Row,
+        "P0001" | "P0004" => StoreErrorKind::Row,
         // data exception, integrity constraint violation, program limit exceeded
-        _ if ["22", "23", "54"].iter().any(|class| code.starts_with(class)) => Fault::Row,
-        _ if code.starts_with("08") || code.starts_with("57P") => Fault::Unreachable,
-        _ => Fault::Other,
+        _ if ["22", "23", "54"].iter().any(|class| code.starts_with(class)) => StoreErrorKind::Row,
+        _ if code.starts_with("08") || code.starts_with("57P") => StoreErrorKind::Unreachable,
+        _ => StoreErrorKind::Other,
     }
 }
 
@@ -265,42 +265,47 @@ mod tests {
     #[test]
     fn sqlstates_are_classified() {
         let cases = [
-            ("40P01", Fault::Busy),
-            ("53100", Fault::NoSpace),
-            ("53200", Fault::NoMemory),
-            ("53300", Fault::Unreachable),
-            ("53400", Fault::Busy),
-            ("57P01", Fault::Unreachable),
-            ("57P03", Fault::Unreachable),
-            ("55P03", Fault::Busy),
-            ("57014", Fault::Slow),
-            ("08006", Fault::Unreachable),
-            ("25006", Fault::ReadOnly),
-            ("42501", Fault::Denied),
-            ("28P01", Fault::Denied),
-            ("42P01", Fault::Schema),
-            ("22021", Fault::Row),
-            ("23505", Fault::Row),
-            ("54000", Fault::Row),
-            ("P0001", Fault::Row),
-            ("XX000", Fault::Other),
+            ("40P01", StoreErrorKind::Busy),
+            ("53100", StoreErrorKind::NoSpace),
+            ("53200", StoreErrorKind::NoMemory),
+            ("53300", StoreErrorKind::Unreachable),
+            ("53400", StoreErrorKind::Busy),
+            ("57P01", StoreErrorKind::Unreachable),
+            ("57P03", StoreErrorKind::Unreachable),
+            ("55P03", StoreErrorKind::Busy),
+            ("57014", StoreErrorKind::Slow),
+            ("08006", StoreErrorKind::Unreachable),
+            ("25006", StoreErrorKind::ReadOnly),
+            ("42501", StoreErrorKind::Denied),
+            ("28P01", StoreErrorKind::Denied),
+            ("42P01", StoreErrorKind::Schema),
+            ("22021", StoreErrorKind::Row),
+            ("23505", StoreErrorKind::Row),
+            ("54000", StoreErrorKind::Row),
+            ("P0001", StoreErrorKind::Row),
+            ("XX000", StoreErrorKind::Other),
         ];
-        for (code, fault) in cases {
-            assert_eq!(classify_code(code), fault, "{code}");
+        for (code, kind) in cases {
+            assert_eq!(classify_code(code), kind, "{code}");
         }
         let transient = [
-            Fault::Unreachable,
-            Fault::Busy,
-            Fault::Slow,
-            Fault::NoSpace,
-            Fault::NoMemory,
-            Fault::ReadOnly,
+            StoreErrorKind::Unreachable,
+            StoreErrorKind::Busy,
+            StoreErrorKind::Slow,
+            StoreErrorKind::NoSpace,
+            StoreErrorKind::NoMemory,
+            StoreErrorKind::ReadOnly,
         ];
-        assert!(transient.into_iter().all(Fault::is_transient));
+        assert!(transient.into_iter().all(StoreErrorKind::is_transient));
         assert!(
-            ![Fault::Denied, Fault::Schema, Fault::Settings, Fault::Other]
-                .into_iter()
-                .any(Fault::is_transient)
+            ![
+                StoreErrorKind::Denied,
+                StoreErrorKind::Schema,
+                StoreErrorKind::Settings,
+                StoreErrorKind::Other
+            ]
+            .into_iter()
+            .any(StoreErrorKind::is_transient)
         );
     }
 

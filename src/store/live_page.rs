@@ -6,7 +6,7 @@ use std::time::Duration;
 use sqlx::{Connection as _, PgConnection, Row as _, postgres::PgRow};
 use time::OffsetDateTime;
 
-use super::{Fault, StoreError, StoreOptions};
+use super::{StoreError, StoreErrorKind, StoreOptions};
 
 /// Maximum number of rows of tracked subjects (a subject and an emotion) that are read.
 const MAX_SUBJECT_ROWS: i64 = 4_000;
@@ -17,7 +17,7 @@ const STATEMENT_TIMEOUT: Duration = Duration::from_secs(5);
 
 /// What to read.
 #[derive(Debug, Clone, PartialEq, Eq)]
-pub struct Ask {
+pub struct LivePageQuery {
     /// The consumer group whose records are counted.
     pub group: String,
     /// Number of minutes, including the current one.
@@ -87,7 +87,7 @@ pub struct GroupTally {
 
 /// What was read, all from one snapshot.
 #[derive(Debug, Clone, PartialEq)]
-pub struct Recent {
+pub struct LivePageData {
     /// The database's clock at the snapshot.
     pub now: OffsetDateTime,
     /// Start of the first minute.
@@ -105,7 +105,7 @@ pub struct Recent {
     pub tally: GroupTally,
 }
 
-/// Reads [`Recent`]s over one read-only connection, which is opened when it is needed.
+/// Reads [`LivePageData`]s over one read-only connection, which is opened when it is needed.
 #[derive(Debug)]
 pub struct LivePageReader {
     options: StoreOptions,
@@ -126,7 +126,7 @@ impl LivePageReader {
     ///
     /// # Errors
     /// The database is unreachable, too slow or denies access, or its schema does not exist yet.
-    pub async fn read(&mut self, ask: &Ask) -> Result<Recent, StoreError> {
+    pub async fn read(&mut self, ask: &LivePageQuery) -> Result<LivePageData, StoreError> {
         // Taken out, so that a connection is not reused after an error or after this future was dropped half-way.
         let mut connection = match self.connection.take() {
             Some(connection) => connection,
@@ -136,7 +136,7 @@ impl LivePageReader {
         // Normally the server's own timeout applies; this one is for a server that does not answer at all.
         let recent = tokio::time::timeout(STATEMENT_TIMEOUT * 2, recent)
             .await
-            .map_err(|_| StoreError::new(Fault::Unreachable, READING, "no answer in time"))?
+            .map_err(|_| StoreError::new(StoreErrorKind::Unreachable, READING, "no answer in time"))?
             .map_err(StoreError::when(READING))?;
         self.connection = Some(connection);
         Ok(recent)
@@ -175,7 +175,7 @@ impl LivePageReader {
 
 const READING: &str = "reading recent counts and posts";
 
-async fn read(connection: &mut PgConnection, ask: &Ask) -> Result<Recent, sqlx::Error> {
+async fn read(connection: &mut PgConnection, ask: &LivePageQuery) -> Result<LivePageData, sqlx::Error> {
     let mut snapshot = connection
         .begin_with("BEGIN ISOLATION LEVEL REPEATABLE READ READ ONLY")
         .await?;
@@ -226,7 +226,7 @@ async fn read(connection: &mut PgConnection, ask: &Ask) -> Result<Recent, sqlx::
     .fetch_one(&mut *snapshot)
     .await?;
     snapshot.commit().await?;
-    Ok(Recent {
+    Ok(LivePageData {
         now,
         start,
         end,

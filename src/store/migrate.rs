@@ -11,7 +11,7 @@ use sqlx::{Connection, PgConnection, migrate::MigrateError};
 
 use super::{
     Store,
-    error::{Fault, StoreError},
+    error::{StoreError, StoreErrorKind},
     partition::lock_partitions,
     schema::{MIGRATOR, Schema, SchemaError, schema_version},
 };
@@ -47,7 +47,7 @@ impl Store {
     /// Compares the database's schema with this program's.
     ///
     /// # Errors
-    /// [`Fault::Schema`] if this program must not write to it: it belongs to another program, or it is too new for programs
+    /// [`StoreErrorKind::Schema`] if this program must not write to it: it belongs to another program, or it is too new for programs
     /// of this version.
     pub async fn schema(&self) -> Result<Schema, StoreError> {
         const DOING: &str = "reading the schema's version";
@@ -56,7 +56,7 @@ impl Store {
                 applied(connection).await.map_err(StoreError::when(DOING))
             })
             .await?;
-        compare(&applied).map_err(|why| StoreError::new(Fault::Schema, DOING, why))
+        compare(&applied).map_err(|why| StoreError::new(StoreErrorKind::Schema, DOING, why))
     }
 }
 
@@ -70,14 +70,14 @@ async fn migrate(connection: &mut PgConnection) -> Result<Schema, StoreError> {
         .await
         .map_err(StoreError::when(DOING))?;
     let applied = applied(&mut transaction).await.map_err(StoreError::when(DOING))?;
-    let found = compare(&applied).map_err(|why| StoreError::new(Fault::Schema, DOING, why))?;
+    let found = compare(&applied).map_err(|why| StoreError::new(StoreErrorKind::Schema, DOING, why))?;
     if found == Schema::Behind {
         hold_flushes(&mut transaction, &applied)
             .await
             .map_err(StoreError::when(DOING))?;
         MIGRATOR.run(&mut *transaction).await.map_err(|error| match error {
             MigrateError::Execute(error) | MigrateError::ExecuteMigration(error, _) => StoreError::sql(DOING, &error),
-            other => StoreError::new(Fault::Schema, DOING, other),
+            other => StoreError::new(StoreErrorKind::Schema, DOING, other),
         })?;
     }
     transaction.commit().await.map_err(StoreError::when(DOING))?;

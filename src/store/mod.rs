@@ -49,13 +49,13 @@ use sqlx::{Connection as _, PgPool, postgres::PgPoolOptions};
 use time::Date;
 
 pub use self::{
-    error::{Fault, FencedRange, FlushError, StoreError},
+    error::{FencedRange, FlushError, StoreError, StoreErrorKind},
     flush::{DeletionRow, Flush, FlushId, Flushed, MAX_DAYS, MAX_NAME_BYTES, OffsetRange, PostRow, Tally},
     offset::StoredOffset,
     options::{DatabaseUrl, StoreOptions},
     partition::day_of,
-    retention::{LateBefore, Retention, Retired},
-    roles::{Roles, SERVICE_FUNCTIONS, WRITES},
+    retention::{LateBefore, Retention, RetentionOutcome},
+    roles::{Roles, SERVICE_FUNCTIONS, SERVICE_PRIVILEGES},
     schema::{Schema, SchemaError, schema_version},
 };
 
@@ -115,7 +115,7 @@ impl Store {
     /// Sizes new partitions for this retention: by day where posts are dropped within a year, otherwise by month, and by
     /// year for posts from before last year.
     #[must_use]
-    pub fn keeping(mut self, retention: Retention) -> Self {
+    pub fn with_retention(mut self, retention: Retention) -> Self {
         self.retention = Some(retention);
         self
     }

@@ -4,7 +4,7 @@ use std::{fmt, str::FromStr, time::Duration};
 
 use sqlx::postgres::PgConnectOptions;
 
-use super::error::{Fault, StoreError};
+use super::error::{StoreError, StoreErrorKind};
 
 /// A database URL. `Debug` and `Display` do not show the password.
 #[derive(Clone, PartialEq, Eq, serde::Deserialize)]
@@ -119,11 +119,11 @@ impl StoreOptions {
     /// Checks the settings without connecting.
     ///
     /// # Errors
-    /// [`Fault::Settings`] with what is wrong.
+    /// [`StoreErrorKind::Settings`] with what is wrong.
     pub fn check(&self) -> Result<(), StoreError> {
         if self.max_connections == 0 {
             let why = "database.max_connections is 0: set it to at least 1";
-            return Err(StoreError::new(Fault::Settings, "reading the settings", why));
+            return Err(StoreError::new(StoreErrorKind::Settings, "reading the settings", why));
         }
         for (name, seconds) in [
             ("statement_timeout_seconds", self.statement_timeout_seconds),
@@ -133,7 +133,7 @@ impl StoreOptions {
                 let why = format!(
                     "database.{name} is {seconds}: set it to at most {LONGEST_TIMEOUT_SECONDS}, or to 0 for no limit"
                 );
-                return Err(StoreError::new(Fault::Settings, "reading the settings", why));
+                return Err(StoreError::new(StoreErrorKind::Settings, "reading the settings", why));
             }
         }
         self.connect_options().map(drop)
@@ -144,13 +144,13 @@ impl StoreOptions {
         let url = self.url.expose();
         if !(url.starts_with("postgres://") || url.starts_with("postgresql://")) {
             let why = "the URL must start with postgres:// or postgresql://: write postgres://USER:PASSWORD@HOST:5432/DATABASE";
-            return Err(StoreError::new(Fault::Settings, "reading the URL", why));
+            return Err(StoreError::new(StoreErrorKind::Settings, "reading the URL", why));
         }
         if url::Url::parse(url).is_ok_and(|url| misread(&url)) {
             let why = "there is an @ or # where a URL can't have one: in a password, write # as %23, / as %2F, ? as %3F, @ as %40";
-            return Err(StoreError::new(Fault::Settings, "reading the URL", why));
+            return Err(StoreError::new(StoreErrorKind::Settings, "reading the URL", why));
         }
-        let settings = |why: String| StoreError::new(Fault::Settings, "reading the URL", why);
+        let settings = |why: String| StoreError::new(StoreErrorKind::Settings, "reading the URL", why);
         let authority = url
             .split("://")
             .nth(1)
@@ -163,11 +163,11 @@ impl StoreOptions {
         let parsed = url::Url::parse(url).ok();
         for (name, value) in parsed.iter().flat_map(url::Url::query_pairs) {
             check_parameter(&name, &value)
-                .map_err(|error| StoreError::new(Fault::Settings, "reading the URL", error))?;
+                .map_err(|error| StoreError::new(StoreErrorKind::Settings, "reading the URL", error))?;
         }
         let mut options = PgConnectOptions::from_str(url).map_err(|e| match e {
-            sqlx::Error::Configuration(why) => StoreError::new(Fault::Settings, "reading the URL", why),
-            other => StoreError::new(Fault::Settings, "reading the URL", other),
+            sqlx::Error::Configuration(why) => StoreError::new(StoreErrorKind::Settings, "reading the URL", why),
+            other => StoreError::new(StoreErrorKind::Settings, "reading the URL", other),
         })?;
         // The driver takes the brackets as part of the host name.
         if let Some(url::Host::Ipv6(address)) = parsed.as_ref().and_then(url::Url::host).filter(|_| {
@@ -355,7 +355,7 @@ mod tests {
                 ..StoreOptions::default()
             };
             let error = options.connect_options().unwrap_err();
-            assert_eq!(error.fault, Fault::Settings, "{url}");
+            assert_eq!(error.kind, StoreErrorKind::Settings, "{url}");
         }
         let fault = |url: &str| {
             let options = StoreOptions {

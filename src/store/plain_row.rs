@@ -9,7 +9,7 @@ use time::OffsetDateTime;
 use super::{
     Store,
     dedup::DedupPlan,
-    error::{Fault, FlushError, StoreError},
+    error::{FlushError, StoreError, StoreErrorKind},
     flush::{DeletionRow, Flush, OffsetRange, PostRow},
     retention::LateBefore,
 };
@@ -48,7 +48,7 @@ impl Store {
             .await;
         match tried {
             Ok(()) => Ok(true),
-            Err(FlushError::Store(error)) if error.fault == Fault::Row => Ok(false),
+            Err(FlushError::Store(error)) if error.kind == StoreErrorKind::Row => Ok(false),
             Err(error) => Err(error),
         }
     }

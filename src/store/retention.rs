@@ -91,7 +91,7 @@ fn start_of_kept(days: Option<u32>, now: OffsetDateTime) -> Option<OffsetDateTim
 
 /// What was dropped as past retention.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
-pub struct Retired {
+pub struct RetentionOutcome {
     /// The first days of the partitions of `post` that were dropped.
     pub days: Vec<Date>,
     /// Number of partitions dropped, of posts and of rollups.
@@ -106,10 +106,14 @@ impl Store {
     /// deletes the keys.
     ///
     /// # Errors
-    /// [`super::Fault::Busy`] if a partition is in use for longer than a moment; the rest is left to the next call. Or the
+    /// [`super::StoreErrorKind::Busy`] if a partition is in use for longer than a moment; the rest is left to the next call. Or the
     /// database fails.
-    pub async fn apply_retention(&self, retention: &Retention, now: OffsetDateTime) -> Result<Retired, StoreError> {
-        let mut retired = Retired::default();
+    pub async fn apply_retention(
+        &self,
+        retention: &Retention,
+        now: OffsetDateTime,
+    ) -> Result<RetentionOutcome, StoreError> {
+        let mut retired = RetentionOutcome::default();
         let mut keys_cutoff = retention.cutoff(now);
         // Shorter spans first: if a rollup were dropped before the posts that it counts, deleting them would find no row.
         let mut together: BTreeMap<(Span, Date), Vec<TablePartition>> = BTreeMap::new();

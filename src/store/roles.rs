@@ -5,12 +5,12 @@ use sqlx::{AssertSqlSafe, Connection, PgConnection};
 
 use super::{
     Store,
-    error::{Fault, StoreError},
+    error::{StoreError, StoreErrorKind},
     partition::lock_partitions,
 };
 
 /// The privileges of the service on each table, besides `SELECT`. On tables that are not listed it has only `SELECT`.
-pub const WRITES: &[(&str, &str)] = &[
+pub const SERVICE_PRIVILEGES: &[(&str, &str)] = &[
     ("post", "INSERT, DELETE"),
     ("post_key", "INSERT, UPDATE, DELETE"),
     ("emotion_rollup", "INSERT, UPDATE, DELETE"),
@@ -80,7 +80,7 @@ impl Store {
     /// The database fails.
     pub async fn lacking_rights(&self) -> Result<Vec<String>, StoreError> {
         const DOING: &str = "checking privileges";
-        let (tables, rights): (Vec<&str>, Vec<&str>) = WRITES.iter().copied().unzip();
+        let (tables, rights): (Vec<&str>, Vec<&str>) = SERVICE_PRIVILEGES.iter().copied().unzip();
         let query = sqlx::query_scalar(
             "SELECT needed || ' on ' || relname
              FROM unnest($1::text[], $2::text[]) AS w (relname, rights),
@@ -115,7 +115,7 @@ async fn check_role(tx: &mut PgConnection, role: &str) -> Result<(), StoreError>
         Some((_, true)) => format!("{role:?} owns the tables or is a member of the role that does: name another role"),
         Some((false, false)) => return Ok(()),
     };
-    Err(StoreError::new(Fault::Settings, DOING, why))
+    Err(StoreError::new(StoreErrorKind::Settings, DOING, why))
 }
 
 /// Checks that the role can't create objects in the schema: they could shadow those of the service.
@@ -129,7 +129,7 @@ async fn check_schema(tx: &mut PgConnection, role: &str) -> Result<(), StoreErro
     if creates {
         let why =
             format!("{role:?} has CREATE on the schema {schema}: execute REVOKE CREATE ON SCHEMA {schema} FROM PUBLIC");
-        return Err(StoreError::new(Fault::Settings, DOING, why));
+        return Err(StoreError::new(StoreErrorKind::Settings, DOING, why));
     }
     Ok(())
 }
@@ -137,7 +137,7 @@ async fn check_schema(tx: &mut PgConnection, role: &str) -> Result<(), StoreErro
 /// Revokes everything first, so that privileges that a later version no longer needs are gone. Partitions are skipped:
 /// access through their parent table needs no privileges on them.
 async fn statements(tx: &mut PgConnection, role: &str, writes: bool) -> Result<Vec<String>, StoreError> {
-    let (tables, rights): (Vec<&str>, Vec<&str>) = WRITES.iter().copied().unzip();
+    let (tables, rights): (Vec<&str>, Vec<&str>) = SERVICE_PRIVILEGES.iter().copied().unzip();
     sqlx::query_scalar(
         "WITH mine AS (
              SELECT c.oid, c.relname, c.oid::regclass::text AS name FROM pg_class c

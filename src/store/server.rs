@@ -2,7 +2,7 @@
 
 use sqlx::{Connection as _, PgConnection, Row as _, postgres::PgConnectOptions};
 
-use super::error::{Fault, StoreError};
+use super::error::{StoreError, StoreErrorKind};
 
 const DOING: &str = "connecting";
 
@@ -25,7 +25,7 @@ pub(super) async fn check(options: &PgConnectOptions) -> Result<(), StoreError> 
     .await
     .map_err(sql(DOING))?;
     let text = |column| row.try_get_unchecked::<String, _>(column).map_err(sql(DOING));
-    let refuse = |why: &str| Err(StoreError::new(Fault::Settings, DOING, why));
+    let refuse = |why: &str| Err(StoreError::new(StoreErrorKind::Settings, DOING, why));
     if text(1)? == "true" {
         return refuse("the server is a standby, which is read-only: connect to the primary");
     }

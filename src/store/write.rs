@@ -9,7 +9,7 @@ use super::{
     Store,
     columns::insert_posts,
     dedup::{DedupPlan, KeyChange, KeyPlan, Removal},
-    error::{Fault, FencedRange, FlushError, StoreError},
+    error::{FencedRange, FlushError, StoreError, StoreErrorKind},
     flush::{Flush, Flushed, MAX_DAYS, Tally},
     merge::note_unmerged,
     partition::{POSTS, day_of},
@@ -44,7 +44,7 @@ impl Store {
             Ok(_) => {
                 lock(&self.state.unanswered).remove(&flush.version());
             }
-            Err(FlushError::Store(error)) if error.fault == Fault::Busy => self.forget_days(),
+            Err(FlushError::Store(error)) if error.kind == StoreErrorKind::Busy => self.forget_days(),
             Err(_) => {}
         }
         result
@@ -350,7 +350,7 @@ async fn move_offsets(
     if moved.rows_affected() != order.len() as u64 {
         // They were locked and compared at the start, so only a trigger or a rule can have prevented it.
         let why = format!("only {} of {} offsets were moved", moved.rows_affected(), order.len());
-        return Err(StoreError::new(Fault::Other, "moving offsets", why).into());
+        return Err(StoreError::new(StoreErrorKind::Other, "moving offsets", why).into());
     }
     sqlx::query(
         "INSERT INTO consumer_tally AS t (consumer_group, topic, partition, records, inserted, duplicates, deletions,

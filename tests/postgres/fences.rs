@@ -2,7 +2,7 @@
 
 use std::{sync::Arc, time::Duration};
 
-use moodstream::store::{Fault, FencedRange, Flush, FlushError, Flushed, Store, StoreOptions, Tally};
+use moodstream::store::{FencedRange, Flush, FlushError, Flushed, Store, StoreErrorKind, StoreOptions, Tally};
 
 use crate::{
     support::proxy::{Cut, Proxy},
@@ -18,9 +18,9 @@ fn batch(partition: i32, from: i64) -> Flush {
     all
 }
 
-fn fault(error: &FlushError) -> Fault {
+fn fault(error: &FlushError) -> StoreErrorKind {
     match error {
-        FlushError::Store(error) => error.fault,
+        FlushError::Store(error) => error.kind,
         other => panic!("not a database error: {other}"),
     }
 }
@@ -114,7 +114,10 @@ async fn a_commit_whose_response_was_lost_is_settled_by_the_next_attempt() {
     let lost = batch(0, 0);
     proxy.cut(Cut::Before);
     let error = store.flush(&lost).await.unwrap_err();
-    assert!(error.is_transient() && fault(&error) == Fault::Unreachable, "{error}");
+    assert!(
+        error.is_transient() && fault(&error) == StoreErrorKind::Unreachable,
+        "{error}"
+    );
     assert!(harness.ids().await.is_empty());
     let flushed = store.flush(&lost).await.unwrap();
     assert!(!flushed.replayed);
@@ -197,7 +200,7 @@ async fn a_flush_whose_database_falls_silent_before_the_commit_is_stored_by_a_re
     let harness = Harness::with_partitions(1).await;
     let (result, flushed) = flush_into_silence(&harness, Cut::SilentBefore, &batch(0, 0)).await;
     let error = result.unwrap_err();
-    assert_eq!(fault(&error), Fault::Unreachable, "{error}");
+    assert_eq!(fault(&error), StoreErrorKind::Unreachable, "{error}");
     assert!(error.to_string().contains("has been silent"), "{error}");
     assert!(!flushed.replayed);
     assert_eq!(harness.ids().await, ["0-0"]);
@@ -209,7 +212,7 @@ async fn a_flush_whose_database_falls_silent_after_the_commit_is_recognised_by_a
     let harness = Harness::with_partitions(1).await;
     let (result, flushed) = flush_into_silence(&harness, Cut::SilentAfter, &batch(0, 0)).await;
     let error = result.unwrap_err();
-    assert_eq!(fault(&error), Fault::Unreachable, "{error}");
+    assert_eq!(fault(&error), StoreErrorKind::Unreachable, "{error}");
     assert!(flushed.replayed);
     assert_eq!(harness.ids().await, ["0-0"]);
     harness.assert_whole().await;
@@ -268,7 +271,7 @@ async fn faults_are_classified() {
         .await
         .unwrap();
     let error = store.flush(&batch(0, 0)).await.unwrap_err();
-    assert_eq!(fault(&error), Fault::Busy, "{error}");
+    assert_eq!(fault(&error), StoreErrorKind::Busy, "{error}");
     holder.rollback().await.unwrap();
 
     // A primary that is demoted while the service runs: new sessions are read-only.
@@ -280,7 +283,7 @@ async fn faults_are_classified() {
         .unwrap();
     cluster().execute(&kill).unwrap();
     let error = another.flush(&batch(0, 0)).await.unwrap_err();
-    assert_eq!(fault(&error), Fault::ReadOnly, "{error}");
+    assert_eq!(fault(&error), StoreErrorKind::ReadOnly, "{error}");
     assert!(
         error.is_transient() && error.to_string().contains("read-only"),
         "{error}"
@@ -301,7 +304,7 @@ async fn faults_are_classified() {
         .flush(&batch(0, 2))
         .await
         .unwrap_err();
-    assert_eq!(fault(&error), Fault::Denied, "{error}");
+    assert_eq!(fault(&error), StoreErrorKind::Denied, "{error}");
     assert!(!error.is_transient() && !error.to_string().contains('\n'), "{error}");
 }
 
@@ -318,26 +321,26 @@ async fn a_failed_connection_reports_the_cause() {
     let cases = [
         (
             format!("postgres://postgres@127.0.0.1:{closed}/x"),
-            Fault::Unreachable,
+            StoreErrorKind::Unreachable,
             "refused",
         ),
-        (cluster.url("missing"), Fault::Schema, "does not exist"),
+        (cluster.url("missing"), StoreErrorKind::Schema, "does not exist"),
         (
             cluster.url("postgres").replace("postgres@", "stranger@"),
-            Fault::Denied,
+            StoreErrorKind::Denied,
             "stranger",
         ),
         (
             format!("{}?sslmode=require", cluster.url("postgres")),
-            Fault::Settings,
+            StoreErrorKind::Settings,
             "TLS",
         ),
-        ("mysql://x".into(), Fault::Settings, "postgres://"),
+        ("mysql://x".into(), StoreErrorKind::Settings, "postgres://"),
     ];
     for (url, fault, word) in cases {
         let started = std::time::Instant::now();
         let error = Store::connect(&options(&url)).await.unwrap_err();
-        assert_eq!(error.fault, fault, "{url}: {error}");
+        assert_eq!(error.kind, fault, "{url}: {error}");
         assert!(error.to_string().contains(word), "{url}: {error}");
         assert!(
             started.elapsed() < Duration::from_secs(5),

@@ -1,6 +1,6 @@
 //! How old keys are deleted, including those of deletions of posts never seen.
 
-use moodstream::store::{Fault, Retention};
+use moodstream::store::{Retention, StoreErrorKind};
 use sqlx::{Connection as _, PgConnection};
 use time::{Duration, OffsetDateTime};
 
@@ -170,7 +170,7 @@ async fn dropped_minutes_are_marked() {
         .store
         .apply_retention(&Retention::days(2), NOON + Duration::days(30))
         .await;
-    assert_eq!(busy.unwrap_err().fault, Fault::Busy);
+    assert_eq!(busy.unwrap_err().kind, StoreErrorKind::Busy);
     let unmoved: Option<OffsetDateTime> = sqlx::query_scalar("SELECT minutes_kept_since()")
         .fetch_one(&harness.pool)
         .await

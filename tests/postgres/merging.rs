@@ -5,7 +5,7 @@ use std::sync::{
     atomic::{AtomicBool, Ordering},
 };
 
-use moodstream::store::Fault;
+use moodstream::store::StoreErrorKind;
 use time::{Duration, OffsetDateTime};
 
 use crate::{
@@ -173,7 +173,10 @@ async fn a_day_is_not_claimed_while_a_flush_relies_on_its_row() {
         .execute(&mut *flushing)
         .await
         .unwrap();
-    assert_eq!(harness.store.merge_shards(due()).await.unwrap_err().fault, Fault::Busy);
+    assert_eq!(
+        harness.store.merge_shards(due()).await.unwrap_err().kind,
+        StoreErrorKind::Busy
+    );
     flushing.commit().await.unwrap();
     assert!(harness.store.merge_shards(due()).await.unwrap() > 0);
 }

@@ -1,6 +1,6 @@
 //! Flushes that the store or the database refuses, and what is reported.
 
-use moodstream::store::{Fault, Flush, FlushError, MAX_DAYS};
+use moodstream::store::{Flush, FlushError, MAX_DAYS, StoreErrorKind};
 use time::Duration;
 
 use crate::support::store::{Harness, NOON, deletion, flush, offset_range, post};
@@ -104,7 +104,7 @@ async fn a_plain_row_shows_whether_the_row_or_the_database_is_at_fault() {
     let refuses = async |all: &Flush| {
         let error = harness.store.flush(all).await.unwrap_err();
         assert!(
-            matches!(&error, FlushError::Store(error) if error.fault == Fault::Row),
+            matches!(&error, FlushError::Store(error) if error.kind == StoreErrorKind::Row),
             "{error}"
         );
         !harness.store.takes_plain_rows(all).await.unwrap()

@@ -38,7 +38,7 @@ async fn assert_can_be_dumped_and_counted(harness: &Harness, posts: i64) {
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn a_hundred_thousand_posts_of_arbitrary_days_can_be_dumped_and_counted() {
     let harness = Harness::with_partitions(1).await;
-    let store = harness.another_store().await.keeping(Retention::default());
+    let store = harness.another_store().await.with_retention(Retention::default());
     let now = OffsetDateTime::now_utc();
     let days = (now - OffsetDateTime::UNIX_EPOCH).whole_days();
     // Each flush touches almost as many days as it may, spread over all days from 1970 to today.
@@ -103,7 +103,7 @@ async fn ten_years_of_regular_partitions_can_be_dumped_and_counted() {
 #[tokio::test]
 async fn posts_of_arbitrary_days_create_a_bounded_number_of_partitions() {
     let harness = Harness::with_partitions(1).await;
-    let store = harness.another_store().await.keeping(Retention::default());
+    let store = harness.another_store().await.with_retention(Retention::default());
     let mut first = 0;
     for chunk in 0..12_i64 {
         let mut odd = flush();

@@ -9,7 +9,7 @@ use std::{
     time::{Duration, Instant},
 };
 
-use moodstream::store::{Fault, Schema, Store};
+use moodstream::store::{Schema, Store, StoreErrorKind};
 
 use crate::support::{
     postgres::Postgres,
@@ -18,7 +18,7 @@ use crate::support::{
 
 async fn refused(url: &str) -> String {
     let error = Store::connect(&options(url)).await.unwrap_err();
-    assert_eq!(error.fault, Fault::Settings, "{error}");
+    assert_eq!(error.kind, StoreErrorKind::Settings, "{error}");
     error.to_string()
 }
 

@@ -1,6 +1,6 @@
 //! Programs on a schema that a newer version has migrated.
 
-use moodstream::store::{Fault, FlushError, Schema, Store, schema_version};
+use moodstream::store::{FlushError, Schema, Store, StoreErrorKind, schema_version};
 use sqlx::{AssertSqlSafe, Connection as _, PgConnection};
 use time::macros::datetime;
 
@@ -120,7 +120,7 @@ async fn a_schema_that_requires_newer_programs_stops_older_members() {
         starting.migrate().await.unwrap_err(),
     ] {
         assert!(
-            error.fault == Fault::Schema && error.to_string().contains(says),
+            error.kind == StoreErrorKind::Schema && error.to_string().contains(says),
             "{error}"
         );
     }
@@ -132,7 +132,7 @@ async fn a_newer_migration_without_a_min_writer_is_refused() {
     apply_later_migration(&harness, None, "SELECT 1").await;
     let error = harness.store.schema().await.unwrap_err();
     assert!(
-        error.fault == Fault::Schema && error.to_string().contains("9001"),
+        error.kind == StoreErrorKind::Schema && error.to_string().contains("9001"),
         "{error}"
     );
 }

@@ -1,6 +1,6 @@
 //! Migrations, retention, and the schema as users see it.
 
-use moodstream::store::{Fault, FlushError, Retention, Retired, Schema, Store};
+use moodstream::store::{FlushError, Retention, RetentionOutcome, Schema, Store, StoreErrorKind};
 use time::{
     Duration,
     macros::{date, datetime},
@@ -24,8 +24,8 @@ async fn migrations_apply_once_and_together() {
         .execute(&pool)
         .await
         .unwrap();
-    assert_eq!(store.schema().await.unwrap_err().fault, Fault::Schema);
-    assert_eq!(store.migrate().await.unwrap_err().fault, Fault::Schema);
+    assert_eq!(store.schema().await.unwrap_err().kind, StoreErrorKind::Schema);
+    assert_eq!(store.migrate().await.unwrap_err().kind, StoreErrorKind::Schema);
 }
 
 #[tokio::test]
@@ -89,13 +89,13 @@ async fn retention_drops_whole_days_and_their_keys() {
     harness.execute("UPDATE post_key SET deleted_at = CASE post_id WHEN 'old' THEN '2019-07-01' ELSE '2019-07-10' END::timestamptz WHERE deleted_at IS NOT NULL").await;
     assert_eq!(
         harness.store.apply_retention(&Retention::default(), now).await.unwrap(),
-        Retired::default()
+        RetentionOutcome::default()
     );
 
     let retired = harness.store.apply_retention(&retention, now).await.unwrap();
     assert_eq!(
         retired,
-        Retired {
+        RetentionOutcome {
             days: vec![date!(2019 - 07 - 06), date!(2019 - 07 - 07)],
             partitions: 4,
             keys: 3
@@ -111,7 +111,7 @@ async fn retention_drops_whole_days_and_their_keys() {
     assert!(differences.is_empty(), "{differences:?}");
     assert_eq!(
         harness.store.apply_retention(&retention, now).await.unwrap(),
-        Retired::default()
+        RetentionOutcome::default()
     );
 }
 
@@ -245,7 +245,7 @@ async fn retention_does_not_wait_for_readers() {
     sqlx::query("SELECT FROM post").execute(&mut *reader).await.unwrap();
     let (retention, later) = (Retention::days(1), NOON + Duration::days(30));
     let error = harness.store.apply_retention(&retention, later).await.unwrap_err();
-    assert_eq!(error.fault, Fault::Busy, "{error}");
+    assert_eq!(error.kind, StoreErrorKind::Busy, "{error}");
     harness.assert_whole().await;
     reader.rollback().await.unwrap();
     assert_eq!(
@@ -280,7 +280,7 @@ async fn a_rollup_is_kept_until_the_posts_that_it_counts_are_dropped() {
         .store
         .apply_retention(&retention, day + Duration::days(400))
         .await;
-    assert_eq!(error.unwrap_err().fault, Fault::Busy);
+    assert_eq!(error.unwrap_err().kind, StoreErrorKind::Busy);
     let mut removal = flush();
     removal.ranges.push(offset_range(0, 1, 2));
     removal.deletions.push(deletion("a", 0, 1));

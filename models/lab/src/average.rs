@@ -63,7 +63,7 @@ pub fn run(args: Args) -> Result<()> {
 
 /// A checkpoint without its head.
 fn bare(folder: &Path) -> Result<Checkpoint> {
-    let read = Checkpoint::read(folder)?;
+    let read = Checkpoint::read_to_write(folder)?;
     Ok(Checkpoint {
         encoder: read.encoder.without_head(),
         labels: Vec::new(),

@@ -53,7 +53,7 @@ pub fn run(args: Args) -> Result<()> {
         "--coverage {}: must be above 0 and at most 1",
         args.coverage
     );
-    let mut source = Checkpoint::read(&args.source)?;
+    let mut source = Checkpoint::read_to_write(&args.source)?;
     let vocabulary = Unigram::read(&args.source)?;
     let largest = vocabulary.pieces().len() as u64 - 1;
     ensure_known_id(largest, source.encoder.shape.vocabulary, &args.source)?;

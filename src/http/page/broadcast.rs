@@ -14,8 +14,8 @@ use super::{
     source::Page,
 };
 use crate::store::{
-    Fault,
-    live_page::{Ask, LivePageReader},
+    StoreErrorKind,
+    live_page::{LivePageQuery, LivePageReader},
 };
 
 /// The shortest time from one frame to the next.
@@ -128,17 +128,17 @@ async fn deliver(
 /// Makes frames.
 struct Maker {
     page: Page,
-    ask: Ask,
+    ask: LivePageQuery,
     reader: LivePageReader,
     memory: Memory,
     /// The fault that was logged last.
-    known: Option<Fault>,
+    known: Option<StoreErrorKind>,
 }
 
 impl Maker {
     fn new(page: Page) -> Self {
         Self {
-            ask: Ask {
+            ask: LivePageQuery {
                 group: page.group.clone(),
                 minutes: MINUTES,
                 posts: if page.shows.posts() { POSTS } else { 0 },
@@ -165,10 +165,10 @@ impl Maker {
             }
             Err(error) => {
                 // Once for each kind, not every tick.
-                if self.known.replace(error.fault) != Some(error.fault) {
+                if self.known.replace(error.kind) != Some(error.kind) {
                     tracing::warn!(%error, "the live page can't read the database; it keeps trying while there are clients");
                 }
-                (None, Some(words(error.fault)), rest.clamp(RETRY, LONGEST_TICK))
+                (None, Some(words(error.kind)), rest.clamp(RETRY, LONGEST_TICK))
             }
         };
         let process = Process::new(
@@ -193,12 +193,12 @@ impl Maker {
 }
 
 /// What the page says about a fault. Addresses and names stay in the log.
-const fn words(fault: Fault) -> &'static str {
-    match fault {
-        Fault::Unreachable => "the database does not answer",
-        Fault::Busy | Fault::Slow => "the database is too busy to answer in time",
-        Fault::Denied => "the database refuses this user",
-        Fault::Schema => "the tables are not there yet",
+const fn words(kind: StoreErrorKind) -> &'static str {
+    match kind {
+        StoreErrorKind::Unreachable => "the database does not answer",
+        StoreErrorKind::Busy | StoreErrorKind::Slow => "the database is too busy to answer in time",
+        StoreErrorKind::Denied => "the database refuses this user",
+        StoreErrorKind::Schema => "the tables are not there yet",
         _ => "the database can't be read",
     }
 }

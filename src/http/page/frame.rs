@@ -10,7 +10,7 @@ use time::OffsetDateTime;
 use tokio::time::Instant;
 
 use crate::{
-    store::live_page::{GroupTally, Recent},
+    store::live_page::{GroupTally, LivePageData},
     telemetry::{Histogram, ProcessSnapshot},
 };
 
@@ -163,7 +163,7 @@ impl Process {
 }
 
 impl Figures {
-    pub(super) fn new(group: &str, recent: Recent, memory: &mut Memory) -> Self {
+    pub(super) fn new(group: &str, recent: LivePageData, memory: &mut Memory) -> Self {
         let rate = memory.rate(Instant::now(), recent.tally.records);
         Self {
             group: group.to_owned(),
@@ -196,7 +196,7 @@ impl From<crate::store::live_page::RecentPost> for Post {
 
 /// The emotions with the most posts first, each over all the minutes.
 #[allow(clippy::cast_precision_loss)] // far below 2⁵³
-fn emotions(recent: &Recent) -> Vec<Emotion> {
+fn emotions(recent: &LivePageData) -> Vec<Emotion> {
     let minute_of = |bucket: OffsetDateTime| usize::try_from((bucket - recent.start).whole_minutes()).ok();
     let length = minute_of(recent.end).unwrap_or(0);
     let mut by_name: BTreeMap<&str, (Vec<i64>, f64)> = BTreeMap::new();
@@ -223,7 +223,7 @@ fn emotions(recent: &Recent) -> Vec<Emotion> {
     emotions
 }
 
-fn subjects(recent: &Recent) -> Vec<Subject> {
+fn subjects(recent: &LivePageData) -> Vec<Subject> {
     let mut subjects: Vec<Subject> = Vec::new();
     // The counts are sorted by subject.
     for count in &recent.subjects {
@@ -256,7 +256,7 @@ mod tests {
     use super::*;
     use crate::store::live_page::{MinuteCount, SubjectCount};
 
-    fn recent() -> Recent {
+    fn recent() -> LivePageData {
         let start = datetime!(2026-03-01 12:00 UTC);
         let count = |minute: i64, emotion: &str, posts: i64| MinuteCount {
             bucket: start + time::Duration::minutes(minute),
@@ -269,7 +269,7 @@ mod tests {
             emotion: emotion.to_owned(),
             posts,
         };
-        Recent {
+        LivePageData {
             now: start + time::Duration::minutes(3),
             start,
             end: start + time::Duration::minutes(3),

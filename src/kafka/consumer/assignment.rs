@@ -8,7 +8,7 @@ use std::{
     },
 };
 
-use super::quarantine::{Cause, Proof, Quarantine};
+use super::quarantine::{Proof, Quarantine, QuarantineCause};
 use crate::kafka::partition::Partition;
 use crate::{sync::lock, telemetry::metric};
 
@@ -130,7 +130,7 @@ impl Assignment {
 
     /// Whether the first assignment has arrived and all assigned partitions are either being read or quarantined.
     #[must_use]
-    pub fn settled(&self) -> bool {
+    pub fn is_ready(&self) -> bool {
         let state = lock(&self.state);
         let mut slots = state.slots.iter();
         state.joined && slots.all(|(partition, slot)| slot.reading.is_some() || self.quarantine.holds(partition))
@@ -155,7 +155,7 @@ impl Assignment {
 
     /// The quarantined partitions with their causes, ordered by topic and partition.
     #[must_use]
-    pub fn quarantined(&self) -> Vec<(Partition, Cause)> {
+    pub fn quarantined(&self) -> Vec<(Partition, QuarantineCause)> {
         self.quarantine.list()
     }
 
@@ -362,12 +362,12 @@ mod tests {
     fn each_assignment_of_a_partition_has_its_own_epoch() {
         let assignment = Assignment::default();
         let (zero, topic) = (partition(0), Arc::from("posts"));
-        assert!(!assignment.settled(), "nothing has been assigned yet");
+        assert!(!assignment.is_ready(), "nothing has been assigned yet");
 
         let ticket = assignment.assigned([zero.clone()])[0].1;
-        assert!(!assignment.settled() && assignment.current().is_empty());
+        assert!(!assignment.is_ready() && assignment.current().is_empty());
         let first = assignment.begin(&zero, ticket, 5).unwrap();
-        assert!(assignment.settled() && assignment.holds(&topic, 0, first));
+        assert!(assignment.is_ready() && assignment.holds(&topic, 0, first));
 
         assert_eq!(assignment.revoked(std::slice::from_ref(&zero)), vec![zero.clone()]);
         assert!(!assignment.holds(&topic, 0, first));

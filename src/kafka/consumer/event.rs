@@ -9,7 +9,7 @@ use std::{
     time::Duration,
 };
 
-use super::{offset_store::StoredOffset, quarantine::Cause};
+use super::{offset_store::StartOffset, quarantine::QuarantineCause};
 use crate::kafka::partition::Partition;
 
 /// An event for the consumer's thread.
@@ -23,13 +23,13 @@ pub(super) enum ConsumerEvent {
     StartOffset {
         partition: Partition,
         ticket: u64,
-        start: StoredOffset,
+        start: StartOffset,
     },
     /// Quarantine a partition: it was interrupted, or the start offset looked up under this ticket can't be used.
     Quarantine {
         partition: Partition,
         ticket: Option<u64>,
-        cause: Cause,
+        cause: QuarantineCause,
     },
     /// A partition was interrupted: look up its start offset again and continue from there.
     Restart(Partition),

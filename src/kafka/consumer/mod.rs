@@ -27,8 +27,8 @@ pub(super) use self::record::{bytes_of, read_headers};
 pub use self::{
     assignment::{AssignedPartition, Assignment},
     in_flight::InFlightPermit,
-    offset_store::{OffsetStore, OffsetStoreError, StoredOffset},
-    quarantine::{Cause, QuarantineReason},
+    offset_store::{OffsetStore, OffsetStoreError, StartOffset},
+    quarantine::{QuarantineCause, QuarantineReason},
     record::{Origin, Record},
 };
 use self::{
@@ -65,7 +65,7 @@ impl Consumer {
     /// How long leaving the group may take. While the broker is unreachable librdkafka would try for longer than the session
     /// timeout. Giving up is harmless: the authoritative offsets are not the broker's, and the group removes the member
     /// after the session timeout.
-    pub const LEAVING: Duration = Duration::from_secs(5);
+    pub const LEAVE_TIMEOUT: Duration = Duration::from_secs(5);
 
     /// Subscribes to the topics and starts handing out their records, in order within each
     /// partition. Must be called within a tokio runtime, on which `offsets` is called.
@@ -192,7 +192,7 @@ impl Consumer {
             self.events.send(ConsumerEvent::Quarantine {
                 partition: (Arc::clone(topic), partition),
                 ticket: None,
-                cause: Cause::new(QuarantineReason::RecordRefused, detail),
+                cause: QuarantineCause::new(QuarantineReason::RecordRefused, detail),
             });
         }
     }
@@ -207,7 +207,7 @@ impl Consumer {
     ///
     /// # Errors
     /// The [`KafkaError`] with which it failed before, or one that says that the broker did not answer within
-    /// [`Consumer::LEAVING`]. In the latter case librdkafka keeps trying until the process ends.
+    /// [`Consumer::LEAVE_TIMEOUT`]. In the latter case librdkafka keeps trying until the process ends.
     pub async fn close(self) -> Result<(), KafkaError> {
         self.events.send(ConsumerEvent::Close);
         let Some(End { result, left }) = lock(&self.end).take() else {
@@ -215,12 +215,12 @@ impl Consumer {
         };
         let lost = |_| Err(KafkaError::Fatal("the consumer's thread ended without a result".into()));
         let result = result.await.unwrap_or_else(lost);
-        let left = timeout(Self::LEAVING, left).await;
+        let left = timeout(Self::LEAVE_TIMEOUT, left).await;
         result?;
         if left.is_err() {
             return Err(KafkaError::Client {
                 what: "leaving the group",
-                detail: format!("the broker did not answer within {} s", Self::LEAVING.as_secs()),
+                detail: format!("the broker did not answer within {} s", Self::LEAVE_TIMEOUT.as_secs()),
             });
         }
         Ok(())

@@ -12,7 +12,7 @@ pub type OffsetStoreError = Box<dyn Error + Send + Sync>;
 
 /// A partition's next offset, and what identifies the log to which it belongs.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
-pub struct StoredOffset {
+pub struct StartOffset {
     /// The offset of the next record to read.
     pub next: i64,
     /// The id of the cluster to which the offset belongs, if known.
@@ -30,7 +30,7 @@ pub trait OffsetStore: Send + Sync + 'static {
     fn start_offsets<'a>(
         &'a self,
         partitions: &'a [Partition],
-    ) -> BoxFuture<'a, Result<HashMap<Partition, StoredOffset>, OffsetStoreError>>;
+    ) -> BoxFuture<'a, Result<HashMap<Partition, StartOffset>, OffsetStoreError>>;
 
     /// The topics of which at least one partition has an offset.
     fn begun_topics(&self) -> BoxFuture<'_, Result<Vec<String>, OffsetStoreError>>;
@@ -48,7 +48,7 @@ pub trait OffsetStore: Send + Sync + 'static {
     fn reset<'a>(
         &'a self,
         partition: &'a Partition,
-        from: &'a StoredOffset,
+        from: &'a StartOffset,
         to: i64,
         cluster: Option<&'a str>,
     ) -> BoxFuture<'a, Result<(), OffsetStoreError>>;

@@ -9,7 +9,7 @@ use rdkafka::{
 };
 
 use super::{
-    event::EventSender, in_flight::InFlightLimit, offset_store::StoredOffset, rebalance::GroupContext, record::Record,
+    event::EventSender, in_flight::InFlightLimit, offset_store::StartOffset, rebalance::GroupContext, record::Record,
 };
 use crate::kafka::{error::KafkaError, partition::Partition};
 use crate::{post::Fingerprint, telemetry::metric};
@@ -46,7 +46,7 @@ impl PartitionReader {
         consumer: &Arc<BaseConsumer<GroupContext>>,
         partition: &Partition,
         epoch: u64,
-        start: &StoredOffset,
+        start: &StartOffset,
         wake: EventSender,
     ) -> Result<Self, KafkaError> {
         // Split off before the fetch, so that all records go to the partition's own queue.

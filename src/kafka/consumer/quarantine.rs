@@ -59,14 +59,14 @@ pub(super) enum Proof {
 
 /// Why a partition is quarantined, with details.
 #[derive(Debug, Clone, PartialEq, Eq)]
-pub struct Cause {
+pub struct QuarantineCause {
     /// The reason.
     pub reason: QuarantineReason,
     /// What was found, and what to do.
     pub detail: String,
 }
 
-impl Cause {
+impl QuarantineCause {
     pub(super) fn new(reason: QuarantineReason, detail: impl fmt::Display) -> Self {
         Self {
             reason,
@@ -80,7 +80,7 @@ const MIN_RETRY_INTERVAL: Duration = Duration::from_secs(1);
 
 #[derive(Debug)]
 struct Entry {
-    cause: Cause,
+    cause: QuarantineCause,
     /// When it was quarantined or last retried.
     tried: Instant,
     /// When it is retried next; `None`: only on demand, by a restart of the process or by a new assignment.
@@ -93,7 +93,7 @@ pub(super) struct Quarantine(Arc<Mutex<BTreeMap<Partition, Entry>>>);
 
 impl Quarantine {
     /// Adds a partition. Returns whether it was not quarantined for that reason before.
-    pub(super) fn put(&self, partition: &Partition, cause: Cause, retry_in: Option<Duration>) -> bool {
+    pub(super) fn put(&self, partition: &Partition, cause: QuarantineCause, retry_in: Option<Duration>) -> bool {
         let now = Instant::now();
         let entry = Entry {
             cause,
@@ -136,7 +136,7 @@ impl Quarantine {
         lock(&self.0).contains_key(partition)
     }
 
-    pub(super) fn list(&self) -> Vec<(Partition, Cause)> {
+    pub(super) fn list(&self) -> Vec<(Partition, QuarantineCause)> {
         let entries = lock(&self.0);
         entries
             .iter()
@@ -184,8 +184,8 @@ fn gauge((topic, partition): &Partition, reason: QuarantineReason) -> metrics::G
 mod tests {
     use super::*;
 
-    fn cause(reason: QuarantineReason) -> Cause {
-        Cause::new(reason, "why")
+    fn cause(reason: QuarantineReason) -> QuarantineCause {
+        QuarantineCause::new(reason, "why")
     }
 
     #[test]

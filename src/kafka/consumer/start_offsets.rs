@@ -12,8 +12,8 @@ use tokio_util::sync::{CancellationToken, DropGuard};
 use super::{
     assignment::Assignment,
     event::{ConsumerEvent, EventSender},
-    offset_store::{OffsetStore, OffsetStoreError, StoredOffset},
-    quarantine::{Cause, QuarantineReason},
+    offset_store::{OffsetStore, OffsetStoreError, StartOffset},
+    quarantine::{QuarantineCause, QuarantineReason},
 };
 use crate::kafka::{
     check,
@@ -180,7 +180,7 @@ impl Task {
     async fn check_or_reset(
         &self,
         waiting: &mut Vec<(Partition, u64)>,
-        stored: &HashMap<Partition, StoredOffset>,
+        stored: &HashMap<Partition, StartOffset>,
         trust: Trust,
     ) -> Result<(), OffsetStoreError> {
         let known = waiting.iter().filter(|(partition, _)| stored.contains_key(partition));
@@ -213,13 +213,13 @@ impl Task {
         &self,
         partition: &Partition,
         ticket: u64,
-        stored: &StoredOffset,
+        stored: &StartOffset,
         Watermarks { low, high }: Watermarks,
     ) -> Result<bool, OffsetStoreError> {
         if (low..=high).contains(&stored.next) {
             // At the log start offset, the broker no longer has the record before it.
             let last = stored.last.filter(|_| stored.next > low);
-            self.send_start(partition, ticket, StoredOffset { last, ..stored.clone() });
+            self.send_start(partition, ticket, StartOffset { last, ..stored.clone() });
             return Ok(true);
         }
         let to = match self.options.on_offset_out_of_range {
@@ -231,7 +231,7 @@ impl Task {
                     low,
                     high,
                 };
-                let cause = Cause::new(QuarantineReason::OffsetOutOfRange, out_of_range);
+                let cause = QuarantineCause::new(QuarantineReason::OffsetOutOfRange, out_of_range);
                 self.quarantine(partition, ticket, cause);
                 return Ok(true);
             }
@@ -246,7 +246,7 @@ impl Task {
     async fn reset(
         &self,
         partition: &Partition,
-        stored: &StoredOffset,
+        stored: &StartOffset,
         to: i64,
         why: &'static str,
     ) -> Result<(), OffsetStoreError> {
@@ -304,7 +304,7 @@ impl Task {
 
     /// The cluster of a stored offset that belongs to another cluster than the brokers. `None` with
     /// [`OnTopicChanged::Continue`].
-    fn foreign<'a>(&self, stored: &'a StoredOffset) -> Option<&'a str> {
+    fn foreign<'a>(&self, stored: &'a StartOffset) -> Option<&'a str> {
         let ours = self.cluster.as_deref()?;
         let policy = self.options.on_topic_changed;
         stored
@@ -314,11 +314,11 @@ impl Task {
     }
 
     /// Stores the brokers' cluster with offsets that have none, or that are valid in this cluster too.
-    async fn adopt(&self, stored: &HashMap<Partition, StoredOffset>) -> Result<(), OffsetStoreError> {
+    async fn adopt(&self, stored: &HashMap<Partition, StartOffset>) -> Result<(), OffsetStoreError> {
         let Some(ours) = &self.cluster else {
             return Ok(());
         };
-        let is_adopted = |stored: &StoredOffset| match &stored.cluster {
+        let is_adopted = |stored: &StartOffset| match &stored.cluster {
             None => true,
             Some(theirs) => theirs != ours && self.options.on_topic_changed == OnTopicChanged::Continue,
         };
@@ -337,7 +337,7 @@ impl Task {
         Ok(())
     }
 
-    fn quarantine_foreign(&self, partition: &Partition, ticket: u64, stored: &StoredOffset, cluster: &str) {
+    fn quarantine_foreign(&self, partition: &Partition, ticket: u64, stored: &StartOffset, cluster: &str) {
         let changed = KafkaError::ClusterChanged {
             topic: partition.0.to_string(),
             partition: partition.1,
@@ -345,10 +345,14 @@ impl Task {
             stored: cluster.to_owned(),
             found: self.cluster.clone().unwrap_or_default(),
         };
-        self.quarantine(partition, ticket, Cause::new(QuarantineReason::TopicChanged, changed));
+        self.quarantine(
+            partition,
+            ticket,
+            QuarantineCause::new(QuarantineReason::TopicChanged, changed),
+        );
     }
 
-    fn quarantine(&self, partition: &Partition, ticket: u64, cause: Cause) {
+    fn quarantine(&self, partition: &Partition, ticket: u64, cause: QuarantineCause) {
         self.events.send(ConsumerEvent::Quarantine {
             partition: partition.clone(),
             ticket: Some(ticket),
@@ -356,7 +360,7 @@ impl Task {
         });
     }
 
-    fn send_start(&self, partition: &Partition, ticket: u64, start: StoredOffset) {
+    fn send_start(&self, partition: &Partition, ticket: u64, start: StartOffset) {
         self.events.send(ConsumerEvent::StartOffset {
             partition: partition.clone(),
             ticket,

@@ -5,7 +5,7 @@ mod reader;
 mod topic;
 
 pub use self::{
-    producer::{DeadLetter, DeadLetterError, DeadLetters, Sent, header},
+    producer::{DeadLetter, DeadLetterCounts, DeadLetterError, DeadLetters, header},
     reader::{REPLAYED_FROM, Replay, StoredDeadLetter, read_dead_letters},
     topic::prepare_dead_letter_topic,
 };

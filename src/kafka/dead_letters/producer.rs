@@ -107,7 +107,7 @@ pub enum DeadLetterError {
 
 /// Counts of dead letters written.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
-pub struct Sent {
+pub struct DeadLetterCounts {
     /// Dead letters with their key, value and headers complete.
     pub whole: usize,
     /// Dead letters with a truncated value or without key or headers, because the complete ones were too large for the broker.
@@ -234,7 +234,7 @@ impl DeadLetters {
     ///
     /// # Errors
     /// [`DeadLetterError`] if any isn't written. The caller must hold back the offsets and send all of them again.
-    pub async fn send(&self, letters: &[DeadLetter]) -> Result<Sent, DeadLetterError> {
+    pub async fn send(&self, letters: &[DeadLetter]) -> Result<DeadLetterCounts, DeadLetterError> {
         let sent = self.try_send(letters).await;
         if sent.is_err() {
             self.replace_producer();
@@ -256,8 +256,8 @@ impl DeadLetters {
         }
     }
 
-    async fn try_send(&self, letters: &[DeadLetter]) -> Result<Sent, DeadLetterError> {
-        let mut sent = Sent::default();
+    async fn try_send(&self, letters: &[DeadLetter]) -> Result<DeadLetterCounts, DeadLetterError> {
+        let mut sent = DeadLetterCounts::default();
         let mut rest = letters;
         while !rest.is_empty() {
             let (batch, later) = rest.split_at(batch_len(rest));

@@ -22,9 +22,9 @@ use crate::support::broker::Broker;
 use futures::future::BoxFuture;
 use moodstream::feed::{self, FeedError, FeedOptions, FeedSummary, Source};
 use moodstream::kafka::{
-    Consumer, DeadLetter, DeadLetterError, DeadLetterTopic, DeadLetters, KafkaError, KafkaOptions, OffsetStore,
-    OffsetStoreError, OnTopicChanged, Origin, OutOfRange, Partition, QuarantineReason, Record, Sent, StartFrom,
-    StoredOffset, check_broker, prepare_dead_letter_topic, watermarks,
+    Consumer, DeadLetter, DeadLetterCounts, DeadLetterError, DeadLetterTopic, DeadLetters, KafkaError, KafkaOptions,
+    OffsetStore, OffsetStoreError, OnTopicChanged, Origin, OutOfRange, Partition, QuarantineReason, Record, StartFrom,
+    StartOffset, check_broker, prepare_dead_letter_topic, watermarks,
 };
 use moodstream::post::Fingerprint;
 use tokio::{sync::mpsc::Receiver, time::timeout};
@@ -34,7 +34,7 @@ const PATIENCE: Duration = Duration::from_secs(30);
 /// An in-memory `OffsetStore` that behaves like the database's.
 #[derive(Default)]
 struct Offsets {
-    rows: Mutex<HashMap<(String, i32), StoredOffset>>,
+    rows: Mutex<HashMap<(String, i32), StartOffset>>,
     unavailable: AtomicBool,
     refused: AtomicUsize,
     begun: Mutex<Vec<(i32, i64)>>,
@@ -50,14 +50,14 @@ impl Offsets {
     }
 
     fn set(&self, topic: &str, partition: i32, offset: i64) {
-        let stored = StoredOffset {
+        let stored = StartOffset {
             next: offset,
-            ..StoredOffset::default()
+            ..StartOffset::default()
         };
         self.put(topic, partition, stored);
     }
 
-    fn put(&self, topic: &str, partition: i32, stored: StoredOffset) {
+    fn put(&self, topic: &str, partition: i32, stored: StartOffset) {
         self.rows.lock().unwrap().insert((topic.to_owned(), partition), stored);
     }
 
@@ -65,7 +65,7 @@ impl Offsets {
         self.stored(topic, partition).map(|stored| stored.next)
     }
 
-    fn stored(&self, topic: &str, partition: i32) -> Option<StoredOffset> {
+    fn stored(&self, topic: &str, partition: i32) -> Option<StartOffset> {
         self.rows.lock().unwrap().get(&(topic.to_owned(), partition)).cloned()
     }
 
@@ -82,7 +82,7 @@ impl OffsetStore for Offsets {
     fn start_offsets<'a>(
         &'a self,
         partitions: &'a [Partition],
-    ) -> BoxFuture<'a, Result<HashMap<Partition, StoredOffset>, OffsetStoreError>> {
+    ) -> BoxFuture<'a, Result<HashMap<Partition, StartOffset>, OffsetStoreError>> {
         Box::pin(async move {
             self.check_available()?;
             Ok(partitions
@@ -115,7 +115,7 @@ impl OffsetStore for Offsets {
             for ((topic, partition), offset) in starts {
                 self.begun.lock().unwrap().push((*partition, *offset));
                 let mut rows = self.rows.lock().unwrap();
-                rows.entry((topic.to_string(), *partition)).or_insert(StoredOffset {
+                rows.entry((topic.to_string(), *partition)).or_insert(StartOffset {
                     next: *offset,
                     cluster: cluster.map(str::to_owned),
                     last: None,
@@ -128,7 +128,7 @@ impl OffsetStore for Offsets {
     fn reset<'a>(
         &'a self,
         (topic, partition): &'a Partition,
-        from: &'a StoredOffset,
+        from: &'a StartOffset,
         to: i64,
         cluster: Option<&'a str>,
     ) -> BoxFuture<'a, Result<(), OffsetStoreError>> {
@@ -137,7 +137,7 @@ impl OffsetStore for Offsets {
             let mut rows = self.rows.lock().unwrap();
             let row = rows.get_mut(&(topic.to_string(), *partition)).ok_or("no such row")?;
             if row == from {
-                *row = StoredOffset {
+                *row = StartOffset {
                     next: to,
                     cluster: cluster.map(str::to_owned),
                     last: None,

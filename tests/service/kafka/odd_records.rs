@@ -41,7 +41,10 @@ async fn a_header_name_that_is_not_utf_8_is_kept_in_the_dead_letter() {
         detail: "why".into(),
     };
     let letters = DeadLetters::new(&options).unwrap();
-    assert_eq!(letters.send(&[letter]).await.unwrap(), Sent { whole: 1, truncated: 0 });
+    assert_eq!(
+        letters.send(&[letter]).await.unwrap(),
+        DeadLetterCounts { whole: 1, truncated: 0 }
+    );
     consumer.close().await.unwrap();
     let stored = tokio::task::spawn_blocking(move || {
         let mut stored = Vec::new();
@@ -252,7 +255,7 @@ async fn a_partition_without_a_leader_does_not_delay_the_others() {
     read.sort_unstable();
     assert_eq!(read, [0, 2]);
     assert!(
-        !consumer.assignment().settled(),
+        !consumer.assignment().is_ready(),
         "settled while a partition has no leader"
     );
     mock.partition_leader("posts", 1, Some(1)).unwrap();

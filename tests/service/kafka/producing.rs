@@ -73,7 +73,10 @@ async fn dead_letters_keep_every_byte_and_name_their_origin() {
         .enumerate()
         .map(|(n, value)| letter(n as i64, value))
         .collect();
-    assert_eq!(letters.send(&all).await.unwrap(), Sent { whole: 4, truncated: 0 });
+    assert_eq!(
+        letters.send(&all).await.unwrap(),
+        DeadLetterCounts { whole: 4, truncated: 0 }
+    );
 
     let reader = dead_letter_reader(&broker.address(), 0);
     let mut found = BTreeMap::new();
@@ -144,14 +147,14 @@ async fn a_dead_letter_too_large_for_the_broker_is_truncated_and_marked() {
     refuse(1);
     assert_eq!(
         letters.send(&[letter(0, b"small")]).await.unwrap(),
-        Sent { whole: 1, truncated: 0 }
+        DeadLetterCounts { whole: 1, truncated: 0 }
     );
 
     let value: Vec<u8> = (0..200_000u32).map(|n| n as u8).collect();
     refuse(2);
     assert_eq!(
         letters.send(&[letter(1, &value)]).await.unwrap(),
-        Sent { whole: 0, truncated: 1 }
+        DeadLetterCounts { whole: 0, truncated: 1 }
     );
 
     let reader = dead_letter_reader(&mock.bootstrap_servers(), 1);
@@ -191,7 +194,7 @@ async fn a_key_too_large_for_the_broker_is_omitted_and_marked() {
     let sent = letters
         .send(&[keyed(0, &short), letter(1, b"last"), keyed(2, &long)])
         .await;
-    assert_eq!(sent.unwrap(), Sent { whole: 1, truncated: 2 });
+    assert_eq!(sent.unwrap(), DeadLetterCounts { whole: 1, truncated: 2 });
 
     let reader = dead_letter_reader(&broker.address(), 0);
     let mut found = BTreeMap::new();
@@ -246,7 +249,11 @@ async fn a_fenced_or_failed_dead_letter_producer_is_replaced() {
             "{error:?}: {refused}"
         );
         let sent = letters.send(&again).await;
-        assert_eq!(sent.unwrap(), Sent { whole: 1, truncated: 0 }, "after {error:?}");
+        assert_eq!(
+            sent.unwrap(),
+            DeadLetterCounts { whole: 1, truncated: 0 },
+            "after {error:?}"
+        );
     }
 }
 

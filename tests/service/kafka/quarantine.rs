@@ -3,7 +3,7 @@
 use super::{starts::mock, *};
 
 /// Two partitions with ten records each; `stored` is the first one's stored offset.
-fn two_partitions(stored: StoredOffset) -> (Broker, KafkaOptions, Arc<Offsets>) {
+fn two_partitions(stored: StartOffset) -> (Broker, KafkaOptions, Arc<Offsets>) {
     let broker = Broker::start();
     broker.create_topic("posts", 2);
     fill(&broker, "posts", 2, 10);
@@ -16,10 +16,10 @@ fn two_partitions(stored: StoredOffset) -> (Broker, KafkaOptions, Arc<Offsets>) 
     (broker, options, offsets)
 }
 
-fn at(next: i64) -> StoredOffset {
-    StoredOffset {
+fn at(next: i64) -> StartOffset {
+    StartOffset {
         next,
-        ..StoredOffset::default()
+        ..StartOffset::default()
     }
 }
 
@@ -36,7 +36,7 @@ async fn wait_for_quarantine(consumer: &Consumer, reason: QuarantineReason) -> S
     wait_until("the partition is in quarantine", || cause(consumer).is_some()).await;
     let (found, detail) = cause(consumer).unwrap();
     assert_eq!(found, reason, "{detail}");
-    assert!(consumer.assignment().settled(), "the assignment is not settled");
+    assert!(consumer.assignment().is_ready(), "the assignment is not settled");
     detail
 }
 
@@ -134,7 +134,7 @@ async fn fingerprint(options: &KafkaOptions, offset: i64) -> Fingerprint {
 async fn a_recreated_topic_that_is_longer_than_the_stored_offset_is_detected() {
     let (_broker, options, offsets) = two_partitions(at(0));
     let seventh = fingerprint(&options, 6).await;
-    let stored = |last| StoredOffset {
+    let stored = |last| StartOffset {
         last: Some(last),
         ..at(7)
     };
@@ -180,7 +180,7 @@ async fn a_recreated_topic_that_is_longer_than_the_stored_offset_is_detected() {
 
 #[tokio::test(flavor = "multi_thread")]
 async fn an_offset_of_another_cluster_is_used_only_if_the_settings_say_so() {
-    let foreign = StoredOffset {
+    let foreign = StartOffset {
         cluster: Some("the-one-that-failed".into()),
         ..at(7)
     };
@@ -218,7 +218,7 @@ async fn an_offset_of_another_cluster_is_used_only_if_the_settings_say_so() {
 /// `continue` is meant for a mirror with the same offsets. If the record before the offset differs, the offsets do too.
 #[tokio::test(flavor = "multi_thread")]
 async fn continue_refuses_a_cluster_with_other_records() {
-    let (_broker, options, offsets) = two_partitions(StoredOffset {
+    let (_broker, options, offsets) = two_partitions(StartOffset {
         cluster: Some("elsewhere".into()),
         last: Some(Fingerprint::of(None, None, Some(b"another record"))),
         ..at(7)

@@ -41,7 +41,7 @@ async fn partitions_start_at_their_stored_offsets() {
         .map(|record| (record.origin.partition, record.origin.offset))
         .collect();
     assert_eq!(read, (90..100).map(|offset| (0, offset)).collect::<Vec<_>>());
-    wait_until("the assignment is settled", || consumer.assignment().settled()).await;
+    wait_until("the assignment is settled", || consumer.assignment().is_ready()).await;
     fill(&broker, "posts", 2, 1);
     assert_eq!(sorted(&take(&mut records, 2).await), [(0, 100), (1, 100)]);
 }
@@ -67,7 +67,7 @@ async fn latest_skips_no_record_of_a_partition_that_was_added_later() {
     };
     let offsets = Offsets::with(&[]);
     let (consumer, mut records) = Consumer::start(&options, offsets.clone()).unwrap();
-    wait_until("the assignment is settled", || consumer.assignment().settled()).await;
+    wait_until("the assignment is settled", || consumer.assignment().is_ready()).await;
     for partition in 0..3 {
         assert_eq!(
             offsets.get("posts", partition),
@@ -112,7 +112,7 @@ async fn the_first_start_offset_stored_for_a_partition_wins() {
         fn start_offsets<'a>(
             &'a self,
             partitions: &'a [Partition],
-        ) -> BoxFuture<'a, Result<HashMap<Partition, StoredOffset>, OffsetStoreError>> {
+        ) -> BoxFuture<'a, Result<HashMap<Partition, StartOffset>, OffsetStoreError>> {
             self.0.start_offsets(partitions)
         }
         fn begun_topics(&self) -> BoxFuture<'_, Result<Vec<String>, OffsetStoreError>> {
@@ -129,7 +129,7 @@ async fn the_first_start_offset_stored_for_a_partition_wins() {
         fn reset<'a>(
             &'a self,
             partition: &'a Partition,
-            from: &'a StoredOffset,
+            from: &'a StartOffset,
             to: i64,
             cluster: Option<&'a str>,
         ) -> BoxFuture<'a, Result<(), OffsetStoreError>> {
@@ -239,7 +239,7 @@ async fn the_end_offset_is_reachable_after_a_transaction() {
     (options.group, options.start) = ("others".into(), StartFrom::Latest);
     let offsets = Offsets::with(&[]);
     let (other, _messages) = Consumer::start(&options, offsets.clone()).unwrap();
-    wait_until("the end of the log is stored", || other.assignment().settled()).await;
+    wait_until("the end of the log is stored", || other.assignment().is_ready()).await;
     assert_eq!(
         offsets.get("posts", 0),
         Some(end + 1),

@@ -72,7 +72,7 @@ async fn an_unavailable_database_delays_the_start_and_loses_no_record() {
         offsets.refused.load(Ordering::SeqCst) >= 3
     })
     .await;
-    assert!(!consumer.assignment().settled());
+    assert!(!consumer.assignment().is_ready());
     assert!(records.try_recv().is_err());
     offsets.unavailable.store(false, Ordering::SeqCst);
     assert_eq!(take(&mut records, 10).await.len(), 10);
@@ -139,7 +139,7 @@ async fn closing_needs_no_broker() {
     broker.kill();
     consumer.commit(&[(record.origin.topic.clone(), record.origin.partition, 1)]);
     // librdkafka may take arbitrarily long, but the consumer bounds the wait.
-    let closed = timeout(Consumer::LEAVING + Duration::from_secs(5), consumer.close())
+    let closed = timeout(Consumer::LEAVE_TIMEOUT + Duration::from_secs(5), consumer.close())
         .await
         .expect("closing timed out");
     if let Err(error) = closed {

@@ -2,7 +2,7 @@
 
 use std::process::Output;
 
-use moodstream::store::{SERVICE_FUNCTIONS, WRITES};
+use moodstream::store::{SERVICE_FUNCTIONS, SERVICE_PRIVILEGES};
 use sqlx::{AssertSqlSafe, Connection as _, PgConnection};
 
 use crate::support::service::{Bench, end_of, moodstream, terminate, wait_for};
@@ -295,9 +295,9 @@ async fn the_roles_have_exactly_the_intended_rights() {
     .fetch_all(&mut owner)
     .await
     .unwrap();
-    assert!(rights.len() >= 2 * WRITES.len());
+    assert!(rights.len() >= 2 * SERVICE_PRIVILEGES.len());
     for (relation, role, granted) in &rights {
-        let writes = WRITES
+        let writes = SERVICE_PRIVILEGES
             .iter()
             .find(|(name, _)| name == relation)
             .map_or("", |(_, rights)| rights);
@@ -309,7 +309,7 @@ async fn the_roles_have_exactly_the_intended_rights() {
         intended.sort_unstable();
         assert_eq!(*granted, intended.join(", "), "{role} on {relation}");
     }
-    for (name, _) in WRITES {
+    for (name, _) in SERVICE_PRIVILEGES {
         assert!(
             rights.iter().any(|(relation, ..)| relation == name),
             "{name} is not a table"

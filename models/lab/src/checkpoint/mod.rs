@@ -122,6 +122,24 @@ impl Checkpoint {
         })
     }
 
+    /// Reads a checkpoint that will be written again. BERT is refused: its positions start at 0, and it would be written as
+    /// RoBERTa, whose positions start at 2.
+    ///
+    /// # Errors
+    ///
+    /// As [`Checkpoint::read`], and for BERT.
+    pub fn read_to_write(folder: &Path) -> Result<Self, CheckpointError> {
+        let read = Self::read(folder)?;
+        if read.family == Family::Bert {
+            let why = "model_type is `bert`: convert it to RoBERTa with `moodstream-lab carry`".to_owned();
+            return Err(CheckpointError::Invalid {
+                path: folder.join("config.json"),
+                why,
+            });
+        }
+        Ok(read)
+    }
+
     /// Writes `config.json` and `model.safetensors` into a folder that exists.
     ///
     /// # Errors
@@ -215,6 +233,17 @@ mod tests {
         written.family = Family::XlmRoberta;
         written.write(folder.path()).unwrap();
         assert_eq!(Checkpoint::read(folder.path()).unwrap().family, Family::XlmRoberta);
+    }
+
+    #[test]
+    fn a_bert_checkpoint_is_not_written_again_as_roberta() {
+        let bert = Path::new(env!("CARGO_MANIFEST_DIR")).join("tests/fixtures/parity/bert");
+        assert!(Checkpoint::read(&bert).is_ok());
+        let error = format!("{:#}", Checkpoint::read_to_write(&bert).unwrap_err());
+        assert!(
+            error.contains("config.json: model_type is `bert`: convert it"),
+            "{error}"
+        );
     }
 
     #[test]

@@ -40,7 +40,7 @@ pub fn run(args: Args) -> Result<()> {
     let common = &args.common;
     let Checkpoint {
         encoder: base, family, ..
-    } = Checkpoint::read(&common.base)?;
+    } = Checkpoint::read_to_write(&common.base)?;
     let tokenizer = tokenizer::read(&common.base)?;
     let masker = Masker::read(&common.base, base.shape.vocabulary, args.mask, args.emoji)?;
     let teacher = args

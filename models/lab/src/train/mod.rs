@@ -41,7 +41,7 @@ pub fn run(args: Args) -> Result<()> {
         encoder: mut base,
         family,
         ..
-    } = Checkpoint::read(&common.base)?;
+    } = Checkpoint::read_to_write(&common.base)?;
     ensure!(
         args.freeze_layers <= base.shape.layers,
         "--freeze-layers {}: {} has {} layers",

@@ -8,7 +8,7 @@ use super::{PollLoop, State};
 use crate::kafka::{
     client::count_error,
     consumer::{
-        quarantine::{Cause, QuarantineReason},
+        quarantine::{QuarantineCause, QuarantineReason},
         start_offsets::Trust,
     },
     error::{KafkaError, describe},
@@ -49,11 +49,14 @@ impl PollLoop {
             offset: held.find(|held| held.epoch == epoch).map_or(0, |held| held.position),
             detail: describe(error),
         };
-        self.enter_quarantine(&partition, Cause::new(QuarantineReason::ConsumerError, unreadable));
+        self.enter_quarantine(
+            &partition,
+            QuarantineCause::new(QuarantineReason::ConsumerError, unreadable),
+        );
     }
 
     /// Stops fetching an interrupted partition and quarantines it.
-    pub(super) fn quarantine(&mut self, partition: &Partition, cause: Cause) -> Result<(), KafkaError> {
+    pub(super) fn quarantine(&mut self, partition: &Partition, cause: QuarantineCause) -> Result<(), KafkaError> {
         let Some((_, fetching)) = self.assignment.restart(partition) else {
             return Ok(());
         };
@@ -63,7 +66,7 @@ impl PollLoop {
     }
 
     /// Lists a partition as quarantined, and logs it if it wasn't listed for this reason before.
-    pub(super) fn enter_quarantine(&self, partition: &Partition, cause: Cause) {
+    pub(super) fn enter_quarantine(&self, partition: &Partition, cause: QuarantineCause) {
         let retry = self.options.quarantine_retry();
         let (reason, detail) = (cause.reason.as_str(), cause.detail.clone());
         if self.assignment.quarantine().put(partition, cause, retry) {
@@ -120,7 +123,7 @@ impl PollLoop {
             partition: partition.1,
             offset: position - 1,
         };
-        self.quarantine(partition, Cause::new(QuarantineReason::TopicChanged, changed))
+        self.quarantine(partition, QuarantineCause::new(QuarantineReason::TopicChanged, changed))
     }
 
     /// Interrupts a partition and looks up its start offset again.

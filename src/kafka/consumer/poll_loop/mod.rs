@@ -19,9 +19,9 @@ use super::{
     assignment::Assignment,
     event::{ConsumerEvent, EventReceiver, EventSender},
     in_flight::InFlightLimit,
-    offset_store::StoredOffset,
+    offset_store::StartOffset,
     partition_reader::{PartitionReader, Polled},
-    quarantine::{Cause, Proof, QuarantineReason},
+    quarantine::{Proof, QuarantineCause, QuarantineReason},
     rebalance::{GroupContext, partition_list},
     record::Record,
     start_offsets::{StartOffsetFinder, Trust},
@@ -204,7 +204,7 @@ impl PollLoop {
         }
     }
 
-    fn start(&mut self, partition: &Partition, ticket: u64, start: &StoredOffset) -> Result<(), KafkaError> {
+    fn start(&mut self, partition: &Partition, ticket: u64, start: &StartOffset) -> Result<(), KafkaError> {
         if self.records.is_none() {
             return Ok(());
         }
@@ -223,7 +223,7 @@ impl PollLoop {
             Err(error) => {
                 self.assignment.interrupt(&partition.0, partition.1, epoch);
                 self.assignment.restart(partition);
-                self.enter_quarantine(partition, Cause::new(QuarantineReason::ConsumerError, error));
+                self.enter_quarantine(partition, QuarantineCause::new(QuarantineReason::ConsumerError, error));
                 Ok(())
             }
         }
