@@ -36,7 +36,7 @@ pub struct HttpOptions {
     pub enabled: bool,
     /// What the live page at `/` shows.
     pub page: PageContent,
-    /// Seconds after which `/live` fails if records are held and nothing is done or tried. Longer than a window takes to
+    /// Seconds after which `/live` fails if records are in flight and no work is done or attempted. Longer than a window takes to
     /// classify and the longest statement to the database.
     pub stall_seconds: u32,
 }

@@ -17,7 +17,7 @@ use tokio_util::sync::CancellationToken;
 use super::{connections, page::Page};
 use crate::telemetry::health::Health;
 
-/// How often histograms are folded into their buckets, so that memory stays flat where nobody scrapes.
+/// How often histograms are folded into their buckets, so that memory doesn't grow if nothing scrapes.
 const UPKEEP: Duration = Duration::from_secs(5);
 
 #[derive(Clone)]
@@ -27,7 +27,7 @@ struct Shared {
     stall: Duration,
 }
 
-/// Binds the listener and serves until `stop`, with the live page if there is to be one. `/live` fails once work has stood still
+/// Binds the listener and serves until `stop`, with the live page if `page` is given. `/live` fails once no work has been done
 /// for longer than `stall`. Returns the bound address and the server's task.
 ///
 /// # Errors
@@ -72,7 +72,7 @@ async fn live(State(shared): State<Shared>) -> impl IntoResponse {
         Some(since) => (
             StatusCode::SERVICE_UNAVAILABLE,
             format!(
-                "stuck: records are held and nothing was done or tried for {} seconds\n",
+                "stuck: records are in flight, but no work has been done or attempted for {} seconds\n",
                 since.as_secs()
             ),
         ),
@@ -87,7 +87,7 @@ async fn ready(State(shared): State<Shared>) -> impl IntoResponse {
     } else {
         StatusCode::SERVICE_UNAVAILABLE
     };
-    // Another member or a restart would not help them, so they don't make this one unready.
+    // Neither another member nor a restart would help, so they don't make this member unready.
     let quarantined = shared.health.quarantined().into_iter();
     lines.extend(quarantined.map(|partition| format!("quarantined: {partition}")));
     let notes = shared.health.notes().into_iter();
@@ -95,29 +95,27 @@ async fn ready(State(shared): State<Shared>) -> impl IntoResponse {
     (status, lines.join("\n") + "\n")
 }
 
-/// Has the partitions in quarantine tried again now. It reads and writes nothing but what a try does anyway, at most once a second.
+/// Retries the quarantined partitions now. An attempt reads and writes nothing that an automatic one would not, and there is at most
+/// one a second.
 async fn retry_quarantined(State(shared): State<Shared>, headers: HeaderMap) -> (StatusCode, String) {
-    // A browser names the page that a POST is from, and no page of this service sends one.
+    // A browser sends the origin of a POST, and no page of this service sends a POST.
     if headers.contains_key(header::ORIGIN) {
-        let words = "a page of another site can't ask for this: use curl, for example\n";
+        let words = "refused: the request comes from a web page; use curl, for example\n";
         return (StatusCode::FORBIDDEN, words.to_owned());
     }
     let quarantined = shared.health.quarantined();
     if quarantined.is_empty() {
         return (
             StatusCode::OK,
-            "no partition of this member is in quarantine\n".to_owned(),
+            "no partition of this member is quarantined\n".to_owned(),
         );
     }
     tracing::info!(
         partitions = quarantined.len(),
-        "asked to try quarantined partitions again"
+        "retrying quarantined partitions on request"
     );
     shared.health.ask_for_retry();
-    let lines: Vec<String> = quarantined
-        .iter()
-        .map(|line| format!("trying again: {line}\n"))
-        .collect();
+    let lines: Vec<String> = quarantined.iter().map(|line| format!("retrying: {line}\n")).collect();
     (StatusCode::ACCEPTED, lines.concat())
 }
 
@@ -128,7 +126,7 @@ async fn render(State(shared): State<Shared>) -> impl IntoResponse {
     )
 }
 
-/// What `/` says where the live page is switched off.
+/// `/` if the live page is disabled.
 async fn home() -> Html<&'static str> {
     Html(concat!(
         "<!doctype html><html lang=en><meta charset=utf-8><title>moodstream</title><h1>moodstream ",

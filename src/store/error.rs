@@ -218,7 +218,7 @@ impl fmt::Display for FencedRange {
 pub enum FlushError {
     /// Another consumer has moved the offsets of these partitions on: drop their ranges ([`super::Flush::drop_ranges`])
     /// and flush the rest.
-    #[error("another consumer has moved on with {}", list(.0))]
+    #[error("another consumer has advanced the offsets of {}", list(.0))]
     Fenced(Vec<FencedRange>),
     /// Posts and deletions touch more days than one transaction may: split the flush. No earlier attempt has stored any
     /// of it.
@@ -320,7 +320,7 @@ mod tests {
         let error = FlushError::Fenced(vec![range(Some(20)), range(None)]);
         assert_eq!(
             error.to_string(),
-            "another consumer has moved on with posts/3 (expected offset 10, found 20), posts/3 (expected offset 10, found none)"
+            "another consumer has advanced the offsets of posts/3 (expected offset 10, found 20), posts/3 (expected offset 10, found none)"
         );
         assert!(!error.is_transient());
     }

@@ -1,4 +1,4 @@
-//! What this process says of its own work, as values: the live page shows it beside what the tables say.
+//! The state of this process as values, which the live page shows beside figures from the database.
 
 use std::{
     collections::BTreeMap,
@@ -8,7 +8,7 @@ use std::{
 use super::{histogram::Histogram, metric};
 use crate::sync::lock;
 
-/// What the process does at a moment: the same as its metrics say. Partitions and lag are brought up to date twice a second.
+/// The state of the process, with the same values as its metrics. Partitions and lag are updated twice a second.
 #[derive(Debug, Clone, PartialEq)]
 pub struct ProcessSnapshot {
     /// The id of the model in service; `None` until it is loaded.
@@ -40,12 +40,12 @@ impl Default for ProcessSnapshot {
 pub struct ProcessStatus(Arc<Mutex<ProcessSnapshot>>);
 
 impl ProcessStatus {
-    /// Changes it.
+    /// Updates the state.
     pub fn update(&self, change: impl FnOnce(&mut ProcessSnapshot)) {
         change(&mut lock(&self.0));
     }
 
-    /// As it is now.
+    /// Returns a copy of the current state.
     #[must_use]
     pub fn snapshot(&self) -> ProcessSnapshot {
         lock(&self.0).clone()

@@ -118,7 +118,7 @@ fn a_process_that_is_stuck_is_not_live() {
     storm.feed(300);
     storm.wait("the member to be stuck", |_| {
         let answer = live(&member);
-        answer.contains("503") && answer.contains("stuck: records are held")
+        answer.contains("503") && answer.contains("stuck: records are in flight")
     });
     storm.wait("the member to continue", |_| live(&member).contains("200 OK"));
     storm.end_well(member);

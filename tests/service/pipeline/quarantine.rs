@@ -118,7 +118,7 @@ async fn a_quarantined_partition_is_retried_on_request_but_not_for_a_foreign_pag
     );
     let asked = retry("content-length: 0\r\n");
     assert!(
-        asked.starts_with("HTTP/1.1 202") && asked.contains("trying again: posts/0: offset_out_of_range"),
+        asked.starts_with("HTTP/1.1 202") && asked.contains("retrying: posts/0: offset_out_of_range"),
         "{asked}"
     );
     wait_for("the partition to continue", || {
@@ -127,7 +127,7 @@ async fn a_quarantined_partition_is_retried_on_request_but_not_for_a_foreign_pag
     wait_for("the quarantine to end", || {
         !page(&service, "/ready").contains("quarantined")
     });
-    assert!(retry("").contains("no partition of this member is in quarantine"));
+    assert!(retry("").contains("no partition of this member is quarantined"));
     assert_eq!(number(&service.url, "SELECT count(*) FROM post").await, 3);
 }
 

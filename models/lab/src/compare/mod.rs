@@ -111,7 +111,7 @@ pub struct Args {
     /// Folder for the cleaned parts as train.tsv and test.tsv, for comparison with other tools
     #[arg(long, value_name = "DIR")]
     write_parts: Option<PathBuf>,
-    /// File for the figures; a page with charts is written beside it as .html
+    /// File for the figures; without --ablate, a page with charts is written beside it as .html
     #[arg(long, value_name = "FILE")]
     json: PathBuf,
 }
