@@ -13,7 +13,7 @@
 //! differ only in their shard are merged later: see [`Store::merge_shards`].
 //!
 //! `post` and `emotion_rollup` have a partition for each day where retention drops days within a year. Otherwise they have
-//! one for each month, and one for each year before the last, so that their number stays bounded (see [`Store::keeping`]).
+//! one for each month, and one for each year before the last, so that their number stays bounded (see [`Store::with_retention`]).
 //! A partition of `emotion_rollup_hour` holds a month, one of `emotion_rollup_day` a year. There is no default partition:
 //! with one, creating a day's partition would scan it for that day's rows under a lock that blocks all writers.
 //! [`Store::ensure_partitions`] creates the partitions of the coming days, and a flush creates those that it lacks.

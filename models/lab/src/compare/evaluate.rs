@@ -1,6 +1,7 @@
 //! Evaluates each model on the test part.
 
 use std::{
+    collections::HashSet,
     fs,
     path::{Path, PathBuf},
     time::Instant,
@@ -65,6 +66,29 @@ pub(super) fn classical(fitted: &Fitted, trained: &Trained, folds: &[f64], parts
     }
 }
 
+/// Checks before anything is trained that a model folder can be evaluated: it runs, and has the labels of the posts.
+pub(super) fn check_folder(
+    path: &Path,
+    onnxruntime: Option<&PathBuf>,
+    map: &LabelMap,
+    parts: &Parts,
+) -> anyhow::Result<()> {
+    // One post of each label.
+    let mut seen = HashSet::new();
+    let examples = parts.test.iter().filter(|post| seen.insert(post.class));
+    let examples: Vec<Example> = examples.map(|post| post.example.clone()).collect();
+    let runtime = classify_options(onnxruntime);
+    evaluate::evaluate(path, &ModelOptions::default(), &runtime, &examples, map)?;
+    Ok(())
+}
+
+fn classify_options(onnxruntime: Option<&PathBuf>) -> ClassifyOptions {
+    ClassifyOptions {
+        onnxruntime: onnxruntime.cloned(),
+        ..ClassifyOptions::default()
+    }
+}
+
 /// Evaluates a model folder with the service's classifier.
 pub(super) fn folder(
     path: &Path,
@@ -73,10 +97,7 @@ pub(super) fn folder(
     parts: &Parts,
 ) -> anyhow::Result<Contender> {
     let options = ModelOptions::default();
-    let runtime = ClassifyOptions {
-        onnxruntime: onnxruntime.cloned(),
-        ..ClassifyOptions::default()
-    };
+    let runtime = classify_options(onnxruntime);
     let examples: Vec<Example> = parts.test.iter().map(|post| post.example.clone()).collect();
     let (evaluation, emotions) = evaluate::evaluate(path, &options, &runtime, &examples, map)?;
     // The folder's labels that the posts don't have come after those of the posts.

@@ -29,7 +29,10 @@ mod svc;
 mod testing;
 mod trained;
 
-use std::{path::PathBuf, time::Instant};
+use std::{
+    path::{Path, PathBuf},
+    time::Instant,
+};
 
 use anyhow::ensure;
 use indicatif::{ProgressBar, ProgressStyle};
@@ -88,7 +91,7 @@ pub struct Args {
     #[arg(long, value_name = "SHARE", default_value_t = 0.2, value_parser = share)]
     test_share: f64,
     /// An n-gram is a feature if at least this many training posts have it
-    #[arg(long, value_name = "POSTS", default_value_t = 2)]
+    #[arg(long, value_name = "POSTS", default_value_t = 2, value_parser = clap::value_parser!(u32).range(1..))]
     min_posts: u32,
     /// Seed of the split, the folds and the forest
     #[arg(long, default_value_t = 1)]
@@ -117,6 +120,29 @@ pub struct Args {
 }
 
 impl Args {
+    /// The files that are read.
+    fn inputs(&self) -> Vec<PathBuf> {
+        let files = self
+            .train
+            .iter()
+            .chain(&self.test)
+            .chain(&self.merge)
+            .chain(&self.labels_map);
+        files.cloned().collect()
+    }
+
+    /// The files that are written, without the exported folder.
+    fn outputs(&self, page: &Path) -> Vec<PathBuf> {
+        let mut files = vec![self.json.clone()];
+        if !self.ablate {
+            files.push(page.to_owned());
+        }
+        // Where the folder does not exist yet, nothing in it can be replaced.
+        let parts = self.write_parts.iter().filter(|folder| folder.is_dir());
+        files.extend(parts.flat_map(|folder| parts::FILES.map(|name| folder.join(name))));
+        files
+    }
+
     /// The files and the settings of the split.
     fn input<'a>(&'a self, map: &'a LabelMap) -> Input<'a> {
         Input {
@@ -159,21 +185,25 @@ pub fn run(args: Args) -> anyhow::Result<()> {
     };
     let page = args.json.with_extension("html");
     ensure!(
-        page != args.json,
+        args.ablate || page != args.json,
         "{}: the page would overwrite the figures: use a name that ends in .json",
         args.json.display()
     );
+    files::check_outputs(&args.outputs(&page), &args.inputs())?;
     if args.ablate {
         let ablation = ablate::run(&args, &map)?;
         print!("{}", ablation.table());
         files::write(&args.json, &serde_json::to_vec_pretty(&ablation)?)?;
         return Ok(());
     }
+    let parts = Parts::read(&args.input(&map))?;
+    for folder in &args.folder {
+        evaluate::check_folder(folder, args.onnxruntime.as_ref(), &map, &parts)?;
+    }
     let export = match (args.export, &args.out) {
         (Some(kind), Some(out)) => Some(Export::begin(kind, out)?),
         _ => None,
     };
-    let parts = Parts::read(&args.input(&map))?;
     if let Some(folder) = &args.write_parts {
         parts.write(folder)?;
     }
@@ -201,6 +231,11 @@ fn compare(args: &Args, map: &LabelMap, parts: &Parts) -> anyhow::Result<(Report
     progress.set_message("the whole training part");
     let all: Vec<&Post> = parts.train.iter().collect();
     let fitted = Fitted::on(&all, parts.labels.len(), &kinds, Balance::AsIs, args, &progress);
+    ensure!(
+        !fitted.vectorizer.features().is_empty(),
+        "no n-gram is in {} training posts: lower --min-posts",
+        args.min_posts
+    );
     let mut entries = Vec::new();
     for (at, trained) in fitted.candidates.iter().enumerate() {
         let folds: Vec<f64> = fold_f1.iter().map(|fold| fold[at]).collect();

@@ -60,6 +60,9 @@ pub(super) struct Parts {
     pub(super) removed: Removed,
 }
 
+/// The names of the parts written by `--write-parts`.
+pub(super) const FILES: [&str; 2] = ["train.tsv", "test.tsv"];
+
 /// Posts left out, by reason.
 #[derive(Debug, Clone, Default, PartialEq, Eq, Serialize)]
 pub struct Removed {
@@ -149,7 +152,7 @@ impl Parts {
     /// Writes the cleaned texts and labels of both parts as `train.tsv` and `test.tsv`.
     pub(super) fn write(&self, folder: &Path) -> anyhow::Result<()> {
         fs::create_dir_all(folder).with_context(|| format!("can't make the folder {}", folder.display()))?;
-        for (name, posts) in [("train.tsv", &self.train), ("test.tsv", &self.test)] {
+        for (name, posts) in FILES.into_iter().zip([&self.train, &self.test]) {
             let cleaned: Vec<Example> = posts
                 .iter()
                 .map(|post| Example {
@@ -228,17 +231,28 @@ fn first(files: &[PathBuf]) -> String {
     file.unwrap_or_default()
 }
 
-/// The error that no post is left for a part, with the posts that had no words.
+/// The error that no post is left for a part, with the reasons for which posts were left out.
 fn nothing_left(files: &[PathBuf], part: &str, removed: &Removed) -> String {
-    let empty = removed.first_empty.as_ref().map(|first| {
-        let count = removed.empty;
-        format!(": {count} without words after cleaning, the first {first}")
-    });
-    format!(
-        "{}: no post is left to {part} on{}",
-        first(files),
-        empty.unwrap_or_default()
-    )
+    let empty = match &removed.first_empty {
+        Some(first) => format!("without words after cleaning, the first {first}"),
+        None => String::new(),
+    };
+    let reasons: Vec<String> = [
+        (removed.empty, &*empty),
+        (removed.without_label, "without a label"),
+        (removed.several_labels, "with several labels"),
+        (removed.leaked_from_test, "duplicates of a test post"),
+        (removed.contradictory, "duplicates with contradictory labels"),
+    ]
+    .into_iter()
+    .filter(|&(count, _)| count > 0)
+    .map(|(count, reason)| format!("{count} {reason}"))
+    .collect();
+    let reasons = match reasons.is_empty() {
+        true => String::new(),
+        false => format!(": {}", reasons.join("; ")),
+    };
+    format!("{}: no post is left to {part} on{reasons}", first(files))
 }
 
 /// A post before the split.
@@ -262,7 +276,7 @@ fn read_file(
     posts: &mut Vec<UnsplitPost>,
     removed: &mut Removed,
 ) -> anyhow::Result<()> {
-    for mut example in data::read(file, input.format)? {
+    for mut example in data::read_rows(file, input.format)? {
         input.map.apply(&mut example)?;
         match example.labels.len() {
             0 => removed.without_label += 1,

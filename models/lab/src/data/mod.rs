@@ -148,6 +148,20 @@ pub enum DataError {
 ///
 /// [`DataError`] naming the file and, where there is one, the row.
 pub fn read(path: &Path, format: Format) -> Result<Vec<Example>, DataError> {
+    let mut examples = read_rows(path, format)?;
+    examples.retain(|example| !example.text.is_empty());
+    if examples.is_empty() {
+        return Err(empty(path));
+    }
+    Ok(examples)
+}
+
+/// Like [`read`], with the texts that are empty after repair, for callers that count them.
+///
+/// # Errors
+///
+/// As [`read`].
+pub fn read_rows(path: &Path, format: Format) -> Result<Vec<Example>, DataError> {
     let content = read_text(path)?;
     if content.trim().is_empty() {
         return Err(empty(path));
@@ -160,7 +174,6 @@ pub fn read(path: &Path, format: Format) -> Result<Vec<Example>, DataError> {
     for example in &mut examples {
         example.text = mend(&example.text);
     }
-    examples.retain(|example| !example.text.is_empty());
     if examples.is_empty() {
         return Err(empty(path));
     }

@@ -134,6 +134,8 @@ pub fn run(args: Args) -> anyhow::Result<()> {
         Some(path) => LabelMap::read(path)?,
         None => LabelMap::identity(),
     };
+    let outputs: Vec<PathBuf> = args.json.iter().cloned().collect();
+    files::check_outputs(&outputs, &args.model.data)?;
     let mut examples = args.model.examples()?;
     for example in &mut examples {
         map.apply(example)?;

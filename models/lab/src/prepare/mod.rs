@@ -232,7 +232,7 @@ fn read(recipe: &Recipe, report: &mut Report) -> anyhow::Result<Vec<Post>> {
         ] {
             for file in files {
                 let mut file_report = FileReport::new(&set.name, file, part);
-                for mut example in data::read(file, set.format)? {
+                for mut example in data::read_rows(file, set.format)? {
                     file_report.rows += 1;
                     map.apply(&mut example)?;
                     if let Some(language) = &set.language {

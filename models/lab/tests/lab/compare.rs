@@ -343,3 +343,43 @@ fn a_model_folder_is_evaluated_on_the_same_posts_by_the_service() {
         "{said}"
     );
 }
+
+/// Found by a newcomer: an output replaced the posts, and other mistakes were reported only after the training.
+#[test]
+fn outputs_and_folders_are_checked_before_the_training() {
+    let bench = Bench::new();
+    let posts = feelings(20);
+    bench.write("train.tsv", &posts);
+    fs::create_dir(bench.path("parts")).unwrap();
+    for (words, reason) in [
+        ("--json @train.tsv", "train.tsv is also an input"),
+        ("--json @absent/out.json", "can't write"),
+        ("--json @parts", "is not a regular file"),
+        ("--json @out.json --folder @absent", "absent is not a directory"),
+        ("--json @parts/train.tsv --write-parts @parts", "is also another output"),
+        ("--json @out.json --min-posts 1000", "lower --min-posts"),
+    ] {
+        let said = bench.refusal(&format!("compare --train @train.tsv --models bayes {words}"));
+        assert!(said.contains(reason), "{words}: {said}");
+    }
+    assert_eq!(fs::read_to_string(bench.path("train.tsv")).unwrap(), posts);
+}
+
+#[test]
+fn posts_without_text_are_counted_and_an_empty_part_has_its_reason() {
+    let bench = Bench::new();
+    bench.write("posts.tsv", feelings(20) + "   \tjoy\n\tanger\n");
+    let output = lab()
+        .args(bench.arguments("compare --train @posts.tsv --models bayes --json @out.json"))
+        .output()
+        .unwrap();
+    assert!(output.status.success(), "{}", String::from_utf8_lossy(&output.stderr));
+    let json: serde_json::Value = serde_json::from_slice(&fs::read(bench.path("out.json")).unwrap()).unwrap();
+    assert_eq!(json["data"]["removed"]["empty"], 2, "{}", json["data"]);
+
+    let said = bench.refusal("compare --train @posts.tsv --test @posts.tsv --models bayes --json @other.json");
+    assert!(
+        said.contains("no post is left to train on: 4 without words") && said.contains("duplicates of a test post"),
+        "{said}"
+    );
+}
