@@ -70,11 +70,11 @@ pub enum SettingsError {
         /// The setting, with dots.
         name: &'static str,
         /// The number given.
-        value: usize,
+        value: u64,
         /// The smallest allowed.
-        least: usize,
+        least: u64,
         /// The largest allowed.
-        most: usize,
+        most: u64,
     },
     /// No model is set.
     #[error("model.path is not set: name a model folder, for example models/emotion-xlm-roberta-12x384-multilingual")]

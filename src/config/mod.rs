@@ -369,18 +369,32 @@ impl Settings {
     /// # Errors
     /// Returns the first invalid setting.
     pub fn check(&self) -> Result<(), SettingsError> {
-        const AT_LEAST_ONE: &str = "set it to at least 1";
+        const DAY: u64 = 86_400;
         self.kafka.check().map_err(SettingsError::Kafka)?;
         if self.model.path.as_os_str().is_empty() {
             return Err(SettingsError::NoModel);
         }
         for (name, value, least, most) in [
-            ("posts.max_bytes", self.posts.max_bytes, 64, 1 << 30),
-            ("posts.max_text_chars", self.posts.max_text_chars, 1, 1 << 24),
-            ("window.max_posts", self.window.max_posts, 1, 1 << 20),
-            ("window.max_records", self.window.max_records, 1, 1 << 20),
-            ("window.in_flight", self.window.in_flight, 1, 64),
-            ("store.max_flush_records", self.store.max_flush_records, 1, 1 << 20),
+            ("posts.max_bytes", self.posts.max_bytes as u64, 64, 1 << 30),
+            ("posts.max_text_chars", self.posts.max_text_chars as u64, 1, 1 << 24),
+            ("window.max_posts", self.window.max_posts as u64, 1, 1 << 20),
+            ("window.max_records", self.window.max_records as u64, 1, 1 << 20),
+            ("window.in_flight", self.window.in_flight as u64, 1, 64),
+            ("window.max_delay_ms", self.window.max_delay_ms, 0, 1_000 * DAY),
+            (
+                "store.max_flush_records",
+                self.store.max_flush_records as u64,
+                1,
+                1 << 20,
+            ),
+            (
+                "store.maintenance_interval_seconds",
+                self.store.maintenance_interval_seconds,
+                1,
+                365 * DAY,
+            ),
+            ("shutdown.deadline_seconds", self.shutdown.deadline_seconds, 0, DAY),
+            ("http.stall_seconds", self.http.stall_seconds.into(), 1, 365 * DAY),
         ] {
             if !(least..=most).contains(&value) {
                 return Err(SettingsError::Range {
@@ -391,13 +405,6 @@ impl Settings {
                 });
             }
         }
-        if self.http.stall_seconds == 0 {
-            let name = "http.stall_seconds";
-            return Err(SettingsError::Zero {
-                name,
-                advice: AT_LEAST_ONE,
-            });
-        }
         if self.posts.max_bytes > self.kafka.max_in_flight_bytes {
             return Err(SettingsError::RecordSize);
         }
@@ -405,15 +412,7 @@ impl Settings {
         self.database.check().map_err(SettingsError::Database)?;
         self.post_filter()?;
         self.store.check()?;
-        kafka::check_clients(&self.kafka).map_err(SettingsError::Kafka)?;
-        if self.store.maintenance_interval_seconds == 0 {
-            let name = "store.maintenance_interval_seconds";
-            return Err(SettingsError::Zero {
-                name,
-                advice: AT_LEAST_ONE,
-            });
-        }
-        Ok(())
+        kafka::check_clients(&self.kafka).map_err(SettingsError::Kafka)
     }
 }
 
@@ -503,6 +502,14 @@ mod tests {
                 .unwrap_err()
                 .to_string()
                 .contains("http.stall_seconds is 0")
+        );
+        // Added to a moment, such a duration would overflow.
+        let mut settings = valid();
+        settings.shutdown.deadline_seconds = u64::MAX;
+        let error = settings.check().unwrap_err().to_string();
+        assert!(
+            error.contains("shutdown.deadline_seconds is 18446744073709551615: set it to a number from 0 to 86400"),
+            "{error}"
         );
     }
 }

@@ -126,13 +126,12 @@ impl StoreOptions {
             return Err(StoreError::new(StoreErrorKind::Settings, "reading the settings", why));
         }
         for (name, seconds) in [
+            ("connect_timeout_seconds", self.connect_timeout_seconds),
             ("statement_timeout_seconds", self.statement_timeout_seconds),
             ("lock_timeout_seconds", self.lock_timeout_seconds),
         ] {
             if seconds > LONGEST_TIMEOUT_SECONDS {
-                let why = format!(
-                    "database.{name} is {seconds}: set it to at most {LONGEST_TIMEOUT_SECONDS}, or to 0 for no limit"
-                );
+                let why = format!("database.{name} is {seconds}: set it to at most {LONGEST_TIMEOUT_SECONDS}");
                 return Err(StoreError::new(StoreErrorKind::Settings, "reading the settings", why));
             }
         }

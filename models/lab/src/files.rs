@@ -75,7 +75,8 @@ fn regular(path: &Path) -> Result<PathBuf, FileError> {
     }
 }
 
-/// Checks before a step's work that its outputs can be written, and that none of them would replace an input or another output.
+/// Checks before a step's work that its outputs can be written, and that none of them would replace an input, a file of an input
+/// folder, or another output.
 ///
 /// # Errors
 ///
@@ -89,13 +90,18 @@ pub fn check_outputs(outputs: &[PathBuf], inputs: &[PathBuf]) -> Result<(), File
             other,
         };
         let target = regular(output)?;
-        if inputs.contains(&target) {
+        let replaces = |input: &PathBuf| target.starts_with(input) && (input.is_file() || target.exists());
+        if inputs.iter().any(replaces) {
             return Err(taken("an input"));
         }
         let partial = target.with_added_extension("partial");
-        fs::write(&partial, "")
-            .and_then(|()| fs::remove_file(&partial))
-            .map_err(FileError::when("write", output))?;
+        match fs::File::create_new(&partial) {
+            Ok(_) => fs::remove_file(&partial),
+            // Left behind by a process that was killed; `write` replaces it.
+            Err(error) if error.kind() == io::ErrorKind::AlreadyExists => Ok(()),
+            Err(error) => Err(error),
+        }
+        .map_err(FileError::when("write", output))?;
         // The folder exists, since the file could be made in it.
         let folder = target.parent().filter(|folder| !folder.as_os_str().is_empty());
         let folder = folder.unwrap_or(Path::new(".")).canonicalize();
@@ -186,11 +192,15 @@ mod tests {
         std::os::unix::fs::symlink(path("posts.tsv"), path("link")).unwrap();
         let check = |outputs: &[&str]| {
             let outputs: Vec<PathBuf> = outputs.iter().map(|name| path(name)).collect();
-            check_outputs(&outputs, &[path("posts.tsv")]).map_err(|error| format!("{:#}", anyhow::Error::from(error)))
+            check_outputs(&outputs, &[path("posts.tsv"), path("model")])
+                .map_err(|error| format!("{:#}", anyhow::Error::from(error)))
         };
         check(&["out.json", "out.html"]).unwrap();
+        fs::create_dir(path("model")).unwrap();
+        fs::write(path("model/config.json"), "{}").unwrap();
         for (outputs, reason) in [
             (&["posts.tsv"][..], "is also an input"),
+            (&["model/config.json"], "is also an input"),
             (&["link"], "is also an input"),
             (&["a", "./a"], "is also another output"),
             (&["absent/a"], "can't write"),
@@ -199,9 +209,10 @@ mod tests {
             let error = check(outputs).unwrap_err();
             assert!(error.contains(reason), "{outputs:?}: {error}");
         }
+        check(&["model/figures.json"]).unwrap();
         assert_eq!(
             fs::read_dir(folder.path()).unwrap().count(),
-            2,
+            3,
             "nothing is left behind"
         );
     }

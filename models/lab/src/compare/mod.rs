@@ -120,15 +120,10 @@ pub struct Args {
 }
 
 impl Args {
-    /// The files that are read.
+    /// The files and model folders that are read.
     fn inputs(&self) -> Vec<PathBuf> {
-        let files = self
-            .train
-            .iter()
-            .chain(&self.test)
-            .chain(&self.merge)
-            .chain(&self.labels_map);
-        files.cloned().collect()
+        let data = self.train.iter().chain(&self.test).chain(&self.merge);
+        data.chain(&self.labels_map).chain(&self.folder).cloned().collect()
     }
 
     /// The files that are written, without the exported folder.

@@ -2,7 +2,7 @@
 //!
 //! `tests/fixtures/scikit-learn/make.py` computed the figures on the parts that `compare --write-parts` wrote; here the same
 //! files are read and split in the same way. To run the slow test:
-//! `cargo test -p moodstream-lab --lib -- --ignored --nocapture crowdflower_as_scikit_learn`.
+//! `cargo test --workspace --lib -- --ignored --nocapture crowdflower_as_scikit_learn`.
 
 #![allow(clippy::unwrap_used)]
 

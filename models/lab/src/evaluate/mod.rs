@@ -23,7 +23,7 @@ pub use self::{
 };
 use crate::{
     data::{self, Example, Format, LabelMap},
-    files,
+    files::{self, FileError},
     manifest::Manifest,
     metrics,
 };
@@ -89,6 +89,16 @@ fn named<T: serde::de::DeserializeOwned>(name: &str) -> Result<T, serde_json::Er
 }
 
 impl ModelArgs {
+    /// Checks before the work that the file for the figures can be written and replaces neither data nor a file of the model.
+    ///
+    /// # Errors
+    ///
+    /// As [`files::check_outputs`].
+    pub(crate) fn check_output(&self, json: Option<&PathBuf>) -> Result<(), FileError> {
+        let inputs: Vec<PathBuf> = self.data.iter().chain([&self.model]).cloned().collect();
+        files::check_outputs(json.map_or(&[], std::slice::from_ref), &inputs)
+    }
+
     /// The options that the folder is opened with.
     #[must_use]
     pub fn options(&self) -> ModelOptions {
@@ -134,8 +144,7 @@ pub fn run(args: Args) -> anyhow::Result<()> {
         Some(path) => LabelMap::read(path)?,
         None => LabelMap::identity(),
     };
-    let outputs: Vec<PathBuf> = args.json.iter().cloned().collect();
-    files::check_outputs(&outputs, &args.model.data)?;
+    args.model.check_output(args.json.as_ref())?;
     let mut examples = args.model.examples()?;
     for example in &mut examples {
         map.apply(example)?;

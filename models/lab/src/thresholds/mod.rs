@@ -34,8 +34,7 @@ pub struct Args {
 ///
 /// When the model can't be run, the data has labels that the model lacks, or the manifest can't be written.
 pub fn run(args: Args) -> anyhow::Result<()> {
-    let outputs: Vec<PathBuf> = args.json.iter().cloned().collect();
-    files::check_outputs(&outputs, &args.model.data)?;
+    args.model.check_output(args.json.as_ref())?;
     let examples = args.model.examples()?;
     let (options, runtime) = (args.model.options(), args.model.classify_options());
     let map = LabelMap::identity();
