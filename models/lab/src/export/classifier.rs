@@ -53,6 +53,21 @@ impl Layer {
         }
     }
 
+    /// Like [`Self::query_key_value`], but each head's query, key and value are next to each other: the outputs are
+    /// `[heads, 3, width of one]`. The bias is not reordered.
+    pub(crate) fn query_key_value_by_head(&self, heads: usize) -> Linear {
+        let joined = self.query_key_value();
+        let width = joined.bias.len() / 3;
+        let head = width / heads.max(1);
+        let order: Vec<usize> = (0..heads)
+            .flat_map(|at| (0..3).flat_map(move |part| (0..head).map(move |x| part * width + at * head + x)))
+            .collect();
+        Linear {
+            weight: joined.weight.select(Axis(1), &order),
+            bias: joined.bias,
+        }
+    }
+
     /// The weights of one of the layer's products.
     pub(crate) fn product(self, product: Product) -> Linear {
         match product {

@@ -123,6 +123,16 @@ impl GraphBuilder {
         Value(name)
     }
 
+    /// Appends a node with `N` outputs and no attributes.
+    pub(crate) fn call_for_several<const N: usize>(&mut self, op: Op, inputs: &[&Value]) -> [Value; N] {
+        let (Op::Onnx(kind) | Op::Runtime(kind)) = op;
+        let name = format!("{}/{kind}_{}", self.scope, self.graph.node.len());
+        let inputs: Vec<Option<&Value>> = inputs.iter().copied().map(Some).collect();
+        let outputs: [String; N] = std::array::from_fn(|index| format!("{name}_{index}"));
+        self.push_node(op, &inputs, &[], outputs.to_vec());
+        outputs.map(|name| Value(name.into()))
+    }
+
     /// A weight of the model, stored in the precision of the graph; `data` is row-major.
     pub(crate) fn weight(&mut self, name: &str, dims: &[usize], data: &[f32]) -> Value {
         let raw = match self.float {

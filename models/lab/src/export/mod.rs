@@ -66,6 +66,8 @@ impl Precision {
 pub enum GraphStyle {
     /// The fastest operators for fp32 on the CPU and fp16 on the GPU, including ONNX Runtime's own
     Fused,
+    /// Like fused, but layers compute tokens only, without padding: runs only on CUDA
+    Packed,
     /// Only operators of the ONNX standard, which every runtime supports
     Plain,
 }
@@ -75,6 +77,7 @@ impl GraphStyle {
     fn style(self, fastest: Style) -> Style {
         match self {
             Self::Fused => fastest,
+            Self::Packed => Style::Packed,
             Self::Plain => Style::Plain,
         }
     }
