@@ -47,6 +47,12 @@ struct Args {
     /// Seconds to measure each combination; the texts are repeated.
     #[arg(long, default_value_t = 4.0)]
     seconds: f64,
+    /// Bind inputs in pinned memory, as `classify.io_binding`.
+    #[arg(long)]
+    io_binding: bool,
+    /// Record CUDA graphs for few fixed shapes, as `classify.cuda_graphs`. Only one session can.
+    #[arg(long)]
+    cuda_graphs: bool,
     /// Passed by `cargo bench`.
     #[arg(long, hide = true)]
     bench: bool,
@@ -113,6 +119,8 @@ fn main() {
                 max_batch_posts,
                 max_batch_tokens,
                 cache_entries: 0,
+                io_binding: args.io_binding,
+                cuda_graphs: args.cuda_graphs,
                 ..ClassifyOptions::default()
             };
             let classifier = match Classifier::start(&folder, &options) {
@@ -140,6 +148,8 @@ fn main() {
                     "model": folder.info().id.to_string(),
                     "precision": folder.info().precision.as_str(),
                     "provider": args.provider,
+                    "io_binding": args.io_binding,
+                    "cuda_graphs": args.cuda_graphs,
                     "sessions": sessions,
                     "max_batch_posts": max_batch_posts,
                     "max_batch_tokens": max_batch_tokens,

@@ -28,6 +28,24 @@ impl Padded {
             self.mask.resize(row, 0);
         }
     }
+
+    /// Replaces the content with a batch in a larger shape. Rows that it doesn't have repeat its first row, because a row of
+    /// padding alone has no mean.
+    pub(super) fn copy_padded(&mut self, batch: &Self, rows: usize, columns: usize, pad_id: u32) {
+        self.rows = rows;
+        self.columns = columns;
+        self.ids.clear();
+        self.mask.clear();
+        for row in 0..rows {
+            let row = if row < batch.rows { row } else { 0 };
+            let from = row * batch.columns..(row + 1) * batch.columns;
+            let end = self.ids.len() + columns;
+            self.ids.extend_from_slice(&batch.ids[from.clone()]);
+            self.ids.resize(end, i64::from(pad_id));
+            self.mask.extend_from_slice(&batch.mask[from]);
+            self.mask.resize(end, 0);
+        }
+    }
 }
 
 /// A session, used by one thread.
@@ -62,5 +80,10 @@ mod tests {
             assert_eq!(padded.ids, [5, 6, 7, 1, 8, 1, 1, 1]);
             assert_eq!(padded.mask, [1, 1, 1, 0, 1, 0, 0, 0]);
         }
+        let mut larger = Padded::default();
+        larger.copy_padded(&padded, 3, 5, 1);
+        assert_eq!((larger.rows, larger.columns), (3, 5));
+        assert_eq!(larger.ids, [5, 6, 7, 1, 1, 8, 1, 1, 1, 1, 5, 6, 7, 1, 1]);
+        assert_eq!(larger.mask, [1, 1, 1, 0, 0, 1, 0, 0, 0, 0, 1, 1, 1, 0, 0]);
     }
 }

@@ -16,6 +16,18 @@ pub(super) enum Input {
     Positions,
 }
 
+impl Input {
+    /// The input's name in the graph.
+    pub(super) const fn name(self) -> &'static str {
+        match self {
+            Self::Ids => "input_ids",
+            Self::Mask => "attention_mask",
+            Self::TokenTypes => "token_type_ids",
+            Self::Positions => "position_ids",
+        }
+    }
+}
+
 /// An input of the graph.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(super) struct InputTensor {
@@ -28,13 +40,11 @@ pub(super) struct InputTensor {
 pub(super) fn inputs(session: &Session) -> Result<Vec<InputTensor>, GraphError> {
     let mut inputs = Vec::new();
     for outlet in session.inputs() {
-        let input = match outlet.name() {
-            "input_ids" => Input::Ids,
-            "attention_mask" => Input::Mask,
-            "token_type_ids" => Input::TokenTypes,
-            "position_ids" => Input::Positions,
-            other => return Err(GraphError::Input(other.to_owned())),
-        };
+        let known = [Input::Ids, Input::Mask, Input::TokenTypes, Input::Positions];
+        let input = known
+            .into_iter()
+            .find(|input| input.name() == outlet.name())
+            .ok_or_else(|| GraphError::Input(outlet.name().to_owned()))?;
         match outlet.dtype() {
             ValueType::Tensor {
                 ty: ty @ (TensorElementType::Int64 | TensorElementType::Int32),
@@ -51,9 +61,9 @@ pub(super) fn inputs(session: &Session) -> Result<Vec<InputTensor>, GraphError> 
             }
         }
     }
-    for (input, name) in [(Input::Ids, "input_ids"), (Input::Mask, "attention_mask")] {
+    for input in [Input::Ids, Input::Mask] {
         if !inputs.iter().any(|tensor| tensor.input == input) {
-            return Err(GraphError::NoInput(name));
+            return Err(GraphError::NoInput(input.name()));
         }
     }
     Ok(inputs)

@@ -50,6 +50,12 @@ pub struct ClassifyOptions {
     /// Whether to refuse a model if any node would run on the CPU although a GPU was requested. Off by default, because
     /// exporters leave harmless shape arithmetic in the graph that belongs on the CPU.
     pub all_nodes_on_device: bool,
+    /// Whether inputs are written to pinned memory and bound to the session, so that a GPU copies them without staging them.
+    pub io_binding: bool,
+    /// Whether batches are padded to few fixed shapes, so that a GPU records the work of each shape once as a CUDA graph, and the
+    /// CPU does not launch every kernel again. Graphs are recorded one at a time, so there is only one session, and every node
+    /// must run on the GPU. On a CPU, shapes are fixed but nothing is recorded.
+    pub cuda_graphs: bool,
     /// The graph optimisation level.
     pub optimization: Optimization,
     /// Additional session settings of ONNX Runtime under their own names, such as
@@ -72,6 +78,8 @@ impl Default for ClassifyOptions {
             device_id: 0,
             device_memory_bytes: 0,
             all_nodes_on_device: false,
+            io_binding: false,
+            cuda_graphs: false,
             optimization: Optimization::default(),
             session_config: BTreeMap::new(),
         }
@@ -90,6 +98,7 @@ impl ClassifyOptions {
         } else {
             ((cores / intra_threads).max(1), 4_096, 8)
         };
+        let sessions = if self.cuda_graphs { 1 } else { sessions };
         Self {
             sessions: or(self.sessions, sessions),
             intra_threads,

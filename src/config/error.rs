@@ -82,6 +82,9 @@ pub enum SettingsError {
     /// A single record may exceed the limit on all records in flight.
     #[error("posts.max_bytes is larger than kafka.max_in_flight_bytes: a record must fit")]
     RecordSize,
+    /// CUDA graphs are recorded one at a time.
+    #[error("classify.cuda_graphs allows only one session: set classify.sessions to 1, or remove it")]
+    CudaGraphSessions,
     /// Rollups would be dropped before the posts that they count. A late post or a deletion changes the rollups of its time.
     #[error(
         "{name} is {days}, but posts are kept {}: rollups must be kept as long as what they count, so give more days, or set \

@@ -408,6 +408,9 @@ impl Settings {
         if self.posts.max_bytes > self.kafka.max_in_flight_bytes {
             return Err(SettingsError::RecordSize);
         }
+        if self.classify.cuda_graphs && self.classify.sessions > 1 {
+            return Err(SettingsError::CudaGraphSessions);
+        }
         check_logs(&self.log)?;
         self.database.check().map_err(SettingsError::Database)?;
         self.post_filter()?;

@@ -81,12 +81,23 @@ proptest! {
         static TOGETHER: LazyLock<Classifier> = LazyLock::new(|| {
             Classifier::start(&open(Precision::Fp32), &ClassifyOptions { max_batch_posts: 16, ..uncached() }).unwrap()
         });
+        static BOUND: LazyLock<Classifier> = LazyLock::new(|| {
+            Classifier::start(&open(Precision::Fp32), &ClassifyOptions { io_binding: true, ..uncached() }).unwrap()
+        });
+        static FIXED_SHAPES: LazyLock<Classifier> = LazyLock::new(|| {
+            let options = ClassifyOptions { cuda_graphs: true, max_batch_posts: 16, ..uncached() };
+            Classifier::start(&open(Precision::Fp32), &options).unwrap()
+        });
         let alone = classify(&ALONE, &posts);
+        let bound = classify(&BOUND, &posts);
+        let fixed_shapes = classify(&FIXED_SHAPES, &posts);
         let together = classify(&TOGETHER, &posts);
         let elsewhere = classify(&TOGETHER, &shuffled);
         for (place, post) in posts.iter().enumerate() {
             let alone = alone[place].as_ref().unwrap();
-            assert_same(alone, together[place].as_ref().unwrap());
+            for other in [&together, &bound, &fixed_shapes] {
+                assert_same(alone, other[place].as_ref().unwrap());
+            }
             let moved = shuffled.iter().position(|other| other == post).unwrap();
             assert_same(alone, elsewhere[moved].as_ref().unwrap());
         }
