@@ -10,6 +10,7 @@ import pathlib
 import shutil
 import sys
 import time
+import traceback
 
 import torch
 
@@ -63,7 +64,7 @@ def checkpoint(out, tokenizer_folder, layers):
 
 def ceiling(device, size):
     size = int(size)
-    found = {}
+    found = {"device": torch.cuda.get_device_name() if device == "cuda" else "CPU"}
     # Many CPUs have no units for 16-bit types, so only fp32 is certain to be available.
     types = {"fp32": torch.float32} if device == "cpu" else {"bf16": torch.bfloat16, "fp16": torch.float16}
     for name, dtype in types.items():
@@ -77,7 +78,10 @@ def ceiling(device, size):
 
 
 def peers(device, folder, texts, size):
+    """Measures other ways to run the checkpoint. The slow ones to start are last, as the step may run out of time."""
     from transformers import AutoModelForSequenceClassification, PreTrainedTokenizerFast
+
+    from packed import Packed
 
     texts = pathlib.Path(texts).read_text(encoding="utf-8").splitlines()
     tokenizer = PreTrainedTokenizerFast(tokenizer_file=f"{folder}/tokenizer.json", pad_token="<pad>", model_max_length=128)
@@ -85,7 +89,8 @@ def peers(device, folder, texts, size):
     model = AutoModelForSequenceClassification.from_pretrained(folder, attn_implementation="sdpa", dtype=dtype)
     model = model.to(device).eval()
     ids = [tokenizer(text, truncation=True, max_length=128)["input_ids"] for text in texts]
-    by_length = sorted(range(len(ids)), key=lambda index: len(ids[index]))
+    arrival = list(range(len(ids)))
+    by_length = sorted(arrival, key=lambda index: len(ids[index]))
 
     def batches(order, batch):
         for start in range(0, len(order), batch):
@@ -96,19 +101,44 @@ def peers(device, folder, texts, size):
 
     @torch.inference_mode()
     def classify(model, order, batch):
-        for padded, mask in batches(order, batch):
-            model(input_ids=padded, attention_mask=mask).logits.float().cpu()
+        # The results are copied at the end, so that the host prepares a batch while the device computes another.
+        logits = [model(input_ids=padded, attention_mask=mask).logits for padded, mask in batches(order, batch)]
+        return torch.cat(logits).float().cpu()
 
-    arrival = list(range(len(ids)))
-    sizes = [8] if size == "quick" else [32, 64, 128, 256, 512]
-    for name, order in (("transformers, arrival order", arrival), ("transformers, by length", by_length)):
-        rates = {batch: len(ids) / seconds(lambda: classify(model, order, batch), device, 1) for batch in sizes}
-        batch = max(rates, key=rates.get)
-        say(peer=name, batch=batch, posts_per_second=rates[batch])
-    if size != "quick":
-        compiled = torch.compile(model, dynamic=True)
-        say(peer="transformers compiled, by length", batch=128,
-            posts_per_second=len(ids) / seconds(lambda: classify(compiled, by_length, 128), device, 1))
+    def fastest(peer, sizes, work, **more):
+        rates = {size: len(ids) / seconds(lambda: work(size), device, 1) for size in sizes}
+        best = max(rates, key=rates.get)
+        say(peer=peer, batch=best, posts_per_second=rates[best], **more)
+        return best
+
+    sizes = [8] if size == "quick" else [64, 128, 256, 512]
+    fastest("transformers, arrival order", sizes, lambda size: classify(model, arrival, size))
+    batch = fastest("transformers, by length", sizes, lambda size: classify(model, by_length, size))
+
+    packed = Packed(model, device, dtype)
+    expected, got = classify(model, arrival[:20], 20), torch.cat([packed.logits(*part) for part in packed.batches(ids[:20], 512)])
+    difference = (expected - got.float().cpu()).abs().max().item()
+    allowed = (2e-2 if dtype == torch.float16 else 1e-4) * max(1.0, expected.abs().max().item())
+    if not difference <= allowed:
+        raise SystemExit(f"without padding, logits differ by {difference:.3g}, of {allowed:.3g} allowed")
+
+    def classify_packed(budget):
+        return torch.cat([packed.logits(*part) for part in packed.batches(ids, budget)]).float().cpu()
+
+    found = {"attention": packed.attention.__name__, "logits_difference": difference}
+    budgets = [512] if size == "quick" else [4096, 8192, 16384, 32768, 65536]
+    budget = fastest("without padding", budgets, classify_packed, **found)
+    if size == "quick":
+        return
+    # One layer is compiled, which takes seconds, and all layers share it. Where one can't be compiled, the other may.
+    packed.after_attention = torch.compile(packed.after_attention, dynamic=True)
+    compiled = torch.compile(model, dynamic=True)
+    for work in (lambda: fastest("without padding, compiled", [budget], classify_packed, **found),
+                 lambda: fastest("transformers compiled, by length", [batch], lambda size: classify(compiled, by_length, size))):
+        try:
+            work()
+        except Exception:
+            traceback.print_exc()
 
 
 if __name__ == "__main__":
