@@ -55,6 +55,8 @@ lint: ## Check format, lints and documentation only
 fmt: ## Format the sources
 	cargo fmt --all
 
+# What needs a GPU is measured by benches/gpu/prepare and benches/gpu/run (docs/benchmarks.md); the latter also runs without one:
+# `benches/gpu/run --provider cpu --quick`.
 .PHONY: bench
 bench: setup ## Measure rates and ratios: batches, store, scrapes, and with ../shared/stream the whole service
 	cargo bench --package moodstream --bench '*'

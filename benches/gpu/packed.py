@@ -1,6 +1,8 @@
 """A forward pass of RoBERTa over packed tokens: the texts of a batch follow each other without padding, and attention gets the
 positions at which they start. This is the strongest baseline that PyTorch offers without further packages."""
 
+import sys
+
 import torch
 import torch.nn.functional as F
 
@@ -43,7 +45,7 @@ def find_attention(device, dtype, heads, size):
             if torch.allclose(kind(query, key, value, starts, 28), expected, atol=1e-2):
                 return kind
         except Exception as error:  # whatever this version lacks, another kind may work
-            print(f"{kind.__name__}: {error}", flush=True)
+            print(f"{kind.__name__}: {error}", file=sys.stderr)
     return one_by_one
 
 
@@ -59,6 +61,7 @@ def after_attention(hidden, context, weights, eps):
 class Packed:
     """The weights of a `RobertaForSequenceClassification`, for a forward pass without padding."""
 
+    @torch.no_grad()
     def __init__(self, model, device, dtype):
         config, roberta = model.config, model.roberta
         self.eps, self.heads = config.layer_norm_eps, config.num_attention_heads

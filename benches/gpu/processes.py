@@ -1,7 +1,7 @@
 """Runs programs with time limits."""
 
 import os
-import pathlib
+import re
 import signal
 import subprocess
 
@@ -12,14 +12,19 @@ class StepFailed(Exception):
     output = ""
 
 
-def last_line(log):
-    lines = pathlib.Path(log).read_text(errors="replace").strip().splitlines()
-    return (lines or ["no message"])[-1][:300]
+def last_line(log, start=0):
+    """Returns the last line of a log after a position that names an error, or else the last line."""
+    with open(log, "rb") as file:
+        file.seek(start)
+        lines = file.read().decode(errors="replace").strip().splitlines() or ["no message"]
+    named = [line for line in lines[-20:] if re.search(r"\berror\b|^moodstream", line, re.IGNORECASE)]
+    return (named or lines)[-1].strip()[:300]
 
 
 def run_step(command, seconds, log, env=None, stdin=None):
     """Runs a command with a time limit; returns its standard output. Standard error goes to `log`."""
     with open(log, "ab") as errors:
+        start = errors.tell()
         process = subprocess.Popen(
             [str(part) for part in command], stdin=stdin or subprocess.DEVNULL, stdout=subprocess.PIPE, stderr=errors,
             env=env, start_new_session=True,
@@ -33,7 +38,7 @@ def run_step(command, seconds, log, env=None, stdin=None):
             failed = StepFailed(f"took longer than its {seconds:.0f} s")
     out = out.decode(errors="replace")
     if failed is None and process.returncode != 0:
-        failed = StepFailed(f"exit status {process.returncode}: {last_line(log)}")
+        failed = StepFailed(f"exit status {process.returncode}: {last_line(log, start)}")
     if failed is not None:
         failed.output = out
         raise failed

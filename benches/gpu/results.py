@@ -132,10 +132,11 @@ def table(report):
     ours = rates.get("chosen", {}).get("rate", {}).get("posts_per_second")
     for name, peer in results.get("peers", {}).items():
         ratio = f", moodstream {ours / peer['posts_per_second']:.2f} times that" if ours else ""
-        more = "".join(f", {key} {peer[key]}" for key in ("attention", "logits_difference") if key in peer)
+        more = f", {peer['attention']} attention, logits within {peer['logits_difference']:.1e}" if "attention" in peer else ""
         lines.append(f"  {name:<31} {peer['posts_per_second']:9.0f} posts/s with batches of {peer.get('batch', '?')}{ratio}{more}")
     lines += service_lines(results.get("service", {}))
-    lines += goals(steps)
+    if report["provider"] != "cpu":
+        lines += goals(steps)
     if "chosen" in rates:
         chosen = rates["chosen"]
         lines.append(f"best settings ({chosen['variant']}, {chosen['checked']}): "

@@ -225,7 +225,7 @@ def evaluate(summary, scrapes, used, started, sessions):
         seconds = end - start
         rate = (inserted(after) - inserted(before)) / seconds
         first, last = (next(use for use, (taken, _) in zip(used, scrapes) if taken == at) for at in (start, end))
-        cores = {name: (last[name] - first[name]) / seconds for name in last}
+        cores = {name: max(last[name] - first[name], 0.0) / seconds for name in last}
     elif scrapes:
         before, after = {}, scrapes[-1][1]
         seconds, rate = summary["seconds"], summary["posts_per_second"]

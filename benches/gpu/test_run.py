@@ -193,8 +193,10 @@ class Limits(unittest.TestCase):
                 run.run_step(["bash", "-c", "cat /dev/zero | cat > /dev/null"], 0.5, f"{folder}/log")
             self.assertLess(time.monotonic() - start, 20)
 
-    def test_a_failure_includes_the_last_line_of_output(self):
+    def test_a_failure_includes_the_program_s_error_or_else_its_last_line(self):
         with tempfile.TemporaryDirectory() as folder:
+            with self.assertRaisesRegex(run.StepFailed, "status 3: error: no such flag"):
+                run.run_step(["bash", "-c", "echo 'error: no such flag' >&2; echo try --help >&2; exit 3"], 30, f"{folder}/log")
             with self.assertRaisesRegex(run.StepFailed, "status 3: no such library"):
                 run.run_step(["bash", "-c", "echo no such library >&2; exit 3"], 30, f"{folder}/log")
 
