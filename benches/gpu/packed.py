@@ -30,7 +30,8 @@ def one_by_one(query, key, value, starts, longest):
     """SDPA for each text: slow, but it works everywhere and is the reference for the others."""
     sizes = starts.diff().tolist()
     rows = zip(*(part.split(sizes) for part in (query, key, value)))
-    return torch.cat([F.scaled_dot_product_attention(*(part.transpose(0, 1) for part in row)).transpose(0, 1) for row in rows])
+    return torch.cat([F.scaled_dot_product_attention(*(part.transpose(0, 1) for part in row)).transpose(0, 1)
+                      for row in rows])
 
 
 def find_attention(device, dtype, heads, size):
@@ -75,8 +76,8 @@ class Packed:
             inputs = (own.query, own.key, own.value)
             self.layers.append((
                 torch.cat([part.weight for part in inputs]), torch.cat([part.bias for part in inputs]),
-                [tensor for part in (out.dense, out.LayerNorm, layer.intermediate.dense, layer.output.dense, layer.output.LayerNorm)
-                 for tensor in (part.weight, part.bias)],
+                [tensor for part in (out.dense, out.LayerNorm, layer.intermediate.dense, layer.output.dense,
+                                     layer.output.LayerNorm) for tensor in (part.weight, part.bias)],
             ))
 
     def batches(self, ids, budget):
@@ -104,8 +105,8 @@ class Packed:
     def logits(self, tokens, positions, starts, longest):
         """Returns the logits of a batch, one row a text."""
         parts = self.embeddings
-        hidden = parts.word_embeddings(tokens) + parts.position_embeddings(positions) + parts.token_type_embeddings.weight[0]
-        hidden = parts.LayerNorm(hidden)
+        hidden = parts.word_embeddings(tokens) + parts.position_embeddings(positions)
+        hidden = parts.LayerNorm(hidden + parts.token_type_embeddings.weight[0])
         for weights, biases, rest in self.layers:
             query, key, value = F.linear(hidden, weights, biases).view(len(tokens), 3, self.heads, -1).unbind(1)
             context = self.attention(query, key, value, starts, longest).reshape(len(tokens), -1)

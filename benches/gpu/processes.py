@@ -18,7 +18,9 @@ def last_line(log, start=0):
         file.seek(start)
         lines = file.read().decode(errors="replace").strip().splitlines() or ["no message"]
     named = [line for line in lines[-20:] if re.search(r"\berror\b|^moodstream", line, re.IGNORECASE)]
-    return (named or lines)[-1].strip()[:300]
+    line = (named or lines)[-1].strip()
+    # ONNX Runtime puts the cause last.
+    return line if len(line) <= 400 else f"{line[:120]} ... {line[-270:]}"
 
 
 def run_step(command, seconds, log, env=None, stdin=None):

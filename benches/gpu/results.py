@@ -4,7 +4,7 @@ import json
 
 from processes import StepFailed
 
-# What issue and documentation ask of the run on a GPU.
+# What the proof requires.
 MIN_EQUAL_LABELS = 0.995
 # Between a text's scores alone and in a batch, in half precision.
 MAX_BATCH_DIFFERENCE = 0.01
@@ -28,7 +28,7 @@ def json_lines(text):
 
 
 def compare(reference, tested):
-    """Compares two outputs of `moodstream classify` for the same texts: the share of equal labels, the largest score difference."""
+    """Compares two outputs of `moodstream classify` for the same texts: share of equal labels, largest difference of scores."""
     if len(reference) != len(tested) or not reference:
         raise StepFailed(f"{len(reference)} answers in the reference, {len(tested)} in the test: not the same texts")
     equal, difference = 0, 0.0
@@ -132,8 +132,10 @@ def table(report):
     ours = rates.get("chosen", {}).get("rate", {}).get("posts_per_second")
     for name, peer in results.get("peers", {}).items():
         ratio = f", moodstream {ours / peer['posts_per_second']:.2f} times that" if ours else ""
-        more = f", {peer['attention']} attention, logits within {peer['logits_difference']:.1e}" if "attention" in peer else ""
-        lines.append(f"  {name:<31} {peer['posts_per_second']:9.0f} posts/s with batches of {peer.get('batch', '?')}{ratio}{more}")
+        more = ""
+        if "attention" in peer:
+            more = f", {peer['attention']} attention, logits within {peer['logits_difference']:.1e}"
+        lines.append(f"  {name:<31} {peer['posts_per_second']:9.0f} posts/s with batches of {peer['batch']}{ratio}{more}")
     lines += service_lines(results.get("service", {}))
     if report["provider"] != "cpu":
         lines += goals(steps)

@@ -67,16 +67,19 @@ class Output(unittest.TestCase):
             "models": {"seconds": 1.0, "result": {"a": "ok", "b": "exit status 2: no such command"}},
             "ceiling": {"seconds": 1.0, "result": {"flops_fp16": 1e13, "flops_bf16": 2e13}},
             "rates": {"seconds": 1.0, "result": {
-                "variants": {"fused": {"best": RATE, "error": "took longer than its 28 s"}, "TensorRT": {"error": "libnvinfer is not there"}},
+                "variants": {"fused": {"best": RATE, "error": "took longer than its 28 s"},
+                             "TensorRT": {"error": "libnvinfer is not there"}},
                 "shipped": {}, "chosen": chosen}},
             "peers": {"seconds": 1.0, "result": {"transformers, arrival order": {"posts_per_second": 50.0, "batch": 64}}},
             "service": {"seconds": 1.0, "error": "took longer than its 60 s"},
         }}
         text = run.table(report)
-        for part in ("50.0% of the ceiling", "FAILED: took longer than its 60 s", "no model b: exit status 2", "incomplete: took longer",
-                     "not measured: libnvinfer", "goal useful FLOP/s as a share of the ceiling: 0.50, reached",
+        for part in ("50.0% of the ceiling", "FAILED: took longer than its 60 s", "no model b: exit status 2",
+                     "incomplete: took longer", "not measured: libnvinfer",
+                     "goal useful FLOP/s as a share of the ceiling: 0.50, reached",
                      "arrival order: 2.00, missed (at least 3)",
-                     "best settings (packed, equal labels on 100.0% of 200 texts): classify.io_binding = true, classify.sessions = 2"):
+                     "best settings (packed, equal labels on 100.0% of 200 texts): classify.io_binding = true, "
+                     "classify.sessions = 2"):
             self.assertIn(part, text)
 
 
@@ -169,6 +172,11 @@ moodstream_transaction_seconds_sum 3
 class Limits(unittest.TestCase):
     def test_all_steps_together_take_at_most_six_minutes(self):
         self.assertLessEqual(sum(run.LIMITS.values()), 360)
+        self.assertEqual(max(run.ends(run.LIMITS, 1).values()), sum(run.LIMITS.values()))
+
+    def test_a_step_may_use_the_time_that_earlier_ones_have_left(self):
+        ends = run.ends(["unpack", "peers"], 2)
+        self.assertEqual(ends, {"unpack": 2 * run.LIMITS["unpack"], "peers": 2 * (run.LIMITS["unpack"] + run.LIMITS["peers"])})
 
     def test_the_limits_of_variants_fit_in_their_step(self):
         variants = sum(variant["limit"] for variant in run.VARIANTS.values())
