@@ -187,14 +187,13 @@ class Servers:
         with tempfile.TemporaryFile() as out, Background() as background:
             service = background.start([self.kit.bin / "moodstream", "run", "--until-caught-up"], self.log, env=env, out=out)
             watched["service"] = service
-            end = None
+            end = timely = None
             while service.poll() is None:
                 if self.deadline() <= 0:
                     raise StepFailed(f"took longer than its limit, after {len(scrapes)} scrapes")
-                if end is not None and time.monotonic() >= end:
+                if timely is None and end is not None and time.monotonic() >= end:
                     service.send_signal(signal.SIGTERM)
-                    service.wait(max(self.deadline(), 1))
-                    break
+                    timely = len(scrapes)
                 scrape = self.scrape(http)
                 if scrape is not None:
                     now = time.monotonic()
@@ -208,7 +207,7 @@ class Servers:
         if service.returncode != 0:
             raise StepFailed(f"the service ended with {service.returncode}: {last_line(self.log)}")
         summary = json.loads(printed.strip().splitlines()[-1])
-        return evaluate(summary, scrapes, used, started, int(settings["classify__sessions"]))
+        return evaluate(summary, scrapes, used, timely, started, int(settings["classify__sessions"]))
 
     @staticmethod
     def scrape(port):
@@ -219,10 +218,10 @@ class Servers:
             return None
 
 
-def evaluate(summary, scrapes, used, started, sessions):
+def evaluate(summary, scrapes, used, timely, started, sessions):
     """Returns the rate and the busy shares between the first transaction and the last, without the start; for a short run, on
-    the whole."""
-    pairs = steady(scrapes)
+    the whole. The first `timely` scrapes were taken before the service was stopped; in the others it finishes its work."""
+    pairs = steady(scrapes[:timely]) or steady(scrapes)
     if pairs:
         (start, before), (end, after) = pairs
         seconds = end - start

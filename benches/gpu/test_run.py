@@ -143,13 +143,18 @@ moodstream_transaction_seconds_sum 3
         self.assertIsNone(service.steady(scrapes[:2]))
         self.assertIsNone(service.steady(scrapes[:1]))
 
-    def test_a_short_run_is_evaluated_as_a_whole(self):
+    def test_a_short_run_is_evaluated_as_a_whole_and_a_long_one_until_it_is_stopped(self):
         summary = {"seconds": 0.5, "posts_per_second": 200.0, "inserted": 100, "texts_cached": 0, "padding_share": 0.0}
         scrapes, used = [(1.0, service.samples(self.SCRAPE % 100))], [{"service": 2.0}]
-        found = service.evaluate(summary, scrapes, used, 0.0, 2)
+        found = service.evaluate(summary, scrapes, used, None, 0.0, 2)
         self.assertEqual((found["posts_per_second"], found["cores"]["service"]), (200.0, 2.0))
+        # What the service commits after it was stopped counts only if there is nothing else to measure.
+        scrapes = [(at, service.samples(self.SCRAPE % count)) for at, count in ((0, 100), (2, 300), (4, 320))]
+        used = [{"service": 0.0}] * 3
+        self.assertEqual(service.evaluate(summary, scrapes, used, 2, 0.0, 2)["posts_per_second"], 100.0)
+        self.assertEqual(service.evaluate(summary, scrapes, used, 1, 0.0, 2)["posts_per_second"], 55.0)
         with self.assertRaisesRegex(run.StepFailed, "before its metrics"):
-            service.evaluate(summary, [], [], 0.0, 2)
+            service.evaluate(summary, [], [], None, 0.0, 2)
 
     def test_posts_have_distinct_ids_and_the_texts_in_turn(self):
         import json
