@@ -13,6 +13,7 @@ mod bad_input;
 mod classify;
 mod example_settings;
 mod exposition;
+mod gpu_deploy;
 mod gpu_kit;
 mod irony;
 mod linear;
