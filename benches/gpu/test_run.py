@@ -174,6 +174,20 @@ moodstream_transaction_seconds_sum 3
         self.assertEqual(run.posts_for([], 5, quick=True), 500)
 
 
+class Libraries(unittest.TestCase):
+    def test_the_folders_of_the_cuda_libraries_beside_torch_are_found(self):
+        libraries = ["cu13/lib/libcublasLt.so.13", "cu13/lib/libcufft.so.12", "cudnn/lib/libcudnn.so.9",
+                     "cuda_nvrtc/lib/libnvrtc.so.13", "nccl/lib/libnccl.so.2"]
+        with tempfile.TemporaryDirectory() as folder:
+            root = pathlib.Path(folder)
+            for library in libraries:
+                path = root / "nvidia" / library
+                path.parent.mkdir(parents=True, exist_ok=True)
+                path.touch()
+            found = [pathlib.Path(path).relative_to(root / "nvidia").as_posix() for path in run.library_path(root)]
+        self.assertEqual(found, ["cu13/lib", "cuda_nvrtc/lib", "cudnn/lib"])
+
+
 class Limits(unittest.TestCase):
     def test_all_steps_together_take_at_most_six_minutes(self):
         self.assertLessEqual(sum(run.LIMITS.values()), 360)
