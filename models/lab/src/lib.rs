@@ -10,6 +10,7 @@
 //! - [`train`]: fine-tunes a checkpoint on labelled text;
 //! - [`average`]: averages the weights of several checkpoints;
 //! - [`export`]: converts a checkpoint to an ONNX model folder in fp32, fp16 or int8;
+//! - [`dequantize`]: converts an int8 model folder that `export` wrote back to a checkpoint;
 //! - [`compare`]: trains and tunes classical classifiers and compares them with model folders;
 //! - [`evaluate`]: evaluates a model folder with the service's classifier;
 //! - [`thresholds`]: fits thresholds or a temperature and writes them to the manifest.
@@ -25,6 +26,7 @@ pub mod checkpoint;
 pub mod compare;
 pub mod cut;
 pub mod data;
+pub mod dequantize;
 pub mod encoder;
 pub mod evaluate;
 pub mod export;

@@ -3,7 +3,9 @@
 use std::process::ExitCode;
 
 use clap::{Parser, Subcommand};
-use moodstream_lab::{average, carry, compare, cut, evaluate, export, prepare, pretrain, thresholds, train, unpack};
+use moodstream_lab::{
+    average, carry, compare, cut, dequantize, evaluate, export, prepare, pretrain, thresholds, train, unpack,
+};
 
 #[derive(Debug, Parser)]
 #[command(name = "moodstream-lab", version, about, max_term_width = 100)]
@@ -32,6 +34,8 @@ enum Step {
     Average(average::Args),
     /// Convert a checkpoint to an ONNX model folder
     Export(export::Args),
+    /// Convert an int8 model folder that `export` wrote back to a checkpoint, for a GPU or further training
+    Dequantize(dequantize::Args),
     /// Train, tune and compare classical classifiers and model folders
     Compare(compare::Args),
     /// Evaluate a model folder on labelled text with the service's classifier
@@ -50,6 +54,7 @@ fn main() -> ExitCode {
         Step::Train(args) => train::run(args),
         Step::Average(args) => average::run(args),
         Step::Export(args) => export::run(args),
+        Step::Dequantize(args) => dequantize::run(args),
         Step::Compare(args) => compare::run(args),
         Step::Evaluate(args) => evaluate::run(args),
         Step::Thresholds(args) => thresholds::run(args),

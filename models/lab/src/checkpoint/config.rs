@@ -152,6 +152,20 @@ impl Config {
         })
     }
 
+    /// Checks that the lab trains checkpoints of this kind.
+    pub(crate) fn check_trainable(&self) -> Result<(), CheckpointError> {
+        if self.family == Family::DistilBert {
+            return Err(self.invalid("model_type is `distilbert`: it can be exported, but not trained".to_owned()));
+        }
+        if self.family.skips_padding() && self.pad_token_id != 1 {
+            return Err(self.invalid(format!(
+                "pad_token_id is {}: only checkpoints that pad with 1 can be trained",
+                self.pad_token_id
+            )));
+        }
+        Ok(())
+    }
+
     /// An error about this file.
     pub(crate) fn invalid(&self, why: String) -> CheckpointError {
         CheckpointError::Invalid {

@@ -100,15 +100,7 @@ impl Checkpoint {
     /// another shape than `config.json` says.
     pub fn read(folder: &Path) -> Result<Self, CheckpointError> {
         let config = Config::read(folder)?;
-        if config.family == Family::DistilBert {
-            return Err(config.invalid("model_type is `distilbert`: it can be exported, but not trained".to_owned()));
-        }
-        if config.family.skips_padding() && config.pad_token_id != 1 {
-            return Err(config.invalid(format!(
-                "pad_token_id is {}: only checkpoints that pad with 1 can be trained",
-                config.pad_token_id
-            )));
-        }
+        config.check_trainable()?;
         with_tensors(folder, |file| {
             let has_head = file.tensors.tensor("classifier.out_proj.weight").is_ok();
             let labels = if has_head { config.labels.clone() } else { Vec::new() };

@@ -98,7 +98,7 @@ pub(crate) fn profile(checkpoint: &Path) -> Result<Profile, ExportError> {
 }
 
 /// The checkpoint's manifest with the given name, or with the folder's name if it has none.
-fn manifest(checkpoint: &Path, name: Option<&str>) -> Result<String, ExportError> {
+pub(crate) fn manifest(checkpoint: &Path, name: Option<&str>) -> Result<String, ExportError> {
     let (text, mut table) = read_manifest(checkpoint)?;
     let folder_name = checkpoint.file_name().map(|name| name.to_string_lossy().into_owned());
     let name = name

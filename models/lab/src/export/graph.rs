@@ -14,6 +14,8 @@ use super::proto::{
 const OPSET: i64 = 18;
 /// The IR version of the ONNX release with that operator set.
 const IR_VERSION: i64 = 8;
+/// The producer of the files that the lab writes.
+pub(crate) const PRODUCER: &str = env!("CARGO_PKG_NAME");
 /// The domain of ONNX Runtime's own operators.
 const MICROSOFT: &str = "com.microsoft";
 
@@ -203,7 +205,7 @@ impl GraphBuilder {
         }
         let model = ModelProto {
             ir_version: IR_VERSION,
-            producer_name: env!("CARGO_PKG_NAME").to_owned(),
+            producer_name: PRODUCER.to_owned(),
             producer_version: env!("CARGO_PKG_VERSION").to_owned(),
             graph: Some(self.graph),
             opset_import,

@@ -45,6 +45,18 @@ pub(crate) fn quantise_blocks(table: &Array2<f32>) -> HalfBytes {
     HalfBytes { bytes, scales }
 }
 
+impl HalfBytes {
+    /// The weights, row-major.
+    pub(crate) fn values(&self) -> Vec<f32> {
+        let halves = self.bytes.iter().flat_map(|byte| [byte & 15, byte >> 4]);
+        let scales = self.scales.iter().flat_map(|&scale| [scale; BLOCK]);
+        halves
+            .zip(scales)
+            .map(|(half, scale)| (f32::from(half) - ZERO) * scale)
+            .collect()
+    }
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -56,12 +68,11 @@ mod tests {
         let table = Array2::from_shape_fn((6, 64), |(row, at)| {
             (f32::from(halves(row, at)) - ZERO) * scale(row, at / BLOCK)
         });
-        let HalfBytes { bytes, scales } = quantise_blocks(&table);
-        assert_eq!((bytes.len(), scales.len()), (6 * 32, 6 * 2));
-        for ((row, at), &value) in table.indexed_iter() {
-            let byte = bytes[(row * 64 + at) / 2];
-            let half = if at % 2 == 0 { byte & 15 } else { byte >> 4 };
-            let again = (f32::from(half) - ZERO) * scales[(row * 64 + at) / BLOCK];
+        let quantised = quantise_blocks(&table);
+        assert_eq!((quantised.bytes.len(), quantised.scales.len()), (6 * 32, 6 * 2));
+        let again = quantised.values();
+        assert_eq!(again.len(), table.len());
+        for (((row, at), &value), again) in table.indexed_iter().zip(again) {
             assert!((again - value).abs() <= 1e-7, "{row} {at}: {again} {value}");
         }
     }

@@ -5,13 +5,13 @@
 
 mod agreement;
 mod calibrate;
-mod classifier;
+pub(crate) mod classifier;
 mod error;
 pub(crate) mod folder;
-mod graph;
-mod half_bytes;
+pub(crate) mod graph;
+pub(crate) mod half_bytes;
 mod int8;
-mod proto;
+pub(crate) mod proto;
 mod quantise;
 mod rounding;
 mod signed_bytes;

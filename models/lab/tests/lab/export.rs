@@ -1,7 +1,7 @@
 //! Models that `export` wrote, run by ONNX Runtime and compared with `transformers`.
 
 use std::fs;
-use std::path::Path;
+use std::path::{Path, PathBuf};
 
 use moodstream::classify::{self, ClassifyOptions};
 use moodstream_lab::checkpoint::{Checkpoint, Family};
@@ -19,17 +19,17 @@ use crate::support::{fixture, runtime};
 const FAMILIES: [&str; 6] = ["roberta", "xlm-roberta", "bert", "distilbert", "mpnet", "mpnet-mean"];
 
 #[derive(Deserialize)]
-struct Expected {
-    input_ids: Vec<Vec<i64>>,
-    attention_mask: Vec<Vec<i64>>,
-    logits: Vec<Vec<f32>>,
+pub(crate) struct Expected {
+    pub(crate) input_ids: Vec<Vec<i64>>,
+    pub(crate) attention_mask: Vec<Vec<i64>>,
+    pub(crate) logits: Vec<Vec<f32>>,
 }
 
-fn expected(family: &str) -> Expected {
+pub(crate) fn expected(family: &str) -> Expected {
     serde_json::from_slice(&fs::read(fixture(family).join("expected.json")).unwrap()).unwrap()
 }
 
-fn args(checkpoint: &Path, out: &Path, precision: &[Precision], graph: GraphStyle) -> Args {
+pub(crate) fn args(checkpoint: &Path, out: &Path, precision: &[Precision], graph: GraphStyle) -> Args {
     Args {
         checkpoint: checkpoint.to_owned(),
         out: out.to_owned(),
@@ -44,7 +44,7 @@ fn args(checkpoint: &Path, out: &Path, precision: &[Precision], graph: GraphStyl
 }
 
 /// The service's ONNX Runtime environment, if the library is installed: a process can have only one.
-fn environment() -> Option<Environment> {
+pub(crate) fn environment() -> Option<Environment> {
     let options = ClassifyOptions {
         onnxruntime: Some(runtime()?),
         ..ClassifyOptions::default()
@@ -52,11 +52,11 @@ fn environment() -> Option<Environment> {
     Some(classify::environment(&options).unwrap())
 }
 
-fn matrix(rows: &[Vec<i64>]) -> Array2<i64> {
+pub(crate) fn matrix(rows: &[Vec<i64>]) -> Array2<i64> {
     Array2::from_shape_vec((rows.len(), rows[0].len()), rows.concat()).unwrap()
 }
 
-fn logits(runtime: &Environment, onnx: &Path, ids: &Array2<i64>, mask: &Array2<i64>) -> Array2<f32> {
+pub(crate) fn logits(runtime: &Environment, onnx: &Path, ids: &Array2<i64>, mask: &Array2<i64>) -> Array2<f32> {
     let mut session = Session::builder(runtime)
         .unwrap()
         .with_intra_threads(1)
@@ -85,7 +85,7 @@ fn logits(runtime: &Environment, onnx: &Path, ids: &Array2<i64>, mask: &Array2<i
         .unwrap()
 }
 
-fn largest_difference(a: &Array2<f32>, b: &[Vec<f32>]) -> f32 {
+pub(crate) fn largest_difference(a: &Array2<f32>, b: &[Vec<f32>]) -> f32 {
     assert_eq!(a.nrows(), b.len());
     a.iter().zip(b.concat()).map(|(a, b)| (a - b).abs()).fold(0.0, f32::max)
 }
@@ -121,15 +121,21 @@ fn fp32_and_fp16_have_the_logits_of_transformers_in_every_family_and_style() {
     }
 }
 
-#[test]
-fn int8_is_close_and_independent_of_batch_and_padding() {
-    let Some(environment) = environment() else { return };
-    let folder = tempfile::tempdir().unwrap();
-    let texts = folder.path().join("texts.tsv");
+/// Writes texts for calibration in the words of the fixtures.
+pub(crate) fn calibration_texts(folder: &Path) -> PathBuf {
+    let texts = folder.join("texts.tsv");
     let lines: Vec<String> = (0..200)
         .map(|i| (0..12).map(|j| format!("w{} ", 4 + (i * 31 + j * 17) % 92)).collect())
         .collect();
     fs::write(&texts, lines.join("\tlabel\n")).unwrap();
+    texts
+}
+
+#[test]
+fn int8_is_close_and_independent_of_batch_and_padding() {
+    let Some(environment) = environment() else { return };
+    let folder = tempfile::tempdir().unwrap();
+    let texts = calibration_texts(folder.path());
     for family in FAMILIES {
         let truth = expected(family);
         let out = folder.path().join(family);
@@ -154,7 +160,7 @@ fn int8_is_close_and_independent_of_batch_and_padding() {
 }
 
 /// A checkpoint with random weights whose width is a multiple of a block, with the tokenizer of a fixture.
-fn wide_checkpoint(folder: &Path) {
+pub(crate) fn wide_checkpoint(folder: &Path) {
     let mut encoder = Encoder::zeros(Shape {
         hidden: 64,
         heads: 4,

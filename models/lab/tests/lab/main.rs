@@ -5,6 +5,7 @@
 mod bench;
 mod command;
 mod compare;
+mod dequantize;
 mod export;
 mod exporters;
 mod recipe;
