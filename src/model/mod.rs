@@ -366,4 +366,65 @@ fn log_choices(info: &ModelInfo, manifest: &Manifest, manifest_path: &Path, file
     } else if manifest.groups.is_none() {
         tracing::info!(groups = ?info.groups.keys().collect::<Vec<_>>(), "the manifest defines no groups, using the default ones");
     }
+    if info.provider.is_gpu() && info.precision == Precision::Int8 {
+        tracing::warn!(
+            file = %file.display(),
+            provider = %info.provider,
+            "int8 products run on the CPU: for a GPU, make an fp16 file with `moodstream-lab dequantize --model DIR --out CHECKPOINT` and `moodstream-lab export --checkpoint CHECKPOINT --precision fp16 --out NEW_DIR`"
+        );
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    #![allow(clippy::unwrap_used)]
+
+    use std::fs;
+
+    use super::*;
+
+    /// The warnings logged when a folder with these ONNX files is opened for `provider`.
+    fn warnings(files: &[&str], provider: Provider) -> Vec<String> {
+        let fixture = Path::new(env!("CARGO_MANIFEST_DIR")).join("tests/fixtures/tiny-roberta");
+        let folder = tempfile::tempdir().unwrap();
+        for file in ["config.json", "tokenizer.json"] {
+            fs::copy(fixture.join(file), folder.path().join(file)).unwrap();
+        }
+        for file in files {
+            fs::copy(fixture.join("model.onnx"), folder.path().join(file)).unwrap();
+        }
+        let log = folder.path().join("log");
+        let subscriber = tracing_subscriber::fmt()
+            .with_ansi(false)
+            .with_max_level(tracing::Level::WARN)
+            .with_writer(fs::File::create(&log).unwrap())
+            .finish();
+        let options = ModelOptions {
+            provider,
+            ..ModelOptions::default()
+        };
+        tracing::subscriber::with_default(subscriber, || ModelFolder::open(folder.path(), &options)).unwrap();
+        fs::read_to_string(log).unwrap().lines().map(str::to_owned).collect()
+    }
+
+    #[test]
+    fn an_int8_file_on_a_gpu_is_warned_of_in_one_line() {
+        for provider in [Provider::Cuda, Provider::TensorRt] {
+            let warnings = warnings(&["model_int8.onnx"], provider);
+            assert_eq!(warnings.len(), 1, "{warnings:?}");
+            for part in [
+                "model_int8.onnx",
+                provider.as_str(),
+                "moodstream-lab dequantize",
+                "moodstream-lab export",
+            ] {
+                assert!(warnings[0].contains(part), "{part}: {warnings:?}");
+            }
+        }
+        assert_eq!(warnings(&["model_int8.onnx"], Provider::Cpu), [""; 0]);
+        assert_eq!(
+            warnings(&["model_int8.onnx", "model_fp16.onnx"], Provider::Cuda),
+            [""; 0]
+        );
+    }
 }
