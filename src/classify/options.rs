@@ -60,8 +60,8 @@ pub struct ClassifyOptions {
     pub optimization: Optimization,
     /// Additional session settings of ONNX Runtime under their own names, such as
     /// `"optimization.disable_specified_optimizers" = "GeluFusion"`. If that setting is absent, int8 models on a CPU run
-    /// without `SkipLayerNormFusion`, which is faster; an empty value disables nothing. Int8 models also run with
-    /// `"session.x64quantprecision" = "1"`, without which processors that lack VNNI predict other labels.
+    /// without `SkipLayerNormFusion`, which is faster; an empty value disables nothing. On processors that lack VNNI, int8
+    /// models also run with `"session.x64quantprecision" = "1"`, without which they predict other labels.
     pub session_config: BTreeMap<String, String>,
 }
 

@@ -22,8 +22,9 @@ use crate::{
 const DISABLED_OPTIMIZERS: &str = "optimization.disable_specified_optimizers";
 
 /// Exact products of unsigned and signed bytes. Processors with AVX2 or AVX-512 but without VNNI add pairs of products in
-/// saturating 16-bit arithmetic. With this setting, ONNX Runtime uses unsigned bytes for both on such processors, which is
-/// slower but exact. It has no effect on other processors (`onnxruntime_session_options_config_keys.h`).
+/// saturating 16-bit arithmetic. With this setting, ONNX Runtime uses unsigned bytes for both, which is slower but exact.
+/// According to its documentation it does so only on such processors (`onnxruntime_session_options_config_keys.h`), but version
+/// 1.32 also does it on those with VNNI and without AMX, where it gives the same scores in twice the time.
 const EXACT_BYTE_PRODUCTS: &str = "session.x64quantprecision";
 
 /// Returns a builder with the settings for a folder's model.
@@ -61,7 +62,11 @@ pub(super) fn builder(
         .map_err(refused("memory_pattern"))?;
     let info = folder.info();
     if info.provider == Provider::Cpu && info.precision == Precision::Int8 {
-        for (key, value) in [(DISABLED_OPTIMIZERS, "SkipLayerNormFusion"), (EXACT_BYTE_PRODUCTS, "1")] {
+        let exact_byte_products = (!has_exact_byte_products()).then_some((EXACT_BYTE_PRODUCTS, "1"));
+        for (key, value) in [(DISABLED_OPTIMIZERS, "SkipLayerNormFusion")]
+            .into_iter()
+            .chain(exact_byte_products)
+        {
             if !options.session_config.contains_key(key) {
                 builder = builder.with_config_entry(key, value).map_err(refused(key))?;
             }
@@ -78,6 +83,18 @@ pub(super) fn builder(
             .map_err(refused("all_nodes_on_device"))?;
     }
     register(builder, info.provider, options)
+}
+
+/// Whether the processor's products of unsigned and signed bytes are exact.
+fn has_exact_byte_products() -> bool {
+    #[cfg(target_arch = "x86_64")]
+    {
+        std::arch::is_x86_feature_detected!("avx512vnni") || std::arch::is_x86_feature_detected!("avxvnni")
+    }
+    #[cfg(not(target_arch = "x86_64"))]
+    {
+        true
+    }
 }
 
 /// Registers the requested provider, or returns why it is not available.
