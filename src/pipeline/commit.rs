@@ -23,7 +23,7 @@ use crate::{
     model::ModelInfo,
     store::{FencedRange, Flush, FlushError, Flushed, Store, StoreErrorKind},
     telemetry::{
-        health::{Health, Part},
+        health::{Component, Health},
         metric,
     },
 };
@@ -210,8 +210,8 @@ impl Committer {
             self.drop_stale(&mut set, &mut flush);
             if flush.is_empty() {
                 // Any faults concerned records that now belong to other members; the next flush reports its own.
-                self.health.clear_fault(Part::Database);
-                self.health.clear_fault(Part::DeadLetters);
+                self.health.clear_fault(Component::Database);
+                self.health.clear_fault(Component::DeadLetters);
                 return Ok(Attempt::Done);
             }
             // Dead letters come first: an offset must not pass a record that is neither stored nor a dead letter. After a
@@ -221,7 +221,7 @@ impl Committer {
                 self.health.progress();
                 if let Err(error) = sent {
                     let error = error.to_string();
-                    self.health.set_fault(Part::DeadLetters, &error);
+                    self.health.set_fault(Component::DeadLetters, &error);
                     if !self.pause("dead_letter", &error, &mut backoff).await {
                         return Ok(Attempt::Abandoned);
                     }
@@ -229,7 +229,7 @@ impl Committer {
                 }
                 set.dead_letters_sent = true;
                 // Clears the fault even if the dead letters that could not be written were dropped with a revoked partition.
-                self.health.clear_fault(Part::DeadLetters);
+                self.health.clear_fault(Component::DeadLetters);
             }
             let begun = Instant::now();
             let result = self.store.flush(&flush).await;
@@ -238,7 +238,7 @@ impl Committer {
                 Ok(flushed) => {
                     metrics::counter!(metric::TRANSACTIONS, "result" => "committed").increment(1);
                     metrics::histogram!(metric::TRANSACTION_SECONDS).record(begun.elapsed().as_secs_f64());
-                    self.health.clear_fault(Part::Database);
+                    self.health.clear_fault(Component::Database);
                     self.committed(&set, &flush, &flushed);
                     return Ok(Attempt::Done);
                 }
@@ -255,7 +255,7 @@ impl Committer {
                         && set.len() > MIN_SPLIT_RECORDS =>
                 {
                     metrics::counter!(metric::TRANSACTIONS, "result" => "failed").increment(1);
-                    self.health.set_fault(Part::Database, error.to_string());
+                    self.health.set_fault(Component::Database, error.to_string());
                     return Ok(Attempt::TooLarge(Box::new(set)));
                 }
                 // The tables refuse some record. Halving finds it, and it becomes a dead letter.
@@ -276,7 +276,7 @@ impl Committer {
                         Ok(false) => format!("every row is refused, a plain one too: {error}"),
                         Err(other) => other.to_string(),
                     };
-                    self.health.set_fault(Part::Database, &refused);
+                    self.health.set_fault(Component::Database, &refused);
                     if !self.pause("database", &refused, &mut backoff).await {
                         return Ok(Attempt::Abandoned);
                     }
@@ -298,7 +298,7 @@ impl Committer {
                 Err(error) => {
                     metrics::counter!(metric::TRANSACTIONS, "result" => "failed").increment(1);
                     let error = error.to_string();
-                    self.health.set_fault(Part::Database, &error);
+                    self.health.set_fault(Component::Database, &error);
                     if !self.pause("database", &error, &mut backoff).await {
                         return Ok(Attempt::Abandoned);
                     }

@@ -7,7 +7,7 @@ use crate::{
     config::Settings,
     kafka::{self, BrokerReport, KafkaError},
     store::{Store, StoreError},
-    telemetry::health::{Health, Part},
+    telemetry::health::{Component, Health},
 };
 
 /// How long to wait for an answer of the broker.
@@ -96,13 +96,13 @@ pub(super) async fn warn(settings: Settings, store: Store, health: Health) {
             }
         }
         match &found.broker {
-            Ok(_) => health.clear_fault(Part::DeadLetterTopic),
+            Ok(_) => health.clear_fault(Component::DeadLetterTopic),
             Err(error @ KafkaError::DeadLetterTopic { .. }) => {
                 let error = error.to_string();
                 if logged.insert(error.clone()) {
                     tracing::error!("{error}");
                 }
-                health.set_fault(Part::DeadLetterTopic, error);
+                health.set_fault(Component::DeadLetterTopic, error);
             }
             // The consumer reports what is wrong.
             Err(error) => tracing::debug!(%error, "can't check the topics yet"),

@@ -4,7 +4,7 @@ use std::time::Duration;
 
 use crate::{
     kafka::{Assignment, Partition, QuarantineCause},
-    telemetry::health::{Health, Part},
+    telemetry::health::{Component, Health},
 };
 
 /// Reports whether partitions are assigned to this member, their lag, and which of them are quarantined. Retries quarantined
@@ -24,12 +24,12 @@ pub(super) async fn report(assignment: Assignment, health: Health) {
             .update(|status| (status.partitions, status.lag) = (partitions, lag));
         let complaint = assignment.complaint();
         if assignment.is_ready() {
-            health.clear_fault(Part::Kafka);
+            health.clear_fault(Component::Kafka);
             // Without partitions this is no fault: there may be more members than partitions, or the topic may be gone.
-            health.set_note(Part::Kafka, complaint);
+            health.set_note(Component::Kafka, complaint);
         } else {
             let why = complaint.map(|complaint| format!(": {complaint}")).unwrap_or_default();
-            health.set_fault(Part::Kafka, format!("waiting for the group's assignment{why}"));
+            health.set_fault(Component::Kafka, format!("waiting for the group's assignment{why}"));
         }
     }
 }

@@ -5,7 +5,7 @@ use std::time::Duration;
 use crate::{
     config::Settings,
     store::{Schema, Store, schema_version},
-    telemetry::health::{Health, Part},
+    telemetry::health::{Component, Health},
 };
 
 /// The pause between two checks while waiting for someone else to migrate the schema.
@@ -36,7 +36,7 @@ pub(super) async fn migrated(settings: &Settings, health: &Health) -> anyhow::Re
         if !std::mem::replace(&mut logged, true) {
             tracing::warn!("{}; waiting until then", behind());
         }
-        health.set_fault(Part::Database, behind());
+        health.set_fault(Component::Database, behind());
         tokio::time::sleep(WAIT).await;
     }
     store.close().await;
@@ -59,9 +59,9 @@ pub(super) async fn watch(store: Store, health: Health) {
                 if logged.replace(version) != Some(version) {
                     tracing::info!("{note}");
                 }
-                health.set_note(Part::Database, Some(note));
+                health.set_note(Component::Database, Some(note));
             }
-            Ok(Schema::Current | Schema::Behind) => health.set_note(Part::Database, None),
+            Ok(Schema::Current | Schema::Behind) => health.set_note(Component::Database, None),
             // The next flush ends a member that must not continue, or reports that the database is down.
             Err(error) => tracing::debug!(%error, "can't check the schema"),
         }

@@ -12,9 +12,9 @@ use super::{ProcessStatus, metric};
 
 use crate::sync::lock;
 
-/// A part of the service that readiness depends on.
+/// A component of the service that readiness depends on.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
-pub enum Part {
+pub enum Component {
     /// The model is loaded and working.
     Model,
     /// Postgres accepts commits.
@@ -29,7 +29,7 @@ pub enum Part {
     Running,
 }
 
-impl Part {
+impl Component {
     const fn as_str(self) -> &'static str {
         match self {
             Self::Model => "model",
@@ -42,15 +42,15 @@ impl Part {
     }
 }
 
-/// The state behind `/ready`, `/live` and the live page: the fault of each part that has one, notes about parts that need
-/// attention, whether work makes progress, and the process's figures.
+/// The state behind `/ready`, `/live` and the live page: the fault of each component that has one, notes about components
+/// that need attention, whether work makes progress, and the process's figures.
 #[derive(Debug, Clone, Default)]
 pub struct Health {
-    faults: Arc<Mutex<BTreeMap<Part, String>>>,
+    faults: Arc<Mutex<BTreeMap<Component, String>>>,
     /// Quarantined partitions with their causes. They don't make the service unready, since the others continue.
     quarantined: Arc<Mutex<Vec<String>>>,
-    /// Things to do about a part before they become a fault.
-    notes: Arc<Mutex<BTreeMap<Part, String>>>,
+    /// Things to do about a component before they become a fault.
+    notes: Arc<Mutex<BTreeMap<Component, String>>>,
     /// Notified when someone asks for quarantined partitions to be retried.
     retry: Arc<Notify>,
     /// When work was last done or attempted; `None` while there is none to do.
@@ -59,34 +59,34 @@ pub struct Health {
 }
 
 impl Health {
-    /// Creates the initial state, in which the parts that start first are not ready yet.
+    /// Creates the initial state, in which the components that start first are not ready yet.
     #[must_use]
     pub fn starting() -> Self {
         let health = Self::default();
-        health.set_fault(Part::Model, "loading");
-        health.set_fault(Part::Database, "connecting");
-        health.set_fault(Part::Kafka, "joining the group");
+        health.set_fault(Component::Model, "loading");
+        health.set_fault(Component::Database, "connecting");
+        health.set_fault(Component::Kafka, "joining the group");
         health
     }
 
-    /// Clears the part's fault.
-    pub fn clear_fault(&self, part: Part) {
-        self.change(|faults| faults.remove(&part).is_some());
+    /// Clears the component's fault.
+    pub fn clear_fault(&self, component: Component) {
+        self.change(|faults| faults.remove(&component).is_some());
     }
 
-    /// Sets the part's fault.
-    pub fn set_fault(&self, part: Part, why: impl Into<String>) {
+    /// Sets the component's fault.
+    pub fn set_fault(&self, component: Component, why: impl Into<String>) {
         let why = why.into();
-        self.change(|faults| faults.insert(part, why).is_none());
+        self.change(|faults| faults.insert(component, why).is_none());
     }
 
-    /// Returns the faults, one line per part. It is empty if the service is ready.
+    /// Returns the faults, one line per component. It is empty if the service is ready.
     #[must_use]
     pub fn report(&self) -> Vec<String> {
         let faults = lock(&self.faults);
         faults
             .iter()
-            .map(|(part, why)| format!("{}: {why}", part.as_str()))
+            .map(|(component, why)| format!("{}: {why}", component.as_str()))
             .collect()
     }
 
@@ -101,22 +101,22 @@ impl Health {
         lock(&self.quarantined).clone()
     }
 
-    /// Sets or clears the note of a part: what to do about it while it still works.
-    pub fn set_note(&self, part: Part, note: Option<String>) {
+    /// Sets or clears the note of a component: what to do about it while it still works.
+    pub fn set_note(&self, component: Component, note: Option<String>) {
         let mut notes = lock(&self.notes);
         match note {
-            Some(note) => notes.insert(part, note),
-            None => notes.remove(&part),
+            Some(note) => notes.insert(component, note),
+            None => notes.remove(&component),
         };
     }
 
-    /// Returns the notes, one line per part.
+    /// Returns the notes, one line per component.
     #[must_use]
     pub fn notes(&self) -> Vec<String> {
         let notes = lock(&self.notes);
         notes
             .iter()
-            .map(|(part, note)| format!("{}: {note}", part.as_str()))
+            .map(|(component, note)| format!("{}: {note}", component.as_str()))
             .collect()
     }
 
@@ -154,7 +154,7 @@ impl Health {
         &self.status
     }
 
-    fn change(&self, apply: impl FnOnce(&mut BTreeMap<Part, String>) -> bool) {
+    fn change(&self, apply: impl FnOnce(&mut BTreeMap<Component, String>) -> bool) {
         // Nothing panics while holding the lock, and even if it were poisoned, the map would be valid.
         let mut faults = lock(&self.faults);
         apply(&mut faults);
@@ -167,14 +167,14 @@ mod tests {
     use super::*;
 
     #[test]
-    fn ready_when_no_part_has_a_fault() {
+    fn ready_when_no_component_has_a_fault() {
         let health = Health::starting();
         assert_eq!(health.report().len(), 3);
-        for part in [Part::Model, Part::Database, Part::Kafka] {
-            health.clear_fault(part);
+        for component in [Component::Model, Component::Database, Component::Kafka] {
+            health.clear_fault(component);
         }
         assert!(health.report().is_empty());
-        health.set_fault(Part::Database, "away");
+        health.set_fault(Component::Database, "away");
         assert_eq!(health.report(), ["database: away"]);
     }
 
