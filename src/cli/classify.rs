@@ -33,7 +33,7 @@ pub(super) async fn run(args: Args) -> anyhow::Result<ExitCode> {
     let (folder, classifier) = tokio::task::block_in_place(|| pipeline::start_classifier(&settings))?;
     let profile = pipeline::profile(&settings, &folder)?;
     let info = folder.info().clone();
-    let show = async |texts: Vec<String>| -> anyhow::Result<()> {
+    let print_predictions = async |texts: Vec<String>| -> anyhow::Result<()> {
         let cleaned: Vec<Arc<str>> = texts.iter().map(|text| profile.clean(text).into()).collect();
         let predictions = classifier.classify(cleaned).await;
         let mut out = std::io::stdout().lock();
@@ -47,7 +47,7 @@ pub(super) async fn run(args: Args) -> anyhow::Result<ExitCode> {
         Ok(())
     };
     if !args.texts.is_empty() && args.texts != ["-"] {
-        show(args.texts).await?;
+        print_predictions(args.texts).await?;
         return Ok(ExitCode::SUCCESS);
     }
     if std::io::stdin().is_terminal() {
@@ -59,10 +59,10 @@ pub(super) async fn run(args: Args) -> anyhow::Result<ExitCode> {
         let line = line.context("can't read standard input")?;
         window.push(String::from_utf8_lossy(&line).trim_end_matches('\r').to_owned());
         if interactive || window.len() == WINDOW {
-            show(std::mem::take(&mut window)).await?;
+            print_predictions(std::mem::take(&mut window)).await?;
         }
     }
-    show(window).await?;
+    print_predictions(window).await?;
     Ok(ExitCode::SUCCESS)
 }
 

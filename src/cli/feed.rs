@@ -20,7 +20,7 @@ use time::OffsetDateTime;
 use super::{SettingsArgs, stop_signal};
 use crate::{
     config::SettingsError,
-    feed::{self, FeedOptions, FeedProgress, Source, shift_timestamps},
+    feed::{self, FeedInput, FeedOptions, FeedProgress, shift_timestamps},
     kafka,
     post::{self, Format},
     telemetry,
@@ -52,12 +52,12 @@ pub(super) async fn run(args: Args) -> anyhow::Result<ExitCode> {
     let settings = args.settings.merge()?;
     kafka::check_clients(&settings.kafka)?;
     telemetry::init_logs(&settings.log).map_err(SettingsError::from)?;
-    let source = if args.file.as_os_str() == "-" {
-        Source::Stdin
+    let input = if args.file.as_os_str() == "-" {
+        FeedInput::Stdin
     } else {
-        Source::File(args.file.clone())
+        FeedInput::File(args.file.clone())
     };
-    if args.shift_timestamps && source == Source::Stdin {
+    if args.shift_timestamps && input == FeedInput::Stdin {
         return Err(SettingsError::ReadTwice.into());
     }
     let options = FeedOptions {
@@ -76,7 +76,7 @@ pub(super) async fn run(args: Args) -> anyhow::Result<ExitCode> {
     });
     let summary = tokio::task::spawn_blocking(move || {
         let newest = if args.shift_timestamps {
-            shift_timestamps::newest_in(&source, options.any_text).context("reading event times")?
+            shift_timestamps::newest_in(&input, options.any_text).context("reading event times")?
         } else {
             None
         };
@@ -85,11 +85,11 @@ pub(super) async fn run(args: Args) -> anyhow::Result<ExitCode> {
         let summary = feed::feed(
             &settings.kafka,
             &options,
-            &source,
+            &input,
             |line| rewrite(line, shift),
             |line| post::key(line, &parsing).map(|id| id.to_string()),
             |progress| {
-                show(&bar, progress);
+                update(&bar, progress);
                 if stopped.load(Ordering::Relaxed) {
                     ControlFlow::Break(())
                 } else {
@@ -130,8 +130,8 @@ fn bar() -> ProgressBar {
     bar
 }
 
-fn show(bar: &ProgressBar, progress: &FeedProgress) {
-    if let Some(length) = progress.source_length
+fn update(bar: &ProgressBar, progress: &FeedProgress) {
+    if let Some(length) = progress.input_length
         && bar.length().is_none()
     {
         bar.set_length(length);
@@ -139,6 +139,6 @@ fn show(bar: &ProgressBar, progress: &FeedProgress) {
             bar.set_style(style);
         }
     }
-    bar.set_position(progress.source_bytes);
+    bar.set_position(progress.input_bytes);
     bar.set_message(format!("{} records", progress.sent));
 }

@@ -24,7 +24,7 @@ pub(super) static NAMES: LazyLock<Vec<Vec<&'static str>>> = LazyLock::new(|| {
 fn collect(path: &mut Vec<&'static str>, names: &mut Vec<Vec<&'static str>>) {
     let fields = Cell::new(None);
     // Always fails: at the end of the path, or earlier if there is no such section.
-    let _ = Settings::deserialize(Probe { path, fields: &fields });
+    let _ = Settings::deserialize(FieldNames { path, fields: &fields });
     let Some(fields) = fields.get() else {
         names.push(path.clone());
         return;
@@ -41,12 +41,12 @@ fn collect(path: &mut Vec<&'static str>, names: &mut Vec<Vec<&'static str>>) {
 }
 
 /// A deserializer that descends a path of sections and records the fields of the last one.
-struct Probe<'p> {
+struct FieldNames<'p> {
     path: &'p [&'static str],
     fields: &'p Cell<Option<&'static [&'static str]>>,
 }
 
-impl<'de> Deserializer<'de> for Probe<'_> {
+impl<'de> Deserializer<'de> for FieldNames<'_> {
     type Error = Error;
 
     fn deserialize_any<V: Visitor<'de>>(self, _: V) -> Result<V::Value, Error> {
@@ -77,7 +77,7 @@ impl<'de> Deserializer<'de> for Probe<'_> {
 }
 
 /// A map with a single member: the section on the path.
-impl<'de> MapAccess<'de> for Probe<'_> {
+impl<'de> MapAccess<'de> for FieldNames<'_> {
     type Error = Error;
 
     fn next_key_seed<K: DeserializeSeed<'de>>(&mut self, seed: K) -> Result<Option<K::Value>, Error> {
@@ -89,7 +89,7 @@ impl<'de> MapAccess<'de> for Probe<'_> {
 
     fn next_value_seed<V: DeserializeSeed<'de>>(&mut self, seed: V) -> Result<V::Value, Error> {
         let path = self.path.get(1..).unwrap_or_default();
-        seed.deserialize(Probe {
+        seed.deserialize(FieldNames {
             path,
             fields: self.fields,
         })

@@ -1,10 +1,10 @@
-//! Detects how records are laid out in a source, and refuses unsupported formats.
+//! Detects how records are laid out in an input, and refuses unsupported formats.
 
 use std::io;
 
 use crate::post::looks_structured;
 
-/// How records are laid out in a source.
+/// How records are laid out in an input.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(super) enum Layout {
     /// One record per line.
@@ -21,7 +21,7 @@ pub(super) fn invalid(why: impl Into<String>) -> io::Error {
 
 pub(super) const BYTE_ORDER_MARK: &[u8] = b"\xef\xbb\xbf";
 
-/// Detects the layout of a source from its beginning.
+/// Detects the layout of an input from its beginning.
 pub(super) fn layout(beginning: &[u8]) -> io::Result<Layout> {
     if let Some(what) = other_format(beginning) {
         let remedy = match what.contains(": ") {

@@ -19,7 +19,7 @@ use std::{
 
 pub use self::{
     options::{FeedError, FeedOptions},
-    records::Source,
+    records::FeedInput,
 };
 use self::{pace::Pace, records::Records};
 use crate::{
@@ -43,10 +43,10 @@ pub struct FeedProgress {
     pub acknowledged: u64,
     /// The total size of the records sent, in bytes.
     pub bytes: u64,
-    /// The number of bytes read from the source, before decompression.
-    pub source_bytes: u64,
-    /// The length of the source in bytes, if known.
-    pub source_length: Option<u64>,
+    /// The number of bytes read from the input, before decompression.
+    pub input_bytes: u64,
+    /// The length of the input in bytes, if known.
+    pub input_length: Option<u64>,
 }
 
 /// The result of feeding.
@@ -56,7 +56,7 @@ pub struct FeedSummary {
     pub progress: FeedProgress,
     /// The number of records without a key, which were sent to arbitrary partitions.
     pub without_key: u64,
-    /// Whether the progress callback stopped it before the end of the source.
+    /// Whether the progress callback stopped it before the end of the input.
     pub interrupted: bool,
     /// The elapsed time.
     pub elapsed: Duration,
@@ -107,7 +107,7 @@ impl ProducerContext for Deliveries {
     }
 }
 
-/// Sends each record of the source once, in order. Records are lines or, if the source is pretty-printed JSON, a JSON array
+/// Sends each record of the input once, in order. Records are lines or, if the input is pretty-printed JSON, a JSON array
 /// or server-sent events, the values, elements or events. Empty records are skipped.
 ///
 /// `rewrite` may modify each record (see [`shift_timestamps`]). `key` returns a record's key,
@@ -115,11 +115,11 @@ impl ProducerContext for Deliveries {
 /// sent are then still awaited. Blocks: call it on a thread that may block.
 ///
 /// # Errors
-/// Returns [`FeedError`] if the source can't be read, or the broker does not accept the records.
+/// Returns [`FeedError`] if the input can't be read, or the broker does not accept the records.
 pub fn feed(
     kafka: &KafkaOptions,
     options: &FeedOptions,
-    source: &Source,
+    input: &FeedInput,
     rewrite: impl for<'a> Fn(&'a [u8]) -> Cow<'a, [u8]>,
     key: impl Fn(&[u8]) -> Option<String>,
     mut progress: impl FnMut(&FeedProgress) -> ControlFlow<()>,
@@ -133,18 +133,18 @@ pub fn feed(
     {
         return Err(KafkaError::setting("rate", "must be a number of records per second above 0").into());
     }
-    let mut records = Records::open(source, options.any_text).map_err(|error| read_error(source, error, 0))?;
+    let mut records = Records::open(input, options.any_text).map_err(|error| read_error(input, error, 0))?;
     topic::prepare(kafka, options)?;
     let producer = producer(kafka, options)?;
 
     let started = Instant::now();
     let mut pace = Pace::new(options.rate, started);
     let mut state = FeedProgress {
-        source_length: records.length(),
+        input_length: records.length(),
         ..FeedProgress::default()
     };
     let (mut without_key, mut interrupted, mut shown) = (0, false, started);
-    while let Some(line) = records.next().map_err(|error| read_error(source, error, state.sent))? {
+    while let Some(line) = records.next().map_err(|error| read_error(input, error, state.sent))? {
         if line.is_empty() {
             continue;
         }
@@ -155,7 +155,7 @@ pub fn feed(
         send(&producer, &options.topic, &line, key.as_deref(), options)?;
         state.sent += 1;
         state.bytes += line.len() as u64;
-        state.source_bytes = records.position();
+        state.input_bytes = records.position();
         if state.sent.is_multiple_of(64) || options.rate.is_some() {
             producer.poll(Duration::ZERO);
             failures(&producer, options)?;
@@ -170,7 +170,7 @@ pub fn feed(
         }
     }
     flush(&producer, options, &mut state, &mut progress)?;
-    state.source_bytes = records.position();
+    state.input_bytes = records.position();
     let _ = progress(&state);
     Ok(FeedSummary {
         progress: state,
@@ -180,9 +180,9 @@ pub fn feed(
     })
 }
 
-fn read_error(source: &Source, error: std::io::Error, sent: u64) -> FeedError {
+fn read_error(input: &FeedInput, error: std::io::Error, sent: u64) -> FeedError {
     FeedError::Read {
-        source_name: source.to_string(),
+        input: input.to_string(),
         error,
         sent,
     }

@@ -16,7 +16,7 @@ pub struct FeedOptions {
     pub create_partitions: Option<i32>,
     /// The compression of record batches: `none`, `gzip`, `snappy`, `lz4` or `zstd`.
     pub compression: String,
-    /// Treat every line as a record. Otherwise the beginning of the source must look like posts or like text.
+    /// Treat every line as a record. Otherwise the beginning of the input must look like posts or like text.
     pub any_text: bool,
 }
 
@@ -38,11 +38,11 @@ pub enum FeedError {
     /// An error from the broker or in the settings.
     #[error(transparent)]
     Kafka(#[from] KafkaError),
-    /// The source can't be read.
-    #[error("reading {source_name}: {error}; {sent} records were already sent")]
+    /// The input can't be read.
+    #[error("reading {input}: {error}; {sent} records were already sent")]
     Read {
         /// The file name, or standard input.
-        source_name: String,
+        input: String,
         /// The cause.
         error: std::io::Error,
         /// The number of records sent before.

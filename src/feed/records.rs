@@ -1,4 +1,4 @@
-//! Reads the records of a file or of standard input, decompressing it: lines, or the records in a source with another
+//! Reads the records of a file or of standard input, decompressing it: lines, or the records in an input with another
 //! layout.
 
 use std::{
@@ -16,14 +16,14 @@ use super::layout::{BYTE_ORDER_MARK, Layout, invalid, layout};
 
 /// Where records are read from. zstd and gzip are detected by their first bytes, regardless of the name.
 #[derive(Debug, Clone, PartialEq, Eq)]
-pub enum Source {
+pub enum FeedInput {
     /// A file.
     File(PathBuf),
     /// Standard input.
     Stdin,
 }
 
-impl fmt::Display for Source {
+impl fmt::Display for FeedInput {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self {
             Self::File(path) => write!(f, "{}", path.display()),
@@ -35,7 +35,7 @@ impl fmt::Display for Source {
 /// The maximum length of a record, which bounds memory. Kafka's own limits are far below.
 const MAX_RECORD_BYTES: u64 = 512 << 20;
 
-/// Counts the bytes read from the source before decompression.
+/// Counts the bytes read from the input before decompression.
 struct Counted<R> {
     inner: R,
     count: Arc<AtomicU64>,
@@ -49,7 +49,7 @@ impl<R: Read> Read for Counted<R> {
     }
 }
 
-/// The records of a source.
+/// The records of an input.
 pub(super) struct Records {
     reader: Box<dyn BufRead>,
     layout: Layout,
@@ -61,20 +61,20 @@ pub(super) struct Records {
 }
 
 impl Records {
-    /// Opens the source, and detects the layout of its records from its beginning. With `any_text`, every line is a
+    /// Opens the input, and detects the layout of its records from its beginning. With `any_text`, every line is a
     /// record.
     ///
     /// # Errors
     /// Returns I/O errors, or [`io::ErrorKind::InvalidData`] with the reason if the beginning is in an unsupported format. A
     /// damaged archive is detected only when it is read.
-    pub(super) fn open(source: &Source, any_text: bool) -> io::Result<Self> {
-        let (inner, length): (Box<dyn Read>, _) = match source {
-            Source::File(path) => {
+    pub(super) fn open(input: &FeedInput, any_text: bool) -> io::Result<Self> {
+        let (inner, length): (Box<dyn Read>, _) = match input {
+            FeedInput::File(path) => {
                 let file = File::open(path)?;
                 let metadata = file.metadata()?;
                 (Box::new(file), metadata.is_file().then_some(metadata.len()))
             }
-            Source::Stdin => (Box::new(io::stdin()), None),
+            FeedInput::Stdin => (Box::new(io::stdin()), None),
         };
         let position = Arc::new(AtomicU64::new(0));
         let counted = Counted {
@@ -103,7 +103,7 @@ impl Records {
     /// Returns the next record: a line without its line ending, which may be empty; a JSON value; or a block.
     ///
     /// # Errors
-    /// Returns an error if the source can't be read or decompressed, a record exceeds 512 MiB, or the source ends within a
+    /// Returns an error if the input can't be read or decompressed, a record exceeds 512 MiB, or the input ends within a
     /// JSON value.
     #[allow(clippy::should_implement_trait)] // returns its buffer, which an iterator can't
     pub(super) fn next(&mut self) -> io::Result<Option<&[u8]>> {
@@ -204,12 +204,12 @@ impl Records {
         }
     }
 
-    /// Returns the number of bytes read from the source, before decompression.
+    /// Returns the number of bytes read from the input, before decompression.
     pub(super) fn position(&self) -> u64 {
         self.position.load(Ordering::Relaxed)
     }
 
-    /// Returns the length of the source in bytes, if known.
+    /// Returns the length of the input in bytes, if known.
     pub(super) fn length(&self) -> Option<u64> {
         self.length
     }
@@ -242,7 +242,7 @@ mod tests {
     fn read(bytes: &[u8]) -> io::Result<Vec<Vec<u8>>> {
         let mut file = tempfile::NamedTempFile::new()?;
         file.write_all(bytes)?;
-        let mut records = Records::open(&Source::File(file.path().into()), false)?;
+        let mut records = Records::open(&FeedInput::File(file.path().into()), false)?;
         let mut all = Vec::new();
         while let Some(record) = records.next()? {
             all.push(record.to_vec());
@@ -381,7 +381,7 @@ mod tests {
         }
         let mut file = tempfile::NamedTempFile::new().unwrap();
         file.write_all(b"id,text\n").unwrap();
-        assert!(Records::open(&Source::File(file.path().into()), true).is_ok());
+        assert!(Records::open(&FeedInput::File(file.path().into()), true).is_ok());
     }
 
     proptest::proptest! {

@@ -13,7 +13,7 @@ use time::{
     macros::format_description,
 };
 
-use super::records::{Records, Source};
+use super::records::{FeedInput, Records};
 
 /// The fields with event times.
 const FIELDS: &[&[u8]] = &[
@@ -51,12 +51,12 @@ pub fn newest(line: &[u8]) -> Option<OffsetDateTime> {
     newest
 }
 
-/// Returns the newest event time of a source, read as in [`feed`](super::feed()).
+/// Returns the newest event time of an input, read as in [`feed`](super::feed()).
 ///
 /// # Errors
-/// Returns an error if the source can't be read.
-pub fn newest_in(source: &Source, any_text: bool) -> io::Result<Option<OffsetDateTime>> {
-    let mut records = Records::open(source, any_text)?;
+/// Returns an error if the input can't be read.
+pub fn newest_in(input: &FeedInput, any_text: bool) -> io::Result<Option<OffsetDateTime>> {
+    let mut records = Records::open(input, any_text)?;
     let mut found = None;
     while let Some(record) = records.next()? {
         found = found.max(newest(record));

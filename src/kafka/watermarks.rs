@@ -57,9 +57,9 @@ pub async fn watermarks(
     blocking(move || {
         let deadline = Instant::now() + timeout;
         let partitions = partitions(&options, timeout)?;
-        let probe = Probe::new(&options, deadline)?;
-        let watermarks = probe.log_watermarks(&partitions)?;
-        probe.last_records(watermarks)
+        let client = WatermarkClient::new(&options, deadline)?;
+        let watermarks = client.log_watermarks(&partitions)?;
+        client.last_records(watermarks)
     })
     .await
 }
@@ -72,7 +72,8 @@ pub(super) async fn log_watermarks(
     timeout: Duration,
 ) -> Result<BTreeMap<Partition, Watermarks>, KafkaError> {
     let options = options.clone();
-    blocking(move || Probe::new(&options, Instant::now() + timeout)?.available_log_watermarks(&partitions)).await
+    blocking(move || WatermarkClient::new(&options, Instant::now() + timeout)?.available_log_watermarks(&partitions))
+        .await
 }
 
 /// The ends of partitions, given offsets that they are known to have reached. Fetching starts at those offsets: earlier
@@ -86,14 +87,14 @@ pub(super) async fn ends(
     timeout: Duration,
 ) -> Result<BTreeMap<Partition, i64>, KafkaError> {
     let options = options.clone();
-    blocking(move || Probe::new(&options, Instant::now() + timeout)?.ends(&known)).await
+    blocking(move || WatermarkClient::new(&options, Instant::now() + timeout)?.ends(&known)).await
 }
 
 /// How long each poll waits.
 const POLL_TIMEOUT: Duration = Duration::from_millis(5);
 
 /// A consumer with manual assignment, which joins no group and commits nothing.
-struct Probe {
+struct WatermarkClient {
     consumer: Arc<BaseConsumer<CommonContext>>,
     brokers: String,
     read_committed: bool,
@@ -111,10 +112,10 @@ struct Search {
     done: bool,
 }
 
-impl Probe {
+impl WatermarkClient {
     fn new(options: &KafkaOptions, deadline: Instant) -> Result<Self, KafkaError> {
         let consumer = options
-            .probe_config()
+            .watermark_client_config()
             .create_with_context(CommonContext::default())
             .map_err(|error| KafkaError::client("creating a consumer", &error))?;
         Ok(Self {
@@ -363,13 +364,13 @@ mod tests {
 
     const PATIENCE: Duration = Duration::from_secs(20);
 
-    /// The number of records that a probe's client has received from the broker.
-    fn received(probe: &Probe) -> u64 {
+    /// The number of records that the client has received from the broker.
+    fn received(client: &WatermarkClient) -> u64 {
         let begun = Instant::now();
         loop {
             assert!(begun.elapsed() < PATIENCE, "no statistics");
-            let _ = probe.consumer.poll(POLL_TIMEOUT);
-            let statistics = probe.consumer.context().take_statistics();
+            let _ = client.consumer.poll(POLL_TIMEOUT);
+            let statistics = client.consumer.context().take_statistics();
             if let Ok(statistics) = serde_json::from_slice::<serde_json::Value>(&statistics) {
                 return statistics["rxmsgs"].as_u64().unwrap();
             }
@@ -398,26 +399,26 @@ mod tests {
             topics: vec!["posts".into()],
             ..KafkaOptions::default()
         };
-        let probe = || Probe::new(&options, Instant::now() + PATIENCE).unwrap();
+        let client = || WatermarkClient::new(&options, Instant::now() + PATIENCE).unwrap();
         let of = |partition| (Arc::<str>::from("posts"), partition);
 
-        let all = probe();
+        let all = client();
         assert_eq!(
             all.log_watermarks(&[of(1)]).unwrap()[&of(1)],
             Watermarks { low: 0, high: 500 }
         );
         assert!(received(&all) > 0);
 
-        let at_ends = probe();
+        let at_ends = client();
         let ends = at_ends.ends(&[(of(0), 0), (of(1), 500)]).unwrap();
         assert_eq!((ends[&of(0)], ends[&of(1)]), (0, 500));
         assert_eq!(received(&at_ends), 0);
 
         produce(3);
-        assert_eq!(probe().ends(&[(of(1), 500)]).unwrap()[&of(1)], 503);
+        assert_eq!(client().ends(&[(of(1), 500)]).unwrap()[&of(1)], 503);
 
         // There is no answer for a partition that doesn't exist, but the others' ends are returned.
-        let brief = Probe::new(&options, Instant::now() + Duration::from_secs(3)).unwrap();
+        let brief = WatermarkClient::new(&options, Instant::now() + Duration::from_secs(3)).unwrap();
         let ends = brief.ends(&[(of(0), 0), (of(7), 0)]).unwrap();
         assert_eq!(ends.get(&of(7)), None);
         assert_eq!(ends.get(&of(0)), Some(&0));

@@ -92,7 +92,7 @@ async fn run(args: Args) -> Result<ExitCode> {
     let scratch = Scratch::new()?;
     let mut stack = Stack::default();
     let result = tokio::select! {
-        result = show(&args, started, &scratch, &mut stack) => result,
+        result = demonstrate(&args, started, &scratch, &mut stack) => result,
         _ = interrupt.recv() => Ok(false),
         _ = terminate.recv() => Ok(false),
         _ = hangup.recv() => Ok(false),
@@ -132,7 +132,7 @@ impl Stack {
 }
 
 /// Returns true if the demo ended by itself, and false if it was still running live posts.
-async fn show(args: &Args, started: Instant, scratch: &Scratch, stack: &mut Stack) -> Result<bool> {
+async fn demonstrate(args: &Args, started: Instant, scratch: &Scratch, stack: &mut Stack) -> Result<bool> {
     let runtime = find_runtime(args.runtime.as_deref())?;
     let model = find_model(args.model.as_deref())?;
     let service = find_service(args.service.as_deref())?;

@@ -272,7 +272,7 @@ impl KafkaOptions {
     }
 
     /// For reading by manual assignment, without joining the group.
-    pub(super) fn probe_config(&self) -> ClientConfig {
+    pub(super) fn watermark_client_config(&self) -> ClientConfig {
         let mut config = self.reader_config();
         self.properties.apply(&mut config, PRODUCER_ONLY);
         config

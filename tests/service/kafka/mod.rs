@@ -20,7 +20,7 @@ use std::{
 
 use crate::support::broker::Broker;
 use futures::future::BoxFuture;
-use moodstream::feed::{self, FeedError, FeedOptions, FeedSummary, Source};
+use moodstream::feed::{self, FeedError, FeedInput, FeedOptions, FeedSummary};
 use moodstream::kafka::{
     Consumer, DeadLetter, DeadLetterCounts, DeadLetterError, DeadLetterTopic, DeadLetters, KafkaError, KafkaOptions,
     OffsetStore, OffsetStoreError, OnTopicChanged, Origin, OutOfRange, Partition, QuarantineReason, Record, StartFrom,

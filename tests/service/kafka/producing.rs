@@ -289,7 +289,7 @@ fn feed_bytes(broker: &Broker, options: &FeedOptions, name: &str, bytes: &[u8]) 
     feed::feed(
         &kafka,
         options,
-        &Source::File(path),
+        &FeedInput::File(path),
         |line| line.into(),
         key,
         |_| ControlFlow::Continue(()),
@@ -329,7 +329,7 @@ async fn feed_sends_each_line_once_with_its_key_from_any_compression() {
             (5_001, 5_001, 1, false)
         );
         assert_eq!(
-            (summary.progress.source_length, summary.progress.source_bytes),
+            (summary.progress.input_length, summary.progress.input_bytes),
             (Some(length), length)
         );
 

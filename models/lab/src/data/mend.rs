@@ -200,7 +200,7 @@ mod tests {
         fn double_encoding_is_undone(text in "[a-z]{0,5}[àéîõü’“”😂€あ]{1,4}[a-z]{0,5}") {
             let broken: String = text.bytes().map(char::from).collect();
             // Latin-1 shows bytes 0x80 to 0x9F as control characters, which normalising would remove.
-            let shown: String = broken.chars().map(|c| u8::try_from(u32::from(c)).map_or(c, show)).collect();
+            let shown: String = broken.chars().map(|c| u8::try_from(u32::from(c)).map_or(c, as_cp1252)).collect();
             prop_assert_eq!(mend(&shown), text);
         }
 
@@ -212,7 +212,7 @@ mod tests {
         }
     }
 
-    fn show(b: u8) -> char {
+    fn as_cp1252(b: u8) -> char {
         (0x80..0x2123)
             .filter_map(char::from_u32)
             .find(|&c| c as u32 > 0xFF && byte(c) == Some(b))
