@@ -56,8 +56,14 @@ fn no_module_imports_one_above_itself() {
 fn no_files_of_a_folder_import_each_other_in_a_loop() {
     let root = Path::new(env!("CARGO_MANIFEST_DIR"));
     for source in ["src", "models/lab/src", "examples/demo/src"] {
-        for folder in folders(&root.join(source)) {
-            assert_eq!(loops(&siblings(&folder)), BTreeSet::new(), "in {}", folder.display());
+        let source = root.join(source);
+        for folder in folders(&source) {
+            assert_eq!(
+                loops(&siblings(&source, &folder)),
+                BTreeSet::new(),
+                "in {}",
+                folder.display()
+            );
         }
     }
 }
@@ -93,6 +99,16 @@ fn imports_are_found_in_every_spelling() {
     assert_eq!(found, ["kafka", "model", "post", "store"]);
 }
 
+#[test]
+fn re_exported_names_are_found() {
+    let face = "pub use a::One;\npub use self::{\n    a::{Two, Three},\n    b::Four,\n};\nuse super::a::Five;\n";
+    assert_eq!(
+        exports(face, "a").into_iter().collect::<Vec<_>>(),
+        ["One", "Three", "Two"]
+    );
+    assert_eq!(exports(face, "b").into_iter().collect::<Vec<_>>(), ["Four"]);
+}
+
 /// Returns the folder and all folders below it.
 fn folders(folder: &Path) -> Vec<PathBuf> {
     let mut found = vec![folder.to_owned()];
@@ -105,31 +121,72 @@ fn folders(folder: &Path) -> Vec<PathBuf> {
     found
 }
 
-/// Returns the modules of a folder, each with those beside it that it refers to outside its tests.
-fn siblings(folder: &Path) -> BTreeMap<String, BTreeSet<String>> {
-    let mut texts = BTreeMap::new();
+/// Returns the modules of a folder below `source`, each with those beside it that it refers to outside its tests, directly
+/// or by a name that the folder re-exports.
+fn siblings(source: &Path, folder: &Path) -> BTreeMap<String, BTreeSet<String>> {
+    let mut modules = BTreeMap::new();
     for entry in fs::read_dir(folder).unwrap() {
         let path = entry.unwrap().path();
         let name = path.file_stem().unwrap().to_string_lossy().into_owned();
-        let face = if path.is_dir() {
-            path.join("mod.rs")
-        } else {
-            path.clone()
-        };
-        let is_module = !["mod", "lib", "main", "tests"].contains(&name.as_str());
-        if is_module && face.extension().is_some_and(|extension| extension == "rs") {
-            texts.insert(name, fs::read_to_string(face).unwrap_or_default());
+        let files = if path.is_dir() { rust_files(&path) } else { vec![path] };
+        if !["mod", "lib", "main", "tests"].contains(&name.as_str()) && files.iter().all(|file| is_rust(file)) {
+            modules.insert(name, files);
         }
     }
-    texts
+    let face = ["mod.rs", "lib.rs"].map(|face| fs::read_to_string(folder.join(face)).unwrap_or_default());
+    let exported: BTreeMap<String, &String> = modules
+        .keys()
+        .flat_map(|name| exports(&face.concat(), name).into_iter().map(move |item| (item, name)))
+        .collect();
+    let own_path: String = folder
+        .strip_prefix(source)
+        .unwrap()
         .iter()
-        .map(|(name, text)| {
+        .map(|part| format!("{}::", part.to_string_lossy()))
+        .collect();
+    let imported = |name: &String, files: &Vec<PathBuf>| {
+        let mut found = BTreeSet::new();
+        for file in files {
+            let below = file.strip_prefix(folder).unwrap();
+            if below.iter().any(|part| part == "tests" || part == "tests.rs") {
+                continue;
+            }
+            let text = fs::read_to_string(file).unwrap();
             let code = text.split("#[cfg(test)]\nmod tests {").next().unwrap_or_default();
-            let mut found = imports(&code.replace("super::super::", "above::"), "super::");
-            found.retain(|other| other != name && texts.contains_key(other));
-            (name.clone(), found)
-        })
+            let depth = below.iter().count() - usize::from(below.ends_with("mod.rs"));
+            let up = "super::".repeat(depth);
+            let code = code
+                .replace(&format!("super::{up}"), "above::")
+                .replace(&up, "here::")
+                .replace(&format!("crate::{own_path}"), "here::");
+            found.extend(imports(&code, "here::").into_iter().filter_map(|item| {
+                let module = modules.get_key_value(&item).map(|(name, _)| name);
+                module.or_else(|| exported.get(&item).copied()).cloned()
+            }));
+        }
+        found.remove(name);
+        found
+    };
+    modules
+        .iter()
+        .map(|(name, files)| (name.clone(), imported(name, files)))
         .collect()
+}
+
+/// Returns the names that a `mod.rs` imports from the module beside it.
+fn exports(face: &str, module: &str) -> BTreeSet<String> {
+    let uses = face.split("use ").skip(1).filter_map(|rest| rest.split(';').next());
+    uses.flat_map(|tree| {
+        let tree = tree.replace("self::", "");
+        let path = format!("{module}::");
+        let starts = tree
+            .match_indices(&path)
+            .filter(|(at, _)| !tree[..*at].ends_with([':', '_']) && !tree[..*at].ends_with(char::is_alphanumeric));
+        starts
+            .flat_map(|(at, _)| items(&tree[at + path.len()..]))
+            .collect::<Vec<_>>()
+    })
+    .collect()
 }
 
 /// Returns the modules that are in a loop, or on a way between two loops.
@@ -152,11 +209,15 @@ fn rust_files(folder: &Path) -> Vec<PathBuf> {
         let path = entry.unwrap().path();
         if path.is_dir() {
             files.extend(rust_files(&path));
-        } else if path.extension().is_some_and(|extension| extension == "rs") {
+        } else if is_rust(&path) {
             files.push(path);
         }
     }
     files
+}
+
+fn is_rust(path: &Path) -> bool {
+    path.extension().is_some_and(|extension| extension == "rs")
 }
 
 /// Returns the top-level module of a path below `src/`.
@@ -172,14 +233,15 @@ fn imports(text: &str, root: &str) -> BTreeSet<String> {
         .map(|line| line.split("//").next().unwrap_or_default())
         .collect::<Vec<_>>()
         .join("\n");
-    let mut found = BTreeSet::new();
-    for rest in code.split(root).skip(1) {
-        match rest.strip_prefix('{') {
-            None => found.extend(word(rest)),
-            Some(list) => found.extend(heads(list)),
-        }
+    code.split(root).skip(1).flat_map(items).collect()
+}
+
+/// Returns the first words of what follows a path: one, or those of a braced list.
+fn items(rest: &str) -> Vec<String> {
+    match rest.strip_prefix('{') {
+        None => word(rest).into_iter().collect(),
+        Some(list) => heads(list),
     }
-    found
 }
 
 /// Returns the first word of each element of a braced list, ignoring nested lists.

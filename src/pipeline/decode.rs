@@ -13,7 +13,7 @@ use crate::{
         self, Deletion, Envelope, EventTime, Id, Language, Origin, ParseOptions, Parsed, Post, Reason, Reject,
         TimeSource,
     },
-    store::{LateBefore, Retention},
+    store::{Retention, RetentionCutoff},
     telemetry::metric,
 };
 
@@ -93,8 +93,8 @@ pub struct Decoder {
     /// How long posts are kept; older ones are late.
     pub retention: Retention,
     /// Posts from before this time are late too, since retention has dropped their days: see
-    /// [`crate::store::Store::retired_until`]. The flush checks again, under its locks; checking here saves the model's work.
-    pub retired: LateBefore,
+    /// [`crate::store::Store::retention_mark`]. The flush checks again, under its locks; checking here saves the model's work.
+    pub retention_mark: RetentionCutoff,
 }
 
 impl Decoder {
@@ -123,7 +123,7 @@ impl Decoder {
             Err(reject) => return Content::Rejected(reject),
         }
         let created_at = post.created_at.get();
-        if self.retention.late_before(now).max(self.retired).is_late(created_at) {
+        if self.retention.cutoff(now).max(self.retention_mark).is_late(created_at) {
             return Content::Late;
         }
         if post.time_source == TimeSource::Record {

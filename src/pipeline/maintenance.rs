@@ -32,8 +32,8 @@ pub(super) async fn run(store: Store, settings: StoreSettings, maintained: onesh
 async fn maintain(store: &Store, settings: &StoreSettings) -> Result<(), StoreError> {
     let now = OffsetDateTime::now_utc();
     store.ensure_partitions(now, settings.partitions_ahead).await?;
-    let retired = store.apply_retention(&settings.retention(), now).await?;
-    metrics::counter!(metric::STORE_PARTITIONS_DROPPED).increment(retired.days.len() as u64);
+    let outcome = store.apply_retention(&settings.retention(), now).await?;
+    metrics::counter!(metric::STORE_PARTITIONS_DROPPED).increment(outcome.days.len() as u64);
     if let Some(before) = settings.unseen_deletions_before(now) {
         store.forget_unseen_deletions(before).await?;
     }

@@ -40,9 +40,9 @@ use crate::{
     clean::Profile,
     config::{Settings, SettingsError, StoreSettings},
     model::ModelFolder,
-    store::{LateBefore, Schema, Store, StoreError},
+    store::{Schema, Store, StoreError},
     telemetry::{
-        health::{Health, Part},
+        health::{Component, Health},
         metric,
     },
 };
@@ -142,7 +142,7 @@ pub async fn run_with(
 ) -> anyhow::Result<Summary> {
     // Before connecting to the database, so that an invalid setting is reported at once.
     let (filter, profile) = (settings.post_filter()?, profile(settings, folder)?);
-    health.clear_fault(Part::Model);
+    health.clear_fault(Component::Model);
     health
         .status()
         .update(|status| status.model = Some(folder.info().id.to_string()));
@@ -166,9 +166,9 @@ pub async fn run_with(
         },
         detect_language: settings.posts.detect_language,
         retention: settings.store.retention(),
-        retired: LateBefore(store.retired_until().await?),
+        retention_mark: store.retention_mark().await?,
     };
-    health.clear_fault(Part::Database);
+    health.clear_fault(Component::Database);
 
     let group: Arc<str> = settings.kafka.group.as_str().into();
     let target = match until {
@@ -185,7 +185,7 @@ pub async fn run_with(
         reached = caught_up => { reached?; None }
         ended = &mut stages.committing => Some(ended),
     };
-    health.set_fault(Part::Running, "stopping");
+    health.set_fault(Component::Running, "stopping");
     let deadline = Duration::from_secs(settings.shutdown.deadline_seconds);
     let (totals, worked) = match ended_early {
         Some(ended) => return Err(stages.failed(ended).await),

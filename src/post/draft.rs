@@ -6,10 +6,10 @@ use serde::Deserialize;
 use unicode_normalization::char::is_combining_mark;
 
 use super::{
-    Envelope, EventTime, Hashtag, Id, Language, Limits, MissingTime, ParseOptions, Parsed, Post, Reason, Reject,
-    Source, Text, TimeSource,
+    Envelope, EventTime, Hashtag, Id, Language, MissingTime, Parsed, Post, Reason, Reject, Source, Text, TimeSource,
     clock::{self, Zone},
     json::{List, Object, Scalar},
+    options::{Limits, ParseOptions},
 };
 
 /// The record's metadata and the parse options, which every format needs.

@@ -18,6 +18,7 @@ mod json;
 mod language;
 mod list;
 mod mastodon;
+mod options;
 mod origin;
 mod parse;
 mod plain;
@@ -36,8 +37,9 @@ pub use clock::{Zone, ZoneError};
 pub use field::{EventTime, FieldError, Hashtag, Id, Text};
 pub use field_path::{FieldPath, FieldPathError, FieldPaths};
 pub use language::Language;
+pub use options::{Limits, ParseOptions};
 pub use origin::{Fingerprint, Origin};
-pub use parse::{Limits, ParseOptions, key, parse};
+pub use parse::{key, parse};
 
 use time::OffsetDateTime;
 

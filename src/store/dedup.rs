@@ -10,7 +10,7 @@ use time::OffsetDateTime;
 use super::{
     error::FlushError,
     flush::{Flush, Flushed, RangeIndex, Tally},
-    retention::LateBefore,
+    retention::RetentionCutoff,
 };
 
 /// What the records of one key do.
@@ -65,7 +65,7 @@ struct Event<'a> {
 
 impl<'a> DedupPlan<'a> {
     /// Late posts are counted and otherwise ignored.
-    pub(super) fn new(flush: &'a Flush, retired: LateBefore) -> Result<Self, FlushError> {
+    pub(super) fn new(flush: &'a Flush, retention_mark: RetentionCutoff) -> Result<Self, FlushError> {
         let index = flush.validate()?;
         let range_order: Vec<usize> = index.in_order().collect();
         let mut rank = vec![0; range_order.len()];
@@ -87,7 +87,7 @@ impl<'a> DedupPlan<'a> {
         events.retain(|event| {
             let late = event
                 .post
-                .is_some_and(|place| retired.is_late(flush.posts[place].created_at()));
+                .is_some_and(|place| retention_mark.is_late(flush.posts[place].created_at()));
             tallies[event.range].late += u64::from(late);
             !late
         });

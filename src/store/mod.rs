@@ -20,6 +20,7 @@
 
 mod columns;
 mod connection;
+mod create_partitions;
 mod dedup;
 mod error;
 mod flush;
@@ -32,7 +33,6 @@ mod options;
 mod partition;
 mod plain_row;
 mod retention;
-mod retention_mark;
 mod roles;
 mod rollup;
 mod rollup_rows;
@@ -54,7 +54,7 @@ pub use self::{
     offset::StoredOffset,
     options::{DatabaseUrl, StoreOptions},
     partition::day_of,
-    retention::{LateBefore, Retention, RetentionOutcome},
+    retention::{Retention, RetentionCutoff, RetentionOutcome},
     roles::{Roles, SERVICE_FUNCTIONS, SERVICE_PRIVILEGES},
     schema::{Schema, SchemaError, schema_version},
 };

@@ -11,7 +11,7 @@ use super::{
     dedup::DedupPlan,
     error::{FlushError, StoreError, StoreErrorKind},
     flush::{DeletionRow, Flush, OffsetRange, PostRow},
-    retention::LateBefore,
+    retention::RetentionCutoff,
 };
 use crate::{
     model::Prediction,
@@ -37,7 +37,7 @@ impl Store {
                     .await
                     .map_err(StoreError::when("starting to try a plain row"))?;
                 for flush in [Some(&plain.insert), plain.delete.as_ref()].into_iter().flatten() {
-                    self.write(&mut tx, flush, DedupPlan::new(flush, LateBefore::default())?)
+                    self.write(&mut tx, flush, DedupPlan::new(flush, RetentionCutoff::default())?)
                         .await?;
                 }
                 tx.rollback()

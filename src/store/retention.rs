@@ -23,9 +23,9 @@ const UPKEEP_LOCK: i64 = 0x6d6f_6f64_7570_6b65;
 /// Posts dated before this moment are late: they are counted but not stored. `None`: no post is late. The greater of two
 /// values covers both.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Default)]
-pub struct LateBefore(pub Option<OffsetDateTime>);
+pub struct RetentionCutoff(pub Option<OffsetDateTime>);
 
-impl LateBefore {
+impl RetentionCutoff {
     /// Whether a post of this event time is late.
     #[must_use]
     pub fn is_late(self, created_at: OffsetDateTime) -> bool {
@@ -63,14 +63,8 @@ impl Retention {
 
     /// Start of the oldest day whose posts are kept.
     #[must_use]
-    pub fn cutoff(&self, now: OffsetDateTime) -> Option<OffsetDateTime> {
-        start_of_kept(self.days, now)
-    }
-
-    /// Which posts are past retention.
-    #[must_use]
-    pub fn late_before(&self, now: OffsetDateTime) -> LateBefore {
-        LateBefore(self.cutoff(now))
+    pub fn cutoff(&self, now: OffsetDateTime) -> RetentionCutoff {
+        RetentionCutoff(start_of_kept(self.days, now))
     }
 
     pub(super) fn of(&self, table: PartitionedTable) -> Option<u32> {
@@ -101,8 +95,18 @@ pub struct RetentionOutcome {
 }
 
 impl Store {
+    /// The moment up to which retention has ever dropped posts. Posts before it are late for good: the coarse
+    /// rollups still count the dropped posts, but a second copy of one can no longer be recognised.
+    pub async fn retention_mark(&self) -> Result<RetentionCutoff, StoreError> {
+        const DOING: &str = "reading retention_mark";
+        self.with(DOING, async |connection| {
+            retention_mark(connection).await.map_err(StoreError::when(DOING))
+        })
+        .await
+    }
+
     /// Drops what is past retention: first the partitions, posts and rollups of a day together, then the keys in batches.
-    /// How far it has come is recorded: see [`Self::retired_until`]. Several consumers may call it at once: one of them
+    /// How far it has come is recorded: see [`Self::retention_mark`]. Several consumers may call it at once: one of them
     /// deletes the keys.
     ///
     /// # Errors
@@ -113,8 +117,8 @@ impl Store {
         retention: &Retention,
         now: OffsetDateTime,
     ) -> Result<RetentionOutcome, StoreError> {
-        let mut retired = RetentionOutcome::default();
-        let mut keys_cutoff = retention.cutoff(now);
+        let mut outcome = RetentionOutcome::default();
+        let mut keys_cutoff = retention.cutoff(now).0;
         // Shorter spans first: if a rollup were dropped before the posts that it counts, deleting them would find no row.
         let mut together: BTreeMap<(Span, Date), Vec<TablePartition>> = BTreeMap::new();
         for table in PARTITIONED {
@@ -138,17 +142,17 @@ impl Store {
         }
         for partitions in together.values() {
             self.drop_partitions(partitions).await?;
-            retired.partitions += partitions.len();
-            retired
+            outcome.partitions += partitions.len();
+            outcome
                 .days
                 .extend(partitions.iter().filter(|p| p.of == POSTS).map(|p| p.from));
         }
         if let Some(cutoff) = keys_cutoff {
             for keys in [Keys::Seen, Keys::Unseen { late: true }] {
-                retired.keys += self.prune_keys(keys, cutoff).await?;
+                outcome.keys += self.prune_keys(keys, cutoff).await?;
             }
         }
-        Ok(retired)
+        Ok(outcome)
     }
 
     /// The partitions that begin before the cutoff.
@@ -224,6 +228,14 @@ impl Keys {
     const fn marks(self) -> bool {
         matches!(self, Self::Seen | Self::Unseen { late: true })
     }
+}
+
+/// See [`Store::retention_mark`].
+pub(super) async fn retention_mark(connection: &mut PgConnection) -> Result<RetentionCutoff, sqlx::Error> {
+    let until = sqlx::query_scalar("SELECT max(retired_until) FROM retention_mark")
+        .fetch_one(connection)
+        .await?;
+    Ok(RetentionCutoff(until))
 }
 
 /// Takes the lock for maintenance until the transaction ends; false if another member holds it.
@@ -317,14 +329,14 @@ mod tests {
     fn whole_days_are_kept() {
         let now = datetime!(2019-07-03 15:00 UTC);
         let week = Retention::days(7);
-        assert_eq!(week.cutoff(now), Some(datetime!(2019-06-26 00:00 UTC)));
-        let late = week.late_before(now);
-        assert!(late.is_late(datetime!(2019-06-25 23:59:59.999 UTC)));
-        assert!(!late.is_late(datetime!(2019-06-26 00:00 UTC)));
-        assert!(late.is_late(datetime!(2019-06-26 01:00 +02:00)), "days are UTC");
-        let never = Retention::default().late_before(now);
+        let cutoff = week.cutoff(now);
+        assert_eq!(cutoff, RetentionCutoff(Some(datetime!(2019-06-26 00:00 UTC))));
+        assert!(cutoff.is_late(datetime!(2019-06-25 23:59:59.999 UTC)));
+        assert!(!cutoff.is_late(datetime!(2019-06-26 00:00 UTC)));
+        assert!(cutoff.is_late(datetime!(2019-06-26 01:00 +02:00)), "days are UTC");
+        let never = Retention::default().cutoff(now);
         assert!(!never.is_late(datetime!(1970-01-01 00:00 UTC)));
-        assert_eq!(never.max(late), late);
-        assert_eq!(Retention::days(u32::MAX).cutoff(now), None);
+        assert_eq!(never.max(cutoff), cutoff);
+        assert_eq!(Retention::days(u32::MAX).cutoff(now), never);
     }
 }

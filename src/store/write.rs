@@ -13,7 +13,7 @@ use super::{
     flush::{Flush, Flushed, MAX_DAYS, Tally},
     merge::note_unmerged,
     partition::{POSTS, day_of},
-    retention::LateBefore,
+    retention::RetentionCutoff,
     rollup::{Deleted, Deltas},
     rollup_rows::apply_deltas,
     schema::{SchemaError, schema_version},
@@ -33,7 +33,7 @@ impl Store {
     /// # Errors
     /// [`FlushError`]; nothing is stored then, except by a commit whose response was lost.
     pub async fn flush(&self, flush: &Flush) -> Result<Flushed, FlushError> {
-        let plan = DedupPlan::new(flush, LateBefore::default())?;
+        let plan = DedupPlan::new(flush, RetentionCutoff::default())?;
         self.ensure_days(&flush.days()?).await?;
         let result = self
             .with("storing a flush", async |connection| {
@@ -79,12 +79,12 @@ impl Store {
         flush: &Flush,
         mut plan: DedupPlan<'_>,
     ) -> Result<Option<Flushed>, FlushError> {
-        let Fence::Open { retired } = lock_fences(tx, flush, &plan).await? else {
+        let Fence::Open { retention_mark } = lock_fences(tx, flush, &plan).await? else {
             return Ok(None);
         };
         // Rare: the decoder drops late posts, except those of days that were dropped since.
-        if flush.posts.iter().any(|row| retired.is_late(row.created_at())) {
-            plan = DedupPlan::new(flush, retired)?;
+        if flush.posts.iter().any(|row| retention_mark.is_late(row.created_at())) {
+            plan = DedupPlan::new(flush, retention_mark)?;
         }
         fail_point!("flush-fences-after");
         fail_point!("flush-keys-before");
@@ -139,8 +139,8 @@ impl Store {
 }
 
 enum Fence {
-    /// Every partition has the offset that the flush expects. `retired`: up to where retention has dropped posts.
-    Open { retired: LateBefore },
+    /// Every partition has the offset that the flush expects.
+    Open { retention_mark: RetentionCutoff },
     /// This flush was committed before.
     Landed,
 }
@@ -183,8 +183,8 @@ async fn lock_fences(tx: &mut PgConnection, flush: &Flush, plan: &DedupPlan<'_>)
         })
         .collect();
     if fenced.is_empty() {
-        let retired = LateBefore(rows.first().and_then(|row| row.3));
-        return Ok(Fence::Open { retired });
+        let retention_mark = RetentionCutoff(rows.first().and_then(|row| row.3));
+        return Ok(Fence::Open { retention_mark });
     }
     // A separate statement after the lock, so that it sees what the transaction that held the lock has written.
     // One partition is enough, because a flush is stored as a whole; others may have moved on since.

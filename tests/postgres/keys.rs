@@ -32,7 +32,7 @@ async fn only_deletions_of_posts_never_seen_are_forgotten() {
     assert_eq!(harness.store.forget_unseen_deletions(NOON).await.unwrap(), 0);
     assert_eq!(harness.count("post_key").await, 2);
     // As documented, such a post is now stored when it arrives. No post is late, and copies still count once.
-    assert_eq!(harness.store.retired_until().await.unwrap(), None);
+    assert_eq!(harness.store.retention_mark().await.unwrap().0, None);
     let mut late = flush();
     late.ranges.push(offset_range(0, 4, 8));
     for (offset, id) in (4..).zip(["unseen", "unseen", "stands", "deleted"]) {
@@ -88,12 +88,12 @@ async fn forgetting_keys_reads_only_the_old_ones() {
     }
     let (before, size) = pages().await;
     // The cutoff is the start of 3 July: only the old keys are before it.
-    let retired = harness
+    let outcome = harness
         .store
         .apply_retention(&Retention::days(30), NOON + Duration::days(30))
         .await
         .unwrap();
-    assert_eq!((retired.keys, retired.partitions), (100, 0));
+    assert_eq!((outcome.keys, outcome.partitions), (100, 0));
     // A backend reports its statistics only when it is idle, at most once a second.
     while harness.count(&format!("{deleted} = 100")).await == 0 {
         harness.store.ping().await.unwrap();
@@ -115,12 +115,12 @@ async fn one_call_forgets_keys_in_several_transactions() {
         )
         .await;
     assert_eq!(harness.store.forget_unseen_deletions(NOON).await.unwrap(), 50_000);
-    let retired = harness
+    let outcome = harness
         .store
         .apply_retention(&Retention::days(1), NOON + Duration::days(9))
         .await
         .unwrap();
-    assert_eq!(retired.keys, 50_000);
+    assert_eq!(outcome.keys, 50_000);
     assert_eq!(harness.count("post_key").await, 0);
 }
 

@@ -92,9 +92,9 @@ async fn retention_drops_whole_days_and_their_keys() {
         RetentionOutcome::default()
     );
 
-    let retired = harness.store.apply_retention(&retention, now).await.unwrap();
+    let outcome = harness.store.apply_retention(&retention, now).await.unwrap();
     assert_eq!(
-        retired,
+        outcome,
         RetentionOutcome {
             days: vec![date!(2019 - 07 - 06), date!(2019 - 07 - 07)],
             partitions: 4,
@@ -144,10 +144,10 @@ async fn each_resolution_has_its_own_retention() {
         hour_days: Some(30),
         day_days: Some(365),
     };
-    let retired = harness.store.apply_retention(&retention, now).await.unwrap();
-    assert_eq!(retired.days.len(), 4);
+    let outcome = harness.store.apply_retention(&retention, now).await.unwrap();
+    assert_eq!(outcome.days.len(), 4);
     // Four days of posts, three of minutes, and two months of hours. 2018 is partly within the 365 days.
-    assert_eq!(retired.partitions, 4 + 3 + 2);
+    assert_eq!(outcome.partitions, 4 + 3 + 2);
     assert_eq!(harness.ids().await, ["p0"]);
     assert_eq!(harness.count("emotion_rollup WHERE subject = ''").await, 2);
     assert_eq!(totals(&harness, "emotion_rollup_hour").await.len(), 3);
@@ -159,8 +159,8 @@ async fn each_resolution_has_its_own_retention() {
     assert!(differences.is_empty(), "{differences:?}");
 
     let later = now + Duration::days(365);
-    let retired = harness.store.apply_retention(&retention, later).await.unwrap();
-    assert_eq!(retired.days, [date!(2019 - 07 - 10)]);
+    let outcome = harness.store.apply_retention(&retention, later).await.unwrap();
+    assert_eq!(outcome.days, [date!(2019 - 07 - 10)]);
     assert_eq!(totals(&harness, "emotion_rollup_hour").await, []);
     let days: Vec<i64> = totals(&harness, "emotion_rollup_day")
         .await
@@ -309,13 +309,13 @@ async fn posts_of_dropped_days_are_late_for_good_and_count_once() {
     first.deletions.clear();
     harness.flush(&first).await;
     let counted = totals(&harness, "emotion_rollup_day").await;
-    assert_eq!(harness.store.retired_until().await.unwrap(), None);
+    assert_eq!(harness.store.retention_mark().await.unwrap().0, None);
 
     // Another process drops them. This one doesn't know, as if it had a longer retention.
     let another = harness.another_store().await;
     another.apply_retention(&Retention::days(2), now).await.unwrap();
     let until = datetime!(2019-07-07 00:00 UTC);
-    assert_eq!(harness.store.retired_until().await.unwrap(), Some(until));
+    assert_eq!(harness.store.retention_mark().await.unwrap().0, Some(until));
     for (store, first) in [
         (&harness.store, 10),
         (&another, 20),
@@ -340,7 +340,7 @@ async fn posts_of_dropped_days_are_late_for_good_and_count_once() {
     // A longer retention, or none, leaves the mark as it is. Posts of kept days are still stored.
     harness.store.apply_retention(&Retention::days(9), now).await.unwrap();
     harness.store.apply_retention(&Retention::default(), now).await.unwrap();
-    assert_eq!(harness.store.retired_until().await.unwrap(), Some(until));
+    assert_eq!(harness.store.retention_mark().await.unwrap().0, Some(until));
     let mut kept = flush();
     kept.ranges.push(offset_range(0, 40, 41));
     kept.posts.push(post("kept", until, 0, 40));
@@ -356,13 +356,13 @@ async fn deleting_keys_alone_moves_the_mark() {
     harness.flush(&all).await;
     // A retention that drops nothing sets no mark: posts of old days may still be stored.
     harness.store.apply_retention(&Retention::days(2), NOON).await.unwrap();
-    assert_eq!(harness.store.retired_until().await.unwrap(), None);
+    assert_eq!(harness.store.retention_mark().await.unwrap().0, None);
     let stored = time::OffsetDateTime::now_utc();
     let later = stored + Duration::days(5);
-    let retired = harness.store.apply_retention(&Retention::days(2), later).await.unwrap();
-    assert_eq!((retired.keys, retired.partitions), (1, 0));
+    let outcome = harness.store.apply_retention(&Retention::days(2), later).await.unwrap();
+    assert_eq!((outcome.keys, outcome.partitions), (1, 0));
     // The mark follows from the deleted keys, not from the clock: a wrong clock must not make future posts late.
-    let marked = harness.store.retired_until().await.unwrap().unwrap();
+    let marked = harness.store.retention_mark().await.unwrap().0.unwrap();
     assert!(marked > stored && marked <= later - Duration::days(3), "{marked}");
 }
 
@@ -382,7 +382,7 @@ async fn the_migration_that_adds_the_mark_sets_it_for_days_dropped_before() {
                 include_str!("../../migrations/0011_retention_mark.sql")
             ))
             .await;
-        harness.store.retired_until().await.unwrap()
+        harness.store.retention_mark().await.unwrap().0
     };
     assert_eq!(migrate().await, None);
     harness.execute("SELECT drop_partition('post', '20190703')").await;
