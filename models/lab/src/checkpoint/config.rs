@@ -8,7 +8,10 @@ use std::{
 
 use serde::{Deserialize, Serialize};
 
-use super::{Checkpoint, CheckpointError};
+use super::{
+    Checkpoint, CheckpointError,
+    config_error::{ConfigError, ConfigFault},
+};
 use crate::encoder::{BUCKETS, DEFAULT_BUCKETS, HeadActivation, Loss, Pooling, Shape};
 
 /// The architecture of a checkpoint, which decides the names of its tensors and how positions are counted.
@@ -111,31 +114,28 @@ impl Config {
             path: path.clone(),
             source,
         })?;
-        let parsed = serde_json::from_str(&text).map_err(|error| error.to_string());
-        match parsed.and_then(|members| Self::check(&path, members)) {
-            Ok(config) => Ok(config),
-            Err(why) => Err(CheckpointError::Invalid { path, why }),
-        }
+        let parsed = serde_json::from_str(&text).map_err(ConfigFault::from);
+        parsed
+            .and_then(|members| Self::check(&path, members))
+            .map_err(|fault| ConfigError { path, fault }.into())
     }
 
-    fn check(path: &Path, members: Members) -> Result<Self, String> {
-        let family = Family::from_model_type(&members.model_type).ok_or_else(|| {
-            format!(
-                "model_type is `{}`: only roberta, xlm-roberta, camembert, mpnet, bert and distilbert are supported",
-                members.model_type
-            )
-        })?;
+    fn check(path: &Path, members: Members) -> Result<Self, ConfigFault> {
+        let unsupported = |member, value: &str, supported| ConfigFault::Unsupported {
+            member,
+            value: value.to_owned(),
+            supported,
+        };
+        let Some(family) = Family::from_model_type(&members.model_type) else {
+            let supported = "roberta, xlm-roberta, camembert, mpnet, bert and distilbert are";
+            return Err(unsupported("model_type", &members.model_type, supported));
+        };
         if members.hidden_act != "gelu" {
-            return Err(format!(
-                "hidden_act is `{}`: only gelu is supported",
-                members.hidden_act
-            ));
+            return Err(unsupported("hidden_act", &members.hidden_act, "gelu is"));
         }
         let positions = members.position_embedding_type.as_deref().unwrap_or("absolute");
         if positions != "absolute" {
-            return Err(format!(
-                "position_embedding_type is `{positions}`: only absolute is supported"
-            ));
+            return Err(unsupported("position_embedding_type", positions, "absolute is"));
         }
         let shape = members.shape(family)?;
         Ok(Self {
@@ -155,23 +155,18 @@ impl Config {
     /// Checks that the lab trains checkpoints of this kind.
     pub(crate) fn check_trainable(&self) -> Result<(), CheckpointError> {
         if self.family == Family::DistilBert {
-            return Err(self.invalid("model_type is `distilbert`: it can be exported, but not trained".to_owned()));
+            return Err(self.error(ConfigFault::OnlyExported));
         }
         if self.family.skips_padding() && self.pad_token_id != 1 {
-            return Err(self.invalid(format!(
-                "pad_token_id is {}: only checkpoints that pad with 1 can be trained",
-                self.pad_token_id
-            )));
+            return Err(self.error(ConfigFault::Padding(self.pad_token_id)));
         }
         Ok(())
     }
 
     /// An error about this file.
-    pub(crate) fn invalid(&self, why: String) -> CheckpointError {
-        CheckpointError::Invalid {
-            path: self.path.clone(),
-            why,
-        }
+    pub(crate) fn error(&self, fault: ConfigFault) -> CheckpointError {
+        let path = self.path.clone();
+        ConfigError { path, fault }.into()
     }
 }
 
@@ -181,45 +176,49 @@ impl Members {
     }
 
     /// The encoder's shape, without labels.
-    fn shape(&self, family: Family) -> Result<Shape, String> {
-        for (name, size) in [
+    fn shape(&self, family: Family) -> Result<Shape, ConfigFault> {
+        for (member, value) in [
             ("hidden_size", self.hidden_size),
             ("num_attention_heads", self.num_attention_heads),
             ("num_hidden_layers", self.num_hidden_layers),
             ("intermediate_size", self.intermediate_size),
             ("vocab_size", self.vocab_size),
         ] {
-            if !(1..=LARGEST_SIZE).contains(&size) {
-                return Err(format!("{name} is {size}: it must be from 1 to {LARGEST_SIZE}"));
+            let supported = 1..=LARGEST_SIZE;
+            if !supported.contains(&value) {
+                return Err(ConfigFault::Size {
+                    member,
+                    value,
+                    supported,
+                });
             }
         }
         if !self.hidden_size.is_multiple_of(self.num_attention_heads) {
-            return Err(format!(
-                "hidden_size {} is not a multiple of num_attention_heads {}",
-                self.hidden_size, self.num_attention_heads
-            ));
+            return Err(ConfigFault::Heads {
+                hidden: self.hidden_size,
+                heads: self.num_attention_heads,
+            });
         }
         let first_position = match family.skips_padding() {
             true => self.pad_token_id(family) as usize + 1,
             false => 0,
         };
         if self.max_position_embeddings <= first_position + 2 {
-            return Err(format!(
-                "max_position_embeddings is {}: it must be above {}",
-                self.max_position_embeddings,
-                first_position + 2
-            ));
+            return Err(ConfigFault::TooFewPositions {
+                positions: self.max_position_embeddings,
+                unused: first_position + 2,
+            });
         }
         let relative_buckets = match family {
             Family::MpNet => self.relative_attention_num_buckets.unwrap_or(DEFAULT_BUCKETS),
             _ => 0,
         };
         if family == Family::MpNet && !BUCKETS.contains(&relative_buckets) {
-            return Err(format!(
-                "relative_attention_num_buckets is {relative_buckets}: it must be from {} to {}",
-                BUCKETS.start(),
-                BUCKETS.end()
-            ));
+            return Err(ConfigFault::Size {
+                member: "relative_attention_num_buckets",
+                value: relative_buckets,
+                supported: BUCKETS,
+            });
         }
         Ok(Shape {
             hidden: self.hidden_size,
@@ -240,11 +239,11 @@ impl Members {
         })
     }
 
-    fn labels(&self) -> Result<Vec<String>, String> {
+    fn labels(&self) -> Result<Vec<String>, ConfigFault> {
         (0..self.id2label.len())
             .map(|id| {
                 let name = self.id2label.get(&id.to_string());
-                name.cloned().ok_or_else(|| format!("id2label has no label {id}"))
+                name.cloned().ok_or(ConfigFault::NoLabel(id))
             })
             .collect()
     }

@@ -10,11 +10,13 @@
 //! (`classifier_pooling`).
 
 mod config;
+mod config_error;
 mod file;
 mod tensors;
 
 pub(crate) use config::Config;
 pub use config::Family;
+pub use config_error::{ConfigError, ConfigFault};
 pub(crate) use file::File;
 pub use file::{TensorError, TensorFault};
 pub(crate) use tensors::{le_bytes, transposed, write_tensors};
@@ -25,7 +27,7 @@ use std::{
 };
 
 use anyhow::Result;
-use safetensors::SafeTensors;
+use safetensors::{SafeTensorError, SafeTensors};
 
 use self::tensors::write_encoder;
 use crate::{
@@ -58,13 +60,16 @@ pub enum CheckpointError {
         /// The system's error.
         source: io::Error,
     },
-    /// The content of the file is not valid.
-    #[error("{}: {why}", path.display())]
-    Invalid {
+    /// The configuration is not supported.
+    #[error(transparent)]
+    Config(#[from] ConfigError),
+    /// The file with the weights is not in their format.
+    #[error("{}: not a safetensors file", path.display())]
+    NotSafetensors {
         /// The file.
         path: PathBuf,
-        /// What is wrong in it.
-        why: String,
+        /// The library's error.
+        source: SafeTensorError,
     },
     /// A tensor is not as the configuration says.
     #[error(transparent)]
@@ -81,9 +86,9 @@ pub(crate) fn with_tensors<T>(
         path: path.clone(),
         source,
     })?;
-    let tensors = SafeTensors::deserialize(&bytes).map_err(|error| CheckpointError::Invalid {
+    let tensors = SafeTensors::deserialize(&bytes).map_err(|source| CheckpointError::NotSafetensors {
         path: path.clone(),
-        why: format!("not a safetensors file: {error}"),
+        source,
     })?;
     read(&File {
         path: &path,
@@ -123,11 +128,9 @@ impl Checkpoint {
     pub fn read_to_write(folder: &Path) -> Result<Self, CheckpointError> {
         let read = Self::read(folder)?;
         if read.family == Family::Bert {
-            let why = "model_type is `bert`: convert it to RoBERTa with `moodstream-lab carry`".to_owned();
-            return Err(CheckpointError::Invalid {
-                path: folder.join("config.json"),
-                why,
-            });
+            let path = folder.join("config.json");
+            let fault = ConfigFault::Bert;
+            return Err(ConfigError { path, fault }.into());
         }
         Ok(read)
     }

@@ -10,7 +10,7 @@ use std::path::Path;
 use ndarray::{Array1, Array2, Axis, concatenate};
 
 use super::error::ExportError;
-use crate::checkpoint::{Config, Family, with_tensors};
+use crate::checkpoint::{Config, ConfigFault, Family, with_tensors};
 use crate::encoder::{Encoder, Pooling, Product, bucket};
 
 /// `y = x W + b`, with `W` as `[inputs, outputs]`: the transpose of how a checkpoint holds it.
@@ -107,9 +107,11 @@ impl Classifier {
             let labels = file.rows(&output)?;
             let named = config.labels.len();
             if named > 0 && named != labels {
-                return Err(config.invalid(format!(
-                    "id2label names {named} labels, but tensor `{output}` has {labels} rows"
-                )));
+                return Err(config.error(ConfigFault::Labels {
+                    named,
+                    tensor: output,
+                    rows: labels,
+                }));
             }
             let stored = file.encoder(family, config.shape.clone().with_labels(labels))?;
             let width = config.shape.hidden;

@@ -3,6 +3,7 @@
 use std::io;
 use std::path::PathBuf;
 
+use moodstream::clean::UnknownProfile;
 use thiserror::Error;
 
 use crate::checkpoint::CheckpointError;
@@ -29,6 +30,14 @@ pub enum ExportError {
         path: PathBuf,
         /// What is wrong in it.
         why: String,
+    },
+    /// The checkpoint's manifest is not valid.
+    #[error("{}: {fault}", path.display())]
+    Manifest {
+        /// The file.
+        path: PathBuf,
+        /// What is wrong with it.
+        fault: ManifestFault,
     },
     /// The checkpoint's configuration or weights are not valid.
     #[error(transparent)]
@@ -58,4 +67,22 @@ pub enum ExportError {
     /// An agreement was required, but can't be measured.
     #[error("can't measure how often int8 agrees with the checkpoint: {0}")]
     NotMeasured(String),
+}
+
+/// What is wrong with a checkpoint's manifest.
+#[derive(Debug, Error)]
+#[non_exhaustive]
+pub enum ManifestFault {
+    /// It is not TOML; the line and the parser's message.
+    #[error("{0}")]
+    NotToml(String),
+    /// The profile is not a string.
+    #[error("`profile` is not a string")]
+    ProfileNotAString,
+    /// There is no such profile.
+    #[error(transparent)]
+    Profile(#[from] UnknownProfile),
+    /// It can't be written with a name.
+    #[error(transparent)]
+    NotWritten(#[from] toml::ser::Error),
 }

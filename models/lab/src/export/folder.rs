@@ -5,7 +5,7 @@ use std::path::Path;
 
 use moodstream::{clean::Profile, model::toml_mistake};
 
-use super::error::ExportError;
+use super::error::{ExportError, ManifestFault};
 use crate::files::{self, FileError};
 
 /// Files of the checkpoint that are copied.
@@ -75,9 +75,9 @@ fn read_manifest(checkpoint: &Path) -> Result<(String, toml::Table), ExportError
         Err(error) if error.kind() == std::io::ErrorKind::NotFound => String::new(),
         Err(source) => return Err(ExportError::Read { path, source }),
     };
-    let table = text.parse().map_err(|error: toml::de::Error| ExportError::Invalid {
-        path,
-        why: toml_mistake(&text, error.span(), error.message()),
+    let table = text.parse().map_err(|error: toml::de::Error| {
+        let fault = ManifestFault::NotToml(toml_mistake(&text, error.span(), error.message()));
+        ExportError::Manifest { path, fault }
     })?;
     Ok((text, table))
 }
@@ -88,13 +88,13 @@ pub(crate) fn profile(checkpoint: &Path) -> Result<Profile, ExportError> {
     let Some(name) = table.get("profile") else {
         return Ok(Profile::default());
     };
-    let profile = name.as_str().ok_or_else(|| "`profile` is not a string".to_owned());
-    profile
-        .and_then(|name| Profile::from_name(name).map_err(|error| error.to_string()))
-        .map_err(|why| ExportError::Invalid {
-            path: checkpoint.join(MANIFEST),
-            why,
-        })
+    let fault = match name.as_str().map(Profile::from_name) {
+        Some(Ok(profile)) => return Ok(profile),
+        Some(Err(unknown)) => unknown.into(),
+        None => ManifestFault::ProfileNotAString,
+    };
+    let path = checkpoint.join(MANIFEST);
+    Err(ExportError::Manifest { path, fault })
 }
 
 /// The checkpoint's manifest with the given name, or with the folder's name if it has none.
@@ -106,8 +106,8 @@ pub(crate) fn manifest(checkpoint: &Path, name: Option<&str>) -> Result<String, 
         .or_else(|| if table.contains_key("name") { None } else { folder_name });
     let Some(name) = name else { return Ok(text) };
     table.insert("name".to_owned(), name.into());
-    toml::to_string(&table).map_err(|error| ExportError::Invalid {
+    toml::to_string(&table).map_err(|error| ExportError::Manifest {
         path: checkpoint.join(MANIFEST),
-        why: error.to_string(),
+        fault: error.into(),
     })
 }
