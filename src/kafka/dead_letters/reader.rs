@@ -14,7 +14,7 @@ use rdkafka::{
 };
 use time::{OffsetDateTime, format_description::well_known::Rfc3339};
 
-use super::producer::header;
+use super::letter::header;
 use crate::kafka::{
     check::fetch_metadata,
     client::CommonContext,

@@ -8,11 +8,13 @@
 //! the same tree of a greater depth, and the first 50 trees of a forest are the forest of 50. Therefore one forest is grown,
 //! and the best number of trees and depth are chosen by the out-of-bag rows.
 
+mod grower;
+mod split;
 mod tree;
 
 use rayon::prelude::*;
 
-use self::tree::{Grower, Tree};
+use self::{grower::Grower, tree::Tree};
 use super::sparse::{Row, Rows};
 use crate::metrics;
 
