@@ -1,51 +1,17 @@
 //! Merges the layers of settings as raw values.
 
-use std::{path::Path, sync::LazyLock};
+use std::path::Path;
 
-use regex::Regex;
 use toml::{Table, Value};
 
-use super::{Settings, SettingsError, ValueError, error::one_line, names};
-
-/// The prefix of environment variables with settings.
-pub const PREFIX: &str = "MOODSTREAM_";
-
-/// Variables with the prefix that are not settings: those of the command line, deploy/, the build and the tests.
-const OTHERS: &[&str] = &[
-    "CONFIG",
-    "RUNTIME",
-    "RENEW",
-    "WRITE_DOCS",
-    "PG_BIN",
-    "TANSU",
-    "CHROMIUM",
-    "PROMETHEUS_URL",
-    "OWNER_PASSWORD",
-    "SERVICE_PASSWORD",
-    "READ_PASSWORD",
-];
-/// Prefixes of groups of such variables.
-const OTHER_GROUPS: &[&str] = &["TEST_", "POSTGRES_"];
-
-/// Settings that are lists, which are comma-separated in the environment and in flags.
-const LISTS: &[&[&str]] = &[&["kafka", "topics"], &["posts", "languages"]];
-
-/// Settings that are always text, even if they look like another type (a group named `7`, a numeric password).
-const TEXTS: &[&[&str]] = &[
-    &["kafka", "brokers"],
-    &["kafka", "group"],
-    &["kafka", "dead_letter_topic"],
-    &["database", "url"],
-    &["store", "service_role"],
-    &["store", "read_role"],
-    &["model", "path"],
-    &["model", "file"],
-    &["model", "profile"],
-    &["log", "level"],
-    &["posts", "time_zone"],
-    &["http", "listen"],
-    &["classify", "onnxruntime"],
-];
+pub use super::variables::PREFIX;
+use super::{
+    Settings,
+    error::{SettingsError, one_line},
+    names,
+    values::set,
+    variables::{is_other, path},
+};
 
 /// Reads settings from a file, the environment and flags, and checks them.
 ///
@@ -110,8 +76,8 @@ pub fn merge_text(
             name: name.clone(),
             fault,
         };
-        let path = variable_path(name).map_err(fault)?;
-        let keys: Vec<&str> = path.iter().map(String::as_str).collect();
+        let keys = path(name).map_err(fault)?;
+        let keys: Vec<&str> = keys.iter().map(String::as_str).collect();
         set(&mut table, &keys, value).map_err(fault)?;
     }
     for (key, value) in flags {
@@ -201,113 +167,6 @@ fn without_value(fault: &str) -> String {
         Some(end) => format!("{}(not shown){}", start, &fault[end..]),
         None => format!("{start}(not shown)"),
     }
-}
-
-/// Whether a variable with the prefix is meant for another program.
-fn is_other(name: &str) -> bool {
-    let name = &name[PREFIX.len()..];
-    OTHERS.contains(&name) || OTHER_GROUPS.iter().any(|group| name.starts_with(group)) || is_kubernetes(name)
-}
-
-/// Whether Kubernetes created the variable for a service whose name begins with `moodstream`
-/// (<https://kubernetes.io/docs/concepts/services-networking/service/#environment-variables>).
-fn is_kubernetes(name: &str) -> bool {
-    static SERVICE: LazyLock<Option<Regex>> = LazyLock::new(|| {
-        Regex::new(r"(?:\A|_)(?:SERVICE_HOST|SERVICE_PORT(?:_[A-Z0-9_]+)?|PORT(?:_\d+_(?:TCP|UDP|SCTP)(?:_(?:PROTO|PORT|ADDR))?)?)\z").ok()
-    });
-    !name.contains("__") && SERVICE.as_ref().is_some_and(|service| service.is_match(name))
-}
-
-/// Returns the keys of the setting that a variable names: `MOODSTREAM_KAFKA__PROPERTIES__SASL_PASSWORD` -> `kafka`,
-/// `properties`, `sasl.password`.
-///
-/// # Errors
-/// Returns an error if there is no such setting, suggesting a similar one.
-fn variable_path(name: &str) -> Result<Vec<String>, ValueError> {
-    let name = &name[PREFIX.len()..];
-    let path: Vec<String> = name.split("__").map(str::to_ascii_lowercase).collect();
-    if let [section, table, property @ ..] = path.as_slice()
-        && section == "kafka"
-        && table == "properties"
-        && !property.iter().all(String::is_empty)
-    {
-        let property = property.join(".").replace('_', ".");
-        return Ok(vec![section.clone(), table.clone(), property]);
-    }
-    if names::NAMES.iter().any(|keys| *keys == path) {
-        return match path.as_slice() {
-            [only] => Err(ValueError::FileOnly(only.clone())),
-            _ => Ok(path),
-        };
-    }
-    let meant = names::meant(name).filter(|keys| keys.len() > 1);
-    Err(match meant {
-        Some(keys) => ValueError::Misspelt {
-            meant: format!("{PREFIX}{}", keys.join("__").to_ascii_uppercase()),
-        },
-        None => {
-            let mut sections: Vec<&str> = names::NAMES.iter().filter_map(|keys| keys.first().copied()).collect();
-            sections.dedup();
-            let sections = sections.join(", ");
-            ValueError::Unknown { sections }
-        }
-    })
-}
-
-fn set(table: &mut Table, keys: &[&str], value: &str) -> Result<(), ValueError> {
-    let (last, parents) = keys.split_last().ok_or(ValueError::EmptyPart)?;
-    if keys.iter().any(|key| key.is_empty()) {
-        return Err(ValueError::EmptyPart);
-    }
-    let mut at = table;
-    for key in parents {
-        at = at
-            .entry((*key).to_owned())
-            .or_insert_with(|| Value::Table(Table::new()))
-            .as_table_mut()
-            .ok_or_else(|| ValueError::NoSection((*key).to_owned()))?;
-    }
-    at.insert((*last).to_owned(), typed(keys, value)?);
-    Ok(())
-}
-
-fn typed(keys: &[&str], value: &str) -> Result<Value, ValueError> {
-    if LISTS.contains(&keys) {
-        return list(value);
-    }
-    Ok(single(keys, value))
-}
-
-/// Parses a list as written in the environment and in flags, `a, b`, or as in the file, `["a", "b"]`.
-fn list(value: &str) -> Result<Value, ValueError> {
-    let value = value.trim();
-    if value.starts_with('[') {
-        let parsed = format!("list = {value}").parse::<Table>().ok();
-        return match parsed.and_then(|mut table| table.remove("list")) {
-            Some(Value::Array(items)) if items.iter().all(Value::is_str) => Ok(Value::Array(items)),
-            _ => Err(ValueError::List),
-        };
-    }
-    let items = value.split(',').map(str::trim).filter(|item| !item.is_empty());
-    Ok(Value::Array(items.map(|item| Value::String(item.to_owned())).collect()))
-}
-
-fn single(keys: &[&str], value: &str) -> Value {
-    if TEXTS.contains(&keys) || keys.first() == Some(&"kafka") && keys.get(1) == Some(&"properties") {
-        return Value::String(value.to_owned());
-    }
-    if let Ok(number) = value.parse::<i64>() {
-        return Value::Integer(number);
-    }
-    if let Ok(flag) = value.parse::<bool>() {
-        return Value::Boolean(flag);
-    }
-    if let Ok(number) = value.parse::<f64>()
-        && number.is_finite()
-    {
-        return Value::Float(number);
-    }
-    Value::String(value.to_owned())
 }
 
 #[cfg(test)]

@@ -8,12 +8,19 @@
 mod error;
 pub mod layers;
 mod names;
+mod posts;
+mod store;
+mod values;
+mod variables;
 
 use std::path::PathBuf;
 
-pub use error::{SettingsError, ValueError};
+pub use self::{
+    error::{SettingsError, ValueError},
+    posts::{FuturePolicy, PostSettings},
+    store::StoreSettings,
+};
 use serde::Deserialize;
-use time::{Duration, OffsetDateTime};
 
 use crate::{
     classify::ClassifyOptions,
@@ -21,8 +28,7 @@ use crate::{
     http::HttpOptions,
     kafka::{self, KafkaOptions},
     model::{ModelOptions, Precision, ProblemType, Provider},
-    post::{FieldPaths, Format, Limits, MissingTime, ParseOptions, Zone},
-    store::{Retention, Roles, StoreOptions},
+    store::StoreOptions,
     telemetry::{LogOptions, check_logs},
 };
 
@@ -58,82 +64,6 @@ pub struct Settings {
     pub log: LogOptions,
     /// Shutting down.
     pub shutdown: ShutdownSettings,
-}
-
-/// `[posts]`
-#[derive(Debug, Clone, Deserialize)]
-#[serde(deny_unknown_fields, default)]
-pub struct PostSettings {
-    /// The wire format; `auto` detects it for each record.
-    pub format: Format,
-    /// Languages to keep (BCP 47 primary subtags); empty keeps all.
-    pub languages: Vec<String>,
-    /// Keep only posts that match a tracked subject.
-    pub only_tracked: bool,
-    /// The maximum size of a record, in bytes; larger ones become dead letters.
-    pub max_bytes: usize,
-    /// The maximum length of a text, in characters.
-    pub max_text_chars: usize,
-    /// How far in the future a post may be dated by this machine's clock, in seconds.
-    pub max_future_seconds: u32,
-    /// How to treat a post dated further in the future.
-    pub future: FuturePolicy,
-    /// The time zone of times that do not specify one.
-    pub time_zone: Zone,
-    /// How to treat a post without a time.
-    pub missing_time: MissingTime,
-    /// Identify the language of posts that don't specify one.
-    pub detect_language: bool,
-    /// The paths of a post's fields in records with a custom layout.
-    pub fields: FieldPaths,
-}
-
-impl PostSettings {
-    /// Returns the options for parsing records.
-    #[must_use]
-    pub fn parsing(&self) -> ParseOptions {
-        ParseOptions {
-            format: self.format,
-            limits: Limits {
-                max_bytes: self.max_bytes,
-                max_text_chars: self.max_text_chars,
-                ..Limits::default()
-            },
-            fields: self.fields.clone(),
-            time_zone: self.time_zone.clone(),
-            missing_time: self.missing_time,
-        }
-    }
-}
-
-/// How to treat a post dated further in the future than `posts.max_future_seconds`.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Default, Deserialize)]
-#[serde(rename_all = "kebab-case")]
-pub enum FuturePolicy {
-    /// Send it to the dead letters.
-    #[default]
-    Reject,
-    /// Store it as published now.
-    Clamp,
-}
-
-impl Default for PostSettings {
-    fn default() -> Self {
-        let limits = Limits::default();
-        Self {
-            format: Format::Auto,
-            languages: Vec::new(),
-            only_tracked: false,
-            max_bytes: limits.max_bytes,
-            max_text_chars: limits.max_text_chars,
-            max_future_seconds: 3_600,
-            future: FuturePolicy::Reject,
-            time_zone: Zone::default(),
-            missing_time: MissingTime::Record,
-            detect_language: true,
-            fields: FieldPaths::default(),
-        }
-    }
 }
 
 /// `[model]`
@@ -211,111 +141,6 @@ impl Default for WindowSettings {
             max_records: 16_384,
             max_delay_ms: 100,
             in_flight: 3,
-        }
-    }
-}
-
-/// `[store]`
-#[derive(Debug, Clone, Deserialize)]
-#[serde(deny_unknown_fields, default)]
-pub struct StoreSettings {
-    /// Days to keep posts; `None` keeps them forever.
-    pub retention_days: Option<u32>,
-    /// Days to keep rollups by minute; `None` keeps them as long as posts.
-    pub minute_retention_days: Option<u32>,
-    /// Days to keep rollups by hour; `None` keeps them forever.
-    pub hour_retention_days: Option<u32>,
-    /// Days to keep rollups by day; `None` keeps them forever.
-    pub day_retention_days: Option<u32>,
-    /// Days to keep deletions of posts never seen. A post that arrives later than that after its deletion is stored.
-    pub unseen_deletion_days: u32,
-    /// The number of days for which partitions are created in advance.
-    pub partitions_ahead: u16,
-    /// Seconds between rounds of creating and dropping partitions.
-    pub maintenance_interval_seconds: u64,
-    /// The maximum number of records in a transaction.
-    pub max_flush_records: usize,
-    /// Apply migrations at startup. Otherwise `run` waits while the schema is older than the program.
-    pub migrate: bool,
-    /// The role that the service connects as, if another role applies migrations. It is granted what it needs.
-    pub service_role: Option<String>,
-    /// A role that is granted read access to the tables.
-    pub read_role: Option<String>,
-}
-
-impl Default for StoreSettings {
-    fn default() -> Self {
-        Self {
-            retention_days: None,
-            minute_retention_days: None,
-            hour_retention_days: None,
-            day_retention_days: None,
-            unseen_deletion_days: 30,
-            partitions_ahead: 3,
-            maintenance_interval_seconds: 600,
-            max_flush_records: 32_768,
-            migrate: true,
-            service_role: None,
-            read_role: None,
-        }
-    }
-}
-
-impl StoreSettings {
-    /// Returns the retention periods.
-    #[must_use]
-    pub const fn retention(&self) -> Retention {
-        Retention {
-            days: self.retention_days,
-            minute_days: match self.minute_retention_days {
-                None => self.retention_days,
-                minutes => minutes,
-            },
-            hour_days: self.hour_retention_days,
-            day_days: self.day_retention_days,
-        }
-    }
-
-    /// Returns the time before which stored deletions of posts never seen are forgotten, or `None` if it is beyond the
-    /// calendar.
-    #[must_use]
-    pub fn unseen_deletions_before(&self, now: OffsetDateTime) -> Option<OffsetDateTime> {
-        now.checked_sub(Duration::days(self.unseen_deletion_days.into()))
-    }
-
-    fn check(&self) -> Result<(), SettingsError> {
-        if self.unseen_deletion_days == 0 {
-            return Err(SettingsError::Zero {
-                name: "store.unseen_deletion_days",
-                advice: "a deletion may arrive before its post, so set it to at least 1",
-            });
-        }
-        for (name, days) in [
-            ("store.retention_days", self.retention_days),
-            ("store.minute_retention_days", self.minute_retention_days),
-            ("store.hour_retention_days", self.hour_retention_days),
-            ("store.day_retention_days", self.day_retention_days),
-        ] {
-            let Some(days) = days else { continue };
-            if days == 0 {
-                let advice = "set it to at least 1, or remove it";
-                return Err(SettingsError::Zero { name, advice });
-            }
-            // A late post or a deletion changes the rollups of its time, so they must still exist.
-            if self.retention_days.is_none_or(|posts| days < posts) {
-                let posts = self.retention_days;
-                return Err(SettingsError::Retention { name, days, posts });
-            }
-        }
-        Ok(())
-    }
-
-    /// Returns the roles that use the tables without owning them.
-    #[must_use]
-    pub fn roles(&self) -> Roles<'_> {
-        Roles {
-            service: self.service_role.as_deref(),
-            read: self.read_role.as_deref(),
         }
     }
 }
@@ -434,56 +259,6 @@ mod tests {
     #[test]
     fn defaults_with_a_model_and_a_topic_are_valid() {
         valid().check().unwrap();
-    }
-
-    #[test]
-    fn rollups_must_be_kept_as_long_as_posts() {
-        let mut settings = valid();
-        settings.store.hour_retention_days = Some(365);
-        let error = settings.check().unwrap_err().to_string();
-        assert!(
-            error.contains("hour_retention_days is 365, but posts are kept forever"),
-            "{error}"
-        );
-        settings.store.retention_days = Some(30);
-        settings.check().unwrap();
-        let retention = settings.store.retention();
-        assert_eq!(
-            (retention.minute_days, retention.hour_days, retention.day_days),
-            (Some(30), Some(365), None)
-        );
-        settings.store.minute_retention_days = Some(7);
-        let error = settings.check().unwrap_err().to_string();
-        assert!(
-            error.contains("minute_retention_days is 7, but posts are kept 30 days"),
-            "{error}"
-        );
-        settings.store.minute_retention_days = Some(0);
-        assert!(
-            settings
-                .check()
-                .unwrap_err()
-                .to_string()
-                .contains("minute_retention_days is 0")
-        );
-    }
-
-    #[test]
-    fn deletions_are_kept_for_at_least_a_day() {
-        let mut settings = valid();
-        let now = OffsetDateTime::UNIX_EPOCH + Duration::days(100);
-        let month_before = OffsetDateTime::UNIX_EPOCH + Duration::days(70);
-        assert_eq!(settings.store.unseen_deletions_before(now), Some(month_before));
-        settings.store.unseen_deletion_days = u32::MAX;
-        assert_eq!(settings.store.unseen_deletions_before(now), None);
-        settings.store.unseen_deletion_days = 0;
-        assert!(
-            settings
-                .check()
-                .unwrap_err()
-                .to_string()
-                .contains("unseen_deletion_days is 0")
-        );
     }
 
     #[test]
