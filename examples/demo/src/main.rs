@@ -20,6 +20,7 @@ use tokio::{
 
 #[path = "../../../tests/support/exposition.rs"]
 mod exposition;
+mod http;
 mod locate;
 mod plot;
 mod process;
@@ -228,7 +229,7 @@ async fn catch_up(
     let mut moved = Instant::now();
     loop {
         stack.check()?;
-        if ready.is_none() && report::http_get(setup.http, "/ready").await.is_ok() {
+        if ready.is_none() && http::get(setup.http, "/ready").await.is_ok() {
             ready = Some(Instant::now());
         }
         let row = sqlx::query("SELECT coalesce(sum(next_offset), 0)::bigint FROM consumer_offset WHERE topic = $1")

@@ -2,10 +2,11 @@
 
 #![allow(clippy::unwrap_used, clippy::expect_used, clippy::panic)]
 
-mod foreign;
 mod formats;
+mod plain;
 mod robust;
 mod twitter;
+mod wrapped;
 
 use time::macros::datetime;
 
@@ -14,6 +15,9 @@ use super::*;
 /// The record's timestamp in these tests.
 const BROKER_TIME: OffsetDateTime = datetime!(2024-05-06 07:08:09 UTC);
 const FALLBACK_ID: &str = "posts/3/14@1714979289000";
+/// A post in the plain format, of [`TIME`].
+const POST: &str = r#"{"id":"a1","text":"so happy today","created_at":"2026-11-27T07:00:00Z"}"#;
+const TIME: OffsetDateTime = datetime!(2026-11-27 07:00 UTC);
 
 fn envelope() -> Envelope {
     Envelope {
@@ -67,4 +71,19 @@ fn rejected(record: impl AsRef<[u8]>, reason: Reason, what: &str) {
     let reject = read(record).unwrap_err();
     assert_eq!(reject.reason, reason, "{reject}");
     assert!(reject.detail.contains(what), "{reject}");
+}
+
+fn mapping(paths: &[(&str, &str)]) -> ParseOptions {
+    let table: toml::Table = paths
+        .iter()
+        .map(|(field, path)| ((*field).to_owned(), (*path).into()))
+        .collect();
+    ParseOptions {
+        fields: table.try_into().unwrap(),
+        ..ParseOptions::default()
+    }
+}
+
+fn mapped(paths: &[(&str, &str)], record: &serde_json::Value) -> Result<Parsed, Reject> {
+    read_with(&mapping(paths), record.to_string())
 }
