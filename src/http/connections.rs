@@ -1,5 +1,5 @@
-//! The connections of the HTTP server, each within limits: idle, slow and too many clients cost a bounded number of sockets and a
-//! bounded amount of memory.
+//! Serves connections within limits, so that idle, slow and too many clients cost a bounded number of sockets and a bounded amount
+//! of memory.
 
 use std::{
     collections::BTreeMap,
@@ -22,38 +22,39 @@ use tokio_util::{sync::CancellationToken, task::TaskTracker};
 
 use crate::sync::lock;
 
-/// Connections at once. One more takes the place of the one that has waited longest without asking for anything, so that
-/// idle clients can't keep probes and scrapes out; where all have asked, it is closed. The live page takes 32 of them at most.
+/// The maximum number of connections. A further one replaces the oldest that has sent no request yet, so that idle clients can't
+/// block probes and scrapes; if there is none, it is closed. The live page uses at most 32 of them.
 pub const MAX_CONNECTIONS: usize = 128;
 /// How long a request's head may take. A connection serves one request.
 pub const HEAD_TIMEOUT: Duration = Duration::from_secs(5);
-/// How long a client may leave unread what it is sent.
+/// How long a client may read nothing of a response.
 pub const WRITE_TIMEOUT: Duration = Duration::from_secs(30);
-/// The longest head of a request, in bytes.
+/// The maximum size of a request's head, in bytes.
 pub const MAX_HEAD_BYTES: usize = 16 << 10;
-/// The most header fields of a request.
+/// The maximum number of a request's header fields.
 pub const MAX_HEADERS: usize = 64;
 
-/// The connections that have not asked for anything yet, the oldest first.
+/// The connections that have sent no request yet, the oldest first.
 #[derive(Clone, Default)]
-struct Waiting(Arc<Mutex<BTreeMap<u64, CancellationToken>>>);
+struct IdleConnections(Arc<Mutex<BTreeMap<u64, CancellationToken>>>);
 
-impl Waiting {
+impl IdleConnections {
     fn change<T>(&self, change: impl FnOnce(&mut BTreeMap<u64, CancellationToken>) -> T) -> T {
         change(&mut lock(&self.0))
     }
 
     /// Ends the oldest connection. Returns whether there was one.
     fn end_oldest(&self) -> bool {
-        self.change(|waiting| waiting.pop_first().map(|(_, ended)| ended.cancel()).is_some())
+        self.change(|idle| idle.pop_first().map(|(_, ended)| ended.cancel()).is_some())
     }
 }
 
-/// Serves until `stop`, and then ends what is under way. A client may take nothing for as long as `stall`.
+/// Serves until `stop`, and then finishes the current responses. A client that reads nothing for longer than `stall` is
+/// disconnected.
 pub(super) async fn serve(listener: TcpListener, router: Router, stall: Duration, stop: CancellationToken) {
-    let places = Arc::new(Semaphore::new(MAX_CONNECTIONS));
+    let slots = Arc::new(Semaphore::new(MAX_CONNECTIONS));
     let connections = TaskTracker::new();
-    let waiting = Waiting::default();
+    let idle = IdleConnections::default();
     for number in 0_u64.. {
         let accepted = tokio::select! {
             accepted = listener.accept() => accepted,
@@ -68,43 +69,43 @@ pub(super) async fn serve(listener: TcpListener, router: Router, stall: Duration
                 continue;
             }
         };
-        let place = match Arc::clone(&places).try_acquire_owned() {
-            Ok(place) => place,
-            // The connection that was ended gives up its place at once.
-            Err(_) if waiting.end_oldest() => match Arc::clone(&places).acquire_owned().await {
-                Ok(place) => place,
+        let slot = match Arc::clone(&slots).try_acquire_owned() {
+            Ok(slot) => slot,
+            // The connection that was ended frees its slot at once.
+            Err(_) if idle.end_oldest() => match Arc::clone(&slots).acquire_owned().await {
+                Ok(slot) => slot,
                 Err(_) => break,
             },
             Err(_) => continue,
         };
         let ended = CancellationToken::new();
-        waiting.change(|waiting| waiting.insert(number, ended.clone()));
-        let (router, stop, waiting) = (router.clone(), stop.clone(), waiting.clone());
+        idle.change(|idle| idle.insert(number, ended.clone()));
+        let (router, stop, idle) = (router.clone(), stop.clone(), idle.clone());
         connections.spawn(async move {
-            let asked = {
-                let waiting = waiting.clone();
-                move || drop(waiting.change(|waiting| waiting.remove(&number)))
+            let requested = {
+                let idle = idle.clone();
+                move || drop(idle.change(|idle| idle.remove(&number)))
             };
             tokio::select! {
-                answered = answer(socket, router, asked, stall, stop) => {
-                    if let Err(error) = answered {
+                served = serve_connection(socket, router, requested, stall, stop) => {
+                    if let Err(error) = served {
                         tracing::debug!(%error, "a connection ended early");
                     }
                 }
                 () = ended.cancelled() => {}
             }
-            waiting.change(|waiting| waiting.remove(&number));
-            drop(place);
+            idle.change(|idle| idle.remove(&number));
+            drop(slot);
         });
     }
     connections.close();
     connections.wait().await;
 }
 
-async fn answer(
+async fn serve_connection(
     socket: TcpStream,
     router: Router,
-    asked: impl Fn() + Send + 'static,
+    requested: impl Fn() + Send + 'static,
     stall: Duration,
     stop: CancellationToken,
 ) -> Result<(), hyper::Error> {
@@ -118,7 +119,7 @@ async fn answer(
         .max_headers(MAX_HEADERS);
     let router = TowerToHyperService::new(router);
     let service = hyper::service::service_fn(move |request| {
-        asked();
+        requested();
         router.call(request)
     });
     let connection = http.serve_connection(TokioIo::new(Box::pin(socket)), service);
@@ -145,7 +146,7 @@ mod tests {
 
     const STALL: Duration = Duration::from_millis(300);
 
-    /// Serves an answer without end; the second is alone as long as nobody is being answered.
+    /// Serves an endless response. Each response that is being sent holds a clone of the second value.
     async fn endless(stall: Duration) -> (SocketAddr, Arc<()>, CancellationToken) {
         let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
         let address = listener.local_addr().unwrap();
@@ -168,7 +169,7 @@ mod tests {
     async fn ask(address: SocketAddr) -> TcpStream {
         let mut client = TcpStream::connect(address).await.unwrap();
         client.write_all(b"GET / HTTP/1.1\r\nhost: x\r\n\r\n").await.unwrap();
-        // It has begun.
+        // The response has begun.
         client.read_u8().await.unwrap();
         client
     }
@@ -180,7 +181,7 @@ mod tests {
         for _ in 0..MAX_CONNECTIONS {
             idle.push(TcpStream::connect(address).await.unwrap());
         }
-        // Those that have asked keep their places.
+        // Those that have sent a request keep their connections.
         let mut served = Vec::new();
         for _ in 0..MAX_CONNECTIONS {
             served.push(ask(address).await);
@@ -194,14 +195,14 @@ mod tests {
     }
 
     #[tokio::test]
-    async fn a_client_that_takes_nothing_is_let_go() {
+    async fn a_client_that_reads_nothing_is_disconnected() {
         let (address, answered, _stop) = endless(STALL).await;
         let begun = Instant::now();
-        // The route has one, each answer another.
+        // The route has one, each response another.
         let client = ask(address).await;
         assert_eq!(Arc::strong_count(&answered), 3);
         while Arc::strong_count(&answered) > 2 {
-            assert!(begun.elapsed() < Duration::from_secs(20), "it is held for ever");
+            assert!(begun.elapsed() < Duration::from_secs(20), "still connected");
             tokio::task::yield_now().await;
         }
         assert!(begun.elapsed() >= STALL, "{:?}", begun.elapsed());
@@ -209,12 +210,12 @@ mod tests {
     }
 
     #[tokio::test]
-    async fn a_client_that_goes_on_taking_is_served_for_longer_than_it_may_take_nothing() {
+    async fn a_client_that_continues_to_read_is_served_for_longer_than_the_write_timeout() {
         let (address, answered, _stop) = endless(STALL).await;
         let (mut client, begun) = (ask(address).await, Instant::now());
-        let mut taken = [0; 4_096];
+        let mut buffer = [0; 4_096];
         while begun.elapsed() < 3 * STALL {
-            client.read_exact(&mut taken).await.unwrap();
+            client.read_exact(&mut buffer).await.unwrap();
         }
         assert_eq!(Arc::strong_count(&answered), 3);
     }

@@ -4,7 +4,7 @@ use std::net::SocketAddr;
 
 use serde::{Deserialize, Deserializer, de::Error as _};
 
-/// What the live page shows. Anyone who reaches the address sees it, so posts are shown only if asked for.
+/// What the live page shows. Anyone who can reach the address sees it, so posts are shown only if configured.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Deserialize)]
 #[serde(rename_all = "lowercase")]
 pub enum PageContent {
@@ -29,15 +29,15 @@ impl PageContent {
 #[derive(Debug, Clone, Deserialize)]
 #[serde(deny_unknown_fields, default)]
 pub struct HttpOptions {
-    /// The address of the live page, `/metrics`, `/live` and `/ready`; port 0 takes a free one.
+    /// The address of the live page, `/metrics`, `/live` and `/ready`; port 0 uses a free one.
     #[serde(deserialize_with = "address")]
     pub listen: SocketAddr,
-    /// Serve at all.
+    /// Whether to serve anything.
     pub enabled: bool,
     /// What the live page at `/` shows.
     pub page: PageContent,
-    /// Seconds after which `/live` fails if records are in flight and no work is done or attempted. Longer than a window takes to
-    /// classify and the longest statement to the database.
+    /// Seconds after which `/live` fails if records are in flight and no work is done or attempted. It must be longer than
+    /// the classification of a window and the longest statement take.
     pub stall_seconds: u32,
 }
 
@@ -61,7 +61,7 @@ fn address<'de, D: Deserializer<'de>>(deserializer: D) -> Result<SocketAddr, D::
     };
     numeric.parse().map_err(|_| {
         D::Error::custom(format!(
-            "{text:?} is no IP address with a port, such as 127.0.0.1:9464 for this machine alone or 0.0.0.0:9464 for all networks"
+            "{text:?} is not an IP address with a port, such as 127.0.0.1:9464 for this machine only or 0.0.0.0:9464 for all networks"
         ))
     })
 }

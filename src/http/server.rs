@@ -27,8 +27,8 @@ struct Shared {
     stall: Duration,
 }
 
-/// Binds the listener and serves until `stop`, with the live page if `page` is given. `/live` fails once no work has been done
-/// for longer than `stall`. Returns the bound address and the server's task.
+/// Binds the listener and serves until `stop`, with the live page if `page` is given. `/live` fails if no work is done for
+/// longer than `stall`. Returns the bound address and the server's task.
 ///
 /// # Errors
 /// The address can't be bound.
@@ -41,7 +41,7 @@ pub async fn serve(
     stop: CancellationToken,
 ) -> anyhow::Result<(SocketAddr, tokio::task::JoinHandle<()>)> {
     let listener = TcpListener::bind(listen).await.with_context(|| {
-        format!("can't listen on {listen}: choose another http.listen, or stop what holds the port")
+        format!("can't listen on {listen}: choose another http.listen, or stop the program that uses the port")
     })?;
     let bound = listener.local_addr()?;
     let upkeep = metrics.clone();
@@ -95,13 +95,12 @@ async fn ready(State(shared): State<Shared>) -> impl IntoResponse {
     (status, lines.join("\n") + "\n")
 }
 
-/// Retries the quarantined partitions now. An attempt reads and writes nothing that an automatic one would not, and there is at most
-/// one a second.
+/// Retries the quarantined partitions now. That does no more than an automatic retry, and is done at most once a second.
 async fn retry_quarantined(State(shared): State<Shared>, headers: HeaderMap) -> (StatusCode, String) {
     // A browser sends the origin of a POST, and no page of this service sends a POST.
     if headers.contains_key(header::ORIGIN) {
-        let words = "refused: the request comes from a web page; use curl, for example\n";
-        return (StatusCode::FORBIDDEN, words.to_owned());
+        let message = "refused: the request comes from a web page; use curl, for example\n";
+        return (StatusCode::FORBIDDEN, message.to_owned());
     }
     let quarantined = shared.health.quarantined();
     if quarantined.is_empty() {

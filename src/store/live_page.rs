@@ -122,28 +122,28 @@ impl LivePageReader {
         }
     }
 
-    /// Reads what is asked for in one snapshot of the database. After an error the next call reconnects.
+    /// Reads it in one snapshot of the database. After an error the next call reconnects.
     ///
     /// # Errors
     /// The database is unreachable, too slow or denies access, or its schema does not exist yet.
-    pub async fn read(&mut self, ask: &LivePageQuery) -> Result<LivePageData, StoreError> {
-        // Taken out, so that a connection is not reused after an error or after this future was dropped half-way.
+    pub async fn read(&mut self, query: &LivePageQuery) -> Result<LivePageData, StoreError> {
+        // Taken out, so that a connection is not reused after an error or after this future was dropped midway.
         let mut connection = match self.connection.take() {
             Some(connection) => connection,
             None => self.connect().await?,
         };
-        let recent = read(&mut connection, ask);
+        let reading = read(&mut connection, query);
         // Normally the server's own timeout applies; this one is for a server that does not answer at all.
-        let recent = tokio::time::timeout(STATEMENT_TIMEOUT * 2, recent)
+        let data = tokio::time::timeout(STATEMENT_TIMEOUT * 2, reading)
             .await
             .map_err(|_| StoreError::new(StoreErrorKind::Unreachable, READING, "no answer in time"))?
             .map_err(StoreError::when(READING))?;
         self.connection = Some(connection);
-        Ok(recent)
+        Ok(data)
     }
 
     /// Closes the connection, if there is one.
-    pub async fn rest(&mut self) {
+    pub async fn disconnect(&mut self) {
         if let Some(connection) = self.connection.take() {
             // If this times out, dropping the connection closes it.
             let _ = tokio::time::timeout(Duration::from_secs(1), connection.close()).await;
@@ -175,11 +175,11 @@ impl LivePageReader {
 
 const READING: &str = "reading recent counts and posts";
 
-async fn read(connection: &mut PgConnection, ask: &LivePageQuery) -> Result<LivePageData, sqlx::Error> {
+async fn read(connection: &mut PgConnection, query: &LivePageQuery) -> Result<LivePageData, sqlx::Error> {
     let mut snapshot = connection
         .begin_with("BEGIN ISOLATION LEVEL REPEATABLE READ READ ONLY")
         .await?;
-    let span = time::Duration::minutes(i64::from(ask.minutes.max(1)));
+    let span = time::Duration::minutes(i64::from(query.minutes.max(1)));
     let row: PgRow = sqlx::query("SELECT now() AS now, date_trunc('minute', now()) + interval '1 minute' AS coming")
         .fetch_one(&mut *snapshot)
         .await?;
@@ -210,10 +210,10 @@ async fn read(connection: &mut PgConnection, ask: &LivePageQuery) -> Result<Live
     .bind(MAX_SUBJECT_ROWS)
     .fetch_all(&mut *snapshot)
     .await?;
-    let posts = if ask.posts == 0 {
+    let posts = if query.posts == 0 {
         None
     } else {
-        Some(read_posts(&mut snapshot, start, end, ask.posts).await?)
+        Some(read_posts(&mut snapshot, start, end, query.posts).await?)
     };
     let tally = sqlx::query_as(
         "SELECT coalesce(sum(records), 0)::bigint AS records, coalesce(sum(inserted), 0)::bigint AS inserted,
@@ -222,7 +222,7 @@ async fn read(connection: &mut PgConnection, ask: &LivePageQuery) -> Result<Live
                 coalesce(sum(rejected), 0)::bigint AS rejected, coalesce(sum(removed), 0)::bigint AS removed
          FROM consumer_tally WHERE consumer_group = $1",
     )
-    .bind(&ask.group)
+    .bind(&query.group)
     .fetch_one(&mut *snapshot)
     .await?;
     snapshot.commit().await?;

@@ -1,4 +1,4 @@
-//! One query a tick for all clients together, and none without clients.
+//! Sends frames to all clients. A frame takes one query, however many clients there are; without clients there is none.
 
 use std::{sync::Arc, time::Duration};
 
@@ -10,7 +10,7 @@ use tokio::{
 use tokio_util::sync::CancellationToken;
 
 use super::{
-    frame::{Figures, Frame, Memory, Process},
+    frame::{Figures, Frame, History, Process},
     source::Page,
 };
 use crate::store::{
@@ -20,43 +20,44 @@ use crate::store::{
 
 /// The shortest time from one frame to the next.
 const TICK: Duration = Duration::from_secs(1);
-/// At most this fraction (one in so many) of the time is spent in queries for the page: after a slow one, also one that was given
-/// up, the next frame comes later.
+/// At most one part in so many of the time is spent in queries for the page: after a slow query, even one that failed, the
+/// next frame comes later.
 const SHARE: u32 = 10;
 /// The longest time from one frame to the next.
 const LONGEST_TICK: Duration = Duration::from_secs(30);
-/// The shortest time before another attempt while the database is away.
+/// The shortest pause between attempts while the database fails.
 const RETRY: Duration = Duration::from_secs(2);
-/// A client that takes no frame for this long is disconnected.
+/// A client that reads no frame for this long is disconnected.
 const PATIENCE: Duration = Duration::from_secs(30);
 /// How many minutes are shown, including the current one.
 pub(super) const MINUTES: u16 = 30;
 /// How many of the newest posts are shown.
 pub(super) const POSTS: u16 = 20;
-/// Most clients at once.
-pub(super) const MAX_WATCHERS: usize = 32;
+/// The maximum number of clients.
+pub(super) const MAX_CLIENTS: usize = 32;
 
-/// A frame as it is sent.
-pub(super) type Line = Arc<str>;
+/// A frame as JSON.
+pub(super) type EncodedFrame = Arc<str>;
 
-/// Hands the newest frame to every client.
+/// Sends the newest frame to every client.
 #[derive(Debug, Clone)]
 pub(super) struct Broadcast {
     /// The newest frame. Slow clients skip frames.
-    frames: watch::Sender<Option<Line>>,
-    places: Arc<Semaphore>,
-    arrived: Arc<Notify>,
+    frames: watch::Sender<Option<EncodedFrame>>,
+    slots: Arc<Semaphore>,
+    /// Notified when a client connects.
+    connected: Arc<Notify>,
     patience: Duration,
     stop: CancellationToken,
 }
 
 impl Broadcast {
-    /// Starts the task that makes frames; it ends with `stop`.
+    /// Starts the task that builds frames; it ends with `stop`.
     pub(super) fn start(page: Page, stop: CancellationToken) -> Self {
         let broadcast = Self {
             frames: watch::Sender::new(None),
-            places: Arc::new(Semaphore::new(MAX_WATCHERS)),
-            arrived: Arc::default(),
+            slots: Arc::new(Semaphore::new(MAX_CLIENTS)),
+            connected: Arc::default(),
             patience: PATIENCE,
             stop,
         };
@@ -64,30 +65,30 @@ impl Broadcast {
         broadcast
     }
 
-    /// Frames from now on, until the receiver is dropped or the service stops. `None` if there are [`MAX_WATCHERS`] already.
-    pub(super) fn watch(&self) -> Option<mpsc::Receiver<Line>> {
-        let place = Arc::clone(&self.places).try_acquire_owned().ok()?;
+    /// Frames for a client, until the receiver is dropped or the service stops. `None` if there are [`MAX_CLIENTS`] already.
+    pub(super) fn subscribe(&self) -> Option<mpsc::Receiver<EncodedFrame>> {
+        let slot = Arc::clone(&self.slots).try_acquire_owned().ok()?;
         let (sender, receiver) = mpsc::channel(1);
         let frames = self.frames.subscribe();
-        tokio::spawn(deliver(frames, sender, self.patience, place, self.stop.clone()));
-        self.arrived.notify_one();
+        tokio::spawn(deliver(frames, sender, self.patience, slot, self.stop.clone()));
+        self.connected.notify_one();
         Some(receiver)
     }
 
     async fn run(self, page: Page) {
-        let mut maker = Maker::new(page);
+        let mut builder = FrameBuilder::new(page);
         while !self.stop.is_cancelled() {
             if self.frames.receiver_count() == 0 {
-                maker.rest().await;
+                builder.reader.disconnect().await;
                 // The next client must not get a frame from long ago.
                 self.frames.send_replace(None);
                 tokio::select! {
-                    () = self.arrived.notified() => continue,
+                    () = self.connected.notified() => continue,
                     () = self.stop.cancelled() => return,
                 }
             }
-            let (line, pause) = maker.make().await;
-            self.frames.send_replace(Some(line));
+            let (frame, pause) = builder.build().await;
+            self.frames.send_replace(Some(frame));
             tokio::select! {
                 () = tokio::time::sleep(pause) => {}
                 () = self.stop.cancelled() => return,
@@ -96,19 +97,19 @@ impl Broadcast {
     }
 }
 
-/// Sends frames to one client: the newest one each time it can take one.
+/// Sends frames to one client: the newest one whenever it is ready for one.
 async fn deliver(
-    mut frames: watch::Receiver<Option<Line>>,
-    sender: mpsc::Sender<Line>,
+    mut frames: watch::Receiver<Option<EncodedFrame>>,
+    sender: mpsc::Sender<EncodedFrame>,
     patience: Duration,
-    place: OwnedSemaphorePermit,
+    slot: OwnedSemaphorePermit,
     stop: CancellationToken,
 ) {
     let delivering = async {
         loop {
             let newest = frames.borrow_and_update().clone();
-            if let Some(line) = newest
-                && sender.send_timeout(line, patience).await.is_err()
+            if let Some(frame) = newest
+                && sender.send_timeout(frame, patience).await.is_err()
             {
                 return;
             }
@@ -122,59 +123,59 @@ async fn deliver(
         () = sender.closed() => {}
         () = stop.cancelled() => {}
     }
-    drop(place);
+    drop(slot);
 }
 
-/// Makes frames.
-struct Maker {
+/// Builds frames.
+struct FrameBuilder {
     page: Page,
-    ask: LivePageQuery,
+    query: LivePageQuery,
     reader: LivePageReader,
-    memory: Memory,
+    history: History,
     /// The fault that was logged last.
-    known: Option<StoreErrorKind>,
+    logged: Option<StoreErrorKind>,
 }
 
-impl Maker {
+impl FrameBuilder {
     fn new(page: Page) -> Self {
         Self {
-            ask: LivePageQuery {
+            query: LivePageQuery {
                 group: page.group.clone(),
                 minutes: MINUTES,
                 posts: if page.shows.posts() { POSTS } else { 0 },
             },
             reader: LivePageReader::new(&page.database),
-            memory: Memory::default(),
-            known: None,
+            history: History::default(),
+            logged: None,
             page,
         }
     }
 
-    /// The next frame, and how long to wait after it.
-    async fn make(&mut self) -> (Line, Duration) {
+    /// Returns the next frame, and the pause after it.
+    async fn build(&mut self) -> (EncodedFrame, Duration) {
         let begun = Instant::now();
-        let read = self.reader.read(&self.ask).await;
+        let read = self.reader.read(&self.query).await;
         let rest = begun.elapsed() * (SHARE - 1);
         let (figures, fault, pause) = match read {
-            Ok(recent) => {
-                if self.known.take().is_some() {
-                    tracing::info!("the live page reads the database again");
+            Ok(data) => {
+                if self.logged.take().is_some() {
+                    tracing::info!("the live page can read the database again");
                 }
-                let figures = Figures::new(&self.page.group, recent, &mut self.memory);
+                let figures = Figures::new(&self.page.group, data, &mut self.history);
                 (Some(figures), None, rest.clamp(TICK, LONGEST_TICK))
             }
             Err(error) => {
-                // Once for each kind, not every tick.
-                if self.known.replace(error.kind) != Some(error.kind) {
-                    tracing::warn!(%error, "the live page can't read the database; it keeps trying while there are clients");
+                // Once for each kind, not at every attempt.
+                if self.logged.replace(error.kind) != Some(error.kind) {
+                    tracing::warn!(%error, "the live page can't read the database; retrying while it has clients");
                 }
-                (None, Some(words(error.kind)), rest.clamp(RETRY, LONGEST_TICK))
+                (None, Some(describe(error.kind)), rest.clamp(RETRY, LONGEST_TICK))
             }
         };
         let process = Process::new(
             self.page.health.status().snapshot(),
             self.page.health.report(),
-            &mut self.memory,
+            &mut self.history,
         );
         let frame = Frame {
             version: env!("CARGO_PKG_VERSION"),
@@ -186,19 +187,15 @@ impl Maker {
         // It can't fail: a frame has only strings, numbers, lists and maps with string keys.
         (serde_json::to_string(&frame).unwrap_or_default().into(), pause)
     }
-
-    async fn rest(&mut self) {
-        self.reader.rest().await;
-    }
 }
 
-/// What the page says about a fault. Addresses and names stay in the log.
-const fn words(kind: StoreErrorKind) -> &'static str {
+/// The page's message for a fault. Only the log has addresses and names.
+const fn describe(kind: StoreErrorKind) -> &'static str {
     match kind {
         StoreErrorKind::Unreachable => "the database does not answer",
         StoreErrorKind::Busy | StoreErrorKind::Slow => "the database is too busy to answer in time",
         StoreErrorKind::Denied => "the database refuses this user",
-        StoreErrorKind::Schema => "the tables are not there yet",
+        StoreErrorKind::Schema => "the tables do not exist yet",
         _ => "the database can't be read",
     }
 }
@@ -211,23 +208,23 @@ mod tests {
     fn broadcast(patience: Duration) -> Broadcast {
         Broadcast {
             frames: watch::Sender::new(None),
-            places: Arc::new(Semaphore::new(2)),
-            arrived: Arc::default(),
+            slots: Arc::new(Semaphore::new(2)),
+            connected: Arc::default(),
             patience,
             stop: CancellationToken::new(),
         }
     }
 
     #[tokio::test]
-    async fn a_slow_watcher_misses_frames_and_holds_nobody_up() {
+    async fn a_slow_client_skips_frames_and_delays_no_other() {
         let broadcast = broadcast(PATIENCE);
-        let (mut slow, mut quick) = (broadcast.watch().unwrap(), broadcast.watch().unwrap());
-        assert!(broadcast.watch().is_none(), "all places are taken");
+        let (mut slow, mut quick) = (broadcast.subscribe().unwrap(), broadcast.subscribe().unwrap());
+        assert!(broadcast.subscribe().is_none(), "no slot is free");
         for number in 0..20 {
             broadcast.frames.send_replace(Some(number.to_string().into()));
             assert_eq!(quick.recv().await.as_deref(), Some(&*number.to_string()));
         }
-        // The frame on its way when it stopped reading, then the newest.
+        // Those that were in its channel when it stopped reading, then the newest.
         let mut seen = Vec::new();
         while seen.last().map(String::as_str) != Some("19") {
             seen.push(slow.recv().await.unwrap().to_string());
@@ -236,24 +233,24 @@ mod tests {
     }
 
     #[tokio::test]
-    async fn who_takes_nothing_loses_the_place() {
+    async fn a_client_that_reads_nothing_is_disconnected() {
         let broadcast = broadcast(Duration::from_millis(10));
-        let _stuck = (broadcast.watch().unwrap(), broadcast.watch().unwrap());
-        let mut looks = tokio::time::interval(Duration::from_millis(5));
+        let _stuck = (broadcast.subscribe().unwrap(), broadcast.subscribe().unwrap());
+        let mut ticks = tokio::time::interval(Duration::from_millis(5));
         let free = async {
-            while broadcast.watch().is_none() {
+            while broadcast.subscribe().is_none() {
                 broadcast.frames.send_replace(Some("frame".into()));
-                looks.tick().await;
+                ticks.tick().await;
             }
         };
         tokio::time::timeout(PATIENCE, free).await.unwrap();
     }
 
     #[tokio::test]
-    async fn watchers_end_when_the_service_stops() {
+    async fn clients_are_disconnected_when_the_service_stops() {
         let broadcast = broadcast(PATIENCE);
-        let mut watcher = broadcast.watch().unwrap();
+        let mut client = broadcast.subscribe().unwrap();
         broadcast.stop.cancel();
-        assert_eq!(watcher.recv().await, None);
+        assert_eq!(client.recv().await, None);
     }
 }

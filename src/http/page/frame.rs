@@ -14,21 +14,21 @@ use crate::{
     telemetry::{Histogram, ProcessSnapshot},
 };
 
-/// Delays and rates are those of the last minute.
-const MEMORY: Duration = Duration::from_secs(60);
+/// The time over which delays and rates are computed.
+const SPAN: Duration = Duration::from_secs(60);
 
-/// All that the page shows at a moment. Times are seconds since 1970.
+/// Everything that the page shows. Times are seconds since 1970.
 #[derive(Debug, Clone, PartialEq, Serialize)]
 pub(super) struct Frame {
     /// The version of the service. A page that came from another version reloads itself.
     pub(super) version: &'static str,
     /// The service's clock.
     pub(super) at: i64,
-    /// What Postgres says: the same for every member of the group. `None` while it does not answer.
+    /// The figures from Postgres, the same for every member of the group. `None` while it does not answer.
     pub(super) figures: Option<Figures>,
     /// Why there are no figures, in a few words.
     pub(super) fault: Option<&'static str>,
-    /// What this process says of itself.
+    /// The figures of this process.
     pub(super) process: Process,
 }
 
@@ -46,7 +46,7 @@ pub(super) struct Figures {
     /// `None` where posts are not shown.
     posts: Option<Vec<Post>>,
     tally: GroupTally,
-    /// Records settled a second by the whole group, over up to a minute.
+    /// Records that the whole group commits a second, over up to a minute.
     rate: Option<f64>,
 }
 
@@ -81,16 +81,16 @@ struct Post {
     subjects: Vec<String>,
 }
 
-/// Of one process alone.
+/// The figures of one process.
 #[derive(Debug, Clone, PartialEq, Serialize)]
 pub(super) struct Process {
-    /// What keeps it from being ready; empty when it is.
+    /// Why it is not ready; empty if it is.
     faults: Vec<String>,
     /// The model in service.
     model: Option<String>,
-    /// Partitions it holds.
+    /// Partitions assigned to it.
     partitions: usize,
-    /// Records in those that are not committed yet.
+    /// Records of those that are not committed yet.
     lag: i64,
     /// Seconds from a record's time at the broker to the commit of its row, over the last minute.
     delay: Option<Delay>,
@@ -104,21 +104,21 @@ struct Delay {
     p95: f64,
 }
 
-/// What is remembered from tick to tick: rates and delays are differences.
+/// Values of earlier frames: rates and delays are differences.
 #[derive(Debug, Default)]
-pub(super) struct Memory {
+pub(super) struct History {
     records: VecDeque<(Instant, i64)>,
     delays: VecDeque<(Instant, Histogram)>,
 }
 
-impl Memory {
-    /// Records a second since the oldest of the remembered counts.
+impl History {
+    /// Records a second since the oldest count.
     fn rate(&mut self, now: Instant, records: i64) -> Option<f64> {
-        // Fewer than before: another database or group, so start over.
+        // Fewer than before: it is another database or group.
         if self.records.back().is_some_and(|(_, known)| *known > records) {
             self.records.clear();
         }
-        remember(&mut self.records, now, records);
+        push(&mut self.records, now, records);
         let (then, earlier) = self.records.front()?;
         let seconds = now.duration_since(*then).as_secs_f64();
         #[allow(clippy::cast_precision_loss)] // far below 2⁵³
@@ -126,11 +126,11 @@ impl Memory {
     }
 
     fn delay(&mut self, now: Instant, delays: Histogram) -> Option<Delay> {
-        remember(&mut self.delays, now, delays);
+        push(&mut self.delays, now, delays);
         let (_, newest) = self.delays.back()?;
         let (_, oldest) = self.delays.front()?;
         let since = newest.since(oldest);
-        // Nothing in the last minute: take everything since the start.
+        // Without records in the last minute, all since the start count.
         let delays = if since.total() > 0 { &since } else { newest };
         Some(Delay {
             p50: delays.quantile(0.5)?,
@@ -139,16 +139,16 @@ impl Memory {
     }
 }
 
-/// Keeps at most one value that is older than [`MEMORY`], so that the values span all of it.
-fn remember<T>(values: &mut VecDeque<(Instant, T)>, now: Instant, value: T) {
+/// Keeps at most one value that is older than [`SPAN`], so that the values span all of it.
+fn push<T>(values: &mut VecDeque<(Instant, T)>, now: Instant, value: T) {
     values.push_back((now, value));
-    while values.get(1).is_some_and(|(at, _)| now.duration_since(*at) >= MEMORY) {
+    while values.get(1).is_some_and(|(at, _)| now.duration_since(*at) >= SPAN) {
         values.pop_front();
     }
 }
 
 impl Process {
-    pub(super) fn new(snapshot: ProcessSnapshot, faults: Vec<String>, memory: &mut Memory) -> Self {
+    pub(super) fn new(snapshot: ProcessSnapshot, faults: Vec<String>, history: &mut History) -> Self {
         let mut rejects: Vec<(&'static str, u64)> = snapshot.rejects.into_iter().collect();
         rejects.sort_by(|a, b| b.1.cmp(&a.1).then_with(|| a.0.cmp(b.0)));
         Self {
@@ -156,24 +156,24 @@ impl Process {
             model: snapshot.model,
             partitions: snapshot.partitions,
             lag: snapshot.lag,
-            delay: memory.delay(Instant::now(), snapshot.broker_delay),
+            delay: history.delay(Instant::now(), snapshot.broker_delay),
             rejects,
         }
     }
 }
 
 impl Figures {
-    pub(super) fn new(group: &str, recent: LivePageData, memory: &mut Memory) -> Self {
-        let rate = memory.rate(Instant::now(), recent.tally.records);
+    pub(super) fn new(group: &str, data: LivePageData, history: &mut History) -> Self {
+        let rate = history.rate(Instant::now(), data.tally.records);
         Self {
             group: group.to_owned(),
-            now: recent.now.unix_timestamp(),
-            start: recent.start.unix_timestamp(),
-            end: recent.end.unix_timestamp(),
-            emotions: emotions(&recent),
-            subjects: subjects(&recent),
-            posts: recent.posts.map(|posts| posts.into_iter().map(Post::from).collect()),
-            tally: recent.tally,
+            now: data.now.unix_timestamp(),
+            start: data.start.unix_timestamp(),
+            end: data.end.unix_timestamp(),
+            emotions: emotions(&data),
+            subjects: subjects(&data),
+            posts: data.posts.map(|posts| posts.into_iter().map(Post::from).collect()),
+            tally: data.tally,
             rate,
         }
     }
@@ -196,11 +196,11 @@ impl From<crate::store::live_page::RecentPost> for Post {
 
 /// The emotions with the most posts first, each over all the minutes.
 #[allow(clippy::cast_precision_loss)] // far below 2⁵³
-fn emotions(recent: &LivePageData) -> Vec<Emotion> {
-    let minute_of = |bucket: OffsetDateTime| usize::try_from((bucket - recent.start).whole_minutes()).ok();
-    let length = minute_of(recent.end).unwrap_or(0);
+fn emotions(data: &LivePageData) -> Vec<Emotion> {
+    let minute_of = |bucket: OffsetDateTime| usize::try_from((bucket - data.start).whole_minutes()).ok();
+    let length = minute_of(data.end).unwrap_or(0);
     let mut by_name: BTreeMap<&str, (Vec<i64>, f64)> = BTreeMap::new();
-    for count in &recent.minutes {
+    for count in &data.minutes {
         let (minutes, score_sum) = by_name.entry(&count.emotion).or_insert_with(|| (vec![0; length], 0.0));
         if let Some(minute) = minute_of(count.bucket).and_then(|minute| minutes.get_mut(minute)) {
             *minute += count.posts;
@@ -223,10 +223,10 @@ fn emotions(recent: &LivePageData) -> Vec<Emotion> {
     emotions
 }
 
-fn subjects(recent: &LivePageData) -> Vec<Subject> {
+fn subjects(data: &LivePageData) -> Vec<Subject> {
     let mut subjects: Vec<Subject> = Vec::new();
     // The counts are sorted by subject.
-    for count in &recent.subjects {
+    for count in &data.subjects {
         if subjects.last().is_none_or(|subject| subject.name != count.subject) {
             subjects.push(Subject {
                 name: count.subject.clone(),
@@ -256,7 +256,7 @@ mod tests {
     use super::*;
     use crate::store::live_page::{MinuteCount, SubjectCount};
 
-    fn recent() -> LivePageData {
+    fn data() -> LivePageData {
         let start = datetime!(2026-03-01 12:00 UTC);
         let count = |minute: i64, emotion: &str, posts: i64| MinuteCount {
             bucket: start + time::Duration::minutes(minute),
@@ -282,7 +282,7 @@ mod tests {
 
     #[test]
     fn minutes_without_posts_are_zero_and_the_largest_come_first() {
-        let figures = Figures::new("g", recent(), &mut Memory::default());
+        let figures = Figures::new("g", data(), &mut History::default());
         let names: Vec<_> = figures.emotions.iter().map(|one| (&*one.name, &*one.minutes)).collect();
         assert_eq!(names, [("joy", [2, 0, 9].as_slice()), ("anger", &[7, 0, 0])]);
         assert_eq!(figures.emotions[0].score, 0.5);
@@ -295,29 +295,29 @@ mod tests {
 
     #[test]
     fn a_rate_is_that_of_the_last_minute() {
-        let (mut memory, start) = (Memory::default(), Instant::now());
-        assert_eq!(memory.rate(start, 1_000), None);
+        let (mut history, start) = (History::default(), Instant::now());
+        assert_eq!(history.rate(start, 1_000), None);
         let mut rate = None;
         for second in 1..=100_u32 {
             let records = 1_000 + (i64::from(second) - 30).max(0) * 50;
-            rate = memory.rate(start + Duration::from_secs(second.into()), records);
+            rate = history.rate(start + Duration::from_secs(second.into()), records);
         }
         assert_eq!(rate, Some(50.0));
-        assert!(memory.records.len() < 70);
+        assert!(history.records.len() < 70);
         let later = start + Duration::from_secs(101);
-        assert_eq!(memory.rate(later, 3), None, "counted anew");
+        assert_eq!(history.rate(later, 3), None, "counted anew");
     }
 
     #[test]
     fn delays_are_those_of_the_last_minute() {
-        let (mut memory, start) = (Memory::default(), Instant::now());
+        let (mut history, start) = (History::default(), Instant::now());
         let mut delays = Histogram::new(&[1.0, 10.0]);
         (0..100).for_each(|_| delays.record(5.0));
-        let delay = memory.delay(start, delays.clone()).unwrap();
+        let delay = history.delay(start, delays.clone()).unwrap();
         assert!(delay.p50 > 1.0, "{delay:?}: nothing was before it");
-        memory.delay(start + Duration::from_secs(90), delays.clone());
+        history.delay(start + Duration::from_secs(90), delays.clone());
         (0..40).for_each(|_| delays.record(0.5));
-        let delay = memory.delay(start + Duration::from_secs(120), delays).unwrap();
+        let delay = history.delay(start + Duration::from_secs(120), delays).unwrap();
         assert!(delay.p95 <= 1.0, "{delay:?}");
     }
 
@@ -328,7 +328,7 @@ mod tests {
             lag: 7,
             ..ProcessSnapshot::default()
         };
-        let process = Process::new(snapshot, Vec::new(), &mut Memory::default());
+        let process = Process::new(snapshot, Vec::new(), &mut History::default());
         assert_eq!(process.rejects, [("not_json", 12), ("id", 3), ("no_text", 3)]);
         assert_eq!((process.lag, process.delay), (7, None));
     }

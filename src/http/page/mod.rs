@@ -1,9 +1,9 @@
 //! The live page: `GET /` and the frames that it shows.
 //!
-//! Posts and records are counted in Postgres, by one query a tick for all clients ([`broadcast`]), so the figures equal those of SQL
-//! and are the same for every member of the group. Lag, delay and reasons are the process's own
-//! ([`crate::telemetry::ProcessStatus`]). The browser's part is in `web/`; `make page` builds it into `dist/`, which is compiled into
-//! the binary. The page loads nothing from other hosts, and nothing in a post is ever taken for markup.
+//! Posts and records are counted in Postgres, by one query a frame for all clients ([`broadcast`]), so the figures equal those of
+//! SQL and are the same for every member of the group. Lag, delay and reasons are the process's own
+//! ([`crate::telemetry::ProcessStatus`]). The browser's code is in `web/`; `make page` builds it into `dist/`, which is compiled
+//! into the binary. The page loads nothing from other hosts, and never interprets a post as markup.
 
 mod broadcast;
 mod frame;
@@ -55,7 +55,7 @@ const HEADERS: [(HeaderName, &str); 8] = [
 #[derive(Clone)]
 struct Shared {
     broadcast: Broadcast,
-    /// Only requests that name this machine are answered.
+    /// Whether only requests whose `Host` is this machine are answered.
     local_only: bool,
 }
 
@@ -96,16 +96,16 @@ async fn events(State(shared): State<Shared>, headers: HeaderMap) -> Response {
     let host = headers.get(header::HOST).and_then(|host| host.to_str().ok());
     if shared.local_only && !host.is_some_and(names_this_machine) {
         // DNS rebinding: another site could otherwise read the posts through a visitor's browser.
-        let words = "this page is served for this machine alone: ask for it as localhost or by its address\n";
-        return (StatusCode::MISDIRECTED_REQUEST, words).into_response();
+        let message = "this page is served only under localhost or an IP address\n";
+        return (StatusCode::MISDIRECTED_REQUEST, message).into_response();
     }
-    let Some(frames) = shared.broadcast.watch() else {
-        let words = "too many are looking already\n";
-        return (StatusCode::SERVICE_UNAVAILABLE, [(header::RETRY_AFTER, "10")], words).into_response();
+    let Some(frames) = shared.broadcast.subscribe() else {
+        let message = "too many clients\n";
+        return (StatusCode::SERVICE_UNAVAILABLE, [(header::RETRY_AFTER, "10")], message).into_response();
     };
     let frames = stream::unfold(frames, |mut frames| async move {
-        let line = frames.recv().await?;
-        Some((Ok::<_, Infallible>(Event::default().data(&*line)), frames))
+        let frame = frames.recv().await?;
+        Some((Ok::<_, Infallible>(Event::default().data(&*frame)), frames))
     });
     Sse::new(frames).keep_alive(KeepAlive::default()).into_response()
 }
@@ -159,7 +159,7 @@ mod tests {
 
     #[test]
     fn the_page_names_no_other_host_and_has_no_inline_script_or_style() {
-        // The one name of a namespace in the icon is an identifier, not an address that is asked.
+        // The icon is not checked: its one URL names the XML namespace, and is not loaded.
         for (name, file) in [("index.html", INDEX), ("page.css", STYLE)] {
             assert!(!file.contains("://"), "{name}");
         }

@@ -1,8 +1,8 @@
-//! Where the live page's figures come from.
+//! What the live page shows, and from where.
 
 use crate::{http::PageContent, store::StoreOptions, telemetry::health::Health};
 
-/// The live page's settings and sources.
+/// The live page's settings and data sources.
 #[derive(Debug, Clone)]
 pub struct Page {
     /// What it shows.
@@ -11,6 +11,6 @@ pub struct Page {
     pub database: StoreOptions,
     /// The consumer group whose records it counts.
     pub group: String,
-    /// What the process says of itself.
+    /// The state of this process.
     pub health: Health,
 }
