@@ -112,7 +112,10 @@ impl Bench {
         .await
         .unwrap();
         store.migrate().await.unwrap();
-        store.begin_offset("bench", "posts", 0, 0).await.unwrap();
+        store
+            .begin_offsets("bench", &[(("posts".into(), 0), 0)], None)
+            .await
+            .unwrap();
         let labels = EMOTIONS.map(Arc::from).into();
         let model = Arc::new(ModelInfo {
             id: "bench@00000000".into(),

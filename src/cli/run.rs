@@ -67,7 +67,7 @@ pub(super) async fn run(args: Args) -> anyhow::Result<ExitCode> {
     } else {
         tracing::info!(
             records = summary.totals.records,
-            inserted = summary.totals.inserted,
+            inserted = summary.totals.tally.inserted,
             "stopped"
         );
     }

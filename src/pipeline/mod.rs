@@ -220,7 +220,7 @@ fn summarise(totals: Totals, model_id: &str, elapsed: Duration, classifier: &Cla
     let stats = classifier.stats();
     let seconds = elapsed.as_secs_f64().max(1e-9);
     let all_tokens = stats.tokens + stats.padding;
-    let posts = totals.inserted + totals.duplicates;
+    let posts = totals.tally.inserted + totals.tally.duplicates;
     Summary {
         model_id: model_id.to_owned(),
         seconds,

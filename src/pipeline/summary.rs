@@ -10,22 +10,11 @@ use crate::store::Tally;
 /// Counts of what this process has committed.
 #[derive(Debug, Clone, Default, PartialEq, Eq, Serialize)]
 pub struct Totals {
-    /// Records accounted for: the sum of the next six counts.
+    /// Records accounted for.
     pub records: u64,
-    /// New posts.
-    pub inserted: u64,
-    /// Posts that were already stored or deleted.
-    pub duplicates: u64,
-    /// Deletion notices.
-    pub deletions: u64,
-    /// Posts whose language or subjects are not wanted.
-    pub filtered: u64,
-    /// Posts older than the retention.
-    pub late: u64,
-    /// Records that can't be processed.
-    pub rejected: u64,
-    /// Stored posts removed by deletion notices.
-    pub removed: u64,
+    /// The records by outcome.
+    #[serde(flatten)]
+    pub tally: Tally,
     /// Rejected records by reason.
     pub rejected_by_reason: BTreeMap<&'static str, u64>,
     /// Committed transactions.
@@ -40,13 +29,7 @@ pub struct Totals {
 impl Totals {
     pub(super) fn add(&mut self, tally: &Tally) {
         self.records += tally.records();
-        self.inserted += tally.inserted;
-        self.duplicates += tally.duplicates;
-        self.deletions += tally.deletions;
-        self.filtered += tally.filtered;
-        self.late += tally.late;
-        self.rejected += tally.rejected;
-        self.removed += tally.removed;
+        self.tally += *tally;
         self.transactions += 1;
         self.last_commit = Some(Instant::now());
     }

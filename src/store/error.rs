@@ -216,7 +216,7 @@ impl fmt::Display for FencedRange {
 /// [`FlushError::is_transient`].
 #[derive(Debug, thiserror::Error)]
 pub enum FlushError {
-    /// Another consumer has moved the offsets of these partitions on: drop their ranges ([`super::Flush::drop_ranges`])
+    /// Another consumer has moved the offsets of these partitions on: drop their ranges ([`super::Flush::drop_partition`])
     /// and flush the rest.
     #[error("another consumer has advanced the offsets of {}", list(.0))]
     Fenced(Vec<FencedRange>),

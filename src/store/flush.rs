@@ -7,12 +7,10 @@ use std::{
     sync::Arc,
 };
 
+use serde::Serialize;
 use time::OffsetDateTime;
 
-use super::{
-    error::{FencedRange, FlushError},
-    partition::day_of,
-};
+use super::{error::FlushError, partition::day_of};
 use crate::{
     model::{ModelInfo, Prediction},
     post::{Deletion, Fingerprint, Origin, Post},
@@ -149,13 +147,6 @@ impl Flush {
         (self.id, self.drops)
     }
 
-    /// Drops the ranges that were fenced, with their posts and deletions.
-    pub fn drop_ranges(&mut self, fenced: &[FencedRange]) {
-        for range in fenced {
-            self.drop_partition(&range.topic, range.partition);
-        }
-    }
-
     /// Drops the range of one partition, with its posts and deletions.
     pub fn drop_partition(&mut self, topic: &str, partition: i32) {
         let other = |other: &str, number: i32| other != topic || number != partition;
@@ -278,7 +269,7 @@ impl RangeIndex<'_> {
 }
 
 /// Counts of the records of one range by outcome. Every record is in exactly one of the first six.
-#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Serialize)]
 pub struct Tally {
     /// Posts that were new.
     pub inserted: u64,

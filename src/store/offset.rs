@@ -128,14 +128,6 @@ impl Store {
         Ok(())
     }
 
-    /// Stores the group's start offset for a partition, unless it has an offset already. Returns the offset in force.
-    pub async fn begin_offset(&self, group: &str, topic: &str, partition: i32, start: i64) -> Result<i64, StoreError> {
-        let partition: (Arc<str>, i32) = (topic.into(), partition);
-        self.begin_offsets(group, &[(partition.clone(), start)], None).await?;
-        let offsets = self.start_offsets(group, std::slice::from_ref(&partition)).await?;
-        Ok(offsets.get(&partition).copied().unwrap_or(start))
-    }
-
     /// Changes a group's offset of a partition from `from` to `to`, in this cluster, unless it was changed in the meantime.
     pub async fn reset_offset(
         &self,

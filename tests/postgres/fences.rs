@@ -6,7 +6,9 @@ use moodstream::store::{FencedRange, Flush, FlushError, Flushed, Store, StoreErr
 
 use crate::{
     support::proxy::{Cut, Proxy},
-    support::store::{GROUP, Harness, NOON, TOPIC, cluster, deletion, flush, offset_range, options, post},
+    support::store::{
+        GROUP, Harness, NOON, TOPIC, begin_offset, cluster, deletion, flush, offset_range, options, post,
+    },
 };
 
 fn batch(partition: i32, from: i64) -> Flush {
@@ -30,12 +32,9 @@ async fn start_offsets_are_stored_once() {
     let harness = Harness::new().await;
     let asked: Vec<(Arc<str>, i32)> = vec![(TOPIC.into(), 0), (TOPIC.into(), 1), ("other".into(), 0)];
     assert!(harness.store.start_offsets(GROUP, &asked).await.unwrap().is_empty());
-    assert_eq!(harness.store.begin_offset(GROUP, TOPIC, 1, 40).await.unwrap(), 40);
-    assert_eq!(harness.store.begin_offset(GROUP, TOPIC, 1, 99).await.unwrap(), 40);
-    assert_eq!(
-        harness.store.begin_offset("another group", TOPIC, 0, 7).await.unwrap(),
-        7
-    );
+    assert_eq!(begin_offset(&harness.store, GROUP, 1, 40).await, 40);
+    assert_eq!(begin_offset(&harness.store, GROUP, 1, 99).await, 40);
+    assert_eq!(begin_offset(&harness.store, "another group", 0, 7).await, 7);
     harness.flush(&batch(1, 40)).await;
     let offsets = harness.store.start_offsets(GROUP, &asked).await.unwrap();
     assert_eq!(offsets, [((TOPIC.into(), 1), 42)].into());
@@ -65,7 +64,9 @@ async fn a_slow_owner_is_fenced_and_can_flush_its_other_partitions() {
     assert_eq!(fenced, [fenced_range(1, Some(2)), fenced_range(9, None)]);
     assert_eq!(harness.ids().await, ["1-0"], "nothing of a fenced flush is stored");
 
-    slow.drop_ranges(&fenced);
+    for range in &fenced {
+        slow.drop_partition(&range.topic, range.partition);
+    }
     let flushed = harness.flush(&slow).await;
     assert_eq!(
         flushed.total(),

@@ -49,6 +49,18 @@ pub struct Harness {
     pub pool: PgPool,
 }
 
+/// Stores a group's start offset of a partition of [`TOPIC`], unless it has one already. Returns the stored one.
+pub async fn begin_offset(store: &Store, group: &str, partition: i32, start: i64) -> i64 {
+    let partition = (TOPIC.into(), partition);
+    let starts = [(partition.clone(), start)];
+    store.begin_offsets(group, &starts, None).await.unwrap();
+    let stored = store
+        .start_offsets(group, std::slice::from_ref(&partition))
+        .await
+        .unwrap();
+    stored[&partition]
+}
+
 impl Harness {
     pub async fn new() -> Self {
         let url = cluster().database().unwrap();
@@ -71,7 +83,7 @@ impl Harness {
     pub async fn with_partitions(n: i32) -> Self {
         let harness = Self::new().await;
         for partition in 0..n {
-            assert_eq!(harness.store.begin_offset(GROUP, TOPIC, partition, 0).await.unwrap(), 0);
+            assert_eq!(begin_offset(&harness.store, GROUP, partition, 0).await, 0);
         }
         harness
     }

@@ -27,16 +27,9 @@ pub struct AssignedPartition {
     pub position: i64,
     /// The committed offset, as far as this member knows: effects of all earlier records are committed.
     pub committed: i64,
-    /// The partition's high watermark as last reported by the broker.
+    /// The partition's high watermark, if the broker has reported it: from the latest fetch response, which the statistics
+    /// repeat every second.
     pub end: Option<i64>,
-}
-
-impl AssignedPartition {
-    /// Records between the committed offset and the high watermark. `None` until the broker reports the high watermark.
-    #[must_use]
-    pub fn lag(&self) -> Option<i64> {
-        self.end.map(|end| (end - self.committed).max(0))
-    }
 }
 
 /// A partition that the group has assigned to this member.
@@ -126,6 +119,13 @@ impl Assignment {
     pub fn totals(&self) -> (usize, i64) {
         let state = lock(&self.state);
         (state.slots.len(), state.slots.values().map(|slot| slot.lag).sum())
+    }
+
+    /// The epoch of a partition that is being read, and the offset of the next record to read.
+    pub(super) fn position(&self, partition: &Partition) -> Option<(u64, i64)> {
+        let state = lock(&self.state);
+        let reading = state.slots.get(partition)?.reading?;
+        Some((reading.epoch, reading.position))
     }
 
     /// Whether the first assignment has arrived and all assigned partitions are either being read or quarantined.
@@ -448,19 +448,14 @@ mod tests {
         let assignment = Assignment::default();
         let ticket = assignment.assigned([partition(0)])[0].1;
         assignment.begin(&partition(0), ticket, 10).unwrap();
-        assert_eq!(assignment.current()[0].lag(), None);
+        assert_eq!(assignment.totals(), (1, 0));
         assignment.observe_watermark("posts", 0, 25, 25);
-        assert_eq!(assignment.current()[0].lag(), Some(15));
         assert_eq!(assignment.totals(), (1, 15));
         assignment.committed(&partition(0), 20);
         assignment.committed(&partition(0), 18);
-        assert_eq!(assignment.current()[0].lag(), Some(5));
+        assert_eq!(assignment.totals(), (1, 5));
         assignment.refresh_high_watermark(&partition(0), 40);
         assignment.observe_watermark("posts", 0, 25, 25);
-        assert_eq!(
-            assignment.current()[0].lag(),
-            Some(20),
-            "older statistics don't lower the end"
-        );
+        assert_eq!(assignment.totals(), (1, 20), "older statistics don't lower the end");
     }
 }

@@ -140,24 +140,6 @@ impl Consumer {
         self.assignment.clone()
     }
 
-    /// Position, committed offset and high watermark of each assigned partition. The high watermark is from the
-    /// partition's latest fetch response, which the statistics repeat every second.
-    #[must_use]
-    pub fn positions(&self) -> Vec<AssignedPartition> {
-        self.assignment.current()
-    }
-
-    /// Records between the committed offsets and the high watermarks of the assigned partitions whose high watermark is
-    /// known.
-    #[must_use]
-    pub fn lag(&self) -> i64 {
-        self.assignment
-            .current()
-            .iter()
-            .filter_map(AssignedPartition::lag)
-            .sum()
-    }
-
     /// Records and bytes handed out and not yet dropped.
     #[must_use]
     pub fn in_flight(&self) -> (usize, usize) {

@@ -1,10 +1,5 @@
 //! librdkafka's callbacks: rebalances, statistics, errors, logs.
 
-use std::{
-    collections::HashMap,
-    sync::{Arc, Mutex},
-};
-
 use rdkafka::{
     ClientContext, TopicPartitionList,
     consumer::{BaseConsumer, Consumer as _, ConsumerContext},
@@ -17,17 +12,13 @@ use super::{
     event::{ConsumerEvent, EventSender},
 };
 use crate::kafka::{client, partition::Partition, statistics::Statistics};
-use crate::{
-    sync::lock,
-    telemetry::{log_limiter::LogLimiter, metric},
-};
+use crate::telemetry::{log_limiter::LogLimiter, metric};
 
 /// The callbacks of the group's consumer. They all run on the consumer's thread, within a poll.
 pub(super) struct GroupContext {
     pub(super) assignment: Assignment,
     pub(super) read_committed: bool,
     events: EventSender,
-    names: Mutex<HashMap<String, Arc<str>>>,
     log_limiter: LogLimiter,
 }
 
@@ -37,22 +28,8 @@ impl GroupContext {
             assignment,
             read_committed,
             events,
-            names: Mutex::default(),
             log_limiter: LogLimiter::default(),
         }
-    }
-
-    fn partitions(&self, list: &TopicPartitionList) -> Vec<Partition> {
-        let mut names = lock(&self.names);
-        list.elements()
-            .iter()
-            .map(|element| {
-                let name = names
-                    .entry(element.topic().to_owned())
-                    .or_insert_with(|| Arc::from(element.topic()));
-                (Arc::clone(name), element.partition())
-            })
-            .collect()
     }
 }
 
@@ -108,7 +85,8 @@ impl ConsumerContext for GroupContext {
     /// Completes the rebalance at once: accepts assigned partitions without starting to fetch them. So a database
     /// that is down delays only this member's new partitions, not the group.
     fn rebalance(&self, consumer: &BaseConsumer<Self>, event: RDKafkaRespErr, list: &mut TopicPartitionList) {
-        let partitions = self.partitions(list);
+        let elements = list.elements();
+        let partitions: Vec<Partition> = elements.iter().map(|it| (it.topic().into(), it.partition())).collect();
         let result = if event == RDKafkaRespErr::RD_KAFKA_RESP_ERR__ASSIGN_PARTITIONS {
             metrics::counter!(metric::REBALANCES, "kind" => "assign").increment(1);
             tracing::info!(partitions = ?Shown(&partitions), "partitions assigned");

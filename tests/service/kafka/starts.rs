@@ -187,7 +187,11 @@ async fn assert_out_of_range_offsets_are_replaced(options: &KafkaOptions) {
         let offsets = Offsets::with(&[("posts", 0, 5_000)]);
         let (consumer, mut records) = Consumer::start(&options, offsets.clone()).unwrap();
         wait_until("reading continues at the new offset", || {
-            consumer.positions().iter().any(|held| held.committed == expected)
+            consumer
+                .assignment()
+                .current()
+                .iter()
+                .any(|held| held.committed == expected)
         })
         .await;
         assert_eq!(offsets.get("posts", 0), Some(expected), "the new offset was not stored");

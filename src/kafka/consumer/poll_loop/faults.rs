@@ -41,12 +41,11 @@ impl PollLoop {
             return;
         };
         reader.halt();
-        let (partition, epoch) = (reader.partition.clone(), reader.epoch);
-        let mut held = self.assignment.current().into_iter();
+        let partition = reader.partition.clone();
         let unreadable = KafkaError::Unreadable {
             topic: partition.0.to_string(),
             partition: partition.1,
-            offset: held.find(|held| held.epoch == epoch).map_or(0, |held| held.position),
+            offset: self.assignment.position(&partition).map_or(0, |(_, position)| position),
             detail: describe(error),
         };
         self.enter_quarantine(
@@ -115,8 +114,7 @@ impl PollLoop {
         if self.options.on_topic_changed == OnTopicChanged::Restart {
             return self.find_again(partition, Trust::Nothing);
         }
-        let mut held = self.assignment.current().into_iter();
-        let position = held.find(|held| held.epoch == epoch).map_or(0, |held| held.position);
+        let position = self.assignment.position(partition).map_or(0, |(_, position)| position);
         self.assignment.interrupt(&partition.0, partition.1, epoch);
         let changed = KafkaError::RecordChanged {
             topic: partition.0.to_string(),
@@ -128,10 +126,10 @@ impl PollLoop {
 
     /// Interrupts a partition and looks up its start offset again.
     fn find_again(&mut self, partition: &Partition, trust: Trust) -> Result<(), KafkaError> {
-        let mut held = self.assignment.current().into_iter();
-        let held = held.find(|held| held.topic == partition.0 && held.partition == partition.1);
-        let Some(held) = held else { return Ok(()) };
-        self.assignment.interrupt(&partition.0, partition.1, held.epoch);
+        let Some((epoch, _)) = self.assignment.position(partition) else {
+            return Ok(());
+        };
+        self.assignment.interrupt(&partition.0, partition.1, epoch);
         let Some((ticket, fetching)) = self.assignment.restart(partition) else {
             return Ok(());
         };
