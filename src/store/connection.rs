@@ -28,16 +28,26 @@ use super::{
 };
 
 impl Store {
+    /// Runs `work` on a connection of the pool; see [`Self::with`].
+    pub(super) async fn run<T>(
+        &self,
+        doing: &'static str,
+        work: impl AsyncFnOnce(&mut PgConnection) -> Result<T, sqlx::Error>,
+    ) -> Result<T, StoreError> {
+        self.with(doing, work).await?.map_err(StoreError::when(doing))
+    }
+
     /// Runs `work` on a connection of the pool. All statements except those of migrations and grants go through here.
     ///
+    /// # Errors
     /// If the server is silent for longer than [`super::StoreOptions::patience`], the work is dropped, its connection is
     /// closed, and an error of the kind [`StoreErrorKind::Unreachable`] is returned. As with any broken connection, it is then not
     /// known whether a commit took place.
-    pub(super) async fn with<T, E: From<StoreError>>(
+    pub(super) async fn with<T>(
         &self,
         doing: &'static str,
-        work: impl AsyncFnOnce(&mut PgConnection) -> Result<T, E>,
-    ) -> Result<T, E> {
+        work: impl AsyncFnOnce(&mut PgConnection) -> T,
+    ) -> Result<T, StoreError> {
         let patience = self.options.patience();
         let mut bounded = BoundedConnection {
             connection: self.pool.acquire().await.map_err(StoreError::when(doing))?,
@@ -45,12 +55,12 @@ impl Store {
             broken: false,
         };
         if let Some(done) = unless_silent(patience, work(&mut bounded.connection)).await {
-            return done;
+            return Ok(done);
         }
         bounded.broken = true;
         let seconds = patience.unwrap_or_default().as_secs();
         let why = format!("the server has been silent for {seconds} s: closing the connection");
-        Err(StoreError::new(StoreErrorKind::Unreachable, doing, why).into())
+        Err(StoreError::new(StoreErrorKind::Unreachable, doing, why))
     }
 }
 

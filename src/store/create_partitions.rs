@@ -42,10 +42,8 @@ impl Store {
         let mut made = 0;
         for days in unknown.chunks(DAYS_AT_ONCE) {
             made += self
-                .with(DOING, async |connection| {
-                    make_days(connection, days, self.retention.as_ref())
-                        .await
-                        .map_err(StoreError::when(DOING))
+                .run(DOING, async |connection| {
+                    make_days(connection, days, self.retention.as_ref()).await
                 })
                 .await?;
             lock(&self.state.days).extend(days);

@@ -51,9 +51,10 @@ pub struct SubjectCount {
 }
 
 /// One of the newest posts.
-#[derive(Debug, Clone, PartialEq, sqlx::FromRow)]
+#[derive(Debug, Clone, PartialEq, serde::Serialize, sqlx::FromRow)]
 pub struct RecentPost {
-    /// Event time.
+    /// Event time, serialized as seconds since 1970.
+    #[serde(rename = "at", with = "time::serde::timestamp")]
     pub created_at: OffsetDateTime,
     /// Where it was published.
     pub source: String,

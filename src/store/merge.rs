@@ -47,19 +47,13 @@ impl Store {
     /// Merges the shards of the days before yesterday (UTC) whose first change was at least an hour ago. Returns how many
     /// rows were merged into others. Several consumers may call it at once: one of them does the work.
     pub async fn merge_shards(&self, now: OffsetDateTime) -> Result<u64, StoreError> {
-        let claimed = self
-            .with(DOING, async |connection| {
-                claim(connection, now).await.map_err(StoreError::when(DOING))
-            })
-            .await?;
+        let claimed = self.run(DOING, async |connection| claim(connection, now).await).await?;
         let mut rows = 0;
         for (day, since) in claimed {
             for (resolution, from, until) in pieces(day) {
                 let merged = self
-                    .with(DOING, async |connection| {
-                        merge(connection, resolution, from, until)
-                            .await
-                            .map_err(StoreError::when(DOING))
+                    .run(DOING, async |connection| {
+                        merge(connection, resolution, from, until).await
                     })
                     .await?;
                 let Some(merged) = merged else {
@@ -67,12 +61,8 @@ impl Store {
                 };
                 rows += merged;
             }
-            self.with(DOING, async |connection| {
-                mark_merged(connection, day, since)
-                    .await
-                    .map_err(StoreError::when(DOING))
-            })
-            .await?;
+            self.run(DOING, async |connection| mark_merged(connection, day, since).await)
+                .await?;
         }
         Ok(rows)
     }

@@ -51,11 +51,7 @@ impl Store {
     /// of this version.
     pub async fn schema(&self) -> Result<Schema, StoreError> {
         const DOING: &str = "reading the schema's version";
-        let applied = self
-            .with(DOING, async |connection| {
-                applied(connection).await.map_err(StoreError::when(DOING))
-            })
-            .await?;
+        let applied = self.run(DOING, async |connection| applied(connection).await).await?;
         compare(&applied).map_err(|why| StoreError::new(StoreErrorKind::Schema, DOING, why))
     }
 }

@@ -122,11 +122,8 @@ impl Store {
 
     /// Checks that the database answers.
     pub async fn ping(&self) -> Result<(), StoreError> {
-        const DOING: &str = "pinging the server";
-        self.with(DOING, async |connection| {
-            connection.ping().await.map_err(StoreError::when(DOING))
-        })
-        .await
+        self.run("pinging the server", async |connection| connection.ping().await)
+            .await
     }
 
     /// Closes all connections, once they are idle.

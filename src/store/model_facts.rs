@@ -11,7 +11,6 @@ impl Store {
     /// # Errors
     /// The database fails.
     pub async fn keep_groups(&self, model: &ModelInfo) -> Result<(), StoreError> {
-        const DOING: &str = "writing emotion_group";
         // Sorted, so that services that start at the same time don't deadlock.
         let pairs: BTreeSet<(&str, &str)> = model
             .groups
@@ -32,12 +31,8 @@ impl Store {
         .bind(sql_text(&model.id))
         .bind(emotions)
         .bind(groups);
-        self.with(DOING, async |connection| {
-            query
-                .execute(connection)
-                .await
-                .map(drop)
-                .map_err(StoreError::when(DOING))
+        self.run("writing emotion_group", async |connection| {
+            query.execute(connection).await.map(drop)
         })
         .await
     }
@@ -47,7 +42,6 @@ impl Store {
     /// # Errors
     /// The database fails.
     pub async fn keep_languages(&self, model: &ModelInfo) -> Result<(), StoreError> {
-        const DOING: &str = "writing model_language";
         let (languages, figures): (Vec<_>, Vec<_>) = model.languages.iter().unzip();
         let languages: Vec<&str> = languages.into_iter().map(Language::as_str).collect();
         let query = sqlx::query(
@@ -62,12 +56,8 @@ impl Store {
         .bind(sql_text(&model.id))
         .bind(languages)
         .bind(figures);
-        self.with(DOING, async |connection| {
-            query
-                .execute(connection)
-                .await
-                .map(drop)
-                .map_err(StoreError::when(DOING))
+        self.run("writing model_language", async |connection| {
+            query.execute(connection).await.map(drop)
         })
         .await
     }

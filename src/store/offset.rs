@@ -64,9 +64,7 @@ impl Store {
         .bind(topics)
         .bind(numbers);
         let rows: Vec<Row> = self
-            .with(DOING, async |connection| {
-                query.fetch_all(connection).await.map_err(StoreError::when(DOING))
-            })
+            .run(DOING, async |connection| query.fetch_all(connection).await)
             .await?;
         Ok(rows
             .into_iter()
@@ -91,10 +89,8 @@ impl Store {
     pub async fn begun_topics(&self, group: &str) -> Result<Vec<String>, StoreError> {
         let query =
             sqlx::query_scalar("SELECT DISTINCT topic FROM consumer_offset WHERE consumer_group = $1").bind(group);
-        self.with(DOING, async |connection| {
-            query.fetch_all(connection).await.map_err(StoreError::when(DOING))
-        })
-        .await
+        self.run(DOING, async |connection| query.fetch_all(connection).await)
+            .await
     }
 
     /// Stores the group's start offsets for partitions of a cluster, in one statement. Partitions that have an offset
@@ -105,7 +101,6 @@ impl Store {
         starts: &[((Arc<str>, i32), i64)],
         cluster: Option<&str>,
     ) -> Result<(), StoreError> {
-        const DOING: &str = "writing start offsets";
         let mut starts: Vec<_> = starts.iter().collect();
         // Sorted, so that two members that begin at the same time can't deadlock.
         starts.sort();
@@ -121,8 +116,8 @@ impl Store {
         .bind(numbers)
         .bind(starts.iter().map(|(_, start)| *start).collect::<Vec<_>>())
         .bind(cluster);
-        self.with(DOING, async |connection| {
-            insert.execute(connection).await.map_err(StoreError::when(DOING))
+        self.run("writing start offsets", async |connection| {
+            insert.execute(connection).await
         })
         .await?;
         Ok(())
@@ -137,7 +132,6 @@ impl Store {
         to: i64,
         cluster: Option<&str>,
     ) -> Result<(), StoreError> {
-        const DOING: &str = "resetting an offset";
         let update = sqlx::query(
             "UPDATE consumer_offset
              SET next_offset = $5, cluster_id = $7, record_offset = NULL, record_timestamp = NULL, record_hash = NULL,
@@ -152,8 +146,8 @@ impl Store {
         .bind(to)
         .bind(&from.cluster)
         .bind(cluster);
-        self.with(DOING, async |connection| {
-            update.execute(connection).await.map_err(StoreError::when(DOING))
+        self.run("resetting an offset", async |connection| {
+            update.execute(connection).await
         })
         .await?;
         Ok(())
@@ -166,7 +160,6 @@ impl Store {
         partitions: &[(Arc<str>, i32)],
         cluster: &str,
     ) -> Result<(), StoreError> {
-        const DOING: &str = "writing the cluster id of offsets";
         let (topics, numbers) = columns(partitions);
         let update = sqlx::query(
             "UPDATE consumer_offset SET cluster_id = $4
@@ -176,8 +169,8 @@ impl Store {
         .bind(topics)
         .bind(numbers)
         .bind(cluster);
-        self.with(DOING, async |connection| {
-            update.execute(connection).await.map_err(StoreError::when(DOING))
+        self.run("writing the cluster id of offsets", async |connection| {
+            update.execute(connection).await
         })
         .await?;
         Ok(())

@@ -43,9 +43,10 @@ impl Store {
                 tx.rollback()
                     .await
                     .map_err(StoreError::when("rolling a plain row back"))?;
-                Ok(())
+                Ok::<_, FlushError>(())
             })
-            .await;
+            .await
+            .unwrap_or_else(|error| Err(error.into()));
         match tried {
             Ok(()) => Ok(true),
             Err(FlushError::Store(error)) if error.kind == StoreErrorKind::Row => Ok(false),

@@ -98,9 +98,8 @@ impl Store {
     /// The moment up to which retention has ever dropped posts. Posts before it are late for good: the coarse
     /// rollups still count the dropped posts, but a second copy of one can no longer be recognised.
     pub async fn retention_mark(&self) -> Result<RetentionCutoff, StoreError> {
-        const DOING: &str = "reading retention_mark";
-        self.with(DOING, async |connection| {
-            retention_mark(connection).await.map_err(StoreError::when(DOING))
+        self.run("reading retention_mark", async |connection| {
+            retention_mark(connection).await
         })
         .await
     }
@@ -161,10 +160,9 @@ impl Store {
         table: PartitionedTable,
         cutoff: Date,
     ) -> Result<Vec<TablePartition>, StoreError> {
-        const DOING: &str = "listing partitions";
         let mut partitions = self
-            .with(DOING, async |connection| {
-                partitions_of(connection, table).await.map_err(StoreError::when(DOING))
+            .run("listing partitions", async |connection| {
+                partitions_of(connection, table).await
             })
             .await?;
         partitions.retain(|partition| partition.from < cutoff);
@@ -173,12 +171,9 @@ impl Store {
 
     /// Drops them in one transaction, so that a day's rollups never differ from a recount of its posts.
     async fn drop_partitions(&self, partitions: &[TablePartition]) -> Result<(), StoreError> {
-        const DOING: &str = "dropping partitions past retention";
         self.forget_days();
-        self.with(DOING, async |connection| {
-            drop_partitions(connection, partitions)
-                .await
-                .map_err(StoreError::when(DOING))
+        self.run("dropping partitions past retention", async |connection| {
+            drop_partitions(connection, partitions).await
         })
         .await
     }
@@ -191,11 +186,8 @@ impl Store {
     }
 
     async fn prune_keys(&self, keys: Keys, cutoff: OffsetDateTime) -> Result<u64, StoreError> {
-        const DOING: &str = "deleting old keys";
-        self.with(DOING, async |connection| {
-            prune_keys(connection, keys, cutoff)
-                .await
-                .map_err(StoreError::when(DOING))
+        self.run("deleting old keys", async |connection| {
+            prune_keys(connection, keys, cutoff).await
         })
         .await
     }

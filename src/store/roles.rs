@@ -79,7 +79,6 @@ impl Store {
     /// # Errors
     /// The database fails.
     pub async fn lacking_rights(&self) -> Result<Vec<String>, StoreError> {
-        const DOING: &str = "checking privileges";
         let (tables, rights): (Vec<&str>, Vec<&str>) = SERVICE_PRIVILEGES.iter().copied().unzip();
         let query = sqlx::query_scalar(
             "SELECT needed || ' on ' || relname
@@ -94,8 +93,8 @@ impl Store {
         .bind(tables)
         .bind(rights)
         .bind(SERVICE_FUNCTIONS);
-        self.with(DOING, async |connection| {
-            query.fetch_all(connection).await.map_err(StoreError::when(DOING))
+        self.run("checking privileges", async |connection| {
+            query.fetch_all(connection).await
         })
         .await
     }

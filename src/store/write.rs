@@ -39,7 +39,8 @@ impl Store {
             .with("storing a flush", async |connection| {
                 self.transact(connection, flush, plan).await
             })
-            .await;
+            .await
+            .unwrap_or_else(|error| Err(error.into()));
         match &result {
             Ok(_) => {
                 lock(&self.state.unanswered).remove(&flush.version());

@@ -10,7 +10,7 @@ use time::OffsetDateTime;
 use tokio::time::Instant;
 
 use crate::{
-    store::live_page::{GroupTally, LivePageData},
+    store::live_page::{GroupTally, LivePageData, RecentPost},
     telemetry::{Histogram, ProcessSnapshot},
 };
 
@@ -44,7 +44,7 @@ pub(super) struct Figures {
     emotions: Vec<Emotion>,
     subjects: Vec<Subject>,
     /// `None` where posts are not shown.
-    posts: Option<Vec<Post>>,
+    posts: Option<Vec<RecentPost>>,
     tally: GroupTally,
     /// Records that the whole group commits a second, over up to a minute.
     rate: Option<f64>,
@@ -67,18 +67,6 @@ struct Subject {
     posts: i64,
     /// Pairs of an emotion and its posts, the most first.
     emotions: Vec<(String, i64)>,
-}
-
-#[derive(Debug, Clone, PartialEq, Serialize)]
-struct Post {
-    at: i64,
-    source: String,
-    lang: String,
-    emotion: String,
-    score: f64,
-    text: String,
-    repost: bool,
-    subjects: Vec<String>,
 }
 
 /// The figures of one process.
@@ -172,24 +160,9 @@ impl Figures {
             end: data.end.unix_timestamp(),
             emotions: emotions(&data),
             subjects: subjects(&data),
-            posts: data.posts.map(|posts| posts.into_iter().map(Post::from).collect()),
+            posts: data.posts,
             tally: data.tally,
             rate,
-        }
-    }
-}
-
-impl From<crate::store::live_page::RecentPost> for Post {
-    fn from(post: crate::store::live_page::RecentPost) -> Self {
-        Self {
-            at: post.created_at.unix_timestamp(),
-            source: post.source,
-            lang: post.lang,
-            emotion: post.emotion,
-            score: post.score,
-            text: post.text,
-            repost: post.repost,
-            subjects: post.subjects,
         }
     }
 }
