@@ -101,11 +101,11 @@ impl Profile {
             if !mask::has_mask(&text) {
                 break;
             }
-            let again = mask::mask(normalise::normalise(&text));
-            if again == text {
+            let next = mask::mask(normalise::normalise(&text));
+            if next == text {
                 break;
             }
-            text = again;
+            text = next;
         }
         text
     }
@@ -135,11 +135,11 @@ impl Steps {
     pub fn clean(&self, text: &str) -> String {
         let mut text = self.pass(text);
         for _ in 0..MAX_PASSES {
-            let again = self.pass(&text);
-            if again == text {
+            let next = self.pass(&text);
+            if next == text {
                 break;
             }
-            text = again;
+            text = next;
         }
         // Only once, at the end: lemmas are plain words, which another pass would not change.
         match self.lemmas {

@@ -1,6 +1,4 @@
-//! The bag of words of the classical profile, for English.
-//!
-//! Words are reduced to their lemmas by WordNet's lists: see [`lemma`](super::lemma).
+//! The word steps of the classical profile, for English: case, contractions, punctuation, stop words and lemmas.
 
 use std::{borrow::Cow, collections::HashSet, hash::BuildHasherDefault, sync::LazyLock};
 
@@ -11,17 +9,16 @@ use super::{
     lemma::{WordHasher, lemma},
 };
 
-/// Stop words that are kept: each of them turns an emotion round (`not happy`, `nothing but
-/// love`), weakens it or heightens it.
+/// Stop words that are kept, since they reverse an emotion (`not happy`, `nothing but love`), weaken or intensify it.
 const KEPT: [&str; 16] = [
     "no", "nor", "not", "against", "but", "few", "more", "most", "only", "too", "very", "never", "without", "none",
     "nothing", "cannot",
 ];
 
-/// Words of links and masks without meaning, left by other tools' preprocessing.
+/// Remains of links and masks from the preprocessing of other tools.
 const LEFTOVERS: [&str; 5] = ["http", "https", "amp", "rt", "via"];
 
-/// Contractions with `not` that lost their apostrophe; with it they are known by their `n't`.
+/// Contractions with `not` without their apostrophe. Those with it are recognised by their `n't`.
 const NEGATED: [&str; 19] = [
     "aint", "arent", "cant", "couldnt", "didnt", "doesnt", "dont", "hadnt", "hasnt", "havent", "isnt", "mustnt",
     "neednt", "shouldnt", "wasnt", "werent", "wont", "wouldnt", "cannot",
@@ -51,7 +48,7 @@ impl English {
         }
     }
 
-    /// Appends what is left of one lower-case word without apostrophes.
+    /// Appends a lower-case word without apostrophes, unless it is removed.
     fn push(&self, word: &str, steps: &Steps, out: &mut String) {
         let stop = |word: &str| steps.stop_words && self.stop.contains(word);
         if word.is_empty() || word.chars().all(char::is_numeric) || stop(word) {
@@ -63,10 +60,10 @@ impl English {
         push_word(word, out);
     }
 
-    /// What stands for one word that [`English::push`] has left: nothing where its lemma is a stop word. `None` for the word
-    /// itself.
+    /// Returns the replacement of a word that [`English::push`] has kept: its lemma, or nothing if that is a stop word. `None`
+    /// keeps the word.
     fn lemma<'a>(&self, word: &'a str, steps: &Steps) -> Option<Cow<'a, str>> {
-        // What is a form of a stop word is one (`doings`), and what is a form of a negation says it.
+        // Forms of stop words are removed too (`doings`), and forms of negations become `not`.
         let lemma = lemma(word)?;
         if self.kept.contains(word) {
             return None;
@@ -81,14 +78,14 @@ impl English {
     }
 }
 
-/// The lemmas of a text's words, which [`reduce`] has left, between single spaces.
+/// Replaces the words of a text returned by [`reduce`] with their lemmas.
 pub(super) fn lemmatise(text: String, steps: &Steps) -> String {
     let english = &*ENGLISH;
-    // Most words are their own lemmas: what lies between those that are not is copied at once.
+    // Most words are their own lemmas. The text between those that are not is copied at once.
     let mut out = String::with_capacity(text.len());
     let (mut copied, mut from) = (0, 0);
     while from < text.len() {
-        // Words of other letters than a to z are their own lemmas as well.
+        // Words with letters other than a to z are their own lemmas too.
         let mut plain = true;
         let word = text.as_bytes()[from..].iter().take_while(|&&byte| {
             plain &= byte.is_ascii_lowercase() | (byte == b' ');
@@ -98,7 +95,7 @@ pub(super) fn lemmatise(text: String, steps: &Steps) -> String {
         if plain && let Some(lemma) = english.lemma(&text[from..to], steps) {
             out.push_str(&text[copied..from]);
             out.push_str(&lemma);
-            // With nothing in its place, a word goes with the space behind it.
+            // A word that is removed takes the following space with it.
             copied = if lemma.is_empty() { text.len().min(to + 1) } else { to };
         }
         from = to + 1;
@@ -111,7 +108,7 @@ pub(super) fn lemmatise(text: String, steps: &Steps) -> String {
     out
 }
 
-/// The words of `text` that carry meaning between single spaces; without the steps that are left out.
+/// Returns the words of `text` in lower case, separated by single spaces, after the enabled steps except lemmas.
 pub(super) fn reduce(text: &str, steps: &Steps) -> String {
     let english = &*ENGLISH;
     let mut out = String::with_capacity(text.len());
@@ -150,7 +147,7 @@ fn is_apostrophe(c: char) -> bool {
     matches!(c, '\'' | '’' | '‘' | 'ʼ' | '＇')
 }
 
-/// The words of a contraction: `can't` is `not`, `they'll` is `they`; the rest of each is a stop word.
+/// Splits a contraction into the words to keep: `can't` becomes `not`, `they'll` becomes `they`. The rest is a stop word.
 fn expand(token: &str) -> impl Iterator<Item = &str> {
     let token = token.trim_matches(|c| is_apostrophe(c) || is_joiner(c));
     let negated = token
@@ -164,7 +161,7 @@ fn expand(token: &str) -> impl Iterator<Item = &str> {
     head.into_iter().chain(tail)
 }
 
-/// Letters drawn out are cut to two: `soooo` is `soo`, still apart from `so`.
+/// Reduces repeated letters to two: `soooo` becomes `soo`, which still differs from `so`.
 fn cut_repeats(part: &str, word: &mut String) {
     word.clear();
     let mut last = None;

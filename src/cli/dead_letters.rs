@@ -111,7 +111,7 @@ fn read(
         .unwrap_or_else(|| settings.kafka.dead_letter_topic());
     let options = settings.kafka.clone();
     options.properties.check()?;
-    let (letters, taken) = tokio::sync::mpsc::channel(64);
+    let (letters, receiver) = tokio::sync::mpsc::channel(64);
     let started = OffsetDateTime::now_utc();
     let reading = tokio::task::spawn_blocking(move || {
         let mut left = filter.limit.unwrap_or(u64::MAX);
@@ -129,7 +129,7 @@ fn read(
         })?;
         Ok(())
     });
-    Ok((settings, taken, reading))
+    Ok((settings, receiver, reading))
 }
 
 async fn list(args: ListArgs) -> anyhow::Result<ExitCode> {

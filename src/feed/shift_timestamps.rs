@@ -69,7 +69,7 @@ pub fn newest_in(input: &FeedInput, any_text: bool) -> io::Result<Option<OffsetD
 pub fn shift(line: &[u8], shift: Duration) -> Cow<'_, [u8]> {
     let mut out = Vec::new();
     let mut copied = 0;
-    for (range, text) in walk(line, &mut |time| time.moved(shift)) {
+    for (range, text) in walk(line, &mut |time| time.shifted(shift)) {
         out.extend_from_slice(&line[copied..range.start]);
         out.extend_from_slice(text.as_bytes());
         copied = range.end;
@@ -163,7 +163,7 @@ impl Time {
     }
 
     /// Returns the shifted time in the same notation, or `None` if it is beyond the calendar.
-    fn moved(self, shift: Duration) -> Option<String> {
+    fn shifted(self, shift: Duration) -> Option<String> {
         let at = self.at.checked_add(shift)?;
         match self.style {
             Style::Twitter => at.format(TWITTER).ok(),

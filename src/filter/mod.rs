@@ -1,7 +1,7 @@
 //! Which posts are wanted: languages and tracked subjects.
 //!
-//! [`LanguageFilter`] and [`SubjectSet`] are checked when they are built, so that a mistake in the settings
-//! ends before work starts; [`PostFilter`] joins them into the one question of the pipeline.
+//! [`LanguageFilter`] and [`SubjectSet`] are checked when they are built, so that invalid settings are reported before work
+//! starts. [`PostFilter`] combines them.
 
 use std::{
     borrow::Cow,
@@ -44,13 +44,13 @@ pub enum FilterError {
         /// The subject's name.
         name: String,
     },
-    /// Two subjects of one name.
-    #[error("subject `{name}` is there twice: put its keywords together")]
+    /// Two subjects with the same name.
+    #[error("subject `{name}` is defined twice: merge the two")]
     Duplicate {
         /// The subject's name.
         name: String,
     },
-    /// A subject that nothing can match.
+    /// A subject without anything to match.
     #[error("subject `{name}` has no keywords, no hashtags and no regex: it could never match")]
     Nothing {
         /// The subject's name.
@@ -126,7 +126,7 @@ impl LanguageFilter {
 #[derive(Debug, Clone, PartialEq, Eq, Default, Deserialize, Serialize)]
 #[serde(deny_unknown_fields)]
 pub struct SubjectSettings {
-    /// The name in tables and dashboards; `''` is taken: it stands for all posts.
+    /// The name in tables and dashboards. It must not be empty: `''` stands for all posts.
     pub name: String,
     /// Words or phrases, found as whole words in any case; in scripts without spaces, anywhere.
     #[serde(default)]
@@ -134,7 +134,7 @@ pub struct SubjectSettings {
     /// Hashtags, with or without `#`, in any case.
     #[serde(default)]
     pub hashtags: Vec<String>,
-    /// A regular expression ([syntax](https://docs.rs/regex/#syntax)), in any case unless it says `(?-i)`.
+    /// A regular expression ([syntax](https://docs.rs/regex/#syntax)), in any case unless it contains `(?-i)`.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub regex: Option<String>,
 }
@@ -217,8 +217,7 @@ impl SubjectSet {
         &self.names
     }
 
-    /// The subjects that a post touches by its text, the text it quotes or its hashtags: sorted,
-    /// without repeats.
+    /// The subjects that match a post's text, the text that it quotes, or its hashtags: sorted, without duplicates.
     #[must_use]
     pub fn matches(&self, post: &Post) -> Vec<Arc<str>> {
         if self.names.is_empty() {
@@ -258,7 +257,7 @@ pub struct PostFilter {
 }
 
 impl PostFilter {
-    /// Joins the two; with `only_tracked`, posts that touch no subject are not wanted.
+    /// Combines the two. With `only_tracked`, posts that match no subject are not wanted.
     ///
     /// # Errors
     ///
@@ -299,8 +298,8 @@ fn check_name(name: &str, position: usize) -> Result<(), FilterError> {
     }
 }
 
-/// At most two patterns: one for all keywords, one for the regex. Each is compiled alone first, so
-/// that an error names its subject.
+/// At most two patterns: one for all keywords, one for the regex. Each is compiled separately first, so that an error names
+/// its subject.
 fn patterns_of(subject: &SubjectSettings) -> Result<Vec<String>, FilterError> {
     let SubjectSettings {
         name,
@@ -334,33 +333,33 @@ fn patterns_of(subject: &SubjectSettings) -> Result<Vec<String>, FilterError> {
     Ok(patterns)
 }
 
-/// A keyword between the borders that its script has; `None` if it is blank.
+/// The pattern of a keyword between word boundaries, if its script has any; `None` if it is blank.
 fn keyword_pattern(keyword: &str) -> Option<String> {
     let keyword = nfc(keyword);
     let words: Vec<&str> = keyword.split_whitespace().collect();
     let first = words.first()?.chars().next()?;
     let last = words.last()?.chars().next_back()?;
     let mut pattern = String::new();
-    // `\b` would do for spaced scripts alone: between kana and Latin letters it sees no border.
-    if has_borders(first) {
+    // `\b` suffices only for scripts with spaces: between kana and Latin letters it finds no boundary.
+    if has_boundary(first) {
         let _ = write!(pattern, r"(?:\A|[\W{UNSPACED}])");
     }
     for (at, word) in words.iter().enumerate() {
         if at > 0 {
             pattern.push_str(r"\s+");
         }
-        // Phones write the typographic apostrophe, settings rarely do.
+        // Posts from phones have the typographic apostrophe, settings rarely do.
         pattern.push_str(&regex::escape(word).replace(['\'', '’'], "['’]"));
     }
-    if has_borders(last) {
+    if has_boundary(last) {
         let _ = write!(pattern, r"(?:\z|[\W{UNSPACED}])");
     }
     Some(pattern)
 }
 
-/// Whether a word that starts or ends with `c` has a border there: emoji and signs (`c++`) have none,
-/// nor have the scripts of [`UNSPACED`], whose blocks these are.
-fn has_borders(c: char) -> bool {
+/// Whether a word that starts or ends with `c` has a boundary there. Emoji and signs (`c++`) have none, nor do the scripts of
+/// [`UNSPACED`], whose blocks are listed here.
+fn has_boundary(c: char) -> bool {
     let unspaced = matches!(c,
         '\u{E00}'..='\u{109F}' | '\u{1100}'..='\u{11FF}' | '\u{1780}'..='\u{17FF}' | '\u{2E80}'..='\u{A4CF}'
         | '\u{A960}'..='\u{A97F}' | '\u{AA60}'..='\u{AA7F}' | '\u{AC00}'..='\u{D7FF}' | '\u{F900}'..='\u{FAFF}'

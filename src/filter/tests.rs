@@ -123,7 +123,7 @@ fn a_regex_may_ask_for_case() {
 fn settings_are_checked_and_errors_name_the_subject() {
     let error = |subjects: &[SubjectSettings]| SubjectSet::new(subjects).unwrap_err().to_string();
     assert!(error(&[subject("a", &["x"]), subject("", &["x"])]).starts_with("subject 2 has an empty name"));
-    assert!(error(&[subject("a", &["x"]), subject("a", &["y"])]).contains("`a` is there twice"));
+    assert!(error(&[subject("a", &["x"]), subject("a", &["y"])]).contains("`a` is defined twice"));
     assert!(error(&[subject("a", &[])]).contains("`a` has no keywords"));
     assert!(error(&[subject("a", &["x", " "])]).contains("`a`: a keyword or hashtag is empty"));
     assert!(error(&[subject(" a", &["x"])]).contains("` a`"));

@@ -267,7 +267,7 @@ impl WatermarkClient {
                     search.read();
                 }
             }
-            let (settled, rest): (Vec<_>, Vec<_>) = open
+            let (finished, rest): (Vec<_>, Vec<_>) = open
                 .into_iter()
                 .partition(|search| search.last.is_some() || search.from() <= search.watermarks.low);
             for Search {
@@ -275,7 +275,7 @@ impl WatermarkClient {
                 watermarks,
                 last,
                 ..
-            } in settled
+            } in finished
             {
                 found.insert(
                     partition,

@@ -50,7 +50,7 @@ use crate::{
 /// When the run ends by itself.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum RunUntil {
-    /// Never; it runs until it is told to stop.
+    /// Never; it runs until it is stopped.
     Stopped,
     /// When all records that were in the topics at the start are committed.
     CaughtUp,

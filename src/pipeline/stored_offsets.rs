@@ -125,10 +125,10 @@ fn compare(
             continue;
         }
         report.lag += (found.high - stored.next).max(0);
-        let settled = stored.last.and_then(|last| last.timestamp);
-        if let (Some(settled), Some(kept)) = (settled, broker.retention.get(&**topic))
+        let last_read = stored.last.and_then(|last| last.timestamp);
+        if let (Some(last_read), Some(kept)) = (last_read, broker.retention.get(&**topic))
             && stored.next < found.high
-            && (now - settled).as_seconds_f64() > kept.as_secs_f64() * MAX_WAIT_SHARE
+            && (now - last_read).as_seconds_f64() > kept.as_secs_f64() * MAX_WAIT_SHARE
         {
             late.insert((&**topic, kept.as_secs() / 3_600));
         }

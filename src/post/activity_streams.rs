@@ -6,8 +6,8 @@
 use serde::Deserialize;
 
 use super::{
-    Deletion, Id, Parsed, Reason, Reject, Source,
-    draft::{Draft, Entities, Input, twitter_unescape},
+    Id, Parsed, Reject, Source,
+    draft::{Draft, Entities, Input, deletion, twitter_unescape},
     json::{self, Object, Scalar},
     list::not_a_post,
 };
@@ -78,7 +78,11 @@ pub(super) fn parse(json: &str, input: Input<'_>) -> Result<Parsed, Reject> {
     match activity.verb.as_str() {
         Some("post") | None => post(&activity, None, input),
         Some("share") => post(&activity, activity.object.as_ref().map(Box::as_ref), input),
-        Some("delete") => deletion(&activity),
+        Some("delete") => {
+            let deleted = activity.object.as_ref();
+            let id = deleted.map(|deleted| number(&deleted.id, "object.id")).transpose()?;
+            deletion(Source::Twitter, id.flatten(), "a deletion without the id of its object")
+        }
         Some(verb) => Err(not_a_post(&format!("an activity of the verb `{verb}`"))),
     }
 }
@@ -118,22 +122,6 @@ fn post(activity: &Activity<'_>, shared: Option<&Activity<'_>>, input: Input<'_>
         hashtags: entities.and_then(Entities::tags),
     }
     .finish(input)
-}
-
-fn deletion(activity: &Activity<'_>) -> Result<Parsed, Reject> {
-    match activity
-        .object
-        .as_ref()
-        .map(|deleted| number(&deleted.id, "object.id"))
-        .transpose()?
-        .flatten()
-    {
-        Some(post_id) => Ok(Parsed::Deletion(Deletion {
-            source: Source::Twitter,
-            post_id,
-        })),
-        None => Err(Reject::new(Reason::NoId, "a deletion without the id of its object")),
-    }
 }
 
 /// Returns the number at the end of an id URI, or the complete id if there is none.

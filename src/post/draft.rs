@@ -6,7 +6,8 @@ use serde::Deserialize;
 use unicode_normalization::char::is_combining_mark;
 
 use super::{
-    Envelope, EventTime, Hashtag, Id, Language, MissingTime, Parsed, Post, Reason, Reject, Source, Text, TimeSource,
+    Deletion, Envelope, EventTime, Hashtag, Id, Language, MissingTime, Parsed, Post, Reason, Reject, Source, Text,
+    TimeSource,
     clock::{self, Zone},
     json::{List, Object, Scalar},
     options::{Limits, ParseOptions},
@@ -112,6 +113,14 @@ impl Draft<'_> {
             hashtags,
             id,
         })))
+    }
+}
+
+/// Returns the deletion of a post, or a reject with the detail `without_id` if the record doesn't name the post.
+pub(super) fn deletion(source: Source, post_id: Option<Id>, without_id: &str) -> Result<Parsed, Reject> {
+    match post_id {
+        Some(post_id) => Ok(Parsed::Deletion(Deletion { source, post_id })),
+        None => Err(Reject::new(Reason::NoId, without_id)),
     }
 }
 

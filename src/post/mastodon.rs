@@ -7,7 +7,7 @@ use serde_json::value::RawValue;
 
 use super::{
     Deletion, Parsed, Reason, Reject, Source,
-    draft::{Draft, Input, ListedHashtag, tag_names},
+    draft::{Draft, Input, ListedHashtag, deletion, tag_names},
     html, json,
     json::{List, Object, Scalar},
     list::not_a_post,
@@ -109,13 +109,7 @@ fn event(name: &str, payload: &str, input: Input<'_>) -> Result<Parsed, Reject> 
         }
         "delete" => {
             let id = Scalar::Text(Cow::Borrowed(payload)).id("payload")?;
-            match id {
-                Some(post_id) => Ok(Parsed::Deletion(Deletion {
-                    source: Source::Mastodon,
-                    post_id,
-                })),
-                None => Err(Reject::new(Reason::NoId, "the event `delete` names no status")),
-            }
+            deletion(Source::Mastodon, id, "the event `delete` names no status")
         }
         other => Err(not_a_post(&format!("the event `{other}`"))),
     }

@@ -6,8 +6,8 @@ use serde::Deserialize;
 use serde_json::Value;
 
 use super::{
-    Deletion, FieldPath, FieldPaths, Format, Id, Parsed, Reason, Reject, Source,
-    draft::{Draft, Input},
+    FieldPath, FieldPaths, Format, Id, Parsed, Reason, Reject, Source,
+    draft::{self, Draft, Input},
     json::{self, Scalar},
     shape::Shape,
 };
@@ -160,16 +160,8 @@ impl Plain<'_> {
     }
 
     fn deletion(&self) -> Result<Parsed, Reject> {
-        match self.own_id()? {
-            Some(post_id) => Ok(Parsed::Deletion(Deletion {
-                source: self.source(),
-                post_id,
-            })),
-            None => Err(Reject::new(
-                Reason::NoId,
-                "a deletion without the post's id; posts.fields.id can map another key",
-            )),
-        }
+        let without_id = "a deletion without the post's id; posts.fields.id can map another key";
+        draft::deletion(self.source(), self.own_id()?, without_id)
     }
 
     /// `created_at` is the configured field, if any. It takes precedence over the format's own fields.

@@ -6,8 +6,8 @@
 use serde::Deserialize;
 
 use super::{
-    Deletion, Id, Parsed, Reason, Reject, Source,
-    draft::{Draft, Entities, Input, twitter_unescape},
+    Id, Parsed, Reject, Source,
+    draft::{Draft, Entities, Input, deletion, twitter_unescape},
     json::{self, Object, Scalar, id_of},
     list::not_a_post,
     shape::{Key, Shape},
@@ -106,7 +106,7 @@ pub(super) fn parse(json: &str, shape: Shape, input: Input<'_>) -> Result<Parsed
         return status(json, input);
     }
     if shape.has(Key::Delete) {
-        return deletion(json);
+        return notice(json);
     }
     if let Some(what) = shape.control_message().or_else(|| shape.non_post()) {
         return Err(not_a_post(what));
@@ -156,16 +156,11 @@ fn status(json: &str, input: Input<'_>) -> Result<Parsed, Reject> {
     .finish(input)
 }
 
-fn deletion(json: &str) -> Result<Parsed, Reject> {
+fn notice(json: &str) -> Result<Parsed, Reject> {
     let notice: Notice<'_> = json::read(json)?;
     let Some(status) = notice.delete.0.and_then(|delete| delete.status.0) else {
         return Err(not_a_post("a deletion of something else"));
     };
-    match id_of(&status.id_str, &status.id, "delete.status.id")? {
-        Some(post_id) => Ok(Parsed::Deletion(Deletion {
-            source: Source::Twitter,
-            post_id,
-        })),
-        None => Err(Reject::new(Reason::NoId, "a deletion notice without the status's id")),
-    }
+    let id = id_of(&status.id_str, &status.id, "delete.status.id")?;
+    deletion(Source::Twitter, id, "a deletion notice without the status's id")
 }

@@ -7,8 +7,8 @@ use serde::Deserialize;
 use serde_json::value::RawValue;
 
 use super::{
-    Deletion, Parsed, Reason, Reject, Source, clock,
-    draft::{Draft, Entities, Input, twitter_unescape},
+    Parsed, Reject, Source, clock,
+    draft::{Draft, Entities, Input, deletion, twitter_unescape},
     json::{self, List, Object, Scalar},
     list::{not_a_post, single_post},
     shape::{self, Key, Shape},
@@ -236,11 +236,5 @@ fn compliance(json: &str) -> Result<Parsed, Reject> {
         (None, Some("delete")) => event.id.id("id")?,
         _ => return Err(not_a_post("a compliance event other than a deletion")),
     };
-    match id {
-        Some(post_id) => Ok(Parsed::Deletion(Deletion {
-            source: Source::Twitter,
-            post_id,
-        })),
-        None => Err(Reject::new(Reason::NoId, "a deletion event without the tweet's id")),
-    }
+    deletion(Source::Twitter, id, "a deletion event without the tweet's id")
 }

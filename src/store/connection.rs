@@ -2,7 +2,7 @@
 //!
 //! The server's own timeouts don't help once it disappears without closing the connection: its host lost power, or a
 //! firewall dropped the connection. What was sent is acknowledged, so TCP has nothing to retransmit and never notices,
-//! and the driver would wait for an answer for ever.
+//! and the driver would wait for an answer forever.
 
 use std::{
     future::{Future, poll_fn},
@@ -77,7 +77,7 @@ impl Drop for BoundedConnection {
             self.connection.close_on_drop();
         } else if let Ok(runtime) = Handle::try_current() {
             // Its own drop would ping the server first, without a timeout: a server that falls silent at that moment would
-            // take a slot of the pool for ever.
+            // take a slot of the pool forever.
             runtime.spawn(unless_silent(self.patience, self.connection.return_to_pool()));
         }
     }

@@ -104,7 +104,7 @@ impl<'a> DedupPlan<'a> {
             let span = u64::try_from(range.next - range.expected).unwrap_or(0);
             if tally.records() > span {
                 return Err(FlushError::Invalid(format!(
-                    "{}/{} settles {} records between offsets {} and {}",
+                    "{}/{} has {} records between offsets {} and {}",
                     range.topic,
                     range.partition,
                     tally.records(),

@@ -101,7 +101,7 @@ impl fmt::Debug for FlushId {
     }
 }
 
-/// Everything that one transaction writes: posts, deletions, and the offsets that they settle.
+/// Everything that one transaction writes: posts, deletions, and the offsets that they advance.
 ///
 /// To retry after a transient failure, flush the same value again, unchanged.
 #[derive(Debug)]

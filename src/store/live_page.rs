@@ -12,7 +12,7 @@ use super::{StoreError, StoreErrorKind, StoreOptions};
 const MAX_SUBJECT_ROWS: i64 = 4_000;
 /// Maximum length of a post's text, in characters; longer texts are truncated.
 const MAX_TEXT_CHARS: i32 = 600;
-/// Short, because the page will ask again in a moment.
+/// Short, because the page repeats the query soon.
 const STATEMENT_TIMEOUT: Duration = Duration::from_secs(5);
 
 /// What to read.

@@ -2,7 +2,7 @@
 //!
 //! While a day is written, each partition of the topic has its own rows, so that consumers don't wait for each other. Once
 //! the day is closed, the shards only make reads slower, and shards of partitions that a topic no longer has would stay
-//! for ever. Scores are multiples of 2^-20, so the sums are the same in any order: at every moment the sum over the shards
+//! forever. Scores are multiples of 2^-20, so the sums are the same in any order: at every moment the sum over the shards
 //! equals a recount.
 //!
 //! Each flush records its days in `rollup_unmerged`, which is free where they are recorded already. To merge a day, its
@@ -22,8 +22,8 @@ use super::{
 
 const DOING: &str = "merging shards";
 
-/// How long after the first change of a closed day it is merged: a backfill should be done with it by then.
-const SETTLED: Duration = Duration::hours(1);
+/// How long after its first change a closed day is merged: by then a backfill should be done with it.
+const MERGE_DELAY: Duration = Duration::hours(1);
 
 /// Maximum number of days merged in one round; the next round continues.
 const DAYS_AT_ONCE: i64 = 64;
@@ -75,7 +75,7 @@ async fn claim(connection: &mut PgConnection, now: OffsetDateTime) -> Result<Vec
     let due: bool =
         sqlx::query_scalar("SELECT EXISTS (SELECT FROM rollup_unmerged WHERE NOT claimed AND day < $1 AND since < $2)")
             .bind(closed_before)
-            .bind(now - SETTLED)
+            .bind(now - MERGE_DELAY)
             .fetch_one(&mut *connection)
             .await?;
     if due {
@@ -93,7 +93,7 @@ async fn claim(connection: &mut PgConnection, now: OffsetDateTime) -> Result<Vec
              ON CONFLICT (day, claimed) DO UPDATE SET since = excluded.since",
         )
         .bind(closed_before)
-        .bind(now - SETTLED)
+        .bind(now - MERGE_DELAY)
         .execute(&mut *tx)
         .await?;
         tx.commit().await?;

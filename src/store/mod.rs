@@ -1,6 +1,6 @@
 //! Rows, rollups, offsets, deletions, partitions and retention in Postgres.
 //!
-//! [`Store::flush`] applies a [`Flush`] in one transaction: posts, deletions, rollups and the offsets that they settle.
+//! [`Store::flush`] applies a [`Flush`] in one transaction: posts, deletions, rollups and the offsets that they advance.
 //! It first locks the offsets of its partitions and compares them with what the consumer expects. If another consumer has
 //! moved an offset on, the flush is refused; if one is about to commit, the flush waits for it. So a record takes effect
 //! once, however often and by whichever member it is processed.

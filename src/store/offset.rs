@@ -13,11 +13,11 @@ const DOING: &str = "reading offsets";
 /// A partition's offset, and what identifies the log that it refers to.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct StoredOffset {
-    /// Offset of the first record that is not settled.
+    /// Offset of the first record that is not committed.
     pub next: i64,
     /// The id of the Kafka cluster that it was read from, if known.
     pub cluster: Option<String>,
-    /// The record at the offset before `next`, if that is the last one settled.
+    /// The record at the offset before `next`, if that is the last one committed.
     pub last: Option<Fingerprint>,
 }
 

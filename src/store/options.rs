@@ -80,7 +80,7 @@ pub struct StoreOptions {
     /// and with it the locks on the partitions' offsets. If the server is silent for 5 seconds longer, the connection is
     /// closed. 0: no limit; then a connection that is lost silently is kept until TCP gives up, which may be never.
     pub statement_timeout_seconds: u64,
-    /// Seconds to wait for a lock. 0: for ever.
+    /// Seconds to wait for a lock. 0: forever.
     pub lock_timeout_seconds: u64,
     /// Whether a commit waits until its WAL is on disk. If false, a crash of the server may lose the last transactions as a
     /// whole. Their records are then read again from Kafka, so nothing is lost or doubled while Kafka retains them.

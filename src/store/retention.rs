@@ -50,7 +50,7 @@ pub struct Retention {
 }
 
 impl Retention {
-    /// Keeps posts and their rollups by minute for `days`, and the coarser rollups for ever.
+    /// Keeps posts and their rollups by minute for `days`, and the coarser rollups forever.
     #[must_use]
     pub const fn days(days: u32) -> Self {
         Self {
@@ -241,8 +241,8 @@ pub(super) async fn try_lock_upkeep(tx: &mut PgConnection) -> Result<bool, sqlx:
 async fn drop_partitions(connection: &mut PgConnection, partitions: &[TablePartition]) -> Result<(), sqlx::Error> {
     let mut tx = connection.begin().await?;
     lock_partitions(&mut tx).await?;
-    // Dropping waits for every reader, and everybody else then queues behind it. So only for a moment, which is also
-    // shorter than deadlock_timeout (1 s).
+    // Dropping waits for every reader, and other statements then queue behind it. So it waits only for a moment, which is
+    // also shorter than deadlock_timeout (1 s).
     sqlx::raw_sql("SET LOCAL lock_timeout = '500ms'")
         .execute(&mut *tx)
         .await?;

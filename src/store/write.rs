@@ -20,8 +20,8 @@ use super::{
 };
 use crate::{fail_point::fail_point, sync::lock};
 
-/// Maximum number of unanswered commits remembered. A caller retries a flush until it is settled, so more of them than
-/// there are callers means that some were abandoned.
+/// Maximum number of unanswered commits remembered. A caller retries a flush until it knows its result, so if there are more
+/// of them than callers, some were abandoned.
 const MAX_UNANSWERED: usize = 256;
 
 impl Store {

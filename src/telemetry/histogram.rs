@@ -1,16 +1,16 @@
-//! Observations counted in buckets, as values: for what reads them in this process.
+//! A histogram that this process can read, unlike those of the metrics recorder.
 
 /// Counts of observations by bucket.
 #[derive(Debug, Clone, PartialEq)]
 pub struct Histogram {
-    /// Upper bounds of the buckets, in order; an observation equal to one is in its bucket.
+    /// Upper bounds of the buckets, inclusive, in order.
     bounds: &'static [f64],
-    /// One more than there are bounds: the last counts what lies above them.
+    /// One more than there are bounds: the last is for observations above all of them.
     counts: Vec<u64>,
 }
 
 impl Histogram {
-    /// Without observations; `bounds` are in order.
+    /// Creates a histogram without observations; `bounds` must be in order.
     #[must_use]
     pub fn new(bounds: &'static [f64]) -> Self {
         Self {
@@ -27,13 +27,13 @@ impl Histogram {
         }
     }
 
-    /// How many observations there are.
+    /// The number of observations.
     #[must_use]
     pub fn total(&self) -> u64 {
         self.counts.iter().sum()
     }
 
-    /// What was counted since `earlier`, a state of the same histogram.
+    /// The observations since `earlier`, a previous state of this histogram.
     #[must_use]
     pub fn since(&self, earlier: &Self) -> Self {
         let counts = self.counts.iter().zip(&earlier.counts);
@@ -43,8 +43,8 @@ impl Histogram {
         }
     }
 
-    /// The `q`-quantile, 0 <= `q` <= 1, as PromQL's `histogram_quantile` estimates it: evenly spread within a bucket. `None`
-    /// without observations; the highest bound for what lies above it.
+    /// The `q`-quantile, 0 <= `q` <= 1, as estimated by PromQL's `histogram_quantile`, which assumes an even distribution within
+    /// a bucket. `None` without observations; the highest bound if it lies above that.
     #[must_use]
     #[allow(clippy::cast_precision_loss)] // counts stay far below 2⁵³
     pub fn quantile(&self, q: f64) -> Option<f64> {
@@ -70,7 +70,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn quantiles_are_spread_within_a_bucket() {
+    fn quantiles_are_interpolated_within_a_bucket() {
         let mut histogram = Histogram::new(&[1.0, 2.0]);
         assert_eq!(histogram.quantile(0.5), None);
         for value in [0.3, 1.0, 1.1, 1.2, 1.9, 2.0, 7.0, f64::INFINITY] {
@@ -83,7 +83,7 @@ mod tests {
     }
 
     #[test]
-    fn what_was_counted_before_is_taken_out() {
+    fn earlier_observations_are_subtracted() {
         let mut histogram = Histogram::new(&[1.0, 2.0]);
         histogram.record(5.0);
         let earlier = histogram.clone();

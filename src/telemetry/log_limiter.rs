@@ -8,8 +8,8 @@ use std::{
 
 use crate::sync::lock;
 
-const EVERY: Duration = Duration::from_secs(10);
-const KINDS: usize = 64;
+const INTERVAL: Duration = Duration::from_secs(10);
+const MAX_KINDS: usize = 64;
 
 /// Allows one log line of each kind per ten seconds.
 #[derive(Debug, Default)]
@@ -27,15 +27,15 @@ impl LogLimiter {
 
     fn allow_at(&self, kind: &str, now: Instant) -> Option<u64> {
         let mut kinds = self.kinds();
-        if let Some((last, held_back)) = kinds.get_mut(kind) {
-            if now.duration_since(*last) < EVERY {
-                *held_back += 1;
+        if let Some((last, suppressed)) = kinds.get_mut(kind) {
+            if now.duration_since(*last) < INTERVAL {
+                *suppressed += 1;
                 return None;
             }
             *last = now;
-            return Some(std::mem::take(held_back));
+            return Some(std::mem::take(suppressed));
         }
-        if kinds.len() >= KINDS {
+        if kinds.len() >= MAX_KINDS {
             kinds.clear();
         }
         kinds.insert(kind.to_owned(), (now, 0));
@@ -64,6 +64,6 @@ mod tests {
         for kind in 0..1_000 {
             limiter.allow_at(&kind.to_string(), now);
         }
-        assert!(limiter.kinds().len() <= KINDS);
+        assert!(limiter.kinds().len() <= MAX_KINDS);
     }
 }

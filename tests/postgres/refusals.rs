@@ -52,7 +52,7 @@ async fn inconsistent_flushes_are_refused_before_anything_is_written() {
             f.posts.push(post("a", NOON, 0, 0));
             f.posts[0].prediction.scores = [f64::NAN, 0.5].into();
         }),
-        ("settles 11 records between offsets 0 and 10", |f| {
+        ("has 11 records between offsets 0 and 10", |f| {
             f.ranges[0].rejected = 11;
         }),
     ];

@@ -1,14 +1,14 @@
-//! The lemmas of English words, by WordNet's rules and word lists: running, ran and runs are `run`, mice are `mouse`.
+//! The lemmas of English words, by WordNet's rules and word lists: `run` for running, ran and runs, `mouse` for mice.
 //!
-//! A word is reduced as NLTK's `WordNetLemmatizer` does it, first as a noun and then as a verb: an exception list knows the
-//! irregular forms; of all others an ending is replaced where WordNet has what comes of it, and of several such words the
-//! shortest is taken. What differs from NLTK:
+//! A word is reduced as by NLTK's `WordNetLemmatizer`, first as a noun and then as a verb. Irregular forms are in an exception
+//! list. In all other forms an ending is replaced if WordNet has the resulting word; if it has several, the shortest is used.
+//! The differences from NLTK:
 //!
-//! - Nouns of two letters and those on `ss` are left alone, as by WordNet's own morphy: `boss` is no plural of `bos`.
-//! - It is repeated until nothing changes, so that the lemma of a lemma is itself.
-//! - A few forms of which WordNet knows another, rare word as well are [`PREFERRED`] otherwise.
+//! - Nouns of two letters or ending in `ss` are unchanged, as in WordNet's own morphy: `boss` is not a plural of `bos`.
+//! - The reduction is repeated until nothing changes, so that the lemma of a lemma is itself.
+//! - For a few forms, [`PREFERRED`] names the common word instead of a rare one that WordNet also has.
 //!
-//! `src/clean/wordnet` has the word lists, their licence and the script that makes them.
+//! `src/clean/wordnet` has the word lists, their licence and the script that generates them.
 
 mod table;
 
@@ -52,8 +52,8 @@ const VERB_RULES: [Rule; 8] = [
 static NOUNS: Words = Words(include_bytes!(concat!(env!("OUT_DIR"), "/nouns.table")));
 static VERBS: Words = Words(include_bytes!(concat!(env!("OUT_DIR"), "/verbs.table")));
 
-/// Forms that posts on feelings use in another sense than the rare word that WordNet's lists lead to. Comparatives are neither
-/// nouns nor verbs, so no rule is for them.
+/// Forms that WordNet's lists would reduce to a word that is rare in posts about feelings. Comparatives are neither nouns nor
+/// verbs, so no rule applies to them.
 const PREFERRED: [(&str, &str); 10] = [
     ("better", "good"),
     ("best", "good"),
@@ -67,7 +67,7 @@ const PREFERRED: [(&str, &str); 10] = [
     ("ground", "ground"),
 ];
 
-/// Hashes words: every word of every post is looked up, and they are short.
+/// Hashes words with XXH3, which is fast for short keys: every word of every post is looked up.
 #[derive(Debug, Default)]
 pub(super) struct WordHasher(u64);
 
@@ -80,7 +80,7 @@ impl Hasher for WordHasher {
         self.0 = xxh3_64_with_seed(bytes, self.0);
     }
 
-    /// What ends a string; the keys are single ones.
+    /// Ignores the terminator of a string, since each key is a single string.
     fn write_u8(&mut self, _: u8) {}
 }
 
@@ -90,13 +90,13 @@ static IRREGULAR: LazyLock<Irregular> = LazyLock::new(|| {
     Irregular::new(of_wordnet.chain(PREFERRED))
 });
 
-/// Words of 64 bits in the filter of irregular forms.
+/// The size of the filter of irregular forms, in words of 64 bits.
 const FILTER: usize = 1024;
 
 /// Irregular forms and their lemmas.
 struct Irregular {
     lemmas: HashMap<&'static str, &'static str, BuildHasherDefault<WordHasher>>,
-    /// A bit for each form: it answers for most words, and unlike the map it stays in a processor's fastest cache.
+    /// A bit for each form. It excludes most words, and unlike the map it fits into the L1 cache.
     filter: [u64; FILTER],
 }
 
@@ -122,7 +122,7 @@ impl Irregular {
         ((hash >> 54) as usize % FILTER, 1 << (hash >> 48 & 63))
     }
 
-    /// The lemma of a form that is irregular.
+    /// The lemma of an irregular form.
     fn lemma(&self, form: &str) -> Option<&'static str> {
         let (at, bit) = Self::place(form);
         match self.filter[at] & bit {
@@ -132,11 +132,11 @@ impl Irregular {
     }
 }
 
-/// Rounds until nothing changes: three are the most that any word of WordNet takes.
+/// The maximum number of rounds. No word of WordNet needs more than three.
 const MAX_ROUNDS: usize = 8;
 
-/// The lemma of a word of the letters a to z in lower case; `None` where that is the word itself, as of words that WordNet does
-/// not know.
+/// The lemma of a word of the letters a to z in lower case. `None` if it is the word itself, as for words that WordNet does not
+/// have.
 pub(super) fn lemma(word: &str) -> Option<Cow<'_, str>> {
     let mut lemma = once(word)?;
     for _ in 1..MAX_ROUNDS {
@@ -156,7 +156,7 @@ fn once(word: &str) -> Option<Cow<'_, str>> {
     }
 }
 
-/// The lemma of a form that is not irregular, first as a noun, then as a verb; `None` where that is the form itself.
+/// The lemma of a regular form, first as a noun, then as a verb. `None` if it is the form itself.
 fn regular(word: &str) -> Option<Cow<'_, str>> {
     if !may_be_inflected(word) {
         return None;
@@ -177,7 +177,7 @@ fn regular(word: &str) -> Option<Cow<'_, str>> {
     }
 }
 
-/// Whether a rule may be for the word: all are for forms on `s`, `ed`, `ing` or `men`.
+/// Whether a rule may apply to the word: all rules are for forms ending in `s`, `ed`, `ing` or `men`.
 fn may_be_inflected(word: &str) -> bool {
     matches!(
         word.as_bytes(),
@@ -185,13 +185,14 @@ fn may_be_inflected(word: &str) -> bool {
     )
 }
 
-/// As [`str::ends_with`]: most endings differ in their last letters, which a loop sees sooner than a call that compares memory.
+/// Like [`str::ends_with`], but faster, since most endings differ in their last letters.
 fn ends_with(word: &str, ending: &str) -> bool {
     let mut letters = word.bytes().rev().zip(ending.bytes().rev());
     word.len() >= ending.len() && letters.all(|(one, other)| one == other)
 }
 
-/// The shortest of the known words that the rules make of `word`, the first of equal ones; `None` where that is `word`.
+/// The shortest of the known words that the rules derive from `word`, the first of those of equal length. `None` if it is
+/// `word`.
 fn shortest<'a>(word: &'a str, rules: &[Rule], known: Words) -> Option<Cow<'a, str>> {
     if !may_be_inflected(word) {
         return None;
@@ -210,7 +211,7 @@ fn shortest<'a>(word: &'a str, rules: &[Rule], known: Words) -> Option<Cow<'a, s
             true => Cow::Borrowed(&word[..length]),
             false => Cow::Owned([beginning, instead].concat()),
         };
-        // A form as long as the word comes behind it.
+        // If a form is as long as the word, the word is preferred.
         if known.contains(&form) && (length < word.len() || !known.contains(word)) {
             best = Some(form);
         }

@@ -1,9 +1,8 @@
-//! A set of words as the fingerprints of their hashes, laid out so that it is searched as it stands in the program.
+//! A set of words as the fingerprints of their hashes, in a layout that is searched where it is embedded in the program.
 //!
-//! Of a word's 64-bit XXH3 hash the highest 13 bits name a bucket and the lowest 32 are its fingerprint. The bytes are, in
-//! little endian: where each bucket begins, counted in fingerprints, and the end of the last; then the fingerprints. With
-//! WordNet's 55,000 nouns a bucket has 7, so a word that is not in the set is taken for one that is with a probability of
-//! 2 in 10⁹.
+//! The highest 13 bits of a word's 64-bit XXH3 hash select a bucket, and the lowest 32 are its fingerprint. The bytes are, in
+//! little endian: the start of each bucket, counted in fingerprints, and the end of the last one; then the fingerprints. With
+//! WordNet's 55,000 nouns a bucket has 7, so the probability of a false positive is 2 in 10⁹.
 
 use xxhash_rust::xxh3::xxh3_64;
 
@@ -16,8 +15,8 @@ fn place(word: &str) -> (usize, u32) {
     ((hash >> (u64::BITS - BUCKET_BITS)) as usize, hash as u32)
 }
 
-/// The table of these words.
-#[allow(dead_code, reason = "the build makes it, the program reads it")]
+/// Returns the table of these words.
+#[allow(dead_code, reason = "build.rs writes tables, the program reads them")]
 pub(super) fn bytes<'a>(words: impl Iterator<Item = &'a str>) -> Vec<u8> {
     let mut places: Vec<(usize, u32)> = words.map(place).collect();
     places.sort_unstable();
@@ -27,12 +26,12 @@ pub(super) fn bytes<'a>(words: impl Iterator<Item = &'a str>) -> Vec<u8> {
     starts.chain(fingerprints).flat_map(u32::to_le_bytes).collect()
 }
 
-/// A table that [`bytes()`] made.
+/// A table returned by [`bytes()`].
 #[derive(Debug, Clone, Copy)]
-#[allow(dead_code, reason = "the build makes it, the program reads it")]
+#[allow(dead_code, reason = "build.rs writes tables, the program reads them")]
 pub(super) struct Words(pub(super) &'static [u8]);
 
-#[allow(dead_code, reason = "the build makes it, the program reads it")]
+#[allow(dead_code, reason = "build.rs writes tables, the program reads them")]
 impl Words {
     /// Whether the word is in the set.
     pub(super) fn contains(self, word: &str) -> bool {

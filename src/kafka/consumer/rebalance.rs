@@ -89,14 +89,14 @@ impl ConsumerContext for GroupContext {
         let partitions: Vec<Partition> = elements.iter().map(|it| (it.topic().into(), it.partition())).collect();
         let result = if event == RDKafkaRespErr::RD_KAFKA_RESP_ERR__ASSIGN_PARTITIONS {
             metrics::counter!(metric::REBALANCES, "kind" => "assign").increment(1);
-            tracing::info!(partitions = ?Shown(&partitions), "partitions assigned");
+            tracing::info!(partitions = ?PartitionNames(&partitions), "partitions assigned");
             let tickets = self.assignment.assigned(partitions);
             self.events.send(ConsumerEvent::Assigned(tickets));
             consumer.incremental_assign(&TopicPartitionList::new())
         } else {
             let kind = if consumer.assignment_lost() { "lost" } else { "revoke" };
             metrics::counter!(metric::REBALANCES, "kind" => kind).increment(1);
-            tracing::info!(partitions = ?Shown(&partitions), kind, "partitions revoked");
+            tracing::info!(partitions = ?PartitionNames(&partitions), kind, "partitions revoked");
             let fetched = self.assignment.revoked(&partitions);
             consumer.incremental_unassign(&partition_list(&fetched))
         };
@@ -117,9 +117,9 @@ impl ConsumerContext for GroupContext {
 }
 
 /// Partitions as `topic/partition`, for the log.
-struct Shown<'a>(&'a [Partition]);
+struct PartitionNames<'a>(&'a [Partition]);
 
-impl std::fmt::Debug for Shown<'_> {
+impl std::fmt::Debug for PartitionNames<'_> {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
         f.debug_list()
             .entries(self.0.iter().map(|(topic, partition)| format!("{topic}/{partition}")))
