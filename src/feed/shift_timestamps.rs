@@ -187,12 +187,12 @@ impl Time {
     }
 }
 
-type Change = (std::ops::Range<usize>, String);
+type Replacement = (std::ops::Range<usize>, String);
 
 /// Calls `visit` for each event time and collects the replacements. For a line that is not JSON, returns the replacements
 /// before the first error; the line need not be valid.
-fn walk(line: &[u8], visit: &mut dyn FnMut(Time) -> Option<String>) -> Vec<Change> {
-    let mut changes = Vec::new();
+fn walk(line: &[u8], visit: &mut dyn FnMut(Time) -> Option<String>) -> Vec<Replacement> {
+    let mut replacements = Vec::new();
     // For each open bracket, whether it is within a user's profile.
     let mut within: Vec<bool> = Vec::new();
     let mut key: Option<&[u8]> = None;
@@ -201,7 +201,7 @@ fn walk(line: &[u8], visit: &mut dyn FnMut(Time) -> Option<String>) -> Vec<Chang
         match byte {
             b'"' => {
                 let Some(end) = string_end(line, at) else {
-                    return changes;
+                    return replacements;
                 };
                 let text = &line[at + 1..end];
                 let after = skip_space(line, end + 1);
@@ -215,11 +215,11 @@ fn walk(line: &[u8], visit: &mut dyn FnMut(Time) -> Option<String>) -> Vec<Chang
                     Some(key) if !person && FIELDS.contains(&key) => {
                         let time = std::str::from_utf8(text).ok().and_then(Time::parse_text);
                         if let Some(new) = time.and_then(&mut *visit) {
-                            changes.push((at + 1..end, new));
+                            replacements.push((at + 1..end, new));
                         }
                     }
                     Some(key) if !person && key == NESTED && text.starts_with(b"{") => {
-                        nested(line, at..end + 1, visit, &mut changes);
+                        nested(line, at..end + 1, visit, &mut replacements);
                     }
                     _ => {}
                 }
@@ -227,7 +227,7 @@ fn walk(line: &[u8], visit: &mut dyn FnMut(Time) -> Option<String>) -> Vec<Chang
             }
             b'{' | b'[' => {
                 if within.len() >= MAX_DEPTH {
-                    return changes;
+                    return replacements;
                 }
                 // An array's elements belong to the array's key.
                 let person =
@@ -251,7 +251,7 @@ fn walk(line: &[u8], visit: &mut dyn FnMut(Time) -> Option<String>) -> Vec<Chang
                 {
                     let time = std::str::from_utf8(&line[at..end]).ok().and_then(Time::parse_number);
                     if let Some(new) = time.and_then(&mut *visit) {
-                        changes.push((at..end, new));
+                        replacements.push((at..end, new));
                     }
                 }
                 at = end;
@@ -263,7 +263,7 @@ fn walk(line: &[u8], visit: &mut dyn FnMut(Time) -> Option<String>) -> Vec<Chang
             _ => at += 1,
         }
     }
-    changes
+    replacements
 }
 
 /// Handles JSON within a JSON string. Escapes may be rewritten in an equivalent form.
@@ -271,7 +271,7 @@ fn nested(
     line: &[u8],
     range: std::ops::Range<usize>,
     visit: &mut dyn FnMut(Time) -> Option<String>,
-    changes: &mut Vec<Change>,
+    replacements: &mut Vec<Replacement>,
 ) {
     let Ok(inner) = serde_json::from_slice::<String>(&line[range.clone()]) else {
         return;
@@ -290,7 +290,7 @@ fn nested(
     }
     text.push_str(&inner[copied..]);
     if let Ok(text) = serde_json::to_string(&text) {
-        changes.push((range, text));
+        replacements.push((range, text));
     }
 }
 

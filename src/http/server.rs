@@ -21,7 +21,7 @@ use crate::telemetry::health::Health;
 const UPKEEP: Duration = Duration::from_secs(5);
 
 #[derive(Clone)]
-struct Shared {
+struct AppState {
     metrics: PrometheusHandle,
     health: Health,
     stall: Duration,
@@ -60,14 +60,14 @@ pub async fn serve(
         .route("/ready", get(ready))
         .route("/metrics", get(render))
         .route("/quarantine/retry", post(retry_quarantined))
-        .with_state(Shared { metrics, health, stall })
+        .with_state(AppState { metrics, health, stall })
         .merge(page);
     let task = tokio::spawn(connections::serve(listener, router, connections::WRITE_TIMEOUT, stop));
     Ok((bound, task))
 }
 
-async fn live(State(shared): State<Shared>) -> impl IntoResponse {
-    match shared.health.stalled(shared.stall) {
+async fn live(State(state): State<AppState>) -> impl IntoResponse {
+    match state.health.stalled(state.stall) {
         None => (StatusCode::OK, "live\n".to_owned()),
         Some(since) => (
             StatusCode::SERVICE_UNAVAILABLE,
@@ -79,8 +79,8 @@ async fn live(State(shared): State<Shared>) -> impl IntoResponse {
     }
 }
 
-async fn ready(State(shared): State<Shared>) -> impl IntoResponse {
-    let mut lines = shared.health.report();
+async fn ready(State(state): State<AppState>) -> impl IntoResponse {
+    let mut lines = state.health.report();
     let status = if lines.is_empty() {
         lines.push("ready".to_owned());
         StatusCode::OK
@@ -88,21 +88,21 @@ async fn ready(State(shared): State<Shared>) -> impl IntoResponse {
         StatusCode::SERVICE_UNAVAILABLE
     };
     // Neither another member nor a restart would help, so they don't make this member unready.
-    let quarantined = shared.health.quarantined().into_iter();
+    let quarantined = state.health.quarantined().into_iter();
     lines.extend(quarantined.map(|partition| format!("quarantined: {partition}")));
-    let notes = shared.health.notes().into_iter();
+    let notes = state.health.notes().into_iter();
     lines.extend(notes.map(|note| format!("note: {note}")));
     (status, lines.join("\n") + "\n")
 }
 
 /// Retries the quarantined partitions now. That does no more than an automatic retry, and is done at most once a second.
-async fn retry_quarantined(State(shared): State<Shared>, headers: HeaderMap) -> (StatusCode, String) {
+async fn retry_quarantined(State(state): State<AppState>, headers: HeaderMap) -> (StatusCode, String) {
     // A browser sends the origin of a POST, and no page of this service sends a POST.
     if headers.contains_key(header::ORIGIN) {
         let message = "refused: the request comes from a web page; use curl, for example\n";
         return (StatusCode::FORBIDDEN, message.to_owned());
     }
-    let quarantined = shared.health.quarantined();
+    let quarantined = state.health.quarantined();
     if quarantined.is_empty() {
         return (
             StatusCode::OK,
@@ -113,15 +113,15 @@ async fn retry_quarantined(State(shared): State<Shared>, headers: HeaderMap) -> 
         partitions = quarantined.len(),
         "retrying quarantined partitions on request"
     );
-    shared.health.ask_for_retry();
+    state.health.ask_for_retry();
     let lines: Vec<String> = quarantined.iter().map(|line| format!("retrying: {line}\n")).collect();
     (StatusCode::ACCEPTED, lines.concat())
 }
 
-async fn render(State(shared): State<Shared>) -> impl IntoResponse {
+async fn render(State(state): State<AppState>) -> impl IntoResponse {
     (
         [(header::CONTENT_TYPE, "text/plain; version=0.0.4; charset=utf-8")],
-        shared.metrics.render(),
+        state.metrics.render(),
     )
 }
 

@@ -36,7 +36,7 @@ pub use self::{
         prepare_dead_letter_topic, read_dead_letters,
     },
     error::KafkaError,
-    options::{KafkaOptions, OnTopicChanged, OutOfRange, Properties, StartFrom, Value},
+    options::{KafkaOptions, OnTopicChanged, OutOfRange, Properties, PropertyValue, StartFrom},
     partition::Partition,
     watermarks::{Watermarks, watermarks},
 };

@@ -22,52 +22,52 @@ const BLOCKS: &[&str] = &[
 /// Mastodon hides the start and the end of a long link in `invisible` spans. They are kept, so that the text contains
 /// the complete URL. A link without text is replaced by its address.
 pub(super) fn to_text(html: &str) -> String {
-    let mut page = Page {
+    let mut out = TextWriter {
         text: String::with_capacity(html.len()),
-        ..Page::default()
+        ..TextWriter::default()
     };
     let mut link = None;
     let mut rest = html;
     while let Some(at) = rest.find('<') {
-        page.push(&rest[..at]);
+        out.push(&rest[..at]);
         rest = &rest[at..];
         let Some(tag) = Tag::at(rest) else {
-            page.push("<");
+            out.push("<");
             rest = &rest[1..];
             continue;
         };
         let Some(length) = tag.length else {
             // An unterminated tag: a browser would drop the rest, but it may be part of what the author wrote.
-            page.push_raw(rest);
-            return page.text;
+            out.push_raw(rest);
+            return out.text;
         };
         let source = &rest[..length];
         rest = &rest[length..];
         match (tag.name.as_str(), tag.closes) {
-            ("br", _) => page.line_breaks = (page.line_breaks + 1).min(2),
-            ("p", _) => page.line_breaks = 2,
+            ("br", _) => out.line_breaks = (out.line_breaks + 1).min(2),
+            ("p", _) => out.line_breaks = 2,
             ("script" | "style", false) => rest = skip_past(rest, &tag.name),
-            ("a", false) => link = attribute(source, "href").map(|href| (href, page.visible)),
+            ("a", false) => link = attribute(source, "href").map(|href| (href, out.visible)),
             ("a", true) => {
-                if let Some((href, _)) = link.take().filter(|(_, visible)| *visible == page.visible) {
-                    page.push(href);
+                if let Some((href, _)) = link.take().filter(|(_, visible)| *visible == out.visible) {
+                    out.push(href);
                 }
             }
             (name, closes) if BLOCKS.contains(&name) => {
-                page.line_breaks = page.line_breaks.max(1);
+                out.line_breaks = out.line_breaks.max(1);
                 if name == "pre" {
-                    page.preformatted = !closes;
+                    out.preformatted = !closes;
                 }
             }
             _ => {}
         }
     }
-    page.push(rest);
-    page.text
+    out.push(rest);
+    out.text
 }
 
 #[derive(Default)]
-struct Page {
+struct TextWriter {
     text: String,
     /// Pending line breaks, written before the next visible character.
     line_breaks: usize,
@@ -79,7 +79,7 @@ struct Page {
     visible: usize,
 }
 
-impl Page {
+impl TextWriter {
     /// Appends source text, decoding entities.
     fn push(&mut self, source: &str) {
         self.push_raw(&html_escape::decode_html_entities(source));

@@ -225,20 +225,20 @@ pub(super) fn object(format: Format, json: &str, input: Input<'_>) -> Result<Par
 /// Parses the envelope of Kafka Connect's JSON converter, `{"schema": ..., "payload": ...}`.
 fn connect(format: Format, json: &str, input: Input<'_>) -> Result<Parsed, Reject> {
     #[derive(serde::Deserialize)]
-    struct Envelope<'a> {
+    struct ConnectEnvelope<'a> {
         #[serde(borrow)]
         payload: Option<&'a RawValue>,
         #[serde(borrow, default)]
-        schema: json::Object<Schema<'a>>,
+        schema: json::Object<ConnectSchema<'a>>,
     }
 
     #[derive(serde::Deserialize)]
-    struct Schema<'a> {
+    struct ConnectSchema<'a> {
         #[serde(borrow, default, rename = "type")]
         kind: json::Scalar<'a>,
     }
 
-    let envelope: Envelope<'_> = json::read(json)?;
+    let envelope: ConnectEnvelope<'_> = json::read(json)?;
     let is_bytes = envelope.schema.as_ref().and_then(|schema| schema.kind.as_str()) == Some("bytes");
     match envelope.payload.map(RawValue::get) {
         Some(payload) if is_bytes => match framing::bytes_in_json(payload) {

@@ -17,7 +17,7 @@ use super::{
 };
 
 #[derive(Deserialize)]
-struct Change<'a> {
+struct RowChange<'a> {
     #[serde(borrow, default)]
     op: Scalar<'a>,
     #[serde(borrow, default)]
@@ -36,7 +36,7 @@ pub(super) fn parse(
     input: Input<'_>,
     row: impl Fn(&str) -> Result<Parsed, Reject>,
 ) -> Result<Parsed, Reject> {
-    let change: Change<'_> = json::read(json)?;
+    let change: RowChange<'_> = json::read(json)?;
     let debezium = change.op.as_str();
     let name = debezium.or_else(|| change.kind.as_str()).unwrap_or_default();
     let is_deletion = matches!(name, "d" | "delete" | "DELETE");

@@ -54,7 +54,7 @@ pub(super) struct DedupPlan<'a> {
     post_ranges: Vec<usize>,
 }
 
-struct Event<'a> {
+struct KeyEvent<'a> {
     source: &'static str,
     id: &'a str,
     /// Position of the topic and partition in lock order, and offset.
@@ -203,13 +203,13 @@ fn events<'a>(
     index: &RangeIndex<'_>,
     rank: &[usize],
     post_ranges: &mut Vec<usize>,
-) -> Result<Vec<Event<'a>>, FlushError> {
+) -> Result<Vec<KeyEvent<'a>>, FlushError> {
     let no_range = || FlushError::Invalid("a record belongs to no range".to_owned());
     let mut events = Vec::with_capacity(flush.posts.len() + flush.deletions.len());
     for (place, row) in flush.posts.iter().enumerate() {
         let range = index.find(&row.origin).ok_or_else(no_range)?;
         post_ranges.push(range);
-        events.push(Event {
+        events.push(KeyEvent {
             source: row.post.source.as_str(),
             id: &row.post.id,
             order: (rank[range], row.origin.offset),
@@ -219,7 +219,7 @@ fn events<'a>(
     }
     for row in &flush.deletions {
         let range = index.find(&row.origin).ok_or_else(no_range)?;
-        events.push(Event {
+        events.push(KeyEvent {
             source: row.deletion.source.as_str(),
             id: &row.deletion.post_id,
             order: (rank[range], row.origin.offset),

@@ -28,15 +28,15 @@ impl Store {
     /// # Errors
     /// The database failed in another way than by refusing a row.
     pub async fn takes_plain_rows(&self, refused: &Flush) -> Result<bool, FlushError> {
-        let plain = Plain::in_place_of(refused)?;
-        self.ensure_days(&plain.insert.days()?).await?;
+        let trial = Trial::in_place_of(refused)?;
+        self.ensure_days(&trial.insert.days()?).await?;
         let tried = self
             .with("trying a plain row", async |connection| {
                 let mut tx = connection
                     .begin()
                     .await
                     .map_err(StoreError::when("starting to try a plain row"))?;
-                for flush in [Some(&plain.insert), plain.delete.as_ref()].into_iter().flatten() {
+                for flush in [Some(&trial.insert), trial.delete.as_ref()].into_iter().flatten() {
                     self.write(&mut tx, flush, DedupPlan::new(flush, RetentionCutoff::default())?)
                         .await?;
                 }
@@ -56,12 +56,12 @@ impl Store {
 }
 
 /// The flushes to try, one after the other.
-struct Plain {
+struct Trial {
     insert: Flush,
     delete: Option<Flush>,
 }
 
-impl Plain {
+impl Trial {
     fn in_place_of(refused: &Flush) -> Result<Self, FlushError> {
         let invalid = |error: FieldError| FlushError::Invalid(error.to_string());
         let origins = refused.posts.iter().map(|row| &row.origin);

@@ -72,7 +72,7 @@ pub(super) struct Delta {
 
 /// The columns of a row deleted from `post` that the rollups need.
 #[derive(Debug, sqlx::FromRow)]
-pub(super) struct Deleted {
+pub(super) struct DeletedRow {
     pub(super) source: String,
     pub(super) post_id: String,
     pub(super) created_at: OffsetDateTime,
@@ -110,7 +110,7 @@ impl AddAssign for Delta {
 }
 
 /// A change to one row.
-pub(super) type Change<'a> = (RollupKey<'a>, Delta);
+pub(super) type RowDelta<'a> = (RollupKey<'a>, Delta);
 
 #[derive(Debug, Default)]
 pub(super) struct Deltas<'a>(HashMap<RollupKey<'a>, Delta>);
@@ -130,7 +130,7 @@ impl<'a> Deltas<'a> {
         self.apply(key, columns::subjects(row).into_iter().map(columns::sql_text), delta);
     }
 
-    pub(super) fn take(&mut self, row: &'a Deleted) {
+    pub(super) fn take(&mut self, row: &'a DeletedRow) {
         let key = RollupKey {
             bucket: minute_of(row.created_at),
             subject: Cow::Borrowed(""),
@@ -166,7 +166,7 @@ impl<'a> Deltas<'a> {
     }
 
     /// The changes of each rollup, in lock order.
-    pub(super) fn by_resolution(self) -> [(Resolution, Vec<Change<'a>>); 3] {
+    pub(super) fn by_resolution(self) -> [(Resolution, Vec<RowDelta<'a>>); 3] {
         let minutes = self.sorted();
         let mut hours = Self::default();
         for (key, delta) in &minutes {
@@ -200,7 +200,7 @@ impl<'a> Deltas<'a> {
         ]
     }
 
-    fn sorted(self) -> Vec<Change<'a>> {
+    fn sorted(self) -> Vec<RowDelta<'a>> {
         let mut deltas: Vec<_> = self.0.into_iter().collect();
         deltas.sort_unstable_by(|a, b| a.0.cmp(&b.0));
         deltas

@@ -13,13 +13,13 @@ use time::OffsetDateTime;
 use super::{
     error::{FlushError, StoreError},
     partition::{TablePartition, day_of},
-    rollup::{Change, Delta, MERGED, Resolution, RollupKey},
+    rollup::{Delta, MERGED, Resolution, RollupKey, RowDelta},
 };
 
 pub(super) async fn apply_deltas(
     tx: &mut PgConnection,
     of: Resolution,
-    deltas: &[Change<'_>],
+    deltas: &[RowDelta<'_>],
 ) -> Result<(), FlushError> {
     if deltas.is_empty() {
         return Ok(());
@@ -38,7 +38,7 @@ pub(super) async fn apply_deltas(
 }
 
 /// Adds the deltas to the rows, which are locked in the order of the deltas.
-async fn add(tx: &mut PgConnection, of: Resolution, deltas: &[Change<'_>]) -> Result<(), StoreError> {
+async fn add(tx: &mut PgConnection, of: Resolution, deltas: &[RowDelta<'_>]) -> Result<(), StoreError> {
     let columns = KeyColumns::new(deltas.iter().map(|(key, _)| key));
     let sql = format!(
         "INSERT INTO {} AS r (bucket, subject, lang, source, emotion, model_id, shard,
@@ -97,7 +97,7 @@ impl Short {
 
 /// Deletes the rows without posts, and returns those that were not all zero. They are locked since [`add`], so no other
 /// transaction has changed them in the meantime.
-async fn take_empty(tx: &mut PgConnection, of: Resolution, deltas: &[Change<'_>]) -> Result<Vec<Short>, StoreError> {
+async fn take_empty(tx: &mut PgConnection, of: Resolution, deltas: &[RowDelta<'_>]) -> Result<Vec<Short>, StoreError> {
     let mut by_partition: BTreeMap<TablePartition, Vec<&RollupKey<'_>>> = BTreeMap::new();
     for (key, _) in deltas.iter().filter(|(_, delta)| delta.taken) {
         let partition = of.partitioned().partition(day_of(key.bucket));
@@ -136,7 +136,7 @@ async fn take_empty(tx: &mut PgConnection, of: Resolution, deltas: &[Change<'_>]
 }
 
 /// The same amounts as changes to the merged rows, in lock order.
-fn in_merged_rows(short: &[Short]) -> Vec<Change<'_>> {
+fn in_merged_rows(short: &[Short]) -> Vec<RowDelta<'_>> {
     let mut changes: BTreeMap<RollupKey<'_>, Delta> = BTreeMap::new();
     for row in short {
         let key = RollupKey {

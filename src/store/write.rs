@@ -14,7 +14,7 @@ use super::{
     merge::note_unmerged,
     partition::{POSTS, day_of},
     retention::RetentionCutoff,
-    rollup::{Deleted, Deltas},
+    rollup::{DeletedRow, Deltas},
     rollup_rows::apply_deltas,
     schema::{SchemaError, schema_version},
 };
@@ -267,7 +267,7 @@ async fn remove_posts(
     tx: &mut PgConnection,
     removals: &[Removal<'_>],
     ranges: usize,
-) -> Result<(Vec<Deleted>, Vec<u64>), sqlx::Error> {
+) -> Result<(Vec<DeletedRow>, Vec<u64>), sqlx::Error> {
     let mut by_day: BTreeMap<Date, Vec<&Removal<'_>>> = BTreeMap::new();
     for removal in removals {
         by_day.entry(day_of(removal.created_at)).or_default().push(removal);
@@ -284,7 +284,7 @@ async fn remove_posts(
              RETURNING p.source, p.post_id, p.created_at, p.lang, p.emotion, p.score,
                        p.repost_of IS NOT NULL AS is_repost, p.model_id, p.subjects, p.kafka_partition"
         );
-        let rows: Vec<Deleted> = sqlx::query_as(AssertSqlSafe(sql))
+        let rows: Vec<DeletedRow> = sqlx::query_as(AssertSqlSafe(sql))
             .persistent(false)
             .bind(removals.iter().map(|r| r.source).collect::<Vec<_>>())
             .bind(removals.iter().map(|r| r.id).collect::<Vec<_>>())

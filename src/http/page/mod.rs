@@ -53,7 +53,7 @@ const HEADERS: [(HeaderName, &str); 8] = [
 ];
 
 #[derive(Clone)]
-struct Shared {
+struct AppState {
     broadcast: Broadcast,
     /// Whether only requests whose `Host` is this machine are answered.
     local_only: bool,
@@ -63,7 +63,7 @@ impl Page {
     /// The page's routes; the task behind them ends with `stop`. `listen` is where they are served.
     pub fn router(self, listen: SocketAddr, stop: CancellationToken) -> Router {
         let local_only = listen.ip().is_loopback() && self.shows.posts();
-        let shared = Shared {
+        let state = AppState {
             broadcast: Broadcast::start(self, stop),
             local_only,
         };
@@ -74,7 +74,7 @@ impl Page {
             .route("/icon.svg", get(|| file("image/svg+xml", ICON)))
             .route("/licenses.txt", get(|| file("text/plain; charset=utf-8", LICENSES)))
             .route("/events", get(events))
-            .with_state(shared)
+            .with_state(state)
             .layer(middleware::map_response(secure))
     }
 }
@@ -92,14 +92,14 @@ async fn secure(mut response: Response) -> Response {
 }
 
 /// Frames as server-sent events.
-async fn events(State(shared): State<Shared>, headers: HeaderMap) -> Response {
+async fn events(State(state): State<AppState>, headers: HeaderMap) -> Response {
     let host = headers.get(header::HOST).and_then(|host| host.to_str().ok());
-    if shared.local_only && !host.is_some_and(names_this_machine) {
+    if state.local_only && !host.is_some_and(names_this_machine) {
         // DNS rebinding: another site could otherwise read the posts through a visitor's browser.
         let message = "this page is served only under localhost or an IP address\n";
         return (StatusCode::MISDIRECTED_REQUEST, message).into_response();
     }
-    let Some(frames) = shared.broadcast.subscribe() else {
+    let Some(frames) = state.broadcast.subscribe() else {
         let message = "too many clients\n";
         return (StatusCode::SERVICE_UNAVAILABLE, [(header::RETRY_AFTER, "10")], message).into_response();
     };

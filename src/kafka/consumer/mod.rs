@@ -34,7 +34,7 @@ pub use self::{
 use self::{
     event::{ConsumerEvent, EventSender},
     in_flight::InFlightLimit,
-    poll_loop::{Config, PollLoop},
+    poll_loop::{Parts, PollLoop},
     rebalance::GroupContext,
     start_offsets::StartOffsetFinder,
 };
@@ -95,7 +95,7 @@ impl Consumer {
         let (records, receiver) = mpsc::channel(options.max_in_flight_records);
         let (ended, result) = oneshot::channel();
         let (leave, left) = oneshot::channel();
-        let mut poll_loop = PollLoop::new(Config {
+        let mut poll_loop = PollLoop::new(Parts {
             start_offsets: StartOffsetFinder::new(
                 runtime,
                 options.clone(),

@@ -79,7 +79,7 @@ impl std::fmt::Debug for DeadLetters {
     }
 }
 
-enum Delivery {
+enum SendOutcome {
     Written,
     TooLarge,
     Failed(String),
@@ -161,7 +161,7 @@ impl DeadLetters {
             let failures: Vec<&String> = outcomes
                 .iter()
                 .filter_map(|outcome| {
-                    if let Delivery::Failed(detail) = outcome {
+                    if let SendOutcome::Failed(detail) = outcome {
                         Some(detail)
                     } else {
                         None
@@ -172,7 +172,7 @@ impl DeadLetters {
                 return Err(self.not_acknowledged(failures.len(), letters.len(), (*detail).clone()));
             }
             for (letter, outcome) in batch.iter().zip(outcomes) {
-                if matches!(outcome, Delivery::TooLarge) && !self.write_smaller(letter, letters.len()).await? {
+                if matches!(outcome, SendOutcome::TooLarge) && !self.write_smaller(letter, letters.len()).await? {
                     sent.truncated += 1;
                 } else {
                     sent.whole += 1;
@@ -188,7 +188,7 @@ impl DeadLetters {
         // The broker refuses whole produce requests, so first send it complete in a request of its own.
         for cut in Cut::all(letter) {
             match self.write(letter, cut).await {
-                Delivery::Written => {
+                SendOutcome::Written => {
                     let whole = cut == Cut::whole(letter);
                     if !whole {
                         tracing::warn!(
@@ -204,8 +204,8 @@ impl DeadLetters {
                     }
                     return Ok(whole);
                 }
-                Delivery::Failed(detail) => return Err(self.not_acknowledged(1, all, detail)),
-                Delivery::TooLarge => {}
+                SendOutcome::Failed(detail) => return Err(self.not_acknowledged(1, all, detail)),
+                SendOutcome::TooLarge => {}
             }
         }
         Err(DeadLetterError::TooLarge {
@@ -214,7 +214,7 @@ impl DeadLetters {
         })
     }
 
-    async fn write(&self, letter: &DeadLetter, cut: Cut) -> Delivery {
+    async fn write(&self, letter: &DeadLetter, cut: Cut) -> SendOutcome {
         let mut record: FutureRecord<'_, [u8], [u8]> = FutureRecord::to(&self.topic).headers(cut.headers(letter));
         if let Some(value) = &letter.value {
             record = record.payload(value.get(..cut.bytes).unwrap_or(value));
@@ -224,11 +224,11 @@ impl DeadLetters {
         }
         let producer = lock(&self.producer).clone();
         let error = match producer.send(record, Timeout::After(Duration::from_secs(30))).await {
-            Ok(_) => return Delivery::Written,
+            Ok(_) => return SendOutcome::Written,
             Err((error, _)) => error,
         };
         if error.rdkafka_error_code() == Some(RDKafkaErrorCode::MessageSizeTooLarge) {
-            return Delivery::TooLarge;
+            return SendOutcome::TooLarge;
         }
         count_error("produce");
         metrics::counter!(metric::DEAD_LETTER_ERRORS).increment(1);
@@ -236,7 +236,7 @@ impl DeadLetters {
             .client
             .last_error()
             .map_or_else(String::new, |(_, reason)| format!(" ({reason})"));
-        Delivery::Failed(format!("{}{reason}", describe(&error)))
+        SendOutcome::Failed(format!("{}{reason}", describe(&error)))
     }
 
     fn not_acknowledged(&self, failed: usize, all: usize, detail: String) -> DeadLetterError {

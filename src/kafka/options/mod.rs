@@ -8,7 +8,7 @@ use std::time::Duration;
 
 use serde::Deserialize;
 
-pub use self::properties::{Properties, Value};
+pub use self::properties::{Properties, PropertyValue};
 pub(super) use self::topic_name::entry_matches;
 use self::topic_name::{is_topic_name, not_posix};
 use super::error::KafkaError;

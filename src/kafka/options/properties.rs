@@ -116,7 +116,7 @@ fn matches(list: &[&str], name: &str) -> bool {
 /// `Debug` output, logs or errors.
 #[derive(Clone, Default, PartialEq, Eq, Deserialize)]
 #[serde(transparent)]
-pub struct Properties(pub BTreeMap<String, Value>);
+pub struct Properties(pub BTreeMap<String, PropertyValue>);
 
 /// A property's value in the settings: a string, an integer or a boolean.
 #[derive(Clone, PartialEq, Eq, Deserialize)]
@@ -124,7 +124,7 @@ pub struct Properties(pub BTreeMap<String, Value>);
     untagged,
     expecting = "a string, an integer or a boolean; quote names that contain dots: \"security.protocol\" = \"ssl\""
 )]
-pub enum Value {
+pub enum PropertyValue {
     /// `true` or `false`.
     Bool(bool),
     /// An integer.
@@ -133,7 +133,7 @@ pub enum Value {
     Text(String),
 }
 
-impl fmt::Display for Value {
+impl fmt::Display for PropertyValue {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self {
             Self::Bool(value) => write!(f, "{value}"),
@@ -162,7 +162,7 @@ impl<N: Into<String>, V: Into<String>> FromIterator<(N, V)> for Properties {
         Self(
             entries
                 .into_iter()
-                .map(|(name, value)| (name.into(), Value::Text(value.into())))
+                .map(|(name, value)| (name.into(), PropertyValue::Text(value.into())))
                 .collect(),
         )
     }

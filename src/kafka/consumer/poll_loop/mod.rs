@@ -59,7 +59,7 @@ enum State {
 }
 
 /// The parts of a [`PollLoop`].
-pub(super) struct Config {
+pub(super) struct Parts {
     pub(super) consumer: Arc<BaseConsumer<GroupContext>>,
     pub(super) assignment: Assignment,
     pub(super) in_flight: Arc<InFlightLimit>,
@@ -94,17 +94,17 @@ pub(super) struct PollLoop {
 }
 
 impl PollLoop {
-    pub(super) fn new(config: Config) -> Self {
+    pub(super) fn new(parts: Parts) -> Self {
         Self {
             readers: Vec::new(),
-            consumer: config.consumer,
-            assignment: config.assignment,
-            in_flight: config.in_flight,
-            events: config.events,
-            wake: config.wake,
-            records: Some(config.records),
-            start_offsets: config.start_offsets,
-            options: config.options,
+            consumer: parts.consumer,
+            assignment: parts.assignment,
+            in_flight: parts.in_flight,
+            events: parts.events,
+            wake: parts.wake,
+            records: Some(parts.records),
+            start_offsets: parts.start_offsets,
+            options: parts.options,
             state: State::Consuming,
             waiting: None,
             paused: None,
