@@ -39,8 +39,9 @@ use crate::{
     classify::Classifier,
     clean::Profile,
     config::{Settings, SettingsError, StoreSettings},
+    filter::PostFilter,
     model::ModelFolder,
-    store::{Schema, Store, StoreError},
+    store::{RetentionCutoff, Schema, Store, StoreError},
     telemetry::{
         health::{Component, Health},
         metric,
@@ -156,18 +157,7 @@ pub async fn run_with(
     let store = open_store(settings).await?;
     store.keep_groups(folder.info()).await?;
     store.keep_languages(folder.info()).await?;
-    let decoder = Decoder {
-        parsing: settings.posts.parsing(),
-        filter,
-        profile,
-        future: FutureTimes {
-            max_ahead: time::Duration::seconds(settings.posts.max_future_seconds.into()),
-            policy: settings.posts.future,
-        },
-        detect_language: settings.posts.detect_language,
-        retention: settings.store.retention(),
-        retention_mark: store.retention_mark().await?,
-    };
+    let decoder = decoder(settings, filter, profile, store.retention_mark().await?);
     health.clear_fault(Component::Database);
 
     let group: Arc<str> = settings.kafka.group.as_str().into();
@@ -192,6 +182,21 @@ pub async fn run_with(
         None => stages.stop(deadline).await?,
     };
     Ok(summarise(totals, &folder.info().id, worked, &classifier))
+}
+
+fn decoder(settings: &Settings, filter: PostFilter, profile: Profile, retention_mark: RetentionCutoff) -> Decoder {
+    Decoder {
+        parsing: settings.posts.parsing(),
+        filter,
+        profile,
+        future: FutureTimes {
+            max_ahead: time::Duration::seconds(settings.posts.max_future_seconds.into()),
+            policy: settings.posts.future,
+        },
+        detect_language: settings.posts.detect_language,
+        retention: settings.store.retention(),
+        retention_mark,
+    }
 }
 
 /// Resolves once all records that were in the topics at the start are committed and the first maintenance is done; never
