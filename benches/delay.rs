@@ -41,7 +41,7 @@ use support::{
 
 const PARTITIONS: usize = 4;
 /// The observer's polling interval, by which a delay may be overestimated.
-const LOOK: Duration = Duration::from_millis(8);
+const SAMPLE_INTERVAL: Duration = Duration::from_millis(8);
 /// The share of the feed at its start that is excluded, because the service warms up.
 const WARM_UP: f64 = 0.15;
 const PATIENCE: Duration = Duration::from_secs(1_800);
@@ -98,7 +98,7 @@ fn main() {
         .into_iter()
         .chain(args.against.as_deref().map(|program| ("other", Some(program))))
         .collect();
-    let mut budgets = Vec::new();
+    let mut pages = Vec::new();
     for round in 1..=args.rounds {
         for (name, program) in &programs {
             let run = format!("{name}-{round}");
@@ -124,12 +124,12 @@ fn main() {
                 quantile(&delays, 0.99),
                 quantile(&delays, 1.0)
             );
-            budgets.push((run, page));
+            pages.push((run, page));
         }
     }
-    for (run, page) in budgets {
-        println!("\nwhere the delay of {run} comes from, as its own metrics say, warming up included:");
-        budget(&page);
+    for (run, page) in pages {
+        println!("\nthe parts of the delay of {run}, from its own metrics, including the warm-up:");
+        print_means(&page);
     }
 }
 
@@ -258,12 +258,12 @@ fn pause(length: Duration) {
 }
 
 /// A sample of the committed offsets: the time, and the next offset of each partition.
-type Look = (Instant, [i64; PARTITIONS]);
+type Sample = (Instant, [i64; PARTITIONS]);
 
 /// Records when offsets are passed, as any reader of the tables sees it.
 struct Observer {
     stop: Arc<AtomicBool>,
-    looks: JoinHandle<Vec<Look>>,
+    samples: JoinHandle<Vec<Sample>>,
     latest: Arc<std::sync::Mutex<[i64; PARTITIONS]>>,
 }
 
@@ -272,16 +272,16 @@ impl Observer {
         let stop = Arc::new(AtomicBool::new(false));
         let latest = Arc::new(std::sync::Mutex::new([0; PARTITIONS]));
         let (stopped, shown) = (Arc::clone(&stop), Arc::clone(&latest));
-        let looks = thread::spawn(move || {
+        let samples = thread::spawn(move || {
             let runtime = tokio::runtime::Builder::new_current_thread()
                 .enable_all()
                 .build()
                 .unwrap();
             runtime.block_on(async {
                 let mut connection = PgConnection::connect(&url).await.unwrap();
-                let mut ticks = tokio::time::interval(LOOK);
+                let mut ticks = tokio::time::interval(SAMPLE_INTERVAL);
                 ticks.set_missed_tick_behavior(tokio::time::MissedTickBehavior::Delay);
-                let mut looks: Vec<Look> = Vec::new();
+                let mut samples: Vec<Sample> = Vec::new();
                 while !stopped.load(Ordering::Acquire) {
                     ticks.tick().await;
                     let rows: Vec<(i32, i64)> = sqlx::query_as("SELECT partition, next_offset FROM consumer_offset")
@@ -292,15 +292,15 @@ impl Observer {
                     for (partition, offset) in rows {
                         next[partition as usize] = offset;
                     }
-                    if looks.last().is_none_or(|(_, known)| *known != next) {
-                        looks.push((Instant::now(), next));
+                    if samples.last().is_none_or(|(_, known)| *known != next) {
+                        samples.push((Instant::now(), next));
                         *shown.lock().unwrap() = next;
                     }
                 }
-                looks
+                samples
             })
         });
-        Self { stop, looks, latest }
+        Self { stop, samples, latest }
     }
 
     fn reached(&self, ends: &[i64]) -> bool {
@@ -308,14 +308,14 @@ impl Observer {
         latest.iter().zip(ends).all(|(next, end)| next >= end)
     }
 
-    fn end(self) -> Vec<Look> {
+    fn end(self) -> Vec<Sample> {
         self.stop.store(true, Ordering::Release);
-        self.looks.join().unwrap()
+        self.samples.join().unwrap()
     }
 }
 
 /// Prints the averages of what the service measured itself.
-fn budget(page: &str) {
+fn print_means(page: &str) {
     let mean = |name: &str, label: Option<(&str, &str)>| {
         let of = |suffix: &str| -> f64 {
             exposition::samples(page)

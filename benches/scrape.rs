@@ -46,7 +46,7 @@ fn usage(child: &Child) -> (f64, Instant) {
     (ticks / TICKS_PER_SECOND, Instant::now())
 }
 
-fn settled(service: &Service) -> f64 {
+fn committed(service: &Service) -> f64 {
     service
         .get("/metrics")
         .map_or(0.0, |page| exposition::total(&page, metric::OUTCOMES))
@@ -68,10 +68,10 @@ fn main() {
     let service = bench.service("scraped");
     let child = Killed(service.command().spawn().unwrap());
 
-    wait_for("the first records", || settled(&service) > 0.0);
+    wait_for("the first records", || committed(&service) > 0.0);
     let (cpu, at) = usage(&child.0);
-    let first = settled(&service);
-    let mut looks = 0_u32;
+    let first = committed(&service);
+    let mut samples = 0_u32;
     let mut next = Instant::now();
     wait_for("the backlog", || {
         // Scrape rarely, since this is the baseline.
@@ -79,8 +79,8 @@ fn main() {
             return false;
         }
         next = Instant::now() + Duration::from_secs(1);
-        looks += 1;
-        settled(&service) >= POSTS as f64
+        samples += 1;
+        committed(&service) >= POSTS as f64
     });
     let (cpu_end, end) = usage(&child.0);
     let seconds = (end - at).as_secs_f64();
@@ -101,7 +101,7 @@ fn main() {
     let elapsed = (end - at).as_secs_f64();
     let scrape = (cpu_end - cpu - idle * elapsed) / f64::from(SCRAPES);
 
-    println!("working    {working:.2} CPU seconds per second, {rate:.0} posts per second ({looks} samples)");
+    println!("working    {working:.2} CPU seconds per second, {rate:.0} posts per second ({samples} samples)");
     println!("idle       {idle:.3} CPU seconds per second");
     println!(
         "a scrape   {:.0} µs of CPU time, {:.0} µs until answered, {bytes} bytes",

@@ -1,5 +1,5 @@
 //! The service at full load for any length of time: `MINUTES=60 make soak`. Its memory must stay flat, and its threads,
-//! connections and open files must not grow. At the end all records must be settled and the rollups equal a recount.
+//! connections and open files must not grow. At the end all records must be committed and the rollups equal a recount.
 //!
 //! Without `MINUTES` it runs for a few seconds, as part of the tests, which detects growth of threads, connections and
 //! files. Memory is only checked in runs of more than ten minutes, when caches and pools are full. A separate test binary,
@@ -31,7 +31,7 @@ const GROWTH_KIB: u64 = 16 << 10;
 const BLOCKING: u64 = 8;
 /// `database.max_connections`, which are opened on demand.
 const POOL: u64 = 4;
-/// Records fed ahead of those that are settled: the service always has work, and the broker never holds many.
+/// Records fed ahead of those that are committed: the service always has work, and the broker never holds many.
 const AHEAD: u64 = 6_000;
 const CHUNK: usize = 2_000;
 const PARTITIONS: i32 = 4;
@@ -110,7 +110,7 @@ async fn usage(pid: u32, database: &mut PgConnection) -> Usage {
     }
 }
 
-async fn settled(database: &mut PgConnection) -> u64 {
+async fn committed(database: &mut PgConnection) -> u64 {
     let records: i64 = sqlx::query_scalar("SELECT coalesce(sum(records), 0)::bigint FROM consumer_tally")
         .fetch_one(database)
         .await
@@ -127,7 +127,7 @@ async fn feed(bench: &Bench, service: &Service, pid: u32, length: Duration) -> (
     let (begun, mut next_sample, mut next_line) = (Instant::now(), Duration::ZERO, Duration::ZERO);
     while begun.elapsed() < length {
         ticks.tick().await;
-        let done = settled(&mut database).await;
+        let done = committed(&mut database).await;
         while fed < done + AHEAD {
             let records = writer
                 .sample(CHUNK, time::Duration::minutes(30), OffsetDateTime::now_utc())
@@ -152,7 +152,7 @@ async fn feed(bench: &Bench, service: &Service, pid: u32, length: Duration) -> (
         if now >= next_line {
             next_line = now + Duration::from_secs(60);
             println!(
-                "{:>5.1} min  {:>9} settled  {:>7} KiB  {:>3} threads  {:>3} files  {:>3} sockets  {:>2} to Postgres  broker {:>7} KiB",
+                "{:>5.1} min  {:>9} committed  {:>7} KiB  {:>3} threads  {:>3} files  {:>3} sockets  {:>2} to Postgres  broker {:>7} KiB",
                 now.as_secs_f64() / 60.0,
                 done,
                 sample.rss_kib,
@@ -207,16 +207,16 @@ async fn nothing_grows_at_full_load() {
     let mut database = PgConnection::connect(&service.url).await.unwrap();
     let mut ticks = tokio::time::interval(Duration::from_millis(50));
     let begun = Instant::now();
-    while settled(&mut database).await < fed {
+    while committed(&mut database).await < fed {
         assert!(
             begun.elapsed() < Duration::from_secs(180),
-            "not all records are settled"
+            "not all records are committed"
         );
         ticks.tick().await;
     }
     terminate(&child);
     assert_eq!(end_of(&mut child).code(), Some(0));
-    assert_eq!(settled(&mut database).await, fed);
+    assert_eq!(committed(&mut database).await, fed);
     let differences: Vec<(String, String)> = sqlx::query_as(include_str!("../support/recount.sql"))
         .fetch_all(&mut database)
         .await

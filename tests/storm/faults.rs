@@ -30,7 +30,7 @@ const STEPS: [&str; 7] = [
 ];
 
 impl Storm {
-    /// Feeds records, waits until a share of them is settled, and injects the fault.
+    /// Feeds records, waits until a share of them is committed, and injects the fault.
     pub fn inject(&mut self, fault: &Fault) {
         self.feed(fault.records);
         // A member that makes room for one that crashes at a fail point is missing from the plan's count. A frozen member needs
@@ -38,9 +38,9 @@ impl Storm {
         while self.members.len() < *MEMBERS.start() {
             self.join();
         }
-        let settled = self.settled();
-        let goal = settled + (self.fed() - settled) * fault.after_percent / 100;
-        self.wait_for_group("progress before the fault", |storm| storm.settled() >= goal);
+        let committed = self.committed();
+        let goal = committed + (self.fed() - committed) * fault.after_percent / 100;
+        self.wait_for_group("progress before the fault", |storm| storm.committed() >= goal);
         match fault.kind {
             Kind::Kill => self.kill(fault),
             Kind::Terminate => {
@@ -93,7 +93,7 @@ impl Storm {
         self.end_well(member);
     }
 
-    /// Freezes a member until the others have settled everything. By then they have its partitions, and the server has ended
+    /// Freezes a member until the others have committed everything. By then they have its partitions, and the server has ended
     /// its transaction, if it had one.
     fn freeze(&mut self, fault: &Fault) {
         let member = self.members.remove(self.pick(fault));
@@ -246,8 +246,8 @@ impl Storm {
         let delay = 10 + (fault.how % 60) as u64;
         self.harness.to_postgres.delay(Duration::from_millis(delay));
         self.feed(fault.records);
-        let goal = self.settled() + 80;
-        self.wait("progress over a slow network", |storm| storm.settled() >= goal);
+        let goal = self.committed() + 80;
+        self.wait("progress over a slow network", |storm| storm.committed() >= goal);
         self.harness.to_postgres.delay(Duration::ZERO);
     }
 

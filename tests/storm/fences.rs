@@ -54,7 +54,7 @@ fn a_frozen_consumer_is_fenced_when_it_resumes_and_writes_nothing() {
     storm.harness.execute_on(&mut holder, "COMMIT");
 
     storm.join();
-    storm.wait("another member to settle all partitions", Storm::is_drained);
+    storm.wait("another member to commit all partitions", Storm::is_drained);
     let before: Vec<(i64, String)> = storm.harness.rows(EVERYTHING);
     frozen.signal(Signal::CONT);
     storm.wait("the frozen member to rejoin the group", |_| {
@@ -131,7 +131,7 @@ fn a_recreated_topic_is_handled_as_configured() {
     let mut storm = Storm::calm(13);
     let member = storm.member(&[]);
     storm.feed(600);
-    storm.wait("the topic to be settled", Storm::is_drained);
+    storm.wait("the topic to be committed", Storm::is_drained);
     storm.end_well(member);
     recreate(&storm);
 
@@ -158,7 +158,7 @@ fn a_recreated_topic_is_handled_as_configured() {
     storm.forget_lines();
     let going_on = storm.member(&[("MOODSTREAM_KAFKA__ON_OFFSET_OUT_OF_RANGE", "earliest")]);
     storm.feed(300);
-    storm.wait("the new topic to be settled", Storm::is_drained);
+    storm.wait("the new topic to be committed", Storm::is_drained);
     assert!(storm.harness.number("SELECT count(*) FROM post").unwrap() > rows);
     assert!(going_on.log().contains("the stored offset is out of range"));
     storm.end_well(going_on);

@@ -27,7 +27,7 @@ struct Counts {
 pub struct Oracle {
     records: BTreeMap<Origin, (Stored, Meaning)>,
     deleted: BTreeSet<Key>,
-    /// For each post, the offset of its first copy in each partition: whichever is settled first wins.
+    /// For each post, the offset of its first copy in each partition: whichever is committed first wins.
     firsts: BTreeMap<Key, BTreeMap<i32, i64>>,
     counts: BTreeMap<i32, Counts>,
 }

@@ -91,7 +91,7 @@ pub struct Fault {
     pub kind: Kind,
     /// Records fed before it.
     pub records: usize,
-    /// It is injected when this percentage of the unsettled records has been settled.
+    /// It is injected when this percentage of the uncommitted records has been committed.
     pub after_percent: i64,
     /// Which member, table or step, modulo their number.
     pub which: usize,

@@ -56,7 +56,7 @@ fn dead_letters_that_cannot_be_written_hold_the_offset_back() {
     storm.wait("the first records", Storm::is_drained);
     storm.to_broker.refuse_produce(true);
     // Rejected records followed by posts, all in one partition.
-    let settled = storm.settled();
+    let committed = storm.committed();
     storm.send(
         (0..40)
             .map(|n| if n < 5 { marked(n, "POISON") } else { post(n, 0) })
@@ -69,8 +69,8 @@ fn dead_letters_that_cannot_be_written_hold_the_offset_back() {
             >= 2.0
     });
     assert_eq!(
-        storm.settled(),
-        settled,
+        storm.committed(),
+        committed,
         "the offset must not pass records whose dead letters are not written"
     );
     assert!(

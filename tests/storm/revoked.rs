@@ -68,8 +68,8 @@ fn texts(count: usize) -> Vec<String> {
     (0..count).map(|n| format!("nothing but the sea {n}")).collect()
 }
 
-/// Number of settled records of a topic.
-async fn settled(url: &str, topic: &str) -> i64 {
+/// Number of committed records of a topic.
+async fn committed(url: &str, topic: &str) -> i64 {
     let mut connection = PgConnection::connect(url).await.unwrap();
     sqlx::query_scalar("SELECT coalesce(sum(records), 0)::bigint FROM consumer_tally WHERE topic = $1")
         .bind(topic)
@@ -78,8 +78,8 @@ async fn settled(url: &str, topic: &str) -> i64 {
         .unwrap()
 }
 
-fn settled_now(url: &str, topic: &str) -> i64 {
-    tokio::task::block_in_place(|| tokio::runtime::Handle::current().block_on(settled(url, topic)))
+fn committed_now(url: &str, topic: &str) -> i64 {
+    tokio::task::block_in_place(|| tokio::runtime::Handle::current().block_on(committed(url, topic)))
 }
 
 #[tokio::test(flavor = "multi_thread")]
@@ -99,16 +99,16 @@ async fn a_member_is_ready_again_once_records_with_failed_dead_letters_are_revok
         page.contains("moodstream_records_total{topic=\"kept\"} 10")
     });
     assert_eq!(
-        settled(&service.url, KEPT).await,
+        committed(&service.url, KEPT).await,
         0,
         "later records wait for the dead letter"
     );
 
     let _second = Member::start(service.another_member(), &[TAKEN], |_| {});
     wait_for("the other member to write the dead letter", || {
-        settled_now(&service.url, TAKEN) == 1
+        committed_now(&service.url, TAKEN) == 1
     });
-    wait_for("the rest to be settled", || settled_now(&service.url, KEPT) == 10);
+    wait_for("the rest to be committed", || committed_now(&service.url, KEPT) == 10);
     wait_for("readiness", || first.is_ready());
     let letters = bench.letters("taken.dead-letter", 1);
     assert_eq!(letters[0].headers["reason"], "not_json");
@@ -145,6 +145,6 @@ async fn a_member_is_not_paused_once_its_waiting_record_is_revoked_or_abandoned(
     });
     holder.execute("COMMIT").await.unwrap();
     assert!(end_of(&mut second.child).success());
-    wait_for("all to be settled", || settled_now(&service.url, TAKEN) == 1_000);
+    wait_for("all to be committed", || committed_now(&service.url, TAKEN) == 1_000);
     wait_for("the back pressure to end", || first.is_paused() == Some(false));
 }

@@ -82,7 +82,7 @@ fn the_part_after_one_abandoned_at_the_deadline_is_not_committed() {
     storm.drain_and_check();
 }
 
-/// Windows may finish out of order. If one is abandoned, none after it may be settled.
+/// Windows may finish out of order. If one is abandoned, none after it may be committed.
 #[test]
 fn the_window_after_one_abandoned_at_the_deadline_is_not_committed() {
     let mut storm = Storm::calm(22);
@@ -97,7 +97,7 @@ fn the_window_after_one_abandoned_at_the_deadline_is_not_committed() {
             .unwrap_or(0.0)
             > 40.0
     });
-    assert_eq!(storm.settled(), 0, "the first window is still being processed");
+    assert_eq!(storm.committed(), 0, "the first window is still being processed");
     member.signal(Signal::TERM);
     storm.end_well(member);
     storm.join();

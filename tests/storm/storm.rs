@@ -119,7 +119,7 @@ impl Storm {
             self.join();
         }
         self.feed(200);
-        self.wait_for_group("a first commit", |storm| storm.settled() > 0);
+        self.wait_for_group("a first commit", |storm| storm.committed() > 0);
         // Closed days are merged in every round of maintenance, not only an hour after their first change.
         self.harness.execute(
             "ALTER TABLE rollup_unmerged ALTER COLUMN since SET DEFAULT now() - interval '2 hours';
@@ -178,8 +178,8 @@ impl Storm {
         i64::try_from(self.lines.len()).unwrap()
     }
 
-    /// Number of records settled: the sum of the offsets in the database.
-    pub fn settled(&mut self) -> i64 {
+    /// Number of records committed: the sum of the offsets in the database.
+    pub fn committed(&mut self) -> i64 {
         let sql = format!(
             "SELECT coalesce(sum(next_offset), 0)::bigint FROM consumer_offset
              WHERE topic = '{TOPIC}'"
@@ -188,7 +188,7 @@ impl Storm {
     }
 
     pub fn is_drained(&mut self) -> bool {
-        self.settled() == self.fed()
+        self.committed() == self.fed()
     }
 
     /// Waits for a condition, and checks the members in the meantime.
@@ -305,9 +305,9 @@ impl Storm {
         }
     }
 
-    /// Waits until everything is settled, stops all members, and checks the tables.
+    /// Waits until everything is committed, stops all members, and checks the tables.
     pub fn drain_and_check(&mut self) -> String {
-        self.wait_for_group("everything to be settled", Self::is_drained);
+        self.wait_for_group("everything to be committed", Self::is_drained);
         for member in std::mem::take(&mut self.members) {
             self.end_well(member);
         }

@@ -256,7 +256,7 @@ async fn a_partition_without_a_leader_does_not_delay_the_others() {
     assert_eq!(read, [0, 2]);
     assert!(
         !consumer.assignment().is_ready(),
-        "settled while a partition has no leader"
+        "ready while a partition has no leader"
     );
     mock.partition_leader("posts", 1, Some(1)).unwrap();
     assert_eq!(next(&mut records).await.origin.partition, 1);

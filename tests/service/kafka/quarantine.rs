@@ -36,7 +36,7 @@ async fn wait_for_quarantine(consumer: &Consumer, reason: QuarantineReason) -> S
     wait_until("the partition is in quarantine", || cause(consumer).is_some()).await;
     let (found, detail) = cause(consumer).unwrap();
     assert_eq!(found, reason, "{detail}");
-    assert!(consumer.assignment().is_ready(), "the assignment is not settled");
+    assert!(consumer.assignment().is_ready(), "the assignment is not complete");
     detail
 }
 

@@ -41,7 +41,7 @@ async fn partitions_start_at_their_stored_offsets() {
         .map(|record| (record.origin.partition, record.origin.offset))
         .collect();
     assert_eq!(read, (90..100).map(|offset| (0, offset)).collect::<Vec<_>>());
-    wait_until("the assignment is settled", || consumer.assignment().is_ready()).await;
+    wait_until("the assignment is complete", || consumer.assignment().is_ready()).await;
     fill(&broker, "posts", 2, 1);
     assert_eq!(sorted(&take(&mut records, 2).await), [(0, 100), (1, 100)]);
 }
@@ -67,7 +67,7 @@ async fn latest_skips_no_record_of_a_partition_that_was_added_later() {
     };
     let offsets = Offsets::with(&[]);
     let (consumer, mut records) = Consumer::start(&options, offsets.clone()).unwrap();
-    wait_until("the assignment is settled", || consumer.assignment().is_ready()).await;
+    wait_until("the assignment is complete", || consumer.assignment().is_ready()).await;
     for partition in 0..3 {
         assert_eq!(
             offsets.get("posts", partition),
