@@ -20,8 +20,6 @@ const DAYS_AT_ONCE: usize = 32;
 /// Longest retention, in days, for which each day has its own partition.
 const MOST_DAY_PARTITIONS: u32 = 366;
 
-const DOING: &str = "creating partitions";
-
 impl Store {
     /// Creates the missing partitions of today (UTC) and of the next `days_ahead` days. Returns how many of `post` were
     /// missing.
@@ -42,7 +40,7 @@ impl Store {
         let mut made = 0;
         for days in unknown.chunks(DAYS_AT_ONCE) {
             made += self
-                .run(DOING, async |connection| {
+                .run("creating partitions", async |connection| {
                     make_days(connection, days, self.retention.as_ref()).await
                 })
                 .await?;
