@@ -412,8 +412,8 @@ mod tests {
             text in "\\PC{0,20}",
         ) {
             let at = OffsetDateTime::from_unix_timestamp(seconds).unwrap() + Duration::milliseconds(millis);
-            let iso = Time { at, style: Style::Iso { digits: 3, offset: UtcOffset::UTC, zulu: true } }.moved(Duration::ZERO).unwrap();
-            let twitter = Time { at, style: Style::Twitter }.moved(Duration::ZERO).unwrap();
+            let iso = Time { at, style: Style::Iso { digits: 3, offset: UtcOffset::UTC, zulu: true } }.shifted(Duration::ZERO).unwrap();
+            let twitter = Time { at, style: Style::Twitter }.shifted(Duration::ZERO).unwrap();
             let line = serde_json::json!({ "text": text, "created_at": twitter, "timestamp_ms": (seconds * 1_000 + millis).to_string(), "data": { "createdAt": iso } }).to_string();
             let by = Duration::seconds(by);
             let there = shift(line.as_bytes(), by);

@@ -5,7 +5,7 @@ use sqlx::{AssertSqlSafe, Connection as _, PgConnection};
 use time::macros::datetime;
 
 use crate::{
-    support::store::{GROUP, Harness, NOON, TOPIC, begin_offset, deletion, flush, offset_range, post},
+    support::store::{GROUP, Harness, NOON, begin_offset, deletion, flush, offset_range, post},
     trends::NOW,
 };
 

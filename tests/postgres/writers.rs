@@ -15,7 +15,7 @@ use sqlx::{AssertSqlSafe, Executor as _};
 
 use crate::support::{
     postgres::Postgres,
-    store::{GROUP, Harness, NOON, TOPIC, begin_offset, deletion, flush, offset_range, options, post},
+    store::{GROUP, Harness, NOON, begin_offset, deletion, flush, offset_range, options, post},
 };
 
 fn folder() -> PathBuf {
