@@ -12,7 +12,7 @@ use std::path::{Path, PathBuf};
 
 pub use error::DequantizeError;
 
-use crate::checkpoint::{Checkpoint, Config, Family};
+use crate::checkpoint::{Checkpoint, Config, ConfigFault, Family};
 use crate::export::{Precision, folder};
 use crate::files::{self, Staging};
 use crate::tokenizer;
@@ -62,9 +62,12 @@ pub fn read(model: &Path) -> Result<Checkpoint, DequantizeError> {
     let config = Config::read(model)?;
     config.check_trainable()?;
     if config.family == Family::Bert {
-        return Err(config
-            .invalid("model_type is `bert`: only roberta, xlm-roberta and mpnet checkpoints can be written".to_owned())
-            .into());
+        let fault = ConfigFault::Unsupported {
+            member: "model_type",
+            value: "bert".to_owned(),
+            supported: "roberta, xlm-roberta and mpnet are",
+        };
+        return Err(config.error(fault).into());
     }
     let path = model.join("onnx").join(Precision::Int8.file_name());
     let graph = Graph::read(&path)?;
