@@ -98,9 +98,12 @@ impl ClassifyOptions {
         } else {
             ((cores / intra_threads).max(1), 4_096, 8)
         };
-        let sessions = if self.cuda_graphs { 1 } else { sessions };
         Self {
-            sessions: or(self.sessions, sessions),
+            sessions: if self.cuda_graphs {
+                1
+            } else {
+                or(self.sessions, sessions)
+            },
             intra_threads,
             max_batch_tokens: or(self.max_batch_tokens, tokens),
             max_batch_posts: or(self.max_batch_posts, posts),
