@@ -28,21 +28,6 @@ const MERGE_DELAY: Duration = Duration::hours(1);
 /// Maximum number of days merged in one round; the next round continues.
 const DAYS_AT_ONCE: i64 = 64;
 
-/// Records that the rollups of these days were changed. The days must be sorted.
-pub(super) async fn note_unmerged(tx: &mut PgConnection, days: &[Date]) -> Result<(), sqlx::Error> {
-    if days.is_empty() {
-        return Ok(());
-    }
-    sqlx::query(
-        "INSERT INTO rollup_unmerged (day, claimed) SELECT day, false FROM unnest($1::date[]) AS n (day)
-         ON CONFLICT DO NOTHING",
-    )
-    .bind(days)
-    .execute(tx)
-    .await
-    .map(drop)
-}
-
 impl Store {
     /// Merges the shards of the days before yesterday (UTC) whose first change was at least an hour ago. Returns how many
     /// rows were merged into others. Several consumers may call it at once: one of them does the work.

@@ -8,7 +8,7 @@
 use std::collections::BTreeMap;
 
 use sqlx::{AssertSqlSafe, PgConnection};
-use time::OffsetDateTime;
+use time::{Date, OffsetDateTime};
 
 use super::{
     error::{FlushError, StoreError},
@@ -16,62 +16,122 @@ use super::{
     rollup::{Delta, MERGED, Resolution, RollupKey, RowDelta},
 };
 
+/// Changes the rows of all rollups, and records that the shards of these days, which must be sorted, are not merged.
 pub(super) async fn apply_deltas(
     tx: &mut PgConnection,
-    of: Resolution,
-    deltas: &[RowDelta<'_>],
+    changes: &[(Resolution, Vec<RowDelta<'_>>)],
+    days: &[Date],
 ) -> Result<(), FlushError> {
-    if deltas.is_empty() {
-        return Ok(());
+    add(tx, changes, days).await?;
+    for (of, deltas) in changes {
+        let short = take_empty(tx, *of, deltas).await?;
+        if short.is_empty() {
+            continue;
+        }
+        let merged = [(*of, in_merged_rows(&short))];
+        add(tx, &merged, &[]).await?;
+        let [(_, deltas)] = &merged;
+        if let Some(row) = take_empty(tx, *of, deltas).await?.first() {
+            return Err(FlushError::Inconsistent(format!("the {of} {}", row.bucket)));
+        }
     }
-    add(tx, of, deltas).await?;
-    let short = take_empty(tx, of, deltas).await?;
-    if short.is_empty() {
-        return Ok(());
-    }
-    let short = in_merged_rows(&short);
-    add(tx, of, &short).await?;
-    match take_empty(tx, of, &short).await?.first() {
-        Some(row) => Err(FlushError::Inconsistent(format!("the {of} {}", row.bucket))),
-        None => Ok(()),
-    }
+    Ok(())
 }
 
-/// Adds the deltas to the rows, which are locked in the order of the deltas.
-async fn add(tx: &mut PgConnection, of: Resolution, deltas: &[RowDelta<'_>]) -> Result<(), StoreError> {
-    let columns = KeyColumns::new(deltas.iter().map(|(key, _)| key));
-    let sql = format!(
+/// Adds the deltas to the rows, which are locked in the order of the deltas, in one statement: a round trip for each table would
+/// take most of the time of a small flush. The order of the tables is the same in every such statement.
+async fn add(
+    tx: &mut PgConnection,
+    changes: &[(Resolution, Vec<RowDelta<'_>>)],
+    days: &[Date],
+) -> Result<(), StoreError> {
+    let changes: Vec<_> = changes.iter().filter(|(_, deltas)| !deltas.is_empty()).collect();
+    let mut inserts: Vec<String> = changes
+        .iter()
+        .enumerate()
+        .map(|(place, (of, _))| insert_deltas(*of, place * DELTA_COLUMNS))
+        .collect();
+    if !days.is_empty() {
+        inserts.push(format!(
+            "INSERT INTO rollup_unmerged (day, claimed)
+             SELECT day, false FROM unnest(${}::date[]) AS n (day) ON CONFLICT DO NOTHING",
+            changes.len() * DELTA_COLUMNS + 1
+        ));
+    }
+    let Some(last) = inserts.pop() else {
+        return Ok(());
+    };
+    let with: Vec<String> = inserts
+        .iter()
+        .enumerate()
+        .map(|(place, insert)| format!("i{place} AS ({insert})"))
+        .collect();
+    let sql = match with.is_empty() {
+        true => last,
+        false => format!("WITH {} {last}", with.join(", ")),
+    };
+    let mut query = sqlx::query(AssertSqlSafe(sql));
+    for (_, deltas) in changes {
+        let columns = KeyColumns::new(deltas.iter().map(|(key, _)| key));
+        query = query
+            .bind(columns.buckets)
+            .bind(columns.subjects)
+            .bind(columns.langs)
+            .bind(columns.sources)
+            .bind(columns.emotions)
+            .bind(columns.models)
+            .bind(columns.shards)
+            .bind(deltas.iter().map(|(_, delta)| delta.posts).collect::<Vec<_>>())
+            .bind(deltas.iter().map(|(_, delta)| delta.score_sum).collect::<Vec<_>>())
+            .bind(deltas.iter().map(|(_, delta)| delta.reposts).collect::<Vec<_>>())
+            .bind(
+                deltas
+                    .iter()
+                    .map(|(_, delta)| delta.repost_score_sum)
+                    .collect::<Vec<_>>(),
+            );
+    }
+    if !days.is_empty() {
+        query = query.bind(days);
+    }
+    query.execute(tx).await.map_err(StoreError::when("writing rollups"))?;
+    Ok(())
+}
+
+/// The number of parameters of [`insert_deltas`].
+const DELTA_COLUMNS: usize = 11;
+
+/// The statement that adds deltas to a rollup, with its parameters after the first `before`.
+fn insert_deltas(of: Resolution, before: usize) -> String {
+    const TYPES: [&str; DELTA_COLUMNS] = [
+        "timestamptz",
+        "text",
+        "text",
+        "text",
+        "text",
+        "text",
+        "int",
+        "bigint",
+        "float8",
+        "bigint",
+        "float8",
+    ];
+    let columns: Vec<String> = TYPES
+        .iter()
+        .enumerate()
+        .map(|(place, of)| format!("${}::{of}[]", before + place + 1))
+        .collect();
+    format!(
         "INSERT INTO {} AS r (bucket, subject, lang, source, emotion, model_id, shard,
                               posts, score_sum, reposts, repost_score_sum)
-         SELECT * FROM unnest($1::timestamptz[], $2::text[], $3::text[], $4::text[], $5::text[], $6::text[],
-                              $7::int[], $8::bigint[], $9::float8[], $10::bigint[], $11::float8[])
+         SELECT * FROM unnest({})
          ON CONFLICT (bucket, subject, lang, source, emotion, model_id, shard)
          DO UPDATE SET posts = r.posts + excluded.posts, score_sum = r.score_sum + excluded.score_sum,
                        reposts = r.reposts + excluded.reposts,
                        repost_score_sum = r.repost_score_sum + excluded.repost_score_sum",
-        of.partitioned().table
-    );
-    sqlx::query(AssertSqlSafe(sql))
-        .bind(columns.buckets)
-        .bind(columns.subjects)
-        .bind(columns.langs)
-        .bind(columns.sources)
-        .bind(columns.emotions)
-        .bind(columns.models)
-        .bind(columns.shards)
-        .bind(deltas.iter().map(|(_, delta)| delta.posts).collect::<Vec<_>>())
-        .bind(deltas.iter().map(|(_, delta)| delta.score_sum).collect::<Vec<_>>())
-        .bind(deltas.iter().map(|(_, delta)| delta.reposts).collect::<Vec<_>>())
-        .bind(
-            deltas
-                .iter()
-                .map(|(_, delta)| delta.repost_score_sum)
-                .collect::<Vec<_>>(),
-        )
-        .execute(tx)
-        .await
-        .map_err(StoreError::when("writing rollups"))?;
-    Ok(())
+        of.partitioned().table,
+        columns.join(", ")
+    )
 }
 
 /// A deleted row whose count of posts was zero or negative.

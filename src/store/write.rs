@@ -11,7 +11,6 @@ use super::{
     dedup::{DedupPlan, KeyChange, KeyPlan, Removal},
     error::{FencedRange, FlushError, StoreError, StoreErrorKind},
     flush::{Flush, Flushed, MAX_DAYS, Tally},
-    merge::note_unmerged,
     partition::{POSTS, day_of},
     retention::RetentionCutoff,
     rollup::{DeletedRow, Deltas},
@@ -112,15 +111,10 @@ impl Store {
             deltas.take(row);
         }
         fail_point!("flush-rollup-before");
-        let mut rollups = 0;
         let days = deltas.days();
-        for (resolution, changes) in deltas.by_resolution() {
-            apply_deltas(&mut *tx, resolution, &changes).await?;
-            rollups += changes.len();
-        }
-        note_unmerged(&mut *tx, &days)
-            .await
-            .map_err(StoreError::when("writing rollup_unmerged"))?;
+        let changes = deltas.by_resolution();
+        apply_deltas(&mut *tx, &changes, &days).await?;
+        let rollups = changes.iter().map(|(_, deltas)| deltas.len()).sum();
         fail_point!("flush-rollup-after");
         let order = plan.range_order.clone();
         let flushed = plan.finish(written, &removed, rollups);
@@ -309,7 +303,7 @@ fn partition_columns<'a>(flush: &'a Flush, order: &[usize]) -> (Vec<&'a str>, Ve
         .unzip()
 }
 
-/// Moves the offsets, and adds to the counts of records by outcome.
+/// Moves the offsets, and adds to the counts of records by outcome, in one statement.
 async fn move_offsets(
     tx: &mut PgConnection,
     flush: &Flush,
@@ -325,7 +319,19 @@ async fn move_offsets(
     };
     let last = order.iter().map(|&place| flush.ranges[place].last);
     let moved = sqlx::query(
-        "UPDATE consumer_offset o
+        "WITH tallied AS (
+             INSERT INTO consumer_tally AS t (consumer_group, topic, partition, records, inserted, duplicates, deletions,
+                 filtered, late, rejected, removed, last_flush)
+             SELECT $1, n.*, $16::text::uuid
+             FROM unnest($2::text[], $3::int[], $8::bigint[], $9::bigint[], $10::bigint[], $11::bigint[], $12::bigint[],
+                         $13::bigint[], $14::bigint[], $15::bigint[]) AS n
+             ON CONFLICT (consumer_group, topic, partition) DO UPDATE SET
+                 records = t.records + excluded.records, inserted = t.inserted + excluded.inserted,
+                 duplicates = t.duplicates + excluded.duplicates, deletions = t.deletions + excluded.deletions,
+                 filtered = t.filtered + excluded.filtered, late = t.late + excluded.late,
+                 rejected = t.rejected + excluded.rejected, removed = t.removed + excluded.removed,
+                 last_flush = excluded.last_flush)
+         UPDATE consumer_offset o
          SET next_offset = r.next, record_offset = r.next - 1, record_timestamp = r.timestamp, record_hash = r.hash,
              updated_at = now()
          FROM unnest($2::text[], $3::int[], $4::bigint[], $5::bigint[], $6::timestamptz[], $7::bigint[])
@@ -345,30 +351,6 @@ async fn move_offsets(
     .bind(order.iter().map(|&place| flush.ranges[place].next).collect::<Vec<_>>())
     .bind(last.clone().map(|last| last?.timestamp).collect::<Vec<_>>())
     .bind(last.map(|last| Some(last?.hash.cast_signed())).collect::<Vec<_>>())
-    .execute(&mut *tx)
-    .await
-    .map_err(StoreError::when("moving offsets"))?;
-    if moved.rows_affected() != order.len() as u64 {
-        // They were locked and compared at the start, so only a trigger or a rule can have prevented it.
-        let why = format!("only {} of {} offsets were moved", moved.rows_affected(), order.len());
-        return Err(StoreError::new(StoreErrorKind::Other, "moving offsets", why).into());
-    }
-    sqlx::query(
-        "INSERT INTO consumer_tally AS t (consumer_group, topic, partition, records, inserted, duplicates, deletions,
-             filtered, late, rejected, removed, last_flush)
-         SELECT $1, n.*, $12::text::uuid
-         FROM unnest($2::text[], $3::int[], $4::bigint[], $5::bigint[], $6::bigint[], $7::bigint[], $8::bigint[],
-                     $9::bigint[], $10::bigint[], $11::bigint[]) AS n
-         ON CONFLICT (consumer_group, topic, partition) DO UPDATE SET
-             records = t.records + excluded.records, inserted = t.inserted + excluded.inserted,
-             duplicates = t.duplicates + excluded.duplicates, deletions = t.deletions + excluded.deletions,
-             filtered = t.filtered + excluded.filtered, late = t.late + excluded.late,
-             rejected = t.rejected + excluded.rejected, removed = t.removed + excluded.removed,
-             last_flush = excluded.last_flush",
-    )
-    .bind(&*flush.group)
-    .bind(&topics)
-    .bind(&partitions)
     .bind(numbers(Tally::records))
     .bind(numbers(|t| t.inserted))
     .bind(numbers(|t| t.duplicates))
@@ -380,6 +362,11 @@ async fn move_offsets(
     .bind(flush.id().to_string())
     .execute(tx)
     .await
-    .map_err(StoreError::when("counting records"))?;
+    .map_err(StoreError::when("moving offsets"))?;
+    if moved.rows_affected() != order.len() as u64 {
+        // They were locked and compared at the start, so only a trigger or a rule can have prevented it.
+        let why = format!("only {} of {} offsets were moved", moved.rows_affected(), order.len());
+        return Err(StoreError::new(StoreErrorKind::Other, "moving offsets", why).into());
+    }
     Ok(())
 }
