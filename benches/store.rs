@@ -113,7 +113,7 @@ impl Bench {
         .unwrap();
         store.migrate().await.unwrap();
         store
-            .begin_offsets("bench", &[(("posts".into(), 0), 0)], None)
+            .insert_start_offsets("bench", &[(("posts".into(), 0), 0)], None)
             .await
             .unwrap();
         let labels = EMOTIONS.map(Arc::from).into();

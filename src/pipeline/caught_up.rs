@@ -33,7 +33,7 @@ impl Target {
     pub(super) async fn find(options: &KafkaOptions, store: &Store, group: &str) -> anyhow::Result<Self> {
         let mut watermarks = watermarks(options).await?;
         let partitions: Vec<Partition> = watermarks.keys().cloned().collect();
-        let stored = store.start_offsets(group, &partitions).await?;
+        let stored = store.next_offsets(group, &partitions).await?;
         if !out_of_range(&stored, &watermarks).is_empty() {
             // Other members may have advanced since. An offset that is in range can't be beyond an end queried after it.
             watermarks = self::watermarks(options).await?;
@@ -64,7 +64,7 @@ impl Target {
             totals.mark_unchanged();
             // Before the offsets, so that a partition that leaves quarantine in between is not taken for stuck.
             let quarantined = assignment.quarantined();
-            match store.start_offsets(group, &partitions).await {
+            match store.next_offsets(group, &partitions).await {
                 Ok(known) => {
                     let remaining = self.remaining(&known);
                     if remaining.is_empty() {

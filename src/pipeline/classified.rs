@@ -17,7 +17,7 @@ use crate::{
 #[derive(Debug)]
 pub(super) struct Classified {
     pub(super) origin: Origin,
-    /// The assignment of its partition under which it was read.
+    /// The epoch of its partition under which it was read.
     pub(super) epoch: u64,
     /// The record's timestamp at the broker.
     pub(super) timestamp: Option<OffsetDateTime>,

@@ -33,12 +33,12 @@ const LONGEST_PAUSE: Duration = Duration::from_secs(5);
 /// Sets of at most this many records are not halved when the server can't handle them: their size is not the problem.
 const MIN_SPLIT_RECORDS: usize = 32;
 
-/// How far a partition is committed under one assignment.
+/// How far a partition is committed under one epoch.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 enum Position {
     /// The next offset in Postgres.
     At(i64),
-    /// Another consumer has advanced the offset, so nothing of this assignment may be written any more.
+    /// Another consumer has advanced the offset, so nothing of this epoch may be written any more.
     Fenced,
 }
 
@@ -77,12 +77,12 @@ pub(super) struct Committer {
 pub(super) struct Positions(HashMap<Partition, (u64, Position)>);
 
 impl Positions {
-    /// The offset at which a range of this assignment must start; `None` if the assignment was fenced.
+    /// The offset at which a range of this epoch must start; `None` if the epoch was fenced.
     fn expected(&self, partition: &Partition, epoch: u64, start: i64) -> Option<i64> {
         match self.0.get(partition) {
             Some((known, Position::Fenced)) if *known == epoch => None,
             Some((known, Position::At(offset))) if *known == epoch => Some(*offset),
-            // Nothing of a new assignment is committed yet, so it is at its start offset.
+            // Nothing of a new epoch is committed yet, so it is at its start offset.
             _ => Some(start),
         }
     }
@@ -205,7 +205,7 @@ impl Committer {
     async fn commit_whole(&mut self, mut set: CommitSet) -> anyhow::Result<Attempt> {
         let mut backoff = Backoff::new(FIRST_PAUSE, LONGEST_PAUSE);
         // Derived once: if the answer to a COMMIT was lost, trying the same flush again shows whether it succeeded.
-        let mut flush = set.flush(&self.group, &self.model);
+        let mut flush = set.to_flush(&self.group, &self.model);
         loop {
             self.drop_stale(&mut set, &mut flush);
             if flush.is_empty() {
@@ -269,7 +269,7 @@ impl Committer {
                         Ok(true) => {
                             tracing::warn!(error, "the database refuses a row; rejecting its record");
                             set.reject_all(&error);
-                            flush = set.flush(&self.group, &self.model);
+                            flush = set.to_flush(&self.group, &self.model);
                             continue;
                         }
                         // Otherwise every record would become a dead letter.

@@ -31,7 +31,7 @@ pub(super) struct CommitSet {
 /// The start of a partition's range.
 #[derive(Debug, Clone, Copy)]
 struct Start {
-    /// The assignment under which the range was read.
+    /// The epoch under which the range was read.
     epoch: u64,
     /// The offset that is committed in the database.
     offset: i64,
@@ -55,7 +55,7 @@ impl CommitSet {
     }
 
     /// The transaction's contents.
-    pub(super) fn flush(&self, group: &Arc<str>, model: &Arc<ModelInfo>) -> Flush {
+    pub(super) fn to_flush(&self, group: &Arc<str>, model: &Arc<ModelInfo>) -> Flush {
         let mut flush = Flush::new(Arc::clone(group), Arc::clone(model));
         let mut ranges: BTreeMap<Partition, OffsetRange> = BTreeMap::new();
         for ((topic, partition), start) in &self.starts {

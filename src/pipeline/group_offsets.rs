@@ -6,8 +6,20 @@ use futures::{FutureExt as _, future::BoxFuture};
 
 use crate::{
     kafka::{OffsetStore, OffsetStoreError, Partition, StartOffset},
-    store::{self, Store},
+    store::{Store, StoredOffset},
 };
+
+impl From<StoredOffset> for StartOffset {
+    fn from(StoredOffset { next, cluster, last }: StoredOffset) -> Self {
+        Self { next, cluster, last }
+    }
+}
+
+impl From<StartOffset> for StoredOffset {
+    fn from(StartOffset { next, cluster, last }: StartOffset) -> Self {
+        Self { next, cluster, last }
+    }
+}
 
 /// The offsets of one consumer group in Postgres.
 pub(super) struct GroupOffsets {
@@ -24,24 +36,22 @@ impl OffsetStore for GroupOffsets {
             let stored = self.store.stored_offsets(&self.group, partitions).await?;
             Ok(stored
                 .into_iter()
-                .map(|(partition, store::StoredOffset { next, cluster, last })| {
-                    (partition, StartOffset { next, cluster, last })
-                })
+                .map(|(partition, stored)| (partition, stored.into()))
                 .collect())
         }
         .boxed()
     }
 
-    fn begun_topics(&self) -> BoxFuture<'_, Result<Vec<String>, OffsetStoreError>> {
-        async move { Ok(self.store.begun_topics(&self.group).await?) }.boxed()
+    fn topics_with_offsets(&self) -> BoxFuture<'_, Result<Vec<String>, OffsetStoreError>> {
+        async move { Ok(self.store.topics_with_offsets(&self.group).await?) }.boxed()
     }
 
-    fn begin<'a>(
+    fn insert_start_offsets<'a>(
         &'a self,
         starts: &'a [(Partition, i64)],
         cluster: Option<&'a str>,
     ) -> BoxFuture<'a, Result<(), OffsetStoreError>> {
-        async move { Ok(self.store.begin_offsets(&self.group, starts, cluster).await?) }.boxed()
+        async move { Ok(self.store.insert_start_offsets(&self.group, starts, cluster).await?) }.boxed()
     }
 
     fn reset<'a>(
@@ -52,16 +62,7 @@ impl OffsetStore for GroupOffsets {
         cluster: Option<&'a str>,
     ) -> BoxFuture<'a, Result<(), OffsetStoreError>> {
         async move {
-            let StartOffset {
-                next,
-                cluster: of,
-                last,
-            } = from.clone();
-            let from = store::StoredOffset {
-                next,
-                cluster: of,
-                last,
-            };
+            let from: StoredOffset = from.clone().into();
             Ok(self
                 .store
                 .reset_offset(&self.group, partition, &from, to, cluster)

@@ -22,13 +22,13 @@ pub(super) async fn report(assignment: Assignment, health: Health) {
         health
             .status()
             .update(|status| (status.partitions, status.lag) = (partitions, lag));
-        let complaint = assignment.complaint();
+        let last_error = assignment.last_error();
         if assignment.is_ready() {
             health.clear_fault(Component::Kafka);
             // Without partitions this is no fault: there may be more members than partitions, or the topic may be gone.
-            health.set_note(Component::Kafka, complaint);
+            health.set_note(Component::Kafka, last_error);
         } else {
-            let why = complaint.map(|complaint| format!(": {complaint}")).unwrap_or_default();
+            let why = last_error.map(|error| format!(": {error}")).unwrap_or_default();
             health.set_fault(Component::Kafka, format!("waiting for the group's assignment{why}"));
         }
     }

@@ -73,7 +73,7 @@ impl Store {
     }
 
     /// The next offsets of these partitions. Those without one are absent from the map.
-    pub async fn start_offsets(
+    pub async fn next_offsets(
         &self,
         group: &str,
         partitions: &[(Arc<str>, i32)],
@@ -86,7 +86,7 @@ impl Store {
     }
 
     /// The topics for which the group has offsets.
-    pub async fn begun_topics(&self, group: &str) -> Result<Vec<String>, StoreError> {
+    pub async fn topics_with_offsets(&self, group: &str) -> Result<Vec<String>, StoreError> {
         let query =
             sqlx::query_scalar("SELECT DISTINCT topic FROM consumer_offset WHERE consumer_group = $1").bind(group);
         self.run(DOING, async |connection| query.fetch_all(connection).await)
@@ -95,14 +95,14 @@ impl Store {
 
     /// Stores the group's start offsets for partitions of a cluster, in one statement. Partitions that have an offset
     /// already keep it.
-    pub async fn begin_offsets(
+    pub async fn insert_start_offsets(
         &self,
         group: &str,
         starts: &[((Arc<str>, i32), i64)],
         cluster: Option<&str>,
     ) -> Result<(), StoreError> {
         let mut starts: Vec<_> = starts.iter().collect();
-        // Sorted, so that two members that begin at the same time can't deadlock.
+        // Sorted, so that two members that start at the same time can't deadlock.
         starts.sort();
         let (topics, numbers) = columns(starts.iter().map(|(partition, _)| partition));
         let insert = sqlx::query(

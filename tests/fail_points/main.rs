@@ -61,7 +61,7 @@ async fn begun() -> Harness {
 
 async fn next_offset(store: &Store) -> i64 {
     let asked: Vec<(Arc<str>, i32)> = vec![(TOPIC.into(), 0)];
-    store.start_offsets(GROUP, &asked).await.unwrap()[&asked[0]]
+    store.next_offsets(GROUP, &asked).await.unwrap()[&asked[0]]
 }
 
 /// Checks that the second flush was applied exactly once.

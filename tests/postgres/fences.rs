@@ -7,7 +7,7 @@ use moodstream::store::{FencedRange, Flush, FlushError, Flushed, Store, StoreErr
 use crate::{
     support::proxy::{Cut, Proxy},
     support::store::{
-        GROUP, Harness, NOON, TOPIC, begin_offset, cluster, deletion, flush, offset_range, options, post,
+        GROUP, Harness, NOON, TOPIC, cluster, deletion, flush, insert_start_offset, offset_range, options, post,
     },
 };
 
@@ -31,12 +31,12 @@ fn fault(error: &FlushError) -> StoreErrorKind {
 async fn start_offsets_are_stored_once() {
     let harness = Harness::new().await;
     let asked: Vec<(Arc<str>, i32)> = vec![(TOPIC.into(), 0), (TOPIC.into(), 1), ("other".into(), 0)];
-    assert!(harness.store.start_offsets(GROUP, &asked).await.unwrap().is_empty());
-    assert_eq!(begin_offset(&harness.store, GROUP, 1, 40).await, 40);
-    assert_eq!(begin_offset(&harness.store, GROUP, 1, 99).await, 40);
-    assert_eq!(begin_offset(&harness.store, "another group", 0, 7).await, 7);
+    assert!(harness.store.next_offsets(GROUP, &asked).await.unwrap().is_empty());
+    assert_eq!(insert_start_offset(&harness.store, GROUP, 1, 40).await, 40);
+    assert_eq!(insert_start_offset(&harness.store, GROUP, 1, 99).await, 40);
+    assert_eq!(insert_start_offset(&harness.store, "another group", 0, 7).await, 7);
     harness.flush(&batch(1, 40)).await;
-    let offsets = harness.store.start_offsets(GROUP, &asked).await.unwrap();
+    let offsets = harness.store.next_offsets(GROUP, &asked).await.unwrap();
     assert_eq!(offsets, [((TOPIC.into(), 1), 42)].into());
 }
 

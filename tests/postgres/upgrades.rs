@@ -5,7 +5,7 @@ use sqlx::{AssertSqlSafe, Connection as _, PgConnection};
 use time::macros::datetime;
 
 use crate::{
-    support::store::{GROUP, Harness, NOON, begin_offset, deletion, flush, offset_range, post},
+    support::store::{GROUP, Harness, NOON, deletion, flush, insert_start_offset, offset_range, post},
     trends::NOW,
 };
 
@@ -271,7 +271,7 @@ async fn data_about_topics_is_kept_as_subjects_after_the_migration() {
     assert_eq!(left, [""; 0]);
 
     // New records apply to the migrated data: here, the deletion of a post about football.
-    begin_offset(&harness.store, GROUP, 0, 0).await;
+    insert_start_offset(&harness.store, GROUP, 0, 0).await;
     let mut next = flush();
     next.ranges.push(offset_range(0, 0, 2));
     let mut row = post("new", datetime!(2026-03-09 13:00 UTC), 0, 0);

@@ -31,7 +31,7 @@ async fn migrations_apply_once_and_together() {
 #[tokio::test]
 async fn the_error_for_a_missing_schema_says_what_to_do() {
     let store = Store::connect(&options(&cluster().database().unwrap())).await.unwrap();
-    let error = store.start_offsets("g", &[("t".into(), 0)]).await.unwrap_err();
+    let error = store.next_offsets("g", &[("t".into(), 0)]).await.unwrap_err();
     assert!(error.to_string().contains("moodstream migrate"), "{error}");
 }
 

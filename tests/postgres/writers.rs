@@ -15,7 +15,7 @@ use sqlx::{AssertSqlSafe, Executor as _};
 
 use crate::support::{
     postgres::Postgres,
-    store::{GROUP, Harness, NOON, begin_offset, deletion, flush, offset_range, options, post},
+    store::{GROUP, Harness, NOON, deletion, flush, insert_start_offset, offset_range, options, post},
 };
 
 fn folder() -> PathBuf {
@@ -68,7 +68,7 @@ async fn record() {
     let url = postgres.database().unwrap();
     let store = Store::connect(&options(&url)).await.unwrap();
     store.migrate().await.unwrap();
-    begin_offset(&store, GROUP, 0, 0).await;
+    insert_start_offset(&store, GROUP, 0, 0).await;
     let before = postgres.log().len();
     for all in two_flushes() {
         store.flush(&all).await.unwrap();

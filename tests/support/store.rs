@@ -50,12 +50,12 @@ pub struct Harness {
 }
 
 /// Stores a group's start offset of a partition of [`TOPIC`], unless it has one already. Returns the stored one.
-pub async fn begin_offset(store: &Store, group: &str, partition: i32, start: i64) -> i64 {
+pub async fn insert_start_offset(store: &Store, group: &str, partition: i32, start: i64) -> i64 {
     let partition = (TOPIC.into(), partition);
     let starts = [(partition.clone(), start)];
-    store.begin_offsets(group, &starts, None).await.unwrap();
+    store.insert_start_offsets(group, &starts, None).await.unwrap();
     let stored = store
-        .start_offsets(group, std::slice::from_ref(&partition))
+        .next_offsets(group, std::slice::from_ref(&partition))
         .await
         .unwrap();
     stored[&partition]
@@ -83,7 +83,7 @@ impl Harness {
     pub async fn with_partitions(n: i32) -> Self {
         let harness = Self::new().await;
         for partition in 0..n {
-            assert_eq!(begin_offset(&harness.store, GROUP, partition, 0).await, 0);
+            assert_eq!(insert_start_offset(&harness.store, GROUP, partition, 0).await, 0);
         }
         harness
     }

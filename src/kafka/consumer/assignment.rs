@@ -8,7 +8,7 @@ use std::{
     },
 };
 
-use super::quarantine::{Proof, Quarantine, QuarantineCause};
+use super::quarantine::{Quarantine, QuarantineCause, Recovery};
 use crate::kafka::partition::Partition;
 use crate::{sync::lock, telemetry::metric};
 
@@ -19,16 +19,16 @@ pub struct AssignedPartition {
     pub topic: Arc<str>,
     /// The partition.
     pub partition: i32,
-    /// The number of this assignment, unique within the process.
+    /// The number of this period of reading, unique within the process.
     pub epoch: u64,
-    /// The offset from which this assignment reads.
+    /// The offset at which this epoch starts.
     pub start: i64,
     /// The offset of the next record to read.
     pub position: i64,
     /// The committed offset, as far as this member knows: effects of all earlier records are committed.
     pub committed: i64,
-    /// The partition's high watermark, if the broker has reported it: from the latest fetch response, which the statistics
-    /// repeat every second.
+    /// The end for this consumer, if the broker has reported it: the last stable offset with `read_committed`, otherwise the
+    /// high watermark. From the latest fetch response, which the statistics repeat every second.
     pub end: Option<i64>,
 }
 
@@ -61,7 +61,7 @@ struct State {
     /// Whether the first assignment has arrived, even if it was empty.
     joined: bool,
     /// The last error of the client library about the group or its topics since partitions were last assigned.
-    complaint: Option<String>,
+    last_error: Option<String>,
 }
 
 /// A shared view of the assigned partitions. Cheap to clone.
@@ -138,9 +138,9 @@ impl Assignment {
 
     /// While this member has no partitions, the last error that the client library reported about the group or its topics.
     #[must_use]
-    pub fn complaint(&self) -> Option<String> {
+    pub fn last_error(&self) -> Option<String> {
         let state = lock(&self.state);
-        state.complaint.clone().filter(|_| state.slots.is_empty())
+        state.last_error.clone().filter(|_| state.slots.is_empty())
     }
 
     /// Whether the first assignment has arrived, even if it was empty.
@@ -149,8 +149,8 @@ impl Assignment {
     }
 
     /// Notes an error of the client library about the group or its topics.
-    pub(super) fn complain(&self, detail: String) {
-        lock(&self.state).complaint = Some(detail);
+    pub(super) fn note_error(&self, detail: String) {
+        lock(&self.state).last_error = Some(detail);
     }
 
     /// The quarantined partitions with their causes, ordered by topic and partition.
@@ -195,7 +195,7 @@ impl Assignment {
             })
             .collect::<Vec<_>>();
         if !tickets.is_empty() {
-            state.complaint = None;
+            state.last_error = None;
         }
         count(&state);
         tickets
@@ -285,15 +285,15 @@ impl Assignment {
         let Some((reading, shown)) = reading(&mut state, partition) else {
             return;
         };
-        self.quarantine.proved(partition, Proof::Commit);
+        self.quarantine.recovered(partition, Recovery::Commit);
         reading.committed = reading.committed.max(offset);
         if let Some(end) = reading.end {
             lag_gauge(partition, shown, end - reading.committed);
         }
     }
 
-    /// Notes a high watermark that was queried.
-    pub(super) fn refresh_high_watermark(&self, partition: &Partition, end: i64) {
+    /// Notes an end that was queried.
+    pub(super) fn refresh_end(&self, partition: &Partition, end: i64) {
         let mut state = lock(&self.state);
         let Some((reading, shown)) = reading(&mut state, partition) else {
             return;
@@ -454,7 +454,7 @@ mod tests {
         assignment.committed(&partition(0), 20);
         assignment.committed(&partition(0), 18);
         assert_eq!(assignment.totals(), (1, 5));
-        assignment.refresh_high_watermark(&partition(0), 40);
+        assignment.refresh_end(&partition(0), 40);
         assignment.observe_watermark("posts", 0, 25, 25);
         assert_eq!(assignment.totals(), (1, 20), "older statistics don't lower the end");
     }

@@ -33,11 +33,11 @@ pub trait OffsetStore: Send + Sync + 'static {
     ) -> BoxFuture<'a, Result<HashMap<Partition, StartOffset>, OffsetStoreError>>;
 
     /// The topics of which at least one partition has an offset.
-    fn begun_topics(&self) -> BoxFuture<'_, Result<Vec<String>, OffsetStoreError>>;
+    fn topics_with_offsets(&self) -> BoxFuture<'_, Result<Vec<String>, OffsetStoreError>>;
 
     /// Stores the start offsets, in this cluster, of partitions that were never read: all of them or none. Offsets that
     /// another consumer has stored in the meantime are kept.
-    fn begin<'a>(
+    fn insert_start_offsets<'a>(
         &'a self,
         starts: &'a [(Partition, i64)],
         cluster: Option<&'a str>,

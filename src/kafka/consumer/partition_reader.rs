@@ -18,9 +18,9 @@ use crate::{post::Fingerprint, telemetry::metric};
 pub(super) enum Polled {
     Nothing,
     /// The record before the start offset is the one that was committed there.
-    Known,
+    Verified,
     /// The record before the start offset is a different one.
-    Changed,
+    Mismatch,
     Record(Record),
     Error(RdError),
 }
@@ -78,7 +78,7 @@ impl PartitionReader {
     }
 
     /// Whether the record before the start offset has yet to be compared.
-    pub(super) fn is_unproven(&self) -> bool {
+    pub(super) fn is_unverified(&self) -> bool {
         self.before.is_some()
     }
 
@@ -113,9 +113,9 @@ impl PartitionReader {
             && record.origin.offset < start
         {
             return if record.fingerprint == before {
-                Polled::Known
+                Polled::Verified
             } else {
-                Polled::Changed
+                Polled::Mismatch
             };
         }
         self.records.increment(1);

@@ -37,18 +37,18 @@ impl QuarantineReason {
     }
 
     /// What proves that the problem is over.
-    const fn ends_with(self) -> Proof {
+    const fn ends_with(self) -> Recovery {
         match self {
-            Self::OffsetOutOfRange | Self::TopicChanged => Proof::Start,
-            Self::ConsumerError => Proof::Record,
-            Self::RecordRefused => Proof::Commit,
+            Self::OffsetOutOfRange | Self::TopicChanged => Recovery::Start,
+            Self::ConsumerError => Recovery::Record,
+            Self::RecordRefused => Recovery::Commit,
         }
     }
 }
 
 /// What proves that a partition works again.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(super) enum Proof {
+pub(super) enum Recovery {
     /// Reading started at an offset of its log.
     Start,
     /// One of its records was read after that.
@@ -117,10 +117,10 @@ impl Quarantine {
         self.lift_if(partition, |_| true);
     }
 
-    /// Removes a partition, if `proof` shows that its problem is over. It depends on the reason: for example, records in
+    /// Removes a partition, if `recovery` shows that its problem is over. It depends on the reason: for example, records in
     /// flight may still be committed of a partition that can't be read.
-    pub(super) fn proved(&self, partition: &Partition, proof: Proof) {
-        self.lift_if(partition, |reason| reason.ends_with() == proof);
+    pub(super) fn recovered(&self, partition: &Partition, recovery: Recovery) {
+        self.lift_if(partition, |reason| reason.ends_with() == recovery);
     }
 
     fn lift_if(&self, partition: &Partition, lifts: impl FnOnce(QuarantineReason) -> bool) {
@@ -201,7 +201,7 @@ mod tests {
     }
 
     #[test]
-    fn a_partition_is_removed_only_by_the_proof_for_its_reason() {
+    fn a_partition_is_removed_only_by_the_recovery_for_its_reason() {
         let quarantine = Quarantine::default();
         let (early, late): (Partition, Partition) = (("posts".into(), 0), ("posts".into(), 1));
         assert!(quarantine.put(&early, cause(QuarantineReason::OffsetOutOfRange), None));
@@ -211,21 +211,21 @@ mod tests {
             "it is reported once"
         );
         for partition in [&early, &late] {
-            quarantine.proved(partition, Proof::Start);
+            quarantine.recovered(partition, Recovery::Start);
         }
         assert!(!quarantine.holds(&early));
         assert!(
             quarantine.holds(&late),
             "a start does not prove that its records can be stored"
         );
-        quarantine.proved(&late, Proof::Commit);
+        quarantine.recovered(&late, Recovery::Commit);
         assert!(quarantine.list().is_empty());
         quarantine.put(&early, cause(QuarantineReason::ConsumerError), None);
-        for proof in [Proof::Start, Proof::Commit] {
-            quarantine.proved(&early, proof);
+        for recovery in [Recovery::Start, Recovery::Commit] {
+            quarantine.recovered(&early, recovery);
             assert!(quarantine.holds(&early), "no record was read yet");
         }
-        quarantine.proved(&early, Proof::Record);
+        quarantine.recovered(&early, Recovery::Record);
         assert!(quarantine.list().is_empty());
     }
 

@@ -50,7 +50,7 @@ impl ClientContext for GroupContext {
     fn error(&self, error: RdError, reason: &str) {
         client::count_error("broker");
         if !self.assignment.has_joined() {
-            self.assignment.complain(reason.to_owned());
+            self.assignment.note_error(reason.to_owned());
         }
         if let Some(more) = self.log_limiter.allow(&error.to_string()) {
             tracing::warn!(error = %crate::kafka::error::describe(&error), reason, more, "Kafka client error");

@@ -23,7 +23,7 @@ pub use crate::post::Origin;
 pub struct Record {
     /// Its topic, partition and offset.
     pub origin: Origin,
-    /// The assignment of its partition under which it was read: see [`super::Assignment::holds`].
+    /// The epoch of its partition under which it was read: see [`super::Assignment::holds`].
     pub epoch: u64,
     /// The record's timestamp: set by its producer or by the broker, as the topic is configured.
     pub timestamp: Option<OffsetDateTime>,

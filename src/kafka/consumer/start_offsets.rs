@@ -32,13 +32,13 @@ const TIMEOUT: Duration = Duration::from_secs(15);
 
 /// When a stored offset may be used.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(super) enum Trust {
+pub(super) enum UseStored {
     /// Always. The first fetch shows whether it is out of range.
-    Stored,
+    Always,
     /// Only if it is in the broker's range.
-    InRange,
+    IfInRange,
     /// Never, since the record before it is a different one. The partition restarts where `kafka.start` says.
-    Nothing,
+    Never,
 }
 
 /// Looks up start offsets in tasks, which are cancelled when it is dropped.
@@ -85,14 +85,14 @@ impl StartOffsetFinder {
 
     /// Looks up where the partitions start, and sends it to the consumer's thread. `cluster` is the id of the cluster to
     /// which the brokers belong.
-    pub(super) fn find(&self, partitions: Vec<(Partition, u64)>, cluster: Option<String>, trust: Trust) {
+    pub(super) fn find(&self, partitions: Vec<(Partition, u64)>, cluster: Option<String>, use_stored: UseStored) {
         let task = Task {
             cluster,
             ..self.task.clone()
         };
         self.runtime.spawn(async move {
             let stopped = task.stopped.clone();
-            stopped.run_until_cancelled(task.find(partitions, trust)).await;
+            stopped.run_until_cancelled(task.find(partitions, use_stored)).await;
         });
     }
 
@@ -115,14 +115,14 @@ impl StartOffsetFinder {
                 return;
             };
             for (partition, end) in ends {
-                task.assignment.refresh_high_watermark(&partition, end);
+                task.assignment.refresh_end(&partition, end);
             }
         });
     }
 }
 
 impl Task {
-    async fn find(self, mut waiting: Vec<(Partition, u64)>, mut trust: Trust) {
+    async fn find(self, mut waiting: Vec<(Partition, u64)>, mut use_stored: UseStored) {
         let mut backoff = Backoff::new(PAUSE.0, PAUSE.1);
         loop {
             // Skip partitions that were revoked in the meantime.
@@ -130,9 +130,9 @@ impl Task {
             if waiting.is_empty() {
                 return;
             }
-            match attempt(self.try_find(&mut waiting, trust)).await {
+            match attempt(self.try_find(&mut waiting, use_stored)).await {
                 // Offsets of the rest were stored. They are read again, since another member may have stored others first.
-                Ok(()) if trust == Trust::Nothing => trust = Trust::Stored,
+                Ok(()) if use_stored == UseStored::Never => use_stored = UseStored::Always,
                 Ok(()) => {}
                 Err(error) => wait(&mut backoff, &error, waiting.len()).await,
             }
@@ -141,7 +141,11 @@ impl Task {
 
     /// Starts the partitions that can be started, and quarantines those that can't. Stores an offset for the rest, which
     /// stay in `waiting`.
-    async fn try_find(&self, waiting: &mut Vec<(Partition, u64)>, trust: Trust) -> Result<(), OffsetStoreError> {
+    async fn try_find(
+        &self,
+        waiting: &mut Vec<(Partition, u64)>,
+        use_stored: UseStored,
+    ) -> Result<(), OffsetStoreError> {
         let partitions: Vec<Partition> = waiting.iter().map(|(partition, _)| partition.clone()).collect();
         let stored = self.offsets.start_offsets(&partitions).await?;
         self.adopt(&stored).await?;
@@ -155,7 +159,7 @@ impl Task {
                     self.quarantine_foreign(partition, *ticket, stored, cluster);
                     false
                 }
-                None if trust == Trust::Stored => {
+                None if use_stored == UseStored::Always => {
                     self.send_start(partition, *ticket, stored.clone());
                     false
                 }
@@ -167,12 +171,12 @@ impl Task {
             .map(|(partition, _)| partition.clone())
             .filter(|partition| !stored.contains_key(partition))
             .collect();
-        let begun = match unread.is_empty() {
+        let inserted = match unread.is_empty() {
             true => Ok(()),
-            false => self.begin(unread).await,
+            false => self.insert_start_offsets(unread).await,
         };
-        self.check_or_reset(waiting, &stored, trust).await?;
-        begun
+        self.check_or_reset(waiting, &stored, use_stored).await?;
+        inserted
     }
 
     /// Checks the stored offsets of waiting partitions against the broker's range, or resets them. Removes from `waiting`
@@ -181,7 +185,7 @@ impl Task {
         &self,
         waiting: &mut Vec<(Partition, u64)>,
         stored: &HashMap<Partition, StartOffset>,
-        trust: Trust,
+        use_stored: UseStored,
     ) -> Result<(), OffsetStoreError> {
         let known = waiting.iter().filter(|(partition, _)| stored.contains_key(partition));
         let known: Vec<(Partition, u64)> = known.cloned().collect();
@@ -196,7 +200,7 @@ impl Task {
                 unanswered.push(partition);
                 continue;
             };
-            if trust == Trust::Nothing || self.foreign(stored).is_some() {
+            if use_stored == UseStored::Never || self.foreign(stored).is_some() {
                 let to = start_of(*found, self.options.start);
                 let why = "the topic was recreated, or belongs to another cluster";
                 self.reset(&partition, stored, to, why).await?;
@@ -260,11 +264,11 @@ impl Task {
     ///
     /// With `kafka.start = "latest"`, the offsets of all partitions of a topic are stored when the first of them starts. So a
     /// partition without an offset was added later, and is read from its beginning.
-    async fn begin(&self, unread: Vec<Partition>) -> Result<(), OffsetStoreError> {
+    async fn insert_start_offsets(&self, unread: Vec<Partition>) -> Result<(), OffsetStoreError> {
         let mut at_end: BTreeSet<Partition> = BTreeSet::new();
         if self.options.start == StartFrom::Latest {
-            let begun = self.offsets.begun_topics().await?;
-            let is_fresh = |entry: &&str| !begun.iter().any(|topic| entry_matches(entry, topic));
+            let known = self.offsets.topics_with_offsets().await?;
+            let is_fresh = |entry: &&str| !known.iter().any(|topic| entry_matches(entry, topic));
             let entries: BTreeSet<&str> = unread
                 .iter()
                 .map(|(topic, _)| self.options.entries_of(topic))
@@ -298,7 +302,9 @@ impl Task {
                 (partition, start_of(found, from))
             })
             .collect();
-        self.offsets.begin(&starts, self.cluster.as_deref()).await?;
+        self.offsets
+            .insert_start_offsets(&starts, self.cluster.as_deref())
+            .await?;
         fail_if_any(&unanswered)
     }
 

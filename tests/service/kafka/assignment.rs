@@ -28,9 +28,9 @@ async fn records_of_each_partition_arrive_in_order() {
     }
     assert_eq!(next_of, BTreeMap::from([(0, 500), (1, 500), (2, 500), (3, 500)]));
     // The start was resolved to an actual offset and stored.
-    let mut begun = offsets.begun.lock().unwrap().clone();
-    begun.sort_unstable();
-    assert_eq!(begun, [(0, 0), (1, 0), (2, 0), (3, 0)]);
+    let mut inserted = offsets.inserted.lock().unwrap().clone();
+    inserted.sort_unstable();
+    assert_eq!(inserted, [(0, 0), (1, 0), (2, 0), (3, 0)]);
     assert_no_record(&mut records, Duration::from_millis(200)).await;
     consumer.close().await.unwrap();
     assert!(records.recv().await.is_none());

@@ -37,7 +37,7 @@ struct Offsets {
     rows: Mutex<HashMap<(String, i32), StartOffset>>,
     unavailable: AtomicBool,
     refused: AtomicUsize,
-    begun: Mutex<Vec<(i32, i64)>>,
+    inserted: Mutex<Vec<(i32, i64)>>,
 }
 
 impl Offsets {
@@ -92,7 +92,7 @@ impl OffsetStore for Offsets {
         })
     }
 
-    fn begun_topics(&self) -> BoxFuture<'_, Result<Vec<String>, OffsetStoreError>> {
+    fn topics_with_offsets(&self) -> BoxFuture<'_, Result<Vec<String>, OffsetStoreError>> {
         Box::pin(async move {
             self.check_available()?;
             Ok(self
@@ -105,7 +105,7 @@ impl OffsetStore for Offsets {
         })
     }
 
-    fn begin<'a>(
+    fn insert_start_offsets<'a>(
         &'a self,
         starts: &'a [(Partition, i64)],
         cluster: Option<&'a str>,
@@ -113,7 +113,7 @@ impl OffsetStore for Offsets {
         Box::pin(async move {
             self.check_available()?;
             for ((topic, partition), offset) in starts {
-                self.begun.lock().unwrap().push((*partition, *offset));
+                self.inserted.lock().unwrap().push((*partition, *offset));
                 let mut rows = self.rows.lock().unwrap();
                 rows.entry((topic.to_string(), *partition)).or_insert(StartOffset {
                     next: *offset,

@@ -195,11 +195,11 @@ async fn a_refusal_to_join_the_group_is_reported() {
         let (mock, options) = mock();
         mock.request_errors(RDKafkaApiKey::JoinGroup, &[error; 200]);
         let (consumer, mut records) = Consumer::start(&options, Offsets::with(&[("posts", 0, 0)])).unwrap();
-        let complaint = || consumer.assignment().complaint().unwrap_or_default();
-        wait_until(words, || complaint().to_lowercase().contains(&words.to_lowercase())).await;
+        let last_error = || consumer.assignment().last_error().unwrap_or_default();
+        wait_until(words, || last_error().to_lowercase().contains(&words.to_lowercase())).await;
         mock.clear_request_errors(RDKafkaApiKey::JoinGroup);
         next(&mut records).await;
-        assert_eq!(consumer.assignment().complaint(), None);
+        assert_eq!(consumer.assignment().last_error(), None);
         consumer.close().await.unwrap();
     }
 }
@@ -211,15 +211,15 @@ async fn a_missing_topic_is_reported_and_read_once_it_exists() {
     let broker = Broker::start();
     let options = options(&broker, &["posts"]);
     let (consumer, mut records) = Consumer::start(&options, Offsets::with(&[])).unwrap();
-    let complaint = || consumer.assignment().complaint().unwrap_or_default();
+    let last_error = || consumer.assignment().last_error().unwrap_or_default();
     wait_until("the missing topic is reported", || {
-        complaint().contains("Unknown topic")
+        last_error().contains("Unknown topic")
     })
     .await;
     broker.create_topic("posts", 1);
     fill(&broker, "posts", 1, 1);
     assert_eq!(next(&mut records).await.origin.offset, 0);
-    assert_eq!(complaint(), "");
+    assert_eq!(last_error(), "");
     consumer.close().await.unwrap();
 }
 

@@ -115,16 +115,16 @@ async fn the_first_start_offset_stored_for_a_partition_wins() {
         ) -> BoxFuture<'a, Result<HashMap<Partition, StartOffset>, OffsetStoreError>> {
             self.0.start_offsets(partitions)
         }
-        fn begun_topics(&self) -> BoxFuture<'_, Result<Vec<String>, OffsetStoreError>> {
-            self.0.begun_topics()
+        fn topics_with_offsets(&self) -> BoxFuture<'_, Result<Vec<String>, OffsetStoreError>> {
+            self.0.topics_with_offsets()
         }
-        fn begin<'a>(
+        fn insert_start_offsets<'a>(
             &'a self,
             starts: &'a [(Partition, i64)],
             cluster: Option<&'a str>,
         ) -> BoxFuture<'a, Result<(), OffsetStoreError>> {
             self.0.set(&starts[0].0.0, starts[0].0.1, 42);
-            self.0.begin(starts, cluster)
+            self.0.insert_start_offsets(starts, cluster)
         }
         fn reset<'a>(
             &'a self,

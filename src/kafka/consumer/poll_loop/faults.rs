@@ -9,7 +9,7 @@ use crate::kafka::{
     client::count_error,
     consumer::{
         quarantine::{QuarantineCause, QuarantineReason},
-        start_offsets::Trust,
+        start_offsets::UseStored,
     },
     error::{KafkaError, describe},
     options::OnTopicChanged,
@@ -93,7 +93,7 @@ impl PollLoop {
             tickets.push((partition, ticket));
         }
         if !tickets.is_empty() {
-            self.start_offsets.find(tickets, self.cluster(), Trust::InRange);
+            self.start_offsets.find(tickets, self.cluster(), UseStored::IfInRange);
         }
         Ok(())
     }
@@ -106,13 +106,13 @@ impl PollLoop {
     /// Handles a position that is out of range: looks up the start offset and checks it against the broker's range.
     pub(super) fn out_of_range(&mut self, partition: &Partition) -> Result<(), KafkaError> {
         count_error("consume");
-        self.look_up_start_offset(partition, Trust::InRange)
+        self.look_up_start_offset(partition, UseStored::IfInRange)
     }
 
     /// Handles a record before the start offset that is not the one that was committed there.
     pub(super) fn topic_changed(&mut self, partition: &Partition, epoch: u64) -> Result<(), KafkaError> {
         if self.options.on_topic_changed == OnTopicChanged::Restart {
-            return self.look_up_start_offset(partition, Trust::Nothing);
+            return self.look_up_start_offset(partition, UseStored::Never);
         }
         let position = self.assignment.position(partition).map_or(0, |(_, position)| position);
         self.assignment.interrupt(&partition.0, partition.1, epoch);
@@ -125,7 +125,7 @@ impl PollLoop {
     }
 
     /// Interrupts a partition and looks up its start offset again.
-    fn look_up_start_offset(&mut self, partition: &Partition, trust: Trust) -> Result<(), KafkaError> {
+    fn look_up_start_offset(&mut self, partition: &Partition, use_stored: UseStored) -> Result<(), KafkaError> {
         let Some((epoch, _)) = self.assignment.position(partition) else {
             return Ok(());
         };
@@ -135,7 +135,7 @@ impl PollLoop {
         };
         self.stop_fetching(partition, fetching)?;
         self.start_offsets
-            .find(vec![(partition.clone(), ticket)], self.cluster(), trust);
+            .find(vec![(partition.clone(), ticket)], self.cluster(), use_stored);
         Ok(())
     }
 }

@@ -21,10 +21,10 @@ use super::{
     in_flight::InFlightLimit,
     offset_store::StartOffset,
     partition_reader::{PartitionReader, Polled},
-    quarantine::{Proof, QuarantineCause, QuarantineReason},
+    quarantine::{QuarantineCause, QuarantineReason, Recovery},
     rebalance::{GroupContext, partition_list},
     record::Record,
-    start_offsets::{StartOffsetFinder, Trust},
+    start_offsets::{StartOffsetFinder, UseStored},
 };
 use crate::kafka::{
     client::count_error,
@@ -149,7 +149,7 @@ impl PollLoop {
         match event {
             ConsumerEvent::Assigned(tickets) => {
                 if self.state == State::Consuming && !tickets.is_empty() {
-                    self.start_offsets.find(tickets, self.cluster(), Trust::Stored);
+                    self.start_offsets.find(tickets, self.cluster(), UseStored::Always);
                 }
             }
             ConsumerEvent::OutOfRange(partitions) => {
@@ -191,7 +191,7 @@ impl PollLoop {
         match consumer.poll(timeout) {
             None => Ok(()),
             Some(Err(error)) => {
-                self.assignment.complain(describe(&error));
+                self.assignment.note_error(describe(&error));
                 self.handle_error(&error)
             }
             // Every partition's queue is split off before its records are fetched, so none arrive here.
@@ -214,8 +214,8 @@ impl PollLoop {
         match PartitionReader::start(&self.consumer, partition, epoch, start, self.wake.clone()) {
             Ok(reader) => {
                 tracing::info!(topic = %partition.0, partition = partition.1, offset = start.next, epoch, "partition started");
-                if !reader.is_unproven() {
-                    self.assignment.quarantine().proved(partition, Proof::Start);
+                if !reader.is_unverified() {
+                    self.assignment.quarantine().recovered(partition, Recovery::Start);
                 }
                 self.readers.push(reader);
                 Ok(())
@@ -236,7 +236,7 @@ impl PollLoop {
         self.stop_fetching(partition, fetching)?;
         if self.records.is_some() {
             self.start_offsets
-                .find(vec![(partition.clone(), ticket)], self.cluster(), Trust::Stored);
+                .find(vec![(partition.clone(), ticket)], self.cluster(), UseStored::Always);
         }
         Ok(())
     }
@@ -317,20 +317,24 @@ impl PollLoop {
         let Some(reader) = self.readers.get_mut(index) else {
             return Ok(None);
         };
-        let was_unproven = reader.is_unproven();
+        let was_unverified = reader.is_unverified();
         let polled = reader.poll(&self.in_flight);
-        if was_unproven && !reader.is_unproven() && !matches!(polled, Polled::Changed) {
-            self.assignment.quarantine().proved(&reader.partition, Proof::Start);
+        if was_unverified && !reader.is_unverified() && !matches!(polled, Polled::Mismatch) {
+            self.assignment
+                .quarantine()
+                .recovered(&reader.partition, Recovery::Start);
         }
         if matches!(polled, Polled::Record(_)) && reader.is_first() {
-            self.assignment.quarantine().proved(&reader.partition, Proof::Record);
+            self.assignment
+                .quarantine()
+                .recovered(&reader.partition, Recovery::Record);
         }
         let (partition, epoch) = (reader.partition.clone(), reader.epoch);
         match polled {
             Polled::Nothing => return Ok(None),
             Polled::Record(record) => return Ok(Some(self.deliver(record))),
-            Polled::Known => return Ok(Some(Delivery::Sent)),
-            Polled::Changed => self.topic_changed(&partition, epoch)?,
+            Polled::Verified => return Ok(Some(Delivery::Sent)),
+            Polled::Mismatch => self.topic_changed(&partition, epoch)?,
             Polled::Error(error) if error.rdkafka_error_code() == Some(RDKafkaErrorCode::AutoOffsetReset) => {
                 self.out_of_range(&partition)?;
             }
