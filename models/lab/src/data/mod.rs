@@ -1,11 +1,11 @@
 //! Reads labelled sets in their published formats.
 //!
-//! [`read`] supports the formats of [`Format`], repairs the known damage of such files ([`mod@mend`]), and names file and row
+//! [`read`] supports the formats of [`Format`], repairs the known damage of such files ([`mod@repair`]), and names file and row
 //! in its errors.
 
 mod formats;
 mod label_map;
-mod mend;
+mod repair;
 
 use std::{
     fmt, fs, io,
@@ -16,7 +16,7 @@ use std::{
 use serde::{Deserialize, Serialize};
 
 pub use label_map::{LabelMap, LabelMapError};
-pub use mend::mend;
+pub use repair::repair;
 
 use crate::files::{self, FileError};
 
@@ -172,7 +172,7 @@ pub fn read_rows(path: &Path, format: Format) -> Result<Vec<Example>, DataError>
     };
     let mut examples = formats::parse(path, &content, format)?;
     for example in &mut examples {
-        example.text = mend(&example.text);
+        example.text = repair(&example.text);
     }
     if examples.is_empty() {
         return Err(empty(path));

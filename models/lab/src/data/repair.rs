@@ -12,7 +12,7 @@ const MAX_ROUNDS: usize = 4;
 ///
 /// An undamaged text is only normalised.
 #[must_use]
-pub fn mend(text: &str) -> String {
+pub fn repair(text: &str) -> String {
     // Mojibake comes first: normalising treats some of its characters as control characters or spaces.
     let mut current = normalise(&replacement(&mojibake(&escapes(text))));
     for _ in 0..MAX_ROUNDS {
@@ -176,7 +176,7 @@ mod tests {
             ("a &amp;amp; b\tc\n", "a & b c"),
             ("Â£5", "£5"),
         ] {
-            assert_eq!(mend(broken), whole, "{broken}");
+            assert_eq!(repair(broken), whole, "{broken}");
         }
     }
 
@@ -191,7 +191,7 @@ mod tests {
             "(c:\\data\\new",
             "naïve “quotes”…",
         ] {
-            assert_eq!(mend(text), text);
+            assert_eq!(repair(text), text);
         }
     }
 
@@ -201,13 +201,13 @@ mod tests {
             let broken: String = text.bytes().map(char::from).collect();
             // Latin-1 shows bytes 0x80 to 0x9F as control characters, which normalising would remove.
             let shown: String = broken.chars().map(|c| u8::try_from(u32::from(c)).map_or(c, as_cp1252)).collect();
-            prop_assert_eq!(mend(&shown), text);
+            prop_assert_eq!(repair(&shown), text);
         }
 
         #[test]
         fn repair_never_panics_and_returns_one_line(text in any::<String>()) {
-            let mended = mend(&text);
-            let damaged = mended.contains(['\t', '\n', '\r', '\u{FFFD}']);
+            let repaired = repair(&text);
+            let damaged = repaired.contains(['\t', '\n', '\r', '\u{FFFD}']);
             prop_assert!(!damaged);
         }
     }
