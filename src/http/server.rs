@@ -80,7 +80,7 @@ async fn live(State(state): State<AppState>) -> impl IntoResponse {
 }
 
 async fn ready(State(state): State<AppState>) -> impl IntoResponse {
-    let mut lines = state.health.report();
+    let mut lines = state.health.faults();
     let status = if lines.is_empty() {
         lines.push("ready".to_owned());
         StatusCode::OK
@@ -113,7 +113,7 @@ async fn retry_quarantined(State(state): State<AppState>, headers: HeaderMap) ->
         partitions = quarantined.len(),
         "retrying quarantined partitions on request"
     );
-    state.health.ask_for_retry();
+    state.health.request_retry();
     let lines: Vec<String> = quarantined.iter().map(|line| format!("retrying: {line}\n")).collect();
     (StatusCode::ACCEPTED, lines.concat())
 }

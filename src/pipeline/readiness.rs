@@ -14,7 +14,7 @@ pub(super) async fn report(assignment: Assignment, health: Health) {
     loop {
         tokio::select! {
             _ = ticks.tick() => {}
-            () = health.retry_asked_for() => assignment.retry_quarantined(),
+            () = health.retry_requested() => assignment.retry_quarantined(),
         }
         let quarantined = assignment.quarantined();
         health.set_quarantined(quarantined.into_iter().map(describe_quarantined).collect());

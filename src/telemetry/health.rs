@@ -9,23 +9,22 @@ use std::{
 use tokio::sync::Notify;
 
 use super::{ProcessStatus, metric};
-
 use crate::sync::lock;
 
 /// A component of the service that readiness depends on.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
 pub enum Component {
-    /// The model is loaded and working.
+    /// The model: loaded and working.
     Model,
-    /// Postgres accepts commits.
+    /// Postgres: accepts commits.
     Database,
-    /// The consumer is a member of its group.
+    /// The consumer: a member of its group.
     Kafka,
-    /// The dead-letter topic can be written to.
+    /// The dead-letter producer: dead letters can be written.
     DeadLetters,
-    /// The dead-letter topic exists.
+    /// The dead-letter topic: exists.
     DeadLetterTopic,
-    /// The service is not shutting down.
+    /// The process itself: not shutting down.
     Running,
 }
 
@@ -71,18 +70,22 @@ impl Health {
 
     /// Clears the component's fault.
     pub fn clear_fault(&self, component: Component) {
-        self.change(|faults| faults.remove(&component).is_some());
+        self.change(|faults| {
+            faults.remove(&component);
+        });
     }
 
     /// Sets the component's fault.
     pub fn set_fault(&self, component: Component, why: impl Into<String>) {
         let why = why.into();
-        self.change(|faults| faults.insert(component, why).is_none());
+        self.change(|faults| {
+            faults.insert(component, why);
+        });
     }
 
     /// Returns the faults, one line per component. It is empty if the service is ready.
     #[must_use]
-    pub fn report(&self) -> Vec<String> {
+    pub fn faults(&self) -> Vec<String> {
         let faults = lock(&self.faults);
         faults
             .iter()
@@ -121,12 +124,12 @@ impl Health {
     }
 
     /// Asks for quarantined partitions to be retried now.
-    pub fn ask_for_retry(&self) {
+    pub fn request_retry(&self) {
         self.retry.notify_one();
     }
 
     /// Completes when someone asks for quarantined partitions to be retried.
-    pub async fn retry_asked_for(&self) {
+    pub async fn retry_requested(&self) {
         self.retry.notified().await;
     }
 
@@ -154,8 +157,7 @@ impl Health {
         &self.status
     }
 
-    fn change(&self, apply: impl FnOnce(&mut BTreeMap<Component, String>) -> bool) {
-        // Nothing panics while holding the lock, and even if it were poisoned, the map would be valid.
+    fn change(&self, apply: impl FnOnce(&mut BTreeMap<Component, String>)) {
         let mut faults = lock(&self.faults);
         apply(&mut faults);
         metrics::gauge!(metric::READY).set(if faults.is_empty() { 1.0 } else { 0.0 });
@@ -169,13 +171,13 @@ mod tests {
     #[test]
     fn ready_when_no_component_has_a_fault() {
         let health = Health::starting();
-        assert_eq!(health.report().len(), 3);
+        assert_eq!(health.faults().len(), 3);
         for component in [Component::Model, Component::Database, Component::Kafka] {
             health.clear_fault(component);
         }
-        assert!(health.report().is_empty());
+        assert!(health.faults().is_empty());
         health.set_fault(Component::Database, "away");
-        assert_eq!(health.report(), ["database: away"]);
+        assert_eq!(health.faults(), ["database: away"]);
     }
 
     #[test]

@@ -1,4 +1,5 @@
-//! Metrics, logs and health, reported by every stage. Depends only on `post`, for the reasons of rejects.
+//! Metrics, logs and health, reported by every stage. Of the other modules it uses only `post`, for the reasons of rejects,
+//! and `sync`.
 
 pub mod health;
 mod histogram;

@@ -174,7 +174,7 @@ impl FrameBuilder {
         };
         let process = Process::new(
             self.page.health.status().snapshot(),
-            self.page.health.report(),
+            self.page.health.faults(),
             &mut self.history,
         );
         let frame = Frame {

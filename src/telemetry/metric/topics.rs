@@ -14,7 +14,6 @@ static NAMED: Mutex<Option<HashSet<String>>> = Mutex::new(None);
 /// Returns the value of the label `topic`: the name for the first [`MAX_TOPICS`] topics used by this process.
 #[must_use]
 pub fn topic_label(topic: &str) -> String {
-    // Nothing panics while holding the lock, and even if it were poisoned, the set would be valid.
     let mut named = lock(&NAMED);
     label_in(named.get_or_insert_default(), topic).to_owned()
 }
