@@ -8,6 +8,7 @@ use crate::kafka::{KafkaError, KafkaOptions, create_topic, fetch_metadata};
 /// Checks that the topic exists, creating it if requested, and that it has the requested number of partitions.
 pub(super) fn prepare(kafka: &KafkaOptions, options: &FeedOptions) -> Result<(), FeedError> {
     const WAIT: Duration = Duration::from_secs(15);
+    const PAUSE: Duration = Duration::from_millis(100);
     let partitions_of = |metadata: &rdkafka::metadata::Metadata| {
         metadata
             .topics()
@@ -42,6 +43,7 @@ pub(super) fn prepare(kafka: &KafkaOptions, options: &FeedOptions) -> Result<(),
                     }
                     .into());
                 }
+                std::thread::sleep(PAUSE);
             }
             Ok(())
         }
