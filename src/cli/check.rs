@@ -54,11 +54,13 @@ pub(super) async fn run(args: Args) -> anyhow::Result<ExitCode> {
         describe(report, &warnings)
     });
     line("broker", broker.as_ref());
-    let database = database.and_then(|(text, _)| match (&found.lacking_rights, found.rights_warning()) {
-        (Some(Err(error)), _) => Err(anyhow::anyhow!("{error:#}")),
-        (_, Some(warning)) => Err(anyhow::anyhow!(warning)),
-        _ => Ok(text),
-    });
+    let database = database.and_then(
+        |(text, _)| match (&found.missing_privileges, found.privileges_warning()) {
+            (Some(Err(error)), _) => Err(anyhow::anyhow!("{error:#}")),
+            (_, Some(warning)) => Err(anyhow::anyhow!(warning)),
+            _ => Ok(text),
+        },
+    );
     line("database", database.as_ref());
     let mut well = model.is_ok() && broker.is_ok() && database.is_ok();
     if let (Ok(_), Some(offsets)) = (&database, &found.offsets) {

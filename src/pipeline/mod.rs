@@ -4,9 +4,10 @@
 //! consumer thread -> decode (parse, filter, clean) -> window -> classify -> commit (Postgres, then Kafka)
 //! ```
 //!
-//! Every arrow is a bounded channel. Windows being classified are sent as task handles, in the order in which
-//! they were closed, so several are classified at once and offsets still advance in order. A shutdown follows
-//! the data: the consumer stops, its channel closes, and each stage finishes its records and closes the next channel.
+//! The first arrow and the one to `commit` are bounded channels; decoding and classification are tasks that `window`
+//! starts. Windows being classified are sent as task handles, in the order in which they were closed, so several are
+//! classified at once and offsets still advance in order. A shutdown follows the data: the consumer stops, its channel
+//! closes, and each stage finishes its records and closes the next channel.
 
 mod caught_up;
 mod classified;
@@ -155,8 +156,8 @@ pub async fn run_with(
         }
     }
     let store = open_store(settings).await?;
-    store.keep_groups(folder.info()).await?;
-    store.keep_languages(folder.info()).await?;
+    store.replace_emotion_groups(folder.info()).await?;
+    store.replace_model_languages(folder.info()).await?;
     let decoder = decoder(settings, filter, profile, store.retention_mark().await?);
     health.clear_fault(Component::Database);
 

@@ -21,7 +21,7 @@ pub struct Preflight {
     /// What the brokers reported, and warnings.
     pub broker: Result<(BrokerReport, Vec<String>), KafkaError>,
     /// The privileges that the role lacks; `None` if the database was not checked.
-    pub lacking_rights: Option<Result<Vec<String>, StoreError>>,
+    pub missing_privileges: Option<Result<Vec<String>, StoreError>>,
     /// The check of the stored offsets; `None` if there was no database to check or the check of the broker failed.
     pub offsets: Option<anyhow::Result<OffsetsReport>>,
 }
@@ -40,8 +40,8 @@ impl Preflight {
             Ok((report, warnings))
         };
         let broker = broker.await;
-        let lacking_rights = match store {
-            Some(store) => Some(store.lacking_rights().await),
+        let missing_privileges = match store {
+            Some(store) => Some(store.missing_privileges().await),
             None => None,
         };
         let offsets = match (store, &broker) {
@@ -50,19 +50,19 @@ impl Preflight {
         };
         Self {
             broker,
-            lacking_rights,
+            missing_privileges,
             offsets,
         }
     }
 
     /// What to do about the privileges that the role lacks; `None` if it has all of them.
     #[must_use]
-    pub fn rights_warning(&self) -> Option<String> {
-        let lacking = self.lacking_rights.as_ref()?.as_ref().ok()?;
-        (!lacking.is_empty()).then(|| {
+    pub fn privileges_warning(&self) -> Option<String> {
+        let missing = self.missing_privileges.as_ref()?.as_ref().ok()?;
+        (!missing.is_empty()).then(|| {
             format!(
                 "the role lacks {}: grant it by `moodstream migrate --service-role`",
-                lacking.join(", ")
+                missing.join(", ")
             )
         })
     }
@@ -73,13 +73,17 @@ impl Preflight {
         let broker = self.broker.iter().flat_map(|(_, warnings)| warnings.iter().cloned());
         let offsets = self.offsets.iter().flatten();
         let offsets = offsets.flat_map(|report| report.warnings.iter().cloned());
-        self.rights_warning().into_iter().chain(broker).chain(offsets).collect()
+        self.privileges_warning()
+            .into_iter()
+            .chain(broker)
+            .chain(offsets)
+            .collect()
     }
 
     /// Whether all checks could be made.
     fn is_complete(&self) -> bool {
         self.broker.is_ok()
-            && self.lacking_rights.as_ref().is_none_or(Result::is_ok)
+            && self.missing_privileges.as_ref().is_none_or(Result::is_ok)
             && self.offsets.as_ref().is_none_or(Result::is_ok)
     }
 }

@@ -29,7 +29,7 @@ pub struct PostRow {
     pub post: Arc<Post>,
     /// Its emotion.
     pub prediction: Prediction,
-    /// The tracked subjects that it touches.
+    /// The tracked subjects that it matches.
     pub subjects: Vec<Arc<str>>,
     /// The record that brought it.
     pub origin: Origin,
@@ -187,23 +187,26 @@ impl Flush {
                 "the model's id or one of its labels is longer than {MAX_NAME_BYTES} bytes"
             ));
         }
-        for (row, place) in self.posts.iter().map(|row| (row, index.find(&row.origin))) {
-            let at = || format!("{}/{}@{}", row.origin.topic, row.origin.partition, row.origin.offset);
-            let Some(place) = place else {
-                return invalid(format!("{} belongs to no range", at()));
+        let check_range = |origin: &Origin| {
+            let Some(range) = index.find(origin).map(|place| &self.ranges[place]) else {
+                return Err(FlushError::Invalid(format!("{origin} belongs to no range")));
             };
-            if !(self.ranges[place].expected..self.ranges[place].next).contains(&row.origin.offset) {
-                return invalid(format!("{} lies outside its range", at()));
+            if !(range.expected..range.next).contains(&origin.offset) {
+                return Err(FlushError::Invalid(format!("{origin} lies outside its range")));
             }
+            Ok(())
+        };
+        for row in &self.posts {
+            let origin = &row.origin;
+            check_range(origin)?;
             if row.prediction.scores.len() != self.model.labels.len() {
                 let (scores, labels) = (row.prediction.scores.len(), self.model.labels.len());
                 return invalid(format!(
-                    "{} has {scores} scores, but the model has {labels} labels",
-                    at()
+                    "{origin} has {scores} scores, but the model has {labels} labels"
                 ));
             }
             if !is_exact(row.prediction.score) || !row.prediction.scores.iter().copied().all(is_exact) {
-                return invalid(format!("{} has a score that is not a multiple of 2^-20 in 0..=1", at()));
+                return invalid(format!("{origin} has a score that is not a multiple of 2^-20 in 0..=1"));
             }
             if row
                 .subjects
@@ -211,17 +214,11 @@ impl Flush {
                 .any(|subject| subject.is_empty() || too_long(subject))
                 || too_long(&row.prediction.emotion)
             {
-                return invalid(format!("{} has an empty or overlong subject or emotion", at()));
+                return invalid(format!("{origin} has an empty or overlong subject or emotion"));
             }
         }
         for row in &self.deletions {
-            let at = || format!("{}/{}@{}", row.origin.topic, row.origin.partition, row.origin.offset);
-            let Some(place) = index.find(&row.origin) else {
-                return invalid(format!("{} belongs to no range", at()));
-            };
-            if !(self.ranges[place].expected..self.ranges[place].next).contains(&row.origin.offset) {
-                return invalid(format!("{} lies outside its range", at()));
-            }
+            check_range(&row.origin)?;
         }
         Ok(index)
     }

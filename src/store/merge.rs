@@ -16,7 +16,7 @@ use super::{
     Store,
     error::StoreError,
     partition::{day_of, next_day},
-    retention::try_lock_upkeep,
+    retention::try_lock_maintenance,
     rollup::{MERGED, Resolution},
 };
 
@@ -65,7 +65,7 @@ async fn claim(connection: &mut PgConnection, now: OffsetDateTime) -> Result<Vec
             .await?;
     if due {
         let mut tx = connection.begin().await?;
-        if !try_lock_upkeep(&mut tx).await? {
+        if !try_lock_maintenance(&mut tx).await? {
             return Ok(Vec::new());
         }
         // Waits for the flushes that have recorded their days. Others then queue behind it, so only for a moment.
@@ -120,7 +120,7 @@ async fn merge(
     until: OffsetDateTime,
 ) -> Result<Option<u64>, sqlx::Error> {
     let mut tx = connection.begin().await?;
-    if !try_lock_upkeep(&mut tx).await? {
+    if !try_lock_maintenance(&mut tx).await? {
         return Ok(None);
     }
     let table = resolution.partitioned().table;

@@ -10,7 +10,7 @@ impl Store {
     ///
     /// # Errors
     /// The database fails.
-    pub async fn keep_groups(&self, model: &ModelInfo) -> Result<(), StoreError> {
+    pub async fn replace_emotion_groups(&self, model: &ModelInfo) -> Result<(), StoreError> {
         // Sorted, so that services that start at the same time don't deadlock.
         let pairs: BTreeSet<(&str, &str)> = model
             .groups
@@ -41,7 +41,7 @@ impl Store {
     ///
     /// # Errors
     /// The database fails.
-    pub async fn keep_languages(&self, model: &ModelInfo) -> Result<(), StoreError> {
+    pub async fn replace_model_languages(&self, model: &ModelInfo) -> Result<(), StoreError> {
         let (languages, figures): (Vec<_>, Vec<_>) = model.languages.iter().unzip();
         let languages: Vec<&str> = languages.into_iter().map(Language::as_str).collect();
         let query = sqlx::query(

@@ -18,7 +18,7 @@ use super::{
 const KEYS_AT_ONCE: usize = 20_000;
 
 /// The advisory lock for maintenance, which one member does for all. The number has no meaning.
-const UPKEEP_LOCK: i64 = 0x6d6f_6f64_7570_6b65;
+const MAINTENANCE_LOCK: i64 = 0x6d6f_6f64_7570_6b65;
 
 /// Posts dated before this moment are late: they are counted but not stored. `None`: no post is late. The greater of two
 /// values covers both.
@@ -231,9 +231,9 @@ pub(super) async fn retention_mark(connection: &mut PgConnection) -> Result<Rete
 }
 
 /// Takes the lock for maintenance until the transaction ends; false if another member holds it.
-pub(super) async fn try_lock_upkeep(tx: &mut PgConnection) -> Result<bool, sqlx::Error> {
+pub(super) async fn try_lock_maintenance(tx: &mut PgConnection) -> Result<bool, sqlx::Error> {
     sqlx::query_scalar("SELECT pg_try_advisory_xact_lock($1)")
-        .bind(UPKEEP_LOCK)
+        .bind(MAINTENANCE_LOCK)
         .fetch_one(tx)
         .await
 }
@@ -291,7 +291,7 @@ async fn prune_keys(connection: &mut PgConnection, keys: Keys, cutoff: OffsetDat
     let mut pruned = 0;
     loop {
         let mut tx = connection.begin().await?;
-        if !try_lock_upkeep(&mut tx).await? {
+        if !try_lock_maintenance(&mut tx).await? {
             return Ok(pruned);
         }
         let (gone, last): (i64, Option<OffsetDateTime>) = sqlx::query_as(AssertSqlSafe(sql.as_str()))

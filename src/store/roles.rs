@@ -78,12 +78,12 @@ impl Store {
     ///
     /// # Errors
     /// The database fails.
-    pub async fn lacking_rights(&self) -> Result<Vec<String>, StoreError> {
-        let (tables, rights): (Vec<&str>, Vec<&str>) = SERVICE_PRIVILEGES.iter().copied().unzip();
+    pub async fn missing_privileges(&self) -> Result<Vec<String>, StoreError> {
+        let (tables, privileges): (Vec<&str>, Vec<&str>) = SERVICE_PRIVILEGES.iter().copied().unzip();
         let query = sqlx::query_scalar(
             "SELECT needed || ' on ' || relname
-             FROM unnest($1::text[], $2::text[]) AS w (relname, rights),
-                  unnest('{SELECT}'::text[] || string_to_array(rights, ', ')) AS needed
+             FROM unnest($1::text[], $2::text[]) AS w (relname, privileges),
+                  unnest('{SELECT}'::text[] || string_to_array(privileges, ', ')) AS needed
              WHERE to_regclass(relname) IS NOT NULL AND NOT has_table_privilege(to_regclass(relname), needed)
              UNION ALL
              SELECT 'EXECUTE on ' || p.proname FROM pg_proc p
@@ -91,7 +91,7 @@ impl Store {
                AND NOT has_function_privilege(p.oid, 'EXECUTE')",
         )
         .bind(tables)
-        .bind(rights)
+        .bind(privileges)
         .bind(SERVICE_FUNCTIONS);
         self.run("checking privileges", async |connection| {
             query.fetch_all(connection).await
@@ -136,7 +136,7 @@ async fn check_schema(tx: &mut PgConnection, role: &str) -> Result<(), StoreErro
 /// Revokes everything first, so that privileges that a later version no longer needs are gone. Partitions are skipped:
 /// access through their parent table needs no privileges on them.
 async fn statements(tx: &mut PgConnection, role: &str, writes: bool) -> Result<Vec<String>, StoreError> {
-    let (tables, rights): (Vec<&str>, Vec<&str>) = SERVICE_PRIVILEGES.iter().copied().unzip();
+    let (tables, privileges): (Vec<&str>, Vec<&str>) = SERVICE_PRIVILEGES.iter().copied().unzip();
     sqlx::query_scalar(
         "WITH mine AS (
              SELECT c.oid, c.relname, c.oid::regclass::text AS name FROM pg_class c
@@ -151,8 +151,8 @@ async fn statements(tx: &mut PgConnection, role: &str, writes: bool) -> Result<V
              UNION ALL SELECT 1, format('REVOKE ALL ON FUNCTION %s FROM %I', name, $1) FROM functions
              UNION ALL SELECT 2, format('GRANT USAGE ON SCHEMA %I TO %I', current_schema(), $1)
              UNION ALL SELECT 2, format('GRANT SELECT ON %s TO %I', name, $1) FROM mine
-             UNION ALL SELECT 2, format('GRANT %s ON %s TO %I', w.rights, m.name, $1)
-                       FROM mine m JOIN unnest($3::text[], $4::text[]) AS w (relname, rights) USING (relname) WHERE $2
+             UNION ALL SELECT 2, format('GRANT %s ON %s TO %I', w.privileges, m.name, $1)
+                       FROM mine m JOIN unnest($3::text[], $4::text[]) AS w (relname, privileges) USING (relname) WHERE $2
              UNION ALL SELECT 2, format('GRANT EXECUTE ON FUNCTION %s TO %I', name, $1) FROM functions
                        WHERE $2 OR NOT proname = ANY ($5)
              -- Tables of later migrations can be read without another grant.
@@ -163,7 +163,7 @@ async fn statements(tx: &mut PgConnection, role: &str, writes: bool) -> Result<V
     .bind(role)
     .bind(writes)
     .bind(tables)
-    .bind(rights)
+    .bind(privileges)
     .bind(SERVICE_FUNCTIONS)
     .fetch_all(tx)
     .await

@@ -130,7 +130,7 @@ impl<'a> Deltas<'a> {
         self.apply(key, columns::subjects(row).into_iter().map(columns::sql_text), delta);
     }
 
-    pub(super) fn take(&mut self, row: &'a DeletedRow) {
+    pub(super) fn subtract(&mut self, row: &'a DeletedRow) {
         let key = RollupKey {
             bucket: minute_of(row.created_at),
             subject: Cow::Borrowed(""),

@@ -93,7 +93,7 @@ impl Store {
             .map_err(StoreError::when("writing post_key"))?;
         fail_point!("flush-keys-after");
         let (written, removals) = plan.resolve(&changes);
-        bound_days(flush, &written, &removals)?;
+        check_days(flush, &written, &removals)?;
         fail_point!("flush-insert-before");
         insert_posts(&mut *tx, flush, &written)
             .await
@@ -108,7 +108,7 @@ impl Store {
             deltas.add(flush, &flush.posts[place]);
         }
         for row in &deleted {
-            deltas.take(row);
+            deltas.subtract(row);
         }
         fail_point!("flush-rollup-before");
         let days = deltas.days();
@@ -119,7 +119,7 @@ impl Store {
         let order = plan.range_order.clone();
         let flushed = plan.finish(written, &removed, rollups);
         fail_point!("flush-offsets-before");
-        move_offsets(&mut *tx, flush, &order, &flushed.tallies).await?;
+        advance_offsets(&mut *tx, flush, &order, &flushed.tallies).await?;
         fail_point!("flush-offsets-after");
         Ok(Some(flushed))
     }
@@ -137,7 +137,7 @@ enum Fence {
     /// Every partition has the offset that the flush expects.
     Open { retention_mark: RetentionCutoff },
     /// This flush was committed before.
-    Landed,
+    AlreadyCommitted,
 }
 
 /// Locks the offsets of all ranges, in order, and compares them. No other transaction can move them until this one ends;
@@ -183,7 +183,7 @@ async fn lock_fences(tx: &mut PgConnection, flush: &Flush, plan: &DedupPlan<'_>)
     }
     // A separate statement after the lock, so that it sees what the transaction that held the lock has written.
     // One partition is enough, because a flush is stored as a whole; others may have moved on since.
-    let landed: bool = sqlx::query_scalar(
+    let already_committed: bool = sqlx::query_scalar(
         "SELECT EXISTS (SELECT FROM consumer_tally t
          WHERE t.consumer_group = $1 AND (t.topic, t.partition) IN (SELECT * FROM unnest($2::text[], $3::int[]))
            AND t.last_flush = $4::text::uuid)",
@@ -195,8 +195,8 @@ async fn lock_fences(tx: &mut PgConnection, flush: &Flush, plan: &DedupPlan<'_>)
     .fetch_one(&mut *tx)
     .await
     .map_err(StoreError::when(DOING))?;
-    if landed {
-        Ok(Fence::Landed)
+    if already_committed {
+        Ok(Fence::AlreadyCommitted)
     } else {
         Err(FlushError::Fenced(fenced))
     }
@@ -245,7 +245,7 @@ async fn claim_keys(tx: &mut PgConnection, keys: &[KeyPlan<'_>]) -> Result<Vec<K
 }
 
 /// Checks [`MAX_DAYS`] again: the days of deletions are known only now, and each is a partition to lock as well.
-fn bound_days(flush: &Flush, written: &[usize], removals: &[Removal<'_>]) -> Result<(), FlushError> {
+fn check_days(flush: &Flush, written: &[usize], removals: &[Removal<'_>]) -> Result<(), FlushError> {
     let posts = written.iter().map(|&place| day_of(flush.posts[place].created_at()));
     let gone = removals.iter().map(|removal| day_of(removal.created_at));
     let found = posts.chain(gone).collect::<BTreeSet<Date>>().len();
@@ -303,8 +303,8 @@ fn partition_columns<'a>(flush: &'a Flush, order: &[usize]) -> (Vec<&'a str>, Ve
         .unzip()
 }
 
-/// Moves the offsets, and adds to the counts of records by outcome, in one statement.
-async fn move_offsets(
+/// Advances the offsets, and adds to the counts of records by outcome, in one statement.
+async fn advance_offsets(
     tx: &mut PgConnection,
     flush: &Flush,
     order: &[usize],
@@ -318,7 +318,7 @@ async fn move_offsets(
             .collect()
     };
     let last = order.iter().map(|&place| flush.ranges[place].last);
-    let moved = sqlx::query(
+    let advanced = sqlx::query(
         "WITH tallied AS (
              INSERT INTO consumer_tally AS t (consumer_group, topic, partition, records, inserted, duplicates, deletions,
                  filtered, late, rejected, removed, last_flush)
@@ -362,11 +362,15 @@ async fn move_offsets(
     .bind(flush.id().to_string())
     .execute(tx)
     .await
-    .map_err(StoreError::when("moving offsets"))?;
-    if moved.rows_affected() != order.len() as u64 {
+    .map_err(StoreError::when("advancing offsets"))?;
+    if advanced.rows_affected() != order.len() as u64 {
         // They were locked and compared at the start, so only a trigger or a rule can have prevented it.
-        let why = format!("only {} of {} offsets were moved", moved.rows_affected(), order.len());
-        return Err(StoreError::new(StoreErrorKind::Other, "moving offsets", why).into());
+        let why = format!(
+            "only {} of {} offsets were advanced",
+            advanced.rows_affected(),
+            order.len()
+        );
+        return Err(StoreError::new(StoreErrorKind::Other, "advancing offsets", why).into());
     }
     Ok(())
 }

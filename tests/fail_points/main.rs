@@ -83,10 +83,14 @@ async fn after_an_error_at_any_step_the_next_attempt_succeeds() {
             error.is_transient() && error.to_string().contains(step),
             "{step}: {error}"
         );
-        let landed = step == "flush-commit-after";
-        assert_eq!(next_offset(&harness.store).await, if landed { 4 } else { 2 }, "{step}");
+        let committed = step == "flush-commit-after";
+        assert_eq!(
+            next_offset(&harness.store).await,
+            if committed { 4 } else { 2 },
+            "{step}"
+        );
         let flushed = harness.store.flush(&flush).await.unwrap();
-        assert_eq!(flushed.replayed, landed, "{step}");
+        assert_eq!(flushed.replayed, committed, "{step}");
         assert_eq!(
             flushed.total().removed,
             1,
@@ -176,11 +180,11 @@ async fn a_crash_at_any_step_leaves_all_or_nothing() {
 
         // The server may notice the crash only when it reads from the connection.
         let store = harness.another_store().await;
-        let landed = step == "flush-commit-after";
-        assert_eq!(next_offset(&store).await, if landed { 4 } else { 2 }, "{step}");
+        let committed = step == "flush-commit-after";
+        assert_eq!(next_offset(&store).await, if committed { 4 } else { 2 }, "{step}");
         match store.flush(&second()).await {
-            Ok(_) => assert!(!landed, "{step}: stored twice"),
-            Err(error) => assert!(landed && matches!(error, FlushError::Fenced(_)), "{step}: {error}"),
+            Ok(_) => assert!(!committed, "{step}: stored twice"),
+            Err(error) => assert!(committed && matches!(error, FlushError::Fenced(_)), "{step}: {error}"),
         }
         assert_done(&harness, step).await;
     }

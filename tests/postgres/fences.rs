@@ -125,12 +125,12 @@ async fn a_commit_whose_response_was_lost_is_settled_by_the_next_attempt() {
     assert_eq!(flushed.written, [0]);
 
     // The commit took place: the next attempt finds that out, and still knows its result.
-    let landed = batch(0, 2);
+    let committed = batch(0, 2);
     proxy.cut(Cut::After);
-    let error = store.flush(&landed).await.unwrap_err();
+    let error = store.flush(&committed).await.unwrap_err();
     assert!(error.is_transient(), "{error}");
     assert_eq!(harness.ids().await, ["0-0", "0-2"]);
-    let flushed = store.flush(&landed).await.unwrap();
+    let flushed = store.flush(&committed).await.unwrap();
     assert!(flushed.replayed);
     assert_eq!(
         flushed.total(),

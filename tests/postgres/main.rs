@@ -11,6 +11,7 @@
 mod fences;
 mod grafana;
 mod keys;
+mod maintenance;
 mod merging;
 mod odd_calls;
 mod oracle;
@@ -23,5 +24,4 @@ mod servers;
 mod support;
 mod trends;
 mod upgrades;
-mod upkeep;
 mod writers;

@@ -354,8 +354,8 @@ async fn the_models_groups_replace_those_stored_before() {
         ("strong".into(), vec!["anger".into(), "joy".into()]),
     ]
     .into();
-    harness.store.keep_groups(&model).await.unwrap();
-    harness.store.keep_groups(&model).await.unwrap();
+    harness.store.replace_emotion_groups(&model).await.unwrap();
+    harness.store.replace_emotion_groups(&model).await.unwrap();
     let groups = "SELECT concat_ws(' ', model_id, emotion, group_name) FROM emotion_group ORDER BY 1";
     let read = || async {
         sqlx::query_scalar::<_, String>(groups)
@@ -372,7 +372,7 @@ async fn the_models_groups_replace_those_stored_before() {
         ]
     );
     model.groups = [("positive".into(), vec!["joy".into()])].into();
-    harness.store.keep_groups(&model).await.unwrap();
+    harness.store.replace_emotion_groups(&model).await.unwrap();
     assert_eq!(read().await, ["test@0badcafe joy positive"]);
 }
 
@@ -381,7 +381,7 @@ async fn rows_record_whether_the_model_supports_their_language() {
     let harness = Harness::with_partitions(1).await;
     let mut model = (*crate::support::store::model()).clone();
     model.languages = SupportedLanguages::new(&[("en".into(), 0.66), ("pt-BR".into(), 0.4)].into());
-    harness.store.keep_languages(&model).await.unwrap();
+    harness.store.replace_model_languages(&model).await.unwrap();
     let known = "SELECT string_agg(concat_ws(' ', model_id, lang, macro_f1), ', ' ORDER BY lang) FROM model_language";
     let read = || async {
         sqlx::query_scalar::<_, String>(known)
@@ -418,6 +418,6 @@ async fn rows_record_whether_the_model_supports_their_language() {
     );
 
     model.languages = SupportedLanguages::new(&[("pt".into(), 0.5)].into());
-    harness.store.keep_languages(&model).await.unwrap();
+    harness.store.replace_model_languages(&model).await.unwrap();
     assert_eq!(read().await, "test@0badcafe pt 0.5");
 }
