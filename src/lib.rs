@@ -1,14 +1,14 @@
 //! A streaming monitor of emotions in social media posts.
 //!
-//! Posts are consumed from Kafka topics, cleaned, classified into emotions by an ONNX encoder, and
-//! written to Postgres together with rolling aggregates and the consumed offsets in one
-//! transaction, so each post counts exactly once.
+//! Posts are consumed from Kafka topics, cleaned, classified into emotions by an ONNX encoder or a
+//! linear model, and written to Postgres together with rolling aggregates and the consumed
+//! offsets in one transaction, so each post counts exactly once.
 //!
-//! The modules, along the path of a record:
+//! The main modules (ARCHITECTURE.md lists all of them from bottom to top):
 //!
 //! - [`post`]: parses a Kafka record into a [`post::Post`], a [`post::Deletion`] or a
 //!   [`post::Reject`] with its reason;
-//! - [`filter`]: which posts are wanted, and which tracked subjects they touch;
+//! - [`filter`]: which posts are wanted, and which tracked subjects they match;
 //! - [`clean`]: the cleaning profile that the model was trained with;
 //! - [`model`]: model folders: manifest, labels, groups, thresholds, tokenizer;
 //! - [`classify`]: tokenisation, micro-batching, ONNX sessions, decoding;

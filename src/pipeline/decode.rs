@@ -1,4 +1,4 @@
-//! The first stage: parses, filters and cleans records, without the model.
+//! Decodes records: parses, filters and cleans them, without the model.
 
 use std::sync::Arc;
 

@@ -1,4 +1,4 @@
-//! The second stage: gathers records into windows, and classifies each window in one call.
+//! Gathers records into windows, and classifies each window in one call.
 //!
 //! A window closes as soon as a session is idle, with all records that arrived while the sessions were busy. So windows are
 //! small at low load, and fill up to their limits under a backlog. If all sessions stay busy, a window closes when its oldest
