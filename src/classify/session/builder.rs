@@ -2,7 +2,7 @@
 
 use ort::{
     environment::Environment,
-    ep::{self, ExecutionProvider},
+    ep::{self, ExecutionProvider, cuda::AttentionBackend},
     session::{
         Session,
         builder::{GraphOptimizationLevel, SessionBuilder},
@@ -118,6 +118,14 @@ fn register(
         .with_device_id(options.device_id)
         // Shapes vary from batch to batch. The default strategy, doubling, would take the whole device.
         .with_arena_extend_strategy(ep::ArenaExtendStrategy::SameAsRequested)
+        // The kernels that ONNX Runtime would choose for the lab's graphs at up to 512 tokens, except cuDNN's, which it prefers from
+        // compute capability 9.0 on: cuDNN builds a plan for every new shape, and that takes longer than a batch.
+        .with_attention_backend(
+            AttentionBackend::EFFICIENT_ATTENTION
+                | AttentionBackend::TRT_FUSED_ATTENTION
+                | AttentionBackend::TRT_FLASH_ATTENTION
+                | AttentionBackend::MATH,
+        )
         .with_cuda_graph(options.cuda_graphs);
     if options.device_memory_bytes > 0 {
         cuda = cuda.with_memory_limit(options.device_memory_bytes);
