@@ -43,6 +43,7 @@ pub(super) fn prepare(kafka: &KafkaOptions, options: &FeedOptions) -> Result<(),
                     }
                     .into());
                 }
+                #[allow(clippy::disallowed_methods)] // brokers do not report when they know a topic
                 std::thread::sleep(PAUSE);
             }
             Ok(())
