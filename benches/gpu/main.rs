@@ -88,6 +88,10 @@ fn named<T: for<'de> Deserialize<'de>>(name: &str) -> T {
 
 fn main() {
     let args = Args::parse();
+    assert!(
+        !args.cuda_graphs || args.sessions == [1],
+        "--cuda-graphs allows only one session: add --sessions 1"
+    );
     let (Some(model), Some(texts)) = (&args.model, &args.texts) else {
         println!("skipped: benches/gpu/run calls it with --model and --texts");
         return;

@@ -52,7 +52,7 @@ class Summary(unittest.TestCase):
 
     def test_missing_answers_are_a_failure(self):
         with self.assertRaisesRegex(run.Failed, "1 of 2 texts"):
-            run.summary({"moodstream": [one_round(1.0, ["joy"])]}, 2)
+            run.check_answers(one_round(1.0, ["joy"]), 2)
 
 
 class Table(unittest.TestCase):

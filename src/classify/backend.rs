@@ -52,6 +52,11 @@ impl Padded {
 pub(super) trait Backend: Send {
     /// Appends the batch's logits, one row per text, to `logits`, which is empty on entry.
     fn run(&mut self, batch: &Padded, logits: &mut Vec<f32>) -> Result<(), BackendError>;
+
+    /// The number of tokens that it computes for a batch, including padding.
+    fn computed_tokens(&self, batch: &Padded) -> usize {
+        batch.rows * batch.columns
+    }
 }
 
 /// Computes nothing. Used to measure the cost of everything else.

@@ -46,7 +46,7 @@ use self::{
     cache::{Answers, PredictionCache},
     linear::LinearBackend,
     queue::Queue,
-    session::OrtSession,
+    session::{FIXED_COLUMNS, OrtSession},
     session_thread::{Buffers, SessionThread},
     tokenizer_thread::{Batch, Job, TokenizerThread},
     workload::{WorkUnit, Workload},
@@ -345,10 +345,10 @@ fn limits(folder: &ModelFolder, options: &ClassifyOptions) -> Result<BatchLimits
         max_tokens: options.max_batch_tokens,
         max_posts: options.max_batch_posts,
         // A text that runs alone needs no padding, and some models don't accept any.
-        multiple_of: if provider.is_gpu() && options.max_batch_posts > 1 {
-            8
-        } else {
-            1
+        multiple_of: match provider.is_gpu() && options.max_batch_posts > 1 {
+            true if options.cuda_graphs => FIXED_COLUMNS,
+            true => 8,
+            false => 1,
         },
         overhead_tokens: overhead_tokens(provider),
     };

@@ -54,7 +54,9 @@ pub struct ClassifyOptions {
     pub io_binding: bool,
     /// Whether batches are padded to few fixed shapes, so that a GPU records the work of each shape once as a CUDA graph, and the
     /// CPU does not launch every kernel again. Graphs are recorded one at a time, so there is only one session, and every node
-    /// must run on the GPU. On a CPU, shapes are fixed but nothing is recorded.
+    /// must run on the GPU. A batch may exceed [`ClassifyOptions::max_batch_posts`] and [`ClassifyOptions::max_batch_tokens`] by a
+    /// quarter, with copies of its first text. On a CPU, shapes are fixed but nothing is recorded. Includes
+    /// [`ClassifyOptions::io_binding`].
     pub cuda_graphs: bool,
     /// The graph optimisation level.
     pub optimization: Optimization,

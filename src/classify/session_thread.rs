@@ -88,9 +88,10 @@ impl<B: Backend> SessionThread<B> {
         let start = Instant::now();
         let predictions = self.predictions(&texts, columns)?;
         let tokens = texts.iter().map(|text| text.len()).sum();
+        let computed = self.backend.computed_tokens(&self.buffers.padded);
         self.cache
             .counters
-            .batch(texts.len(), tokens, columns * texts.len(), start.elapsed());
+            .batch(texts.len(), tokens, computed, start.elapsed());
         Ok(predictions)
     }
 

@@ -112,7 +112,7 @@ fn pieces(day: Date) -> Vec<(Resolution, OffsetDateTime, OffsetDateTime)> {
 /// that flush has recorded the day.
 ///
 /// It can't deadlock with a flush: it waits only for merged rows, in lock order, and a flush that holds one has already
-/// finished with the shards' rows of that rollup (see [`super::rollup_rows`]).
+/// finished with the shards' rows of all rollups (see [`super::rollup_rows`]).
 async fn merge(
     connection: &mut PgConnection,
     resolution: Resolution,

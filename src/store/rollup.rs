@@ -18,7 +18,7 @@ use super::{
 /// The shard of merged rows.
 pub(super) const MERGED: i32 = -1;
 
-/// The rollups, from fine to coarse, which is also their lock order.
+/// The rollups, from fine to coarse, which is also their lock order: first the shards' rows of all, then the merged rows.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(super) enum Resolution {
     Minute,

@@ -39,7 +39,7 @@ pub(super) async fn apply_deltas(
 }
 
 /// Adds the deltas to the rows, which are locked in the order of the deltas, in one statement: a round trip for each table would
-/// take most of the time of a small flush. The order of the tables is the same in every such statement.
+/// take most of the time of a small flush.
 async fn add(
     tx: &mut PgConnection,
     changes: &[(Resolution, Vec<RowDelta<'_>>)],
@@ -58,17 +58,22 @@ async fn add(
             changes.len() * DELTA_COLUMNS + 1
         ));
     }
-    let Some(last) = inserts.pop() else {
+    if inserts.is_empty() {
         return Ok(());
-    };
+    }
+    // The manual leaves the order open, but Postgres runs the main statement first and then those of WITH from the last to the
+    // first. So rows are locked from minutes to days, as by members that send one statement per table. Another order could only
+    // cost a deadlock, after which the flush is retried.
+    let first = inserts.remove(0);
     let with: Vec<String> = inserts
         .iter()
         .enumerate()
+        .rev()
         .map(|(place, insert)| format!("i{place} AS ({insert})"))
         .collect();
     let sql = match with.is_empty() {
-        true => last,
-        false => format!("WITH {} {last}", with.join(", ")),
+        true => first,
+        false => format!("WITH {} {first}", with.join(", ")),
     };
     let mut query = sqlx::query(AssertSqlSafe(sql));
     for (_, deltas) in changes {

@@ -103,7 +103,7 @@ async fn a_second_flush_of_the_same_offsets_waits_and_is_fenced() {
 }
 
 #[tokio::test]
-async fn a_commit_whose_response_was_lost_is_settled_by_the_next_attempt() {
+async fn a_commit_whose_response_was_lost_is_recognised_by_the_next_attempt() {
     let harness = Harness::with_partitions(2).await;
     let proxy = Proxy::start(cluster().port()).await;
     let through = harness

@@ -334,7 +334,7 @@ impl Storm {
             ends[usize::try_from(line.partition).unwrap()] += 1;
         }
         panic!(
-            "{why}\nsettled {offsets:?} of {ends:?}; logs in {}",
+            "{why}\ncommitted {offsets:?} of {ends:?}; logs in {}",
             self.folder.path().display()
         );
     }

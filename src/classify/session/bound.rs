@@ -1,6 +1,6 @@
 //! Inputs and outputs bound to memory of the session's device: `classify.io_binding` and `classify.cuda_graphs`.
 
-use std::collections::HashMap;
+use std::collections::{HashMap, hash_map::Entry};
 
 use ort::{
     memory::{AllocationDevice, Allocator, AllocatorType, MemoryInfo, MemoryType},
@@ -127,6 +127,12 @@ impl FixedShapes {
         }
     }
 
+    /// The rows and columns of the smallest fixed shape that holds a batch.
+    pub(super) fn shape(&self, batch: &Padded) -> [usize; 2] {
+        let columns = fixed_columns(batch.columns).min(self.max_columns.max(batch.columns));
+        [fixed_rows(batch.rows), columns]
+    }
+
     /// Runs a batch in the smallest fixed shape that holds it, and calls `read` with the output and its number of rows.
     pub(super) fn run(
         &mut self,
@@ -134,21 +140,19 @@ impl FixedShapes {
         inputs: &[InputTensor],
         values: &mut InputValues,
         batch: &Padded,
-        read: impl FnOnce(&DynValue, usize) -> ort::Result<()>,
+        read: impl FnOnce(Option<&DynValue>, usize) -> ort::Result<()>,
     ) -> ort::Result<()> {
-        let columns = fixed_columns(batch.columns).min(self.max_columns.max(batch.columns));
-        self.padded
-            .copy_padded(batch, fixed_rows(batch.rows), columns, self.pad_id);
+        let [rows, columns] = self.shape(batch);
+        self.padded.copy_padded(batch, rows, columns, self.pad_id);
         let padded = &self.padded;
         values.prepare(inputs, padded);
-        let key = [padded.rows, padded.columns];
-        if !self.shapes.contains_key(&key) {
-            let number = self.shapes.len() + 1;
-            let shape = FixedShape::new(session, &self.memory, inputs, padded, &self.output, self.labels, number)?;
-            self.shapes.insert(key, shape);
-        }
-        let Some(shape) = self.shapes.get_mut(&key) else {
-            return Ok(());
+        let number = self.shapes.len() + 1;
+        let shape = match self.shapes.entry([rows, columns]) {
+            Entry::Occupied(known) => known.into_mut(),
+            Entry::Vacant(new) => {
+                let shape = FixedShape::new(session, &self.memory, inputs, padded, &self.output, self.labels, number)?;
+                new.insert(shape)
+            }
         };
         for (place, &input) in inputs.iter().enumerate() {
             write(&mut shape.staged[place], input, values.of(input.input, padded))?;
@@ -158,13 +162,10 @@ impl FixedShapes {
         }
         let outputs = session.run_binding_with_options(&shape.binding, &shape.options)?;
         if self.memory.is_host {
-            return match outputs.get(&self.output.0) {
-                Some(output) => read(output, padded.rows),
-                None => Ok(()),
-            };
+            return read(outputs.get(&self.output.0), rows);
         }
         drop(outputs);
-        read(&shape.output.to(AllocationDevice::CPU, 0)?.into_dyn(), padded.rows)
+        read(Some(&shape.output.to(AllocationDevice::CPU, 0)?.into_dyn()), rows)
     }
 }
 
@@ -206,14 +207,17 @@ impl FixedShape {
     }
 }
 
+/// The numbers of columns of fixed shapes are multiples of this.
+pub(in crate::classify) const FIXED_COLUMNS: usize = 16;
+
 /// Rounds a number of texts up to one of four steps between powers of two: 10, 12, 14, 16, 20, 24, 28, 32 ...
 fn fixed_rows(rows: usize) -> usize {
     rows.next_multiple_of((rows.next_power_of_two() / 8).max(1))
 }
 
-/// Rounds a number of tokens up to a multiple of 16.
+/// Rounds a number of tokens up to a multiple of [`FIXED_COLUMNS`].
 fn fixed_columns(columns: usize) -> usize {
-    columns.next_multiple_of(16)
+    columns.next_multiple_of(FIXED_COLUMNS)
 }
 
 #[cfg(test)]

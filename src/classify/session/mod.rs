@@ -10,6 +10,7 @@ use ort::{
     value::{DynValue, TensorElementType, TensorRef},
 };
 
+pub(super) use self::bound::FIXED_COLUMNS;
 use self::{
     bound::{BoundInputs, DeviceMemory, FixedShapes},
     builder::{builder, load_reason},
@@ -117,7 +118,7 @@ impl OrtSession {
                 reader.read(outputs.get(&reader.output), batch.rows, batch.rows, logits)
             }
             Transfer::FixedShapes(shapes) => shapes.run(session, inputs, values, batch, |output, rows| {
-                reader.read(Some(output), rows, batch.rows, logits)
+                reader.read(output, rows, batch.rows, logits)
             }),
         }
     }
@@ -193,7 +194,7 @@ impl LogitReader {
         };
         if shape[..] != [rows as i64, self.labels as i64] {
             return Err(ort::Error::new(format!(
-                "the output {:?} has the shape {:?}, but {rows} texts and {} labels need [{rows}, {}]",
+                "the output {:?} has the shape {:?}, but {rows} rows and {} labels need [{rows}, {}]",
                 self.output,
                 &shape[..],
                 self.labels,
@@ -213,5 +214,12 @@ impl LogitReader {
 impl Backend for OrtSession {
     fn run(&mut self, batch: &Padded, logits: &mut Vec<f32>) -> Result<(), BackendError> {
         self.try_run(batch, logits).map_err(BackendError::Runtime)
+    }
+
+    fn computed_tokens(&self, batch: &Padded) -> usize {
+        match &self.transfer {
+            Transfer::FixedShapes(shapes) => shapes.shape(batch).into_iter().product(),
+            Transfer::Copied(_) | Transfer::Bound(_) => batch.rows * batch.columns,
+        }
     }
 }

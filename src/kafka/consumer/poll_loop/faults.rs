@@ -41,11 +41,15 @@ impl PollLoop {
             return;
         };
         reader.halt();
-        let partition = reader.partition.clone();
+        let (partition, epoch) = (reader.partition.clone(), reader.epoch);
         let unreadable = KafkaError::Unreadable {
             topic: partition.0.to_string(),
             partition: partition.1,
-            offset: self.assignment.position(&partition).map_or(0, |(_, position)| position),
+            offset: self
+                .assignment
+                .position(&partition)
+                .filter(|&(current, _)| current == epoch)
+                .map_or(0, |(_, position)| position),
             detail: describe(error),
         };
         self.enter_quarantine(
@@ -114,7 +118,11 @@ impl PollLoop {
         if self.options.on_topic_changed == OnTopicChanged::Restart {
             return self.look_up_start_offset(partition, UseStored::Never);
         }
-        let position = self.assignment.position(partition).map_or(0, |(_, position)| position);
+        let position = self
+            .assignment
+            .position(partition)
+            .filter(|&(current, _)| current == epoch)
+            .map_or(0, |(_, position)| position);
         self.assignment.interrupt(&partition.0, partition.1, epoch);
         let changed = KafkaError::RecordChanged {
             topic: partition.0.to_string(),
