@@ -62,11 +62,7 @@ pub(super) fn builder(
         .map_err(refused("memory_pattern"))?;
     let info = folder.info();
     if info.provider == Provider::Cpu && info.precision == Precision::Int8 {
-        let exact_byte_products = (!has_exact_byte_products()).then_some((EXACT_BYTE_PRODUCTS, "1"));
-        for (key, value) in [(DISABLED_OPTIMIZERS, "SkipLayerNormFusion")]
-            .into_iter()
-            .chain(exact_byte_products)
-        {
+        for (key, value) in int8_settings(has_exact_byte_products()) {
             if !options.session_config.contains_key(key) {
                 builder = builder.with_config_entry(key, value).map_err(refused(key))?;
             }
@@ -83,6 +79,14 @@ pub(super) fn builder(
             .map_err(refused("all_nodes_on_device"))?;
     }
     register(builder, info.provider, options)
+}
+
+/// Returns the session settings of int8 models on a CPU.
+fn int8_settings(has_exact_byte_products: bool) -> impl Iterator<Item = (&'static str, &'static str)> {
+    let unsigned = (!has_exact_byte_products).then_some((EXACT_BYTE_PRODUCTS, "1"));
+    [(DISABLED_OPTIMIZERS, "SkipLayerNormFusion")]
+        .into_iter()
+        .chain(unsigned)
 }
 
 /// Whether the processor's products of unsigned and signed bytes are exact.
@@ -148,5 +152,29 @@ pub(super) fn load_reason(message: &str) -> String {
     match message.contains("Protobuf parsing failed") || message.contains("No graph was found") {
         true => "it is not an ONNX file, or it is damaged: fetch or export it again".to_owned(),
         false => one_line(message),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    #![allow(clippy::unwrap_used)]
+
+    use super::*;
+
+    #[test]
+    fn processors_with_vnni_keep_signed_weights() {
+        let is_set = |has_exact| int8_settings(has_exact).any(|(key, _)| key == EXACT_BYTE_PRODUCTS);
+        assert!(!is_set(true) && is_set(false));
+    }
+
+    #[cfg(all(target_arch = "x86_64", target_os = "linux"))]
+    #[test]
+    fn byte_products_are_exact_on_processors_with_vnni() {
+        let processor = std::fs::read_to_string("/proc/cpuinfo").unwrap();
+        let flags = processor.lines().find(|line| line.starts_with("flags")).unwrap();
+        let has_vnni = flags
+            .split_whitespace()
+            .any(|flag| ["avx512_vnni", "avx_vnni"].contains(&flag));
+        assert_eq!(has_exact_byte_products(), has_vnni);
     }
 }

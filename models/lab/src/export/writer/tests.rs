@@ -20,6 +20,7 @@ use crate::export::{
     graph::FloatType,
     proto::{ModelProto, OperatorSetIdProto},
 };
+use crate::testing;
 
 const FLOAT: TensorElementType = TensorElementType::Float32;
 const INT: TensorElementType = TensorElementType::Int32;
@@ -204,10 +205,9 @@ fn with_own_operators(onnx: &[u8]) -> Vec<u8> {
 }
 
 /// The environment, if ONNX Runtime is installed.
-fn runtime() -> Option<Environment> {
-    let library = std::env::var_os("ORT_DYLIB_PATH").map(PathBuf::from)?;
+fn loaded_runtime() -> Option<Environment> {
     let options = ClassifyOptions {
-        onnxruntime: Some(library),
+        onnxruntime: Some(testing::runtime()?),
         ..ClassifyOptions::default()
     };
     Some(environment(&options).unwrap())
@@ -221,7 +221,7 @@ fn fixture(family: &str) -> PathBuf {
 
 #[test]
 fn packed_graphs_have_the_logits_of_transformers_in_every_family() {
-    let Some(environment) = runtime() else { return };
+    let Some(environment) = loaded_runtime() else { return };
     for family in ["roberta", "xlm-roberta", "bert", "distilbert", "mpnet", "mpnet-mean"] {
         let model = Classifier::open(&fixture(family)).unwrap();
         let onnx = float_graph(&model, FloatType::Single, Style::Packed).finish().unwrap();
@@ -271,7 +271,7 @@ fn packed_graphs_have_the_logits_of_transformers_in_every_family() {
 
 #[test]
 fn packed_graphs_pass_the_checks_of_types_and_shapes() {
-    let Some(environment) = runtime() else { return };
+    let Some(environment) = loaded_runtime() else { return };
     for family in ["roberta", "mpnet-mean"] {
         let model = Classifier::open(&fixture(family)).unwrap();
         for float in [FloatType::Single, FloatType::Half] {
