@@ -8,7 +8,12 @@ use std::{
     path::{Path, PathBuf},
 };
 
-use crate::encoder::{Encoder, HeadActivation, Pooling, Shape};
+use moodstream::model::{
+    ProblemType,
+    linear::{FILE, Feature, LinearModel, MODEL_TYPE, NgramKind, Ngrams, Vectorizer},
+};
+
+use crate::encoder::{Encoder, HeadActivation, Loss, Pooling, Shape};
 
 /// Parses a step's arguments.
 pub(crate) fn arguments<A: clap::Args>(
@@ -34,6 +39,38 @@ pub(crate) fn tiny() -> Encoder {
         labels: 2,
         epsilon: 1e-5,
     })
+}
+
+/// Makes a folder with a model that is certain of `labels[i]` if a text has the word `words[i]` of them, and runs without
+/// ONNX Runtime.
+pub(crate) fn linear_model(folder: &Path, labels: &[&str], words: &[&str], loss: Loss) {
+    let mut features = Vec::new();
+    for word in words {
+        Ngrams::default().each(word, |kind, hash| {
+            if kind == NgramKind::Word {
+                features.push(Feature { kind, hash, idf: 1.0 });
+            }
+        });
+    }
+    assert_eq!(features.len(), labels.len());
+    let count = labels.len();
+    let weights: Vec<f32> = (0..count * count)
+        .map(|at| if at / count == at % count { 40.0 } else { -40.0 })
+        .collect();
+    let model = LinearModel::new(Vectorizer::new(features), &weights, vec![0.0; count]).unwrap();
+    let problem_type = match loss {
+        Loss::Softmax => ProblemType::SingleLabelClassification,
+        Loss::Sigmoid => ProblemType::MultiLabelClassification,
+    };
+    let names: serde_json::Map<String, serde_json::Value> = labels
+        .iter()
+        .enumerate()
+        .map(|(at, label)| (at.to_string(), (*label).into()))
+        .collect();
+    let config = serde_json::json!({"model_type": MODEL_TYPE, "problem_type": problem_type, "id2label": names});
+    fs::create_dir_all(folder).unwrap();
+    fs::write(folder.join("config.json"), config.to_string()).unwrap();
+    fs::write(folder.join(FILE), model.to_bytes().unwrap()).unwrap();
 }
 
 /// ONNX Runtime's library; `None` with a message if it is absent.

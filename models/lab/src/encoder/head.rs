@@ -64,6 +64,35 @@ pub struct Target<'a> {
     /// With sigmoid, the weight of each class, 0 if it is not known whether the post has it; empty for equal weights.
     /// Ignored with softmax.
     pub classes: &'a [f32],
+    /// A teacher's scores, which add a second loss.
+    pub soft: Option<SoftTarget<'a>>,
+}
+
+/// A teacher's scores of a post, which those of the model should approach (Hinton et al. 2015). The loss is `weight` times
+/// T² times the Kullback-Leibler divergence (softmax) or the binary cross-entropy averaged over the classes (sigmoid), with
+/// the logits divided by the temperature T. T² keeps the gradient's size about the same for any temperature.
+#[derive(Debug, Clone, Copy)]
+pub struct SoftTarget<'a> {
+    /// The teacher's scores by [`soften`].
+    pub scores: &'a [f32],
+    /// The temperature T.
+    pub temperature: f32,
+    /// The weight of this loss. [`Target::weight`] is not applied to it.
+    pub weight: f32,
+}
+
+/// A teacher's scores as if its logits were divided by `temperature`.
+#[must_use]
+pub fn soften(scores: &[f64], loss: Loss, temperature: f32) -> Vec<f32> {
+    // The logits are not known, but the softmax of ln(p) / T depends on p alone, and so does a sigmoid, which is the softmax
+    // of two classes.
+    let power = |score: f64| score.powf(1.0 / f64::from(temperature));
+    let total: f64 = scores.iter().map(|&score| power(score)).sum();
+    let softened = |&score: &f64| match loss {
+        Loss::Softmax => power(score) / total,
+        Loss::Sigmoid => power(score) / (power(score) + power(1.0 - score)),
+    };
+    scores.iter().map(|score| softened(score) as f32).collect()
 }
 
 /// The first place of dropout in the head, beyond those of the layers.
@@ -127,10 +156,13 @@ impl Head {
             let (logits, d) = (&self.logits[place.clone()], &mut self.d_logits[place]);
             total += match loss {
                 Loss::Softmax => cross_entropy(logits, target.shares, d),
-                Loss::Sigmoid => binary_cross_entropy(logits, &target, d),
+                Loss::Sigmoid => binary_cross_entropy(logits, target.shares, target.classes, d),
             } * f64::from(target.weight);
-            for d in d {
+            for d in &mut *d {
                 *d *= share * target.weight;
+            }
+            if let Some(soft) = target.soft {
+                total += soft.loss(loss, logits, share, d);
             }
         }
         total
@@ -207,6 +239,30 @@ impl Head {
     }
 }
 
+impl SoftTarget<'_> {
+    /// The loss of a post's logits; adds its gradient times `share` to `d`.
+    fn loss(&self, loss: Loss, logits: &[f32], share: f32, d: &mut [f32]) -> f64 {
+        let cooled: Vec<f32> = logits.iter().map(|logit| logit / self.temperature).collect();
+        let mut slope = vec![0.0; logits.len()];
+        let distance = match loss {
+            Loss::Softmax => cross_entropy(&cooled, self.scores, &mut slope) - entropy(self.scores),
+            Loss::Sigmoid => binary_cross_entropy(&cooled, self.scores, &[], &mut slope),
+        };
+        for (d, slope) in d.iter_mut().zip(slope) {
+            *d += share * self.weight * self.temperature * slope;
+        }
+        f64::from(self.weight * self.temperature * self.temperature) * distance
+    }
+}
+
+fn entropy(shares: &[f32]) -> f64 {
+    let positive = shares
+        .iter()
+        .map(|&share| f64::from(share))
+        .filter(|&share| share > 0.0);
+    -positive.map(|share| share * share.ln()).sum::<f64>()
+}
+
 fn divide(values: &mut [f32], by: usize) {
     let share = 1.0 / by as f32;
     for value in values {
@@ -228,11 +284,12 @@ fn cross_entropy(logits: &[f32], shares: &[f32], d: &mut [f32]) -> f64 {
     loss
 }
 
-/// The mean over the classes of the binary cross-entropy of the logits with the target's shares, each class weighted.
-fn binary_cross_entropy(logits: &[f32], target: &Target<'_>, d: &mut [f32]) -> f64 {
+/// The mean over the classes of the binary cross-entropy of the logits with `shares`, each class weighted by `classes` unless
+/// that is empty.
+fn binary_cross_entropy(logits: &[f32], shares: &[f32], classes: &[f32], d: &mut [f32]) -> f64 {
     let mut loss = 0.0;
-    for (class, ((d, logit), share)) in d.iter_mut().zip(logits).zip(target.shares).enumerate() {
-        let each = target.classes.get(class).copied().unwrap_or(1.0) / logits.len() as f32;
+    for (class, ((d, logit), share)) in d.iter_mut().zip(logits).zip(shares).enumerate() {
+        let each = classes.get(class).copied().unwrap_or(1.0) / logits.len() as f32;
         // ln(1 + e^-|z|) + max(z, 0) - z y, which never overflows.
         loss += f64::from(each * ((-logit.abs()).exp().ln_1p() + logit.max(0.0) - logit * share));
         *d = each * (1.0 / (1.0 + (-logit).exp()) - share);
@@ -260,6 +317,93 @@ fn log_softmax(logits: &[f32]) -> Vec<f32> {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    const LOGITS: [f32; 3] = [0.3, -1.2, 0.7];
+
+    /// The loss of one post's logits, and its slope.
+    fn loss_of(logits: [f32; 3], kind: Loss, target: Target<'_>) -> (f64, Vec<f32>) {
+        let mut head = Head {
+            logits: logits.to_vec(),
+            ..Head::default()
+        };
+        let loss = head.loss(kind, [target].into_iter(), 1.0);
+        (loss, head.d_logits)
+    }
+
+    /// A target of a teacher's scores alone.
+    fn soft(scores: &[f32], temperature: f32, weight: f32) -> Target<'_> {
+        Target {
+            shares: &[1.0, 0.0, 0.0],
+            weight: 0.0,
+            classes: &[],
+            soft: Some(SoftTarget {
+                scores,
+                temperature,
+                weight,
+            }),
+        }
+    }
+
+    #[test]
+    fn the_slope_of_a_teachers_loss_agrees_with_finite_differences() {
+        for (kind, scores) in [
+            (Loss::Softmax, [0.2, 0.5, 0.3]),
+            (Loss::Softmax, [0.0, 1.0, 0.0]),
+            (Loss::Sigmoid, [0.9, 0.0, 0.4]),
+        ] {
+            let target = soft(&scores, 2.5, 0.7);
+            let (_, slope) = loss_of(LOGITS, kind, target);
+            for (place, found) in slope.into_iter().enumerate() {
+                let moved = |by: f32| {
+                    let mut logits = LOGITS;
+                    logits[place] += by;
+                    loss_of(logits, kind, target).0
+                };
+                let difference = (moved(1e-2) - moved(-1e-2)) / 2e-2;
+                assert!(
+                    (difference - f64::from(found)).abs() < 1e-3,
+                    "{kind:?}: {difference} {found}"
+                );
+            }
+        }
+    }
+
+    #[test]
+    fn a_teachers_loss_is_least_where_the_scores_agree() {
+        let softmax: Vec<f64> = log_softmax(&LOGITS).iter().map(|&log| f64::from(log).exp()).collect();
+        let sigmoid = LOGITS.map(|logit| 1.0 / (1.0 + (-f64::from(logit)).exp()));
+        for temperature in [1.0, 2.0, 5.0] {
+            for (kind, scores) in [(Loss::Softmax, &softmax[..]), (Loss::Sigmoid, &sigmoid)] {
+                let scores = soften(scores, kind, temperature);
+                let (loss, slope) = loss_of(LOGITS, kind, soft(&scores, temperature, 1.0));
+                assert!(
+                    slope.iter().all(|d| d.abs() < 1e-5),
+                    "{kind:?} {temperature}: {slope:?}"
+                );
+                // The divergence is 0 there, the binary cross-entropy the entropy of the scores.
+                assert!(kind == Loss::Sigmoid || loss.abs() < 1e-5, "{temperature}: {loss}");
+            }
+        }
+    }
+
+    #[test]
+    fn certain_scores_are_labels_at_any_temperature() {
+        for temperature in [1.0, 2.0] {
+            for kind in [Loss::Softmax, Loss::Sigmoid] {
+                assert_eq!(soften(&[0.0, 1.0, 0.0], kind, temperature), [0.0, 1.0, 0.0]);
+            }
+        }
+        let label = Target {
+            shares: &[0.0, 1.0, 0.0],
+            weight: 1.0,
+            classes: &[],
+            soft: None,
+        };
+        for kind in [Loss::Softmax, Loss::Sigmoid] {
+            let certain = soft(&[0.0, 1.0, 0.0], 1.0, 1.0);
+            assert_eq!(loss_of(LOGITS, kind, certain), loss_of(LOGITS, kind, label));
+        }
+    }
 
     #[test]
     fn the_slope_of_the_divergence_agrees_with_finite_differences() {

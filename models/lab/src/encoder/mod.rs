@@ -13,7 +13,7 @@ mod pass;
 mod relative;
 mod weights;
 
-pub use head::{Head, HeadActivation, Loss, Pooling, Target};
+pub use head::{Head, HeadActivation, Loss, Pooling, SoftTarget, Target, soften};
 pub(crate) use layer::Product;
 pub use masked::{Masked, MaskedHead};
 pub use pass::{Pass, Rates};

@@ -51,15 +51,21 @@ fn loss(encoder: &Encoder, kind: Loss, rates: Rates) -> f64 {
 }
 
 fn targets() -> impl Iterator<Item = Target<'static>> {
-    let targets: [(&[f32], f32); 3] = [
-        (&[1.0, 0.0, 0.0], 1.0),
-        (&[0.0, 0.5, 0.5], 2.0),
-        (&[0.1, 0.1, 0.8], 0.5),
+    let soft = |scores| SoftTarget {
+        scores,
+        temperature: 2.5,
+        weight: 0.7,
+    };
+    let targets: [(&[f32], f32, Option<SoftTarget<'_>>); 3] = [
+        (&[1.0, 0.0, 0.0], 1.0, None),
+        (&[0.0, 0.5, 0.5], 2.0, Some(soft(&[0.2, 0.5, 0.3]))),
+        (&[0.1, 0.1, 0.8], 0.5, Some(soft(&[0.0, 0.0, 1.0]))),
     ];
-    targets.into_iter().map(|(shares, weight)| Target {
+    targets.into_iter().map(|(shares, weight, soft)| Target {
         shares,
         weight,
         classes: &[1.0, 0.0, 2.5],
+        soft,
     })
 }
 

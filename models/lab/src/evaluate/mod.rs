@@ -17,6 +17,7 @@ use moodstream::{
     model::{ModelFolder, ModelOptions, ProblemType, toml_mistake},
 };
 
+pub(crate) use self::serve::Server;
 pub use self::{
     report::{Comparison, Evaluation, LanguageReport},
     serve::{Served, Speed, serve},

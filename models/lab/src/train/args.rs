@@ -5,8 +5,11 @@ use std::path::PathBuf;
 use anyhow::{Result, ensure};
 use clap::ValueEnum;
 
-use crate::encoder::Pooling;
-use crate::training::{Common, contents, share};
+use super::teacher;
+use crate::{
+    encoder::{Loss, Pooling},
+    training::{Common, contents, share},
+};
 
 /// The command line arguments.
 #[derive(Debug, Clone, clap::Args)]
@@ -64,6 +67,24 @@ pub struct Args {
     /// thousands of validation posts
     #[arg(long)]
     pub(super) fit_bias: bool,
+    /// Model folder with the same labels whose scores of the posts, computed once before training, are learned as well. It is
+    /// run as the service would (ORT_DYLIB_PATH is the ONNX Runtime library)
+    #[arg(long, value_name = "DIR")]
+    pub(super) teacher: Option<PathBuf>,
+    /// Weight of the teacher's scores in the loss; the rest is that of the labels
+    #[arg(long, default_value_t = 0.5, value_name = "SHARE")]
+    pub(super) distill_weight: f32,
+    /// Temperature at which the scores of teacher and student are compared; above 1, the lower scores matter more
+    #[arg(long, default_value_t = 2.0, value_name = "TEMPERATURE")]
+    pub(super) distill_temperature: f32,
+    /// Posts without labels, one a line (of TSV, the first column; may be compressed as .zst; may be repeated), from which
+    /// only the teacher's scores are learned. Repeats and posts of --valid are left out. An epoch is one pass over these and
+    /// the labelled posts, shuffled together
+    #[arg(long, value_name = "FILE")]
+    pub(super) text: Vec<PathBuf>,
+    /// Use only this many of the posts without labels, the first ones
+    #[arg(long, value_name = "POSTS")]
+    pub(super) text_posts: Option<usize>,
 }
 
 /// How posts are weighted by their labels.
@@ -86,6 +107,16 @@ pub enum HeadKind {
     Sigmoid,
 }
 
+impl HeadKind {
+    /// The loss that it is trained with.
+    pub(super) fn loss(self) -> Loss {
+        match self {
+            Self::Softmax => Loss::Softmax,
+            Self::Sigmoid => Loss::Sigmoid,
+        }
+    }
+}
+
 impl Args {
     /// Checks the settings.
     pub(super) fn check(&self) -> Result<()> {
@@ -106,12 +137,30 @@ impl Args {
             "--r-drop {}: must be above 0, and needs --dropout and a softmax head",
             self.r_drop
         );
+        ensure!(
+            (0.0..=1.0).contains(&self.distill_weight),
+            "--distill-weight {}: must be from 0 to 1",
+            self.distill_weight
+        );
+        ensure!(
+            self.distill_temperature.is_finite() && self.distill_temperature > 0.0,
+            "--distill-temperature {}: must be above 0",
+            self.distill_temperature
+        );
+        ensure!(
+            self.text.is_empty() || self.teacher.is_some() && self.distill_weight > 0.0,
+            "--text: posts without labels need --teacher, and --distill-weight above 0"
+        );
+        ensure!(
+            self.text_posts.is_none_or(|posts| posts > 0 && !self.text.is_empty()),
+            "--text-posts: must be above 0, and needs --text"
+        );
         Ok(())
     }
 
     /// The settings that determine the result: a run with other settings can't resume from its state.
     pub(super) fn describe(&self) -> Result<String> {
-        Ok(format!(
+        let mut settings = format!(
             "{} train {} valid {} head-lr-factor {} layer-decay {} freeze-words {} freeze-layers {} average {} r-drop {} weight-decay {} \
              label-smoothing {} class-weights {:?} head {:?} pooling {:?} clip {}",
             self.common.describe()?,
@@ -129,6 +178,19 @@ impl Args {
             self.head,
             self.pooling,
             self.clip,
-        ))
+        );
+        if let Some(teacher) = &self.teacher {
+            let texts: Vec<String> = self.text.iter().map(|path| contents(path)).collect::<Result<_>>()?;
+            settings += &format!(
+                " teacher {} ({}) distill-weight {} distill-temperature {} text {} text-posts {:?}",
+                teacher.display(),
+                teacher::open_folder(teacher)?.info().id,
+                self.distill_weight,
+                self.distill_temperature,
+                texts.join(","),
+                self.text_posts,
+            );
+        }
+        Ok(settings)
     }
 }

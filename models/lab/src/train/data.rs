@@ -1,21 +1,47 @@
 //! Reads and tokenises labelled text, and makes batches.
 
-use std::{collections::BTreeMap, fs, path::Path};
+use std::{
+    collections::{BTreeMap, HashSet},
+    fs,
+    path::{Path, PathBuf},
+};
 
 use anyhow::{Context, Result, bail, ensure};
 use moodstream::{clean::Profile, model::Subwords};
 use rand::{SeedableRng, rngs::StdRng, seq::SliceRandom};
 
-use crate::data::{UNKNOWN, is_language};
+use crate::{
+    carry,
+    data::{UNKNOWN, is_language},
+};
 
-/// One labelled post.
+/// A post to learn from or to evaluate on.
 #[derive(Debug, Clone)]
 pub(super) struct Example {
     pub(super) ids: Vec<u32>,
     /// Its classes, each once and in rising order.
     pub(super) labels: Vec<usize>,
-    /// Classes of which it is not known whether the post has them, in rising order.
+    /// Classes of which it is not known whether the post has them, in rising order; all classes for a post without labels.
     pub(super) unknown: Vec<usize>,
+    /// The teacher's scores, softened; empty without a teacher.
+    pub(super) soft: Vec<f32>,
+}
+
+/// A post's text.
+#[derive(Debug, Clone)]
+pub(super) struct Text {
+    /// As in the file. A teacher may clean it in another way.
+    pub(super) raw: String,
+    clean: String,
+}
+
+impl Text {
+    fn new(raw: &str, profile: Profile) -> Self {
+        Self {
+            raw: raw.to_owned(),
+            clean: profile.clean(raw),
+        }
+    }
 }
 
 /// A row of a file.
@@ -23,7 +49,7 @@ pub(super) struct Example {
 pub(super) struct Row {
     /// Its line, from 1.
     number: usize,
-    text: String,
+    pub(super) text: Text,
     labels: Vec<String>,
     /// Labels of which it is not known whether the text has them.
     unknown: Vec<String>,
@@ -70,7 +96,7 @@ pub(super) fn read(path: &Path, profile: Profile) -> Result<Vec<Row>> {
         );
         rows.push(Row {
             number,
-            text: profile.clean(text),
+            text: Text::new(text, profile),
             unknown: unknown.map(str::to_owned).collect(),
             labels: labels.into_iter().map(str::to_owned).collect(),
         });
@@ -119,12 +145,53 @@ pub(super) fn examples(
         unknown.sort_unstable();
         unknown.dedup();
         Ok(Example {
-            ids: tokenizer.encode(text, longest).with_context(row)?,
+            ids: tokenizer.encode(&text.clean, longest).with_context(row)?,
             labels: ids,
             unknown,
+            soft: Vec::new(),
         })
     };
     rows.iter().map(example).collect()
+}
+
+/// Reads posts without labels and cleans them. Those that are empty, repeated, or equal to a validation post once they are
+/// clean are left out, and only the first `most` of the others are returned.
+pub(super) fn read_unlabelled(
+    paths: &[PathBuf],
+    profile: Profile,
+    most: Option<usize>,
+    valid: &[Row],
+) -> Result<Vec<Text>> {
+    let mut seen: HashSet<String> = valid.iter().map(|row| row.text.clean.clone()).collect();
+    let posts: Vec<Text> = carry::read_texts(paths)?
+        .iter()
+        .map(|raw| Text::new(raw, profile))
+        .filter(|text| !text.clean.is_empty() && seen.insert(text.clean.clone()))
+        .take(most.unwrap_or(usize::MAX))
+        .collect();
+    ensure!(
+        !posts.is_empty(),
+        "--text: all posts are empty once cleaned, or in the validation file"
+    );
+    Ok(posts)
+}
+
+/// Tokenises posts without labels, for a model of `classes` classes.
+pub(super) fn unlabelled_examples(
+    texts: &[Text],
+    classes: usize,
+    tokenizer: &Subwords,
+    longest: usize,
+) -> Result<Vec<Example>> {
+    let example = |text: &Text| {
+        Ok(Example {
+            ids: tokenizer.encode(&text.clean, longest)?,
+            labels: Vec::new(),
+            unknown: (0..classes).collect(),
+            soft: Vec::new(),
+        })
+    };
+    texts.iter().map(example).collect()
 }
 
 /// Refuses posts with unknown labels, which a softmax head can't learn from.
@@ -182,12 +249,35 @@ mod tests {
     }
 
     #[test]
+    fn posts_without_labels_are_used_once_and_not_if_they_are_for_validation() {
+        let folder = tempfile::tempdir().unwrap();
+        let path = |name: &str| folder.path().join(name);
+        fs::write(path("valid.tsv"), "hello @ann\tjoy\n").unwrap();
+        // The profile replaces mentions, so these are equal to the validation post.
+        fs::write(path("a.txt"), "hello @bob\nso\n\nso\tx\n").unwrap();
+        let more = zstd::encode_all(&b"hello @cid\nit is @bob\nso\nit is @ann\nnow\n"[..], 1).unwrap();
+        fs::write(path("b.txt.zst"), more).unwrap();
+        let valid = super::read(&path("valid.tsv"), Profile::TwitterRoberta).unwrap();
+        let paths = [path("a.txt"), path("b.txt.zst")];
+        let read = |most| -> Vec<String> {
+            let texts = read_unlabelled(&paths, Profile::TwitterRoberta, most, &valid).unwrap();
+            texts.into_iter().map(|text| text.raw).collect()
+        };
+        assert_eq!(read(None), ["so", "it is @bob", "now"]);
+        assert_eq!(read(Some(2)), ["so", "it is @bob"]);
+        fs::write(path("a.txt"), "hello @bob\n").unwrap();
+        let error = read_unlabelled(&paths[..1], Profile::TwitterRoberta, None, &valid).unwrap_err();
+        assert!(error.to_string().starts_with("--text: all posts are empty"), "{error}");
+    }
+
+    #[test]
     fn batches_hold_each_example_once_and_follow_the_seed() {
         let examples: Vec<Example> = (0..1003)
             .map(|i| Example {
                 ids: vec![0; 1 + i * 7 % 40],
                 labels: vec![0],
                 unknown: Vec::new(),
+                soft: Vec::new(),
             })
             .collect();
         let batches = |seed, epoch| super::batches(&examples, 8, seed, epoch);

@@ -5,6 +5,7 @@ mod bias;
 mod data;
 mod evaluate;
 mod report;
+mod teacher;
 mod tune;
 
 pub use args::{Args, ClassWeights, HeadKind};
@@ -18,11 +19,12 @@ use serde::{Deserialize, Serialize};
 use self::{
     data::Example,
     report::{Epoch, Report},
+    teacher::Teacher,
     tune::FineTuner,
 };
 use crate::{
     checkpoint::{Checkpoint, Family},
-    encoder::{Encoder, Frozen},
+    encoder::{Encoder, Frozen, soften},
     files::{self, Staging},
     optim::Settings,
     tokenizer,
@@ -60,18 +62,45 @@ pub fn run(args: Args) -> Result<()> {
         args.train.display(),
         labels[0]
     );
+    let teacher = args
+        .teacher
+        .as_deref()
+        .map(|folder| Teacher::start(folder, &labels, args.head.loss(), common.threads))
+        .transpose()?;
+    let texts = match args.text.is_empty() {
+        true => Vec::new(),
+        false => data::read_unlabelled(&args.text, common.profile, args.text_posts, &valid_rows)?,
+    };
     let longest = common.max_tokens.min(base.shape.longest());
-    let train = data::examples(&train_rows, &labels, &tokenizer, longest, &args.train)?;
+    let mut train = data::examples(&train_rows, &labels, &tokenizer, longest, &args.train)?;
     let valid = data::examples(&valid_rows, &labels, &tokenizer, longest, &args.valid)?;
     if args.head == HeadKind::Softmax {
         data::ensure_labelled(&train, &train_rows, &args.train)?;
         data::ensure_labelled(&valid, &valid_rows, &args.valid)?;
     }
+    train.append(&mut data::unlabelled_examples(
+        &texts,
+        labels.len(),
+        &tokenizer,
+        longest,
+    )?);
     let ids = train.iter().chain(&valid).flat_map(|example| &example.ids);
     ensure_known(ids, &base.shape, &common.base)?;
 
     let staging = Staging::new(&common.out)?;
     let mut run = Run::new(&args, (base, family), &labels, &train)?;
+    if let Some(teacher) = teacher {
+        let raw: Vec<&str> = train_rows
+            .iter()
+            .map(|row| &row.text)
+            .chain(&texts)
+            .map(|text| text.raw.as_str())
+            .collect();
+        let scores = teacher.scores(&raw, run.training.work())?;
+        for (example, scores) in train.iter_mut().zip(scores) {
+            example.soft = soften(&scores, args.head.loss(), args.distill_temperature);
+        }
+    }
     run.go(&train, &valid)?;
     let best = run.best_folder();
     let Journal { epochs, best: chosen } = &run.training.progress.journal;
@@ -89,7 +118,8 @@ pub fn run(args: Args) -> Result<()> {
     files::write(&staging.path().join("moodstream.toml"), manifest.as_bytes())?;
     let report = Report {
         labels: &labels,
-        train_posts: train.len(),
+        train_posts: train_rows.len(),
+        text_posts: texts.len(),
         valid_posts: valid.len(),
         settings: &run.training.progress.settings,
         best_epoch: best_epoch + 1,

@@ -23,6 +23,8 @@ pub(crate) struct Epoch {
 pub(crate) struct Report<'a> {
     pub(crate) labels: &'a [String],
     pub(crate) train_posts: usize,
+    /// Training posts without labels.
+    pub(crate) text_posts: usize,
     pub(crate) valid_posts: usize,
     pub(crate) settings: &'a str,
     pub(crate) best_epoch: usize,

@@ -4,8 +4,8 @@ use rand::{Rng, SeedableRng, rngs::StdRng};
 
 use super::*;
 use crate::{
-    encoder::{HeadActivation, Pooling, Shape, normal},
-    testing::arguments,
+    encoder::{HeadActivation, Loss, Pooling, Shape, normal},
+    testing::{arguments, linear_model},
     training::Progress,
 };
 
@@ -303,4 +303,95 @@ fn invalid_input_is_named_in_one_line() {
     args.common.lr = f32::NAN;
     assert!(run(args).is_err());
     assert!(!bench.path("out").exists() && !bench.path("out.partial").exists());
+}
+
+impl Bench {
+    /// Makes the folder `teacher` with a model that knows the label of each post.
+    fn teacher(&self, loss: Loss) -> String {
+        let path = self.path("teacher");
+        linear_model(&path, &["surprise", "anger", "joy"], &["odd", "bad", "good"], loss);
+        path.into_os_string().into_string().unwrap()
+    }
+
+    /// The weights after a run with more arguments.
+    fn trained(&self, out: &str, more: &[&str]) -> Vec<f32> {
+        run(self.args(out, more)).unwrap();
+        Checkpoint::read(&self.path(out)).unwrap().encoder.weights.dense
+    }
+}
+
+#[test]
+fn a_teacher_of_weight_zero_changes_nothing() {
+    let bench = Bench::new();
+    for (head, loss, r_drop) in [
+        ("softmax", Loss::Softmax, "0"),
+        ("softmax", Loss::Softmax, "1"),
+        ("sigmoid", Loss::Sigmoid, "0"),
+    ] {
+        let teacher = bench.teacher(loss);
+        let alone = [
+            "--epochs",
+            "2",
+            "--head",
+            head,
+            "--r-drop",
+            r_drop,
+            "--class-weights",
+            "sqrt",
+        ];
+        let taught = |weight| [&alone[..], &["--teacher", &teacher, "--distill-weight", weight]].concat();
+        let name = |kind: &str| format!("{kind}-{head}-{r_drop}");
+        let weights = bench.trained(&name("alone"), &alone);
+        assert_eq!(weights, bench.trained(&name("zero"), &taught("0")), "{head} {r_drop}");
+        assert_ne!(weights, bench.trained(&name("half"), &taught("0.5")), "{head} {r_drop}");
+    }
+}
+
+#[test]
+fn scores_of_a_certain_teacher_alone_are_labels_without_class_weights() {
+    let bench = Bench::new();
+    let teacher = bench.teacher(Loss::Softmax);
+    let labels = bench.trained("labels", &["--epochs", "2"]);
+    let taught = ["--epochs", "2", "--class-weights", "inverse", "--teacher", &teacher];
+    let alone = [&taught[..], &["--distill-weight", "1", "--distill-temperature", "1"]].concat();
+    assert_eq!(labels, bench.trained("scores", &alone));
+}
+
+#[test]
+fn posts_without_labels_teach_what_the_labelled_ones_lack() {
+    let bench = Bench::new();
+    // The validation posts end in a word that the texts lack, so none of them is left out.
+    let posts = fs::read_to_string(bench.path("posts.tsv")).unwrap();
+    fs::write(bench.path("valid.tsv"), posts.replace('\t', " is now\t")).unwrap();
+    fs::write(
+        bench.path("few.tsv"),
+        "good now\tjoy\nbad it\tanger\nso odd\tsurprise\n",
+    )
+    .unwrap();
+    fs::write(bench.path("text.tsv"), &posts).unwrap();
+    let text = bench.path("text.tsv").into_os_string().into_string().unwrap();
+    for (head, loss) in [("softmax", Loss::Softmax), ("sigmoid", Loss::Sigmoid)] {
+        let teacher = bench.teacher(loss);
+        let macro_f1 = |out: &str, more: &[&str]| {
+            let out = format!("{out}-{head}");
+            let mut args = bench.args(&out, &[&["--head", head, "--epochs", "30"], more].concat());
+            (args.train, args.valid) = (bench.path("few.tsv"), bench.path("valid.tsv"));
+            run(args).unwrap();
+            let report = fs::read(bench.path(&out).join("report/report.json")).unwrap();
+            let report: serde_json::Value = serde_json::from_slice(&report).unwrap();
+            assert_eq!(report["train_posts"], 3);
+            (
+                report["valid"]["macro_f1"].as_f64().unwrap(),
+                report["text_posts"].as_u64().unwrap(),
+            )
+        };
+        let (alone, none) = macro_f1("alone", &[]);
+        let (taught, texts) = macro_f1("taught", &["--teacher", &teacher, "--text", &text]);
+        assert!(
+            taught > alone + 0.1 && taught > 0.95,
+            "{head}: {alone} alone, {taught} taught"
+        );
+        let few = macro_f1("few", &["--teacher", &teacher, "--text", &text, "--text-posts", "9"]).1;
+        assert!(none == 0 && texts > 40 && few == 9, "{head}: {none} {texts} {few}");
+    }
 }

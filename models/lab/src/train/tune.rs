@@ -7,11 +7,11 @@ use rand::{SeedableRng, rngs::StdRng};
 
 use super::{
     Journal,
-    args::{Args, ClassWeights, HeadKind},
+    args::{Args, ClassWeights},
     data::Example,
 };
 use crate::{
-    encoder::{Encoder, Gradient, Head, Loss, Packed, Pass, Rates, Target},
+    encoder::{Encoder, Gradient, Head, Loss, Packed, Pass, Rates, SoftTarget, Target},
     training::Training,
 };
 
@@ -21,6 +21,8 @@ pub(super) struct FineTuner {
     classes: usize,
     smoothing: f32,
     r_drop: f32,
+    /// The weight of the teacher's scores, 0 without a teacher, and their temperature.
+    soft: (f32, f32),
     /// The weight of a post by its label; with a sigmoid head, the weight of a label where a post has it.
     class_weights: Vec<f32>,
     workers: Vec<FineTuneWorker>,
@@ -44,10 +46,7 @@ struct FineTuneWorker {
 impl FineTuner {
     /// For posts of `classes` classes, and `base` with a head for them.
     pub(super) fn new(args: &Args, base: Encoder, classes: usize, train: &[Example]) -> (Self, Encoder) {
-        let loss = match args.head {
-            HeadKind::Softmax => Loss::Softmax,
-            HeadKind::Sigmoid => Loss::Sigmoid,
-        };
+        let loss = args.head.loss();
         let mut encoder = base.with_head(classes, &mut StdRng::seed_from_u64(args.common.seed));
         let counts = counts(train, classes);
         if loss == Loss::Sigmoid {
@@ -64,6 +63,10 @@ impl FineTuner {
             classes,
             smoothing: args.label_smoothing,
             r_drop: args.r_drop,
+            soft: (
+                args.teacher.as_ref().map_or(0.0, |_| args.distill_weight),
+                args.distill_temperature,
+            ),
             class_weights: class_weights(args.class_weights, &counts),
             workers: (0..args.common.threads).map(|_| FineTuneWorker::default()).collect(),
         };
@@ -78,9 +81,13 @@ impl FineTuner {
         rate: f32,
     ) -> Result<(f64, f64)> {
         let targets: Vec<OwnedTarget> = batch.iter().map(|example| self.target(example)).collect();
-        let weight: f64 = targets.iter().map(|target| f64::from(target.weight)).sum();
+        let (loss, r_drop, (soft, temperature)) = (self.loss, self.r_drop, self.soft);
+        let hard = 1.0 - soft;
+        let weight: f64 = targets
+            .iter()
+            .map(|target| f64::from(hard * target.weight + soft))
+            .sum();
         let share = (1.0 / weight.max(1e-9)) as f32;
-        let (loss, r_drop) = (self.loss, self.r_drop);
         let passes = if r_drop > 0.0 { 2 } else { 1 };
         let sum = training.learn(&mut self.workers, rate, |worker, part, encoder, gradient| {
             // A batch is ordered by length: this way all threads have about as much work.
@@ -91,8 +98,13 @@ impl FineTuner {
             let posts: Packed = mine().map(|post| batch[post].ids.as_slice()).collect();
             let targets = mine().map(|post| Target {
                 shares: &targets[post].shares,
-                weight: targets[post].weight,
+                weight: hard * targets[post].weight,
                 classes: &targets[post].classes,
+                soft: (soft > 0.0).then(|| SoftTarget {
+                    scores: &batch[post].soft,
+                    temperature,
+                    weight: soft,
+                }),
             });
             let dropout = (part.rates, part.seed);
             worker.learn(encoder, &posts, targets, (loss, r_drop, share), dropout, gradient)
@@ -102,6 +114,14 @@ impl FineTuner {
 
     fn target(&self, example: &Example) -> OwnedTarget {
         let (classes, smoothing) = (self.classes, self.smoothing);
+        if self.loss == Loss::Softmax && example.labels.is_empty() {
+            // A post without labels: its cross-entropy with no shares is 0.
+            return OwnedTarget {
+                shares: vec![0.0; classes],
+                weight: 1.0,
+                classes: Vec::new(),
+            };
+        }
         let (mass, floor) = match self.loss {
             Loss::Softmax => (1.0 / example.labels.len() as f32, smoothing / classes as f32),
             Loss::Sigmoid => (1.0, smoothing / 2.0),
@@ -224,6 +244,7 @@ mod tests {
             ids: vec![0, 2],
             labels: labels.to_vec(),
             unknown: unknown.to_vec(),
+            soft: Vec::new(),
         };
         let examples = [
             example(&[0], &[]),
@@ -238,6 +259,7 @@ mod tests {
             classes: 3,
             smoothing: 0.0,
             r_drop: 0.0,
+            soft: (0.0, 1.0),
             class_weights: vec![0.5, 2.5, 1.0],
             workers: Vec::new(),
         };

@@ -10,3 +10,4 @@ mod export;
 mod exporters;
 mod recipe;
 mod support;
+mod teacher;
