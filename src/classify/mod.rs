@@ -46,7 +46,7 @@ use self::{
     cache::{Answers, PredictionCache},
     linear::LinearBackend,
     queue::Queue,
-    session::{FIXED_COLUMNS, OrtSession},
+    session::{FIXED_COLUMNS, OrtSession, load_sessions},
     session_thread::{Buffers, SessionThread},
     tokenizer_thread::{Batch, Job, TokenizerThread},
     workload::{WorkUnit, Workload},
@@ -363,29 +363,6 @@ fn limits(folder: &ModelFolder, options: &ClassifyOptions) -> Result<BatchLimits
         });
     }
     Ok(limits)
-}
-
-/// Loads as many sessions as the resolved options specify.
-fn load_sessions(folder: &ModelFolder, options: &ClassifyOptions) -> Result<Vec<OrtSession>, ClassifyError> {
-    let environment = environment(options)?;
-    // The first one is loaded alone, so that a faulty model is reported once. The others load in parallel.
-    let mut sessions = vec![OrtSession::load(&environment, folder, options)?];
-    let rest: Vec<Result<OrtSession, ClassifyError>> = thread::scope(|scope| {
-        let loads: Vec<_> = (1..options.sessions)
-            .map(|_| scope.spawn(|| OrtSession::load(&environment, folder, options)))
-            .collect();
-        loads
-            .into_iter()
-            .map(|load| {
-                load.join()
-                    .unwrap_or_else(|_| Err(graph_error(folder, GraphError::Panic)))
-            })
-            .collect()
-    });
-    for session in rest {
-        sessions.push(session?);
-    }
-    Ok(sessions)
 }
 
 /// Determines properties of the model, and adapts sessions and batches to them.

@@ -30,8 +30,8 @@ pub struct ClassifyOptions {
     /// The ONNX Runtime library. Defaults to `ORT_DYLIB_PATH` from the environment, or else to
     /// `lib/libonnxruntime.so` under `$MOODSTREAM_RUNTIME` or `.runtime`.
     pub onnxruntime: Option<PathBuf>,
-    /// The number of sessions, each with a thread and a copy of the weights. The default is one per core on a CPU and 2 on a
-    /// GPU (one computes while the other transfers a batch).
+    /// The number of sessions, each with a thread. The default is one per core on a CPU, where they share the weights through a
+    /// temporary file, and 2 on a GPU (one computes while the other transfers a batch), each with a copy of the weights.
     pub sessions: usize,
     /// The number of threads that share one operator of a session. The default is 1.
     pub intra_threads: usize,

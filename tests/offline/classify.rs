@@ -162,6 +162,28 @@ fn half_precision_is_supported() {
 }
 
 #[test]
+fn sessions_that_share_weights_predict_exactly_as_one_with_its_own() {
+    let shipped = Path::new(env!("CARGO_MANIFEST_DIR")).join("models/emotion-roberta-6x384");
+    let models = [
+        (fixture(), Precision::Fp32),
+        (fixture(), Precision::Fp16),
+        (shipped.clone(), Precision::Int8),
+        (shipped, Precision::Fp16),
+    ];
+    for (folder, precision) in models {
+        let options = ModelOptions {
+            precision,
+            ..ModelOptions::default()
+        };
+        let folder = ModelFolder::open(folder, &options).unwrap();
+        let start = |sessions| Classifier::start(&folder, &ClassifyOptions { sessions, ..uncached() }).unwrap();
+        // Eight batches at least, so that both sessions run some.
+        let posts: Vec<String> = (0..64).map(|n| format!("{n} {}", "so happy ".repeat(n % 9))).collect();
+        assert_eq!(classify(&start(1), &posts), classify(&start(2), &posts), "{precision}");
+    }
+}
+
+#[test]
 fn long_posts_are_truncated_and_special_tokens_in_posts_are_text() {
     let folder = open(Precision::Fp32);
     let tokenizer = folder.tokenizer();

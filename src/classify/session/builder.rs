@@ -33,13 +33,6 @@ pub(super) fn builder(
     folder: &ModelFolder,
     options: &ClassifyOptions,
 ) -> Result<SessionBuilder, ClassifyError> {
-    let refused = |setting: &str| {
-        let setting = setting.to_owned();
-        move |error: ort::Error<SessionBuilder>| ClassifyError::Setting {
-            setting,
-            reason: one_line(error.message()),
-        }
-    };
     let level = match options.optimization {
         Optimization::None => GraphOptimizationLevel::Disable,
         Optimization::Basic => GraphOptimizationLevel::Level1,
@@ -79,6 +72,15 @@ pub(super) fn builder(
             .map_err(refused("all_nodes_on_device"))?;
     }
     register(builder, info.provider, options)
+}
+
+/// Returns the conversion of ONNX Runtime's error about a setting.
+pub(super) fn refused(setting: &str) -> impl FnOnce(ort::Error<SessionBuilder>) -> ClassifyError {
+    let setting = setting.to_owned();
+    move |error| ClassifyError::Setting {
+        setting,
+        reason: one_line(error.message()),
+    }
 }
 
 /// Returns the session settings of int8 models on a CPU.

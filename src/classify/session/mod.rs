@@ -3,6 +3,7 @@
 mod bound;
 mod builder;
 mod inputs;
+mod load;
 
 use ort::{
     environment::Environment,
@@ -10,11 +11,12 @@ use ort::{
     value::{DynValue, TensorElementType, TensorRef},
 };
 
-pub(super) use self::bound::FIXED_COLUMNS;
+pub(super) use self::{bound::FIXED_COLUMNS, load::load_sessions};
 use self::{
     bound::{BoundInputs, DeviceMemory, FixedShapes},
     builder::{builder, load_reason},
     inputs::{InputValues, narrowed},
+    load::SharedGraph,
 };
 use super::{
     backend::{Backend, Padded},
@@ -51,20 +53,24 @@ struct LogitReader {
 }
 
 impl OrtSession {
-    /// Loads a folder's ONNX file, and checks that its inputs and outputs are those of a sequence classifier.
-    pub(super) fn load(
+    /// Loads a folder's ONNX file or its shared graph, and checks that its inputs and outputs are those of a sequence classifier.
+    fn load(
         environment: &Environment,
         folder: &ModelFolder,
         options: &ClassifyOptions,
+        shared: Option<&SharedGraph>,
     ) -> Result<Self, ClassifyError> {
         let file = folder.weights().file();
-        let session = builder(environment, folder, options)?
-            .commit_from_file(file)
-            .map_err(|error| ClassifyError::Load {
-                path: file.to_owned(),
-                precision: folder.info().precision,
-                reason: load_reason(&error.to_string()),
-            })?;
+        let mut builder = builder(environment, folder, options)?;
+        let loaded = match shared {
+            Some(graph) => SharedGraph::unchanged(builder)?.commit_from_file(graph.file()),
+            None => builder.commit_from_file(file),
+        };
+        let session = loaded.map_err(|error| ClassifyError::Load {
+            path: file.to_owned(),
+            precision: folder.info().precision,
+            reason: load_reason(&error.to_string()),
+        })?;
         let graph = |fault| ClassifyError::Graph {
             path: file.to_owned(),
             fault,
