@@ -3,6 +3,7 @@
 use std::{
     fs,
     path::{Path, PathBuf},
+    process::Command,
     sync::{Arc, LazyLock},
     time::Duration,
 };
@@ -181,6 +182,23 @@ fn sessions_that_share_weights_predict_exactly_as_one_with_its_own() {
         let posts: Vec<String> = (0..64).map(|n| format!("{n} {}", "so happy ".repeat(n % 9))).collect();
         assert_eq!(classify(&start(1), &posts), classify(&start(2), &posts), "{precision}");
     }
+}
+
+#[test]
+fn without_a_temporary_folder_each_session_has_its_own_weights() {
+    let output = Command::new(env!("CARGO_BIN_EXE_moodstream"))
+        .args(["classify", "so happy", "--model"])
+        .arg(fixture())
+        .env("MOODSTREAM_CLASSIFY__SESSIONS", "2")
+        .env("TMPDIR", "/nowhere")
+        .output()
+        .unwrap();
+    let log = String::from_utf8_lossy(&output.stderr);
+    assert!(output.status.success(), "{log}");
+    assert!(
+        log.contains("sessions can't share the weights") && log.contains("/nowhere"),
+        "{log}"
+    );
 }
 
 #[test]

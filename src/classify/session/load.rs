@@ -67,18 +67,34 @@ fn load_first(
     if options.sessions < 2 || folder.info().provider.is_gpu() {
         return Ok((load_alone()?, None));
     }
-    let shared = SharedGraph::write(environment, folder, options).and_then(|graph| {
-        let session = OrtSession::load(environment, folder, options, Some(&graph))?;
-        Ok((session, Some(graph)))
-    });
+    let shared = tempfile::tempdir()
+        .map_err(|error| format!("no temporary folder: {error}"))
+        .and_then(|into| load_shared(environment, folder, options, into).map_err(|error| error.to_string()));
     match shared {
-        Ok(shared) => Ok(shared),
-        Err(error) => {
+        Ok((first, graph)) => Ok((first, Some(graph))),
+        Err(reason) => {
             let first = load_alone()?;
-            tracing::warn!("the sessions can't share the weights, so each keeps its own copy: {error}");
+            tracing::warn!(reason, "sessions can't share the weights, so each keeps its own copy");
             Ok((first, None))
         }
     }
+}
+
+fn load_shared(
+    environment: &Environment,
+    folder: &ModelFolder,
+    options: &ClassifyOptions,
+    into: TempDir,
+) -> Result<(OrtSession, SharedGraph), ClassifyError> {
+    // In a thread of its own, whose heap is returned to the system when it has ended.
+    let graph = thread::scope(|scope| {
+        let write = scope.spawn(|| SharedGraph::write(environment, folder, options, into));
+        write
+            .join()
+            .unwrap_or_else(|_| Err(graph_error(folder, GraphError::Panic)))
+    })?;
+    let session = OrtSession::load(environment, folder, options, Some(&graph))?;
+    Ok((session, graph))
 }
 
 /// A model's optimised graph in a temporary folder, next to a file of its weights. Sessions map that file into memory, so a
@@ -93,14 +109,9 @@ impl SharedGraph {
         environment: &Environment,
         folder: &ModelFolder,
         options: &ClassifyOptions,
+        into: TempDir,
     ) -> Result<Self, ClassifyError> {
-        let setting = |reason: String| ClassifyError::Setting {
-            setting: "a temporary copy of the graph".to_owned(),
-            reason,
-        };
-        let graph = Self {
-            folder: tempfile::tempdir().map_err(|error| setting(error.to_string()))?,
-        };
+        let graph = Self { folder: into };
         let mut builder = builder(environment, folder, options)?
             .with_optimized_model_path(graph.file())
             .map_err(refused("an optimised model's path"))?
@@ -115,7 +126,10 @@ impl SharedGraph {
         }
         builder
             .commit_from_file(folder.weights().file())
-            .map_err(|error| setting(one_line(error.message())))?;
+            .map_err(|error| ClassifyError::Setting {
+                setting: "to write the optimised graph".to_owned(),
+                reason: one_line(error.message()),
+            })?;
         Ok(graph)
     }
 
