@@ -17,6 +17,7 @@ pub mod batching;
 mod cache;
 mod error;
 mod fault;
+mod fused;
 mod graph;
 mod linear;
 mod options;

@@ -19,6 +19,7 @@ pub mod groups;
 mod languages;
 pub mod linear;
 mod manifest;
+pub mod onnx;
 mod options;
 mod postprocess;
 mod subwords;

@@ -162,6 +162,62 @@ fn half_precision_is_supported() {
     }
 }
 
+/// The texts of the fixtures in twenty languages and of the ironic ones.
+fn fixture_texts() -> Vec<String> {
+    let fixtures = Path::new(env!("CARGO_MANIFEST_DIR")).join("tests/fixtures");
+    let files = ["languages", "irony"].map(|folder| fs::read_dir(fixtures.join(folder)).unwrap());
+    let mut files: Vec<PathBuf> = files.into_iter().flatten().map(|file| file.unwrap().path()).collect();
+    files.retain(|file| file.extension().is_some_and(|extension| extension == "tsv"));
+    files.sort();
+    let texts = files.iter().flat_map(|file| {
+        let lines = fs::read_to_string(file).unwrap();
+        lines
+            .lines()
+            .map(|line| line.split('\t').next().unwrap().to_owned())
+            .collect::<Vec<_>>()
+    });
+    texts.collect()
+}
+
+#[test]
+fn fused_operators_predict_as_the_graph_without_them_and_texts_alone_as_together() {
+    let texts = fixture_texts();
+    assert!(texts.len() > 400);
+    for model in ["emotion-roberta-6x384", "emotion-xlm-roberta-12x384-multilingual"] {
+        let path = Path::new(env!("CARGO_MANIFEST_DIR")).join("models").join(model);
+        let int8 = ModelOptions {
+            precision: Precision::Int8,
+            ..ModelOptions::default()
+        };
+        let folder = ModelFolder::open(path, &int8).unwrap();
+        let predict = |fused_operators: bool, max_batch_posts: usize| -> Vec<Prediction> {
+            let options = ClassifyOptions {
+                fused_operators,
+                max_batch_posts,
+                ..uncached()
+            };
+            let classifier = Classifier::start(&folder, &options).unwrap();
+            classify(&classifier, &texts).into_iter().map(Result::unwrap).collect()
+        };
+        let (fused, plain, alone) = (predict(true, 8), predict(false, 8), predict(true, 1));
+        let difference = |a: &Prediction, b: &Prediction| {
+            let scores = a.scores.iter().zip(b.scores.iter());
+            scores.map(|(a, b)| (a - b).abs()).fold(0.0, f64::max)
+        };
+        // The last layers are products of floats, whose sums may depend on the batch in their last digits.
+        let largest = fused
+            .iter()
+            .zip(&alone)
+            .map(|(a, b)| difference(a, b))
+            .fold(0.0, f64::max);
+        assert!(largest < 1e-5, "{model}: {largest}");
+        let mean = fused.iter().zip(&plain).map(|(a, b)| difference(a, b)).sum::<f64>() / texts.len() as f64;
+        assert!(mean < 0.01, "{model}: {mean}");
+        let same = fused.iter().zip(&plain).filter(|(a, b)| a.emotion == b.emotion).count();
+        assert!(same * 100 >= texts.len() * 98, "{model}: {same} of {}", texts.len());
+    }
+}
+
 #[test]
 fn sessions_that_share_weights_predict_exactly_as_one_with_its_own() {
     let shipped = Path::new(env!("CARGO_MANIFEST_DIR")).join("models/emotion-roberta-6x384");

@@ -149,11 +149,16 @@ fn register(
         .map_err(|error| unavailable(one_line(error.message())))
 }
 
-/// Returns why a file can't be loaded, given ONNX Runtime's message.
-pub(super) fn load_reason(message: &str) -> String {
-    match message.contains("Protobuf parsing failed") || message.contains("No graph was found") {
+/// Returns the error for a folder's file that can't be loaded, given the message of ONNX Runtime or of the system.
+pub(super) fn load_error(folder: &ModelFolder, message: &str) -> ClassifyError {
+    let reason = match message.contains("Protobuf parsing failed") || message.contains("No graph was found") {
         true => "it is not an ONNX file, or it is damaged: fetch or export it again".to_owned(),
         false => one_line(message),
+    };
+    ClassifyError::Load {
+        path: folder.weights().file().to_owned(),
+        precision: folder.info().precision,
+        reason,
     }
 }
 

@@ -1,27 +1,31 @@
 //! Loads a model's sessions, which share its weights on a CPU.
 
-use std::{path::PathBuf, thread};
+use std::{fs, path::PathBuf, thread};
 
 use ort::{
     environment::Environment,
     ep,
     logging::LogLevel,
-    session::builder::{GraphOptimizationLevel, SessionBuilder},
+    session::{
+        Session,
+        builder::{GraphOptimizationLevel, SessionBuilder},
+    },
 };
 use tempfile::TempDir;
 
 use super::{
     OrtSession,
-    builder::{builder, refused},
+    builder::{builder, load_error, refused},
 };
 use crate::{
     classify::{
         error::{GraphError, one_line},
+        fused::{domain, fuse, is_fast_here},
         graph_error,
-        options::{ClassifyError, ClassifyOptions},
+        options::{ClassifyError, ClassifyOptions, Optimization},
         runtime::environment,
     },
-    model::ModelFolder,
+    model::{ModelFolder, Precision, Provider},
 };
 
 /// The setting with the name of the file with the optimised graph's weights, relative to the graph.
@@ -41,7 +45,7 @@ pub(in crate::classify) fn load_sessions(
     let mut sessions = vec![first];
     let rest: Vec<Result<OrtSession, ClassifyError>> = thread::scope(|scope| {
         let loads: Vec<_> = (1..options.sessions)
-            .map(|_| scope.spawn(|| OrtSession::load(&environment, folder, options, graph.as_ref())))
+            .map(|_| scope.spawn(|| OrtSession::load(&environment, folder, options, &graph)))
             .collect();
         loads
             .into_iter()
@@ -57,63 +61,93 @@ pub(in crate::classify) fn load_sessions(
     Ok(sessions)
 }
 
-/// Loads the first session, from a shared graph if there will be several on a CPU.
+/// Loads the first session, from a shared graph if there will be several on a CPU. Returns the graph for the others.
 fn load_first(
     environment: &Environment,
     folder: &ModelFolder,
     options: &ClassifyOptions,
-) -> Result<(OrtSession, Option<SharedGraph>), ClassifyError> {
-    let load_alone = || OrtSession::load(environment, folder, options, None);
-    if options.sessions < 2 || folder.info().provider.is_gpu() {
-        return Ok((load_alone()?, None));
-    }
-    let shared = tempfile::tempdir()
-        .map_err(|error| format!("no temporary folder: {error}"))
-        .and_then(|into| load_shared(environment, folder, options, into).map_err(|error| error.to_string()));
-    match shared {
-        Ok((first, graph)) => Ok((first, Some(graph))),
-        Err(reason) => {
-            let first = load_alone()?;
-            tracing::warn!(reason, "sessions can't share the weights, so each keeps its own copy");
-            Ok((first, None))
+) -> Result<(OrtSession, Graph), ClassifyError> {
+    let graph = Graph::read(folder, options)?;
+    if options.sessions >= 2 && !folder.info().provider.is_gpu() {
+        let shared = tempfile::tempdir()
+            .map_err(|error| format!("no temporary folder: {error}"))
+            .and_then(|into| {
+                load_shared(environment, folder, options, &graph, into).map_err(|error| error.to_string())
+            });
+        match shared {
+            Ok(shared) => return Ok(shared),
+            Err(reason) => tracing::warn!(reason, "sessions can't share the weights, so each keeps its own copy"),
         }
     }
+    Ok((OrtSession::load(environment, folder, options, &graph)?, graph))
 }
 
 fn load_shared(
     environment: &Environment,
     folder: &ModelFolder,
     options: &ClassifyOptions,
+    graph: &Graph,
     into: TempDir,
-) -> Result<(OrtSession, SharedGraph), ClassifyError> {
+) -> Result<(OrtSession, Graph), ClassifyError> {
     // In a thread of its own, whose heap is returned to the system when it has ended.
-    let graph = thread::scope(|scope| {
-        let write = scope.spawn(|| SharedGraph::write(environment, folder, options, into));
+    let shared = thread::scope(|scope| {
+        let write = scope.spawn(|| graph.write_shared(environment, folder, options, into));
         write
             .join()
             .unwrap_or_else(|_| Err(graph_error(folder, GraphError::Panic)))
     })?;
-    let session = OrtSession::load(environment, folder, options, Some(&graph))?;
-    Ok((session, graph))
+    let session = OrtSession::load(environment, folder, options, &shared)?;
+    Ok((session, shared))
 }
 
-/// A model's optimised graph in a temporary folder, next to a file of its weights. Sessions map that file into memory, so a
-/// weight is in memory only once, and stays there when the folder is deleted.
-pub(super) struct SharedGraph {
-    folder: TempDir,
+/// The graph that sessions run.
+pub(super) struct Graph {
+    place: Place,
+    has_fused_operators: bool,
 }
 
-impl SharedGraph {
-    /// Optimises the graph as the options say, and writes it.
-    fn write(
+enum Place {
+    /// The folder's file.
+    File(PathBuf),
+    /// The bytes of an ONNX file.
+    Memory(Vec<u8>),
+    /// An optimised graph in a temporary folder, next to a file of its weights. Sessions map that file into memory, so a weight
+    /// is in memory only once, and stays there when the folder is deleted.
+    Shared(TempDir),
+}
+
+impl Graph {
+    /// Returns the folder's graph, with fused operators if it can have them and is faster with them here.
+    fn read(folder: &ModelFolder, options: &ClassifyOptions) -> Result<Self, ClassifyError> {
+        let (file, info) = (folder.weights().file(), folder.info());
+        let may_be_fused = options.fused_operators
+            && options.optimization == Optimization::All
+            && options.intra_threads <= 1
+            && info.provider == Provider::Cpu
+            && info.precision == Precision::Int8
+            && is_fast_here();
+        let fused = match may_be_fused {
+            true => fuse(&fs::read(file).map_err(|error| load_error(folder, &error.to_string()))?),
+            false => None,
+        };
+        let has_fused_operators = fused.is_some();
+        let place = fused.map_or_else(|| Place::File(file.to_owned()), Place::Memory);
+        Ok(Self {
+            place,
+            has_fused_operators,
+        })
+    }
+
+    /// Optimises the graph as the options say, and writes it into a folder.
+    fn write_shared(
+        &self,
         environment: &Environment,
         folder: &ModelFolder,
         options: &ClassifyOptions,
         into: TempDir,
     ) -> Result<Self, ClassifyError> {
-        let graph = Self { folder: into };
         let mut builder = builder(environment, folder, options)?
-            .with_optimized_model_path(graph.file())
+            .with_optimized_model_path(shared_file(&into))
             .map_err(refused("an optimised model's path"))?
             // It would warn that the graph is only for this processor.
             .with_log_level(LogLevel::Error)
@@ -124,23 +158,37 @@ impl SharedGraph {
         for (key, value) in [(WEIGHTS_FILE, "weights"), (WITH_REPACKED, "1")] {
             builder = builder.with_config_entry(key, value).map_err(refused(key))?;
         }
-        builder
-            .commit_from_file(folder.weights().file())
-            .map_err(|error| ClassifyError::Setting {
-                setting: "to write the optimised graph".to_owned(),
+        self.session(builder)?.map_err(|error| ClassifyError::Setting {
+            setting: "to write the optimised graph".to_owned(),
+            reason: one_line(error.message()),
+        })?;
+        Ok(Self {
+            place: Place::Shared(into),
+            ..*self
+        })
+    }
+
+    /// Loads the graph. The inner error is about the graph.
+    pub(super) fn session(&self, mut builder: SessionBuilder) -> Result<ort::Result<Session>, ClassifyError> {
+        if self.has_fused_operators {
+            let operators = domain().map_err(|error| ClassifyError::Setting {
+                setting: "fused_operators".to_owned(),
                 reason: one_line(error.message()),
             })?;
-        Ok(graph)
+            builder = builder.with_operators(operators).map_err(refused("fused_operators"))?;
+        }
+        Ok(match &self.place {
+            Place::File(file) => builder.commit_from_file(file),
+            Place::Memory(bytes) => builder.commit_from_memory(bytes),
+            // It is loaded as it is.
+            Place::Shared(folder) => builder
+                .with_optimization_level(GraphOptimizationLevel::Disable)
+                .map_err(refused("optimization"))?
+                .commit_from_file(shared_file(folder)),
+        })
     }
+}
 
-    pub(super) fn file(&self) -> PathBuf {
-        self.folder.path().join("graph.onnx")
-    }
-
-    /// Makes a builder load the graph as it is.
-    pub(super) fn unchanged(builder: SessionBuilder) -> Result<SessionBuilder, ClassifyError> {
-        builder
-            .with_optimization_level(GraphOptimizationLevel::Disable)
-            .map_err(refused("optimization"))
-    }
+fn shared_file(folder: &TempDir) -> PathBuf {
+    folder.path().join("graph.onnx")
 }

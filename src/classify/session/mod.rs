@@ -14,9 +14,9 @@ use ort::{
 pub(super) use self::{bound::FIXED_COLUMNS, load::load_sessions};
 use self::{
     bound::{BoundInputs, DeviceMemory, FixedShapes},
-    builder::{builder, load_reason},
+    builder::{builder, load_error},
     inputs::{InputValues, narrowed},
-    load::SharedGraph,
+    load::Graph,
 };
 use super::{
     backend::{Backend, Padded},
@@ -53,31 +53,24 @@ struct LogitReader {
 }
 
 impl OrtSession {
-    /// Loads a folder's ONNX file or its shared graph, and checks that its inputs and outputs are those of a sequence classifier.
+    /// Loads the graph of a folder's ONNX file, and checks that its inputs and outputs are those of a sequence classifier.
     fn load(
         environment: &Environment,
         folder: &ModelFolder,
         options: &ClassifyOptions,
-        shared: Option<&SharedGraph>,
+        graph: &Graph,
     ) -> Result<Self, ClassifyError> {
         let file = folder.weights().file();
-        let mut builder = builder(environment, folder, options)?;
-        let loaded = match shared {
-            Some(graph) => SharedGraph::unchanged(builder)?.commit_from_file(graph.file()),
-            None => builder.commit_from_file(file),
-        };
-        let session = loaded.map_err(|error| ClassifyError::Load {
-            path: file.to_owned(),
-            precision: folder.info().precision,
-            reason: load_reason(&error.to_string()),
-        })?;
-        let graph = |fault| ClassifyError::Graph {
+        let session = graph
+            .session(builder(environment, folder, options)?)?
+            .map_err(|error| load_error(folder, error.message()))?;
+        let unsuitable = |fault| ClassifyError::Graph {
             path: file.to_owned(),
             fault,
         };
         let labels = folder.info().labels.len();
-        let inputs = inputs(&session).map_err(graph)?;
-        let (output, half) = output(&session, labels).map_err(graph)?;
+        let inputs = inputs(&session).map_err(unsuitable)?;
+        let (output, half) = output(&session, labels).map_err(unsuitable)?;
         let reader = LogitReader {
             output,
             half,

@@ -8,8 +8,7 @@ use half::f16;
 use prost::Message as _;
 
 use super::error::DequantizeError;
-use crate::export::graph::PRODUCER;
-use crate::export::proto::{AttributeProto, ElementType, ModelProto, NodeProto, TensorProto};
+use moodstream::model::onnx::{AttributeProto, ElementType, ModelProto, NodeProto, PRODUCER, TensorProto};
 
 const FLOAT32: i32 = ElementType::Float32 as i32;
 const FLOAT16: i32 = ElementType::Float16 as i32;

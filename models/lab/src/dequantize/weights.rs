@@ -10,7 +10,7 @@ use super::graph::{Graph, attribute};
 use crate::encoder::{Encoder, Pooling, Shape, bucket};
 use crate::export::classifier::{Layer, LayerNorm, Linear};
 use crate::export::half_bytes::{BLOCK, HalfBytes};
-use crate::export::proto::{ElementType, NodeProto};
+use moodstream::model::onnx::{ElementType, NodeProto};
 
 const INTEGER_PRODUCT: &str = "MatMulIntegerToFloat";
 

@@ -5,17 +5,15 @@ use std::{collections::HashSet, rc::Rc};
 use half::f16;
 use prost::Message;
 
-use super::proto::{
+use moodstream::model::onnx::{
     AttributeProto, DimensionProto, DimensionValue, ElementType, GraphProto, ModelProto, NodeProto, OperatorSetIdProto,
-    TensorProto, TensorShapeProto, TensorTypeProto, TypeProto, ValueInfoProto, attribute_type,
+    PRODUCER, TensorProto, TensorShapeProto, TensorTypeProto, TypeProto, ValueInfoProto, attribute_type,
 };
 
 /// The ONNX operator set: `LayerNormalization` needs 17, reductions with axes as an input need 18.
 const OPSET: i64 = 18;
 /// The IR version of the ONNX release with that operator set.
 const IR_VERSION: i64 = 8;
-/// The producer of the files that the lab writes.
-pub(crate) const PRODUCER: &str = env!("CARGO_PKG_NAME");
 /// The domain of ONNX Runtime's own operators.
 const MICROSOFT: &str = "com.microsoft";
 

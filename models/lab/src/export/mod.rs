@@ -11,7 +11,7 @@ pub(crate) mod folder;
 pub(crate) mod graph;
 pub(crate) mod half_bytes;
 mod int8;
-pub(crate) mod proto;
+
 mod quantise;
 mod rounding;
 mod signed_bytes;

@@ -1,10 +1,11 @@
 //! The part of a graph before the first layer: embeddings, and the bias of attention for padding and relative positions.
 
+use moodstream::model::onnx::ElementType;
+
 use super::{Bias, Inputs, MASKED, Style, Writer};
 use crate::export::{
     graph::{Attr, Op, Value},
     half_bytes::{BLOCK, HalfBytes, quantise_blocks},
-    proto::ElementType,
     quantise,
 };
 

@@ -10,7 +10,7 @@ use ndarray::Array1;
 use crate::encoder::{HeadActivation, Pooling};
 use crate::export::classifier::{Classifier, Layer, LayerNorm, Linear};
 use crate::export::graph::{Attr, Dim, FloatType, GraphBuilder, Op, Value};
-use crate::export::proto::ElementType;
+use moodstream::model::onnx::ElementType;
 
 use packed::Packing;
 

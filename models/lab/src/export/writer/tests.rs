@@ -4,7 +4,10 @@
 
 use std::path::{Path, PathBuf};
 
-use moodstream::classify::{ClassifyOptions, environment};
+use moodstream::{
+    classify::{ClassifyOptions, environment},
+    model::onnx::{ModelProto, OperatorSetIdProto},
+};
 use ort::{
     environment::Environment,
     operator::{BoxedKernel, ComputeContext, KernelContext, Operator, OperatorDomain, OperatorInput, OperatorOutput},
@@ -15,11 +18,7 @@ use prost::Message as _;
 use serde_json::Value as Json;
 
 use super::{Style, float_graph};
-use crate::export::{
-    classifier::Classifier,
-    graph::FloatType,
-    proto::{ModelProto, OperatorSetIdProto},
-};
+use crate::export::{classifier::Classifier, graph::FloatType};
 use crate::testing;
 
 const FLOAT: TensorElementType = TensorElementType::Float32;

@@ -1,98 +1,105 @@
-//! The messages of the ONNX format that the writer needs, declared by hand.
+//! The messages of the ONNX format that the lab's exporter writes, declared by hand.
 //!
-//! Field numbers and types are those of `onnx/onnx.proto` (ONNX 1.16, IR version 9); fields that are never
-//! written are left out. With these dozen declarations the build needs neither the protobuf compiler nor a copy of the schema.
+//! Field numbers and types are those of `onnx/onnx.proto` (ONNX 1.16, IR version 9). Fields that the exporter never writes are
+//! left out and are lost when another exporter's file is decoded, so only files of [`PRODUCER`] may be encoded again.
+//! With these dozen declarations the build needs neither the protobuf compiler nor a copy of the schema.
+
+// The fields are described in `onnx.proto`.
+#![allow(missing_docs)]
 
 use prost::{Message, Oneof};
 
+/// `producer_name` in the lab's files.
+pub const PRODUCER: &str = "moodstream-lab";
+
 /// A model: one graph, and the operator sets of its nodes.
 #[derive(Clone, PartialEq, Message)]
-pub(crate) struct ModelProto {
+pub struct ModelProto {
     #[prost(int64, tag = "1")]
-    pub(crate) ir_version: i64,
+    pub ir_version: i64,
     #[prost(string, tag = "2")]
-    pub(crate) producer_name: String,
+    pub producer_name: String,
     #[prost(string, tag = "3")]
-    pub(crate) producer_version: String,
+    pub producer_version: String,
     #[prost(message, optional, tag = "7")]
-    pub(crate) graph: Option<GraphProto>,
+    pub graph: Option<GraphProto>,
     #[prost(message, repeated, tag = "8")]
-    pub(crate) opset_import: Vec<OperatorSetIdProto>,
+    pub opset_import: Vec<OperatorSetIdProto>,
     #[prost(message, repeated, tag = "14")]
-    pub(crate) metadata_props: Vec<StringStringEntryProto>,
+    pub metadata_props: Vec<StringStringEntryProto>,
 }
 
 #[derive(Clone, PartialEq, Message)]
-pub(crate) struct OperatorSetIdProto {
+pub struct OperatorSetIdProto {
     #[prost(string, tag = "1")]
-    pub(crate) domain: String,
+    pub domain: String,
     #[prost(int64, tag = "2")]
-    pub(crate) version: i64,
+    pub version: i64,
 }
 
 #[derive(Clone, PartialEq, Message)]
-pub(crate) struct StringStringEntryProto {
+pub struct StringStringEntryProto {
     #[prost(string, tag = "1")]
-    pub(crate) key: String,
+    pub key: String,
     #[prost(string, tag = "2")]
-    pub(crate) value: String,
+    pub value: String,
 }
 
 #[derive(Clone, PartialEq, Message)]
-pub(crate) struct GraphProto {
+pub struct GraphProto {
     #[prost(message, repeated, tag = "1")]
-    pub(crate) node: Vec<NodeProto>,
+    pub node: Vec<NodeProto>,
     #[prost(string, tag = "2")]
-    pub(crate) name: String,
+    pub name: String,
     #[prost(message, repeated, tag = "5")]
-    pub(crate) initializer: Vec<TensorProto>,
+    pub initializer: Vec<TensorProto>,
     #[prost(message, repeated, tag = "11")]
-    pub(crate) input: Vec<ValueInfoProto>,
+    pub input: Vec<ValueInfoProto>,
     #[prost(message, repeated, tag = "12")]
-    pub(crate) output: Vec<ValueInfoProto>,
+    pub output: Vec<ValueInfoProto>,
 }
 
 #[derive(Clone, PartialEq, Message)]
-pub(crate) struct NodeProto {
+pub struct NodeProto {
     #[prost(string, repeated, tag = "1")]
-    pub(crate) input: Vec<String>,
+    pub input: Vec<String>,
     #[prost(string, repeated, tag = "2")]
-    pub(crate) output: Vec<String>,
+    pub output: Vec<String>,
     #[prost(string, tag = "3")]
-    pub(crate) name: String,
+    pub name: String,
     #[prost(string, tag = "4")]
-    pub(crate) op_type: String,
+    pub op_type: String,
     #[prost(message, repeated, tag = "5")]
-    pub(crate) attribute: Vec<AttributeProto>,
+    pub attribute: Vec<AttributeProto>,
     #[prost(string, tag = "7")]
-    pub(crate) domain: String,
+    pub domain: String,
 }
 
 /// `AttributeProto.AttributeType`, as far as it is used.
-pub(crate) mod attribute_type {
-    pub(crate) const FLOAT: i32 = 1;
-    pub(crate) const INT: i32 = 2;
-    pub(crate) const INTS: i32 = 7;
+pub mod attribute_type {
+    pub const FLOAT: i32 = 1;
+    pub const INT: i32 = 2;
+    pub const INTS: i32 = 7;
 }
 
 #[derive(Clone, PartialEq, Message)]
-pub(crate) struct AttributeProto {
+pub struct AttributeProto {
     #[prost(string, tag = "1")]
-    pub(crate) name: String,
+    pub name: String,
     #[prost(float, optional, tag = "2")]
-    pub(crate) f: Option<f32>,
+    pub f: Option<f32>,
     #[prost(int64, optional, tag = "3")]
-    pub(crate) i: Option<i64>,
+    pub i: Option<i64>,
     #[prost(int64, repeated, packed = "false", tag = "8")]
-    pub(crate) ints: Vec<i64>,
+    pub ints: Vec<i64>,
     #[prost(int32, tag = "20")]
-    pub(crate) r#type: i32,
+    pub r#type: i32,
 }
 
 /// `TensorProto.DataType`, as far as it is used.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 #[repr(i32)]
-pub(crate) enum ElementType {
+pub enum ElementType {
     Float32 = 1,
     Uint8 = 2,
     Int8 = 3,
@@ -102,55 +109,55 @@ pub(crate) enum ElementType {
 }
 
 #[derive(Clone, PartialEq, Message)]
-pub(crate) struct TensorProto {
+pub struct TensorProto {
     #[prost(int64, repeated, packed = "false", tag = "1")]
-    pub(crate) dims: Vec<i64>,
+    pub dims: Vec<i64>,
     #[prost(int32, tag = "2")]
-    pub(crate) data_type: i32,
+    pub data_type: i32,
     #[prost(string, tag = "8")]
-    pub(crate) name: String,
+    pub name: String,
     /// Little-endian, row-major.
     #[prost(bytes = "vec", tag = "9")]
-    pub(crate) raw_data: Vec<u8>,
+    pub raw_data: Vec<u8>,
 }
 
 #[derive(Clone, PartialEq, Message)]
-pub(crate) struct ValueInfoProto {
+pub struct ValueInfoProto {
     #[prost(string, tag = "1")]
-    pub(crate) name: String,
+    pub name: String,
     #[prost(message, optional, tag = "2")]
-    pub(crate) r#type: Option<TypeProto>,
+    pub r#type: Option<TypeProto>,
 }
 
 #[derive(Clone, PartialEq, Message)]
-pub(crate) struct TypeProto {
+pub struct TypeProto {
     #[prost(message, optional, tag = "1")]
-    pub(crate) tensor_type: Option<TensorTypeProto>,
+    pub tensor_type: Option<TensorTypeProto>,
 }
 
 #[derive(Clone, PartialEq, Message)]
-pub(crate) struct TensorTypeProto {
+pub struct TensorTypeProto {
     #[prost(int32, tag = "1")]
-    pub(crate) elem_type: i32,
+    pub elem_type: i32,
     #[prost(message, optional, tag = "2")]
-    pub(crate) shape: Option<TensorShapeProto>,
+    pub shape: Option<TensorShapeProto>,
 }
 
 #[derive(Clone, PartialEq, Message)]
-pub(crate) struct TensorShapeProto {
+pub struct TensorShapeProto {
     #[prost(message, repeated, tag = "1")]
-    pub(crate) dim: Vec<DimensionProto>,
+    pub dim: Vec<DimensionProto>,
 }
 
 #[derive(Clone, PartialEq, Message)]
-pub(crate) struct DimensionProto {
+pub struct DimensionProto {
     #[prost(oneof = "DimensionValue", tags = "1, 2")]
-    pub(crate) value: Option<DimensionValue>,
+    pub value: Option<DimensionValue>,
 }
 
 /// A fixed size, or the name of one that is known at run time.
 #[derive(Clone, PartialEq, Oneof)]
-pub(crate) enum DimensionValue {
+pub enum DimensionValue {
     #[prost(int64, tag = "1")]
     Fixed(i64),
     #[prost(string, tag = "2")]
