@@ -3,7 +3,7 @@
 //! is measured in one run, alternating, so that the ratios are valid on any machine.
 //!
 //! ```text
-//! cargo bench --bench pipeline -- [--lines N] [--rounds N] [--model FOLDER]
+//! cargo bench --bench pipeline -- [--lines N] [--rounds N] [--partitions N] [--model FOLDER]
 //! ```
 
 #![allow(clippy::unwrap_used, clippy::expect_used, missing_docs)]
@@ -34,7 +34,6 @@ use serde_json::Value;
 use support::service::{Bench, Service, model, shared, wait_within};
 
 const TOPIC: &str = "archive";
-const PARTITIONS: u32 = 4;
 /// The complete archive takes a minute or two on two cores. Much longer means that the service is stuck.
 const PATIENCE: Duration = Duration::from_secs(1_800);
 
@@ -45,6 +44,9 @@ struct Args {
     lines: Option<usize>,
     #[arg(long, default_value_t = 3)]
     rounds: usize,
+    /// The number of partitions of the topic.
+    #[arg(long, default_value_t = 4)]
+    partitions: u32,
     #[arg(long)]
     model: Option<PathBuf>,
     /// Passed by `cargo bench`.
@@ -60,11 +62,12 @@ fn main() {
     let folder = ModelFolder::open(&path, &ModelOptions::default()).expect("a model folder");
     let texts = distinct_texts(&lines, &folder);
     println!(
-        "{} lines, of which {} distinct cleaned texts for {} ({}), {PARTITIONS} partitions, {} rounds",
+        "{} lines, of which {} distinct cleaned texts for {} ({}), {} partitions, {} rounds",
         lines.len(),
         texts.len(),
         folder.info().id,
         folder.info().precision,
+        args.partitions,
         args.rounds
     );
 
@@ -72,7 +75,7 @@ fn main() {
     let mut ready = PreparedBatches::prepare(&folder, &ClassifyOptions::default(), &texts, window, Order::Length)
         .expect("prepared batches");
     let bench = Bench::start();
-    bench.feed(&lines, TOPIC, PARTITIONS);
+    bench.feed(&lines, TOPIC, args.partitions);
 
     println!(
         "\n{:>5} {:>12} {:>12} {:>8} {:>10} {:>10} {:>9} {:>9}",

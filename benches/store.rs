@@ -4,28 +4,20 @@
 
 #[path = "../tests/support/postgres.rs"]
 mod postgres;
+mod support;
 
 use std::{
-    collections::BTreeMap,
     sync::Arc,
     time::{Duration, Instant},
 };
 
 use moodstream::{
-    model::{ModelInfo, Precision, Prediction, ProblemType, Provider, SupportedLanguages},
-    post::{Deletion, EventTime, Hashtag, Language, Origin, Post, Source, Text, TimeSource},
+    model::ModelInfo,
+    post::{Deletion, Origin, Source},
     store::{DeletionRow, Flush, OffsetRange, PostRow, Store, StoreOptions},
 };
 use sqlx::PgPool;
 use time::macros::datetime;
-
-const EMOTIONS: [&str; 7] = ["anger", "disgust", "fear", "joy", "neutral", "sadness", "surprise"];
-const LANGUAGES: [&str; 8] = ["en", "en", "en", "ja", "es", "pt", "ar", "und"];
-
-fn mix(n: u64) -> u64 {
-    let n = (n ^ (n >> 30)).wrapping_mul(0xbf58_476d_1ce4_e5b9);
-    (n ^ (n >> 27)).wrapping_mul(0x94d0_49bb_1331_11eb) >> 20
-}
 
 fn origin(topic: &Arc<str>, offset: i64) -> Origin {
     Origin {
@@ -35,56 +27,16 @@ fn origin(topic: &Arc<str>, offset: i64) -> Origin {
     }
 }
 
-/// A post like those of the real stream: 100 characters of text, and a hashtag on one in four.
+/// The post at an offset: 50 per second of event time.
 fn post(topic: &Arc<str>, offset: i64) -> PostRow {
-    let n = mix(offset.unsigned_abs());
-    let id = 1_146_000_000_000_000_000 + offset.unsigned_abs() * 4_000;
-    let score = (n % (1 << 20)) as f64 / f64::from(1 << 20);
-    let emotion = EMOTIONS[(n % 7) as usize];
-    PostRow {
-        post: Arc::new(Post {
-            source: Source::Twitter,
-            id: id.to_string().try_into().unwrap(),
-            // 50 posts per second of event time.
-            created_at: EventTime::new(
-                datetime!(2019-07-03 12:00 UTC) + Duration::from_millis(offset.unsigned_abs() * 20),
-            )
-            .unwrap(),
-            time_source: TimeSource::Post,
-            author_id: Some((n % 10_000_000_000).to_string().try_into().unwrap()),
-            lang: Language::of_tag(LANGUAGES[(n % 8) as usize]),
-            lang_identified: false,
-            text: Text::new(format!(
-                "post {n:020} {}",
-                "some words as people write them ".repeat(1 + (n % 5) as usize)
-            ))
-            .unwrap(),
-            repost_of: (n % 5 < 2).then(|| (id - 77).to_string().try_into().unwrap()),
-            quoted_text: None,
-            hashtags: if n.is_multiple_of(4) {
-                vec![Hashtag::new(format!("tag{}", n % 500)).unwrap()]
-            } else {
-                Vec::new()
-            },
-        }),
-        prediction: Prediction {
-            emotion: emotion.into(),
-            score,
-            scores: [score; 7].into(),
-        },
-        subjects: if n.is_multiple_of(10) {
-            vec!["work".into()]
-        } else {
-            Vec::new()
-        },
-        origin: origin(topic, offset),
-        timestamp: None,
-    }
+    let number = offset.unsigned_abs();
+    let created_at = datetime!(2019-07-03 12:00 UTC) + Duration::from_millis(number * 20);
+    support::post(origin(topic, offset), number, created_at)
 }
 
 /// A deletion of a post never seen.
 fn deletion(topic: &Arc<str>, offset: i64) -> DeletionRow {
-    let id = 400_000_000_000_000_000 + mix(offset.unsigned_abs());
+    let id = 400_000_000_000_000_000 + support::mix(offset.unsigned_abs());
     DeletionRow {
         deletion: Deletion {
             source: Source::Twitter,
@@ -116,22 +68,11 @@ impl Bench {
             .insert_start_offsets("bench", &[(("posts".into(), 0), 0)], None)
             .await
             .unwrap();
-        let labels = EMOTIONS.map(Arc::from).into();
-        let model = Arc::new(ModelInfo {
-            id: "bench@00000000".into(),
-            labels,
-            profile: "twitter-roberta".into(),
-            groups: BTreeMap::new(),
-            languages: SupportedLanguages::default(),
-            problem_type: ProblemType::SingleLabelClassification,
-            precision: Precision::Fp32,
-            provider: Provider::Cpu,
-        });
         Self {
             store,
             pool: PgPool::connect(&url).await.unwrap(),
             topic: "posts".into(),
-            model,
+            model: support::model(),
             next: 0,
         }
     }
