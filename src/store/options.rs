@@ -208,7 +208,9 @@ impl StoreOptions {
              SET tcp_keepalives_idle = 30; SET tcp_keepalives_interval = 10; SET tcp_keepalives_count = 3;
              -- Every lookup is of a few keys out of millions, but without statistics, above all on new day
              -- partitions, the planner may choose otherwise.
-             SET enable_seqscan = off; SET enable_hashjoin = off; SET enable_mergejoin = off"
+             SET enable_seqscan = off; SET enable_hashjoin = off; SET enable_mergejoin = off;
+             -- Before Postgres 18, a plan with a disabled step has a cost for which it would be compiled in each flush.
+             SET jit = off"
         )
     }
 }
