@@ -135,6 +135,11 @@ async fn main() {
         // Its files are removed before the next one is filled.
         let cluster = postgres::Postgres::start_with(&["shared_buffers=512MB", "synchronous_commit=off"]).unwrap();
         let mut bench = Bench::new(&cluster, partitions).await;
+        let server: (String, bool) = sqlx::query_as("SELECT current_setting('server_version'), pg_jit_available()")
+            .fetch_one(&bench.pool)
+            .await
+            .unwrap();
+        eprintln!("PostgreSQL {}, compiles queries: {}", server.0, server.1);
         let start = Instant::now();
         bench.fill(posts).await;
         eprintln!("{posts} posts inserted in {:.0} s", start.elapsed().as_secs_f64());
