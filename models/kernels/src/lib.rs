@@ -141,6 +141,12 @@ macro_rules! run {
 
 run!(QuantizeRows, LayerNormQuantize, GeluQuantize, AttentionQuantize);
 
+/// Whether the kernels are vectorised on this processor. Without vectors and fused multiply-add they are slow.
+#[must_use]
+pub fn is_vectorised() -> bool {
+    !matches!(Arch::new(), Arch::Scalar)
+}
+
 // `pulp` compiles `with_simd` for each kind of vectors, and everything that is inlined into it: all of it must be
 // `#[inline(always)]`, and there must be no large closures, which are not inlined.
 

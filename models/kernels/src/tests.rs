@@ -9,7 +9,7 @@ use super::{vector::exp, *};
 
 /// GELU's values from tables of the normal distribution.
 #[test]
-fn gelu_and_exp_are_exact_to_a_few_units_in_the_last_place() {
+fn gelu_and_exp_are_within_their_tolerances() {
     for (x, expected) in [
         (0.0, 0.0),
         (0.5, 0.345_731_23),
@@ -37,6 +37,42 @@ fn gelu_and_exp_are_exact_to_a_few_units_in_the_last_place() {
     }
     assert_eq!(exp(f32::MIN), 0.0);
     assert!(exp(f32::MAX).is_finite());
+}
+
+#[test]
+fn rows_that_are_not_finite_have_no_finite_step() {
+    for value in [f32::NAN, f32::INFINITY, f32::NEG_INFINITY] {
+        for place in [0, 17, 63] {
+            for step in [
+                Step::Fixed(0.1),
+                Step::LargestMagnitude {
+                    minimum: 1e-6,
+                    factor: 0.01,
+                },
+            ] {
+                let mut row = [1.0; 4 * BLOCK];
+                row[place] = value;
+                let quantization = Quantization {
+                    zero_point: 128.0,
+                    step,
+                };
+                let found = both(1, row.len(), |out, scalar| {
+                    let kernel = QuantizeRows {
+                        rows: &row,
+                        width: row.len(),
+                        smoothing: None,
+                        quantization,
+                        out,
+                    };
+                    run_on(kernel, scalar);
+                });
+                assert!(
+                    found.iter().all(|(_, steps)| !steps[0].is_finite()),
+                    "{value} at {place}"
+                );
+            }
+        }
+    }
 }
 
 /// Runs a kernel with this processor's vectors and without any, and returns both outputs.
@@ -165,20 +201,32 @@ proptest! {
         (rows, width) in (1_usize..5, (1_usize..6).prop_map(|blocks| blocks * BLOCK)),
         values in floats(5 * 6 * BLOCK),
         quantization in quantizations(),
+        is_scaled in any::<bool>(),
     ) {
+        let (scales, offset) = (values[..rows].to_vec(), values[..width].to_vec());
         let values = &values[..rows * width];
-        let product = Product { values, row_scales: None, offset: None };
-        let rows_of = |of: fn(f32) -> f64| -> Vec<Vec<f64>> {
-            values.chunks(width).map(|row| row.iter().map(|&value| of(value)).collect()).collect()
+        let product = Product {
+            values,
+            row_scales: is_scaled.then_some(&scales),
+            offset: is_scaled.then_some(&offset),
         };
+        let smoothing = is_scaled.then_some(&offset[..]);
+        let smoothed: Vec<Vec<f64>> = values.chunks(width).map(|row| {
+            let columns = row.iter().enumerate();
+            columns.map(|(column, &value)| f64::from(value) * smoothing.map_or(1.0, |factors| f64::from(factors[column]))).collect()
+        }).collect();
         let found = both(rows, width, |out, scalar| {
-            run_on(QuantizeRows { rows: values, width, smoothing: None, quantization, out }, scalar);
+            run_on(QuantizeRows { rows: values, width, smoothing, quantization, out }, scalar);
         });
-        check(&found, &rows_of(f64::from), quantization);
+        check(&found, &smoothed, quantization);
+        let mut activated = exact(product, width);
+        for value in activated.iter_mut().flatten() {
+            *value = f64::from(gelu(*value as f32));
+        }
         let found = both(rows, width, |out, scalar| {
             run_on(GeluQuantize { product, width, quantization, out }, scalar);
         });
-        check(&found, &rows_of(|value| f64::from(gelu(value))), quantization);
+        check(&found, &activated, quantization);
     }
 
     #[test]

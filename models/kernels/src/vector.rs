@@ -41,12 +41,25 @@ pub(super) fn quantize_row<S: Simd>(simd: S, row: &[f32], quantization: Quantiza
         Step::Largest { minimum, factor } => larger(largest(simd, row), minimum) * factor,
         Step::LargestMagnitude { minimum, factor } => larger(largest_magnitude(simd, row), minimum) * factor,
     };
+    // Bytes can't represent NaN and infinity: the step does.
+    let step = step + zero_unless_not_finite(simd, row);
     let reciprocal = 1.0 / step;
     for (byte, value) in bytes.iter_mut().zip(row) {
         let place = value.mul_add(reciprocal, quantization.zero_point).clamp(0.0, 255.0);
         *byte = (place + ROUND).to_bits() as u8;
     }
     step
+}
+
+/// Returns 0, or NaN if an element is NaN or infinite.
+#[inline(always)]
+fn zero_unless_not_finite<S: Simd>(simd: S, row: &[f32]) -> f32 {
+    let zero = simd.splat_f32s(0.0);
+    let mut sum = zero;
+    for vector in S::as_simd_f32s(row).0 {
+        sum = simd.mul_add_f32s(*vector, zero, sum);
+    }
+    simd.reduce_sum_f32s(sum)
 }
 
 /// Adding 1.5 * 2^23 rounds to the nearest integer, ties to even, and leaves it in the lowest bits.

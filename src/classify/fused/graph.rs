@@ -144,3 +144,8 @@ impl Graph {
 pub(super) fn attribute<'n>(node: &'n NodeProto, name: &str) -> Option<&'n AttributeProto> {
     node.attribute.iter().find(|attribute| attribute.name == name)
 }
+
+/// Returns the name of an input of a node; it is empty if there is none.
+pub(super) fn input(node: &NodeProto, index: usize) -> &str {
+    node.input.get(index).map_or("", String::as_str)
+}

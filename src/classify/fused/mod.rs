@@ -1,4 +1,4 @@
-//! Fused operators for int8 graphs on a CPU.
+//! Fused operators between the matrix products of int8 graphs, on a CPU.
 //!
 //! Half of an int8 graph's time goes into products of bytes, which ONNX Runtime computes at the processor's limit. The other
 //! half moves floats between small operators. [`fuse`] replaces these by the operators of [`operators`], each of which reads its
@@ -17,12 +17,18 @@ pub(super) use self::operators::domain;
 use self::{graph::Graph, patterns::rewrite};
 use crate::model::onnx::{ModelProto, OperatorSetIdProto, PRODUCER};
 
-/// Returns the file of the same model with fused operators, or `None` if there is nothing to fuse. `file` is an ONNX file.
-pub(super) fn fuse(file: &[u8]) -> Option<Vec<u8>> {
-    let mut model = ModelProto::decode(file).ok()?;
-    if model.producer_name != PRODUCER {
+/// Reads an ONNX file, and returns the same model with fused operators, or `None` if there is nothing to fuse.
+pub(super) fn fuse(file: Vec<u8>) -> Option<Vec<u8>> {
+    // The rest of other producers' files is skipped instead of copied.
+    if Header::decode(file.as_slice()).ok()?.producer_name != PRODUCER {
         return None;
     }
+    let mut model = ModelProto::decode(file.as_slice()).ok()?;
+    // Another tool may have added fields that would be lost.
+    if model.encoded_len() != file.len() {
+        return None;
+    }
+    drop(file);
     let mut graph = Graph::new(model.graph.take()?);
     if rewrite(&mut graph) == 0 {
         return None;
@@ -35,16 +41,11 @@ pub(super) fn fuse(file: &[u8]) -> Option<Vec<u8>> {
     Some(model.encode_to_vec())
 }
 
-/// Whether this processor has fused multiply-add, without which the operators would be slow.
-pub(super) fn is_fast_here() -> bool {
-    #[cfg(target_arch = "x86_64")]
-    {
-        std::arch::is_x86_feature_detected!("avx2") && std::arch::is_x86_feature_detected!("fma")
-    }
-    #[cfg(not(target_arch = "x86_64"))]
-    {
-        cfg!(target_arch = "aarch64")
-    }
+/// The first fields of a model.
+#[derive(Clone, PartialEq, prost::Message)]
+struct Header {
+    #[prost(string, tag = "2")]
+    producer_name: String,
 }
 
 #[cfg(test)]
@@ -54,7 +55,7 @@ mod tests {
     use std::{collections::BTreeMap, fs, path::Path};
 
     use super::*;
-    use crate::model::onnx::GraphProto;
+    use crate::model::onnx::{GraphProto, NodeProto};
 
     fn file(model: &str) -> Vec<u8> {
         let models = Path::new(env!("CARGO_MANIFEST_DIR")).join("models");
@@ -80,7 +81,7 @@ mod tests {
             ("emotion-roberta-6x384", 5, 5 * 4 + 3),
             ("emotion-xlm-roberta-12x384-multilingual", 12, 12 * 4),
         ] {
-            let fused = fuse(&file(model)).unwrap();
+            let fused = fuse(file(model)).unwrap();
             let graph = graph(&fused);
             let kinds = kinds(&graph);
             let count = |kind: &str| kinds.get(kind).copied().unwrap_or_default();
@@ -99,7 +100,7 @@ mod tests {
     #[test]
     fn a_fused_graph_keeps_no_constants_that_it_does_not_use_and_evaluates_inputs_first() {
         let file = file("emotion-roberta-6x384");
-        let fused = fuse(&file).unwrap();
+        let fused = fuse(file.clone()).unwrap();
         assert!(
             fused.len() < file.len() + 100_000,
             "{} bytes instead of {}",
@@ -121,7 +122,34 @@ mod tests {
     fn graphs_of_other_producers_stay_as_they_are() {
         let mut model = ModelProto::decode(&file("emotion-roberta-6x384")[..]).unwrap();
         model.producer_name = "pytorch".to_owned();
-        assert!(fuse(&model.encode_to_vec()).is_none());
-        assert!(fuse(b"no ONNX").is_none());
+        assert!(fuse(model.encode_to_vec()).is_none());
+        assert!(fuse(b"no ONNX".to_vec()).is_none());
+    }
+
+    #[test]
+    fn a_file_with_fields_that_would_be_lost_stays_as_it_is() {
+        let mut file = file("emotion-roberta-6x384");
+        // `doc_string`, which the exporter does not write.
+        file.extend([6 << 3 | 2, 4]);
+        file.extend(b"note");
+        assert!(ModelProto::decode(file.as_slice()).is_ok());
+        assert!(fuse(file).is_none());
+    }
+
+    #[test]
+    fn damaged_nodes_cause_no_panic() {
+        let whole = ModelProto::decode(&file("emotion-roberta-6x384")[..]).unwrap();
+        let damages: [fn(&mut NodeProto); 4] = [
+            |node| node.input.clear(),
+            |node| node.output.clear(),
+            |node| node.attribute.clear(),
+            |node| node.input.truncate(1),
+        ];
+        for damage in damages {
+            let mut model = whole.clone();
+            model.graph.as_mut().unwrap().node.iter_mut().for_each(damage);
+            // It is refused later, by ONNX Runtime.
+            drop(fuse(model.encode_to_vec()));
+        }
     }
 }

@@ -11,6 +11,8 @@
 //! `[posts, 1, 1, tokens of a post]`. All have the attributes of [`Quantization`]; `LayerNormQuantize` has `epsilon`,
 //! `AttentionQuantize` has `heads`.
 
+use std::cell::RefCell;
+
 use ort::{
     operator::{ComputeContext, Kernel, KernelContext, Operator, OperatorDomain, OperatorInput, OperatorOutput},
     value::{TensorElementType, ValueRef, ValueRefMut},
@@ -127,7 +129,6 @@ impl Operator for Fused {
                 Self::AttentionQuantize => int(attribute::HEADS)?.max(1) as usize,
                 _ => 1,
             },
-            scratch: AttentionScratch::default(),
         })
     }
 }
@@ -136,13 +137,17 @@ fn missing(attribute: &str) -> ort::Error {
     ort::Error::new(format!("the attribute {attribute:?} is missing"))
 }
 
+thread_local! {
+    /// The layers of a session run in one thread, one after the other.
+    static SCRATCH: RefCell<AttentionScratch> = RefCell::default();
+}
+
 /// A node of a fused operator.
 pub(super) struct FusedKernel {
     operator: Fused,
     quantization: Quantization,
     epsilon: f32,
     heads: usize,
-    scratch: AttentionScratch,
 }
 
 impl Kernel for FusedKernel {
@@ -218,7 +223,7 @@ impl FusedKernel {
         Ok(())
     }
 
-    fn attention(&mut self, context: &ComputeContext) -> ort::Result<()> {
+    fn attention(&self, context: &ComputeContext) -> ort::Result<()> {
         let inputs = Inputs::of(context)?;
         let (rows, columns, values) = inputs.matrix(0)?;
         let (shape, mask) = inputs.get(1)?.unwrap_or_default();
@@ -231,21 +236,25 @@ impl FusedKernel {
             heads: self.heads,
             head_width: width / self.heads,
         };
-        if shape.posts * shape.tokens != rows || mask.len() != rows || width * 3 != columns {
+        let is_whole = width * 3 == columns && width.is_multiple_of(self.heads * BLOCK);
+        if shape.posts * shape.tokens != rows || mask.len() != rows || !is_whole {
             return Err(ort::Error::new("the mask does not fit the product"));
         }
         let product = inputs.product(values, [rows, columns], [2, 3])?;
         let mut outputs = Outputs::new(context, 0, [rows, width])?;
         if rows > 0 {
-            AttentionQuantize {
-                product,
-                mask,
-                shape,
-                quantization: self.quantization,
-                scratch: &mut self.scratch,
-                out: outputs.quantized()?,
-            }
-            .run();
+            let (quantization, out) = (self.quantization, outputs.quantized()?);
+            SCRATCH.with_borrow_mut(|scratch| {
+                AttentionQuantize {
+                    product,
+                    mask,
+                    shape,
+                    quantization,
+                    scratch,
+                    out,
+                }
+                .run();
+            });
         }
         Ok(())
     }

@@ -3,10 +3,15 @@
 use moodstream_kernels::BLOCK;
 
 use super::{
-    graph::{Graph, attribute},
+    graph::{Graph, attribute, input},
     operators::{self, Fused, attribute as names},
 };
 use crate::model::onnx::{AttributeProto, ElementType, NodeProto, TensorProto, attribute_type};
+
+/// ONNX Runtime's product of bytes and weights, scaled to floats.
+const PRODUCT: &str = "MatMulIntegerToFloat";
+/// The index of its bias.
+const BIAS: usize = 6;
 
 /// Replaces each quantisation with what comes before it, and returns how many there were.
 pub(super) fn rewrite(graph: &mut Graph) -> usize {
@@ -24,7 +29,7 @@ pub(super) fn rewrite(graph: &mut Graph) -> usize {
         let fused = attention(graph, &quantize)
             .or_else(|| layer_norm(graph, &quantize))
             .or_else(|| gelu(graph, &quantize))
-            .or_else(|| quantize.alone(graph));
+            .or_else(|| quantize.only(graph));
         if let Some(nodes) = fused {
             replaced += 1;
             for node in nodes {
@@ -70,27 +75,27 @@ impl Quantize {
                     return None;
                 }
                 // step = max(reduce_max(abs?(rows)), minimum) * factor
-                let steps = &graph.producer(step, "Reshape")?.input[0];
+                let steps = input(graph.producer(step, "Reshape")?, 0);
                 let product = graph.producer(steps, "Mul")?;
-                let factor = graph.float(&product.input[1])?;
-                let bounded = graph.producer(&product.input[0], "Max")?;
-                let minimum = graph.float(&bounded.input[1])?;
-                let reduce = graph.producer(&bounded.input[0], "ReduceMax")?;
-                let magnitude = graph.producer(&reduce.input[0], "Abs");
-                let of = magnitude.map_or(&reduce.input[0], |abs| &abs.input[0]);
+                let factor = graph.float(input(product, 1))?;
+                let bounded = graph.producer(input(product, 0), "Max")?;
+                let minimum = graph.float(input(bounded, 1))?;
+                let reduce = graph.producer(input(bounded, 0), "ReduceMax")?;
+                let magnitude = graph.producer(input(reduce, 0), "Abs");
+                let of = magnitude.map_or(input(reduce, 0), |abs| input(abs, 0));
                 // Rows are matrices, so both are the last axis.
-                let axes = graph.integers(reduce.input.get(1)?)?;
+                let axes = graph.integers(input(reduce, 1))?;
                 if of != rows || (axes != [-1] && axes != [1]) {
                     return None;
                 }
-                let user = magnitude.unwrap_or(reduce).output[0].clone();
+                let user = magnitude.unwrap_or(reduce).output.first()?.clone();
                 let zero_point = graph.producer(zero_point, "Expand")?;
                 (
-                    steps.clone(),
+                    steps.to_owned(),
                     vec![bytes.clone(), user],
                     [0.0, minimum, factor],
                     magnitude.is_some(),
-                    graph.byte(&zero_point.input[0])?,
+                    graph.byte(input(zero_point, 0))?,
                 )
             }
         };
@@ -103,9 +108,9 @@ impl Quantize {
         ];
         let smoothed = graph
             .producer(rows, "Mul")
-            .filter(|product| graph.floats(&product.input[1]).is_some_and(|factors| factors.len() > 1));
+            .filter(|product| graph.floats(input(product, 1)).is_some_and(|factors| factors.len() > 1));
         let (source, smoothing) = match smoothed {
-            Some(product) => (product.input[0].clone(), Some(product.input[1].clone())),
+            Some(product) => (input(product, 0).to_owned(), Some(input(product, 1).to_owned())),
             None => (rows.clone(), None),
         };
         Some(Self {
@@ -119,7 +124,7 @@ impl Quantize {
     }
 
     /// Returns the node that only quantises, if the width is known to be a multiple of [`BLOCK`].
-    fn alone(&self, graph: &Graph) -> Option<Vec<NodeProto>> {
+    fn only(&self, graph: &Graph) -> Option<Vec<NodeProto>> {
         let smoothing = self.smoothing.clone()?;
         has_blocks(graph, &smoothing).then(|| {
             let inputs = vec![self.source.clone(), smoothing];
@@ -157,7 +162,6 @@ struct Linear {
 
 impl Linear {
     fn of(graph: &Graph, value: &str) -> Option<Self> {
-        const PRODUCT: &str = "MatMulIntegerToFloat";
         let known = |product: &str| graph.producer(product, PRODUCT).map(|_| product.to_owned());
         if let Some(product) = known(value) {
             return Some(Self {
@@ -167,12 +171,12 @@ impl Linear {
             });
         }
         let difference = graph.producer(value, "Sub")?;
-        let scaled = graph.producer(&difference.input[0], "Mul")?;
-        has_blocks(graph, &difference.input[1]).then_some(())?;
+        let scaled = graph.producer(input(difference, 0), "Mul")?;
+        has_blocks(graph, input(difference, 1)).then_some(())?;
         Some(Self {
-            product: known(&scaled.input[0])?,
-            row_scales: Some(scaled.input[1].clone()),
-            offset: Some(difference.input[1].clone()),
+            product: known(input(scaled, 0))?,
+            row_scales: Some(input(scaled, 1).to_owned()),
+            offset: Some(input(difference, 1).to_owned()),
         })
     }
 
@@ -184,19 +188,19 @@ impl Linear {
 /// `quantize(layer_norm(residual - linear))`.
 fn layer_norm(graph: &Graph, quantize: &Quantize) -> Option<Vec<NodeProto>> {
     let norm = graph.producer(&quantize.source, "LayerNormalization")?;
-    let [input, scale, shift] = &norm.input[..] else {
+    let [sum, scale, shift] = &norm.input[..] else {
         return None;
     };
     let epsilon = attribute(norm, "epsilon")?.f?;
-    let difference = graph.producer(input, "Sub")?;
-    let linear = Linear::of(graph, &difference.input[1])?;
+    let difference = graph.producer(sum, "Sub")?;
+    let linear = Linear::of(graph, input(difference, 1))?;
     if !has_blocks(graph, scale) || attribute(norm, "axis")?.i != Some(-1) {
         return None;
     }
     let [row_scales, offset] = linear.optional_inputs();
     let inputs = vec![
         linear.product,
-        difference.input[0].clone(),
+        input(difference, 0).to_owned(),
         scale.clone(),
         shift.clone(),
         row_scales,
@@ -220,8 +224,11 @@ fn gelu(graph: &Graph, quantize: &Quantize) -> Option<Vec<NodeProto>> {
     if quantize.smoothing.is_some() || !graph.is_used_only_for(&quantize.source, &users) {
         return None;
     }
-    let linear = Linear::of(graph, &gelu.input[0])?;
-    has_blocks(graph, linear.offset.as_deref()?).then_some(())?;
+    let linear = Linear::of(graph, input(gelu, 0))?;
+    // With a fixed step the product adds the bias itself.
+    let product = graph.producer(&linear.product, PRODUCT)?;
+    let bias = linear.offset.as_deref().unwrap_or(input(product, BIAS));
+    has_blocks(graph, bias).then_some(())?;
     let [row_scales, offset] = linear.optional_inputs();
     let inputs = vec![linear.product, row_scales, offset];
     Some(vec![quantize.node(Fused::GeluQuantize, inputs, Vec::new(), Vec::new())])
@@ -231,32 +238,32 @@ fn gelu(graph: &Graph, quantize: &Quantize) -> Option<Vec<NodeProto>> {
 fn attention(graph: &mut Graph, quantize: &Quantize) -> Option<Vec<NodeProto>> {
     let heads_first = [0, 2, 1, 3];
     let rows = graph.producer(&quantize.source, "Reshape")?;
-    let context = transposed(graph, &rows.input[0], heads_first)?;
-    let weighed = graph.producer(context, "MatMul")?;
-    let softmax = graph.producer(&weighed.input[0], "Softmax")?;
-    let masked = graph.producer(&softmax.input[0], "Add")?;
-    let scores = graph.producer(&masked.input[0], "MatMul")?;
+    let context = transposed(graph, input(rows, 0), heads_first)?;
+    let context_product = graph.producer(context, "MatMul")?;
+    let softmax = graph.producer(input(context_product, 0), "Softmax")?;
+    let masked = graph.producer(input(softmax, 0), "Add")?;
+    let scores = graph.producer(input(masked, 0), "MatMul")?;
     let parts = [
-        transposed(graph, &scores.input[0], heads_first)?,
-        transposed(graph, &scores.input[1], [0, 2, 3, 1])?,
-        transposed(graph, &weighed.input[1], heads_first)?,
+        transposed(graph, input(scores, 0), heads_first)?,
+        transposed(graph, input(scores, 1), [0, 2, 3, 1])?,
+        transposed(graph, input(context_product, 1), heads_first)?,
     ];
     let mut products = Vec::new();
     let mut linears = Vec::new();
-    let mut frames = Vec::new();
+    let mut split_shapes = Vec::new();
     for part in parts {
         let split = graph.producer(part, "Reshape")?;
-        frames.push(&split.input[1]);
-        let linear = Linear::of(graph, &split.input[0])?;
-        products.push(graph.producer(&linear.product, "MatMulIntegerToFloat")?.clone());
+        split_shapes.push(input(split, 1));
+        let linear = Linear::of(graph, input(split, 0))?;
+        products.push(graph.producer(&linear.product, PRODUCT)?.clone());
         linears.push(linear);
     }
-    // The frame is posts, tokens, heads, columns of a head.
-    let frame = graph.producer(frames[0], "Concat")?;
-    let &[heads, head_width] = &graph.integers(frame.input.get(1)?)?[..] else {
+    // Posts, tokens, heads, columns of a head.
+    let shape = graph.producer(split_shapes[0], "Concat")?;
+    let &[heads, head_width] = &graph.integers(input(shape, 1))?[..] else {
         return None;
     };
-    let is_known = frames.iter().all(|other| *other == frames[0])
+    let is_known = split_shapes.iter().all(|other| *other == split_shapes[0])
         && (head_width as usize).is_multiple_of(BLOCK)
         && head_width > 0
         && quantize.smoothing.is_none();
@@ -264,7 +271,7 @@ fn attention(graph: &mut Graph, quantize: &Quantize) -> Option<Vec<NodeProto>> {
     if !is_known || !same_rows {
         return None;
     }
-    let mask = padding_mask(graph, &masked.input[1])?.to_owned();
+    let mask = padding_mask(graph, input(masked, 1))?.to_owned();
     let row_scales = linears[0].row_scales.clone().unwrap_or_default();
     let offsets: Vec<&str> = linears.iter().filter_map(|linear| linear.offset.as_deref()).collect();
     let (product, mut constants) = one_product(graph, &quantize.bytes, &products)?;
@@ -289,57 +296,46 @@ fn attention(graph: &mut Graph, quantize: &Quantize) -> Option<Vec<NodeProto>> {
 /// Returns a value if it depends only on the padding, so that it has the shape `[posts, 1, 1, tokens]`.
 fn padding_mask<'v>(graph: &Graph, value: &'v str) -> Option<&'v str> {
     let scaled = graph.producer(value, "Mul")?;
-    let shifted = graph.producer(&scaled.input[0], "Sub")?;
-    let cast = graph.producer(&shifted.input[0], "Cast")?;
-    let unsqueezed = graph.producer(&cast.input[0], "Unsqueeze")?;
-    let is_scalar = |node: &NodeProto| graph.float(&node.input[1]).is_some();
+    let shifted = graph.producer(input(scaled, 0), "Sub")?;
+    let cast = graph.producer(input(shifted, 0), "Cast")?;
+    let unsqueezed = graph.producer(input(cast, 0), "Unsqueeze")?;
+    let is_scalar = |node: &NodeProto| graph.float(input(node, 1)).is_some();
     let is_mask = is_scalar(scaled)
         && is_scalar(shifted)
-        && unsqueezed.input[0] == "attention_mask"
-        && graph.integers(&unsqueezed.input[1])? == [1, 2];
+        && input(unsqueezed, 0) == "attention_mask"
+        && graph.integers(input(unsqueezed, 1))? == [1, 2];
     is_mask.then_some(value)
 }
 
 /// Returns the input of a transposition.
 fn transposed<'g>(graph: &'g Graph, value: &str, order: [i64; 4]) -> Option<&'g str> {
     let node = graph.producer(value, "Transpose")?;
-    (attribute(node, "perm")?.ints == order).then(|| node.input[0].as_str())
+    (attribute(node, "perm")?.ints == order).then(|| input(node, 0))
 }
 
 /// Returns one product for several of the same bytes, and its constants. Inputs of `MatMulIntegerToFloat`: bytes, weights,
 /// scale of the bytes, scales of the weights, zero points of both, bias.
 fn one_product(graph: &Graph, scope: &str, products: &[NodeProto]) -> Option<(NodeProto, Vec<TensorProto>)> {
-    let input = |node: &NodeProto, index: usize| node.input.get(index).cloned().unwrap_or_default();
-    let first = &products[0];
+    let first = products.first()?;
     for other in products {
-        let same_scale = graph.float(&input(other, 2))? == graph.float(&input(first, 2))?;
-        let same_zero_point = graph.byte(&input(other, 4))? == graph.byte(&input(first, 4))?;
+        let same_scale = graph.float(input(other, 2))? == graph.float(input(first, 2))?;
+        let same_zero_point = graph.byte(input(other, 4))? == graph.byte(input(first, 4))?;
         let has_weight_zero_point = !input(other, 5).is_empty();
         if input(other, 0) != input(first, 0) || !same_scale || !same_zero_point || has_weight_zero_point {
             return None;
         }
     }
-    let of_all = |index: usize| -> Vec<String> { products.iter().map(|node| input(node, index)).collect() };
-    let weights: Option<Vec<&TensorProto>> = of_all(1)
-        .iter()
-        .map(|name| graph.constant(name, ElementType::Int8))
-        .collect();
-    let weights = columns_joined(&format!("{scope}/weights"), &weights?)?;
-    let scales = of_all(3);
-    let scales: Vec<&str> = scales.iter().map(String::as_str).collect();
-    let scales = joined(graph, &format!("{scope}/scales"), &scales)?;
-    let mut inputs = vec![
-        input(first, 0),
-        weights.name.clone(),
-        input(first, 2),
-        scales.name.clone(),
-        input(first, 4),
-    ];
+    let of_all = |index: usize| -> Vec<&str> { products.iter().map(|node| input(node, index)).collect() };
+    let weights = of_all(1)
+        .into_iter()
+        .map(|name| graph.constant(name, ElementType::Int8));
+    let weights = columns_joined(&format!("{scope}/weights"), &weights.collect::<Option<Vec<_>>>()?)?;
+    let scales = joined(graph, &format!("{scope}/scales"), &of_all(3))?;
+    let [bytes, scale, zero_point] = [0, 2, 4].map(|index| input(first, index).to_owned());
+    let mut inputs = vec![bytes, weights.name.clone(), scale, scales.name.clone(), zero_point];
     let mut constants = vec![weights, scales];
-    let biases = of_all(6);
-    if biases.iter().any(|bias| !bias.is_empty()) {
-        let biases: Vec<&str> = biases.iter().map(String::as_str).collect();
-        let bias = joined(graph, &format!("{scope}/bias"), &biases)?;
+    if of_all(BIAS).iter().any(|bias| !bias.is_empty()) {
+        let bias = joined(graph, &format!("{scope}/bias"), &of_all(BIAS))?;
         inputs.extend([String::new(), bias.name.clone()]);
         constants.push(bias);
     }
@@ -373,17 +369,17 @@ fn columns_joined(name: &str, matrices: &[&TensorProto]) -> Option<TensorProto> 
     let &[rows, _] = &matrices.first()?.dims[..] else {
         return None;
     };
-    let mut columns = 0;
+    let mut widths = Vec::new();
     for matrix in matrices {
         match matrix.dims[..] {
-            [same, width] if same == rows && width > 0 => columns += width,
+            [same, width] if same == rows => widths.push(usize::try_from(width).ok()?),
             _ => return None,
         }
     }
-    let mut raw_data = Vec::with_capacity((rows * columns) as usize);
-    for row in 0..rows as usize {
-        for matrix in matrices {
-            let width = matrix.dims[1] as usize;
+    let columns = i64::try_from(widths.iter().sum::<usize>()).ok()?;
+    let mut raw_data = Vec::new();
+    for row in 0..usize::try_from(rows).ok()? {
+        for (matrix, width) in matrices.iter().zip(&widths) {
             raw_data.extend_from_slice(matrix.raw_data.get(row * width..(row + 1) * width)?);
         }
     }

@@ -1,7 +1,8 @@
 //! Loads a model's sessions, which share its weights on a CPU.
 
-use std::{fs, path::PathBuf, thread};
+use std::{fs, io, os::unix::fs::PermissionsExt as _, path::PathBuf, thread};
 
+use moodstream_kernels::is_vectorised;
 use ort::{
     environment::Environment,
     ep,
@@ -20,7 +21,7 @@ use super::{
 use crate::{
     classify::{
         error::{GraphError, one_line},
-        fused::{domain, fuse, is_fast_here},
+        fused::{domain, fuse},
         graph_error,
         options::{ClassifyError, ClassifyOptions, Optimization},
         runtime::environment,
@@ -69,17 +70,47 @@ fn load_first(
 ) -> Result<(OrtSession, Graph), ClassifyError> {
     let graph = Graph::read(folder, options)?;
     if options.sessions >= 2 && !folder.info().provider.is_gpu() {
-        let shared = tempfile::tempdir()
+        let shared = private_folder()
             .map_err(|error| format!("no temporary folder: {error}"))
             .and_then(|into| {
                 load_shared(environment, folder, options, &graph, into).map_err(|error| error.to_string())
             });
         match shared {
             Ok(shared) => return Ok(shared),
-            Err(reason) => tracing::warn!(reason, "sessions can't share the weights, so each keeps its own copy"),
+            Err(reason) => {
+                let alone = load_alone(environment, folder, options, graph)?;
+                tracing::warn!(reason, "sessions can't share the weights, so each keeps its own copy");
+                return Ok(alone);
+            }
         }
     }
-    Ok((OrtSession::load(environment, folder, options, &graph)?, graph))
+    load_alone(environment, folder, options, graph)
+}
+
+/// Loads a session with its own weights, without fused operators if ONNX Runtime refuses the graph with them.
+fn load_alone(
+    environment: &Environment,
+    folder: &ModelFolder,
+    options: &ClassifyOptions,
+    graph: Graph,
+) -> Result<(OrtSession, Graph), ClassifyError> {
+    match OrtSession::load(environment, folder, options, &graph) {
+        Err(error) if graph.has_fused_operators => {
+            let plain = Graph::plain(folder);
+            let session = OrtSession::load(environment, folder, options, &plain)?;
+            tracing::warn!(%error, "the graph can't be loaded with fused operators, so it runs without them");
+            Ok((session, plain))
+        }
+        loaded => Ok((loaded?, graph)),
+    }
+}
+
+/// Creates a temporary folder that only this user can read: a graph is as dangerous as code, and models may be private.
+fn private_folder() -> io::Result<TempDir> {
+    tempfile::Builder::new()
+        .prefix("moodstream-")
+        .permissions(fs::Permissions::from_mode(0o700))
+        .tempdir()
 }
 
 fn load_shared(
@@ -89,7 +120,7 @@ fn load_shared(
     graph: &Graph,
     into: TempDir,
 ) -> Result<(OrtSession, Graph), ClassifyError> {
-    // In a thread of its own, whose heap is returned to the system when it has ended.
+    // In a thread of its own: its malloc arena is empty afterwards, so its pages are returned to the system.
     let shared = thread::scope(|scope| {
         let write = scope.spawn(|| graph.write_shared(environment, folder, options, into));
         write
@@ -125,17 +156,26 @@ impl Graph {
             && options.intra_threads <= 1
             && info.provider == Provider::Cpu
             && info.precision == Precision::Int8
-            && is_fast_here();
+            && is_vectorised();
         let fused = match may_be_fused {
-            true => fuse(&fs::read(file).map_err(|error| load_error(folder, &error.to_string()))?),
+            true => fuse(fs::read(file).map_err(|error| load_error(folder, &error.to_string()))?),
             false => None,
         };
-        let has_fused_operators = fused.is_some();
-        let place = fused.map_or_else(|| Place::File(file.to_owned()), Place::Memory);
-        Ok(Self {
-            place,
-            has_fused_operators,
+        Ok(match fused {
+            Some(bytes) => Self {
+                place: Place::Memory(bytes),
+                has_fused_operators: true,
+            },
+            None => Self::plain(folder),
         })
+    }
+
+    /// Returns the folder's graph as it is.
+    fn plain(folder: &ModelFolder) -> Self {
+        Self {
+            place: Place::File(folder.weights().file().to_owned()),
+            has_fused_operators: false,
+        }
     }
 
     /// Optimises the graph as the options say, and writes it into a folder.
