@@ -18,6 +18,7 @@ mod vector;
 use pulp::{Arch, Simd, WithSimd};
 
 pub use self::attention::{AttentionQuantize, AttentionScratch, AttentionShape};
+pub use self::vector::{Normal, exp};
 use self::vector::{gelu, normalize, quantize_row, smooth};
 
 /// Widths are multiples of this number of floats: a vector of AVX-512, two of AVX2, four of NEON.

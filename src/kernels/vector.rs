@@ -107,22 +107,46 @@ fn larger(a: f32, b: f32) -> f32 {
     if a > b { a } else { b }
 }
 
-/// `x * (1 + erf(x / sqrt(2))) / 2`. The error function is Abramowitz and Stegun's 7.1.26, within 1.5e-7.
+/// `x * (1 + erf(x / sqrt(2))) / 2`.
 #[inline(always)]
 pub(super) fn gelu(x: f32) -> f32 {
-    let z = x.abs() * std::f32::consts::FRAC_1_SQRT_2;
-    let t = 1.0 / z.mul_add(0.327_591_1, 1.0);
-    let mut sum = 1.061_405_4_f32;
-    for coefficient in [-1.453_152_1, 1.421_413_8, -0.284_496_72, 0.254_829_6] {
-        sum = sum.mul_add(t, coefficient);
-    }
-    let erf = (1.0 - sum * t * exp(-z * z)).copysign(x);
-    0.5 * x * (1.0 + erf)
+    x * Normal::at(x).cumulative
 }
 
-/// `e^x` to about one unit in the last place, without branches; 0 below -87.3, finite for very large `x`.
+/// The standard normal distribution at a point.
+#[derive(Debug, Clone, Copy)]
+pub struct Normal {
+    /// `(1 + erf(x / sqrt(2))) / 2`. The error function is Abramowitz and Stegun's 7.1.26, within 1.5e-7.
+    pub cumulative: f32,
+    /// `e^(-x² / 2)`, the density without its factor.
+    pub bell: f32,
+}
+
+impl Normal {
+    /// The distribution at `x`, without branches. In code that is not compiled for fused multiply-add it is slow.
+    #[inline(always)]
+    #[must_use]
+    pub fn at(x: f32) -> Self {
+        let z = x.abs() * std::f32::consts::FRAC_1_SQRT_2;
+        let bell = exp(-z * z);
+        let t = 1.0 / z.mul_add(0.327_591_1, 1.0);
+        let mut sum = 1.061_405_4_f32;
+        for coefficient in [-1.453_152_1, 1.421_413_8, -0.284_496_72, 0.254_829_6] {
+            sum = sum.mul_add(t, coefficient);
+        }
+        let erf = (1.0 - sum * t * bell).copysign(x);
+        Self {
+            cumulative: 0.5 * (1.0 + erf),
+            bell,
+        }
+    }
+}
+
+/// `e^x` to about one unit in the last place, without branches; 0 below -87.3, finite for very large `x`. In code that is
+/// not compiled for fused multiply-add it is slow.
 #[inline(always)]
-pub(super) fn exp(x: f32) -> f32 {
+#[must_use]
+pub fn exp(x: f32) -> f32 {
     const LOWEST: f32 = -87.3;
     let is_zero = x < LOWEST;
     let x = x.clamp(LOWEST, 88.0);

@@ -20,3 +20,4 @@ mod linear;
 mod model_folders;
 mod posts;
 mod records_doc;
+mod sessions;

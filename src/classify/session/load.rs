@@ -232,3 +232,34 @@ impl Graph {
 fn shared_file(folder: &TempDir) -> PathBuf {
     folder.path().join("graph.onnx")
 }
+
+#[cfg(test)]
+mod tests {
+    #![allow(clippy::unwrap_used)]
+
+    use std::path::Path;
+
+    use super::*;
+    use crate::model::ModelOptions;
+
+    #[test]
+    fn a_graph_that_is_refused_with_fused_operators_is_loaded_without_them() {
+        let fixture = Path::new(env!("CARGO_MANIFEST_DIR")).join("tests/fixtures/tiny-roberta");
+        let folder = ModelFolder::open(fixture, &ModelOptions::default()).unwrap();
+        let options = ClassifyOptions::default().resolved(Provider::Cpu);
+        let refused = Graph {
+            place: Place::Memory(b"no ONNX".to_vec()),
+            has_fused_operators: true,
+        };
+        let environment = environment(&options).unwrap();
+        let (_, loaded) = load_alone(&environment, &folder, &options, refused).unwrap();
+        assert!(!loaded.has_fused_operators);
+    }
+
+    #[test]
+    fn only_this_user_can_read_the_folder_of_shared_weights() {
+        let folder = private_folder().unwrap();
+        let mode = fs::metadata(folder.path()).unwrap().permissions().mode();
+        assert_eq!(mode & 0o777, 0o700);
+    }
+}

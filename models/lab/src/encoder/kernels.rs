@@ -3,6 +3,7 @@
 //! Matrices are row-major `f32` slices. Products use `ndarray`; everything else is plain loops. [`pulp`] compiles them for
 //! several vector widths and selects one at run time, so a portable build also uses AVX-512.
 
+use moodstream_kernels::{Normal, exp};
 use ndarray::{ArrayView2, ArrayViewMut2, ShapeBuilder, linalg::general_mat_mul};
 use pulp::Arch;
 
@@ -242,42 +243,12 @@ pub(super) fn layer_norm_backward(
     });
 }
 
-/// `e^x` to about one unit in the last place, without branches; about 0 for very small `x`, finite for very large `x`.
-#[inline(always)]
-fn exp(x: f32) -> f32 {
-    // Adding and subtracting 1.5 * 2^23 rounds to the nearest integer.
-    const ROUND: f32 = 12_582_912.0;
-    let x = x.clamp(-87.3, 88.0);
-    let rounded = x * std::f32::consts::LOG2_E + ROUND;
-    let whole = rounded - ROUND;
-    // ln 2 in two parts, so that the remainder is exact.
-    let rest = x - whole * 0.693_359_4 + whole * 2.121_944_4e-4;
-    let mut sum = 1.987_569_1e-4;
-    for coefficient in [1.398_2e-3, 8.333_452e-3, 4.166_579_6e-2, 1.666_666_5e-1, 5.0e-1] {
-        sum = sum * rest + coefficient;
-    }
-    let fraction = sum * rest * rest + rest + 1.0;
-    // The lowest bits of `rounded` are the integer: shifted into the exponent, they make a power of two.
-    fraction * f32::from_bits((rounded.to_bits() << 23).wrapping_add(1.0_f32.to_bits()))
-}
-
 /// GELU by the error function: writes `gelu(x)` to `out` and replaces `x` with the derivative.
-///
-/// The error function is Abramowitz and Stegun's 7.1.26 (within 1.5e-7), whose exponential is
-/// also the normal density of the derivative.
 pub(super) fn gelu(out: &mut [f32], x: &mut [f32]) {
     Arch::new().dispatch(|| {
         for (out, x) in out.iter_mut().zip(x) {
             let u = *x;
-            let z = u.abs() * std::f32::consts::FRAC_1_SQRT_2;
-            let bell = exp(-z * z);
-            let t = 1.0 / (1.0 + 0.327_591_1 * z);
-            let mut sum = 1.061_405_4;
-            for coefficient in [-1.453_152_1, 1.421_413_8, -0.284_496_72, 0.254_829_6] {
-                sum = sum * t + coefficient;
-            }
-            let erf = (1.0 - sum * t * bell).copysign(u);
-            let cumulative = 0.5 * (1.0 + erf);
+            let Normal { cumulative, bell } = Normal::at(u);
             *out = u * cumulative;
             *x = cumulative + u * bell * 0.398_942_3;
         }
@@ -326,20 +297,4 @@ pub(super) fn softmax_backward(d: &mut [f32], probabilities: &[f32], width: usiz
             }
         }
     });
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    #[test]
-    fn exp_has_an_error_of_few_units_in_the_last_place() {
-        for step in -870..=880 {
-            let x = step as f32 / 10.0 + 0.0123;
-            let (found, expected) = (f64::from(exp(x)), f64::from(x.min(88.0)).exp());
-            assert!((found / expected - 1.0).abs() < 3e-7, "{x}: {found} {expected}");
-        }
-        assert!(exp(f32::NEG_INFINITY) < 2e-38 && exp(f32::INFINITY).is_finite());
-        assert!(exp(f32::NAN).is_nan());
-    }
 }
