@@ -1,6 +1,12 @@
-//! Checks the posts used to evaluate irony and negation.
+//! Checks the posts used to evaluate irony and negation, and the project's own training posts.
 
-use std::{collections::BTreeSet, fs, path::Path};
+use std::{
+    collections::{BTreeSet, HashMap, HashSet},
+    fs,
+    path::Path,
+};
+
+const EMOTIONS: [&str; 7] = ["anger", "disgust", "fear", "joy", "neutral", "sadness", "surprise"];
 
 #[test]
 fn there_are_sixty_distinct_posts_with_known_emotions() {
@@ -12,10 +18,71 @@ fn there_are_sixty_distinct_posts_with_known_emotions() {
         assert_eq!(rows.lines().count(), 12, "{}", file.display());
         for row in rows.lines() {
             let (text, emotion) = row.split_once('\t').unwrap();
-            let known = ["anger", "disgust", "fear", "joy", "neutral", "sadness", "surprise"];
-            assert!(known.contains(&emotion), "{row}");
+            assert!(EMOTIONS.contains(&emotion), "{row}");
             assert!(texts.insert(text.to_lowercase()), "{text} is a duplicate");
         }
     }
     assert_eq!(texts.len(), 60);
+}
+
+/// The four-character sequences of a text's letters and digits.
+fn sequences(text: &str) -> HashSet<String> {
+    let letters: Vec<char> = text
+        .to_lowercase()
+        .chars()
+        .filter(|letter| letter.is_alphanumeric())
+        .collect();
+    letters
+        .windows(4.min(letters.len().max(1)))
+        .map(|four| four.iter().collect())
+        .collect()
+}
+
+#[test]
+fn no_training_post_resembles_one_used_to_evaluate() {
+    let root = Path::new(env!("CARGO_MANIFEST_DIR"));
+    let evaluated: Vec<(String, HashSet<String>)> = ["irony", "languages"]
+        .iter()
+        .flat_map(|folder| fs::read_dir(root.join("tests/fixtures").join(folder)).unwrap())
+        .map(|entry| entry.unwrap().path())
+        .filter(|path| path.extension().is_some_and(|extension| extension == "tsv"))
+        .flat_map(|path| {
+            let rows = fs::read_to_string(path).unwrap();
+            let texts = rows.lines().map(|row| row.split('\t').next().unwrap().to_owned());
+            texts.map(|text| (text.clone(), sequences(&text))).collect::<Vec<_>>()
+        })
+        .collect();
+    assert_eq!(evaluated.len(), 480);
+    let mut containing: HashMap<&str, Vec<usize>> = HashMap::new();
+    for (index, (_, sequences)) in evaluated.iter().enumerate() {
+        for sequence in sequences {
+            containing.entry(sequence).or_default().push(index);
+        }
+    }
+    let posts = fs::read_to_string(root.join("models/recipes/posts.tsv")).unwrap();
+    let mut texts = BTreeSet::new();
+    for row in posts.lines() {
+        let fields: Vec<&str> = row.split('\t').collect();
+        let [text, labels, _language] = fields[..] else {
+            panic!("{row}: three fields");
+        };
+        let labels: Vec<&str> = labels.split(',').collect();
+        assert!(labels.iter().all(|label| EMOTIONS.contains(label)), "{row}");
+        assert!(labels == ["neutral"] || !labels.contains(&"neutral"), "{row}");
+        assert!(texts.insert(text.to_lowercase()), "{text} is a duplicate");
+        let own = sequences(text);
+        let mut shared: HashMap<usize, usize> = HashMap::new();
+        for other in own
+            .iter()
+            .filter_map(|sequence| containing.get(sequence.as_str()))
+            .flatten()
+        {
+            *shared.entry(*other).or_default() += 1;
+        }
+        for (other, both) in shared {
+            let (text, sequences) = &evaluated[other];
+            assert!(2 * both < own.len() + sequences.len() - both, "{row} resembles {text}");
+        }
+    }
+    assert!(texts.len() > 4_000);
 }
