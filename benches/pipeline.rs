@@ -1,6 +1,6 @@
 //! Compares the complete service with its own sessions: the real archive from a real broker through the real model into a real
-//! Postgres, against the same texts as prepared batches. Also measures all other stages with inference at no cost. Everything
-//! is measured in one run, alternating, so that the ratios are valid on any machine.
+//! Postgres, against the same texts as prepared batches. Also measures all other stages with inference at no cost, and parsing,
+//! cleaning and tokenising alone. The comparisons alternate in one run, so that the ratios are valid on any machine.
 //!
 //! ```text
 //! cargo bench --bench pipeline -- [--lines N] [--rounds N] [--partitions N] [--model FOLDER]
@@ -14,11 +14,12 @@ mod support;
 use std::{
     collections::HashSet,
     fs,
+    hint::black_box,
     io::{BufRead as _, BufReader},
     path::{Path, PathBuf},
     process::Stdio,
     sync::Arc,
-    time::Duration,
+    time::{Duration, Instant},
 };
 
 use clap::Parser;
@@ -70,6 +71,8 @@ fn main() {
         args.partitions,
         args.rounds
     );
+
+    time_stages(&lines, &folder);
 
     let window = Settings::default().window.max_posts;
     let mut ready = PreparedBatches::prepare(&folder, &ClassifyOptions::default(), &texts, window, Order::Length)
@@ -137,6 +140,44 @@ fn archive(shared: &Path, count: usize) -> Vec<Vec<u8>> {
         .filter(|line| !line.is_empty())
         .take(count)
         .collect()
+}
+
+/// Prints the rates of what a post passes before inference, on this thread.
+fn time_stages(lines: &[Vec<u8>], folder: &ModelFolder) {
+    let profile = pipeline::profile(&Settings::default(), folder).expect("a cleaning profile");
+    let envelope = Envelope {
+        timestamp: None,
+        fallback_id: "none".try_into().ok(),
+    };
+    let megabytes = lines.iter().map(Vec::len).sum::<usize>() as f64 / 1e6;
+    let start = Instant::now();
+    let parsed: Vec<_> = lines
+        .iter()
+        .map(|line| post::parse(line, &envelope, &ParseOptions::default()))
+        .collect();
+    let parsing = start.elapsed().as_secs_f64();
+    let posts: Vec<_> = parsed
+        .into_iter()
+        .filter_map(|parsed| match parsed {
+            Ok(Parsed::Post(post)) => Some(post),
+            _ => None,
+        })
+        .collect();
+    let start = Instant::now();
+    let texts: Vec<_> = posts.iter().map(|post| profile.clean(&post.text)).collect();
+    let cleaning = start.elapsed().as_secs_f64();
+    let start = Instant::now();
+    for text in &texts {
+        black_box(folder.tokenizer().encode(text.as_ref()).expect("a tokenised text"));
+    }
+    let tokenising = start.elapsed().as_secs_f64();
+    println!(
+        "on one thread: parsing {:.0} MB/s and {:.0} records/s, cleaning {:.0} posts/s, tokenising {:.0} posts/s",
+        megabytes / parsing,
+        lines.len() as f64 / parsing,
+        posts.len() as f64 / cleaning,
+        posts.len() as f64 / tokenising
+    );
 }
 
 /// Returns the distinct cleaned texts that the model has to process, in the order of the lines.
