@@ -5,7 +5,8 @@
 //! cargo bench --bench growth -- [--posts N,N,...] [--shards N,N,...]
 //! ```
 //!
-//! The posts are spread over 8 days, so that more posts mean a higher rate. 10^7 posts take about 12 GB of disk and half an hour.
+//! The posts are spread over 8 days, so that more posts mean a higher rate. 10^7 posts with one number of shards take about 12 GB of disk
+//! and six minutes.
 //! docs/benchmarks.md has the results.
 
 #![allow(clippy::unwrap_used, missing_docs)]

@@ -24,7 +24,7 @@ pub(crate) use self::{
 };
 pub use self::{
     duplicates::key,
-    recipe::{Recipe, RecipeError, RecipeFault, Set, Several},
+    recipe::{Recipe, RecipeError, RecipeFault, RelativeTo, Set, Several},
     report::{FileReport, Removed, Report},
     split::Part,
 };
@@ -91,6 +91,7 @@ impl Args {
                     format: self.format,
                     language: None,
                     labels_map: self.labels_map,
+                    relative_to: RelativeTo::default(),
                     train: self.train,
                     valid: self.valid,
                     test: self.test,

@@ -71,6 +71,17 @@ pub enum Several {
     Drop,
 }
 
+/// The folder that paths of files are relative to.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default, Serialize, Deserialize)]
+#[serde(rename_all = "kebab-case")]
+pub enum RelativeTo {
+    /// The folder of the data, `--data`.
+    #[default]
+    Data,
+    /// The folder of the recipe, for files that come with it.
+    Recipe,
+}
+
 /// One labelled set of a recipe.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
@@ -86,6 +97,9 @@ pub struct Set {
     /// The mapping file of its labels, relative to the recipe; without one labels are not changed.
     #[serde(default)]
     pub labels_map: Option<PathBuf>,
+    /// The folder that the paths of its files are relative to.
+    #[serde(default)]
+    pub relative_to: RelativeTo,
     /// Files for training.
     #[serde(default)]
     pub train: Vec<PathBuf>,
@@ -191,7 +205,7 @@ pub enum RecipeFault {
 }
 
 impl Recipe {
-    /// Reads a recipe and resolves its paths: mapping files relative to the recipe, data relative to `data`.
+    /// Reads a recipe and resolves its paths: mapping files relative to the recipe, a set's files as its `relative_to` says.
     ///
     /// # Errors
     ///
@@ -210,8 +224,12 @@ impl Recipe {
             if let Some(map) = &mut set.labels_map {
                 *map = beside.join(&*map);
             }
+            let folder = match set.relative_to {
+                RelativeTo::Data => data,
+                RelativeTo::Recipe => beside,
+            };
             for file in set.files_mut() {
-                *file = data.join(&*file);
+                *file = folder.join(&*file);
             }
         }
         recipe.check().map_err(|fault| RecipeError::Invalid {

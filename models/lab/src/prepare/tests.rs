@@ -100,6 +100,20 @@ fn held_out_posts_are_not_written_and_keep_their_duplicates_out() {
 }
 
 #[test]
+fn files_of_a_set_can_be_relative_to_the_recipe() {
+    let folder = folder(&parts());
+    fs::create_dir(folder.path().join("data")).unwrap();
+    fs::write(folder.path().join("data/own.tsv"), "of the data\tjoy\n").unwrap();
+    fs::write(folder.path().join("own.tsv"), "of the recipe\tjoy\tpl\n").unwrap();
+    let path = folder.path().join("recipe.toml");
+    for (more, expected) in [("", "of the data"), ("relative_to = 'recipe'\n", "of the recipe")] {
+        fs::write(&path, format!("[[sets]]\nname = 'x'\n{more}train = ['own.tsv']\n")).unwrap();
+        let recipe = Recipe::read(&path, &folder.path().join("data")).unwrap();
+        assert_eq!(texts(&prepare(&recipe).unwrap().train), [expected]);
+    }
+}
+
+#[test]
 fn the_command_writes_the_parts_and_the_report() {
     let folder = folder(&parts());
     let path = |name: &str| folder.path().join(name).to_str().unwrap().to_owned();

@@ -234,11 +234,9 @@ fn the_multilingual_recipe_runs_all_steps_and_resumes() {
     let judged = "thresholds evaluate thresholds evaluate evaluate evaluate ";
     assert_eq!(steps(), format!("prepare prepare unpack cut train export {judged}"));
     let trained = fs::read_to_string(folder.path().join("out.recipe/trained/model.safetensors")).unwrap();
-    assert!(trained.contains("--base out.cut --train out.data/all.tsv"), "{trained}");
-    let posts = fs::read_to_string(folder.path().join("out.data/all.tsv")).unwrap();
     assert!(
-        posts.starts_with("x\tjoy\n") && posts.lines().count() > 9_000,
-        "BRIGHTER's posts, and the project's own twice"
+        trained.contains("--base out.cut --train out.data/train.tsv"),
+        "{trained}"
     );
     assert!(
         trained.contains("--head sigmoid") && trained.contains("--pooling mean"),

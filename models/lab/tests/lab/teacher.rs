@@ -7,8 +7,12 @@ use crate::{
     support::{lab, posts, runtime},
 };
 
-/// Training that learns what one word determines from a random checkpoint, with nearly every seed.
+/// Training that learns what one word determines from a random checkpoint. A few seeds fail, so tests compare runs instead of
+/// demanding a figure.
 const TRAIN: &str = "train --epochs 40 --patience 99 --pooling mean --lr 2e-3 --head-lr-factor 10 --batch 8 --base @base --valid @valid.tsv";
+
+/// Posts of the first of two files without labels.
+const FIRST: usize = 200;
 
 /// Runs a step, which must succeed, and returns its messages.
 fn run(bench: &Bench, words: &str) -> String {
@@ -27,8 +31,8 @@ fn a_student_of_few_labelled_posts_learns_from_a_teacher() {
     run(&bench, &format!("{TRAIN} --train @train.tsv --out @trained"));
     run(&bench, "export --checkpoint @trained --precision fp32 --out @teacher");
     bench.write("few.tsv", "w5 w20\tjoy\nw6 w21\tanger\nw7 w22\tfear\n");
-    bench.write("text.tsv", posts(300, 3));
-    bench.write("more.tsv", posts(300, 4));
+    bench.write("text.tsv", posts(FIRST, 3));
+    bench.write("more.tsv", posts(3 * FIRST, 4));
     let macro_f1 = |out: &str, more: &str| {
         let said = run(&bench, &format!("{TRAIN} --train @few.tsv{more} --out @{out}"));
         let report = fs::read(bench.path(out).join("report/report.json")).unwrap();
@@ -40,7 +44,7 @@ fn a_student_of_few_labelled_posts_learns_from_a_teacher() {
     assert!(taught > alone + 0.1, "{alone} alone, {taught} taught: {said}");
     let scored = said.lines().find(|line| line.starts_with("teacher: ")).unwrap();
     let count: usize = scored.split(' ').nth(1).unwrap().parse().unwrap();
-    assert!(count > 123, "both files are read: {scored}");
+    assert!(count > FIRST + 3, "both files are read: {scored}");
 }
 
 #[test]
