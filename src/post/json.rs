@@ -35,8 +35,17 @@ pub(super) fn has_several_values(json: &str) -> bool {
     matches!(values.next(), Some(Ok(_))) && matches!(values.next(), Some(Ok(_)))
 }
 
-/// Returns the nesting depth of objects and arrays. For malformed JSON the result is unspecified.
-pub(super) fn depth(json: &str) -> usize {
+/// Returns the nesting depth of objects and arrays if it is more than `limit`. For malformed JSON the result is unspecified.
+pub(super) fn depth_beyond(limit: usize, json: &str) -> Option<usize> {
+    // Counting is faster than following the nesting, and most records have fewer brackets than the limit allows levels.
+    let brackets = json.bytes().filter(|byte| matches!(byte, b'{' | b'[')).count();
+    Some(json)
+        .filter(|_| brackets > limit)
+        .map(depth)
+        .filter(|depth| *depth > limit)
+}
+
+fn depth(json: &str) -> usize {
     let bytes = json.as_bytes();
     let (mut deepest, mut open, mut at) = (0_usize, 0_usize, 0_usize);
     while at < bytes.len() {

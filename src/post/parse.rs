@@ -158,8 +158,7 @@ fn text(record: &str, input: Input<'_>) -> Result<Parsed, Reject> {
 
 /// Parses a JSON document: an object, or a list with a single object.
 fn document(format: Format, record: &str, input: Input<'_>) -> Result<Parsed, Reject> {
-    let depth = json::depth(record);
-    if depth > input.limits().max_depth {
+    if let Some(depth) = json::depth_beyond(input.limits().max_depth, record) {
         let detail = format!("nested {depth} levels deep, more than {}", input.limits().max_depth);
         return Err(Reject::new(Reason::TooDeep, detail));
     }

@@ -208,6 +208,13 @@ fn deeply_nested_json_is_refused_but_not_brackets_in_a_text() {
         post(json!({"id": 1, "text": brackets}).to_string()).text.as_str(),
         brackets
     );
+    let siblings = vec![json!({}); 500];
+    assert_eq!(
+        post(json!({"id": 1, "text": "so happy", "more": siblings}).to_string())
+            .text
+            .as_str(),
+        "so happy"
+    );
     // Below the configured limit, the parser's own limit applies.
     let nested = format!("{}{}{}", "{\"retweeted_status\":".repeat(127), "{}", "}".repeat(127));
     rejected(nested, Reason::TooDeep, "recursion limit");
