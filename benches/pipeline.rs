@@ -72,8 +72,6 @@ fn main() {
         args.rounds
     );
 
-    time_stages(&lines, &folder);
-
     let window = Settings::default().window.max_posts;
     let mut ready = PreparedBatches::prepare(&folder, &ClassifyOptions::default(), &texts, window, Order::Length)
         .expect("prepared batches");
@@ -142,8 +140,9 @@ fn archive(shared: &Path, count: usize) -> Vec<Vec<u8>> {
         .collect()
 }
 
-/// Prints the rates of what a post passes before inference, on this thread.
-fn time_stages(lines: &[Vec<u8>], folder: &ModelFolder) {
+/// Returns the distinct cleaned texts that the model has to process, in the order of the lines, and prints the rates of what a post
+/// passes before inference, on this thread.
+fn distinct_texts(lines: &[Vec<u8>], folder: &ModelFolder) -> Vec<Arc<str>> {
     let profile = pipeline::profile(&Settings::default(), folder).expect("a cleaning profile");
     let envelope = Envelope {
         timestamp: None,
@@ -164,11 +163,11 @@ fn time_stages(lines: &[Vec<u8>], folder: &ModelFolder) {
         })
         .collect();
     let start = Instant::now();
-    let texts: Vec<_> = posts.iter().map(|post| profile.clean(&post.text)).collect();
+    let texts: Vec<Arc<str>> = posts.iter().map(|post| profile.clean(&post.text).into()).collect();
     let cleaning = start.elapsed().as_secs_f64();
     let start = Instant::now();
     for text in &texts {
-        black_box(folder.tokenizer().encode(text.as_ref()).expect("a tokenised text"));
+        black_box(folder.tokenizer().encode(text).expect("a tokenised text"));
     }
     let tokenising = start.elapsed().as_secs_f64();
     println!(
@@ -178,24 +177,8 @@ fn time_stages(lines: &[Vec<u8>], folder: &ModelFolder) {
         posts.len() as f64 / cleaning,
         posts.len() as f64 / tokenising
     );
-}
-
-/// Returns the distinct cleaned texts that the model has to process, in the order of the lines.
-fn distinct_texts(lines: &[Vec<u8>], folder: &ModelFolder) -> Vec<Arc<str>> {
-    let profile = pipeline::profile(&Settings::default(), folder).expect("a cleaning profile");
-    let envelope = Envelope {
-        timestamp: None,
-        fallback_id: "none".try_into().ok(),
-    };
     let mut seen: HashSet<Arc<str>> = HashSet::new();
-    lines
-        .iter()
-        .filter_map(|line| match post::parse(line, &envelope, &ParseOptions::default()) {
-            Ok(Parsed::Post(post)) => Some(profile.clean(&post.text).into()),
-            _ => None,
-        })
-        .filter(|text: &Arc<str>| seen.insert(Arc::clone(text)))
-        .collect()
+    texts.into_iter().filter(|text| seen.insert(Arc::clone(text))).collect()
 }
 
 /// Runs the real binary until it has caught up. Returns its summary, and its peak memory in KiB.

@@ -39,10 +39,11 @@ pub(super) fn has_several_values(json: &str) -> bool {
 pub(super) fn depth_beyond(limit: usize, json: &str) -> Option<usize> {
     // Counting is faster than following the nesting, and most records have fewer brackets than the limit allows levels.
     let brackets = json.bytes().filter(|byte| matches!(byte, b'{' | b'[')).count();
-    Some(json)
-        .filter(|_| brackets > limit)
-        .map(depth)
-        .filter(|depth| *depth > limit)
+    if brackets <= limit {
+        return None;
+    }
+    let depth = depth(json);
+    (depth > limit).then_some(depth)
 }
 
 fn depth(json: &str) -> usize {

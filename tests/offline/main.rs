@@ -15,7 +15,7 @@ mod example_settings;
 mod exposition;
 mod gpu_deploy;
 mod gpu_kit;
-mod irony;
+mod labelled_posts;
 mod linear;
 mod model_folders;
 mod posts;

@@ -1,42 +1,23 @@
 //! Sessions of one model: weights that they share, and graphs with fused operators.
 
-use std::{
-    fs,
-    path::{Path, PathBuf},
-    process::Command,
-};
+use std::{fs, path::Path, process::Command};
 
 use moodstream::{
     classify::{Classifier, ClassifyOptions},
     model::{ModelFolder, ModelOptions, Precision, Prediction},
 };
 
-use crate::classify::{classify, fixture, uncached};
+use crate::{
+    classify::{classify, fixture, uncached},
+    labelled_posts::evaluated_texts,
+};
 
 /// The warning if each session has its own weights.
 const NOT_SHARED: &str = "sessions can't share the weights";
 
-/// The texts of the fixtures in twenty languages and of the ironic ones.
-fn fixture_texts() -> Vec<String> {
-    let fixtures = Path::new(env!("CARGO_MANIFEST_DIR")).join("tests/fixtures");
-    let files = ["languages", "irony"].map(|folder| fs::read_dir(fixtures.join(folder)).unwrap());
-    let mut files: Vec<PathBuf> = files.into_iter().flatten().map(|file| file.unwrap().path()).collect();
-    files.retain(|file| file.extension().is_some_and(|extension| extension == "tsv"));
-    files.sort();
-    let texts = files.iter().flat_map(|file| {
-        let lines = fs::read_to_string(file).unwrap();
-        lines
-            .lines()
-            .map(|line| line.split('\t').next().unwrap().to_owned())
-            .collect::<Vec<_>>()
-    });
-    texts.collect()
-}
-
 #[test]
 fn fused_operators_predict_as_the_graph_without_them_and_texts_alone_as_together() {
-    let texts = fixture_texts();
-    assert!(texts.len() > 400);
+    let texts = evaluated_texts();
     for model in ["emotion-roberta-6x384", "emotion-xlm-roberta-12x384-multilingual"] {
         let path = Path::new(env!("CARGO_MANIFEST_DIR")).join("models").join(model);
         let int8 = ModelOptions {

@@ -3,10 +3,29 @@
 use std::{
     collections::{BTreeSet, HashMap, HashSet},
     fs,
-    path::Path,
+    path::{Path, PathBuf},
 };
 
 const EMOTIONS: [&str; 7] = ["anger", "disgust", "fear", "joy", "neutral", "sadness", "surprise"];
+
+/// The texts of the fixtures in twenty languages and of those on irony and negation.
+pub(crate) fn evaluated_texts() -> Vec<String> {
+    let fixtures = Path::new(env!("CARGO_MANIFEST_DIR")).join("tests/fixtures");
+    let folders = ["irony", "languages"].map(|folder| fs::read_dir(fixtures.join(folder)).unwrap());
+    let mut files: Vec<PathBuf> = folders.into_iter().flatten().map(|file| file.unwrap().path()).collect();
+    files.retain(|file| file.extension().is_some_and(|extension| extension == "tsv"));
+    files.sort();
+    let rows = files
+        .iter()
+        .map(|file| fs::read_to_string(file).unwrap())
+        .collect::<String>();
+    let texts: Vec<String> = rows
+        .lines()
+        .map(|row| row.split('\t').next().unwrap().to_owned())
+        .collect();
+    assert_eq!(texts.len(), 480);
+    texts
+}
 
 #[test]
 fn there_are_sixty_distinct_posts_with_known_emotions() {
@@ -68,19 +87,10 @@ fn training_posts_have_known_labels_and_no_duplicates() {
 
 #[test]
 fn no_training_post_shares_half_of_its_sequences_with_an_evaluated_one() {
-    let root = Path::new(env!("CARGO_MANIFEST_DIR"));
-    let evaluated: Vec<(String, HashSet<String>)> = ["irony", "languages"]
-        .iter()
-        .flat_map(|folder| fs::read_dir(root.join("tests/fixtures").join(folder)).unwrap())
-        .map(|entry| entry.unwrap().path())
-        .filter(|path| path.extension().is_some_and(|extension| extension == "tsv"))
-        .flat_map(|path| {
-            let rows = fs::read_to_string(path).unwrap();
-            let texts = rows.lines().map(|row| row.split('\t').next().unwrap().to_owned());
-            texts.map(|text| (text.clone(), sequences(&text))).collect::<Vec<_>>()
-        })
+    let evaluated: Vec<(String, HashSet<String>)> = evaluated_texts()
+        .into_iter()
+        .map(|text| (text.clone(), sequences(&text)))
         .collect();
-    assert_eq!(evaluated.len(), 480);
     let mut containing: HashMap<&str, Vec<usize>> = HashMap::new();
     for (index, (_, sequences)) in evaluated.iter().enumerate() {
         for sequence in sequences {
